@@ -1,0 +1,21 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include "cpu/dispatch.h"
+#include "cpu/parallel.h"
+
+namespace nb = nanobind;
+void bind_quaternion(nb::module_& m);
+
+NB_MODULE(_native, m) {
+#ifdef VISION3D_CUDA
+    m.attr("has_cuda") = true;
+#else
+    m.attr("has_cuda") = false;
+#endif
+    m.def("set_num_threads", &vision3d::set_num_threads);
+    m.def("isa", [] { return std::string(vision3d::kernels().name); });
+    m.def("available_isas", &vision3d::available_isas);
+    m.def("set_isa", &vision3d::set_isa);
+    bind_quaternion(m);
+}

@@ -1,0 +1,190 @@
+#pragma once
+// One float vector F and its mask M, an instruction set at a time. Everything lives in the set's own namespace, so that
+// nothing compiled for a wide set can be linked into a narrow one. The portable set is GCC/Clang vectors (SSE2, NEON).
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define V3D_INLINE [[maybe_unused]] static inline __attribute__((always_inline))
+
+namespace vision3d::V3D_ISA::simd {
+
+#if defined(__AVX512F__)
+
+constexpr int LANES = 16, BLOCK_W = 4, BLOCK_H = 4;
+struct F {
+    __m512 v;
+    F() = default;
+    F(__m512 v) : v(v) {}
+    F(float x) : v(_mm512_set1_ps(x)) {}
+};
+struct M {
+    __mmask16 m;
+};
+V3D_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+V3D_INLINE void store(float* p, F a) { _mm512_storeu_ps(p, a.v); }
+V3D_INLINE F operator+(F a, F b) { return _mm512_add_ps(a.v, b.v); }
+V3D_INLINE F operator-(F a, F b) { return _mm512_sub_ps(a.v, b.v); }
+V3D_INLINE F operator*(F a, F b) { return _mm512_mul_ps(a.v, b.v); }
+V3D_INLINE F operator/(F a, F b) { return _mm512_div_ps(a.v, b.v); }
+V3D_INLINE F operator-(F a) { return _mm512_xor_ps(a.v, _mm512_set1_ps(-0.f)); }
+V3D_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }    // a b + c
+V3D_INLINE F fnma(F a, F b, F c) { return _mm512_fnmadd_ps(a.v, b.v, c.v); }  // c - a b
+V3D_INLINE F min(F a, F b) { return _mm512_min_ps(a.v, b.v); }
+V3D_INLINE F max(F a, F b) { return _mm512_max_ps(a.v, b.v); }
+V3D_INLINE F abs(F a) { return _mm512_abs_ps(a.v); }
+V3D_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a.v); }
+V3D_INLINE F rsqrt(F a) { return F(1.f) / sqrt(a); }
+V3D_INLINE M operator<(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+V3D_INLINE M operator<=(F a, F b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+V3D_INLINE M operator&(M a, M b) { return {__mmask16(a.m & b.m)}; }
+V3D_INLINE M operator|(M a, M b) { return {__mmask16(a.m | b.m)}; }
+V3D_INLINE M andnot(M a, M b) { return {__mmask16(~a.m & b.m)}; }  // !a && b
+V3D_INLINE M all_true() { return {0xffff}; }
+V3D_INLINE bool any(M a) { return a.m != 0; }
+V3D_INLINE uint32_t bits(M a) { return a.m; }
+V3D_INLINE F select(M m, F a, F b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
+V3D_INLINE F keep(M m, F a) { return _mm512_maskz_mov_ps(m.m, a.v); }  // a where m, else 0
+V3D_INLINE F add_where(M m, F a, F b) { return _mm512_mask_add_ps(a.v, m.m, a.v, b.v); }
+V3D_INLINE F fma_where(M m, F a, F b, F c) { return _mm512_mask3_fmadd_ps(a.v, b.v, c.v, m.m); }  // c + a b where m
+V3D_INLINE float sum(F a) { return _mm512_reduce_add_ps(a.v); }
+// 2^x for |x| < 126: degree-5 polynomial, 2.3e-7 relative.
+V3D_INLINE F exp2(F x) {
+    const __m512 n = _mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const F f = _mm512_sub_ps(x.v, n);
+    F p = fma(F(1.339887440e-3f), f, F(9.618437357e-3f));
+    p = fma(p, f, F(5.550332548e-2f));
+    p = fma(p, f, F(2.402264791e-1f));
+    p = fma(p, f, F(6.931472028e-1f));
+    p = fma(p, f, F(1.f));
+    return _mm512_scalef_ps(p.v, n);
+}
+
+#elif defined(__AVX2__)
+
+constexpr int LANES = 8, BLOCK_W = 4, BLOCK_H = 2;
+struct F {
+    __m256 v;
+    F() = default;
+    F(__m256 v) : v(v) {}
+    F(float x) : v(_mm256_set1_ps(x)) {}
+};
+struct M {
+    __m256 m;
+};
+V3D_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
+V3D_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a.v); }
+V3D_INLINE F operator+(F a, F b) { return _mm256_add_ps(a.v, b.v); }
+V3D_INLINE F operator-(F a, F b) { return _mm256_sub_ps(a.v, b.v); }
+V3D_INLINE F operator*(F a, F b) { return _mm256_mul_ps(a.v, b.v); }
+V3D_INLINE F operator/(F a, F b) { return _mm256_div_ps(a.v, b.v); }
+V3D_INLINE F operator-(F a) { return _mm256_xor_ps(a.v, _mm256_set1_ps(-0.f)); }
+V3D_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
+V3D_INLINE F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }
+V3D_INLINE F min(F a, F b) { return _mm256_min_ps(a.v, b.v); }
+V3D_INLINE F max(F a, F b) { return _mm256_max_ps(a.v, b.v); }
+V3D_INLINE F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.f), a.v); }
+V3D_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a.v); }
+V3D_INLINE F rsqrt(F a) { return F(1.f) / sqrt(a); }
+V3D_INLINE M operator<(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+V3D_INLINE M operator<=(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
+V3D_INLINE M operator&(M a, M b) { return {_mm256_and_ps(a.m, b.m)}; }
+V3D_INLINE M operator|(M a, M b) { return {_mm256_or_ps(a.m, b.m)}; }
+V3D_INLINE M andnot(M a, M b) { return {_mm256_andnot_ps(a.m, b.m)}; }
+V3D_INLINE M all_true() { return {_mm256_castsi256_ps(_mm256_set1_epi32(-1))}; }
+V3D_INLINE uint32_t bits(M a) { return uint32_t(_mm256_movemask_ps(a.m)); }
+V3D_INLINE bool any(M a) { return bits(a) != 0; }
+V3D_INLINE F select(M m, F a, F b) { return _mm256_blendv_ps(b.v, a.v, m.m); }
+V3D_INLINE F keep(M m, F a) { return _mm256_and_ps(m.m, a.v); }
+V3D_INLINE F add_where(M m, F a, F b) { return a + keep(m, b); }
+V3D_INLINE F fma_where(M m, F a, F b, F c) { return fma(keep(m, a), b, c); }
+V3D_INLINE float sum(F a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+V3D_INLINE F exp2(F x) {
+    const __m256 n = _mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const F f = _mm256_sub_ps(x.v, n);
+    F p = fma(F(1.339887440e-3f), f, F(9.618437357e-3f));
+    p = fma(p, f, F(5.550332548e-2f));
+    p = fma(p, f, F(2.402264791e-1f));
+    p = fma(p, f, F(6.931472028e-1f));
+    p = fma(p, f, F(1.f));
+    const __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p.v), power));
+}
+
+#else
+
+constexpr int LANES = 4, BLOCK_W = 2, BLOCK_H = 2;
+typedef float vec __attribute__((vector_size(16)));
+typedef int32_t ivec __attribute__((vector_size(16)));
+struct F {
+    vec v;
+    F() = default;
+    F(vec v) : v(v) {}
+    F(float x) : v(vec{x, x, x, x}) {}
+};
+struct M {
+    ivec m;
+};
+V3D_INLINE F load(const float* p) {
+    F a;
+    std::memcpy(&a.v, p, sizeof a.v);
+    return a;
+}
+V3D_INLINE void store(float* p, F a) { std::memcpy(p, &a.v, sizeof a.v); }
+V3D_INLINE F operator+(F a, F b) { return a.v + b.v; }
+V3D_INLINE F operator-(F a, F b) { return a.v - b.v; }
+V3D_INLINE F operator*(F a, F b) { return a.v * b.v; }
+V3D_INLINE F operator/(F a, F b) { return a.v / b.v; }
+V3D_INLINE F operator-(F a) { return -a.v; }
+V3D_INLINE F fma(F a, F b, F c) { return a.v * b.v + c.v; }
+V3D_INLINE F fnma(F a, F b, F c) { return c.v - a.v * b.v; }
+V3D_INLINE F keep(M m, F a) { return vec(m.m & ivec(a.v)); }
+V3D_INLINE F select(M m, F a, F b) { return vec((m.m & ivec(a.v)) | (~m.m & ivec(b.v))); }
+V3D_INLINE F min(F a, F b) { return select(M{a.v < b.v}, a, b); }
+V3D_INLINE F max(F a, F b) { return select(M{b.v < a.v}, a, b); }
+V3D_INLINE F abs(F a) { return vec(ivec(a.v) & 0x7fffffff); }
+V3D_INLINE F sqrt(F a) {
+    return vec{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])};
+}
+V3D_INLINE F rsqrt(F a) { return F(1.f) / sqrt(a); }
+V3D_INLINE M operator<(F a, F b) { return {a.v < b.v}; }
+V3D_INLINE M operator<=(F a, F b) { return {a.v <= b.v}; }
+V3D_INLINE M operator&(M a, M b) { return {a.m & b.m}; }
+V3D_INLINE M operator|(M a, M b) { return {a.m | b.m}; }
+V3D_INLINE M andnot(M a, M b) { return {~a.m & b.m}; }
+V3D_INLINE M all_true() { return {ivec{-1, -1, -1, -1}}; }
+V3D_INLINE uint32_t bits(M a) { return (a.m[0] & 1) | (a.m[1] & 2) | (a.m[2] & 4) | (a.m[3] & 8); }
+V3D_INLINE bool any(M a) {
+    uint64_t halves[2];
+    std::memcpy(halves, &a.m, sizeof halves);
+    return (halves[0] | halves[1]) != 0;
+}
+V3D_INLINE F add_where(M m, F a, F b) { return a + keep(m, b); }
+V3D_INLINE F fma_where(M m, F a, F b, F c) { return fma(keep(m, a), b, c); }
+V3D_INLINE float sum(F a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
+V3D_INLINE F exp2(F x) {
+    const vec magic = F(12582912.f).v;  // 1.5 * 2^23: adding it rounds to the nearest integer
+    const vec shifted = x.v + magic;
+    const vec n = shifted - magic;
+    const F f = x.v - n;
+    F p = fma(F(1.339887440e-3f), f, F(9.618437357e-3f));
+    p = fma(p, f, F(5.550332548e-2f));
+    p = fma(p, f, F(2.402264791e-1f));
+    p = fma(p, f, F(6.931472028e-1f));
+    p = fma(p, f, F(1.f));
+    return vec(ivec(p.v) + (ivec(shifted) << 23));
+}
+
+#endif
+
+V3D_INLINE M operator>(F a, F b) { return b < a; }
+V3D_INLINE M operator>=(F a, F b) { return b <= a; }
+
+}  // namespace vision3d::V3D_ISA::simd

@@ -1,0 +1,8 @@
+#pragma once
+// Maths that both compilers see: plain C++ for the CPU loops, host and device code for nvcc.
+#if defined(__CUDACC__)
+#define V3D_HD __host__ __device__ __forceinline__
+#else
+// Internal linkage: the same header is compiled for several instruction sets, and the linker must not merge them.
+#define V3D_HD [[maybe_unused]] static inline
+#endif

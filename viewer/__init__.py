@@ -1,0 +1,1 @@
+"""Viewers of scenes, installed as `vision3d.viewer`."""

@@ -1,0 +1,42 @@
+"""vision3d: from photographs to scenes that move, can be edited and can be understood.
+
+Public names are loaded at first use, so that `import vision3d` takes milliseconds and never compiles anything.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "rasterize": "vision3d.render.splats",
+    "rasterize_2dgs": "vision3d.render.splats",
+    "fit": "vision3d.stages.fitting",
+    "evaluate": "vision3d.stages.fitting",
+    "render_views": "vision3d.render",
+    "load": "vision3d.scene",
+    "Cameras": "vision3d.scene",
+    "PosedImages": "vision3d.scene",
+    "GaussianScene": "vision3d.scene",
+    "Scene": "vision3d.scene",
+}
+
+__all__ = [*sorted(_PUBLIC), "__version__"]
+
+if TYPE_CHECKING:
+    from vision3d.render import render_views
+    from vision3d.render.splats import rasterize, rasterize_2dgs
+    from vision3d.scene import Cameras, GaussianScene, PosedImages, Scene, load
+    from vision3d.stages.fitting import evaluate, fit
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'vision3d' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

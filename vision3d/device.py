@@ -1,0 +1,58 @@
+"""Where things run: the device and the rasterizer backend, resolved once."""
+
+from typing import TYPE_CHECKING, Literal
+
+from vision3d.errors import BackendError, DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+BackendName = Literal["auto", "native", "reference", "gsplat"]
+
+
+def resolve_device(name: str = "auto") -> "torch.device":
+    """The torch device for `auto`, `cpu` or `cuda` (also `cuda:1`).
+
+    Raises:
+        DeviceError: CUDA was asked for and torch does not see a CUDA device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+        raise DeviceError(f"device {name}: torch {torch.__version__} is {build} and sees no GPU; use --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device {name}: unknown; want auto, cpu or cuda") from error
+
+
+def resolve_backend(name: str, device: "torch.device") -> Literal["native", "reference", "gsplat"]:
+    """The backend that rasterizes on `device`: `auto` takes the native kernels where they run, else gsplat, else torch.
+
+    Raises:
+        BackendError: The backend that was asked for is not built or does not run on this device.
+    """
+    from vision3d import native
+
+    runs_native = native.module() is not None and (device.type == "cpu" or native.has_cuda())
+    if name == "auto":
+        if runs_native:
+            return "native"
+        return "gsplat" if device.type == "cuda" and _has_gsplat() else "reference"
+    if name == "native" and not runs_native:
+        raise BackendError(f"backend native does not run on {device.type} here; `vision3d doctor` says how to mend it")
+    if name == "gsplat" and (device.type != "cuda" or not _has_gsplat()):
+        raise BackendError("backend gsplat needs a CUDA device and the gsplat package: pip install 'vision3d[gsplat]'")
+    if name not in ("native", "reference", "gsplat"):
+        raise BackendError(f"backend {name}: unknown; want auto, native, reference or gsplat")
+    return name
+
+
+def _has_gsplat() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("gsplat") is not None

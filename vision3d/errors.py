@@ -1,0 +1,115 @@
+"""Errors that people see: what was found, what was expected, what to do. Each knows the exit code of the command line."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class Vision3DError(Exception):
+    """Base of all errors that vision3d raises on purpose.
+
+    Attributes:
+        exit_code: Exit code of the command line: 1 run failed, 2 usage, 3 input wrong, 4 missing dependency or backend,
+            5 would overwrite.
+    """
+
+    exit_code = 1
+
+
+class InputError(Vision3DError, ValueError):
+    """Input that cannot be used: too few views, an empty scene, values that are not finite."""
+
+    exit_code = 3
+
+
+class ShapeError(InputError):
+    """A tensor has another shape or dtype than the function needs."""
+
+    def __init__(self, name: str, got: object, want: object) -> None:
+        super().__init__(f"{name}: got {_shape_text(got)}, want {_shape_text(want)}")
+        self.name, self.got, self.want = name, got, want
+
+
+class FileFormatError(InputError):
+    """A file is not what its name says, is damaged, or holds values that make no sense."""
+
+    def __init__(self, path: Path | str, problem: str, where: object = None) -> None:
+        place = "" if where is None else f" at {'byte ' if isinstance(where, int) else ''}{where}"
+        super().__init__(f"{path}{place}: {problem}")
+        self.path, self.where, self.problem = Path(path), where, problem
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+    def __init__(self, path: Path | str, want: str = "an existing file or folder") -> None:
+        Exception.__init__(self, f"{path}: does not exist; want {want}")
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ConfigError(Vision3DError, ValueError):
+    """A configuration key is unknown or has a value that is not allowed."""
+
+    exit_code = 2
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+
+
+class DeviceError(Vision3DError, RuntimeError):
+    """Tensors are on different devices, or the device that was asked for is not there."""
+
+    exit_code = 4
+
+
+class BackendError(Vision3DError, RuntimeError):
+    """A backend that was asked for cannot do this, or is not built."""
+
+    exit_code = 4
+
+
+class MissingDependencyError(Vision3DError, ImportError):
+    """An optional package is needed."""
+
+    exit_code = 4
+
+    def __init__(self, package: str, extra: str, purpose: str = "this") -> None:
+        super().__init__(f"{package} is needed for {purpose}: pip install 'vision3d[{extra}]'")
+        self.package, self.extra = package, extra
+
+
+class NumericalError(Vision3DError, ArithmeticError):
+    """A value that must be finite is not."""
+
+    def __init__(self, step: int, quantity: str, hint: str = "") -> None:
+        super().__init__(f"step {step}: {quantity} is not finite{'. ' + hint if hint else ''}")
+        self.step, self.quantity = step, quantity
+
+
+class OutputExistsError(Vision3DError, FileExistsError):
+    """The output is already there."""
+
+    exit_code = 5
+
+    def __init__(self, path: Path | str, hint: str = "give --overwrite, --resume or another --out") -> None:
+        Exception.__init__(self, f"{path}: exists and is not empty; {hint}")
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def nearest_names(name: str, valid: Iterable[str], count: int = 3) -> str:
+    """The valid names closest to `name`, for an error text."""
+    import difflib
+
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=count, cutoff=0.4)
+    return f"did you mean {', '.join(close)}?" if close else f"valid: {', '.join(valid)}"
+
+
+def _shape_text(shape: object) -> str:
+    return f"shape {tuple(shape)}" if isinstance(shape, tuple | list) else str(shape)
