@@ -51,7 +51,7 @@ def undistort(
 
 
 def max_radius(coeffs: Float[Tensor, " d"], model: Lens = "pinhole") -> float:
-    """Radius on the undistorted plane up to which the radial part grows; beyond it the model folds over (inf: never)."""
+    """Radius on the undistorted plane up to which the radial part grows (inf: everywhere); beyond, the model folds."""
     radial = _split(coeffs.detach().double().cpu(), model)[0].flatten().tolist()
     top = np.polynomial.Polynomial([1, *radial[:3]] if model == "pinhole" else [1, *radial])
     bottom = np.polynomial.Polynomial([1, *radial[3:]] if model == "pinhole" else [1])

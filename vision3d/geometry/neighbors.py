@@ -65,8 +65,8 @@ def _tree(points: Tensor, queries: Tensor, k: int, skip_self: bool) -> Tensor:
 
     tree = KDTree(points.cpu().numpy())
     count = k + skip_self
-    _, found = tree.query(queries.cpu().numpy(), list(range(1, count + 1)), workers=torch.get_num_threads())
-    idx = torch.from_numpy(found).to(points.device)
+    _, found = tree.query(queries.cpu().numpy(), count, workers=torch.get_num_threads())
+    idx = torch.from_numpy(found.reshape(len(queries), count)).to(points.device)
     return _without_self(idx) if skip_self else idx
 
 
