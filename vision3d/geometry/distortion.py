@@ -232,10 +232,12 @@ def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: str, ba
     if not (inner[2:] > inner[:2]).all():
         raise InputError(_NO_INNER)
     new_K = _window_K(K, inner, width, height, max)
-    for _ in range(200):  # the rectangle is inscribed for barrels and cushions; other shapes need a closer look
+    zoom = 1e-4
+    for _ in range(14):  # the rectangle is inscribed up to fractions of a pixel; odd lenses need more
         if _places(border, K, coeffs, new_K, width, height, model)[1].all():
             break
-        new_K = _zoomed(new_K, 1.01, width, height)
+        new_K = _zoomed(new_K, 1 + zoom, width, height)
+        zoom *= 2
     else:
         raise InputError(_NO_INNER)
     return new_K + balance * (_window_K(K, outer, width, height, min) - new_K)
@@ -260,9 +262,12 @@ def _zoomed(K: Tensor, factor: float, width: int, height: int) -> Tensor:
     return zoomed
 
 
-def _border(width: int, height: int, count: int = 65) -> Tensor:
-    # Points on the left, right, upper and lower side of the rectangle of the outermost pixel centres.
-    x, y = torch.linspace(0.5, width - 0.5, count).double(), torch.linspace(0.5, height - 0.5, count).double()
+def _border(width: int, height: int) -> Tensor:
+    # Points on the left, right, upper and lower side of the rectangle of the outermost pixel centres, as many on each;
+    # they include the centres on the longer sides and lie denser on the others.
+    count = max(width, height)
+    x = torch.linspace(0.5, width - 0.5, count, dtype=torch.float64)
+    y = torch.linspace(0.5, height - 0.5, count, dtype=torch.float64)
     left, right = torch.full_like(y, 0.5), torch.full_like(y, width - 0.5)
     upper, lower = torch.full_like(x, 0.5), torch.full_like(x, height - 0.5)
     sides = [torch.stack(side, -1) for side in ((left, y), (right, y), (x, upper), (x, lower))]
