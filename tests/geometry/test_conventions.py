@@ -1,4 +1,4 @@
-"""One motion without symmetry, a quarter turn about z and then a shift, gives the same points through every converter."""
+"""One motion without symmetry, a quarter turn about z, then a shift: the same points through every converter."""
 
 import math
 
@@ -82,7 +82,7 @@ def test_a_bright_side_turns_with_the_motion():
 def test_a_camera_sees_right_on_the_right_and_up_above():
     pose = cameras.look_at(*torch.tensor([[0.0, -5, 0], [0, 0, 0], [0, 0, 1]]).double())
     view = cameras.camtoworld_to_viewmat(pose)
-    K = cameras.intrinsics(100, 100, 50, 50, torch.float64)
+    K = cameras.intrinsics(100.0, 100.0, 50.0, 50.0, torch.float64)
     points = torch.tensor([[1.0, 0, 0], [0, 0, 1]]).double()
     pixels = cameras.project(se3.transform_points(view, points), K)
     torch.testing.assert_close(pixels, torch.tensor([[70.0, 50], [50, 30]]).double())

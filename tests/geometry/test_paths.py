@@ -104,7 +104,7 @@ def test_bad_input_is_named():
         paths.interpolate_poses(torch.eye(4).repeat(3, 1, 1))
     with pytest.raises(InputError, match="num: got 0"):
         paths.orbit(torch.zeros(3), 1.0, num=0)
-    with pytest.raises(InputError, match="focus: got 0.05, want more than the forward radius 0.1"):
+    with pytest.raises(InputError, match=r"focus: got 0\.05, want more than the forward radius 0.1"):
         paths.spiral(torch.eye(4), 0.05)
     with pytest.raises(ShapeError, match="at least 2 lines"):
         paths.focus_point(torch.zeros(1, 3), torch.ones(1, 3))

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.geometry.checks import check_trailing
 
 Lens = Literal["pinhole", "fisheye"]
 _NO_INNER = "distortion: no pinhole image without empty borders exists; check the coefficients or use balance=1"
@@ -31,6 +32,7 @@ def distort(
     Raises:
         ShapeError: Another number of coefficients.
     """
+    check_trailing("plane", plane, 2)
     return _distort(plane, _split(coeffs, model), model)[0]
 
 
@@ -42,9 +44,10 @@ def undistort(
     Newton's method with step halving, kept on the branch that contains the centre (the model folds over beyond it).
     The gradient to `distorted` and `coeffs` is that of the inverse function.
     """
+    check_trailing("distorted", distorted, 2)
     split = _split(coeffs, model)
     with torch.no_grad():
-        plane = _newton(distorted.detach(), (split[0].detach(), split[1].detach()), model)
+        plane = _newton(distorted.double(), (split[0].double(), split[1].double()), model).to(distorted)
     moved, jacobian = _distort(plane, split, model)
     # One more Newton step with a constant Jacobian: its derivative is exactly that of the implicit function.
     return plane - _solve(jacobian.detach(), moved - distorted)
@@ -169,24 +172,25 @@ def _newton(target: Tensor, split: tuple[Tensor, Tensor], model: str) -> Tensor:
         plane = torch.where(is_folded[..., None], 0.7 * plane, plane)
     moved, jacobian = _distort(plane, split, model)
     error = (moved - target).square().sum(-1)
-    tolerance = 4 * torch.finfo(target.dtype).eps * (1 + target.abs().amax(-1))
+    tolerance = 1e-15 * (1 + target.abs().amax(-1))
+    is_better = torch.ones_like(error, dtype=torch.bool)
     for _ in range(60):
-        step = _solve(jacobian, moved - target)
-        if not (error.sqrt() > tolerance).any():
+        if not (is_better & (error.sqrt() > tolerance)).any():
             break
+        step = _solve(jacobian, moved - target)
         size = torch.ones_like(error)
         for _ in range(12):
             trial = plane - size[..., None] * step
             trial_moved, trial_jacobian = _distort(trial, split, model)
             trial_error = (trial_moved - target).square().sum(-1)
-            is_better = (trial_error <= error) & _is_upright(trial_jacobian)
-            if is_better.all():
+            is_better = (trial_error < error) & _is_upright(trial_jacobian)
+            if (is_better | (error.sqrt() <= tolerance)).all():
                 break
             size = torch.where(is_better, size, size / 2)
         keep = is_better[..., None]
         plane, moved = torch.where(keep, trial, plane), torch.where(keep, trial_moved, moved)
         jacobian, error = torch.where(keep, trial_jacobian, jacobian), torch.where(is_better, trial_error, error)
-    return torch.where((error.sqrt() <= 16 * tolerance)[..., None], plane, torch.nan)
+    return torch.where((error.sqrt() <= 1e4 * tolerance)[..., None], plane, torch.nan)
 
 
 def _is_upright(jacobian: Tensor) -> Tensor:
