@@ -6,6 +6,7 @@
 
 namespace nb = nanobind;
 void bind_quaternion(nb::module_& m);
+void bind_splats(nb::module_& m);
 
 NB_MODULE(_native, m) {
 #ifdef VISION3D_CUDA
@@ -18,4 +19,5 @@ NB_MODULE(_native, m) {
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
     bind_quaternion(m);
+    bind_splats(m);
 }

@@ -1,6 +1,8 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
+#include "cpu/splats.h"
 
 namespace vision3d {
 
@@ -8,6 +10,16 @@ namespace vision3d {
 struct Kernels {
     const char* name;
     int lanes;  // floats in a vector
+
+    // Gaussians [begin, end) of one image; the backward also gives the sum over them of the camera's gradient.
+    void (*project)(const ProjectArgs&, int64_t image, int64_t begin, int64_t end);
+    void (*project_vjp)(const ProjectVjpArgs&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    // Visible pairs [begin, end), all of one image.
+    void (*sh_colors)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
+    void (*sh_colors_vjp)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
+    // One tile, counted over all images.
+    void (*blend_forward)(const BlendArgs&, int64_t tile);
+    void (*blend_backward)(const BlendVjpArgs&, int64_t tile);
 };
 
 // The table in use: the widest set that this processor runs, until set_isa says otherwise.
