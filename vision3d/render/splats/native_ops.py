@@ -26,25 +26,32 @@ def project(
     radius_clip: float,
     camera_model: str,
     antialiased: bool,
-    packed: bool,
-) -> tuple[Int[Tensor, " v"], Int[Tensor, " v"], Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Image and Gaussian of the visible pairs; radii, means2d, depths, conics, compensations of all or of these."""
+) -> tuple[
+    Int[Tensor, "b c n 2"],
+    Float[Tensor, "b c n 2"],
+    Float[Tensor, "b c n"],
+    Float[Tensor, "b c n 3"],
+    Float[Tensor, "b c n"],
+]:
+    """Radii, screen means, depths, conics and low-pass compensations of all Gaussians in all cameras."""
     camera = (_MODELS[camera_model], width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
     if opacities is not None:
         opacities = opacities.detach()
-    return _project(means, quats, scales, covars, opacities, viewmats, Ks.detach(), *camera, packed)
+    return _project(means, quats, scales, covars, opacities, viewmats, Ks.detach(), *camera, False)[2:]
 
 
 def sh_colors(
     means: Float[Tensor, "b n 3"],
     sh: Float[Tensor, "b n k 3"] | Float[Tensor, "b c n k 3"],
     viewmats: Float[Tensor, "b c 4 4"],
-    image_ids: Int[Tensor, " nnz"],
+    batch_ids: Int[Tensor, " nnz"],
+    camera_ids: Int[Tensor, " nnz"],
     gaussian_ids: Int[Tensor, " nnz"],
     degree: int,
 ) -> Float[Tensor, "nnz 3"]:
     """max(SH(direction from the camera centre) + 0.5, 0) of visible pairs, which are sorted by image."""
     centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
+    image_ids = batch_ids * viewmats.shape[1] + camera_ids
     return _sh_colors(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
 
 
