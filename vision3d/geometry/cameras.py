@@ -13,7 +13,7 @@ from torch import Tensor
 from vision3d.errors import ConfigError, InputError, nearest_names
 from vision3d.geometry import se3
 from vision3d.geometry.distortion import distort, undistort
-from vision3d.geometry.vectors import any_orthogonal, atan_over, orthogonal_part, sin_over, cos_of, unit
+from vision3d.geometry.vectors import any_orthogonal, atan_over, cos_of, orthogonal_part, sin_over, unit
 
 CameraModel = Literal["pinhole", "ortho", "fisheye"]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from vision3d.errors import ConfigError, InputError, ShapeError
 
 Lens = Literal["pinhole", "fisheye"]
+_NO_INNER = "distortion: no pinhole image without empty borders exists; check the coefficients or use balance=1"
 _WIDEST = math.radians(85)  # of half the field of view of a pinhole image made of a fisheye one
 
 
@@ -43,14 +44,14 @@ def undistort(
     """
     split = _split(coeffs, model)
     with torch.no_grad():
-        plane = _newton(distorted.detach(), tuple(c.detach() for c in split), model)
+        plane = _newton(distorted.detach(), (split[0].detach(), split[1].detach()), model)
     moved, jacobian = _distort(plane, split, model)
     # One more Newton step with a constant Jacobian: its derivative is exactly that of the implicit function.
     return plane - _solve(jacobian.detach(), moved - distorted)
 
 
 def max_radius(coeffs: Float[Tensor, " d"], model: Lens = "pinhole") -> float:
-    """Radius on the undistorted plane up to which the radial part grows; beyond it the model folds over. inf if never."""
+    """Radius on the undistorted plane up to which the radial part grows (inf: everywhere); beyond, the model folds."""
     radial = _split(coeffs.detach().double().cpu(), model)[0].flatten().tolist()
     top = np.polynomial.Polynomial([1, *radial[:3]] if model == "pinhole" else [1, *radial])
     bottom = np.polynomial.Polynomial([1, *radial[3:]] if model == "pinhole" else [1])
@@ -229,14 +230,14 @@ def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: str, ba
     inner = torch.stack([left.max(), upper.max(), right.min(), lower.min()])
     outer = torch.stack([left.min(), upper.min(), right.max(), lower.max()])
     if not (inner[2:] > inner[:2]).all():
-        raise InputError("distortion: no pinhole image without empty borders exists; use balance=1 or check coefficients")
+        raise InputError(_NO_INNER)
     new_K = _window_K(K, inner, width, height, max)
     for _ in range(200):  # the rectangle is inscribed for barrels and cushions; other shapes need a closer look
         if _places(border, K, coeffs, new_K, width, height, model)[1].all():
             break
         new_K = _zoomed(new_K, 1.01, width, height)
     else:
-        raise InputError("distortion: no pinhole image without empty borders exists; use balance=1 or check coefficients")
+        raise InputError(_NO_INNER)
     return new_K + balance * (_window_K(K, outer, width, height, min) - new_K)
 
 

@@ -168,5 +168,6 @@ def _bisect(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _check_layout(layout: str) -> None:
-    if layout not in get_args(Layout6d):
-        raise ConfigError("layout", f"{layout!r} is no layout of six numbers; {nearest_names(layout, get_args(Layout6d))}")
+    valid = get_args(Layout6d)
+    if layout not in valid:
+        raise ConfigError("layout", f"{layout!r} is no layout of six numbers; {nearest_names(layout, valid)}")

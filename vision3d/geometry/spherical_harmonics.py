@@ -116,7 +116,7 @@ def _norm(l: int, m: int) -> float:
 
 @functools.cache
 def _probes(degree: int) -> tuple[Tensor, list[Tensor]]:
-    # Band l uses rows l^2 .. (l + 1)^2 of the directions: of a Fibonacci lattice, those that pivoting finds independent.
+    # Band l uses rows l^2 .. (l + 1)^2: of a Fibonacci lattice those directions that pivoting finds independent.
     index = torch.arange(200, dtype=torch.float64) + 0.5
     z, angle = 1 - index / 100, index * math.pi * (3 - math.sqrt(5))
     radius = (1 - z * z).sqrt()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
-from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
+from vision3d.geometry.vectors import orthogonal_part, unit
 
 
 def gaussians_to_edges(
