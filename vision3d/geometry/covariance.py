@@ -1,0 +1,66 @@
+"""Covariances of Gaussians: from rotation and scale and back, and as six numbers."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
+
+_UPPER = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
+
+
+def quat_scale_to_covar(
+    quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """Covariances R diag(s)^2 R^T of Gaussians with axes R (wxyz, length > 0) and standard deviations s."""
+    factors = quat_to_rotmat(quats) * scales[..., None, :]
+    return factors @ factors.mT
+
+
+def quat_scale_to_precision(
+    quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]
+) -> Float[Tensor, "*batch 3 3"]:
+    """Inverse covariances R diag(1/s)^2 R^T."""
+    return quat_scale_to_covar(quats, 1 / scales)
+
+
+def covar_to_quat_scale(
+    covars: Float[Tensor, "*batch 3 3"],
+) -> tuple[Float[Tensor, "*batch 4"], Float[Tensor, "*batch 3"]]:
+    """Quaternions and scales, ascending, of covariances; negative eigenvalues (rounding) become zero.
+
+    Only the symmetric part is read. Where eigenvalues are equal the axes are arbitrary and get no gradient from each
+    other; the scales keep theirs.
+    """
+    values, axes = _SafeEigh.apply((covars + covars.mT) / 2)
+    mirror = torch.linalg.det(axes.detach()).sign()[..., None, None]
+    axes = torch.cat([axes[..., :1] * mirror, axes[..., 1:]], -1)
+    positive = values > torch.finfo(values.dtype).tiny
+    return rotmat_to_quat(axes), torch.where(positive, torch.where(positive, values, 1).sqrt(), 0)
+
+
+def symmetric_to_vec6(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
+    """The upper triangle xx, xy, xz, yy, yz, zz."""
+    return matrices[..., _UPPER[0], _UPPER[1]]
+
+
+def vec6_to_symmetric(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
+    """Symmetric matrices of their upper triangles xx, xy, xz, yy, yz, zz."""
+    return values[..., (0, 1, 2, 1, 3, 4, 2, 4, 5)].unflatten(-1, (3, 3))
+
+
+class _SafeEigh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, matrices: Tensor) -> tuple[Tensor, Tensor]:
+        values, axes = torch.linalg.eigh(matrices)
+        ctx.save_for_backward(values, axes)
+        return values, axes
+
+    @staticmethod
+    def backward(ctx, v_values: Tensor, v_axes: Tensor) -> Tensor:
+        values, axes = ctx.saved_tensors
+        gaps = values[..., None, :] - values[..., :, None]
+        is_equal = gaps.abs() <= 8 * torch.finfo(gaps.dtype).eps * values.abs().amax(-1)[..., None, None]
+        turn = torch.where(is_equal, 0, axes.mT @ v_axes / torch.where(is_equal, 1, gaps))
+        inner = turn + torch.diag_embed(v_values)
+        return axes @ ((inner + inner.mT) / 2) @ axes.mT

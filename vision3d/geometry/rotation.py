@@ -1,0 +1,172 @@
+"""Rotations between matrices, rotation vectors, quaternions and six numbers; distances that may be losses."""
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import ConfigError, nearest_names
+from vision3d.geometry.quaternion import normalize, positive_w, rotmat_to_quat
+from vision3d.geometry.vectors import (
+    any_orthogonal,
+    atan_over,
+    cos_of,
+    one_minus_cos_over,
+    orthogonal_part,
+    sin_over,
+    unit,
+)
+
+Layout6d = Literal["columns", "columns_interleaved", "rows", "symmetric"]
+
+
+def hat(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Skew matrices with hat(a) b = a x b."""
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+
+
+def vee(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """The vectors of skew matrices; of any other matrix, those of its skew part."""
+    skew = (matrices - matrices.mT) / 2
+    return torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1)
+
+
+def so3_exp(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of rotation vectors (axis times angle [rad]); Rodrigues' formula, smooth at zero.
+
+    R = I + (sin t / t) hat(v) + ((1 - cos t) / t^2) hat(v)^2.
+
+    Example:
+        >>> so3_exp(torch.tensor([0.0, 0.0, torch.pi / 2])).round()
+        tensor([[ 0., -1.,  0.],
+                [ 1.,  0.,  0.],
+                [ 0.,  0.,  1.]])
+    """
+    squares = rotvecs.square().sum(-1)[..., None, None]
+    skew = hat(rotvecs)
+    eye = torch.eye(3, dtype=rotvecs.dtype, device=rotvecs.device)
+    outer = rotvecs[..., :, None] * rotvecs[..., None, :]
+    return eye + sin_over(squares) * skew + one_minus_cos_over(squares) * (outer - squares * eye)
+
+
+def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
+    """Rotation vectors (axis times angle [rad], angle in 0 to pi) of rotation matrices; the inverse of `so3_exp`.
+
+    Goes through the quaternion, so it is accurate at zero and at pi alike. At pi itself the axis has either sign.
+    """
+    return quat_to_rotvec(rotmat_to_quat(rotmats))
+
+
+rotvec_to_rotmat = so3_exp
+rotmat_to_rotvec = so3_log
+
+
+def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions (cos t/2, sin t/2 axis) of rotation vectors, smooth at zero."""
+    quarters = rotvecs.square().sum(-1, keepdim=True) / 4
+    return torch.cat([cos_of(quarters), sin_over(quarters) * rotvecs / 2], -1)
+
+
+def quat_to_rotvec(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
+    """Rotation vectors with angle in 0 to pi of quaternions of any length > 0, smooth at zero."""
+    quats = positive_w(normalize(quats))
+    axis = quats[..., 1:]
+    return 2 * atan_over(axis.square().sum(-1, keepdim=True), quats[..., :1]) * axis
+
+
+def geodesic_distance(
+    rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tensor, "*#batch 3 3"]
+) -> Float[Tensor, "*#batch"]:
+    """Angle [rad, 0 to pi] of the rotation between two; the gradient is finite everywhere, zero at equality.
+
+    atan2(|vee(D - D^T)| / 2, (tr D - 1) / 2) with D = R1^T R2, which keeps full precision at 0 and pi, unlike acos.
+    """
+    between = rotmats.mT @ others
+    sine = torch.linalg.vector_norm(vee(between), dim=-1)
+    return torch.atan2(sine, (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
+
+
+def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices from six numbers by Gram-Schmidt; Zhou et al. 2019, section 4.2.
+
+    Where the two vectors are zero or parallel the missing direction is an arbitrary orthogonal one, with zero gradient:
+    the result is always a rotation.
+
+    Args:
+        layout: What the numbers are, for there are four habits:
+            `columns`: first column, then second column (Zhou et al., roma);
+            `columns_interleaved`: the first two columns read row by row (HMR, SPIN, most body and hand networks);
+            `rows`: first row, then second row (PyTorch3D);
+            `symmetric`: two directions that are moved apart or together by equal angles (manopth).
+    """
+    _check_layout(layout)
+    if layout == "columns_interleaved":
+        first, second = values[..., 0::2], values[..., 1::2]
+    else:
+        first, second = values[..., :3], values[..., 3:]
+    if layout == "symmetric":
+        return _bisect(first, second)
+    x_axis = unit(first, fallback=first.new_tensor([1.0, 0.0, 0.0]))
+    y_axis = orthogonal_part(second, x_axis)
+    basis = torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)], -1)
+    return basis.mT if layout == "rows" else basis
+
+
+def to_6d(rotmats: Float[Tensor, "*batch 3 3"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 6"]:
+    """Six numbers of rotation matrices, such that `from_6d` gives the matrices back; layouts as there."""
+    _check_layout(layout)
+    if layout == "columns_interleaved":
+        return rotmats[..., :2].flatten(-2)
+    if layout == "rows":
+        return rotmats[..., :2, :].flatten(-2)
+    return rotmats.mT[..., :2, :].flatten(-2)
+
+
+def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """The rotation (det +1) closest to each matrix in the Frobenius norm; U diag(1, 1, det UV^T) V^T of its SVD.
+
+    The gradient is the closed form, finite also where singular values are equal (plain autograd of the SVD is not).
+    """
+    return _NearestRotation.apply(matrices)
+
+
+class _NearestRotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, matrices: Tensor) -> Tensor:
+        left, values, right = torch.linalg.svd(matrices)
+        sign = torch.linalg.det(left @ right).sign()
+        flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+        right = flip[..., :, None] * right
+        ctx.save_for_backward(left, values * flip, right)
+        return left @ right
+
+    @staticmethod
+    def backward(ctx, v_rotmats: Tensor) -> Tensor:
+        left, values, right = ctx.saved_tensors
+        inner = left.mT @ v_rotmats @ right.mT
+        sums = values[..., :, None] + values[..., None, :]
+        is_singular = sums.abs() <= torch.finfo(sums.dtype).eps * values[..., :1, None]
+        # Where two singular values cancel the projection jumps; there the gradient is set to zero.
+        spin = torch.where(is_singular, 0, (inner - inner.mT) / torch.where(is_singular, 1, sums))
+        return left @ spin @ right
+
+
+def _bisect(first: Tensor, second: Tensor) -> Tensor:
+    first = unit(first, fallback=first.new_tensor([1.0, 0.0, 0.0]))
+    second = unit(second, fallback=any_orthogonal(first))
+    middle, across = first + second, first - second
+    # Of two unit vectors the sum and the difference are orthogonal; the longer one is the safe one to start from.
+    is_wide = across.square().sum(-1, keepdim=True) > middle.square().sum(-1, keepdim=True)
+    safe = unit(torch.where(is_wide, across, middle))
+    other = orthogonal_part(torch.where(is_wide, middle, across), safe)
+    middle, across = torch.where(is_wide, other, safe), torch.where(is_wide, safe, other)
+    x_axis, y_axis = unit(middle + across), unit(middle - across)
+    return torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)], -1)
+
+
+def _check_layout(layout: str) -> None:
+    if layout not in get_args(Layout6d):
+        raise ConfigError("layout", f"{layout!r} is no layout of six numbers; {nearest_names(layout, get_args(Layout6d))}")
