@@ -146,7 +146,7 @@ def test_wrong_input_is_refused():
         SplatAdam(make_params(), {"means": 1.0})
     with pytest.raises(ConfigError, match="betas: got"):
         SplatAdam(make_params(), RATES, betas=(0.9, 1.0))
-    with pytest.raises(ShapeError, match="params: got row counts .*'means': 7, 'opacity_logits': 3"):
+    with pytest.raises(ShapeError, match=r"params: got row counts .*'means': 7, 'opacity_logits': 3"):
         SplatAdam({"means": torch.zeros(7, 3), "opacity_logits": torch.zeros(3)}, RATES)
     optimizer = SplatAdam(make_params(), RATES)
     with pytest.raises(ShapeError, match=r"visible: got torch.bool of shape \(6,\), want bool of \(7,\)"):
@@ -157,7 +157,7 @@ def test_wrong_input_is_refused():
         optimizer.keep(torch.ones(3, dtype=torch.bool))
     with pytest.raises(InputError, match=r"groups: \['colour'\] unknown; valid: \['means', 'opacity_logits'\]"):
         optimizer.reset(groups=("colour",))
-    with pytest.raises(InputError, match="unexpected or missing entries .*means.step"):
+    with pytest.raises(InputError, match=r"unexpected or missing entries .*means\.step"):
         optimizer.load_state_dict({})
     state = SplatAdam(make_params(3), RATES).state_dict()
     with pytest.raises(ShapeError, match=r"means.exp_avg: got shape \(3, 3\), want shape \(7, 3\)"):

@@ -119,7 +119,7 @@ class SplatAdam:
             self.exp_avg_sqs[name] = self.exp_avg_sqs[name][rows]
 
     @torch.no_grad()
-    def append(self, rows: Mapping[str, Float[Tensor, "k *row"]]) -> None:
+    def append(self, rows: Mapping[str, Float[Tensor, "k ..."]]) -> None:
         """Add rows at the end, with zero moments.
 
         Raises:

@@ -1,7 +1,7 @@
 """Losses of a fit: photometric terms, regularisers of Gaussians, and the geometric terms of 2DGS.
 
-Images are (H, W, C) or (B, H, W, C) in [0, 1]. A mask is (H, W) or (B, H, W), True where a pixel counts; what lies under
-False has no influence on the value and gets no gradient.
+Images are (H, W, C) or (B, H, W, C) in [0, 1]. A mask is (H, W) or (B, H, W), True where a pixel counts; what lies
+under False has no influence on the value and gets no gradient.
 """
 
 import torch

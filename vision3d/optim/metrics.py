@@ -1,8 +1,9 @@
 """Figures of quality of an image against a photograph. Both are clamped to [0, 1] first.
 
-PSNR, SSIM and MS-SSIM need nothing; LPIPS needs weights that the user supplies, and no number is ever made without them.
+PSNR, SSIM and MS-SSIM need nothing; LPIPS needs weights that the user supplies: without them there is no number.
 """
 
+import functools
 import math
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def psnr(a: Image, b: Image, mask: Mask | None = None) -> float:
 @torch.no_grad()
 def ssim(a: Image, b: Image, mask: Mask | None = None, padding: Padding = "valid") -> float:
     """Mean structural similarity, 11x11 Gaussian window of sigma 1.5, windows inside the image unless told otherwise.
+
+    torchmetrics' figure differs in the fourth digit, for it also averages windows that reach over the border, on a
+    mirrored image.
 
     Raises:
         ShapeError: Shapes or dtypes differ, or an image is smaller than the window.
@@ -93,9 +97,14 @@ def lpips(a: Float[Tensor, "*batch h w 3"], b: Float[Tensor, "*batch h w 3"], we
         ShapeError: The images differ in shape or are smaller than 32 pixels.
     """
     losses.check_pair(a, b, None)
-    network = LpipsNetwork(find_weights(weights))
+    network = _lpips_network(weights)
     x, y = (image.clamp(0, 1).float().reshape(-1, *image.shape[-3:]).movedim(-1, 1) for image in (a, b))
     return network(x, y).mean().item()
+
+
+@functools.lru_cache(maxsize=1)
+def _lpips_network(weights: Path | None) -> LpipsNetwork:
+    return LpipsNetwork(find_weights(weights))
 
 
 def _halve(images: Tensor) -> Tensor:

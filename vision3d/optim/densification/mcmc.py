@@ -1,7 +1,7 @@
 """3D Gaussian splatting as Markov chain Monte Carlo (Kheradmand et al. 2024, arXiv 2404.09591).
 
-A fixed budget of Gaussians explores by noise; those that have faded are moved onto opaque ones, in a way that leaves the
-picture nearly as it is. Train with `losses.opacity_loss` and `losses.scale_loss`, weight 0.01 each.
+A fixed budget of Gaussians explores by noise; those that have faded are moved onto opaque ones, in a way that leaves
+the picture nearly as it is. Train with `losses.opacity_loss` and `losses.scale_loss`, weight 0.01 each.
 """
 
 import functools

@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 def adam_step(
-    param: Float[Tensor, "n *row"],
-    grad: Float[Tensor, "n *row"],
-    exp_avg: Float[Tensor, "n *row"],
-    exp_avg_sq: Float[Tensor, "n *row"],
+    param: Float[Tensor, "n ..."],
+    grad: Float[Tensor, "n ..."],
+    exp_avg: Float[Tensor, "n ..."],
+    exp_avg_sq: Float[Tensor, "n ..."],
     visible: Bool[Tensor, " n"] | None,
     learning_rate: float,
     beta1: float,
