@@ -7,6 +7,7 @@
 namespace nb = nanobind;
 void bind_quaternion(nb::module_& m);
 void bind_splats(nb::module_& m);
+void bind_surfels(nb::module_& m);
 
 NB_MODULE(_native, m) {
 #ifdef VISION3D_CUDA
@@ -20,4 +21,5 @@ NB_MODULE(_native, m) {
     m.def("set_isa", &vision3d::set_isa);
     bind_quaternion(m);
     bind_splats(m);
+    bind_surfels(m);
 }

@@ -130,16 +130,17 @@ void bind_sh(nb::module_& m) {
 void bind_intersect(nb::module_& m) {
     nb::class_<cpu::Intersections>(m, "Intersections")
         .def("__init__", [](cpu::Intersections* self, In<int64_t, 1> offsets, In<float, 2> means2d, In<int32_t, 2> radii,
-                            In<float, 1> depths, In<float, 2> conics, In<float, 1> opacities, int width, int height, int tile_size) {
+                            In<float, 1> depths, MaybeIn<float, 2> conics, In<float, 1> opacities, int width, int height,
+                            int tile_size) {
             const int64_t n = int64_t(depths.shape(0));
             check("means2d", means2d, {n, 2});
             check("radii", radii, {n, 2});
-            check("conics", conics, {n, 3});
+            const float* conics_in = pointer("conics", conics, {n, 3});
             check("opacities", opacities, {n});
             nb::gil_scoped_release release;
             new (self) cpu::Intersections(int64_t(offsets.shape(0)) - 1, offsets.data(), means2d.data(), radii.data(), depths.data(),
-                                          conics.data(), opacities.data(), width, height, tile_size);
-        }, "offsets"_a.noconvert(), "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.noconvert(),
+                                          conics_in, opacities.data(), width, height, tile_size);
+        }, "offsets"_a.noconvert(), "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.none().noconvert(),
            "opacities"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a,
            // fill() reads these again
            nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>(), nb::keep_alive<1, 6>(), nb::keep_alive<1, 7>())

@@ -2,7 +2,7 @@
 #include <cstdint>
 #include <string>
 #include <vector>
-#include "cpu/splats.h"
+#include "cpu/surfels.h"
 
 namespace vision3d {
 
@@ -18,8 +18,14 @@ struct Kernels {
     void (*sh_colors)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
     void (*sh_colors_vjp)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
     // One tile, counted over all images.
-    void (*blend_forward)(const BlendArgs&, int64_t tile);
-    void (*blend_backward)(const BlendVjpArgs&, int64_t tile);
+    void (*blend)(const BlendArgs&, int64_t tile);
+    void (*blend_vjp)(const BlendVjpArgs&, int64_t tile);
+
+    // The same for 2D Gaussians.
+    void (*project_discs)(const DiscArgs&, int64_t image, int64_t begin, int64_t end);
+    void (*project_discs_vjp)(const DiscVjpArgs&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    void (*blend_discs)(const DiscBlendArgs&, int64_t tile);
+    void (*blend_discs_vjp)(const DiscBlendVjpArgs&, int64_t tile);
 };
 
 // The table in use: the widest set that this processor runs, until set_isa says otherwise.

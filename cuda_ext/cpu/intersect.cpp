@@ -50,11 +50,16 @@ template <bool COUNT, typename Visit>
 void Intersections::each_tile(int64_t id, uint64_t& known, Visit visit) const {
     const Box box = tile_box(id);
     const bool small = int64_t(box.x1 - box.x0) * (box.y1 - box.y0) <= 64;
-    if (!COUNT && small) {
+    if (!COUNT && small && conics_) {
         int bit = 0;
         for (int ty = box.y0; ty < box.y1; ++ty)
             for (int tx = box.x0; tx < box.x1; ++tx, ++bit)
                 if (known >> bit & 1) visit(ty * tiles_x_ + tx);
+        return;
+    }
+    if (!conics_) {  // the box alone decides
+        for (int ty = box.y0; ty < box.y1; ++ty)
+            for (int tx = box.x0; tx < box.x1; ++tx) visit(ty * tiles_x_ + tx);
         return;
     }
     const float *m = means2d_ + 2 * id, *c = conics_ + 3 * id, ts = float(tile_size_);
@@ -63,10 +68,11 @@ void Intersections::each_tile(int64_t id, uint64_t& known, Visit visit) const {
     known = 0;
     int bit = 0;
     for (int ty = box.y0; ty < box.y1; ++ty) {
-        const float y0 = float(ty) * ts + 0.5f - m[1];
+        // Rectangle of the pixel centres, cut where the image ends.
+        const float y0 = float(ty) * ts + 0.5f - m[1], y1 = std::min(float(ty + 1) * ts, height_) - 0.5f - m[1];
         for (int tx = box.x0; tx < box.x1; ++tx, ++bit) {
-            const float x0 = float(tx) * ts + 0.5f - m[0];
-            if (!(least_exponent(x0, x0 + ts - 1, y0, y0 + ts - 1, ha, c[1], hc, slope_x, slope_y) <= limit)) continue;
+            const float x0 = float(tx) * ts + 0.5f - m[0], x1 = std::min(float(tx + 1) * ts, width_) - 0.5f - m[0];
+            if (!(least_exponent(x0, x1, y0, y1, ha, c[1], hc, slope_x, slope_y) <= limit)) continue;
             if (small) known |= uint64_t(1) << bit;
             visit(ty * tiles_x_ + tx);
         }
@@ -76,7 +82,7 @@ void Intersections::each_tile(int64_t id, uint64_t& known, Visit visit) const {
 Intersections::Intersections(int64_t images, const int64_t* offsets, const float* means2d, const int32_t* radii, const float* depths,
                              const float* conics, const float* opacities, int width, int height, int tile_size)
     : images_(images), count_(offsets[images]), means2d_(means2d), depths_(depths), conics_(conics), opacities_(opacities), radii_(radii),
-      tile_size_(tile_size), tiles_x_((width + tile_size - 1) / tile_size), tiles_y_((height + tile_size - 1) / tile_size), tile_bits_(0) {
+      width_(float(width)), height_(float(height)), tile_size_(tile_size), tiles_x_((width + tile_size - 1) / tile_size), tiles_y_((height + tile_size - 1) / tile_size), tile_bits_(0) {
     const int64_t tiles = int64_t(tiles_x_) * tiles_y_;
     while ((int64_t(1) << tile_bits_) <= tiles) ++tile_bits_;
     if (count_ > INT32_MAX) throw std::length_error("more than 2^31 visible Gaussians in one call: render fewer cameras at once");

@@ -7,7 +7,8 @@ namespace vision3d::cpu {
 // Which tiles each Gaussian touches, front to back inside a tile. Counting comes first, so that the caller can allocate.
 class Intersections {
   public:
-    // Pairs [offsets[i], offsets[i+1]) belong to image i; radii 0 means not visible. The arrays must outlive fill().
+    // Pairs [offsets[i], offsets[i+1]) belong to image i; radii 0 means not visible. Without conics (null) the box of
+    // the radii alone decides. The arrays must outlive fill().
     Intersections(int64_t images, const int64_t* offsets, const float* means2d, const int32_t* radii, const float* depths,
                   const float* conics, const float* opacities, int width, int height, int tile_size);
 
@@ -28,6 +29,7 @@ class Intersections {
     int64_t images_, count_, total_ = 0;
     const float *means2d_, *depths_, *conics_, *opacities_;
     const int32_t* radii_;
+    float width_, height_;
     int tile_size_, tiles_x_, tiles_y_, tile_bits_;
     std::vector<uint32_t> order_;          // visible Gaussians, by image and depth
     mutable std::vector<uint64_t> known_;  // an entry of order_ each

@@ -210,7 +210,7 @@ static void blend_backward_tile(const BlendVjpArgs& vjp, int64_t index) {
     }
 }
 
-static void blend_forward(const BlendArgs& args, int64_t index) {
+static void blend_any(const BlendArgs& args, int64_t index) {
     switch (args.channels) {
         case 1: return blend_forward_tile<1>(args, index);
         case 3: return blend_forward_tile<3>(args, index);
@@ -219,7 +219,7 @@ static void blend_forward(const BlendArgs& args, int64_t index) {
     }
 }
 
-static void blend_backward(const BlendVjpArgs& args, int64_t index) {
+static void blend_any_vjp(const BlendVjpArgs& args, int64_t index) {
     switch (args.forward.channels * 2 + args.absgrad) {
         case 2: return blend_backward_tile<1, false>(args, index);
         case 6: return blend_backward_tile<3, false>(args, index);

@@ -3,6 +3,7 @@
 #include "cpu/isa/blend.inc.h"
 #include "cpu/isa/project.inc.h"
 #include "cpu/isa/simd.h"
+#include "cpu/isa/surfel.inc.h"
 
 #define V3D_STRING_(x) #x
 #define V3D_STRING(x) V3D_STRING_(x)
@@ -10,8 +11,22 @@
 namespace vision3d::V3D_ISA {
 
 const Kernels& table() {
-    static constexpr Kernels kernels{V3D_STRING(V3D_ISA), simd::LANES,      project,        project_vjp,
-                                     sh_colors<false>,    sh_colors<true>, blend_forward, blend_backward};
+    static const Kernels kernels = [] {
+        Kernels k{};
+        k.name = V3D_STRING(V3D_ISA);
+        k.lanes = simd::LANES;
+        k.project = project;
+        k.project_vjp = project_vjp;
+        k.sh_colors = sh_colors<false>;
+        k.sh_colors_vjp = sh_colors<true>;
+        k.blend = blend_any;
+        k.blend_vjp = blend_any_vjp;
+        k.project_discs = project_discs;
+        k.project_discs_vjp = project_discs_vjp;
+        k.blend_discs = blend_discs;
+        k.blend_discs_vjp = blend_discs_vjp;
+        return k;
+    }();
     return kernels;
 }
 

@@ -92,19 +92,30 @@ def blend(
     return _blend(means2d, conics, colors, opacities, backgrounds, masks, *args, absgrad)[:3]
 
 
-def _image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
+def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
     """Where the pairs of each image begin, (images + 1,) int64."""
     if num_images == 1:
         return torch.tensor([0, len(image_ids)])
     return torch.searchsorted(image_ids, torch.arange(num_images + 1))
 
 
-def _chunks(offsets: Tensor) -> int:
+def most_chunks(offsets: Tensor) -> int:
     """Chunks of the image with most pairs."""
     return max(1, -(-int(offsets.diff().max()) // native.require().PAIR_CHUNK))
 
 
-def _plain(tensor: Tensor | None) -> Tensor | None:
+def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
+    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without them."""
+    v_viewmats = torch.zeros_like(viewmats, memory_format=torch.contiguous_format)
+    if v_views is not None:
+        total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
+        v_viewmats[..., :3, :3] = total[..., :9].unflatten(-1, (3, 3))
+        v_viewmats[..., :3, 3] = total[..., 9:]
+    return v_viewmats
+
+
+def plain(tensor: Tensor | None) -> Tensor | None:
+    """The tensor as kernels take it: contiguous, without a graph."""
     return None if tensor is None else tensor.detach().contiguous()
 
 
@@ -133,7 +144,7 @@ def _project(
     means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
     conics, compensations = means.new_empty((*shape, 3)), means.new_empty(shape)
     camera = module.Camera(model, width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
-    inputs = map(_plain, (means, quats, scales, covars, opacities, viewmats, Ks))
+    inputs = map(plain, (means, quats, scales, covars, opacities, viewmats, Ks))
     module.project(*inputs, camera, radii, means2d, depths, conics, compensations)
     visible = radii.view(-1, 2)[:, 0].nonzero()[:, 0]
     image_ids = torch.div(visible, max(shape[2], 1), rounding_mode="floor")
@@ -167,22 +178,17 @@ def _project_vjp(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
     num_images = viewmats.shape[0] * viewmats.shape[1]
-    offsets = _image_offsets(image_ids, num_images)
+    offsets = image_offsets(image_ids, num_images)
     v_gaussians = [None if value is None else torch.zeros_like(value) for value in (means, quats, scales, covars)]
-    v_views = means.new_zeros((num_images, _chunks(offsets), 12)) if view_grad else None
+    v_views = means.new_zeros((num_images, most_chunks(offsets), 12)) if view_grad else None
     camera = module.Camera(model, width, height, eps2d, 0.0, 0.0, 0.0, False)
     upstream = (
         grad.detach().reshape(-1, *tail).contiguous()
         for grad, tail in ((v_means2d, (2,)), (v_depths, ()), (v_conics, (3,)), (v_compensations, ()))
     )
-    inputs = map(_plain, (means, quats, scales, covars, viewmats, Ks))
+    inputs = map(plain, (means, quats, scales, covars, viewmats, Ks))
     module.project_vjp(*inputs, camera, gaussian_ids, offsets, packed, *upstream, *v_gaussians, v_views)
-    v_viewmats = torch.zeros_like(viewmats)
-    if v_views is not None:
-        total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
-        v_viewmats[..., :3, :3] = total[..., :9].unflatten(-1, (3, 3))
-        v_viewmats[..., :3, 3] = total[..., 9:]
-    return *(means.new_empty(0) if grad is None else grad for grad in v_gaussians), v_viewmats
+    return *(means.new_empty(0) if grad is None else grad for grad in v_gaussians), view_gradient(v_views, viewmats)
 
 
 @torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types="cpu")
@@ -190,8 +196,8 @@ def _sh_colors(
     means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int
 ) -> Tensor:
     colors = means.new_empty((len(gaussian_ids), 3))
-    offsets = _image_offsets(image_ids, centers.shape[0] * centers.shape[1])
-    native.require().sh_colors(*map(_plain, (means, sh, centers, gaussian_ids)), offsets, degree, colors)
+    offsets = image_offsets(image_ids, centers.shape[0] * centers.shape[1])
+    native.require().sh_colors(*map(plain, (means, sh, centers, gaussian_ids)), offsets, degree, colors)
     return colors
 
 
@@ -200,11 +206,11 @@ def _sh_colors_vjp(
     means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int, v_colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_images = centers.shape[0] * centers.shape[1]
-    offsets = _image_offsets(image_ids, num_images)
+    offsets = image_offsets(image_ids, num_images)
     v_means, v_sh = (torch.zeros_like(value, memory_format=torch.contiguous_format) for value in (means, sh))
-    v_centers = means.new_zeros((num_images, _chunks(offsets), 3))
-    inputs = map(_plain, (means, sh, centers, gaussian_ids))
-    native.require().sh_colors_vjp(*inputs, offsets, degree, _plain(v_colors), v_means, v_sh, v_centers)
+    v_centers = means.new_zeros((num_images, most_chunks(offsets), 3))
+    inputs = map(plain, (means, sh, centers, gaussian_ids))
+    native.require().sh_colors_vjp(*inputs, offsets, degree, plain(v_colors), v_means, v_sh, v_centers)
     return v_means, v_sh, v_centers.sum(1).view(centers.shape)
 
 
@@ -221,8 +227,8 @@ def _intersect(
     height: int,
     tile_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    offsets = _image_offsets(image_ids, num_images)
-    inputs = map(_plain, (means2d, radii, depths, conics, opacities))
+    offsets = image_offsets(image_ids, num_images)
+    inputs = map(plain, (means2d, radii, depths, conics, opacities))
     lists = native.require().Intersections(offsets, *inputs, width, height, tile_size)
     outputs = (
         torch.empty(len(depths), dtype=torch.int32),
@@ -253,7 +259,7 @@ def _blend(
     module = native.require()
     images = len(isect_offsets)
     means2d, conics, colors, opacities, backgrounds, masks = map(
-        _plain, (means2d, conics, colors, opacities, backgrounds, masks)
+        plain, (means2d, conics, colors, opacities, backgrounds, masks)
     )
     records = means2d.new_empty((len(opacities), 16))
     module.make_records(means2d, conics, colors, opacities, records)
@@ -286,13 +292,13 @@ def _blend_vjp(
     absgrad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count, channels = colors.shape
-    inputs = map(_plain, (records, conics, colors, opacities, backgrounds, masks))
+    inputs = map(plain, (records, conics, colors, opacities, backgrounds, masks))
     v_records = colors.new_empty((len(flatten_ids), 6 + channels + (0 if absgrad is None else 2)))
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3,), (channels,), ())]
     v_means2d_abs = None if absgrad is None else colors.new_empty((count, 2))
     native.require().blend_vjp(
         *inputs, isect_offsets, flatten_ids, width, height, tile_size, alpha_max, transmittances, last_ids,
-        _plain(v_colors), _plain(v_transmittances), v_records, *grads, v_means2d_abs,
+        plain(v_colors), plain(v_transmittances), v_records, *grads, v_means2d_abs,
     )  # fmt: skip
     if absgrad is not None:
         absgrad += v_means2d_abs
