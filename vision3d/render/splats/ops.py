@@ -256,8 +256,9 @@ def blend_2dgs(
 
     Returns:
         Colours, transmittances, camera-space normals weighted like colours, distortion
-        2 sum_{j < i} w_i w_j (z_i - z_j), median depth (of the last Gaussian blended while the transmittance before it is above 0.5, else 0), and the
-        positions in `flatten_ids` of the last and of the median Gaussian (int32, -1: none).
+        2 sum_{j < i} w_i w_j (z_i - z_j), median depth (of the last Gaussian blended while the transmittance before
+        it is above 0.5, else 0), and the positions in `flatten_ids` of the last and of the median Gaussian (int32,
+        -1: none).
     """
     return _kernels(backend).blend_2dgs(
         means2d, ray_transforms, colors, opacities, normals, densify, backgrounds, masks, width, height, tile_size,
