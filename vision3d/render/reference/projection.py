@@ -1,18 +1,21 @@
 """Gaussians to the image plane (EWA splatting) and their colours, in plain torch.
 
-Equations: Zwicker et al. 2002; Kerbl et al. 2023, eq. 5; compensation of the low-pass filter: Yu et al. 2024 (Mip-Splatting).
+Equations: Zwicker et al. 2002; Kerbl et al. 2023, eq. 5; compensation of the low-pass filter: Yu et al. 2024.
 Every function first decides without gradients which Gaussians a camera sees and then computes only those, so that
 Gaussians that are out of sight or not finite get a gradient of exactly zero.
 """
 
 import math
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import quat_to_rotmat
-from vision3d.render.reference import harmonics
+from vision3d.geometry.spherical_harmonics import sh_basis
+
+PairIds = tuple[Tensor, Tensor, Tensor]  # batch, camera, Gaussian
 
 ALPHA_MIN = 1.0 / 255.0
 MAX_EXTENT = 3.33  # standard deviations: sqrt(2 ln 255), where opacity 1 falls below ALPHA_MIN
@@ -45,15 +48,15 @@ def project(
     Float[Tensor, "b c n"],
 ]:
     """Radii, screen means, depths, conics and low-pass compensations of all Gaussians in all cameras."""
-    shape = (*viewmats.shape[:2], means.shape[1])
+    shape = (viewmats.shape[0], viewmats.shape[1], means.shape[1])
 
-    def screen(pairs: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, ...]:
+    def screen(pairs: PairIds) -> tuple[Tensor, ...]:
         batch, camera, gaussian = pairs
-        if covars is None:
-            axes = quat_to_rotmat(quats[batch, gaussian]) * scales[batch, gaussian][:, None, :]
-            covar = axes @ axes.mT
-        else:
+        if covars is not None:
             covar = covars[batch, gaussian][:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
+        else:
+            axes = quat_to_rotmat(cast(Tensor, quats)[batch, gaussian]) * cast(Tensor, scales)[batch, gaussian][:, None]
+            covar = axes @ axes.mT
         view = viewmats[batch, camera]
         rotmat = view[:, :3, :3]
         point = (rotmat @ means[batch, gaussian][..., None])[..., 0] + view[:, :3, 3]
@@ -79,10 +82,9 @@ def project(
         # Every condition is written so that NaN fails it.
         seen = (depth >= near_plane) & (depth <= far_plane) & (det > 0) & conic.isfinite().all(-1)
         radii = visible_radii(seen, mean2d, radii, radius_clip, width, height)
-    pairs = tuple(ids[radii[:, 0] > 0] for ids in pairs)
-    mean2d, depth, conic, compensation = screen(pairs)[:4]
-    outputs = [scatter_pairs(value, pairs, shape) for value in (mean2d, depth, conic, compensation)]
-    return (radii.view(*shape, 2), *outputs)
+    pairs = seen_pairs(pairs, radii)
+    mean2d, depth, conic, compensation = (scatter_pairs(value, pairs, shape) for value in screen(pairs)[:4])
+    return radii.view(*shape, 2), mean2d, depth, conic, compensation
 
 
 def sh_colors(
@@ -98,18 +100,24 @@ def sh_colors(
     pairs = (batch_ids, gaussian_ids) if sh.dim() == 4 else (batch_ids, camera_ids, gaussian_ids)
     centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
     offsets = means[batch_ids, gaussian_ids] - centers[batch_ids, camera_ids]
-    weights = harmonics.basis(torch.nn.functional.normalize(offsets, dim=-1), degree)
+    weights = sh_basis(offsets, degree)
     colors = (weights[..., None] * sh[..., : weights.shape[-1], :][pairs]).sum(-2)
     return (colors + 0.5).clamp(min=0)
 
 
-def all_pairs(shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def all_pairs(shape: tuple[int, int, int], device: torch.device) -> PairIds:
     """Indices (batch, camera, Gaussian) of every pair, in that order."""
     flat = torch.arange(math.prod(shape), device=device)
     return flat // (shape[1] * shape[2]), flat // max(shape[2], 1) % shape[1], flat % max(shape[2], 1)
 
 
-def scatter_pairs(values: Tensor, pairs: tuple[Tensor, Tensor, Tensor], shape: tuple[int, int, int]) -> Tensor:
+def seen_pairs(pairs: PairIds, radii: Int[Tensor, "nnz 2"]) -> PairIds:
+    """The pairs whose radii are not zero."""
+    seen = radii[:, 0] > 0
+    return pairs[0][seen], pairs[1][seen], pairs[2][seen]
+
+
+def scatter_pairs(values: Tensor, pairs: PairIds, shape: tuple[int, int, int]) -> Tensor:
     """Values of the visible pairs among zeros for the rest."""
     return values.new_zeros((*shape, *values.shape[1:])).index_put(pairs, values)
 
@@ -135,7 +143,7 @@ def _pinhole(point: Tensor, K: Tensor, width: int, height: int) -> tuple[Tensor,
     x, y, z = point.unbind(-1)
     fx, fy, cx, cy = K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2]
     u, v = x / z, y / z
-    # The Jacobian is taken at a point no further than 15 % of the image outside it; no gradient passes a bound in force.
+    # The Jacobian is taken at most 15 % of the image's size outside it; no gradient passes a bound in force.
     clamped_u = torch.clamp(u, -(cx + 0.15 * width) / fx, (1.15 * width - cx) / fx)
     clamped_v = torch.clamp(v, -(cy + 0.15 * height) / fy, (1.15 * height - cy) / fy)
     zero = torch.zeros_like(z)
@@ -166,9 +174,7 @@ def _fisheye(point: Tensor, K: Tensor, width: int, height: int) -> tuple[Tensor,
     angle_s = torch.atan2(radius, z) / radius
     angle_h = (z / (far_square + z * z) - angle_s) / far_square
     s, h = torch.where(near, series_s, angle_s), torch.where(near, series_h, angle_h)
-    left = s[:, None, None] * torch.eye(2, dtype=s.dtype, device=s.device) + h[:, None, None] * (
-        xy[:, :, None] * xy[:, None]
-    )
+    left = torch.diag_embed(s[:, None].expand(-1, 2)) + h[:, None, None] * xy[:, :, None] * xy[:, None]
     right = -xy / (square + z * z)[:, None]
     return focal * s[:, None] * xy + center, focal[:, :, None] * torch.cat([left, right[..., None]], -1)
 

@@ -1,7 +1,7 @@
 """Tile lists and the walk along them, shared by the 3D and the 2D Gaussians, in plain torch.
 
 Tiles of similar list length are walked together, a slab of Gaussians at a time, front to back, until all their pixels
-are opaque. Each slab is recomputed in the backward pass, so memory grows with pixels and list entries, not their product.
+are opaque. Each slab is recomputed in the backward pass, so memory grows with the pixels times the number of slabs.
 """
 
 from collections.abc import Callable
@@ -93,16 +93,16 @@ def walk(
     """Fold `step` over every tile's list and return the final states as images.
 
     Args:
-        step: (state, ids (T, L), positions in flatten_ids (T, L), which are real (T, L), pixel x (T, P), pixel y (T, P))
+        step: (state, ids (T, L), positions in flatten_ids (T, L), which are in the list (T, L), pixel x and y (T, P))
             -> state. The last entry of the state says which pixels take no more (T, P); it is not returned.
         start: (number of tiles, pixels outside the image (T, P)) -> first state, each entry (T, P, ...).
     """
-    num_images, tiles_y, tiles_x = isect_offsets.shape
+    tiles_y, tiles_x = isect_offsets.shape[1:]
     begin = isect_offsets.flatten().long()
     end = torch.cat([begin[1:], begin.new_tensor([len(flatten_ids)])])
     if masks is not None:
         end = torch.where(masks.flatten(), end, begin)
-    lengths, order = torch.sort(end - begin, descending=True, stable=True)
+    order = torch.argsort(end - begin, descending=True, stable=True)
     corner = torch.arange(len(begin), device=begin.device)
     corner = torch.stack([corner % tiles_x, corner // tiles_x % tiles_y], -1) * tile_size
     inner = torch.arange(tile_size * tile_size, device=begin.device)
@@ -130,9 +130,7 @@ def walk(
     inverse = torch.argsort(order)
     images = []
     for parts in zip(*groups):
-        tiles = (
-            torch.cat(parts)[inverse].unflatten(0, (num_images, tiles_y, tiles_x)).unflatten(3, (tile_size, tile_size))
-        )
+        tiles = torch.cat(parts)[inverse].unflatten(0, isect_offsets.shape).unflatten(3, (tile_size, tile_size))
         images.append(tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width])
     return images
 
@@ -140,7 +138,7 @@ def walk(
 def weigh(
     alpha: Float[Tensor, "t l p"], transmittance: Float[Tensor, "t p"], done: Bool[Tensor, "t p"]
 ) -> tuple[Float[Tensor, "t l p"], Float[Tensor, "t l p"], Float[Tensor, "t p"], Bool[Tensor, "t p"]]:
-    """Blending weights of a slab, transmittance before each Gaussian and behind the slab, and the pixels that stopped."""
+    """Blending weights of a slab, transmittance before each Gaussian and behind the slab, and which pixels stopped."""
     with torch.no_grad():
         after = transmittance[:, None] * torch.cumprod(1 - alpha, 1)
         live = (after > TRANSMITTANCE_MIN) & ~done[:, None]

@@ -1,4 +1,4 @@
-"""`rasterize`: 3D Gaussians to images, differentiable in every float input, with the call of gsplat's `rasterization`."""
+"""`rasterize`: 3D Gaussians to images, differentiable in every float input, with the call of gsplat."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def rasterize(
 ) -> tuple[Float[Tensor, "*batch c h w x"], Float[Tensor, "*batch c h w 1"], dict[str, Any]]:
     """Render 3D Gaussians in every camera (Kerbl et al. 2023), on a CPU or a GPU with the same result.
 
-    C = sum_i T_i alpha_i c_i + T background with alpha_i = min(alpha_max, o_i exp(-q_i)), front to back by camera depth.
+    C = sum_i T_i alpha_i c_i + T background, alpha_i = min(alpha_max, o_i exp(-q_i)), front to back by camera depth.
     Gradients reach means, quats, scales, opacities, colors, viewmats, covars and backgrounds, from colours, alphas and
     depths alike; not Ks. Gaussians that are not finite, behind the near plane or too faint to see (opacity < 1/255) are
     left out and get a gradient of zero. NaN colours of Gaussians in sight show in the image.
@@ -63,7 +63,7 @@ def rasterize(
         quats: Rotations, order wxyz, any length > 0. None with `covars`.
         scales: Standard deviations along the rotated axes [m], > 0. None with `covars`.
         opacities: In [0, 1].
-        colors: [..., (C,) N, D] of any D; with `sh_degree` coefficients [..., (C,) N, K, 3], rendered as max(SH + 0.5, 0).
+        colors: [..., (C,) N, D] of any D; with `sh_degree` coefficients [..., (C,) N, K, 3] of max(SH + 0.5, 0).
         viewmats: World to camera, rigid.
         Ks: Intrinsics [px]; the skew is not read.
         width: Image width [px].
@@ -149,8 +149,7 @@ def rasterize(
     checks.check_choice("camera_model", camera_model, checks.CAMERA_MODELS)
 
     rows = SparseRows()
-    if sparse_grad:
-        means, quats, scales = rows.attach([means, quats, scales])
+    means = rows.attach(means) if sparse_grad else means
     means, opacities, colors, viewmats, Ks = (
         by_scene(tensor, size) for tensor in (means, opacities, colors, viewmats, Ks)
     )
@@ -158,7 +157,9 @@ def rasterize(
     if covars is not None:
         quats = scales = None
         upper = by_scene(covars, size)[..., [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    else:
+    elif quats is not None and scales is not None:
+        if sparse_grad:
+            quats, scales = rows.attach(quats), rows.attach(scales)
         quats, scales = by_scene(quats, size), by_scene(scales, size)
     with torch.autocast(means.device.type, enabled=False):
         radii, means2d, depths, conics, compensations = ops.project(
@@ -189,7 +190,7 @@ def rasterize(
             for chunk, behind in _chunks(features, backdrop, channel_chunk)
         ]  # fmt: skip
         if absgrad:
-            means2d.absgrad = flat_means2d.absgrad.view_as(means2d)
+            means2d.absgrad = flat_means2d.absgrad.view_as(means2d)  # pyright: ignore[reportAttributeAccessIssue]
         image_shape = (*size.batch, size.num_cameras, height, width)
         images = torch.cat([part[0] for part in parts], -1).reshape(*image_shape, features.shape[-1])
         alphas = 1 - parts[0][1].reshape(*image_shape, 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -91,9 +92,8 @@ def check_colors(colors: Tensor, sh_degree: int | None, batch: tuple[int, ...], 
         if not isinstance(sh_degree, int) or not 0 <= sh_degree <= 4:
             raise InputError(f"sh_degree: got {sh_degree!r}, want 0 to 4, or None for plain colours")
         if shape[-1] != 3 or shape[-2] < (sh_degree + 1) ** 2:
-            raise ShapeError(
-                "colors", shape, f"K >= {(sh_degree + 1) ** 2} coefficients of 3 channels for degree {sh_degree}"
-            )
+            want = f"at least {(sh_degree + 1) ** 2} coefficients of 3 channels for degree {sh_degree}"
+            raise ShapeError("colors", shape, want)
     elif shape[-1] < 1:
         raise ShapeError("colors", shape, "at least one channel")
     check_tensor("colors", colors, shape, means)
@@ -104,9 +104,7 @@ def check_tensor(
 ) -> None:
     """That a tensor has this shape, and the dtype (unless one is given) and device of `means`."""
     if not isinstance(tensor, Tensor):
-        raise ShapeError(
-            name, "None" if tensor is None else type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}"
-        )
+        raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
     if tuple(tensor.shape) != tuple(shape):
         raise ShapeError(name, tuple(tensor.shape), tuple(shape))
     if tensor.dtype != (dtype or like.dtype):
@@ -132,13 +130,9 @@ def check_numbers(
     channel_chunk: int,
 ) -> None:
     """Ranges of the plain numbers."""
-    for name, value in (
-        ("width", width),
-        ("height", height),
-        ("tile_size", tile_size),
-        ("channel_chunk", channel_chunk),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    counts = {"width": width, "height": height, "tile_size": tile_size, "channel_chunk": channel_chunk}
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             raise InputError(f"{name}: got {value!r}, want an int >= 1")
     if not 0 < near_plane < far_plane:
         raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want 0 < near_plane < far_plane")
@@ -166,6 +160,4 @@ def refuse_unsupported(options: dict[str, object]) -> None:
         if value is None or value is False or is_global:
             continue
         hint = hints.get(name, "undistort the photographs first, vision3d.load does")
-        raise BackendError(
-            f"{name}: is not supported by vision3d's rasterizer; {hint}, or pass backend='gsplat' on CUDA"
-        )
+        raise BackendError(f"{name}: is not supported by this rasterizer; {hint}, or pass backend='gsplat' on CUDA")

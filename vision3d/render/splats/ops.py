@@ -1,7 +1,7 @@
 """The operations of the rasterizer, each run by the backend that is named: one module of functions a backend.
 
-Shapes: b scenes, c cameras, n Gaussians, i = b * c images; `nnz` counts (image, Gaussian) pairs, flattened in that order
-(all of them, or the visible ones alone); m counts (tile, pair) intersections.
+Shapes: b scenes, c cameras, n Gaussians, i = b * c images; `nnz` counts (image, Gaussian) pairs in that order, all of
+them or the visible ones alone; m counts (tile, pair) intersections.
 """
 
 import importlib
@@ -83,7 +83,7 @@ def project(
         antialiased: The opacity that counts for the reach is multiplied by the compensation.
 
     Returns:
-        radii (int32, 0 for what is not seen) and means in pixels, depths along the camera's z [m], conics (a, b, c) of the
+        radii (int32, 0 for what is not seen) and means [px], depths along the camera's z [m], conics (a, b, c) of the
         exponent q = 0.5 (a dx^2 + c dy^2) + b dx dy, and the compensation sqrt(det(S - eps2d I) / det S), at least
         0.005. What is not seen (also everything not finite) is 0 and has gradient 0. `Ks` get no gradient.
     """
@@ -129,7 +129,7 @@ def intersect(
 ) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, "i th tw"]]:
     """Which Gaussians touch which tiles, sorted by image, tile and depth, ties by index.
 
-    A tile of the box mean +- radius is listed only if the smallest exponent over the rectangle of its pixel centres is at
+    A tile of the box mean +- radius is listed only if the least exponent over the rectangle of its pixel centres is at
     most ln(255 opacity); without `conics` the box alone decides.
 
     Returns:
@@ -175,8 +175,92 @@ def blend(
     if absgrad:
         sums = getattr(means2d, "absgrad", None)
         if sums is None:
-            sums = means2d.absgrad = torch.zeros_like(means2d)
+            sums = means2d.absgrad = torch.zeros_like(means2d)  # pyright: ignore[reportAttributeAccessIssue]
     return _kernels(backend).blend(
         means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size, isect_offsets, flatten_ids,
         alpha_max=alpha_max, absgrad=sums,
+    )  # fmt: skip
+
+
+def project_2dgs(
+    means: Float[Tensor, "b n 3"],
+    quats: Float[Tensor, "b n 4"],
+    scales: Float[Tensor, "b n 3"],
+    opacities: Float[Tensor, "b n"] | None,
+    viewmats: Float[Tensor, "b c 4 4"],
+    Ks: Float[Tensor, "b c 3 3"],
+    width: int,
+    height: int,
+    *,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    backend: Backend,
+) -> tuple[
+    Int[Tensor, "b c n 2"],
+    Float[Tensor, "b c n 2"],
+    Float[Tensor, "b c n"],
+    Float[Tensor, "b c n 3 3"],
+    Float[Tensor, "b c n 3"],
+]:
+    """Project discs into every pinhole camera: M = K [R s_u t_u, R s_v t_v, p] (Huang et al. 2024, eq. 9).
+
+    Returns:
+        radii (int32, 0 for what is not seen): the box mean +- radius holds every pixel where alpha reaches 1/255; means
+        [px]: centre of the conic of one standard deviation, or the projected centre where that disc crosses the
+        camera's plane; depths of the centres [m]; M; unit normals in camera axes, turned to the camera. What is not
+        seen is 0 and has gradient 0. `Ks` get no gradient.
+    """
+    return _kernels(backend).project_2dgs(
+        means, quats, scales, opacities, viewmats, Ks.detach(), width, height, near_plane=near_plane,
+        far_plane=far_plane, radius_clip=radius_clip,
+    )  # fmt: skip
+
+
+def blend_2dgs(
+    means2d: Float[Tensor, "nnz 2"],
+    ray_transforms: Float[Tensor, "nnz 3 3"],
+    colors: Float[Tensor, "nnz d"],
+    opacities: Float[Tensor, " nnz"],
+    normals: Float[Tensor, "nnz 3"],
+    densify: Float[Tensor, "nnz 2"] | None,
+    backgrounds: Float[Tensor, "i d"] | None,
+    masks: Bool[Tensor, "i th tw"] | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    isect_offsets: Int[Tensor, "i th tw"],
+    flatten_ids: Int[Tensor, " m"],
+    *,
+    alpha_max: float,
+    distloss: bool,
+    backend: Backend,
+) -> tuple[
+    Float[Tensor, "i h w d"],
+    Float[Tensor, "i h w"],
+    Float[Tensor, "i h w 3"],
+    Float[Tensor, "i h w"],
+    Float[Tensor, "i h w"],
+    Int[Tensor, "i h w"],
+    Int[Tensor, "i h w"],
+]:
+    """Blend discs front to back with q = 0.5 min(u^2 + v^2, 2 |d|^2), otherwise like `blend`.
+
+    (u, v) is where the pixel's ray meets the disc's plane in front of the camera, in standard deviations; d is the
+    distance to `means2d` [px]. Behind the camera there is no (u, v) and the second term alone counts.
+
+    Args:
+        colors: The last channel is the depth that distortion and median read.
+        densify: Zeros that receive as gradient that of the projected centres through the rays, M33 dL/d(M13, M23).
+        distloss: Compute the distortion; otherwise it is zero.
+
+    Returns:
+        Colours, transmittances, camera-space normals weighted like colours, distortion
+        2 sum_{j < i} w_i w_j (z_i - z_j), median depth (of the last Gaussian blended while the transmittance before
+        it is above 0.5, else 0), and the positions in `flatten_ids` of the last and of the median Gaussian (int32,
+        -1: none).
+    """
+    return _kernels(backend).blend_2dgs(
+        means2d, ray_transforms, colors, opacities, normals, densify, backgrounds, masks, width, height, tile_size,
+        isect_offsets, flatten_ids, alpha_max=alpha_max, distloss=distloss,
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """The (image, Gaussian) pairs of one call, dense or packed, and what both kinds of Gaussians do with them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +20,8 @@ class Pairs:
 
     @classmethod
     def of(cls, radii: Tensor, sizes: Sizes, packed: bool) -> "Pairs":
-        return cls(sizes, packed, tuple(torch.nonzero(radii[..., 0] > 0, as_tuple=True)))
+        batch, camera, gaussian = torch.nonzero(radii[..., 0] > 0, as_tuple=True)
+        return cls(sizes, packed, (batch, camera, gaussian))
 
     def layout(self, dense: Tensor) -> Tensor:
         """A (B, C, N, *) tensor in the caller's layout."""
@@ -99,8 +99,8 @@ class SparseRows:
     def __init__(self) -> None:
         self.rows: Tensor | None = None
 
-    def attach(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-        return [None if tensor is None else _SparseGradient.apply(tensor, self) for tensor in tensors]
+    def attach(self, tensor: Tensor) -> Tensor:
+        return _SparseGradient.apply(tensor, self)  # pyright: ignore[reportReturnType]
 
 
 class _SparseGradient(torch.autograd.Function):
