@@ -114,17 +114,16 @@ void bind_blend(nb::module_& m) {
            "moments"_a.noconvert(), "medians"_a.noconvert(), "last_ids"_a.noconvert(), "median_ids"_a.noconvert());
 
     m.def("make_disc_records", [](In<float, 2> means2d, In<float, 3> transforms, In<float, 1> opacities, In<float, 2> normals,
-                                  In<int32_t, 2> radii, In<float, 2> colors, Out<float, 2> records) {
+                                  In<float, 2> colors, Out<float, 2> records) {
         const int64_t n = int64_t(opacities.shape(0));
         check("means2d", means2d, {n, 2});
         check("transforms", transforms, {n, 3, 3});
         check("normals", normals, {n, 3});
-        check("radii", radii, {n, 2});
         check("records", records, {n, int64_t(sizeof(DiscRecord) / sizeof(float))});
         nb::gil_scoped_release release;
-        cpu::make_disc_records(n, means2d.data(), transforms.data(), opacities.data(), normals.data(), radii.data(), colors.data(),
+        cpu::make_disc_records(n, means2d.data(), transforms.data(), opacities.data(), normals.data(), colors.data(),
                                int64_t(colors.shape(1)), reinterpret_cast<DiscRecord*>(records.data()));
-    }, "means2d"_a.noconvert(), "transforms"_a.noconvert(), "opacities"_a.noconvert(), "normals"_a.noconvert(), "radii"_a.noconvert(),
+    }, "means2d"_a.noconvert(), "transforms"_a.noconvert(), "opacities"_a.noconvert(), "normals"_a.noconvert(),
        "colors"_a.noconvert(), "records"_a.noconvert());
 
     m.def("blend_discs", [](In<float, 2> records, In<float, 2> colors, MaybeIn<float, 2> backgrounds, MaybeIn<bool, 3> masks,

@@ -19,14 +19,14 @@ void project_discs_vjp(const DiscVjpArgs& args, const int64_t* offsets, int64_t 
 }
 
 void make_disc_records(int64_t count, const float* means2d, const float* transforms, const float* opacities, const float* normals,
-                       const int32_t* radii, const float* colors, int64_t channels, DiscRecord* records) {
+                       const float* colors, int64_t channels, DiscRecord* records) {
     parallel_for(count, 4096, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
             DiscRecord& r = records[i];
             r.x = means2d[2 * i]; r.y = means2d[2 * i + 1];
             r.lo = std::log2(opacities[i]);
             r.sign = ray_planes(transforms + 9 * i, means2d + 2 * i, r.by_x, r.by_y, r.base);
-            r.rx = float(radii[2 * i]); r.ry = float(radii[2 * i + 1]);
+            disc_reach(transforms + 9 * i, means2d + 2 * i, std::log(255.f * opacities[i]), r.rx, r.ry);
             r.depth = colors[i * channels + channels - 1];
             for (int k = 0; k < 3; ++k) r.normal[k] = normals[3 * i + k];
         }

@@ -47,7 +47,7 @@ namespace cpu {
 void project_discs(const DiscArgs& args);
 void project_discs_vjp(const DiscVjpArgs& args, const int64_t* offsets, int64_t chunks);
 void make_disc_records(int64_t count, const float* means2d, const float* transforms, const float* opacities, const float* normals,
-                       const int32_t* radii, const float* colors, int64_t channels, DiscRecord* records);
+                       const float* colors, int64_t channels, DiscRecord* records);
 void blend_discs(const DiscBlendArgs& args);
 void blend_discs_vjp(const DiscBlendVjpArgs& args, const DiscReduceArgs& reduce);
 

@@ -150,6 +150,21 @@ V3D_HD T ray_planes(const T M[9], const T center[2], T by_x[3], T by_y[3], T bas
     return sign;
 }
 
+// Half sides of the box around `center` that holds every pixel with exponent <= limit, on the disc or in the low-pass filter:
+// the bounding box of the conic M diag(e, e, -1) M^T, e = 2 limit; unbounded where it crosses the plane of the camera.
+template <typename T>
+V3D_HD void disc_reach(const T M[9], const T center[2], T limit, T& rx, T& ry) {
+    const T e = 2 * limit, far = T(1e9);
+    const T d22 = e * (M[6] * M[6] + M[7] * M[7]) - M[8] * M[8];
+    T* half[2] = {&rx, &ry};
+    for (int i = 0; i < 2; ++i) {
+        const T a = M[3 * i] - center[i] * M[6], b = M[3 * i + 1] - center[i] * M[7], c = M[3 * i + 2] - center[i] * M[8];
+        const T middle = (e * (a * M[6] + b * M[7]) - c * M[8]) / d22;
+        const T square = middle * middle - (e * (a * a + b * b) - c * c) / d22;
+        *half[i] = d22 < 0 ? max(abs(middle) + sqrt(max(square, T(0))), sqrt(max(limit, T(0)))) * T(1.001) + T(0.01) : far;
+    }
+}
+
 template <typename T>
 V3D_HD void ray_planes_vjp(const T M[9], const T center[2], T sign, const T v_by_x[3], const T v_by_y[3], const T v_base[3], T v_M[9]) {
     T across[3], down[3], a[3], b[3], c[3];

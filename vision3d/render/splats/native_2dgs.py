@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
-from vision3d.render.splats.native_ops import image_offsets, most_chunks, plain, view_gradient
+from vision3d.render.splats.native_3dgs import image_offsets, most_chunks, plain, view_gradient
 
 
 def project_2dgs(
@@ -40,7 +40,6 @@ def blend_2dgs(
     colors: Float[Tensor, "nnz d"],
     opacities: Float[Tensor, " nnz"],
     normals: Float[Tensor, "nnz 3"],
-    radii: Int[Tensor, "nnz 2"],
     densify: Float[Tensor, "nnz 2"] | None,
     backgrounds: Float[Tensor, "i d"] | None,
     masks: Bool[Tensor, "i th tw"] | None,
@@ -66,7 +65,7 @@ def blend_2dgs(
         shift = torch.nn.functional.pad(densify * ray_transforms[:, 2, 2:], (0, 1))
         ray_transforms = ray_transforms + torch.nn.functional.pad(shift[..., None], (2, 0))
     lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, distloss)
-    return _blend(means2d, ray_transforms, colors, opacities, normals, radii, backgrounds, masks, *lists)[:7]
+    return _blend(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
 @torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types="cpu")
@@ -127,7 +126,6 @@ def _blend(
     colors: Tensor,
     opacities: Tensor,
     normals: Tensor,
-    radii: Tensor,
     backgrounds: Tensor | None,
     masks: Tensor | None,
     width: int,
@@ -139,11 +137,11 @@ def _blend(
     distortion: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
-    means2d, transforms, colors, opacities, normals, radii, backgrounds, masks = map(
-        plain, (means2d, transforms, colors, opacities, normals, radii, backgrounds, masks)
+    means2d, transforms, colors, opacities, normals, backgrounds, masks = map(
+        plain, (means2d, transforms, colors, opacities, normals, backgrounds, masks)
     )
     records = colors.new_empty((len(opacities), module.DISC_RECORD))
-    module.make_disc_records(means2d, transforms, opacities, normals, radii, colors, records)
+    module.make_disc_records(means2d, transforms, opacities, normals, colors, records)
     image = (len(isect_offsets), height, width)
     shown, normal = colors.new_empty((*image, colors.shape[1])), colors.new_empty((*image, 3))
     transmittances, distortions, moments, medians = (colors.new_empty(image) for _ in range(4))
@@ -206,7 +204,7 @@ def _project_fake(means, quats, scales, opacities, viewmats, *rest):
     return means.new_empty((*shape, 2), dtype=torch.int32), *outputs
 
 
-def _blend_fake(means2d, transforms, colors, opacities, normals, radii, backgrounds, masks, width, height, *rest):
+def _blend_fake(means2d, transforms, colors, opacities, normals, backgrounds, masks, width, height, *rest):
     image = (rest[1].shape[0], height, width)
     flat = [colors.new_empty(image) for _ in range(4)]
     ids = [colors.new_empty(image, dtype=torch.int32) for _ in range(2)]
@@ -240,7 +238,7 @@ def _project_backward(ctx, _radii, *upstream):
 
 
 def _blend_setup(ctx, inputs, output):
-    means2d, transforms, colors, opacities, _, _, backgrounds, masks, width, height, tile_size, *lists = inputs
+    means2d, transforms, colors, opacities, _, backgrounds, masks, width, height, tile_size, *lists = inputs
     isect_offsets, flatten_ids, alpha_max, distortion = lists
     _, transmittances, _, _, _, last_ids, median_ids, moments, records = output
     ctx.mark_non_differentiable(last_ids, median_ids, moments, records)
@@ -257,8 +255,8 @@ def _blend_backward(ctx, v_colors, v_transmittances, v_normals, v_distortions, v
     maps = (transmittances, moments, last_ids, median_ids)
     upstream = (v_colors, v_transmittances, v_normals, v_distortions, v_medians)
     grads = _blend_vjp(*gaussians, *size, isect_offsets, flatten_ids, *rules, *maps, *upstream)
-    v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors) if ctx.needs_input_grad[6] else None
-    return *grads, None, v_backgrounds, *(None for _ in range(8))
+    v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors) if ctx.needs_input_grad[5] else None
+    return *grads, v_backgrounds, *(None for _ in range(8))
 
 
 _project.register_autograd(_project_backward, setup_context=_project_setup)
