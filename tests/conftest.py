@@ -13,7 +13,7 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--update-golden", action="store_true", help="write the golden files instead of comparing with them")
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
 
 
 def pytest_collection_modifyitems(items):

@@ -136,9 +136,9 @@ class RunFolder:
         return checkpoint
 
     def write_summary(
-        self, status: str = "done", *, device: torch.device | str = "cpu", **results: Any
+        self, results: Mapping[str, Any], *, status: str = "done", device: torch.device | str = "cpu"
     ) -> dict[str, Any]:
-        """Write summary.json: where and how the run went, and its results (numbers, texts, lists, dicts)."""
+        """Write summary.json: how the run ended, on what it ran, and `results` (numbers, texts, lists, dicts)."""
         summary = {
             "status": status,
             "command": sys.argv,

@@ -115,13 +115,11 @@ def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dic
     except SystemExit as stop:
         if stop.code != 2:
             raise
-        lines = []
-        for line in text.getvalue().splitlines()[1:]:
-            inner = line.strip("│| ")
-            if not inner.strip("─-+╰╯"):
-                break
-            lines.append(inner)
-        message = " ".join(lines).removesuffix(".") or "wrong command line"
+        # Title, perhaps a rule, the message, a rule, a hint: inside a frame, or without one where there is no UTF-8.
+        inner = [line.strip("│| ") for line in text.getvalue().splitlines()[1:]]
+        parts = " ".join(line if line.strip("─-+╰╯") else "\n" for line in inner).split("\n")
+        lines = [part.strip() for part in parts if part.strip()]
+        message = lines[0].removesuffix(".") if lines else "wrong command line"
         raise UsageError(f"{message} (vision3d {verb} --help tells the options)") from None
     finally:
         if columns is None:

@@ -1,5 +1,6 @@
 """A verb out of a stage: options, run folder, progress and summary around the stage's own `run`."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from vision3d.cli.app import UsageError
 from vision3d.cli.options import RunOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.config import dump_yaml
+from vision3d.errors import Vision3DError
 from vision3d.progress import ProgressCallback, TerminalProgress
 
 if TYPE_CHECKING:
@@ -52,12 +54,20 @@ def stage_verb(
         if options.out is None and (options.resume or options.overwrite):
             raise UsageError(f"--{'resume' if options.resume else 'overwrite'} needs the run folder: give --out")
         out = options.out or Path("runs") / f"{verb}_{time.strftime('%Y%m%d-%H%M%S')}"
-        from vision3d.runs import RunFolder
+        from vision3d.runs import Interrupted, RunFolder
 
         folder = RunFolder.create(out, settings, overwrite=options.overwrite, resume=options.resume, ignore=resumable)
-        with TerminalProgress(quiet=options.quiet) as progress:
-            results = execute(options, folder, progress)
-        summary = folder.write_summary(device=results.get("device", "cpu"), **results)
+        try:
+            with TerminalProgress(quiet=options.quiet) as progress:
+                results = execute(options, folder, progress)
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with contextlib.suppress(OSError, Vision3DError):  # a full disk must not hide what went wrong first
+                folder.write_summary({"error": str(error)}, status=status)
+            if isinstance(error, Interrupted):
+                raise Interrupted(f"{error}; go on with --resume --out {out}") from None
+            raise
+        summary = folder.write_summary(results, device=results.get("device", "cpu"))
         lines = [f"{name}: {_text(value)}" for name, value in results.items()]
         lines += [f"wall_s: {summary['wall_s']:.1f}", f"run folder: {out}"]
         print_summary(options, "\n".join(lines), {"out": out, "wall_s": summary["wall_s"], **summary["results"]})
