@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from vision3d import native
 from vision3d.errors import ConfigError, InputError, ShapeError
 from vision3d.optim.reference import adam as reference
 
@@ -96,12 +97,13 @@ class SplatAdam:
             grad = param.grad.to_dense() if param.grad.is_sparse else param.grad
             self.steps[name] += 1
             state = param, grad, self.exp_avgs[name], self.exp_avg_sqs[name]
-            reference.adam_step(*state, visible, self.learning_rates[name], *self.betas, self.eps, self.steps[name])
+            step = _adam_step if _runs_native(param) else reference.adam_step
+            step(*state, visible, self.learning_rates[name], *self.betas, self.eps, self.steps[name])
 
     def nonfinite_group(self) -> str | None:
         """Name of the first group whose gradient has a NaN or an infinity, or None."""
         for name, param in self.params.items():
-            if param.grad is not None and not torch.isfinite(param.grad).all():
+            if param.grad is not None and not _all_finite(param.grad):
                 return name
         return None
 
@@ -189,3 +191,32 @@ class SplatAdam:
         counts = {name: len(param) for name, param in self.params.items()}
         if len(set(counts.values())) > 1:
             raise ShapeError("params", f"row counts {counts}", "the same first axis in every group")
+
+
+def _runs_native(param: Tensor) -> bool:
+    return param.device.type == "cpu" and param.dtype in (torch.float32, torch.float64) and native.module() is not None
+
+
+def _all_finite(grad: Tensor) -> bool:
+    grad = grad.coalesce().values() if grad.is_sparse else grad
+    if grad.dtype == torch.float32 and grad.is_contiguous() and _runs_native(grad):
+        return native.require().all_finite(grad.detach().view(-1))
+    return bool(torch.isfinite(grad).all())
+
+
+@torch.library.custom_op("vision3d::adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"), device_types="cpu")
+def _adam_step(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    visible: Tensor | None,
+    learning_rate: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    rows, size = len(param), param[:1].numel()
+    state = (tensor.detach().view(rows, size) for tensor in (param, grad.contiguous(), exp_avg, exp_avg_sq))
+    native.require().adam_step(*state, visible, learning_rate, beta1, beta2, eps, step)

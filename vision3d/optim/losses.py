@@ -24,10 +24,11 @@ def l1(a: Image, b: Image, mask: Mask | None = None) -> Scalar:
         ShapeError: The images differ in shape or dtype, or the mask does not fit them.
     """
     check_pair(a, b, mask)
-    difference = a - b
-    if mask is not None:  # before abs, whose gradient at a masked NaN would be NaN
-        difference = torch.where(mask.unsqueeze(-1), difference, 0)
-    return _mean(difference.abs(), mask)
+    if mask is None:
+        return torch.nn.functional.l1_loss(a, b)
+    inside = mask.unsqueeze(-1)
+    a, b = torch.where(inside, a, 0), torch.where(inside, b, 0)
+    return torch.nn.functional.l1_loss(a, b, reduction="sum") / _count(a, mask)
 
 
 def ssim(
@@ -182,7 +183,12 @@ def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
         return values.mean()
     weights = mask.unsqueeze(-1)
     # where and not a product: what is masked out may be NaN
-    return torch.where(weights, values, 0).sum() / (weights.sum() * values.shape[-1]).clamp(min=1)
+    return torch.where(weights, values, 0).sum() / _count(values, mask)
+
+
+def _count(values: Tensor, mask: Tensor) -> Tensor:
+    """How many numbers of `values` are under the mask, at least 1."""
+    return (mask.sum() * values.shape[-1]).clamp(min=1)
 
 
 def check_pair(a: Tensor, b: Tensor, mask: Tensor | None) -> None:

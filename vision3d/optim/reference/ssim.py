@@ -35,12 +35,13 @@ def ssim_maps(
     """SSIM of every window (Wang et al. 2004, eq. 13), C1 = (0.01 data_range)^2, C2 = (0.03 data_range)^2."""
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     weights = gaussian_window(window, sigma).to(a)
-    batch, channels = a.shape[0], a.shape[-1]
-    stacked = torch.cat([x.movedim(-1, 1) for x in (a, b, a * a, b * b, a * b)]).flatten(0, 1).unsqueeze(1)
-    margin = window // 2 if padding == "same" else 0
-    rows = torch.nn.functional.conv2d(stacked, weights.view(1, 1, -1, 1), padding=(margin, 0))
-    means = torch.nn.functional.conv2d(rows, weights.view(1, 1, 1, -1), padding=(0, margin))
-    mean_a, mean_b, mean_aa, mean_bb, mean_ab = means.squeeze(1).unflatten(0, (5, batch, channels)).movedim(2, -1)
+    channels = a.shape[-1]
+    stacked = torch.cat([x.movedim(-1, 1) for x in (a, b, a * a, b * b, a * b)], 1)
+    margin, groups = window // 2 if padding == "same" else 0, 5 * channels
+    column, row = (weights.view(shape).expand(groups, *shape[1:]) for shape in ((1, 1, -1, 1), (1, 1, 1, -1)))
+    means = torch.nn.functional.conv2d(stacked, column, padding=(margin, 0), groups=groups)
+    means = torch.nn.functional.conv2d(means, row, padding=(0, margin), groups=groups).movedim(1, -1)
+    mean_a, mean_b, mean_aa, mean_bb, mean_ab = means.split(channels, -1)
     contrast = (2 * (mean_ab - mean_a * mean_b) + c2) / ((mean_aa - mean_a**2) + (mean_bb - mean_b**2) + c2)
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     return SsimMaps(luminance * contrast, contrast)
