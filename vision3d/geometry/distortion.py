@@ -100,6 +100,18 @@ def undistort_map(
     return places.unflatten(0, (height, width)).to(K), is_valid.unflatten(0, (height, width)).to(K.device), chosen.to(K)
 
 
+def undistorted_K(
+    K: Float[Tensor, "3 3"],
+    coeffs: Float[Tensor, " d"],
+    width: int,
+    height: int,
+    model: Lens = "pinhole",
+    balance: float = 0.0,
+) -> Float[Tensor, "3 3"]:
+    """The intrinsics that `undistort_map` chooses for the pinhole image, without making the map."""
+    return _choose_K(K.double().cpu(), coeffs.double().cpu(), width, height, model, balance).to(K)
+
+
 def pixels_to_grid(pixels: Float[Tensor, "*batch 2"], width: int, height: int) -> Float[Tensor, "*batch 2"]:
     """Coordinates in -1 to 1 for `torch.nn.functional.grid_sample(..., align_corners=False)`."""
     return 2 * pixels / pixels.new_tensor([width, height]) - 1

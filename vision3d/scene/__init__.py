@@ -1,0 +1,34 @@
+"""The types that stages exchange: cameras, posed photographs, Gaussian scenes, and folders of them.
+
+All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go through the
+codec of the file's suffix (`vision3d.scene.codecs`).
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vision3d.scene.cameras import Cameras
+    from vision3d.scene.codecs import load, save
+    from vision3d.scene.gaussians import GaussianScene
+    from vision3d.scene.images import PosedImages
+    from vision3d.scene.scene import Scene
+
+_PUBLIC = {
+    "Cameras": "cameras",
+    "GaussianScene": "gaussians",
+    "PosedImages": "images",
+    "Scene": "scene",
+    "load": "codecs",
+    "save": "codecs",
+}
+
+__all__ = ["Cameras", "GaussianScene", "PosedImages", "Scene", "load", "save"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(f"vision3d.scene.{_PUBLIC[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'vision3d.scene' has no attribute {name!r}")

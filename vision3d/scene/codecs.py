@@ -1,0 +1,94 @@
+"""Which module reads and writes a file, chosen by its suffix: the one place where `scene` reaches up to `io`.
+
+A codec is a module with `load(path)` and `save(path, value)`; it is imported at first use.
+"""
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+from vision3d.errors import InputError, MissingFileError
+
+_CODECS = {
+    ".ply": "vision3d.io.ply",
+    ".json": "vision3d.io.transforms_json",
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
+}
+_FOLDERS = "vision3d.io.dataset"
+_SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json"}
+
+
+def register(suffix: str, module: str, type_name: str | None = None) -> None:
+    """Make `module` the codec of files that end in `suffix`.
+
+    Args:
+        suffix: With the dot, as in `.spz`.
+        module: Dotted name of a module that has `load(path)` and `save(path, value)`.
+        type_name: Name of the type that is written with this suffix when nobody chose one.
+    """
+    _CODECS[suffix.lower()] = module
+    if type_name is not None:
+        _SUFFIXES[type_name] = suffix.lower()
+
+
+def module_for(path: Path | str) -> ModuleType:
+    """The codec module of a file name.
+
+    Raises:
+        InputError: No codec is known for the suffix.
+    """
+    path = Path(path)
+    name = _CODECS.get(path.suffix.lower())
+    if name is None:
+        raise InputError(
+            f"{path}: no codec for {path.suffix or 'a name without suffix'!r}; want {', '.join(sorted(_CODECS))}"
+        )
+    return importlib.import_module(name)
+
+
+def load(path: Path | str) -> object:
+    """Read whatever a file or folder holds.
+
+    Args:
+        path: A .ply (GaussianScene), cameras.json (Cameras), transforms.json or a folder of posed photographs (PosedImages),
+            a folder with scene.json (Scene), or a picture (a tensor).
+
+    Raises:
+        MissingFileError: There is nothing at `path`.
+        InputError: It cannot be read.
+
+    Example:
+        >>> scene = load("scene.ply")
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(path)
+    if path.is_dir():
+        if (path / "scene.json").is_file():
+            from vision3d.scene.scene import Scene
+
+            return Scene.load(path)
+        return importlib.import_module(_FOLDERS).load(path)
+    return module_for(path).load(path)
+
+
+def save(path: Path | str, value: object) -> None:
+    """Write `value` in the format of the suffix of `path`, whole or not at all."""
+    module_for(path).save(Path(path), value)
+
+
+def save_folder(path: Path | str, value: object) -> None:
+    """Write a value that is a folder of files."""
+    importlib.import_module(_FOLDERS).save(Path(path), value)
+
+
+def suffix_of(value: object) -> str:
+    """The suffix under which a value of `vision3d.scene` is written when nobody chose one.
+
+    Raises:
+        InputError: There is none for its type.
+    """
+    suffix = _SUFFIXES.get(type(value).__name__)
+    if suffix is None:
+        raise InputError(f"no file format for {type(value).__name__}; want {', '.join(_SUFFIXES)}")
+    return suffix

@@ -1,0 +1,228 @@
+"""Photographs with known cameras, read when they are needed."""
+
+import base64
+import functools
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vision3d.errors import FileFormatError, InputError, ShapeError
+from vision3d.geometry.distortion import Lens, undistort_map
+from vision3d.scene import codecs
+from vision3d.scene.cameras import Cameras
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
+from vision3d.scene.resample import resize_area, sample, shrink_mask
+
+
+@dataclass(frozen=True, eq=False)
+class PosedImages:
+    """C photographs, their cameras, and what structure from motion left behind.
+
+    Example:
+        >>> images = PosedImages.load("data/fox")
+        >>> image, mask, camera = images.read(0, downscale=4)
+    """
+
+    cameras: Cameras
+    """Pinhole cameras of the pictures that `read` gives: lens distortion is taken out."""
+    image_paths: tuple[Path, ...]
+    """One file a camera."""
+    is_test: Bool[Tensor, " c"]
+    """Views held out for measuring."""
+    mask_paths: tuple[Path | None, ...] | None = None
+    """One file a camera, or None where it has none; pixels that are not black count."""
+    points: Float[Tensor, "p 3"] | None = None
+    """Points of the surface [m], e.g. from structure from motion."""
+    point_colors: Float[Tensor, "p 3"] | None = None
+    """In [0, 1]."""
+    raw_cameras: Cameras | None = None
+    """Cameras of the files as they are, with their lens distortion; None: the files need no change but their size."""
+    background: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Colour in [0, 1] behind pictures that have an alpha channel."""
+    normalization: Float[Tensor, "4 4"] | None = None
+    """The similarity that took the source's world to this one, when it was normalised."""
+    source: Path = field(default=Path())
+    """Folder or file that this was read from."""
+
+    def __post_init__(self) -> None:
+        count = len(self.cameras)
+        if len(self.image_paths) != count:
+            raise ShapeError("PosedImages.image_paths", f"{len(self.image_paths)} paths", f"{count}, one a camera")
+        if self.mask_paths is not None and len(self.mask_paths) != count:
+            raise ShapeError("PosedImages.mask_paths", f"{len(self.mask_paths)} paths", f"{count}, one a camera")
+        if self.raw_cameras is not None and len(self.raw_cameras) != count:
+            raise ShapeError("PosedImages.raw_cameras", f"{len(self.raw_cameras)} cameras", f"{count}")
+        check_shape("PosedImages.is_test", self.is_test, (count,), kind="bool")
+        if self.points is not None:
+            check_shape("PosedImages.points", self.points, ("P", 3))
+        if self.point_colors is not None:
+            if self.points is None:
+                raise InputError("PosedImages.point_colors: got colours without points")
+            check_shape("PosedImages.point_colors", self.point_colors, (len(self.points), 3))
+        tensors = {"is_test": self.is_test, "points": self.points, "point_colors": self.point_colors}
+        check_device("PosedImages", {"cameras": self.cameras.viewmats, **tensors})
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """The photographs of a folder or of a transforms.json, as `vision3d.io.dataset.load_dataset` reads them."""
+        value = codecs.load(path)
+        if not isinstance(value, cls):
+            raise InputError(f"{path}: holds {type(value).__name__}, want posed photographs")
+        return value
+
+    def save(self, path: Path | str) -> None:
+        """Write a folder with the undistorted pictures (PNG), masks, points and transforms.json, which any trainer reads."""
+        codecs.save_folder(path, self)
+
+    def validate(self) -> Self:
+        """Check the values: cameras, points, and that at least one view is left to fit to.
+
+        Raises:
+            InputError: A value is not finite or a pose is wrong.
+        """
+        self.cameras.validate()
+        if self.raw_cameras is not None:
+            self.raw_cameras.validate()
+        for name in ("points", "point_colors"):
+            if (value := getattr(self, name)) is not None:
+                check_finite("PosedImages", name, value)
+        if len(self) and bool(self.is_test.all()):
+            raise InputError(f"{self.source}: all {len(self)} views are held out; want at least one to fit to")
+        return self
+
+    @property
+    def train(self) -> Int64[Tensor, " m"]:
+        """Indices of the views to fit to."""
+        return (~self.is_test).nonzero()[:, 0]
+
+    @property
+    def test(self) -> Int64[Tensor, " k"]:
+        """Indices of the views held out."""
+        return self.is_test.nonzero()[:, 0]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.cameras.names or tuple(path.name for path in self.image_paths)
+
+    @property
+    def device(self) -> torch.device:
+        return self.cameras.device
+
+    def read(
+        self, index: int, downscale: float = 1
+    ) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"] | None, Cameras]:
+        """One picture, undistorted, composited on the background and averaged down to size.
+
+        Args:
+            index: Which view.
+            downscale: Divides the size of `cameras[index]`; rounded to whole pixels.
+
+        Returns:
+            The picture in [0, 1]; the mask of pixels that count, if it has one; its camera (a batch of one).
+
+        Raises:
+            FileFormatError: A file cannot be read.
+            InputError: A file's size differs from its camera's.
+        """
+        camera = self.cameras[index] if downscale == 1 else self.cameras[index].scaled(1 / downscale)
+        width, height = int(camera.width), int(camera.height)
+        raw = (self.cameras if self.raw_cameras is None else self.raw_cameras)[index].to("cpu")
+        raw_size = None if self.raw_cameras is None else (int(raw.width), int(raw.height))
+        path = self.image_paths[index]
+        try:
+            image = codecs.module_for(path).read_image(path, size=raw_size, background=self.background)
+            mask = self._read_mask(index, image.shape[1], image.shape[0])
+        except FileFormatError as error:
+            raise FileFormatError(error.path, f"view {index} ({self.names[index]}): {error.problem}") from error
+        image = image[..., :3]
+        if raw.distortion is not None and raw.model != "ortho":
+            new_K = self.cameras[index].to("cpu").resized(raw.width, raw.height).Ks
+            lens, K, new_K = (tuple(value.double().flatten().tolist()) for value in (raw.distortion, raw.Ks, new_K))
+            pixels = _places(lens, K, new_K, (int(raw.width), int(raw.height)), raw.model)
+            image = sample(image, pixels)
+            if mask is not None:
+                mask = sample(mask[..., None].float(), pixels)[..., 0] > 0.5
+        image = resize_area(image, width, height)
+        if mask is not None:
+            mask = shrink_mask(mask, width, height).to(self.device)
+        return image.to(self.device), mask, camera
+
+    def subset(self, which: Tensor | slice | Sequence[int]) -> Self:
+        """Some of the views, with all points."""
+        index = torch.arange(len(self), device=self.device)[which]
+        places = index.tolist()
+        return replace(
+            self,
+            cameras=self.cameras[index],
+            image_paths=tuple(self.image_paths[i] for i in places),
+            is_test=self.is_test[index],
+            mask_paths=None if self.mask_paths is None else tuple(self.mask_paths[i] for i in places),
+            raw_cameras=None if self.raw_cameras is None else self.raw_cameras[index],
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same photographs with cameras and points on another device, where `read` also puts its pictures."""
+        return replace(
+            self,
+            cameras=self.cameras.to(device),
+            is_test=self.is_test.to(device),
+            points=moved(self.points, device),
+            point_colors=moved(self.point_colors, device),
+            raw_cameras=None if self.raw_cameras is None else self.raw_cameras.to(device),
+            normalization=moved(self.normalization, device),
+        )
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def __repr__(self) -> str:
+        points = "no points" if self.points is None else f"{len(self.points)} points"
+        return f"PosedImages({len(self)} views, {int(self.is_test.sum())} held out, {points}, {self.cameras!r}, {str(self.source)!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("source", self.source),
+            ("views", f"{len(self)}, {int(self.is_test.sum())} held out"),
+            ("image size [px]", self.cameras._sizes()),
+            ("points", 0 if self.points is None else len(self.points)),
+            ("masks", 0 if self.mask_paths is None else sum(path is not None for path in self.mask_paths)),
+            ("lens", "pinhole" if self.raw_cameras is None or self.raw_cameras.distortion is None else "undistorted"),
+        ]
+        return html_table("PosedImages", rows, "".join(self._thumbnail(i) for i in range(min(4, len(self)))))
+
+    def _thumbnail(self, index: int, height: int = 96) -> str:
+        from PIL import Image
+
+        try:
+            image = self.read(index, max(1.0, int(self.cameras.height[index]) / height))[0]
+        except InputError:
+            return ""
+        buffer = io.BytesIO()
+        Image.fromarray((image.cpu() * 255).round().to(torch.uint8).numpy()).save(buffer, "PNG")
+        return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+
+    def _read_mask(self, index: int, width: int, height: int) -> Bool[Tensor, "h w"] | None:
+        path = None if self.mask_paths is None else self.mask_paths[index]
+        if path is None:
+            return None
+        mask = codecs.module_for(path).read_mask(path)
+        rows, columns = mask.shape
+        if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
+            raise FileFormatError(path, f"mask has {columns}x{rows} px, its picture {width}x{height}")
+        return shrink_mask(mask, width, height)  # a picture read at half size may have a mask of full size
+
+
+@functools.lru_cache(maxsize=2)
+def _places(
+    lens: tuple[float, ...], K: tuple[float, ...], new_K: tuple[float, ...], size: tuple[int, int], model: Lens
+) -> Tensor:
+    """Where in the file each pixel of the undistorted picture is [px]; kept for the next picture of the same lens."""
+    matrices = [torch.tensor(values, dtype=torch.float64).view(3, 3) for values in (K, new_K)]
+    coeffs = torch.tensor(lens, dtype=torch.float64)
+    return undistort_map(matrices[0], coeffs, *size, model, new_K=matrices[1])[0].float()

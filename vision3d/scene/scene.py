@@ -1,0 +1,190 @@
+"""A scene: named objects in one world, and cameras that look at it."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, Self, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingFileError, nearest_names
+from vision3d.scene import codecs
+from vision3d.scene.cameras import Cameras
+from vision3d.scene.checks import check_shape, html_table
+from vision3d.scene.gaussians import GaussianScene
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_VERSION = 1
+
+
+@runtime_checkable
+class SceneObject(Protocol):
+    """What a scene can hold: a type of `vision3d.scene` that knows its file and its device."""
+
+    def to(self, device: torch.device | str) -> Any: ...
+
+    def save(self, path: Path | str) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Objects by name, each with its place in the world.
+
+    Example:
+        >>> scene = Scene().add("chair", GaussianScene.load("chair.ply")).add("room", GaussianScene.load("room.ply"))
+        >>> scene.gaussians().num_gaussians
+    """
+
+    objects: Mapping[str, SceneObject] = field(default_factory=dict)
+    """By name: letters, digits, `_`, `.` and `-`."""
+    transforms: Mapping[str, Float[Tensor, "4 4"]] = field(default_factory=dict)
+    """Object to world, similarities; the identity where there is none."""
+    cameras: Cameras | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.objects:
+            if not _NAME.fullmatch(name):
+                raise InputError(
+                    f"Scene: object name {name!r}; want letters, digits, _ . - and no other first than a letter or digit"
+                )
+        for name, matrix in self.transforms.items():
+            if name not in self.objects:
+                raise InputError(f"Scene: a transform is given for {name!r}; {nearest_names(name, self.objects)}")
+            check_shape(f"Scene.transforms[{name!r}]", matrix, (4, 4))
+        object.__setattr__(self, "objects", MappingProxyType(dict(self.objects)))
+        object.__setattr__(self, "transforms", MappingProxyType(dict(self.transforms)))
+
+    def add(self, name: str, value: SceneObject, transform: Float[Tensor, "4 4"] | None = None) -> Self:
+        """The scene with one more object, or with another one under this name.
+
+        Args:
+            name: Letters, digits, `_`, `.` and `-`.
+            value: E.g. a GaussianScene.
+            transform: Object to world.
+        """
+        transforms = {key: matrix for key, matrix in self.transforms.items() if key != name}
+        if transform is not None:
+            transforms[name] = transform
+        return replace(self, objects={**self.objects, name: value}, transforms=transforms)
+
+    def remove(self, name: str) -> Self:
+        """The scene without one of its objects."""
+        self[name]
+        return replace(
+            self,
+            objects={key: value for key, value in self.objects.items() if key != name},
+            transforms={key: matrix for key, matrix in self.transforms.items() if key != name},
+        )
+
+    def gaussians(self) -> GaussianScene:
+        """All Gaussian objects as one, in world coordinates.
+
+        Raises:
+            InputError: There are none, or their modes differ.
+        """
+        parts = [
+            value.transform(self.transforms[name]) if name in self.transforms else value
+            for name, value in self.objects.items()
+            if isinstance(value, GaussianScene)
+        ]
+        if not parts:
+            raise InputError("Scene: holds no Gaussians")
+        return parts[0].merge(*parts[1:])
+
+    def validate(self) -> Self:
+        """Check every object, transform and camera.
+
+        Raises:
+            InputError: A value is wrong; the object is named.
+        """
+        for name, value in self.objects.items():
+            try:
+                if hasattr(value, "validate"):
+                    value.validate()  # pyright: ignore[reportAttributeAccessIssue]
+            except InputError as error:
+                raise InputError(f"object {name!r}: {error}") from error
+        for name, matrix in self.transforms.items():
+            if not bool(torch.isfinite(matrix).all()) or torch.linalg.det(matrix) == 0:
+                raise InputError(f"object {name!r}: transform is singular or not finite")
+        if self.cameras is not None:
+            self.cameras.validate()
+        return self
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same scene on another device."""
+        return replace(
+            self,
+            objects={name: value.to(device) for name, value in self.objects.items()},
+            transforms={name: matrix.to(device) for name, matrix in self.transforms.items()},
+            cameras=None if self.cameras is None else self.cameras.to(device),
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write a folder: a file an object, cameras.json, and scene.json, which names them and is written last."""
+        folder = Path(path)
+        entries = []
+        for name, value in self.objects.items():
+            file = f"{name}{codecs.suffix_of(value)}"
+            value.save(folder / file)
+            matrix = self.transforms.get(name)
+            entries.append({"name": name, "file": file, "transform": None if matrix is None else matrix.tolist()})
+        if self.cameras is not None:
+            self.cameras.save(folder / "cameras.json")
+        content = {"vision3d": {"type": "scene", "version": _VERSION}, "objects": entries}
+        content["cameras"] = None if self.cameras is None else "cameras.json"
+        with atomic_write(folder / "scene.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """The scene of a folder that `save` wrote.
+
+        Raises:
+            MissingFileError: The folder, scene.json or a file that it names does not exist.
+            FileFormatError: scene.json is damaged, or names a file outside its folder.
+        """
+        folder = Path(path)
+        index = folder / "scene.json"
+        if not index.is_file():
+            raise MissingFileError(index, "a folder with scene.json")
+        try:
+            content = json.loads(index.read_text(encoding="utf-8"))
+            entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
+            transforms = {
+                name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None
+            }
+            camera_file = content.get("cameras")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise FileFormatError(index, f"is no scene of vision3d ({type(error).__name__}: {error})") from error
+        objects: dict[str, Any] = {name: codecs.load(_inside(index, file)) for name, file, _ in entries}
+        cameras = None if camera_file is None else Cameras.load(_inside(index, str(camera_file)))
+        return cls(objects, transforms, cameras)
+
+    def __len__(self) -> int:
+        return len(self.objects)
+
+    def __getitem__(self, name: str) -> SceneObject:
+        if name not in self.objects:
+            raise InputError(f"Scene: no object {name!r}; {nearest_names(name, self.objects)}")
+        return self.objects[name]
+
+    def __repr__(self) -> str:
+        return (
+            f"Scene({', '.join(f'{name}={value!r}' for name, value in self.objects.items())}, cameras={self.cameras!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)])
+
+
+def _inside(index: Path, name: str) -> Path:
+    path = index.parent / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise FileFormatError(index, f"names {name}, which is outside its folder")
+    return path
