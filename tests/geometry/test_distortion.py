@@ -112,6 +112,7 @@ def test_map_shows_a_point_where_the_new_camera_projects_it(model, coeffs):
     coeffs = coeffs64(coeffs)
     pixels, is_valid, new_K = distortion.undistort_map(K, coeffs, 640, 480, model)
     assert is_valid.all()  # no black borders
+    torch.testing.assert_close(distortion.undistorted_K(K, coeffs, 640, 480, model), new_K)
     assert (new_K[0, 0] / new_K[1, 1]).item() == pytest.approx(420 / 410)
     for row, column in [(0, 0), (479, 639), (0, 639), (200, 100), (240, 320)]:
         point = cameras.unproject(

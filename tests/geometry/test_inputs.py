@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from vision3d.errors import ShapeError
-from vision3d.geometry import cameras, covariance, distortion, paths, quaternion, rotation, se3, triangles
-from vision3d.geometry import spherical_harmonics as sph
+from vision3d.geometry import (
+    cameras,
+    covariance,
+    distortion,
+    paths,
+    quaternion,
+    rotation,
+    se3,
+    spherical_harmonics as sph,
+    triangles,
+)
 
 ENTRANCES = [
     (quaternion.quat_to_rotmat, [("quats", (4,))]),

@@ -3,8 +3,7 @@ from inspect import unwrap  # calls past run-time type checks, where they are on
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import mesh, shapes
@@ -97,7 +96,6 @@ def test_vertex_normals_are_weighted_by_area():
     torch.testing.assert_close(mesh.vertex_normals(vertices, faces)[1], torch.tensor([0.0, 0, 1]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-2, 2), min_size=3, max_size=3))
 def test_measures_follow_rigid_motions(rotvec):
     vertices, faces = shapes.torus(1.0, 0.3, 8, 5, torch.float64)

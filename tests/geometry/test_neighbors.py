@@ -2,8 +2,7 @@ from inspect import unwrap  # calls past run-time type checks, where they are on
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.errors import ConfigError, InputError, ShapeError
 from vision3d.geometry import neighbors
@@ -33,7 +32,6 @@ def test_agrees_with_the_definition(method, dtype, k):
     assert (idx != torch.arange(200)[:, None]).all()
 
 
-@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(0, 10**6))
 def test_methods_agree_where_points_coincide(count, seed):
     generator = torch.Generator().manual_seed(seed)

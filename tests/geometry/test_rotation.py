@@ -3,8 +3,7 @@ from inspect import unwrap  # calls past run-time type checks, where they are on
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.errors import ConfigError
 from vision3d.geometry import rotation

@@ -184,7 +184,7 @@ def _newton(target: Tensor, split: tuple[Tensor, Tensor], model: str) -> Tensor:
         plane = torch.where(is_folded[..., None], 0.7 * plane, plane)
     moved, jacobian = _distort(plane, split, model)
     error = (moved - target).square().sum(-1)
-    tolerance = 1e-15 * (1 + target.abs().amax(-1))
+    tolerance = 1e-12 * (1 + target.abs().amax(-1))  # the last step of `undistort` squares it
     is_better = torch.ones_like(error, dtype=torch.bool)
     for _ in range(60):
         if not (is_better & (error.sqrt() > tolerance)).any():
@@ -202,7 +202,7 @@ def _newton(target: Tensor, split: tuple[Tensor, Tensor], model: str) -> Tensor:
         keep = is_better[..., None]
         plane, moved = torch.where(keep, trial, plane), torch.where(keep, trial_moved, moved)
         jacobian, error = torch.where(keep, trial_jacobian, jacobian), torch.where(is_better, trial_error, error)
-    return torch.where((error.sqrt() <= 1e4 * tolerance)[..., None], plane, torch.nan)
+    return torch.where((error.sqrt() <= 100 * tolerance)[..., None], plane, torch.nan)
 
 
 def _is_upright(jacobian: Tensor) -> Tensor:
