@@ -1,9 +1,12 @@
 import pytest
 import torch
 
+from vision3d import native
 from vision3d.errors import ConfigError, InputError, ShapeError
 from vision3d.optim.adam import SplatAdam
+from vision3d.optim.reference import adam as reference
 
+needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 RATES = {"means": 1e-2, "opacity_logits": 5e-2}
 
 
@@ -162,3 +165,68 @@ def test_wrong_input_is_refused():
     state = SplatAdam(make_params(3), RATES).state_dict()
     with pytest.raises(ShapeError, match=r"means.exp_avg: got shape \(3, 3\), want shape \(7, 3\)"):
         optimizer.load_state_dict(state)
+
+
+@needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masked", [False, True])
+def test_native_step_equals_reference(dtype, masked):
+    tensors = [torch.randn(300, 5, dtype=dtype) for _ in range(3)]
+    state = [tensors[0], tensors[1], tensors[2], torch.rand(300, 5, dtype=dtype)]
+    visible = torch.rand(300) < 0.5 if masked else None
+    got, want = ([t.clone() for t in state] for _ in range(2))
+    options = visible, 1e-2, 0.9, 0.999, 1e-15, 3
+    torch.ops.vision3d.adam_step(*got, *options)
+    reference.adam_step(*want, *options)
+    for g, w in zip(got, want, strict=True):
+        torch.testing.assert_close(g, w)
+    assert torch.equal(got[1], state[1])
+
+
+@needs_native
+def test_registered_op():
+    state = [torch.randn(20, 3), torch.randn(20, 3), torch.randn(20, 3), torch.rand(20, 3)]
+    for visible in (None, torch.rand(20) < 0.5):
+        arguments = (*(t.clone() for t in state), visible, 1e-2, 0.9, 0.999, 1e-15, 3)
+        torch.library.opcheck(torch.ops.vision3d.adam_step.default, arguments)
+
+
+@needs_native
+def test_threads_do_not_change_a_bit():
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            optimizer = SplatAdam(make_params(40000), RATES)
+            run(optimizer, 0, 3)
+            results.append(optimizer)
+    finally:
+        torch.set_num_threads(before)
+    for name in RATES:
+        assert torch.equal(results[0].params[name], results[1].params[name])
+        assert torch.equal(results[0].exp_avg_sqs[name], results[1].exp_avg_sqs[name])
+
+
+def test_sparse_gradients_step_like_dense_ones():
+    dense, sparse = SplatAdam(make_params(), RATES), SplatAdam(make_params(), RATES)
+    for optimizer in (dense, sparse):
+        set_grads(optimizer.params, 0)
+        for param in optimizer.params.values():
+            param.grad[2:] = 0
+    for param in sparse.params.values():
+        param.grad = param.grad.to_sparse()
+    assert sparse.nonfinite_group() is None
+    dense.step()
+    sparse.step()
+    for name in RATES:
+        assert torch.equal(dense.params[name], sparse.params[name])
+
+
+def test_without_the_native_module_torch_does_it(monkeypatch):
+    ours, theirs = SplatAdam(make_params(), RATES), SplatAdam(make_params(), RATES)
+    run(ours, 0, 3)
+    monkeypatch.setattr(native, "module", lambda: None)
+    run(theirs, 0, 3)
+    assert theirs.nonfinite_group() is None
+    for name in RATES:
+        torch.testing.assert_close(ours.params[name], theirs.params[name])
