@@ -10,12 +10,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
+from vision3d.geometry import se3
+from vision3d.geometry.cameras import CameraModel, camera_centers, opengl_to_opencv
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
 
-CameraModel = Literal["pinhole", "ortho", "fisheye"]
-
-_FLIP_YZ = (1.0, -1.0, -1.0)  # OpenGL and OpenCV cameras differ by half a turn about x
 _ROTATION_TOLERANCE = 1e-3
 
 
@@ -98,12 +97,14 @@ class Cameras:
         check_shape("camtoworlds", camtoworlds, ("C", 4, 4))
         count, device = len(camtoworlds), camtoworlds.device
         if convention == "opengl":
-            camtoworlds = camtoworlds * camtoworlds.new_tensor([*_FLIP_YZ, 1.0])
+            camtoworlds = opengl_to_opencv(camtoworlds)
         elif convention != "opencv":
             raise InputError(f"convention: got {convention!r}, want 'opencv' or 'opengl'")
-        sizes = [torch.as_tensor(size, dtype=torch.int64, device=device).expand(count).clone() for size in (width, height)]
+        sizes = [
+            torch.as_tensor(size, dtype=torch.int64, device=device).expand(count).clone() for size in (width, height)
+        ]
         return cls(
-            viewmats=_rigid_inverse(camtoworlds),
+            viewmats=se3.inverse(camtoworlds),
             Ks=Ks.expand(count, 3, 3).clone(),
             width=sizes[0],
             height=sizes[1],
@@ -162,7 +163,9 @@ class Cameras:
         rotmats = self.viewmats[:, :3, :3].detach()
         error = (rotmats @ rotmats.mT - torch.eye(3).to(rotmats)).abs().amax((-2, -1))
         if bool((is_bent := error > _ROTATION_TOLERANCE).any()):
-            raise InputError(f"{self._label(is_bent)}: viewmat is not a rotation (R R^T is off the identity by {error.max():.2g})")
+            raise InputError(
+                f"{self._label(is_bent)}: viewmat is not a rotation (R R^T is off the identity by {error.max():.2g})"
+            )
         if bool((is_mirror := torch.linalg.det(rotmats) < 0).any()):
             raise InputError(f"{self._label(is_mirror)}: viewmat mirrors the world (determinant -1)")
         last_rows = self.viewmats[:, 3].detach()
@@ -173,12 +176,12 @@ class Cameras:
     @property
     def camtoworlds(self) -> Float[Tensor, "c 4 4"]:
         """Camera to world, the inverses of `viewmats`."""
-        return _rigid_inverse(self.viewmats)
+        return se3.inverse(self.viewmats)
 
     @property
     def centers(self) -> Float[Tensor, "c 3"]:
         """Positions in the world [m]."""
-        return -(self.viewmats[:, :3, :3].mT @ self.viewmats[:, :3, 3:])[..., 0]
+        return camera_centers(self.viewmats)
 
     @property
     def device(self) -> torch.device:
@@ -216,12 +219,12 @@ class Cameras:
         Raises:
             InputError: The matrix is not such a similarity.
         """
-        scale, rotmat, shift = split_similarity(matrix.to(self.viewmats))
+        check_shape("matrix", matrix, (4, 4))
+        scale, rotmat, shift = se3.split_similarity(matrix.to(self.viewmats))
         camtoworlds = self.camtoworlds
         rotmats = rotmat @ camtoworlds[:, :3, :3]
         centers = scale * camtoworlds[:, :3, 3] @ rotmat.mT + shift
-        moved_poses = torch.cat([torch.cat([rotmats, centers[..., None]], -1), camtoworlds[:, 3:]], -2)
-        return replace(self, viewmats=_rigid_inverse(moved_poses))
+        return replace(self, viewmats=se3.inverse(se3.from_rotation_translation(rotmats, centers)))
 
     def subset(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> Self:
         """Some of the cameras, as a batch: by index, slice, mask, index tensor, or names.
@@ -285,28 +288,3 @@ class Cameras:
         first = int(is_bad.nonzero()[0])
         name = "" if self.names is None else f" ({self.names[first]})"
         return f"camera {first}{name}{f' and {int(is_bad.sum()) - 1} more' if is_bad.sum() > 1 else ''}"
-
-
-def split_similarity(matrix: Float[Tensor, "4 4"]) -> tuple[Float[Tensor, ""], Float[Tensor, "3 3"], Float[Tensor, " 3"]]:
-    """Scale, rotation and translation of a similarity x' = s R x + t.
-
-    Raises:
-        ShapeError: The matrix is not (4, 4).
-        InputError: It is singular, mirrors, shears, or is projective.
-    """
-    check_shape("matrix", matrix, (4, 4))
-    linear = matrix[:3, :3]
-    determinant = torch.linalg.det(linear)
-    if not bool(torch.isfinite(matrix).all()) or not determinant > 0:
-        raise InputError(f"matrix: got determinant {determinant.item():.3g}, want a similarity (rotation, scale > 0, translation)")
-    scale = determinant.pow(1 / 3)
-    rotmat = linear / scale
-    error = (rotmat @ rotmat.mT - torch.eye(3).to(rotmat)).abs().max().item()
-    if error > _ROTATION_TOLERANCE or matrix[3].tolist() != [0, 0, 0, 1]:
-        raise InputError(f"matrix: got shear or unequal scales ({error:.2g}), want a similarity (rotation, scale > 0, translation)")
-    return scale, rotmat, matrix[:3, 3]
-
-
-def _rigid_inverse(matrices: Float[Tensor, "c 4 4"]) -> Float[Tensor, "c 4 4"]:
-    rotmats = matrices[:, :3, :3].mT
-    return torch.cat([torch.cat([rotmats, -rotmats @ matrices[:, :3, 3:]], -1), matrices[:, 3:]], -2)

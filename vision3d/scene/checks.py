@@ -21,7 +21,9 @@ def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: st
         "bool": value.dtype == torch.bool,
     }
     if not is_right[kind]:
-        raise ShapeError(name, f"dtype {value.dtype}", "float32 or float64" if kind == "float" else f"dtype torch.{kind}")
+        raise ShapeError(
+            name, f"dtype {value.dtype}", "float32 or float64" if kind == "float" else f"dtype torch.{kind}"
+        )
 
 
 def check_device(owner: str, tensors: dict[str, Tensor | None]) -> None:
@@ -33,6 +35,8 @@ def check_device(owner: str, tensors: dict[str, Tensor | None]) -> None:
 
 def check_finite(owner: str, name: str, value: Tensor) -> None:
     """Raise an InputError that counts the rows of `value` that hold NaN or infinity."""
+    if bool(torch.isfinite(value.detach().sum())):  # quick; a sum may also overflow
+        return
     is_bad = ~torch.isfinite(value.detach()).reshape(len(value), -1).all(-1)
     if bool(is_bad.any()):
         raise InputError(
@@ -46,7 +50,9 @@ def moved(value: Tensor | None, device: torch.device | str) -> Tensor | None:
 
 def html_table(title: str, rows: Iterable[tuple[str, object]], extra: str = "") -> str:
     """A small HTML table of names and values, for `_repr_html_`."""
-    cells = "".join(f"<tr><th style='text-align:left'>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows)
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows
+    )
     return f"<div><b>{html.escape(title)}</b><table>{cells}</table>{extra}</div>"
 
 

@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import DeviceError, InputError, ShapeError
-from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_quat
+from vision3d.geometry.covariance import quat_scale_to_covar
+from vision3d.geometry.quaternion import multiply, rotmat_to_quat
+from vision3d.geometry.se3 import split_similarity
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, rotate_sh
 from vision3d.scene import codecs
-from vision3d.scene.cameras import split_similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
 
 SplatMode = Literal["3dgs", "2dgs", "flat"]
@@ -174,8 +175,7 @@ class GaussianScene:
     @property
     def covars(self) -> Float[Tensor, "n 3 3"]:
         """Covariance matrices [m^2]."""
-        factors = quat_to_rotmat(self.quats) * self.scales[:, None, :]
-        return factors @ factors.mT
+        return quat_scale_to_covar(self.quats, self.scales)
 
     @property
     def device(self) -> torch.device:
@@ -194,6 +194,7 @@ class GaussianScene:
         Raises:
             InputError: The matrix shears, mirrors or is singular.
         """
+        check_shape("matrix", matrix, (4, 4))
         scale, rotmat, shift = split_similarity(matrix.to(self.means))
         quat = rotmat_to_quat(rotmat)
         return replace(
@@ -229,7 +230,9 @@ class GaussianScene:
             kinds = ", ".join(f"{scene.mode}{' antialiased' if scene.antialiased else ''}" for scene in scenes)
             raise InputError(f"merge: got {kinds}; want scenes of one mode")
         if len({scene.device for scene in scenes}) > 1:
-            raise DeviceError(f"merge: got scenes on {', '.join(str(scene.device) for scene in scenes)}; want one device")
+            raise DeviceError(
+                f"merge: got scenes on {', '.join(str(scene.device) for scene in scenes)}; want one device"
+            )
         num_coeffs = max(scene.sh.shape[1] for scene in scenes)
         sh = [torch.nn.functional.pad(s.sh, (0, 0, 0, num_coeffs - s.sh.shape[1])) for s in scenes]
         labels = None
@@ -246,7 +249,9 @@ class GaussianScene:
         """Some of the Gaussians: an index, slice, mask or index tensor."""
         if isinstance(which, int):
             which = [which]
-        return replace(self, **{name: None if value is None else value[which] for name, value in self._tensors().items()})
+        return replace(
+            self, **{name: None if value is None else value[which] for name, value in self._tensors().items()}
+        )
 
     def __repr__(self) -> str:
         extras = (", antialiased" if self.antialiased else "") + (", labelled" if self.labels is not None else "")
@@ -260,7 +265,10 @@ class GaussianScene:
             *((f"{axis} [m]", span(self.means[:, i])) for i, axis in enumerate("xyz")),
             ("scales [m]", span(self.scales)),
             ("opacity", span(self.opacities)),
-            ("memory [MB]", f"{sum(v.numel() * v.element_size() for v in self._tensors().values() if v is not None) / 1e6:.1f}"),
+            (
+                "memory [MB]",
+                f"{sum(v.numel() * v.element_size() for v in self._tensors().values() if v is not None) / 1e6:.1f}",
+            ),
             ("device", self.device),
         ]
         return html_table("GaussianScene", rows)

@@ -50,7 +50,9 @@ class Scene:
     def __post_init__(self) -> None:
         for name in self.objects:
             if not _NAME.fullmatch(name):
-                raise InputError(f"Scene: object name {name!r}; want letters, digits, _ . - and no other first than a letter or digit")
+                raise InputError(
+                    f"Scene: object name {name!r}; want letters, digits, _ . - and no other first than a letter or digit"
+                )
         for name, matrix in self.transforms.items():
             if name not in self.objects:
                 raise InputError(f"Scene: a transform is given for {name!r}; {nearest_names(name, self.objects)}")
@@ -154,7 +156,9 @@ class Scene:
         try:
             content = json.loads(index.read_text(encoding="utf-8"))
             entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
-            transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
+            transforms = {
+                name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None
+            }
             camera_file = content.get("cameras")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FileFormatError(index, f"is no scene of vision3d ({type(error).__name__}: {error})") from error
@@ -171,7 +175,9 @@ class Scene:
         return self.objects[name]
 
     def __repr__(self) -> str:
-        return f"Scene({', '.join(f'{name}={value!r}' for name, value in self.objects.items())}, cameras={self.cameras!r})"
+        return (
+            f"Scene({', '.join(f'{name}={value!r}' for name, value in self.objects.items())}, cameras={self.cameras!r})"
+        )
 
     def _repr_html_(self) -> str:
         return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)])

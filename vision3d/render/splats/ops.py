@@ -17,7 +17,7 @@ from vision3d.errors import BackendError
 
 Backend = Literal["native", "reference"]
 
-_MODULES = {"reference": "vision3d.render.reference.splats"}
+_MODULES = {"reference": "vision3d.render.reference.splats", "native": "vision3d.render.splats.native_ops"}
 
 
 def backends(device: torch.device) -> list[str]:

@@ -1,0 +1,201 @@
+"""Gaussian scenes and point clouds as .ply files.
+
+Gaussian files have the layout of the INRIA code as gsplat writes it: x y z, f_dc_0..2, f_rest_* channel-major (all of red,
+then green, then blue), opacity (logit), scale_* (natural logarithm), rot_0..3 (wxyz); normals are not written and not
+needed. The header's comment `SplatRenderMode: mip|2dgs` marks antialiased scenes and discs, `Vision3dMode: flat` ours.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import FileFormatError, InputError
+from vision3d.io.ply_file import Table, read_table, write_table
+from vision3d.scene.checks import check_shape
+from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene
+
+_MEANS = ("x", "y", "z")
+_DC = ("f_dc_0", "f_dc_1", "f_dc_2")
+_ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
+_COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_OPAQUE_LOGIT = 15.0  # what files of 8-bit opacity 255 mean by infinity; 1 - sigmoid(15) = 3e-7
+
+
+def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
+    """Read a Gaussian .ply: ASCII or binary of either byte order, properties in any order, harmonics of degree 0 to 4.
+
+    Args:
+        path: The file.
+        drop_nan: Leave out rows that are not finite or have a rotation of length zero, instead of refusing the file. An
+            opacity of plus or minus infinity is no such row: it becomes a logit of 15 or -15.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply, is cut off, lacks a property, has no rows, or has rows that are not finite.
+    """
+    table = read_table(path)
+    coefficients = _rest_names(table)
+    scales = [name for name in ("scale_0", "scale_1", "scale_2") if name in table.names]
+    wanted = [*_MEANS, *_DC, "opacity", "scale_0", "scale_1", *_ROTATION]
+    if missing := [name for name in wanted if name not in table.names]:
+        raise FileFormatError(table.path, _missing_text(table, missing))
+    num_coeffs = 1 + len(coefficients) // 3
+    # The file has all of red, then green, then blue; here the three colours of a coefficient are neighbours.
+    harmonics = [*_DC, *(coefficients[c * (num_coeffs - 1) + k] for k in range(num_coeffs - 1) for c in range(3))]
+    means, harmonics, opacities, log_scales, quats = table.columns(_MEANS, harmonics, ["opacity"], scales, _ROTATION)
+    opacity_logits, sh = opacities[:, 0], harmonics.reshape(len(table), num_coeffs, 3)
+    mode, antialiased = _read_mode(table.comments, len(scales))
+    if len(scales) == 2:
+        log_scales = np.concatenate([log_scales, np.full((len(table), 1), FLAT_LOG_SCALE, np.float32)], 1)
+    labels = _read_labels(table)
+
+    is_endless = np.isinf(opacity_logits)
+    opacity_logits[is_endless] = np.copysign(np.float32(_OPAQUE_LOGIT), opacity_logits[is_endless])
+    is_bad = ~quats.any(1) | np.isnan(opacity_logits)
+    for values in (means, quats, log_scales, harmonics):
+        is_bad |= _has_nan(values)
+    arrays = {"means": means, "quats": quats, "log_scales": log_scales, "opacity_logits": opacity_logits, "sh": sh}
+    if labels is not None:
+        arrays["labels"] = labels
+    if is_bad.any():
+        count, first = int(is_bad.sum()), int(is_bad.argmax())
+        if not drop_nan or count == len(table):
+            raise FileFormatError(
+                table.path,
+                f"{count} of {len(table)} rows are not finite or have a rotation of length zero (first: row {first})"
+                + ("" if drop_nan else "; drop_nan=True leaves them out"),
+            )
+        arrays = {name: values[~is_bad] for name, values in arrays.items()}
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    return GaussianScene(mode=mode, antialiased=antialiased, **tensors)
+
+
+def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
+    """Write a binary little-endian Gaussian .ply, whole or not at all; reading it back gives the same bits (float32).
+
+    Raises:
+        InputError: The scene is empty or has values that are not finite.
+    """
+    scene.validate()
+
+    def array(values: Tensor) -> np.ndarray:
+        return values.detach().to("cpu", torch.float32).numpy()
+
+    rest = array(scene.sh[:, 1:]).transpose(0, 2, 1)  # all of red, then green, then blue
+    columns = [(" ".join(_MEANS), array(scene.means)), (" ".join(_DC), array(scene.sh[:, 0]))]
+    if rest.size:
+        columns.append((" ".join(f"f_rest_{i}" for i in range(rest[0].size)), rest))
+    columns += [
+        ("opacity", array(scene.opacity_logits)),
+        ("scale_0 scale_1 scale_2", array(scene.log_scales)),
+        (" ".join(_ROTATION), array(scene.quats)),
+    ]
+    if scene.labels is not None:
+        if scene.labels.abs().max() >= 2**31:
+            raise InputError(f"{path}: labels reach {scene.labels.abs().max()}, want 32-bit integers")
+        columns.append(("label", scene.labels.cpu().numpy().astype(np.int32)))
+    comments = ["written by vision3d"]
+    if scene.antialiased or scene.mode == "2dgs":
+        comments.append(f"SplatRenderMode: {'2dgs' if scene.mode == '2dgs' else 'mip'}")
+    if scene.mode == "flat":
+        comments.append("Vision3dMode: flat")
+    write_table(path, columns, comments)
+
+
+def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"] | None]:
+    """Read a point cloud: positions, and colours in [0, 1] if the file has them.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply, is cut off, has no x y z or no rows, or positions that are not finite.
+    """
+    table = read_table(path)
+    if missing := [name for name in _MEANS if name not in table.names]:
+        raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names)}")
+    (points,) = table.columns(_MEANS)
+    if not np.isfinite(points).all():
+        raise FileFormatError(
+            table.path, f"{int((~np.isfinite(points)).any(1).sum())} of {len(table)} points are not finite"
+        )
+    names = next((names for names in _COLORS if set(names) <= set(table.names)), None)
+    if names is None:
+        return torch.from_numpy(points), None
+    colors = torch.from_numpy(table.columns(names)[0])
+    is_integer = table.kinds[table.names.index(names[0])][0] in "iu" or bool(
+        (colors > 1).any()
+    )  # ASCII files do not keep the type
+    return torch.from_numpy(points), (colors / (255.0 if is_integer else 1.0)).clamp(0, 1)
+
+
+def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[Tensor, "p 3"] | None = None) -> None:
+    """Write a point cloud as binary .ply (x y z, and red green blue as bytes), whole or not at all.
+
+    Args:
+        path: The file.
+        points: Positions [m].
+        colors: In [0, 1].
+    """
+    check_shape("points", points, ("P", 3))
+    columns = [(" ".join(_MEANS), points.detach().to("cpu", torch.float32).numpy())]
+    if colors is not None:
+        check_shape("colors", colors, (len(points), 3))
+        columns.append(("red green blue", (colors.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()))
+    write_table(path, columns, ["written by vision3d"])
+
+
+def load(path: Path) -> GaussianScene:
+    """Codec: the Gaussians of a file."""
+    return read_gaussians(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write Gaussians."""
+    if not isinstance(value, GaussianScene):
+        raise InputError(f"{path}: a .ply holds a GaussianScene, got {type(value).__name__}")
+    write_gaussians(path, value)
+
+
+def _rest_names(table: Table) -> list[str]:
+    names = [name for name in table.names if name.startswith("f_rest_")]
+    expected = [f"f_rest_{i}" for i in range(len(names))]
+    if set(names) != set(expected) or len(names) not in (0, 9, 24, 45, 72):
+        want = "0, 9, 24, 45 or 72, numbered from 0 (degree 0 to 4)"
+        raise FileFormatError(table.path, f"has {len(names)} f_rest properties, want {want}")
+    return expected
+
+
+def _read_mode(comments: list[str], num_scales: int) -> tuple[str, bool]:
+    tags = dict(comment.replace(" ", "").split(":", 1) for comment in comments if ":" in comment)
+    rendering = tags.get("SplatRenderMode", "")
+    if tags.get("Vision3dMode") == "flat":
+        return "flat", rendering == "mip"
+    return ("2dgs" if rendering == "2dgs" or num_scales == 2 else "3dgs"), rendering == "mip"
+
+
+def _read_labels(table: Table) -> np.ndarray | None:
+    """The column `label`, where it holds integers (other programs' files may use the name for something else)."""
+    if "label" not in table.names:
+        return None
+    values = table.columns(["label"], dtype=np.float64)[0][:, 0]
+    is_whole = np.abs(values) < 2.0**31
+    return values.astype(np.int64) if is_whole.all() and (values == np.floor(values)).all() else None
+
+
+def _has_nan(values: np.ndarray) -> np.ndarray:
+    """Rows that hold NaN or infinity: their sum is not finite, and neither is an element (finite sums may overflow)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_bad = ~np.isfinite(values @ np.ones(values.shape[1], np.float32))
+    is_bad[is_bad] = ~np.isfinite(values[is_bad]).all(1)
+    return is_bad
+
+
+def _missing_text(table: Table, missing: list[str]) -> str:
+    text = f"lacks {' '.join(missing)}, which a Gaussian scene needs; it has {' '.join(table.names[:20])}"
+    if "packed_position" in table.names:
+        return text + " (a compressed .ply: convert it to a plain one first)"
+    return text + (
+        " (a point cloud: read it with vision3d.io.ply.read_points)" if set(_MEANS) <= set(table.names) else ""
+    )
