@@ -8,8 +8,8 @@
 namespace vision3d::V3D_ISA {
 
 // Numbers of one Gaussian a lane: width 1 for float, LANES for F.
-template <typename T> struct Wide { static constexpr int N = 1; };
-template <> struct Wide<simd::F> { static constexpr int N = simd::LANES; };
+template <typename T> struct LaneCount { static constexpr int N = 1; };
+template <> struct LaneCount<simd::F> { static constexpr int N = simd::LANES; };
 
 V3D_INLINE float load_lanes(const float* p, float) { return *p; }
 V3D_INLINE simd::F load_lanes(const float* p, simd::F) { return simd::load(p); }
@@ -19,7 +19,7 @@ V3D_INLINE void store_lanes(float* p, simd::F a) { simd::store(p, a); }
 // Reads rows ids[0..N) of an array with `width` columns into a register a column, and writes or adds them back.
 template <typename T, int WIDTH>
 V3D_INLINE void gather(const float* rows, const int64_t* ids, T* out) {
-    constexpr int N = Wide<T>::N;
+    constexpr int N = LaneCount<T>::N;
     alignas(64) float buffer[WIDTH][N];
     for (int lane = 0; lane < N; ++lane)
         for (int j = 0; j < WIDTH; ++j) buffer[j][lane] = rows[ids[lane] * WIDTH + j];
@@ -28,7 +28,7 @@ V3D_INLINE void gather(const float* rows, const int64_t* ids, T* out) {
 
 template <typename T, int WIDTH, bool ADD>
 V3D_INLINE void scatter(float* rows, const int64_t* ids, int used, const T* values) {
-    constexpr int N = Wide<T>::N;
+    constexpr int N = LaneCount<T>::N;
     alignas(64) float buffer[WIDTH][N];
     for (int j = 0; j < WIDTH; ++j) store_lanes(buffer[j], values[j]);
     for (int lane = 0; lane < used; ++lane)
@@ -48,7 +48,7 @@ V3D_INLINE int lane_ids(int64_t begin, int64_t end, int64_t* ids) {
 
 template <typename T, int MODEL, bool COVARS>
 static void project_chunk(const ProjectArgs& args, int64_t image, int64_t begin, int64_t end) {
-    constexpr int N = Wide<T>::N;
+    constexpr int N = LaneCount<T>::N;
     const simd::FlushToZero flush;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
     const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
@@ -108,7 +108,7 @@ static void project_chunk(const ProjectArgs& args, int64_t image, int64_t begin,
 
 template <typename T, int MODEL, bool COVARS>
 static void project_chunk_vjp(const ProjectVjpArgs& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
-    constexpr int N = Wide<T>::N;
+    constexpr int N = LaneCount<T>::N;
     const simd::FlushToZero flush;
     const ProjectArgs& args = vjp.forward;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
