@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
 from shapes import Array
 from textures import Textures
 from tracer import Camera, render

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from shapes import MIN_DISTANCE, Box, Disc, Ellipsoid, Frustum, Shape, Torus, rotation_about_z, rotation_to
 
 Array = NDArray[np.float64]

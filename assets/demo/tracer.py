@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scene import FLOOR_HEIGHT, MATERIALS, NUMBER, TABLE_RADIUS, Hits, blocked, cast
 from shapes import Array, rotation_to
 from textures import Textures, linear_to_srgb
