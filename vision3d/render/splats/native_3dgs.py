@@ -5,8 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
+from vision3d.errors import BackendError
 
 _MODELS = {"pinhole": 0, "ortho": 1, "fisheye": 2}
+_MAX_CHANNELS = 32
 
 
 def project(
@@ -87,9 +89,28 @@ def blend(
     alpha_max: float,
     absgrad: Float[Tensor, "nnz 2"] | None = None,
 ) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
-    """Colours, transmittances and the place in `flatten_ids` of the last Gaussian drawn."""
-    args = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max)
-    return _blend(means2d, conics, colors, opacities, backgrounds, masks, *args, absgrad)[:3]
+    """Colours, transmittances and the place in `flatten_ids` of the last Gaussian drawn.
+
+    Raises:
+        BackendError: The kernels have no tiles of this size.
+    """
+    check_tile_size(tile_size)
+    lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, absgrad)
+    channels = colors.shape[1]
+    if channels <= _MAX_CHANNELS:
+        return _blend(means2d, conics, colors, opacities, backgrounds, masks, *lists)[:3]
+    behind = [None] * channels if backgrounds is None else backgrounds.split(_MAX_CHANNELS, 1)
+    parts = [
+        _blend(means2d, conics, part, opacities, back, masks, *lists)
+        for part, back in zip(colors.split(_MAX_CHANNELS, 1), behind)
+    ]
+    return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
+
+
+def check_tile_size(tile_size: int) -> None:
+    """Raise BackendError for tiles that the blending kernels do not have."""
+    if tile_size not in (4, 8, 16):
+        raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
 
 
 def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
