@@ -8,7 +8,7 @@ from vision3d.errors import InputError
 
 
 def resize_area(image: Float[Tensor, "h w c"], width: int, height: int) -> Float[Tensor, "h2 w2 c"]:
-    """A picture at another size, each pixel the mean over the area that it covers, partly covered pixels by their share.
+    """A picture at another size, each pixel the mean over the area that it covers.
 
     Args:
         image: Any values.
