@@ -1,4 +1,4 @@
-"""Cameras and points from photographs alone (structure from motion), and points for cameras that are known, by pycolmap."""
+"""Structure from motion by pycolmap: cameras and points from photographs, or points for known cameras."""
 
 import contextlib
 import logging
@@ -27,11 +27,11 @@ _NUM_NEIGHBORS = 20  # with how many of its nearest views a posed view is compar
 def reconstruct(path: Path | str, *, max_size: int = 1600, max_frames: int = 120, seed: int = 0) -> Path:
     """Find the cameras of photographs or of a video; the model is written to `sparse/0` beside the photographs.
 
-    Photographs of one size share one camera (OPENCV model). All pairs of up to 80 photographs are compared, of more (and of
-    a video) each with the ones that follow it. The largest connected part is kept; what is left out of it is logged.
+    Photographs of one size share one camera (OPENCV model). All pairs of up to 80 photographs are compared, of more (and
+    of a video) each with the ones that follow it. The largest connected part is kept; what is left out is logged.
 
     Args:
-        path: A folder of photographs (or with a folder `images`), or a video, whose frames go to the folder NAME_frames.
+        path: A folder of photographs (or with a folder `images`), or a video, whose frames go to NAME_frames.
         max_size: Larger pictures are shrunk to this many pixels on their longer side to look for features.
         max_frames: How many frames of a video are taken, evenly spaced.
         seed: Of the random draws.
@@ -208,7 +208,7 @@ def _pairs(cameras: Cameras) -> list[tuple[int, int]]:
 
 
 def _known_reconstruction(pycolmap: Any, database: Path, names: list[str], cameras: Cameras) -> Any:
-    """A reconstruction without points, of our cameras under the ids of the database, which learns the intrinsics too."""
+    """A reconstruction without points, of our cameras under the ids of the database, which learns the intrinsics."""
     known = pycolmap.Reconstruction()
     with pycolmap.Database.open(database) as store:
         for name, K, viewmat in zip(names, cameras.Ks.tolist(), cameras.viewmats.double().numpy()):
