@@ -1,4 +1,4 @@
-"""Vectors whose length may be anything, zero included, and functions that are smooth where their formulas divide by zero."""
+"""Vectors of any length, zero included, and functions that are smooth where their formulas divide by zero."""
 
 import functools
 import math

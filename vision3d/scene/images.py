@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.errors import FileFormatError, InputError, ShapeError
 from vision3d.geometry.distortion import Lens, undistort_map
 from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
@@ -135,9 +135,12 @@ class PosedImages:
         raw = (self.cameras if self.raw_cameras is None else self.raw_cameras)[index].to("cpu")
         raw_size = None if self.raw_cameras is None else (int(raw.width), int(raw.height))
         path = self.image_paths[index]
-        image = codecs.module_for(path).read_image(path, size=raw_size, background=self.background)
-        mask_path = None if self.mask_paths is None else self.mask_paths[index]
-        mask = None if mask_path is None else self._read_mask(mask_path, image.shape[1], image.shape[0])
+        try:
+            image = codecs.module_for(path).read_image(path, size=raw_size, background=self.background)
+            mask = self._read_mask(index, image.shape[1], image.shape[0])
+        except FileFormatError as error:
+            raise FileFormatError(error.path, f"view {index} ({self.names[index]}): {error.problem}") from error
+        image = image[..., :3]
         if raw.distortion is not None and raw.model != "ortho":
             new_K = self.cameras[index].to("cpu").resized(raw.width, raw.height).Ks
             lens, K, new_K = (tuple(value.double().flatten().tolist()) for value in (raw.distortion, raw.Ks, new_K))
@@ -204,11 +207,15 @@ class PosedImages:
         Image.fromarray((image.cpu() * 255).round().to(torch.uint8).numpy()).save(buffer, "PNG")
         return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
-    def _read_mask(self, path: Path, width: int, height: int) -> Bool[Tensor, "h w"]:
+    def _read_mask(self, index: int, width: int, height: int) -> Bool[Tensor, "h w"] | None:
+        path = None if self.mask_paths is None else self.mask_paths[index]
+        if path is None:
+            return None
         mask = codecs.module_for(path).read_mask(path)
-        if mask.shape != (height, width):
-            raise InputError(f"{path}: mask has {mask.shape[1]}x{mask.shape[0]} px, its picture {width}x{height}")
-        return mask
+        rows, columns = mask.shape
+        if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
+            raise FileFormatError(path, f"mask has {columns}x{rows} px, its picture {width}x{height}")
+        return shrink_mask(mask, width, height)  # a picture read at half size may have a mask of full size
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,0 +1,182 @@
+"""Folders of photographs, with the cameras that some program found for them."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.geometry import se3
+from vision3d.io import colmap_dataset, nerf_synthetic, transforms_json
+from vision3d.io.frames import FrameList, assemble
+from vision3d.io.images import is_image, write_image
+from vision3d.io.ply import write_points
+from vision3d.scene.images import PosedImages
+
+Format = Literal["auto", "transforms", "nerf-synthetic", "colmap", "photos"]
+
+WHITE = (1.0, 1.0, 1.0)
+VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+
+
+def load_dataset(
+    path: Path | str,
+    *,
+    format: Format = "auto",
+    split_every: int = 8,
+    downscale: float = 1,
+    skip_missing: bool = False,
+    background: tuple[float, float, float] = WHITE,
+    normalize: bool = False,
+    sfm: bool = False,
+) -> PosedImages:
+    """Read photographs with their cameras; everything is checked before this returns, but only headers are read.
+
+    Args:
+        path: A folder, a transforms.json, or (with `sfm`) a video.
+        format: How the folder is laid out; auto looks for transforms.json, then transforms_train.json, then a COLMAP model.
+        split_every: Every so many-th view, by name, the first included, is held out, unless the source has its own split;
+            0 holds out nothing.
+        downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4 or
+            images_8 are used where they fit.
+        skip_missing: Leave out views whose picture is missing or cannot be read, instead of refusing all.
+        background: Colour in [0, 1] behind pictures with an alpha channel.
+        normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance to it
+            is 1; `PosedImages.normalization` says how.
+        sfm: Find the cameras of a plain folder of photographs or of a video with pycolmap, where there are none; the model
+            is left in `sparse/0` beside the photographs, for the next time.
+
+    Raises:
+        MissingFileError: There is nothing at `path`, or a file that the source needs is missing.
+        FileFormatError: A file is damaged, or a frame (which is named) has a wrong pose, picture or camera.
+        InputError: There are fewer than 3 views, or no cameras were found (what was looked for is listed).
+        MissingDependencyError: `sfm` needs pycolmap.
+
+    Example:
+        >>> images = load_dataset("data/fox", downscale=4, skip_missing=True)
+        >>> image, mask, camera = images.read(0)
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(path, "a folder of photographs, a transforms.json or a video")
+    if format not in get_args(Format):
+        raise InputError(f"format: got {format!r}, want {', '.join(get_args(Format))}")
+    listed = _listed(path, format, sfm)
+    images = assemble(
+        listed, split_every=split_every, downscale=downscale, skip_missing=skip_missing, background=background
+    )
+    return normalized(images) if normalize else images
+
+
+def normalized(images: PosedImages) -> PosedImages:
+    """The same photographs in a world whose origin is the point that the cameras look at, a median distance of 1 away.
+
+    The point is the one nearest to all optical axes; cameras with parallel axes have their mean position for it. Axes are
+    not turned.
+
+    Raises:
+        InputError: All cameras stand at one place.
+    """
+    matrix = _normalization(images)
+    scale, rotmat, shift = se3.split_similarity(matrix)
+    points = None if images.points is None else scale * images.points @ rotmat.mT + shift
+    before = torch.eye(4).to(matrix) if images.normalization is None else images.normalization
+    return replace(
+        images,
+        cameras=images.cameras.transform(matrix),
+        raw_cameras=None if images.raw_cameras is None else images.raw_cameras.transform(matrix),
+        points=points,
+        normalization=matrix @ before,
+    )
+
+
+def load(path: Path) -> PosedImages:
+    """Codec: the photographs of a folder."""
+    return load_dataset(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write photographs, undistorted, with masks, points and a transforms.json."""
+    if not isinstance(value, PosedImages):
+        raise InputError(f"{path}: a data set folder holds PosedImages, got {type(value).__name__}")
+    if (path / "transforms.json").exists():
+        raise OutputExistsError(path / "transforms.json", "give another folder")
+    names, masks = [], []
+    for i in range(len(value)):
+        image, mask, _ = value.read(i)
+        names.append(f"images/{i:05d}_{Path(value.names[i]).stem}.png")
+        write_image(path / names[-1], image)
+        masks.append(None if mask is None else f"masks/{i:05d}.png")
+        if mask is not None:
+            write_image(path / masks[-1], mask)
+    if value.points is not None:
+        write_points(path / "points3D.ply", value.points, value.point_colors)
+    transforms_json.write_cameras(
+        path / "transforms.json",
+        replace(value.cameras, names=tuple(names)),
+        mask_names=masks,
+        is_test=value.is_test,
+        ply_name=None if value.points is None else "points3D.ply",
+    )
+
+
+def _listed(path: Path, format: str, sfm: bool) -> FrameList:
+    if path.is_file():
+        if path.suffix.lower() == ".json":
+            return transforms_json.read_frames(path)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return _by_sfm(path, sfm)
+        raise FileFormatError(path, f"is neither a transforms.json nor a video ({', '.join(VIDEO_SUFFIXES)})")
+    has = {
+        "transforms": (path / "transforms.json").is_file(),
+        "nerf-synthetic": (path / "transforms_train.json").is_file(),
+        "colmap": colmap_dataset.find_model(path) is not None,
+    }
+    if format == "auto":
+        format = next((name for name, is_there in has.items() if is_there), "photos")
+    if format == "transforms":
+        return transforms_json.read_frames(path / "transforms.json")
+    if format == "nerf-synthetic":
+        return nerf_synthetic.read_frames(path)
+    if format == "colmap":
+        return colmap_dataset.read_frames(path)
+    return _by_sfm(path, sfm)
+
+
+def _by_sfm(path: Path, sfm: bool) -> FrameList:
+    if path.is_dir():
+        count = sum(is_image(file) for folder in (path, path / "images") for file in folder.glob("*"))
+        what = f"{count} photographs without cameras"
+        if count == 0 or not sfm:
+            looked = "transforms.json, transforms_train.json, sparse/0/cameras.bin, sparse/0/cameras.txt"
+            hint = (
+                "run with --sfm to find their cameras with pycolmap"
+                if count
+                else "want photographs in it, or in images/"
+            )
+            raise InputError(f"{path}: found {what} (looked for {looked}); {hint}")
+    elif not sfm:
+        raise InputError(f"{path}: is a video; run with --sfm to find its cameras with pycolmap")
+    from vision3d.io.sfm import reconstruct
+
+    return colmap_dataset.read_frames(reconstruct(path))
+
+
+def _normalization(images: PosedImages) -> Float[Tensor, "4 4"]:
+    centers, axes = images.cameras.centers.double(), images.cameras.camtoworlds[:, :3, 2].double()
+    # The point with the least squared distance to all axes: sum (I - a a^T) (x - c) = 0.
+    across = torch.eye(3).to(axes) - axes[:, :, None] * axes[:, None, :]
+    normal = across.sum(0)
+    values = torch.linalg.eigvalsh(normal)
+    if values[0] > 1e-3 * values[2]:
+        origin = torch.linalg.solve(normal, (across @ centers[..., None]).sum(0)[:, 0])
+    else:
+        origin = centers.mean(0)
+    distance = torch.linalg.vector_norm(centers - origin, dim=-1).median()
+    if not distance > 1e-12:
+        raise InputError(f"{images.source}: all cameras stand at one place; such a world cannot be normalised")
+    scale = 1 / distance
+    return se3.similarity(scale, torch.eye(3).to(axes), -scale * origin).float()

@@ -1,0 +1,218 @@
+"""Pictures: PNG, JPEG, WebP, TIFF and BMP of 8 and 16 bits, read as floats in [0, 1].
+
+Camera poses refer to the stored pixels: an EXIF orientation is not applied, as COLMAP and nerfstudio do not apply it, unless
+the picture fits its camera's size only when it is turned upright.
+"""
+
+import subprocess
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+
+_ORIENTATION = 0x0112  # EXIF tag
+_WRITE_OPTIONS = {
+    ".png": {"compress_level": 4},
+    ".jpg": {"quality": 95, "subsampling": 0},
+    ".jpeg": {"quality": 95, "subsampling": 0},
+    ".webp": {"lossless": True},
+    ".tif": {"compression": "tiff_deflate"},
+    ".tiff": {"compression": "tiff_deflate"},
+    ".bmp": {},
+}
+
+
+def image_size(path: Path | str) -> tuple[int, int]:
+    """Width and height of the stored pixels; reads only the file's header.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no picture that can be read.
+    """
+    with _opened(Path(path)) as image:
+        return image.size
+
+
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """Width and height after the EXIF orientation is applied."""
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+
+
+def read_image(
+    path: Path | str,
+    *,
+    size: tuple[int, int] | None = None,
+    background: tuple[float, float, float] | None = None,
+) -> Float[Tensor, "h w c"]:
+    """Read a picture as red, green, blue (and alpha) in [0, 1]; grey and palette pictures become colour.
+
+    Args:
+        path: The file.
+        size: Width and height that its camera has. Stored pixels that do not fit are turned upright after their EXIF
+            orientation, and refused if that does not help. None: the stored pixels as they are.
+        background: Colour in [0, 1] behind a picture with an alpha channel, of which three channels are left. None: four
+            channels where there is alpha.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It cannot be read, or is cut off.
+        InputError: It has another size than `size`.
+    """
+    path = Path(path)
+    values = _turned(path, _read_values(path), size)
+    image = torch.from_numpy(values)
+    if image.shape[2] == 4 and background is not None:
+        color, alpha = image[..., :3], image[..., 3:]
+        image = color * alpha + torch.tensor(background) * (1 - alpha)
+    return image.contiguous()
+
+
+def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> Bool[Tensor, "h w"]:
+    """Read a mask: pixels that are not black (brighter than half in any channel), or opaque where there is alpha, are set."""
+    image = read_image(path, size=size)
+    if image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
+        return image[..., 3] > 0.5
+    return image[..., :3].amax(-1) > 0.5
+
+
+def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
+    """Write a picture in the format of its suffix, whole or not at all; WebP and TIFF without loss, JPEG at quality 95.
+
+    Args:
+        path: The file.
+        image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); floats in [0, 1] (clamped), bytes, or bools.
+        bits: 8, or 16 for grey PNG and TIFF.
+
+    Raises:
+        ShapeError: Another shape.
+        InputError: The suffix is unknown, `bits` does not fit, or values are not finite.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: no picture format for {path.suffix!r}; want {', '.join(SUFFIXES)}")
+    if image.ndim == 3 and image.shape[-1] == 1:
+        image = image[..., 0]
+    if not (image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (3, 4))) or not image.numel():
+        raise ShapeError("image", tuple(image.shape), "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty")
+    if bits not in (8, 16) or (bits == 16 and (image.ndim != 2 or suffix not in (".png", ".tif", ".tiff"))):
+        raise InputError(f"{path}: bits={bits} is not possible here; 16 is for grey .png and .tif")
+    values = image.detach().cpu()
+    if values.dtype != torch.uint8:
+        values = values.float()
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"{path}: {int((~torch.isfinite(values)).sum())} values of the picture are not finite")
+        top = 255 if bits == 8 else 65535
+        values = (values.clamp(0, 1) * top).round().to(torch.uint8 if bits == 8 else torch.int32)
+    array = values.numpy() if bits == 8 else values.numpy().astype(np.uint16)
+    if array.ndim == 3 and array.shape[2] == 4 and suffix in (".jpg", ".jpeg", ".bmp"):
+        raise InputError(f"{path}: {suffix} holds no alpha channel; want .png, .webp or .tif")
+    with atomic_write(path) as temporary:
+        Image.fromarray(array).save(temporary, **_WRITE_OPTIONS[suffix])
+
+
+def load(path: Path) -> Float[Tensor, "h w c"]:
+    """Codec: the picture of a file."""
+    return read_image(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write a picture."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{path}: a picture file holds a tensor (H, W, 3), got {type(value).__name__}")
+    write_image(path, value)
+
+
+def _opened(path: Path):
+    """The PIL image, with warnings about large pictures off and errors in words."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise MissingFileError(path, "a picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(path, formats=["PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP"])
+    except UnidentifiedImageError as error:
+        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise FileFormatError(path, f"is no picture that can be read ({error})") from error
+
+
+def _read_values(path: Path) -> np.ndarray:
+    with _opened(path) as image:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                if _is_deep_color(image):
+                    return _read_deep_color(path, *image.size, has_alpha=image.mode == "RGBA")
+                if image.mode.startswith("I;16"):
+                    return _grey(np.asarray(image).astype(np.float32) / 65535)
+                if image.mode in ("I", "F"):
+                    raise FileFormatError(path, f"holds {image.mode} pixels; want 8 or 16 bits a channel")
+                has_alpha = image.has_transparency_data
+                return np.asarray(image.convert("RGBA" if has_alpha else "RGB"), np.float32) / 255
+        except FileFormatError:
+            raise
+        except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+            raise FileFormatError(path, f"cannot be decoded ({error})") from error
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, -1)
+
+
+def _is_deep_color(image) -> bool:
+    """Whether the file has colours of 16 bits, which PIL would cut to 8."""
+    if image.format == "TIFF":
+        return image.mode in ("RGB", "RGBA") and max(image.tag_v2.get(258, (8,))) == 16  # BitsPerSample
+    if image.format != "PNG" or image.mode not in ("RGB", "RGBA"):
+        return False
+    with Path(image.filename).open("rb") as file:
+        return file.read(25)[24:] == b"\x10"  # bit depth in IHDR, which PNG puts first
+
+
+def _read_deep_color(path: Path, width: int, height: int, *, has_alpha: bool) -> np.ndarray:
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    command = [get_ffmpeg_exe(), "-v", "error", "-noautorotate", "-i", f"file:{path}", "-f", "rawvideo"]
+    result = subprocess.run([*command, "-pix_fmt", "rgba64le", "-"], capture_output=True, check=False)
+    if result.returncode or len(result.stdout) != width * height * 8:
+        message = result.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise FileFormatError(path, f"cannot be decoded ({message[-1] if message else 'too few pixels'})")
+    values = np.frombuffer(result.stdout, "<u2").reshape(height, width, 4)
+    return (values if has_alpha else values[..., :3]).astype(np.float32) / 65535
+
+
+def _turned(path: Path, values: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    height, width = values.shape[:2]
+    if size is None or (width, height) == size:
+        return values
+    with _opened(path) as image:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    if (height, width) != size or orientation < 5:
+        raise InputError(f"{path}: has {width}x{height} px, its camera {size[0]}x{size[1]}")
+    # EXIF 5..8: transposed; then mirrored along x for 6 and 7, along y for 7 and 8.
+    values = values.transpose(1, 0, 2)
+    if orientation in (6, 7):
+        values = values[:, ::-1]
+    if orientation in (7, 8):
+        values = values[::-1]
+    return np.ascontiguousarray(values)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file name says that it is a picture."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

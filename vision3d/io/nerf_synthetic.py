@@ -1,0 +1,28 @@
+"""The layout of the NeRF-synthetic scenes: transforms_train.json, transforms_val.json, transforms_test.json, RGBA pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from vision3d.errors import MissingFileError
+from vision3d.io import transforms_json
+from vision3d.io.frames import Frame, FrameList
+
+
+def read_frames(folder: Path | str) -> FrameList:
+    """The training views, and the test views as those held out (the validation views where there are no test views).
+
+    Raises:
+        MissingFileError: There is no transforms_train.json.
+        FileFormatError: A file is damaged, or a pose is wrong.
+    """
+    folder = Path(folder)
+    if not (folder / "transforms_train.json").is_file():
+        raise MissingFileError(folder / "transforms_train.json")
+    frames: list[Frame] = []
+    held_out = "test" if (folder / "transforms_test.json").is_file() else "val"
+    for split in ("train", held_out):
+        path = folder / f"transforms_{split}.json"
+        if path.is_file():
+            listed = transforms_json.read_frames(path).frames
+            frames += [replace(f, label=f"{split} {f.label}", is_test=split != "train") for f in listed]
+    return FrameList(folder, tuple(frames))

@@ -1,0 +1,308 @@
+"""Cameras as JSON: transforms.json of nerfstudio and instant-ngp, and our cameras.json, which is a superset of it.
+
+Files hold camera-to-world poses in OpenGL axes (x right, y up, z backward); they are turned here. Intrinsics stand in the
+file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model and k1 k2 p1 p2 k3 .. for the lens.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.geometry.cameras import opencv_to_opengl
+from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
+from vision3d.io.images import SUFFIXES
+from vision3d.scene.cameras import Cameras
+
+_MODELS = {  # camera_model -> projection, names of the lens coefficients that count
+    "PINHOLE": ("pinhole", ()),
+    "SIMPLE_PINHOLE": ("pinhole", ()),
+    "SIMPLE_RADIAL": ("pinhole", ("k1",)),
+    "RADIAL": ("pinhole", ("k1", "k2")),
+    "OPENCV": ("pinhole", ("k1", "k2", "p1", "p2", "k3")),
+    "FULL_OPENCV": ("pinhole", ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")),
+    "SIMPLE_RADIAL_FISHEYE": ("fisheye", ("k1",)),
+    "RADIAL_FISHEYE": ("fisheye", ("k1", "k2")),
+    "OPENCV_FISHEYE": ("fisheye", ("k1", "k2", "k3", "k4")),
+    "ORTHOPHOTO": ("ortho", ()),
+}
+_FULL = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+_INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
+_SPLITS = ("train_filenames", "val_filenames", "test_filenames")
+
+
+def read_frames(path: Path | str) -> FrameList:
+    """The views that a transforms.json lists, each with its lens, and its points; the pictures need not exist.
+
+    Raises:
+        MissingFileError: There is no such file, or no point cloud of the name that it gives.
+        FileFormatError: It is no JSON, has no frames, or a frame lacks something or has a wrong pose, which is named.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    frames = _with_split(path, content, _frames(path, content))
+    if any(frame.lens.model == "ortho" for frame in frames):
+        raise FileFormatError(path, "holds ortho cameras, which take no photographs; read them with Cameras.load")
+    points = colors = None
+    if content.get("ply_file_path"):
+        from vision3d.io.ply import read_points
+
+        cloud, cloud_colors = read_points(path.parent / str(content["ply_file_path"]))
+        points = cloud.numpy()
+        colors = None if cloud_colors is None else cloud_colors.numpy()
+    return FrameList(path, tuple(frames), points, colors, smaller_picture)
+
+
+def read_cameras(path: Path | str) -> Cameras:
+    """The cameras of a cameras.json or transforms.json in the file's order, with their lens distortion.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged, or gives no image size.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    frames = _frames(path, content)
+    lenses = []
+    for frame in frames:
+        if frame.lens.width is None or frame.lens.height is None:
+            raise FileFormatError(path, f"{frame.label}: w and h are missing, and Cameras.load reads no pictures")
+        lenses.append(frame.lens.filled((frame.lens.width, frame.lens.height)))
+    if len({lens.model for lens in lenses}) > 1:
+        raise FileFormatError(path, "mixes pinhole and fisheye cameras; want one kind")
+    count = max(len(lens.coeffs) for lens in lenses)
+    coeffs = torch.zeros(len(lenses), 4 if count <= 4 else 8, dtype=torch.float64)
+    for row, lens in zip(coeffs, lenses):
+        row[: len(lens.coeffs)] = torch.tensor(lens.coeffs)
+    times = [frame.time for frame in frames]
+    return Cameras(
+        viewmats=torch.from_numpy(np.stack([frame.viewmat for frame in frames])).float(),
+        Ks=torch.tensor([lens.K() for lens in lenses], dtype=torch.float32),
+        width=torch.tensor([lens.width for lens in lenses]),
+        height=torch.tensor([lens.height for lens in lenses]),
+        model=lenses[0].model,
+        distortion=coeffs.float() if count else None,
+        names=None if _is_unnamed(content) else tuple(frame.name for frame in frames),
+        times=None if any(time is None for time in times) else torch.tensor(times, dtype=torch.float32),
+    ).validate()
+
+
+def write_cameras(
+    path: Path | str,
+    cameras: Cameras,
+    *,
+    mask_names: Sequence[str | None] | None = None,
+    is_test: torch.Tensor | None = None,
+    ply_name: str | None = None,
+) -> None:
+    """Write a transforms.json that nerfstudio and instant-ngp read, whole or not at all.
+
+    Args:
+        path: The file; the cameras' names are picture files relative to its folder.
+        cameras: Names default to view_00000 and so on.
+        mask_names: Mask files relative to the folder, one a camera or None.
+        is_test: Which views are held out; written as train_filenames and test_filenames.
+        ply_name: Point cloud file relative to the folder.
+    """
+    cameras.validate()
+    names = cameras.names or tuple(f"view_{i:05d}" for i in range(len(cameras)))
+    lenses = [_lens_entries(cameras, i) for i in range(len(cameras))]
+    is_shared = all(lens == lenses[0] for lens in lenses)
+    camtoworlds = opencv_to_opengl(torch.linalg.inv(cameras.viewmats.detach().cpu().double()))
+    content: dict[str, Any] = {"vision3d": {"type": "cameras", "version": 1, "named": cameras.names is not None}}
+    content["camera_model"] = _model_name(cameras)
+    if is_shared and lenses:
+        content |= lenses[0]
+    if ply_name is not None:
+        content["ply_file_path"] = ply_name
+    frames = []
+    for i, name in enumerate(names):
+        frame: dict[str, Any] = {"file_path": name} if is_shared else {"file_path": name, **lenses[i]}
+        if mask_names is not None and mask_names[i] is not None:
+            frame["mask_path"] = mask_names[i]
+        if cameras.times is not None:
+            frame["time"] = float(cameras.times[i])
+        frames.append(frame | {"transform_matrix": camtoworlds[i].tolist()})
+    content["frames"] = frames
+    if is_test is not None:
+        content["train_filenames"] = [name for name, held_out in zip(names, is_test.tolist()) if not held_out]
+        content["test_filenames"] = [name for name, held_out in zip(names, is_test.tolist()) if held_out]
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def smaller_picture(path: Path, factor: int) -> Path | None:
+    """The picture of the same name in `images_2`, `images_4` or `images_8` beside the folder `images`, if it is there."""
+    for i in range(len(path.parts) - 2, -1, -1):
+        if path.parts[i] == "images":
+            smaller = Path(*path.parts[:i], f"images_{factor}", *path.parts[i + 1 :])
+            choices = [smaller, *(smaller.with_suffix(suffix) for suffix in SUFFIXES)]
+            return next((choice for choice in choices if choice.is_file()), None)
+    return None
+
+
+def load(path: Path) -> object:
+    """Codec: the cameras of a cameras.json, or the photographs of a transforms.json."""
+    if _read_json(path).get("vision3d") is not None:
+        return read_cameras(path)
+    from vision3d.io.dataset import load_dataset
+
+    return load_dataset(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write cameras."""
+    if not isinstance(value, Cameras):
+        raise InputError(f"{path}: a .json holds Cameras, got {type(value).__name__}")
+    write_cameras(path, value)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingFileError(path, "a transforms.json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(path, f"is no JSON ({error})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
+        raise FileFormatError(path, "has no list 'frames'; want a transforms.json")
+    if not content["frames"]:
+        raise FileFormatError(path, "has no frames")
+    return content
+
+
+def _is_unnamed(content: dict[str, Any]) -> bool:
+    own = content.get("vision3d")
+    return isinstance(own, dict) and own.get("named") is False
+
+
+def _frames(path: Path, content: dict[str, Any]) -> list[Frame]:
+    return [_frame(path, content, i, entry) for i, entry in enumerate(content["frames"])]
+
+
+def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame:
+    label = f"frame {index}"
+    if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
+        raise FileFormatError(path, f"{label} has no file_path")
+    name = entry["file_path"]
+    try:
+        matrix = np.array(entry.get("transform_matrix"), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(path, f"{label} ({name}): transform_matrix is not made of numbers") from error
+    if matrix.shape == (3, 4):
+        matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+    if matrix.shape != (4, 4):
+        raise FileFormatError(path, f"{label} ({name}): transform_matrix has shape {matrix.shape}, want (4, 4)")
+    matrix = matrix * [1.0, -1.0, -1.0, 1.0]  # OpenGL to OpenCV camera axes
+    mask = entry.get("mask_path")
+    time = entry.get("time")
+    return Frame(
+        label=label,
+        name=name,
+        image_path=_picture(path.parent, name),
+        viewmat=checked_viewmat(path, f"{label} ({name})", matrix),
+        lens=_lens(path, f"{label} ({name})", content, entry),
+        mask_path=_picture(path.parent, mask) if isinstance(mask, str) else None,
+        time=_number(path, label, "time", time) if time is not None else None,
+    )
+
+
+def _picture(folder: Path, name: str) -> Path:
+    """The file of a name: as written, with the separators of another system, or with a suffix that was left out."""
+    for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
+        path = folder / spelled
+        if path.is_file():
+            return path
+        if path.suffix.lower() not in SUFFIXES:
+            for suffix in SUFFIXES:
+                if (found := path.with_name(path.name + suffix)).is_file():
+                    return found
+    return folder / name
+
+
+def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]) -> Lens:
+    values: dict[str, float] = {}
+    names = (*_INTRINSICS, *_FULL, "camera_angle_x", "camera_angle_y")
+    for source in (content, entry):  # what a frame says goes before what the file says
+        for name in names:
+            if source.get(name) is not None:
+                values[name] = _number(path, label, name, source[name])
+    model_name = entry.get("camera_model", content.get("camera_model")) or (
+        "OPENCV_FISHEYE" if entry.get("is_fisheye", content.get("is_fisheye")) else "OPENCV"
+    )
+    if model_name not in _MODELS:
+        raise FileFormatError(path, f"{label}: camera_model {model_name} is not supported; want {', '.join(_MODELS)}")
+    model, used = _MODELS[model_name]
+    if model_name == "OPENCV" and values.get("k4"):
+        raise FileFormatError(
+            path, f"{label}: k4 is given for camera_model OPENCV, where its meaning differs between programs"
+        )
+    order = ("k1", "k2", "k3", "k4") if model == "fisheye" else _FULL
+    coeffs = [values.get(name, 0.0) if name in used else 0.0 for name in order]
+    while coeffs and coeffs[-1] == 0:
+        coeffs.pop()
+    if "fl_x" not in values and "camera_angle_x" not in values:
+        raise FileFormatError(path, f"{label}: neither fl_x nor camera_angle_x is given")
+    size = {name: round(values[name]) if name in values else None for name in ("w", "h")}
+    fy = values.get("fl_y")
+    if fy is None and "fl_x" not in values and "camera_angle_y" in values and size["h"]:
+        fy = 0.5 * size["h"] / math.tan(0.5 * values["camera_angle_y"])
+    return Lens(
+        model=model,  # pyright: ignore[reportArgumentType]
+        fx=values.get("fl_x"),
+        fy=fy,
+        cx=values.get("cx"),
+        cy=values.get("cy"),
+        width=size["w"],
+        height=size["h"],
+        coeffs=tuple(coeffs),
+        angle_x=values.get("camera_angle_x"),
+    )
+
+
+def _number(path: Path, label: str, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise FileFormatError(path, f"{label}: {name} is {value!r}, want a finite number")
+    return float(value)
+
+
+def _with_split(path: Path, content: dict[str, Any], frames: list[Frame]) -> list[Frame]:
+    """The frames that the file's own split names; those of val and test are held out."""
+    lists: dict[str, set[str]] = {}
+    for key in _SPLITS:
+        if key in content:
+            if not isinstance(content[key], list) or not all(isinstance(name, str) for name in content[key]):
+                raise FileFormatError(path, f"{key} is no list of names")
+            lists[key] = set(content[key])
+    if "train_filenames" not in lists:
+        return frames
+    held_out = lists.get("val_filenames", set()) | lists.get("test_filenames", set())
+    train = lists["train_filenames"]
+    return [replace(f, is_test=f.name not in train) for f in frames if f.name in train or f.name in held_out]
+
+
+def _model_name(cameras: Cameras) -> str:
+    if cameras.model == "ortho":
+        return "ORTHOPHOTO"
+    if cameras.model == "fisheye":
+        return "OPENCV_FISHEYE"
+    if cameras.distortion is None:
+        return "PINHOLE"
+    return "FULL_OPENCV" if bool(cameras.distortion[:, 5:].any()) else "OPENCV"
+
+
+def _lens_entries(cameras: Cameras, index: int) -> dict[str, float | int]:
+    K = cameras.Ks[index].tolist()
+    values: dict[str, float | int] = {"fl_x": K[0][0], "fl_y": K[1][1], "cx": K[0][2], "cy": K[1][2]}
+    values |= {"w": int(cameras.width[index]), "h": int(cameras.height[index])}
+    if cameras.distortion is not None:
+        order = ("k1", "k2", "k3", "k4") if cameras.model == "fisheye" else _FULL
+        values |= dict(zip(order, cast(list, cameras.distortion[index].tolist())))
+    return values
