@@ -7,7 +7,7 @@ from tests.support.gaussians import cameras, random_gaussians, random_sh
 from vision3d import rasterize, rasterize_2dgs
 from vision3d.errors import BackendError, DeviceError, InputError, ShapeError
 
-pytestmark = pytest.mark.misuse
+pytestmark = pytest.mark.wrong_types
 
 
 def call(function=rasterize, **changes) -> None:
