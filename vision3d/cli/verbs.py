@@ -2,4 +2,5 @@
 
 VERBS: dict[str, tuple[str, str]] = {
     "doctor": ("vision3d.cli.doctor", "say what works on this machine, and how to mend what does not"),
+    "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
 }
