@@ -4,13 +4,10 @@ The world is right-handed with z up, in metres; the table top is z = 0 and the z
 `trace` gives the exact distance, normal and material along any ray, which tests use as ground truth.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from shapes import MIN_DISTANCE, Box, Disc, Ellipsoid, Frustum, Shape, Torus, rotation_about_z, rotation_to
 
 Array = NDArray[np.float64]

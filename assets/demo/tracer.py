@@ -1,12 +1,9 @@
 """Turns camera rays into pictures: sun with soft shadows, sky light, highlights and one mirror bounce."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
 from scene import FLOOR_HEIGHT, MATERIALS, NUMBER, TABLE_RADIUS, Hits, blocked, cast
 from shapes import Array, rotation_to
 from textures import Textures, linear_to_srgb
