@@ -77,7 +77,13 @@ def test_depth_and_normals_in_a_folder(cli, scene_file, cameras_file, tmp_path):
     picture = read_image(out / "normals" / "003.png")
     want = normals_to_rgb(view.normal * view.alpha[..., None], camera.viewmats[0])
     assert (picture - want)[1:-1, 1:-1].abs().mean() < 0.003
-    assert picture[0].std() > 0.1  # the border, too
+
+
+def test_normals_reach_the_border_of_the_picture(cli, tmp_path):
+    ring_scene(1500).save(tmp_path / "s.ply")
+    assert cli("render", tmp_path / "s.ply", "--out", tmp_path / "a.png", "--normals", "--zoom", "4", *SMALL)[0] == 0
+    picture = read_image(tmp_path / "a_normals.png")
+    assert min(float(edge.amax(-1).median()) for edge in (picture[-1], picture[:, 0], picture[:, -1])) > 0.5
 
 
 @pytest.mark.parametrize("path", ["orbit", "spiral", "flythrough"])
