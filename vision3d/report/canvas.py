@@ -1,16 +1,11 @@
 """Pictures with words on them, drawn with PIL and its own font."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.scene.resample import resize_area
-
-if TYPE_CHECKING:
-    pass
 
 Color = tuple[int, int, int]
 
@@ -31,8 +26,8 @@ class Canvas:
     def __init__(self, width: int, height: int) -> None:
         from PIL import Image, ImageDraw
 
-        self.picture: Image = Image.new("RGB", (width, height), PAPER)
-        self.draw: ImageDraw = ImageDraw.Draw(self.picture)
+        self.picture = Image.new("RGB", (width, height), PAPER)
+        self.draw = ImageDraw.Draw(self.picture)
 
     def paste(self, image: Float[Tensor, "h w 3"], x: int, y: int) -> None:
         """Put a picture with its upper left corner at (x, y)."""
