@@ -214,7 +214,9 @@ def test_unknown_models_are_named(tmp_path):
     data = bytearray((tmp_path / "cameras.bin").read_bytes())
     data[12] = 77
     (tmp_path / "cameras.bin").write_bytes(data)
-    with pytest.raises(FileFormatError, match=r"cameras\.bin at byte 8: camera 1 has the unknown model 77; want SIMPLE_PIN"):
+    with pytest.raises(
+        FileFormatError, match=r"cameras\.bin at byte 8: camera 1 has the unknown model 77; want SIMPLE_PIN"
+    ):
         read_model(tmp_path)
     write_model(tmp_path / "text", make_model(), binary=False)
     path = tmp_path / "text" / "cameras.txt"
@@ -278,7 +280,9 @@ def test_images_of_unknown_cameras(tmp_path):
         read_model(tmp_path)
 
 
-@pytest.mark.parametrize("qvec, message", [([0, 0, 0, 0], "NaN or infinity"), ([float("nan"), 0, 0, 1], "NaN or infinity")])
+@pytest.mark.parametrize(
+    "qvec, message", [([0, 0, 0, 0], "NaN or infinity"), ([float("nan"), 0, 0, 1], "NaN or infinity")]
+)
 def test_wrong_poses_are_named(tmp_path, qvec, message):
     model = make_model()
     model.images[4].qvec = np.array(qvec, np.float64)
@@ -299,12 +303,16 @@ def test_quaternions_of_other_lengths_are_normalised(tmp_path):
 def test_missing_pictures_are_named(tmp_path):
     make_folder(tmp_path, make_model())
     (tmp_path / "images" / "view_2.png").unlink()
-    with pytest.raises(FileFormatError, match=r"image 6 names view_2\.png, which does not exist \(4 of 5 images found\)"):
+    with pytest.raises(
+        FileFormatError, match=r"image 6 names view_2\.png, which does not exist \(4 of 5 images found\)"
+    ):
         load_dataset(tmp_path)
 
 
 def test_missing_model(tmp_path):
-    with pytest.raises(MissingFileError, match=r"cameras\.bin: does not exist; want cameras and images as \.bin or \.txt"):
+    with pytest.raises(
+        MissingFileError, match=r"cameras\.bin: does not exist; want cameras and images as \.bin or \.txt"
+    ):
         read_model(tmp_path)
     with pytest.raises(MissingFileError, match="want a COLMAP model in sparse/0"):
         load_dataset(tmp_path, format="colmap")

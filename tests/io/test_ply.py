@@ -20,7 +20,9 @@ def random_scene(degree=3, count=7, **changes):
     def draw(*shape):
         return torch.randn(*shape, generator=generator)
 
-    scene = GaussianScene(draw(count, 3), draw(count, 4), draw(count, 3), draw(count), draw(count, (degree + 1) ** 2, 3))
+    scene = GaussianScene(
+        draw(count, 3), draw(count, 4), draw(count, 3), draw(count), draw(count, (degree + 1) ** 2, 3)
+    )
     return replace(scene, **changes)
 
 
@@ -212,7 +214,10 @@ HEADER = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n"
         (HEADER.replace(b" 1\n", b" 99999999999999\n") + b"property float x\nend_header\n1234", "1 whole rows of 9999"),
         (HEADER + b"property list uchar int x\nend_header\n", "has list properties"),
         (b"ply\n" + b"comment x\n" * 9000, "no end_header in its first 65536 bytes"),
-        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\nabc\n", "row 1 of 1 is not understood"),
+        (
+            b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\nabc\n",
+            "row 1 of 1 is not understood",
+        ),
         (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1 2\n", "rows have 2 values, want 1"),
     ],
 )
@@ -226,7 +231,9 @@ def test_missing_properties_are_named(tmp_path):
     names, rows = plain_rows(random_scene(0))
     keep = [i for i, name in enumerate(names) if name not in ("rot_2", "opacity")]
     write_by_hand(tmp_path / "s.ply", [names[i] for i in keep], rows[:, keep])
-    with pytest.raises(FileFormatError, match=r"s\.ply: lacks opacity rot_2, which a Gaussian scene needs; it has x y z"):
+    with pytest.raises(
+        FileFormatError, match=r"s\.ply: lacks opacity rot_2, which a Gaussian scene needs; it has x y z"
+    ):
         read_gaussians(tmp_path / "s.ply")
     names, rows = plain_rows(random_scene(1))
     write_by_hand(tmp_path / "s.ply", names[:10] + names[11:], np.delete(rows, 10, 1))

@@ -167,7 +167,9 @@ def test_fewer_than_three_views(ring):
 def test_wrong_sizes(ring, edit):
     folder = ring()
     edit(folder / "transforms.json", lambda content: frame_of(content, 3).update(w=33))
-    with pytest.raises(FileFormatError, match=r"frame 3 names images/003\.png, which has 32x24 px; its camera has 33x24"):
+    with pytest.raises(
+        FileFormatError, match=r"frame 3 names images/003\.png, which has 32x24 px; its camera has 33x24"
+    ):
         load_dataset(folder)
 
 
@@ -197,7 +199,10 @@ def put(row, column, value):
         (put(0, 0, float("inf")), r"frame 5 \(images/005\.png\): the pose holds NaN or infinity"),
         (set_pose(lambda m: [row.__setitem__(0, 0.0) for row in m]), "frame 5 .*: the pose is singular"),
         (set_pose(lambda m: [row.__setitem__(0, -row[0]) for row in m]), r"frame 5 .* not a rotation .*determinant -1"),
-        (set_pose(lambda m: [row.__setitem__(0, 2 * row[0]) for row in m]), r"frame 5 .* not a rotation .*determinant 2"),
+        (
+            set_pose(lambda m: [row.__setitem__(0, 2 * row[0]) for row in m]),
+            r"frame 5 .* not a rotation .*determinant 2",
+        ),
         (set_pose(lambda m: m.pop()), None),
         (set_pose(lambda m: [m.pop(), m.pop()]), r"frame 5 .*: transform_matrix has shape \(2, 4\), want \(4, 4\)"),
         (put(0, 0, "one"), "frame 5 .*: transform_matrix is not made of numbers"),
@@ -275,7 +280,9 @@ def test_cameras_need_sizes(ring):
 
 
 def test_fox(fox):
-    with pytest.raises(FileFormatError, match=r"names images/0005\.jpg, .*\(50 of 67 images found\)\. Run with --skip-mis"):
+    with pytest.raises(
+        FileFormatError, match=r"names images/0005\.jpg, .*\(50 of 67 images found\)\. Run with --skip-mis"
+    ):
         load_dataset(fox)
     images = load_dataset(fox, skip_missing=True, downscale=8)
     assert len(images) == 50 and len(images.test) == 7
@@ -289,7 +296,9 @@ def test_more_than_one_size_is_allowed(ring, edit):
     from vision3d.io.images import write_image
 
     write_image(folder / "images/000.png", torch.rand(48, 64, 3))
-    edit(folder / "transforms.json", lambda c: frame_of(c, 0).update(w=64, h=48, fl_x=80.0, fl_y=82.0, cx=30.0, cy=26.0))
+    edit(
+        folder / "transforms.json", lambda c: frame_of(c, 0).update(w=64, h=48, fl_x=80.0, fl_y=82.0, cx=30.0, cy=26.0)
+    )
     images = load_dataset(folder)
     assert images.cameras.width.tolist() == [64] + [32] * 9
     assert replace(images).read(0)[0].shape == (48, 64, 3)

@@ -47,7 +47,9 @@ def test_scaled_uses_the_real_ratio_of_the_rounded_size(cameras):
 def test_transform_leaves_what_is_seen(cameras, similarity):
     points = torch.randn(9, 3)
     moved = points @ similarity[:3, :3].T + similarity[:3, 3]
-    torch.testing.assert_close(pixels(cameras.transform(similarity), moved), pixels(cameras, points), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(
+        pixels(cameras.transform(similarity), moved), pixels(cameras, points), rtol=1e-4, atol=1e-2
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,11 @@ def change(cameras, **changes):
     "changes, error, message",
     [
         ({"viewmats": torch.eye(4)}, ShapeError, r"Cameras.viewmats: got shape \(4, 4\), want shape \(C, 4, 4\)"),
-        ({"Ks": torch.eye(3).repeat(2, 1, 1)}, ShapeError, r"Cameras.Ks: got shape \(2, 3, 3\), want shape \(3, 3, 3\)"),
+        (
+            {"Ks": torch.eye(3).repeat(2, 1, 1)},
+            ShapeError,
+            r"Cameras.Ks: got shape \(2, 3, 3\), want shape \(3, 3, 3\)",
+        ),
         ({"Ks": torch.eye(3).long().repeat(3, 1, 1)}, ShapeError, "Cameras.Ks: got dtype torch.int64, want float32"),
         ({"width": 64}, ShapeError, r"Cameras.width: got int, want a int64 tensor of shape \(3,\)"),
         ({"width": torch.ones(3)}, ShapeError, "Cameras.width: got dtype torch.float32, want dtype torch.int64"),
