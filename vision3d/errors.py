@@ -1,4 +1,4 @@
-"""Errors that people see: what was found, what was expected, what to do. Each knows the exit code of the command line."""
+"""Errors that people see: what was found, what was expected, what to do. Each knows its exit code of the program."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,7 +56,7 @@ class ConfigError(Vision3DError, ValueError):
 
     def __init__(self, key: str, problem: str) -> None:
         super().__init__(f"{key}: {problem}")
-        self.key = key
+        self.key, self.problem = key, problem
 
 
 class DeviceError(Vision3DError, RuntimeError):
@@ -107,7 +107,7 @@ def nearest_names(name: str, valid: Iterable[str], count: int = 3) -> str:
     import difflib
 
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=count, cutoff=0.4)
+    close = difflib.get_close_matches(name, valid, count, 0.7) or difflib.get_close_matches(name, valid, count, 0.4)
     return f"did you mean {', '.join(close)}?" if close else f"valid: {', '.join(valid)}"
 
 

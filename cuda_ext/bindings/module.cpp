@@ -5,7 +5,10 @@
 #include "cpu/parallel.h"
 
 namespace nb = nanobind;
+void bind_images(nb::module_& m);
 void bind_quaternion(nb::module_& m);
+void bind_splats(nb::module_& m);
+void bind_surfels(nb::module_& m);
 
 NB_MODULE(_native, m) {
 #ifdef VISION3D_CUDA
@@ -17,5 +20,8 @@ NB_MODULE(_native, m) {
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
+    bind_images(m);
     bind_quaternion(m);
+    bind_splats(m);
+    bind_surfels(m);
 }

@@ -1,17 +1,56 @@
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
+#include "cpu/surfels.h"
+#include "cpu/adam.h"
+#include "cpu/ssim.h"
 
 namespace vision3d {
+
+// Loops over images and parameters; see cpu/isa/images.inc.h.
+template <typename T>
+struct ImageKernels {
+    void (*ssim_row)(const SsimImage<T>& image, int64_t row, T* scratch);
+    void (*ssim_vjp_row)(const SsimImageVjp<T>& image, int64_t row, T* scratch);
+    void (*adam_range)(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const AdamFactors<T>& factors, int64_t count);
+};
 
 // The kernels that exist once an instruction set. Each set fills one table in cpu/isa/kernels.cpp.
 struct Kernels {
     const char* name;
     int lanes;  // floats in a vector
+
+    // Gaussians [begin, end) of one image; the backward also gives the sum over them of the camera's gradient.
+    void (*project)(const ProjectArgs&, int64_t image, int64_t begin, int64_t end);
+    void (*project_vjp)(const ProjectVjpArgs&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    // Visible pairs [begin, end), all of one image.
+    void (*sh_colors)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
+    void (*sh_colors_vjp)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
+    // One tile, counted over all images.
+    void (*blend)(const BlendArgs&, int64_t tile);
+    void (*blend_vjp)(const BlendVjpArgs&, int64_t tile);
+
+    // The same for 2D Gaussians.
+    void (*project_discs)(const DiscArgs&, int64_t image, int64_t begin, int64_t end);
+    void (*project_discs_vjp)(const DiscVjpArgs&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    void (*blend_discs)(const DiscBlendArgs&, int64_t tile);
+    void (*blend_discs_vjp)(const DiscBlendVjpArgs&, int64_t tile);
+
+    ImageKernels<float> images;
+    ImageKernels<double> images64;
+    bool (*finite_range)(const float* values, int64_t count);
 };
 
 // The table in use: the widest set that this processor runs, until set_isa says otherwise.
 const Kernels& kernels();
+
+// Its loops for float or double.
+template <typename T>
+const ImageKernels<T>& image_kernels() {
+    if constexpr (sizeof(T) == sizeof(float)) return kernels().images;
+    else return kernels().images64;
+}
 
 // Names of the sets that are compiled in and run here, narrowest first.
 std::vector<std::string> available_isas();

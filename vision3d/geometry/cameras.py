@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, nearest_names
 from vision3d.geometry import se3
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.distortion import distort, undistort
 from vision3d.geometry.vectors import any_orthogonal, atan_over, cos_of, orthogonal_part, sin_over, unit
 
@@ -31,6 +32,8 @@ def project(
     Args:
         distortion: Lens coefficients as for `distort`; none for `ortho`.
     """
+    check_trailing("points_cam", points_cam, 3)
+    check_trailing("Ks", Ks, 3, 3)
     _check_model(model)
     x, y, z = points_cam.unbind(-1)
     if model == "pinhole":
@@ -73,6 +76,8 @@ def pixel_rays(
     distortion: Float[Tensor, "*#batch d"] | None = None,
 ) -> tuple[Float[Tensor, "*batch n 3"], Float[Tensor, "*batch n 3"]]:
     """Origins and unit directions, in camera axes, of the rays through pixels."""
+    check_trailing("pixels", pixels, 2)
+    check_trailing("Ks", Ks, 3, 3)
     _check_model(model)
     plane = pixels_to_plane(pixels, Ks)
     if distortion is not None:
@@ -107,6 +112,8 @@ def camera_rays(
     distortion: Float[Tensor, "*#batch d"] | None = None,
 ) -> tuple[Float[Tensor, "*batch h w 3"], Float[Tensor, "*batch h w 3"]]:
     """Origins and unit directions, in world axes, of the rays through all pixels of images."""
+    check_trailing("camtoworlds", camtoworlds, 4, 4)
+    check_trailing("Ks", Ks, 3, 3)
     pixels = pixel_grid(width, height, Ks.dtype, Ks.device).flatten(0, 1).expand(*camtoworlds.shape[:-2], -1, -1)
     origins, directions = pixel_rays(pixels, Ks, model, distortion)
     origins = se3.transform_points(camtoworlds, origins)
@@ -137,6 +144,7 @@ def intrinsics(fx: float, fy: float, cx: float, cy: float, dtype: torch.dtype = 
 
 def resize_Ks(Ks: Float[Tensor, "*batch 3 3"], ratio_x: float, ratio_y: float) -> Float[Tensor, "*batch 3 3"]:
     """Matrices of the images resized by real ratios (new size / old size); right for pixel centres at + 0.5."""
+    check_trailing("Ks", Ks, 3, 3)
     return Ks * Ks.new_tensor([[ratio_x], [ratio_y], [1.0]])
 
 
@@ -152,11 +160,13 @@ def camtoworld_to_viewmat(camtoworlds: Float[Tensor, "*batch 4 4"]) -> Float[Ten
 
 def camera_centers(viewmats: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 3"]:
     """Where the cameras stand in the world: -R^T t."""
+    check_trailing("viewmats", viewmats, 4, 4)
     return -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:]).squeeze(-1)
 
 
 def opengl_to_opencv(camtoworlds: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Poses whose cameras look along +z with y down, from those of OpenGL, Blender and transforms.json (-z, y up)."""
+    check_trailing("camtoworlds", camtoworlds, 4, 4)
     return camtoworlds * camtoworlds.new_tensor([1.0, -1.0, -1.0, 1.0])
 
 
@@ -180,6 +190,9 @@ def look_at(
         >>> look_at(torch.tensor([0.0, -2.0, 0.0]), torch.zeros(3), up)[:3, 2]  # the camera's z axis
         tensor([0., 1., 0.])
     """
+    check_trailing("eye", eye, 3)
+    check_trailing("target", target, 3)
+    check_trailing("up", up, 3)
     eye, target, up = torch.broadcast_tensors(eye, target, up)
     if bool((eye == target).all(-1).any()):
         raise InputError("look_at: eye and target are the same point; want two points")

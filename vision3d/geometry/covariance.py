@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 
 _UPPER = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
@@ -13,6 +14,8 @@ def quat_scale_to_covar(
     quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]
 ) -> Float[Tensor, "*batch 3 3"]:
     """Covariances R diag(s)^2 R^T of Gaussians with axes R (wxyz, length > 0) and standard deviations s."""
+    check_trailing("quats", quats, 4)
+    check_trailing("scales", scales, 3)
     factors = quat_to_rotmat(quats) * scales[..., None, :]
     return factors @ factors.mT
 
@@ -32,6 +35,7 @@ def covar_to_quat_scale(
     Only the symmetric part is read. Where eigenvalues are equal the axes are arbitrary and get no gradient from each
     other; the scales keep theirs.
     """
+    check_trailing("covars", covars, 3, 3)
     values, axes = _SafeEigh.apply((covars + covars.mT) / 2)
     mirror = torch.linalg.det(axes.detach()).sign()[..., None, None]
     axes = torch.cat([axes[..., :1] * mirror, axes[..., 1:]], -1)
@@ -41,11 +45,13 @@ def covar_to_quat_scale(
 
 def symmetric_to_vec6(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
     """The upper triangle xx, xy, xz, yy, yz, zz."""
+    check_trailing("matrices", matrices, 3, 3)
     return matrices[..., _UPPER[0], _UPPER[1]]
 
 
 def vec6_to_symmetric(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
     """Symmetric matrices of their upper triangles xx, xy, xz, yy, yz, zz."""
+    check_trailing("values", values, 6)
     return values[..., (0, 1, 2, 1, 3, 4, 2, 4, 5)].unflatten(-1, (3, 3))
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.geometry.checks import check_trailing
 
 Lens = Literal["pinhole", "fisheye"]
 _NO_INNER = "distortion: no pinhole image without empty borders exists; check the coefficients or use balance=1"
@@ -31,6 +32,7 @@ def distort(
     Raises:
         ShapeError: Another number of coefficients.
     """
+    check_trailing("plane", plane, 2)
     return _distort(plane, _split(coeffs, model), model)[0]
 
 
@@ -42,9 +44,10 @@ def undistort(
     Newton's method with step halving, kept on the branch that contains the centre (the model folds over beyond it).
     The gradient to `distorted` and `coeffs` is that of the inverse function.
     """
+    check_trailing("distorted", distorted, 2)
     split = _split(coeffs, model)
     with torch.no_grad():
-        plane = _newton(distorted.detach(), (split[0].detach(), split[1].detach()), model)
+        plane = _newton(distorted.double(), (split[0].double(), split[1].double()), model).to(distorted)
     moved, jacobian = _distort(plane, split, model)
     # One more Newton step with a constant Jacobian: its derivative is exactly that of the implicit function.
     return plane - _solve(jacobian.detach(), moved - distorted)
@@ -181,24 +184,25 @@ def _newton(target: Tensor, split: tuple[Tensor, Tensor], model: str) -> Tensor:
         plane = torch.where(is_folded[..., None], 0.7 * plane, plane)
     moved, jacobian = _distort(plane, split, model)
     error = (moved - target).square().sum(-1)
-    tolerance = 4 * torch.finfo(target.dtype).eps * (1 + target.abs().amax(-1))
+    tolerance = 1e-12 * (1 + target.abs().amax(-1))  # the last step of `undistort` squares it
+    is_better = torch.ones_like(error, dtype=torch.bool)
     for _ in range(60):
-        step = _solve(jacobian, moved - target)
-        if not (error.sqrt() > tolerance).any():
+        if not (is_better & (error.sqrt() > tolerance)).any():
             break
+        step = _solve(jacobian, moved - target)
         size = torch.ones_like(error)
         for _ in range(12):
             trial = plane - size[..., None] * step
             trial_moved, trial_jacobian = _distort(trial, split, model)
             trial_error = (trial_moved - target).square().sum(-1)
-            is_better = (trial_error <= error) & _is_upright(trial_jacobian)
-            if is_better.all():
+            is_better = (trial_error < error) & _is_upright(trial_jacobian)
+            if (is_better | (error.sqrt() <= tolerance)).all():
                 break
             size = torch.where(is_better, size, size / 2)
         keep = is_better[..., None]
         plane, moved = torch.where(keep, trial, plane), torch.where(keep, trial_moved, moved)
         jacobian, error = torch.where(keep, trial_jacobian, jacobian), torch.where(is_better, trial_error, error)
-    return torch.where((error.sqrt() <= 16 * tolerance)[..., None], plane, torch.nan)
+    return torch.where((error.sqrt() <= 100 * tolerance)[..., None], plane, torch.nan)
 
 
 def _is_upright(jacobian: Tensor) -> Tensor:
@@ -207,27 +211,27 @@ def _is_upright(jacobian: Tensor) -> Tensor:
 
 
 def _places(
-    pixels: Tensor, K: Tensor, coeffs: Tensor, new_K: Tensor, width: int, height: int, model: str
+    pixels: Tensor, K: Tensor, coeffs: Tensor, new_K: Tensor, width: int, height: int, model: Lens
 ) -> tuple[Tensor, Tensor]:
     # Places in the photograph of pixels of the pinhole image, and whether they can be read there.
     plane = (pixels - new_K[:2, 2]) @ torch.linalg.inv(new_K[:2, :2]).T
     if model == "fisheye":
         radius = torch.linalg.vector_norm(plane, dim=-1, keepdim=True)
         plane = plane * torch.where(radius > 1e-9, torch.atan(radius) / radius.clamp(min=1e-9), 1)
-    is_single = torch.linalg.vector_norm(plane, dim=-1) < max_radius(coeffs, model)  # type: ignore[arg-type]
-    places = distort(plane, coeffs, model) @ K[:2, :2].T + K[:2, 2]  # type: ignore[arg-type]
+    is_single = torch.linalg.vector_norm(plane, dim=-1) < max_radius(coeffs, model)
+    places = distort(plane, coeffs, model) @ K[:2, :2].T + K[:2, 2]
     limit = places.new_tensor([width, height]) - 0.5
     slack = 1e-6  # of a pixel, for rounding
     is_inside = ((places >= 0.5 - slack) & (places <= limit + slack)).all(-1)
     return places, is_single & is_inside
 
 
-def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: str, balance: float) -> Tensor:
+def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: Lens, balance: float) -> Tensor:
     if model == "pinhole" and not coeffs.any():
         return K.clone()
     border = _border(width, height)
     plane = (border - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
-    plane = undistort(plane, coeffs, model)  # type: ignore[arg-type]
+    plane = undistort(plane, coeffs, model)
     sides = torch.chunk(plane, 4)
     if any(side.isnan().any() for side in sides):
         raise InputError(
@@ -244,10 +248,12 @@ def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: str, ba
     if not (inner[2:] > inner[:2]).all():
         raise InputError(_NO_INNER)
     new_K = _window_K(K, inner, width, height, max)
-    for _ in range(200):  # the rectangle is inscribed for barrels and cushions; other shapes need a closer look
+    zoom = 1e-4
+    for _ in range(14):  # the rectangle is inscribed up to fractions of a pixel; odd lenses need more
         if _places(border, K, coeffs, new_K, width, height, model)[1].all():
             break
-        new_K = _zoomed(new_K, 1.01, width, height)
+        new_K = _zoomed(new_K, 1 + zoom, width, height)
+        zoom *= 2
     else:
         raise InputError(_NO_INNER)
     return new_K + balance * (_window_K(K, outer, width, height, min) - new_K)
@@ -272,9 +278,12 @@ def _zoomed(K: Tensor, factor: float, width: int, height: int) -> Tensor:
     return zoomed
 
 
-def _border(width: int, height: int, count: int = 65) -> Tensor:
-    # Points on the left, right, upper and lower side of the rectangle of the outermost pixel centres.
-    x, y = torch.linspace(0.5, width - 0.5, count).double(), torch.linspace(0.5, height - 0.5, count).double()
+def _border(width: int, height: int) -> Tensor:
+    # Points on the left, right, upper and lower side of the rectangle of the outermost pixel centres, as many on each;
+    # they include the centres on the longer sides and lie denser on the others.
+    count = max(width, height)
+    x = torch.linspace(0.5, width - 0.5, count, dtype=torch.float64)
+    y = torch.linspace(0.5, height - 0.5, count, dtype=torch.float64)
     left, right = torch.full_like(y, 0.5), torch.full_like(y, width - 0.5)
     upper, lower = torch.full_like(x, 0.5), torch.full_like(x, height - 0.5)
     sides = [torch.stack(side, -1) for side in ((left, y), (right, y), (x, upper), (x, lower))]

@@ -51,7 +51,9 @@ def volume(vertices: Vertices, faces: Faces) -> Float[Tensor, ""]:
 def unique_edges(faces: Faces) -> tuple[Int64[Tensor, "e 2"], Int64[Tensor, "f 3"]]:
     """Edges as sorted pairs of vertices, in ascending order, and for each face the edges from its corner 0, 1 and 2."""
     pairs = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1).sort(-1).values
-    edges, inverse = torch.unique(pairs, dim=0, return_inverse=True)
+    keys, inverse = torch.unique(_edge_keys(pairs), return_inverse=True)
+    edges = torch.empty(len(keys), 2, dtype=faces.dtype, device=faces.device)
+    edges[inverse] = pairs
     return edges, inverse.view(-1, 3)
 
 
@@ -78,9 +80,8 @@ def is_closed(faces: Faces) -> bool:
     if not len(faces):
         return False
     directed = torch.stack([faces, faces.roll(-1, 1)], -1).flatten(0, 1)
-    forward, counts = torch.unique(directed, dim=0, return_counts=True)
-    backward = torch.unique(directed.flip(-1), dim=0)
-    return bool((counts == 1).all()) and torch.equal(forward, backward)
+    forward, backward = (_edge_keys(pairs).sort().values for pairs in (directed, directed.flip(-1)))
+    return bool((forward.diff() > 0).all()) and torch.equal(forward, backward)
 
 
 def is_manifold(faces: Faces) -> bool:
@@ -156,6 +157,11 @@ def drop_unused_vertices(vertices: Vertices, faces: Faces) -> tuple[Float[Tensor
 def _area_vectors(vertices: Tensor, faces: Tensor) -> Tensor:
     a, b, c = (vertices[faces[:, i]] for i in range(3))
     return torch.linalg.cross(b - a, c - a) / 2
+
+
+def _edge_keys(pairs: Tensor) -> Tensor:
+    # One number for each pair of vertices: sorting numbers is ten times faster than sorting rows.
+    return pairs[:, 0] * (pairs.max() + 1 if len(pairs) else 1) + pairs[:, 1]
 
 
 def _edge_counts(faces: Tensor) -> tuple[Tensor, Tensor]:

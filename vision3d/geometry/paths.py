@@ -9,6 +9,7 @@ from torch import Tensor
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import se3
 from vision3d.geometry.cameras import look_at
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat, slerp
 from vision3d.geometry.rotation import geodesic_distance
 from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
@@ -32,6 +33,7 @@ def orbit(
         turns: How many rounds; negative runs clockwise seen from above.
         start: Direction of the first camera seen from the centre; some direction when None.
     """
+    check_trailing("center", center, 3)
     _check_num(num)
     up = unit(center.new_tensor([0.0, 0.0, 1.0]) if up is None else up)
     first = any_orthogonal(up) if start is None else orthogonal_part(start, up)
@@ -57,6 +59,7 @@ def spiral(
         radii: How far the path leaves the camera to the right, down and forward [m].
         turns: Rounds in the image plane during one swing forward and back.
     """
+    check_trailing("camtoworld", camtoworld, 4, 4)
     _check_num(num)
     if not focus > abs(radii[2]):
         raise InputError(f"focus: got {focus}, want more than the forward radius {abs(radii[2])}")
@@ -80,6 +83,7 @@ def interpolate_poses(
         is_loop: Whether to fly back to the first pose (the last pose of the path is then one step before it); else the
             last pose of the path is the last given one.
     """
+    check_trailing("camtoworlds", camtoworlds, 4, 4)
     _check_num(num)
     if len(camtoworlds) < 2:
         raise ShapeError("camtoworlds", camtoworlds.shape, "at least 2 poses")
@@ -110,6 +114,8 @@ def focus_point(origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"])
 
     Where the lines do not determine it (all parallel), the solution nearest to the mean origin.
     """
+    check_trailing("origins", origins, 3)
+    check_trailing("directions", directions, 3)
     if len(origins) < 2:
         raise ShapeError("origins", origins.shape, "at least 2 lines")
     axes = unit(directions).double()
@@ -121,6 +127,7 @@ def focus_point(origins: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"])
 
 def mean_up(camtoworlds: Float[Tensor, "n 4 4"]) -> Float[Tensor, "3"]:
     """Unit mean of the directions that are up in the images; world z where they cancel."""
+    check_trailing("camtoworlds", camtoworlds, 4, 4)
     total = -camtoworlds[:, :3, 1].mean(0)
     up = total.new_tensor([0.0, 0.0, 1.0])
     return unit(torch.where(torch.linalg.vector_norm(total) < 1e-6, up, total))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import ConfigError, nearest_names
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import normalize, positive_w, rotmat_to_quat
 from vision3d.geometry.vectors import (
     any_orthogonal,
@@ -23,6 +24,7 @@ Layout6d = Literal["columns", "columns_interleaved", "rows", "symmetric"]
 
 def hat(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Skew matrices with hat(a) b = a x b."""
+    check_trailing("vectors", vectors, 3)
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
@@ -30,6 +32,7 @@ def hat(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
 
 def vee(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     """The vectors of skew matrices; of any other matrix, those of its skew part."""
+    check_trailing("matrices", matrices, 3, 3)
     skew = (matrices - matrices.mT) / 2
     return torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], -1)
 
@@ -40,11 +43,10 @@ def so3_exp(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     R = I + (sin t / t) hat(v) + ((1 - cos t) / t^2) hat(v)^2.
 
     Example:
-        >>> so3_exp(torch.tensor([0.0, 0.0, torch.pi / 2])).round()
-        tensor([[ 0., -1.,  0.],
-                [ 1.,  0.,  0.],
-                [ 0.,  0.,  1.]])
+        >>> so3_exp(torch.tensor([0.0, 0.0, torch.pi / 3])) @ torch.tensor([1.0, 0.0, 0.0])
+        tensor([0.5000, 0.8660, 0.0000])
     """
+    check_trailing("rotvecs", rotvecs, 3)
     squares = rotvecs.square().sum(-1)[..., None, None]
     skew = hat(rotvecs)
     eye = torch.eye(3, dtype=rotvecs.dtype, device=rotvecs.device)
@@ -57,6 +59,7 @@ def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
 
     Goes through the quaternion, so it is accurate at zero and at pi alike. At pi itself the axis has either sign.
     """
+    check_trailing("rotmats", rotmats, 3, 3)
     return quat_to_rotvec(rotmat_to_quat(rotmats))
 
 
@@ -66,12 +69,14 @@ rotmat_to_rotvec = so3_log
 
 def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternions (cos t/2, sin t/2 axis) of rotation vectors, smooth at zero."""
+    check_trailing("rotvecs", rotvecs, 3)
     quarters = rotvecs.square().sum(-1, keepdim=True) / 4
     return torch.cat([cos_of(quarters), sin_over(quarters) * rotvecs / 2], -1)
 
 
 def quat_to_rotvec(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vectors with angle in 0 to pi of quaternions of any length > 0, smooth at zero."""
+    check_trailing("quats", quats, 4)
     quats = positive_w(normalize(quats))
     axis = quats[..., 1:]
     return 2 * atan_over(axis.square().sum(-1, keepdim=True), quats[..., :1]) * axis
@@ -84,6 +89,8 @@ def geodesic_distance(
 
     atan2(|vee(D - D^T)| / 2, (tr D - 1) / 2) with D = R1^T R2, which keeps full precision at 0 and pi, unlike acos.
     """
+    check_trailing("rotmats", rotmats, 3, 3)
+    check_trailing("others", others, 3, 3)
     between = rotmats.mT @ others
     sine = torch.linalg.vector_norm(vee(between), dim=-1)
     return torch.atan2(sine, (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
@@ -102,6 +109,7 @@ def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> 
             `rows`: first row, then second row (PyTorch3D);
             `symmetric`: two directions that are moved apart or together by equal angles (manopth).
     """
+    check_trailing("values", values, 6)
     _check_layout(layout)
     if layout == "columns_interleaved":
         first, second = values[..., 0::2], values[..., 1::2]
@@ -117,6 +125,7 @@ def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> 
 
 def to_6d(rotmats: Float[Tensor, "*batch 3 3"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 6"]:
     """Six numbers of rotation matrices, such that `from_6d` gives the matrices back; layouts as there."""
+    check_trailing("rotmats", rotmats, 3, 3)
     _check_layout(layout)
     if layout == "columns_interleaved":
         return rotmats[..., :2].flatten(-2)
@@ -130,6 +139,7 @@ def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*b
 
     The gradient is the closed form, finite also where singular values are equal (plain autograd of the SVD is not).
     """
+    check_trailing("matrices", matrices, 3, 3)
     return _NearestRotation.apply(matrices)
 
 

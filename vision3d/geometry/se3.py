@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.rotation import hat, so3_exp, so3_log
 from vision3d.geometry.vectors import one_minus_cos_over, one_minus_half_cot_over, x_minus_sin_over
 
@@ -31,6 +32,7 @@ def exp(tangents: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
         >>> exp(torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0]))[:3, 3]
         tensor([1., 2., 3.])
     """
+    check_trailing("tangents", tangents, 6)
     rho, phi = tangents[..., :3], tangents[..., 3:]
     squares = phi.square().sum(-1, keepdim=True)
     turned = torch.linalg.cross(phi, rho)
@@ -42,6 +44,7 @@ def exp(tangents: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
 
 def log(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6"]:
     """Six-vectors (rho, phi) of rigid motions, |phi| <= pi; the inverse of `exp`, accurate at angle zero and at pi."""
+    check_trailing("matrices", matrices, 4, 4)
     phi, translations = so3_log(matrices[..., :3, :3]), matrices[..., :3, 3]
     squares = phi.square().sum(-1, keepdim=True)
     turned = torch.linalg.cross(phi, translations)
@@ -51,6 +54,7 @@ def log(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6"]:
 
 def inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Inverses of rigid motions: [R^T, -R^T t; 0 1]. Wrong for matrices that scale: see `similarity_inverse`."""
+    check_trailing("matrices", matrices, 4, 4)
     rotmats = matrices[..., :3, :3].mT
     return from_rotation_translation(rotmats, -(rotmats @ matrices[..., :3, 3:]).squeeze(-1))
 
@@ -67,11 +71,14 @@ def transform_points(
     matrices: Float[Tensor, "*#batch 4 4"], points: Float[Tensor, "*#batch n 3"]
 ) -> Float[Tensor, "*#batch n 3"]:
     """Points (n of them for each matrix) moved by affine 4x4 matrices: A x + t."""
+    check_trailing("matrices", matrices, 4, 4)
+    check_trailing("points", points, 3)
     return points @ matrices[..., :3, :3].mT + matrices[..., None, :3, 3]
 
 
 def adjoint(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 6 6"]:
     """Matrices that move six-vectors to another frame: T exp(x) T^-1 = exp(adjoint(T) x)."""
+    check_trailing("matrices", matrices, 4, 4)
     rotmats = matrices[..., :3, :3]
     top = torch.cat([rotmats, hat(matrices[..., :3, 3]) @ rotmats], -1)
     return torch.cat([top, torch.cat([torch.zeros_like(rotmats), rotmats], -1)], -2)
@@ -92,6 +99,7 @@ def split_similarity(
     Raises:
         InputError: A matrix mirrors, shears, scales unevenly, or its last row is not (0, 0, 0, 1).
     """
+    check_trailing("matrices", matrices, 4, 4)
     linear = matrices[..., :3, :3]
     volume = torch.linalg.det(linear)
     if not bool((volume > 0).all()):

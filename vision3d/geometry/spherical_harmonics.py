@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.vectors import unit
 
 MAX_DEGREE = 4
@@ -29,6 +30,7 @@ def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor
         >>> sh_basis(torch.tensor([0.0, 0.0, 2.0]), 1)
         tensor([0.2821, -0.0000, 0.4886, -0.0000])
     """
+    check_trailing("directions", directions, 3)
     _check_degree(degree)
     x, y, z = unit(directions, fallback=directions.new_tensor([0.0, 0.0, 1.0])).unbind(-1)
     values: list[Tensor | None] = [None] * (degree + 1) ** 2
@@ -81,6 +83,7 @@ def sh_rotation(rotmats: Float[Tensor, "*batch 3 3"], degree: int) -> Float[Tens
 
     Band l is found from its values at 2 l + 1 fixed directions: B(D) W = B(R^-1 D), exact up to rounding.
     """
+    check_trailing("rotmats", rotmats, 3, 3)
     _check_degree(degree)
     directions, inverses = _probes(degree)
     probes = directions.to(rotmats) @ rotmats

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import ConfigError
+from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.vectors import orthogonal_part, unit
 
@@ -27,6 +28,8 @@ def gaussians_to_edges(
         scales: Standard deviations [m], > 0.
         flat_axis: The axis to drop; the one of the smallest scale, for each Gaussian, when None.
     """
+    check_trailing("quats", quats, 4)
+    check_trailing("scales", scales, 3)
     rotmats = quat_to_rotmat(quats)
     if flat_axis is None:
         flat = scales.detach().argmin(-1, keepdim=True)
@@ -54,6 +57,7 @@ def edges_to_gaussians(
         method: `exact`, from the closed-form eigenproblem of E^T E; `gram_schmidt`, the published form of GaMeS, which
             keeps |a| and loses shear: it is right only while a and b are orthogonal.
     """
+    check_trailing("edges", edges, 3, 2)
     edge_scale = edges.detach().abs().amax((-2, -1), keepdim=True)  # keeps squares of tiny edges above zero
     edge_scale = torch.where(edge_scale == 0, 1, edge_scale)
     a, b = (edges / edge_scale).unbind(-1)
@@ -75,6 +79,7 @@ def edges_to_gaussians(
 
 def edges_to_covars(edges: Float[Tensor, "*batch 3 2"], thickness: float = 0.0) -> Float[Tensor, "*batch 3 3"]:
     """Covariances E E^T + thickness^2 n n^T, n the unit normal; smooth in the edges."""
+    check_trailing("edges", edges, 3, 2)
     covars = edges @ edges.mT
     if thickness == 0:
         return covars
@@ -87,6 +92,8 @@ def edges_to_vertices(
     means: Float[Tensor, "*batch 3"], edges: Float[Tensor, "*batch 3 2"]
 ) -> Float[Tensor, "*batch 3 3"]:
     """Triangles with one vertex a row: mean, mean + a, mean + b."""
+    check_trailing("means", means, 3)
+    check_trailing("edges", edges, 3, 2)
     return means[..., None, :] + torch.nn.functional.pad(edges.mT, (0, 0, 1, 0))
 
 
@@ -94,6 +101,7 @@ def vertices_to_edges(
     vertices: Float[Tensor, "*batch 3 3"],
 ) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch 3 2"]]:
     """Means and edges of triangles with one vertex a row; the inverse of `edges_to_vertices`."""
+    check_trailing("vertices", vertices, 3, 3)
     means = vertices[..., 0, :]
     return means, (vertices[..., 1:, :] - means[..., None, :]).mT
 

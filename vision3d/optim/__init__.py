@@ -1,0 +1,1 @@
+"""What a fit minimises and how: losses, metrics, schedules, the optimiser and the strategies that move Gaussians."""

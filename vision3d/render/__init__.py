@@ -1,0 +1,30 @@
+"""Rendering: Gaussians to images, differentiable, and whole scenes in many cameras."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+_PUBLIC = {
+    "View": "vision3d.render.views",
+    "render_views": "vision3d.render.views",
+    "rasterize": "vision3d.render.splats.api",
+    "rasterize_2dgs": "vision3d.render.splats.api_2dgs",
+    "depth_to_normals": "vision3d.render.maps",
+    "depth_to_rgb": "vision3d.render.maps",
+    "normals_to_rgb": "vision3d.render.maps",
+}
+
+__all__ = ["View", "depth_to_normals", "depth_to_rgb", "normals_to_rgb", "rasterize", "rasterize_2dgs", "render_views"]
+
+if TYPE_CHECKING:
+    from vision3d.render.maps import depth_to_normals, depth_to_rgb, normals_to_rgb
+    from vision3d.render.splats.api import rasterize
+    from vision3d.render.splats.api_2dgs import rasterize_2dgs
+    from vision3d.render.views import View, render_views
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'vision3d.render' has no attribute {name!r}")

@@ -1,6 +1,10 @@
 // Compiled once an instruction set, with V3D_ISA as the name of its namespace.
 #include "cpu/dispatch.h"
+#include "cpu/isa/blend.inc.h"
+#include "cpu/isa/images.inc.h"
+#include "cpu/isa/project.inc.h"
 #include "cpu/isa/simd.h"
+#include "cpu/isa/surfel.inc.h"
 
 #define V3D_STRING_(x) #x
 #define V3D_STRING(x) V3D_STRING_(x)
@@ -8,7 +12,25 @@
 namespace vision3d::V3D_ISA {
 
 const Kernels& table() {
-    static const Kernels kernels{V3D_STRING(V3D_ISA), simd::LANES};
+    static const Kernels kernels = [] {
+        Kernels k{};
+        k.name = V3D_STRING(V3D_ISA);
+        k.lanes = simd::LANES;
+        k.project = project;
+        k.project_vjp = project_vjp;
+        k.sh_colors = sh_colors<false>;
+        k.sh_colors_vjp = sh_colors<true>;
+        k.blend = blend_any;
+        k.blend_vjp = blend_any_vjp;
+        k.project_discs = project_discs;
+        k.project_discs_vjp = project_discs_vjp;
+        k.blend_discs = blend_discs;
+        k.blend_discs_vjp = blend_discs_vjp;
+        k.images = {ssim_row<float>, ssim_vjp_row<float>, adam_range<float>};
+        k.images64 = {ssim_row<double>, ssim_vjp_row<double>, adam_range<double>};
+        k.finite_range = finite_range;
+        return k;
+    }();
     return kernels;
 }
 

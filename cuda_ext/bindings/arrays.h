@@ -1,0 +1,47 @@
+#pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <initializer_list>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+// Contiguous CPU arrays as kernels take them. Bind every argument with noconvert: a silent copy of an output is lost.
+namespace vision3d::arrays {
+
+namespace nb = nanobind;
+template <typename T, int N> using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <typename T, int N> using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
+template <typename T, int N> using MaybeIn = std::optional<In<T, N>>;
+template <typename T, int N> using MaybeOut = std::optional<Out<T, N>>;
+
+template <typename Array>
+void check(const char* name, const Array& array, std::initializer_list<int64_t> want) {
+    bool same = array.ndim() == want.size();
+    std::string got = "(", need = "(";
+    size_t i = 0;
+    for (int64_t size : want) {
+        same = same && int64_t(array.shape(i)) == size;
+        need += (i ? ", " : "") + std::to_string(size);
+        ++i;
+    }
+    if (same) return;
+    for (size_t j = 0; j < array.ndim(); ++j) got += (j ? ", " : "") + std::to_string(array.shape(j));
+    throw std::invalid_argument(std::string(name) + ": got shape " + got + "), want " + need + ")");
+}
+
+template <typename Array>
+auto pointer(const char* name, const std::optional<Array>& array, std::initializer_list<int64_t> want) -> decltype(array->data()) {
+    if (!array) return nullptr;
+    check(name, *array, want);
+    return array->data();
+}
+
+template <typename Array>
+auto pointer(const char* name, const Array& array, std::initializer_list<int64_t> want) -> decltype(array.data()) {
+    check(name, array, want);
+    return array.data();
+}
+
+}  // namespace vision3d::arrays

@@ -1,0 +1,41 @@
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace vision3d::cpu {
+
+// Which tiles each Gaussian touches, front to back inside a tile. Counting comes first, so that the caller can allocate.
+class Intersections {
+  public:
+    // Pairs [offsets[i], offsets[i+1]) belong to image i; radii 0 means not visible. Without conics (null) the box of
+    // the radii alone decides. The arrays must outlive fill().
+    Intersections(int64_t images, const int64_t* offsets, const float* means2d, const int32_t* radii, const float* depths,
+                  const float* conics, const float* opacities, int width, int height, int tile_size);
+
+    int64_t total() const { return total_; }
+
+    // (nnz) tiles a Gaussian, (M) image | tile | depth keys, (M) indices, (I,tiles) first record of each tile.
+    void fill(int32_t* tiles_per_gauss, int64_t* isect_ids, int32_t* flatten_ids, int32_t* isect_offsets) const;
+
+  private:
+    struct Box { int x0, y0, x1, y1; };                   // tiles [x0, x1) x [y0, y1)
+    struct Chunk { int64_t image, begin, end; };          // of order_
+
+    Box tile_box(int64_t id) const;
+    // Calls visit(tile) for the tiles that the Gaussian touches; `known` holds the outcome for boxes of at most 64 tiles.
+    template <bool COUNT, typename Visit>
+    void each_tile(int64_t id, uint64_t& known, Visit visit) const;
+
+    int64_t images_, count_, total_ = 0;
+    const float *means2d_, *depths_, *conics_, *opacities_;
+    const int32_t* radii_;
+    float width_, height_;
+    int tile_size_, tiles_x_, tiles_y_, tile_bits_;
+    std::vector<uint32_t> order_;          // visible Gaussians, by image and depth
+    mutable std::vector<uint64_t> known_;  // an entry of order_ each
+    std::vector<Chunk> chunks_;
+    std::vector<int32_t> first_;           // (chunks, tiles): where the chunk's records of a tile begin
+    std::vector<int32_t> tile_start_;      // (images, tiles)
+};
+
+}  // namespace vision3d::cpu

@@ -1,0 +1,287 @@
+#pragma once
+// Projection and blending of 2D Gaussians; tiles and blocks as in blend.inc.h.
+#include "cpu/isa/blend.inc.h"
+#include "cpu/isa/project.inc.h"
+#include "cpu/surfels.h"
+
+namespace vision3d::V3D_ISA {
+
+static void project_discs(const DiscArgs& args, int64_t image, int64_t begin, int64_t end) {
+    constexpr int N = LANES;
+    const simd::FlushToZero flush;
+    const int64_t first = image / args.cameras * args.count, out = image * args.count;
+    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
+    for (int64_t i = begin; i < end; i += N) {
+        int64_t ids[N];
+        const int used = lane_ids<N>(i, end, ids);
+        F mean[3], quat[4], scales[3], transform[9], mean2d[2];
+        gather<F, 3>(args.means + 3 * first, ids, mean);
+        gather<F, 4>(args.quats + 4 * first, ids, quat);
+        gather<F, 3>(args.scales + 3 * first, ids, scales);
+        Disc<F> disc;
+        make_disc(view, mean, quat, scales, disc, transform);
+        disc_center(disc, mean2d);
+        const F sign = facing(disc);
+        const F columns[20] = {mean2d[0], mean2d[1], disc.p[2], transform[0], transform[1], transform[2], transform[3], transform[4],
+                               transform[5], transform[6], transform[7], transform[8], sign * disc.axes[2], sign * disc.axes[5],
+                               sign * disc.axes[8], disc.anchor[0], disc.anchor[1], disc.rows[0], disc.rows[1], disc.rows[2]};
+        alignas(64) float v[21][N];
+        for (int j = 0; j < 20; ++j) simd::store(v[j], columns[j]);
+        simd::store(v[20], disc.rows[3]);
+        for (int lane = 0; lane < used; ++lane) {
+            const int64_t g = ids[lane];
+            float extent = 3.33f;
+            bool visible = v[2][lane] >= args.near_plane && v[2][lane] <= args.far_plane;
+            if (args.opacities) {
+                const float opacity = args.opacities[first + g];
+                visible = visible && opacity >= 1.f / 255.f && opacity < 1e30f;
+                if (visible) extent = min(extent, sqrt(2.f * __builtin_logf(255.f * opacity)));
+            }
+            int32_t radius[2] = {0, 0};
+            if (visible) {
+                // Box of the disc of radius `extent`; everything where that disc crosses the plane of the camera.
+                const float square = extent * extent, a = v[9][lane], b = v[10][lane], z = v[2][lane];
+                const float divisor = square * (a * a + b * b) - z * z, size[2] = {args.width, args.height};
+                float box[2];
+                for (int k = 0; k < 2; ++k) {
+                    const float r0 = v[17 + 2 * k][lane], r1 = v[18 + 2 * k][lane], m = v[k][lane];
+                    const float center = square * (r0 * a + r1 * b) / divisor;
+                    const float half = sqrt(max(center * center - square * (r0 * r0 + r1 * r1) / divisor, 0.f));
+                    box[k] = divisor < 0.f ? abs(v[15 + k][lane] + center - m) + half : max(abs(m), abs(size[k] - m)) + 1.f;
+                    box[k] = __builtin_ceilf(max(box[k], extent * 0.70710678f));
+                }
+                visible = (box[0] > args.radius_clip || box[1] > args.radius_clip);
+                for (int k = 0; k < 2; ++k) visible = visible && v[k][lane] + box[k] > 0.f && v[k][lane] - box[k] < size[k] && box[k] < 1e30f;
+                for (int j = 0; j < 15; ++j) visible = visible && abs(v[j][lane]) < 1e30f;
+                if (visible)
+                    for (int k = 0; k < 2; ++k) radius[k] = int32_t(min(box[k], 1e9f));
+            }
+            const int64_t at = out + g;
+            for (int k = 0; k < 2; ++k) {
+                args.radii[2 * at + k] = radius[k];
+                args.means2d[2 * at + k] = visible ? v[k][lane] : 0.f;
+            }
+            args.depths[at] = visible ? v[2][lane] : 0.f;
+            for (int j = 0; j < 9; ++j) args.transforms[9 * at + j] = visible ? v[3 + j][lane] : 0.f;
+            for (int j = 0; j < 3; ++j) args.normals[3 * at + j] = visible ? v[12 + j][lane] : 0.f;
+        }
+    }
+}
+
+static void project_discs_vjp(const DiscVjpArgs& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
+    constexpr int N = LANES;
+    const simd::FlushToZero flush;
+    const DiscArgs& args = vjp.forward;
+    const int64_t first = image / args.cameras * args.count, out = image * args.count;
+    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
+    F v_view[12];
+    for (F& v : v_view) v = F(0.f);
+    for (int64_t i = begin; i < end; i += N) {
+        int64_t places[N], ids[N];
+        const int used = lane_ids<N>(i, end, places);
+        for (int lane = 0; lane < N; ++lane) {
+            ids[lane] = vjp.gaussian_ids[places[lane]];
+            places[lane] = out + ids[lane];
+        }
+        F mean[3], quat[4], scales[3], v_mean2d[2], v_depth[1], v_transform[9], v_normal[3], v_mean[3], v_quat[4], v_scales[3];
+        gather<F, 3>(args.means + 3 * first, ids, mean);
+        gather<F, 4>(args.quats + 4 * first, ids, quat);
+        gather<F, 3>(args.scales + 3 * first, ids, scales);
+        gather<F, 2>(vjp.v_means2d, places, v_mean2d);
+        gather<F, 1>(vjp.v_depths, places, v_depth);
+        gather<F, 9>(vjp.v_transforms, places, v_transform);
+        gather<F, 3>(vjp.v_normals, places, v_normal);
+        if (used < N) {  // the repeated lanes must not count in the camera's gradient
+            alignas(64) float on[N];
+            for (int lane = 0; lane < N; ++lane) on[lane] = lane < used ? 1.f : 0.f;
+            const F m = simd::load(on);
+            for (F& v : v_mean2d) v = v * m;
+            for (F& v : v_transform) v = v * m;
+            for (F& v : v_normal) v = v * m;
+            v_depth[0] = v_depth[0] * m;
+        }
+        disc_vjp(view, mean, quat, scales, v_mean2d, v_depth[0], v_transform, v_normal, v_mean, v_quat, v_scales,
+                 v_view_out ? v_view : nullptr);
+        scatter<F, 3, true>(vjp.v_means + 3 * first, ids, used, v_mean);
+        scatter<F, 4, true>(vjp.v_quats + 4 * first, ids, used, v_quat);
+        scatter<F, 3, true>(vjp.v_scales + 3 * first, ids, used, v_scales);
+    }
+    if (v_view_out)
+        for (int j = 0; j < 12; ++j) v_view_out[j] = simd::sum(v_view[j]);
+}
+
+// Blocks that the box of a disc touches.
+V3D_INLINE uint64_t touched_by_box(const Tile& tile, const DiscRecord& r) {
+    const F ox(r.x - float(tile.x)), oy(r.y - float(tile.y)), rx(r.rx), ry(r.ry), zero(0.f);
+    uint64_t mask = 0;
+    for (int i = 0; i < tile.blocks; i += LANES) {
+        const F x0 = simd::load(tile.left + i) - ox, y0 = simd::load(tile.top + i) - oy;
+        const M hit = (x0 <= rx) & (zero - rx <= x0 + F(simd::BLOCK_W - 1)) & (y0 <= ry) & (zero - ry <= y0 + F(simd::BLOCK_H - 1));
+        mask |= uint64_t(simd::bits(hit)) << i;
+    }
+    return mask;
+}
+
+struct DiscLanes {
+    F by_x[3], by_y[3], base[3], lo, dx0, dy0;
+    V3D_HD_MEMBER DiscLanes(const Tile& tile, const DiscRecord& r) : lo(r.lo) {
+        for (int j = 0; j < 3; ++j) {
+            by_x[j] = F(r.by_x[j]); by_y[j] = F(r.by_y[j]); base[j] = F(r.base[j]);
+        }
+        dx0 = simd::load(tile.lane_x) - F(r.x - float(tile.x));
+        dy0 = simd::load(tile.lane_y) - F(r.y - float(tile.y));
+    }
+};
+
+static void blend_discs(const DiscBlendArgs& discs, int64_t index) {
+    const simd::FlushToZero flush;
+    const BlendArgs& args = discs.base;
+    const Tile tile(args, index);
+    const int D = int(args.channels);
+    alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], median[MAX_PIXELS], spread[MAX_PIXELS], moment[MAX_PIXELS],
+        C[(MAX_CHANNELS + 3) * MAX_PIXELS];
+    uint64_t open = 0;
+    tile.each_pixel(args, [&](int slot, int64_t pixel) {
+        T[slot] = pixel >= 0 ? 1.f : -1.f;
+        last[slot] = middle[slot] = -1.f;
+        median[slot] = spread[slot] = moment[slot] = 0.f;
+        for (int k = 0; k < D + 3; ++k) C[k * MAX_PIXELS + slot] = 0.f;
+        open |= uint64_t(pixel >= 0) << (slot / LANES);
+    });
+    if (args.masks && !args.masks[index]) open = 0;
+    const F alpha_max(args.alpha_max), zero(0.f), half(0.5f), one(1.f), two(2.f);
+    for (int64_t i = tile.begin; i < tile.end && open; ++i) {
+        const int64_t id = args.ids[i];
+        const DiscRecord& r = discs.discs[id];
+        uint64_t mask = touched_by_box(tile, r) & open;
+        if (!mask) continue;
+        const DiscLanes lanes(tile, r);
+        const F depth(r.depth), place(float(i - tile.begin));
+        const float* color = args.colors + id * D;
+        for (; mask; mask &= mask - 1) {
+            const int block = __builtin_ctzll(mask), slot = block * LANES;
+            const F dx = lanes.dx0 + F(tile.left[block]), dy = lanes.dy0 + F(tile.top[block]), t = simd::load(T + slot);
+            const F e = meet_disc<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo).e;
+            const M hit = is_hit(e, lanes.lo, zero < t);
+            if (!simd::any(hit)) continue;
+            const Blend<F, M> step = blend_forward(e, hit, t, alpha_max);
+            for (int k = 0; k < D + 3; ++k) {
+                float* c = C + k * MAX_PIXELS + slot;
+                simd::store(c, fma(step.weight, F(k < D ? color[k] : r.normal[k - D]), simd::load(c)));
+            }
+            const F before = simd::load(moment + slot), lump = step.weight * depth;
+            simd::store(spread + slot, fma(two, lump * (one - t) - step.weight * before, simd::load(spread + slot)));
+            simd::store(moment + slot, before + lump);
+            const M central = step.drawn & (half < t);
+            simd::store(median + slot, simd::select(central, depth, simd::load(median + slot)));
+            simd::store(middle + slot, simd::select(central, place, simd::load(middle + slot)));
+            simd::store(last + slot, simd::select(step.drawn, place, simd::load(last + slot)));
+            F next = step.transmittance;
+            if (simd::any(step.stopped)) {
+                next = simd::select(step.stopped, -next, next);
+                if (!simd::any(zero < next)) open &= ~(uint64_t(1) << block);
+            }
+            simd::store(T + slot, next);
+        }
+    }
+    const float* background = args.backgrounds ? args.backgrounds + tile.image * D : nullptr;
+    tile.each_pixel(args, [&](int slot, int64_t pixel) {
+        if (pixel < 0) return;
+        const float t = T[slot] < 0 ? -T[slot] : T[slot];
+        for (int k = 0; k < D; ++k) args.out_colors[pixel * D + k] = C[k * MAX_PIXELS + slot] + (background ? t * background[k] : 0.f);
+        for (int k = 0; k < 3; ++k) discs.normals[pixel * 3 + k] = C[(D + k) * MAX_PIXELS + slot];
+        args.out_transmittances[pixel] = t;
+        args.last_ids[pixel] = last[slot] < 0 ? -1 : int32_t(last[slot]) + int32_t(tile.begin);
+        discs.median_ids[pixel] = middle[slot] < 0 ? -1 : int32_t(middle[slot]) + int32_t(tile.begin);
+        discs.distortions[pixel] = discs.distortion ? spread[slot] : 0.f;
+        discs.moments[pixel] = moment[slot];
+        discs.medians[pixel] = median[slot];
+    });
+}
+
+static void blend_discs_vjp(const DiscBlendVjpArgs& vjp, int64_t index) {
+    const simd::FlushToZero flush;
+    const DiscBlendArgs& discs = vjp.forward;
+    const BlendArgs& args = discs.base;
+    const Tile tile(args, index);
+    const int D = int(args.channels), row = DISC_ROW + D;
+    alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], behind[MAX_PIXELS], moment[MAX_PIXELS], all_moment[MAX_PIXELS],
+        all_weight[MAX_PIXELS], v_spread[MAX_PIXELS], v_median[MAX_PIXELS], vC[(MAX_CHANNELS + 3) * MAX_PIXELS];
+    const float* background = args.backgrounds ? args.backgrounds + tile.image * D : nullptr;
+    int64_t stop = -1;
+    uint64_t open = 0;
+    tile.each_pixel(args, [&](int slot, int64_t pixel) {
+        T[slot] = 1.f; last[slot] = middle[slot] = -1.f;
+        behind[slot] = moment[slot] = all_moment[slot] = all_weight[slot] = v_spread[slot] = v_median[slot] = 0.f;
+        for (int k = 0; k < D + 3; ++k) vC[k * MAX_PIXELS + slot] = 0.f;
+        if (pixel < 0) return;
+        const int64_t place = args.last_ids[pixel] < 0 ? -1 : args.last_ids[pixel] - tile.begin;
+        const float t = args.out_transmittances[pixel];
+        float v = vjp.v_transmittances[pixel];
+        for (int k = 0; k < D; ++k) {
+            const float g = vjp.v_colors[pixel * D + k];
+            vC[k * MAX_PIXELS + slot] = g;
+            if (background) v += background[k] * g;
+        }
+        for (int k = 0; k < 3; ++k) vC[(D + k) * MAX_PIXELS + slot] = vjp.v_normals[pixel * 3 + k];
+        T[slot] = t; last[slot] = float(place); behind[slot] = t * v;
+        middle[slot] = discs.median_ids[pixel] < 0 ? -1.f : float(discs.median_ids[pixel] - tile.begin);
+        moment[slot] = all_moment[slot] = discs.moments[pixel];
+        all_weight[slot] = 1.f - t;
+        v_spread[slot] = discs.distortion ? vjp.v_distortions[pixel] : 0.f;
+        v_median[slot] = vjp.v_medians[pixel];
+        open |= uint64_t(place >= 0) << (slot / LANES);
+        stop = place > stop ? place : stop;
+    });
+    const int64_t used = tile.begin + stop + 1;
+    for (int64_t i = used * row; i < tile.end * row; ++i) vjp.v_records[i] = 0.f;
+    const F alpha_max(args.alpha_max), one(1.f), two(2.f), zero(0.f);
+    for (int64_t i = used; i-- > tile.begin;) {
+        const int64_t id = args.ids[i];
+        const DiscRecord& r = discs.discs[id];
+        const float* color = args.colors + id * D;
+        F sums[DISC_ROW + MAX_CHANNELS];
+        for (int k = 0; k < row; ++k) sums[k] = zero;
+        const DiscLanes lanes(tile, r);
+        const F depth(r.depth), here(float(i - tile.begin));
+        for (uint64_t mask = touched_by_box(tile, r) & open; mask; mask &= mask - 1) {
+            const int block = __builtin_ctzll(mask), slot = block * LANES;
+            const F dx = lanes.dx0 + F(tile.left[block]), dy = lanes.dy0 + F(tile.top[block]);
+            const DiscHit<F, M> met = meet_disc<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo);
+            const M hit = is_hit(met.e, lanes.lo, here <= simd::load(last + slot));
+            if (!simd::any(hit)) continue;
+            F t = simd::load(T + slot), rest = simd::load(behind + slot), dot(0.f), weight, s;
+            for (int k = 0; k < D + 3; ++k)
+                dot = fma(F(k < D ? color[k] : r.normal[k - D]), simd::load(vC + k * MAX_PIXELS + slot), dot);
+            // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative in this weight needs what lies in front.
+            const F alpha = min(exp2(met.e), alpha_max), before = t * rcp(one - alpha), w = keep(hit, alpha * before);
+            const F in_front = simd::load(moment + slot) - w * depth, weight_front = one - before, total = simd::load(all_weight + slot);
+            const F v_dist = simd::load(v_spread + slot);
+            dot = fma(two * v_dist, two * (depth * weight_front - in_front) + simd::load(all_moment + slot) - depth * total, dot);
+            blend_backward(met.e, hit, alpha_max, dot, t, rest, weight, s);
+            simd::store(T + slot, t);
+            simd::store(behind + slot, rest);
+            simd::store(moment + slot, in_front);
+            for (int k = 0; k < D; ++k) sums[DISC_ROW + k] = fma(weight, simd::load(vC + k * MAX_PIXELS + slot), sums[DISC_ROW + k]);
+            for (int k = 0; k < 3; ++k) sums[12 + k] = fma(weight, simd::load(vC + (D + k) * MAX_PIXELS + slot), sums[12 + k]);
+            const M central = (here <= simd::load(middle + slot)) & (simd::load(middle + slot) <= here);
+            sums[row - 1] = sums[row - 1] + keep(central, simd::load(v_median + slot)) +
+                            two * v_dist * weight * (two * weight_front + weight - total);
+            sums[0] = sums[0] + s;
+            // s = -dL/dq; q = 0.5 (u^2 + v^2) on the disc, dx^2 + dy^2 in the low-pass filter.
+            const F v_h0 = keep(met.nearer, -(s * met.u * met.inverse)), v_h1 = keep(met.nearer, -(s * met.v * met.inverse));
+            const F v_h[3] = {v_h0, v_h1, -(v_h0 * met.u + v_h1 * met.v)};
+            for (int k = 0; k < 3; ++k) {
+                sums[1 + k] = fma(v_h[k], dx, sums[1 + k]);
+                sums[4 + k] = fma(v_h[k], dy, sums[4 + k]);
+                sums[7 + k] = sums[7 + k] + v_h[k];
+            }
+            const F low = simd::select(met.nearer, zero, two * s);
+            sums[10] = fma(low, dx, sums[10]);
+            sums[11] = fma(low, dy, sums[11]);
+        }
+        for (int k = 0; k < row; ++k) vjp.v_records[i * row + k] = simd::sum(sums[k]);
+    }
+}
+
+}  // namespace vision3d::V3D_ISA

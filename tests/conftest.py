@@ -1,0 +1,122 @@
+"""Fixtures and options that all tests share."""
+
+import collections
+import os
+import random
+from pathlib import Path
+
+import hypothesis
+import jaxtyping
+import pytest
+
+import tests.support.typecheck  # noqa: F401  the hook below looks it up by its dotted name
+
+# Every call into these packages is checked against its annotations, shapes included, while the tests run.
+CHECKED = ["vision3d.geometry", "vision3d.render", "vision3d.io", "vision3d.optim"]
+jaxtyping.install_import_hook(CHECKED, "tests.support.typecheck.check")
+
+hypothesis.settings.register_profile("house", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("house")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        marker = item.get_closest_marker("gpu")
+        if marker is not None and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Count the skipped tests by their reasons."""
+    reasons = collections.Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        if isinstance(report.longrepr, tuple):
+            reasons[report.longrepr[2].removeprefix("Skipped: ")] += 1
+    if reasons:
+        terminalreporter.section("skipped, by reason")
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count:5}  {reason}")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_random_state():
+    """Every test draws the same numbers, whichever ran before it."""
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  libraries under test draw from the global state
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _type_checks(request):
+    """Off for tests that want to see how wrong arguments are refused where there are no checks."""
+    if request.node.get_closest_marker("wrong_types") is None:
+        yield
+        return
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of data sets that are not part of the project: $VISION3D_DATA."""
+    name = os.environ.get("VISION3D_DATA")
+    if not name:
+        pytest.skip("VISION3D_DATA is not set")
+    if not Path(name).is_dir():
+        pytest.fail(f"VISION3D_DATA={name} is no folder")
+    return Path(name)
+
+
+@pytest.fixture
+def update_golden(request) -> bool:
+    """Whether golden files are to be written."""
+    return request.config.getoption("--update-golden")
+
+
+@pytest.fixture
+def cli():
+    """Runs the program in this process: `code, stdout, stderr = cli("doctor", "--json")`."""
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    from vision3d.cli.app import execute
+
+    logger = logging.getLogger("vision3d")
+    before = (list(logger.handlers), logger.propagate, logger.level)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        out, err = io.StringIO(), io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = execute([str(argument) for argument in arguments])
+        return code, out.getvalue(), err.getvalue()
+
+    yield run
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(autouse=True)
+def _shape_checks(request):
+    """Tests marked `misuse` give wrong arguments on purpose and read the library's own message, not the hook's."""
+    from jaxtyping import config
+
+    misuse = request.node.get_closest_marker("misuse") is not None
+    config.update("jaxtyping_disable", misuse)
+    yield
+    config.update("jaxtyping_disable", False)

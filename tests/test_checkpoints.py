@@ -1,0 +1,145 @@
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vision3d import checkpoints
+from vision3d.checkpoints import Checkpoint, CheckpointFolder, HiddenCodeError, load_checkpoint, save_checkpoint
+from vision3d.errors import FileFormatError, MissingFileError
+
+
+def make(step: int = 3, **state) -> Checkpoint:
+    return Checkpoint(step, {"steps": 5}, state, checkpoints.capture_rng(), 1.5)
+
+
+class Payload:
+    """Runs code when it is unpickled by a reader that trusts it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (os.makedirs, (str(self.path),))
+
+
+def test_round_trip(tmp_path):
+    adam = torch.optim.Adam([torch.zeros(2, requires_grad=True)])
+    adam.param_groups[0]["params"][0].sum().backward()
+    adam.step()
+    state = {"means": torch.randn(5, 3), "adam": adam.state_dict(), "flags": [True, None, 2.5, "text", (1, 2)]}
+    save_checkpoint(tmp_path / "a.pt", make(**state))
+    got = load_checkpoint(tmp_path / "a.pt")
+    assert (got.step, got.config, got.wall_s) == (3, {"steps": 5}, 1.5)
+    assert torch.equal(got.state["means"], state["means"])
+    assert got.state["flags"] == state["flags"]
+    adam.load_state_dict(got.state["adam"])
+
+
+def test_random_generators_go_on_where_they_were():
+    def draw():
+        return random.random(), np.random.rand(3).tolist(), torch.rand(3).tolist()  # noqa: NPY002
+
+    checkpoints.seed_everything(7)
+    draw()
+    state = checkpoints.capture_rng()
+    first = draw()
+    assert draw() != first
+    checkpoints.restore_rng(state)
+    assert draw() == first
+    checkpoints.seed_everything(7)
+    draw()
+    assert draw() == first
+
+
+def test_state_with_an_object_is_refused_by_name(tmp_path):
+    with pytest.raises(TypeError, match=r"checkpoint\['state'\]\['a'\]\[1\] is Path|PosixPath; a checkpoint holds"):
+        save_checkpoint(tmp_path / "a.pt", make(a=[1, tmp_path]))
+    with pytest.raises(TypeError, match="is float64; a checkpoint holds"):
+        save_checkpoint(tmp_path / "a.pt", make(a=np.float64(1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "bare pickle"])
+def test_hidden_code_is_not_executed(tmp_path, kind):
+    path, trace = tmp_path / "step_000009.pt", tmp_path / "executed"
+    payload = {"format": 1, "step": 9, "config": {}, "state": {"a": Payload(trace)}, "rng": {}, "wall_s": 0.0}
+    if kind == "zip":
+        torch.save(payload, path)
+        assert zipfile.is_zipfile(path)
+    else:
+        path.write_bytes(pickle.dumps(payload))
+    with pytest.raises(FileFormatError, match=r"nothing of it was executed|no checkpoint") as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(str(path))
+    assert not trace.exists()
+    if kind == "zip":  # the payload does work on a reader that trusts it
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(path.read_bytes())
+    assert trace.exists()
+
+
+def test_folder_with_hidden_code_does_not_fall_back(tmp_path):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(make(1))
+    torch.save({"format": 1, "state": Payload(tmp_path / "executed")}, tmp_path / "step_000002.pt")
+    with pytest.raises(HiddenCodeError, match="could run code"):
+        folder.latest()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_truncated_newest_falls_back(tmp_path, caplog, share):
+    folder = CheckpointFolder(tmp_path)
+    folder.save(make(1, a=torch.ones(1000)))
+    path = folder.save(make(2, a=torch.ones(1000)))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    got = folder.latest()
+    assert got is not None and got.step == 1
+    assert "step_000002.pt: is truncated or no checkpoint; going back" in caplog.text
+
+
+def test_damaged_bytes_are_noticed(tmp_path):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, make(a=torch.ones(1000)))
+    data = path.read_bytes()
+    where = data.index(b"\x80\x02}")  # the pickle of the structure
+    path.write_bytes(data[:where] + b"\xff" * 40 + data[where + 40 :])
+    with pytest.raises(FileFormatError, match=r"a\.pt"):
+        load_checkpoint(path)
+
+
+def test_other_files(tmp_path):
+    with pytest.raises(MissingFileError, match="does not exist; want a checkpoint"):
+        load_checkpoint(tmp_path / "a.pt")
+    torch.save({"weights": torch.ones(3)}, tmp_path / "a.pt")
+    with pytest.raises(FileFormatError, match="is no checkpoint of vision3d"):
+        load_checkpoint(tmp_path / "a.pt")
+
+
+def test_folder_keeps_the_newest_by_number(tmp_path):
+    folder = CheckpointFolder(tmp_path / "new", keep=2)
+    assert folder.latest() is None
+    for step in (5, 999_999, 1_000_000, 1_000_001):
+        folder.save(make(step))
+    (folder.path / "step_notes.pt").write_text("not ours")
+    assert [path.name for path in folder.paths()] == ["step_1000000.pt", "step_1000001.pt"]
+    assert folder.latest().step == 1_000_001
+
+
+def test_failed_write_leaves_the_earlier_file(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / "a.pt", make(1))
+
+    def fail(*_):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(RuntimeError):
+        save_checkpoint(tmp_path / "a.pt", make(2))
+    assert load_checkpoint(tmp_path / "a.pt").step == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]

@@ -1,0 +1,165 @@
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given, strategies as st
+
+from vision3d import config
+from vision3d.errors import ConfigError, FileFormatError, MissingFileError
+
+
+@dataclass(frozen=True)
+class Optim:
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self):
+        if self.lr <= 0:
+            raise ConfigError("lr", f"got {self.lr}, want more than 0")
+
+
+@dataclass(frozen=True)
+class Run:
+    name: str = "run"
+    steps: int = 100
+    out: Path | None = None
+    mode: Literal["3dgs", "2dgs", 4] = "3dgs"
+    grow: bool = True
+    sizes: tuple[int, ...] = (1, 2)
+    tags: list[str] = field(default_factory=list)
+    limit: int | str = 5
+    optim: Optim = Optim()
+
+
+@dataclass(frozen=True)
+class Needs:
+    data: Path
+    steps: int = 1
+
+
+values = st.builds(
+    Run,
+    name=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12),
+    steps=st.integers(),
+    out=st.none() | st.sampled_from([Path("a/b"), Path("1e5"), Path("no"), Path("~")]),
+    mode=st.sampled_from(["3dgs", "2dgs", 4]),
+    grow=st.booleans(),
+    sizes=st.lists(st.integers()).map(tuple),
+    tags=st.lists(st.sampled_from(["null", "true", "1e-3", "2024-01-01", "x: y", "", "0x1f", "1:30", "- a", "yes"])),
+    limit=st.integers() | st.text("ab1", min_size=1),
+    optim=st.builds(Optim, lr=st.floats(1e-300, 1e300), betas=st.tuples(st.floats(0, 1), st.floats(0, 1))),
+)
+
+
+@given(values)
+def test_yaml_round_trip(run):
+    assert config.from_dict(Run, config._parse(config.dump_yaml(run), "text")) == run
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("optim: {lr: 1e-5}", Run(optim=Optim(lr=1e-5))),
+        ("optim: {lr: 1}", Run(optim=Optim(lr=1.0))),
+        ("name: on\nmode: 4", Run(name="on", mode=4)),
+        ("name: 2024-01-01", Run(name="2024-01-01")),
+        ("out: a/b\nsizes: [3]", Run(out=Path("a/b"), sizes=(3,))),
+        ("out: null", Run()),
+        ("", Run()),
+    ],
+)
+def test_values(tmp_path, text, want):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    assert config.load_yaml(Run, path) == want
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stepz: 3", "stepz: unknown; did you mean steps?"),
+        ("optim: {rate: 1}", "optim.rate: unknown; valid: betas, lr"),
+        ("steps: 3.0", "steps: got 3.0, want a whole number"),
+        ("steps: true", "steps: got True, want a whole number"),
+        ("grow: yes", "grow: got 'yes', want true or false"),
+        ("grow: 1", "grow: got 1, want true or false"),
+        ("mode: 5dgs", "mode: got '5dgs', want one of '3dgs', '2dgs', 4"),
+        ("optim: 3", "optim: got 3, want keys with values"),
+        ("optim: {lr: fast}", "optim.lr: got 'fast', want a number"),
+        ("optim: {lr: -1}", "optim.lr: got -1.0, want more than 0"),
+        ("optim: {betas: [1]}", "optim.betas: got 1 values, want 2"),
+        ("sizes: [1, x]", "sizes[1]: got 'x', want a whole number"),
+        ("sizes: 3", "sizes: got 3, want a list of a whole number"),
+        ("limit: 1.5", "limit: got 1.5, want a whole number or text"),
+        ("out: 3", "out: got 3, want a path"),
+    ],
+)
+def test_what_is_refused(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load_yaml(Run, path)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\na: 2", "key a stands twice"),
+        ("!!python/object/apply:os.system ['false']", "could not determine a constructor"),
+        ("a: [1", "line 1"),
+        ("- 1", "want keys with values"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(FileFormatError, match=message) as caught:
+        config.load_yaml(Run, path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_file_that_is_no_text(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(b"a: \xff")
+    with pytest.raises(FileFormatError, match="byte 3: is not UTF-8 text"):
+        config.load_yaml(Run, path)
+
+
+def test_missing_key_and_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match="data: missing; it has no default"):
+        config.from_dict(Needs, {"steps": 2})
+    with pytest.raises(MissingFileError, match="does not exist; want a YAML file"):
+        config.load_yaml(Run, tmp_path / "no.yaml")
+    with pytest.raises(MissingFileError, match="preset of no_such_stage: there is none"):
+        config.load_yaml(Run, "fast", stage="no_such_stage")
+
+
+def test_presets_are_found(monkeypatch, tmp_path):
+    (tmp_path / "configs" / "fitting").mkdir(parents=True)
+    (tmp_path / "configs" / "fitting" / "fast.yaml").write_text("steps: 7")
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
+    assert list(config.presets("fitting")) == ["fast"]
+    assert config.load_yaml(Run, "fast", stage="fitting").steps == 7
+    with pytest.raises(MissingFileError, match="fitting: fast"):
+        config.load_yaml(Run, "slow", stage="fitting")
+
+
+def test_base_takes_the_place_of_defaults():
+    base = Run(steps=5, optim=Optim(lr=0.5))
+    assert config.from_dict(Run, {"optim": {"betas": [0, 0]}}, base=base) == dataclasses.replace(
+        base, optim=Optim(0.5, (0.0, 0.0))
+    )
+
+
+def test_diff_names_nested_keys():
+    other = config.to_dict(Run(steps=3, optim=Optim(lr=2.0)))
+    assert config.diff(Run(), other) == ["steps", "optim.lr"]
+    assert config.diff(Run(), {**config.to_dict(Run()), "more": 1}) == ["more"]
+    assert config.diff(Run(), Run()) == []
+
+
+def test_dotted_keys():
+    assert list(config.dotted_keys(Run))[-2:] == ["optim.lr", "optim.betas"]

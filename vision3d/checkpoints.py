@@ -1,0 +1,166 @@
+"""Checkpoints: tensors and plain values in one file, whole or not there, and never code."""
+
+import dataclasses
+import logging
+import pickle
+import random
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vision3d
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, MissingFileError
+
+logger = logging.getLogger("vision3d.runs")
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on from where it stood."""
+
+    step: int
+    """Steps that were done."""
+    config: dict[str, Any]
+    """The resolved configuration of the run."""
+    state: dict[str, Any]
+    """Parameters, optimiser state, counters: nested dicts and lists of tensors and plain values."""
+    rng: dict[str, Any]
+    """States of the random generators, for `restore_rng`."""
+    wall_s: float = 0.0
+    """Seconds that the run took up to here."""
+
+
+def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint`; an earlier file of that name stays whole until the new one is complete.
+
+    Raises:
+        TypeError: The state holds something other than tensors and plain values; names it.
+    """
+    payload = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
+    _check_plain(payload, "checkpoint")
+    payload |= {"format": _FORMAT, "vision3d": vision3d.__version__}
+    with atomic_write(path) as temporary:
+        torch.save(payload, temporary)
+
+
+def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint without executing anything that the file holds.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: The file is damaged, is no checkpoint of vision3d, or holds objects that would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a checkpoint")
+    if not zipfile.is_zipfile(path):  # also keeps torch from its old format, a bare pickle
+        raise FileFormatError(path, "is truncated or no checkpoint")
+    try:
+        payload = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        problem = "holds objects other than tensors and plain values, which could run code; nothing of it was executed"
+        raise HiddenCodeError(path, problem) from error
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        raise FileFormatError(path, f"is damaged: {str(error).splitlines()[0]}") from error
+    names = {field.name for field in dataclasses.fields(Checkpoint)}
+    if not isinstance(payload, dict) or payload.get("format") != _FORMAT or not names <= payload.keys():
+        raise FileFormatError(path, f"is no checkpoint of vision3d {vision3d.__version__}")
+    return Checkpoint(**{name: payload[name] for name in names})
+
+
+class HiddenCodeError(FileFormatError):
+    """A checkpoint holds objects that could run code when they are loaded."""
+
+
+class CheckpointFolder:
+    """The checkpoints of one run, `step_000500.pt` and so on.
+
+    Args:
+        path: The folder; it is made when the first checkpoint is written.
+        keep: How many of the newest stay.
+    """
+
+    def __init__(self, path: Path | str, keep: int = 3) -> None:
+        self.path, self.keep = Path(path), keep
+
+    def paths(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        found = [(int(name[1]), path) for path in self.path.glob("step_*.pt") if (name := _NAME.fullmatch(path.name))]
+        return [path for _, path in sorted(found)]
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write the checkpoint under the name of its step and remove the oldest ones beyond `keep`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / f"step_{checkpoint.step:06}.pt"
+        save_checkpoint(path, checkpoint)
+        for old in self.paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def latest(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
+        """The newest checkpoint that loads, or None. One that is damaged is passed over with a warning.
+
+        Raises:
+            HiddenCodeError: A file holds code: someone put it there, so nothing older is taken in silence.
+        """
+        for path in reversed(self.paths()):
+            try:
+                return load_checkpoint(path, map_location)
+            except HiddenCodeError:
+                raise
+            except FileFormatError as error:
+                logger.warning("%s; going back to the checkpoint before", error)
+        return None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, numpy's and torch's random generators (on all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  libraries draw from the global state
+    torch.manual_seed(seed)
+
+
+def capture_rng() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's random generators as tensors and plain values."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    return {
+        "python": [version, torch.tensor(internal, dtype=torch.int64), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Put the random generators into the states that `capture_rng` took."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
+
+
+_NAME = re.compile(r"step_(\d+)\.pt")
+
+
+def _check_plain(value: Any, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str | int):
+                raise TypeError(f"{where}: key {key!r} is {type(key).__name__}, want str or int")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _check_plain(item, f"{where}[{index}]")
+    elif type(value) not in (int, float, bool, str, type(None)) and not isinstance(value, torch.Tensor):
+        raise TypeError(f"{where} is {type(value).__name__}; a checkpoint holds tensors and plain values only")

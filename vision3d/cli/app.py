@@ -1,0 +1,119 @@
+"""The program `vision3d`: finds the verb, runs it, and turns every failure into one line and an exit code."""
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vision3d import __version__
+from vision3d.cli.verbs import VERBS
+from vision3d.errors import MissingFileError, Vision3DError, nearest_names
+
+EXIT_CODES = """exit codes: 0 done, 1 the run failed, 2 usage, 3 input wrong, 4 missing dependency or backend,
+            5 would overwrite, 130 interrupted (a checkpoint was written)"""
+
+
+class UsageError(Vision3DError):
+    """The command line makes no sense."""
+
+    exit_code = 2
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments` (without the program's name).
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = _guarded(list(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has gone: `vision3d doctor | head -1`
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    return code
+
+
+def help_text() -> str:
+    """What `vision3d --help` prints."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in sorted(VERBS.items()))
+    return f"""usage: vision3d VERB [OPTIONS]
+
+From photographs to scenes that move, can be edited and can be understood.
+
+verbs (vision3d VERB --help tells their options):
+{verbs}
+
+options:
+  -h, --help  show this text
+  --version   show the version
+
+{EXIT_CODES}"""
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run, and report what goes wrong unless the traceback was asked for."""
+    try:
+        return _run(arguments)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt as error:
+        return _fail(arguments, str(error) or "interrupted", 130, error)
+    except Vision3DError as error:
+        return _fail(arguments, str(error), error.exit_code, error)
+    except MemoryError as error:
+        return _fail(arguments, "out of memory", 1, error)
+    except OSError as error:
+        return _fail(arguments, _os_error_text(error), 3 if error.errno in _INPUT_ERRNOS else 1, error)
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}; run again with --traceback and report it"
+        return _fail(arguments, text, 1, error)
+
+
+_INPUT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if arguments else 2
+    if arguments[0] in ("--version", "-V"):
+        print(f"vision3d {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        kind = "option" if verb.startswith("-") else "verb"
+        raise UsageError(f"{verb}: unknown {kind}; {nearest_names(verb, VERBS)} (vision3d --help lists the verbs)")
+    try:
+        return importlib.import_module(VERBS[verb][0]).run(rest) or 0
+    except SystemExit as stop:  # tyro exits after --help
+        return stop.code if isinstance(stop.code, int) else 0
+
+
+def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> int:
+    line = " ".join(text.split())
+    if "--traceback" in arguments or os.environ.get("VISION3D_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    print(line if code == 130 else f"error: {line}", file=sys.stderr)
+    if "--json" in arguments:
+        print(json.dumps({"ok": False, "exit_code": code, "error": line}))
+    return code
+
+
+def _os_error_text(error: OSError) -> str:
+    if isinstance(error, MissingFileError) or error.strerror is None:
+        return str(error)
+    return f"{Path(os.fsdecode(error.filename))}: {error.strerror}" if error.filename else error.strerror

@@ -1,0 +1,190 @@
+"""`vision3d doctor`: what works on this machine, and the command that mends what does not."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from vision3d import __version__
+from vision3d.cli.options import VerbOptions, parse
+from vision3d.cli.output import print_summary, set_up_output
+
+OPTIONAL = {  # package: (extra, what it is for)
+    "pycolmap": ("sfm", "camera poses from plain photographs"),
+    "tensorboard": ("tensorboard", "curves in a browser"),
+    "kornia": ("interop", "exchange of cameras with kornia"),
+    "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoctorOptions(VerbOptions):
+    """Say what works on this machine, and how to mend what does not. Exit code 0 when scenes can be fitted here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    state: Literal["ok", "missing", "broken"]
+    text: str
+    repair: str | None = None
+    is_needed: bool = False
+    """The main job does not run without it."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Examine the machine and print the report."""
+    options = parse(DoctorOptions, arguments, "doctor")
+    set_up_output(options)
+    findings = [*_interpreter(), *_torch(), *_native(), *_packages(), *_tools()]
+    broken = [finding for finding in findings if finding.is_needed and finding.state != "ok"]
+    values = {"works": not broken, "findings": [dataclasses.asdict(finding) for finding in findings]}
+    print_summary(options, _report(findings, bool(broken)), values)
+    return 4 if broken else 0
+
+
+def _report(findings: Sequence[Finding], is_broken: bool) -> str:
+    width = max(len(finding.name) for finding in findings)
+    marks = {"ok": "ok  ", "missing": "-   ", "broken": "FAIL"}
+    lines = [f"{marks[finding.state]}  {finding.name:{width}}  {finding.text}" for finding in findings]
+    repairs = [f"  {finding.name:{width}}  {finding.repair}" for finding in findings if finding.repair]
+    if repairs:
+        lines += ["", "to mend or to add:", *repairs]
+    verdict = "vision3d cannot fit scenes here" if is_broken else "vision3d can fit scenes here"
+    return "\n".join([*lines, "", verdict])
+
+
+def _interpreter() -> Iterator[Finding]:
+    yield Finding("vision3d", "ok", f"{__version__} in {Path(__file__).parents[1]}")
+    is_supported = sys.version_info >= (3, 11)
+    yield Finding("python", "ok" if is_supported else "broken", platform.python_version(), is_needed=True)
+    yield Finding("system", "ok", platform.platform())
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch", "broken", _first_line(error), _pip("torch"), is_needed=True)
+        return
+    from vision3d.machine import processor_name, usable_cores
+
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+    yield Finding("torch", "ok", f"{torch.__version__} ({build} build)", is_needed=True)
+    yield Finding("processor", "ok", f"{processor_name()}, {usable_cores()} cores, {torch.get_num_threads()} threads")
+    driver = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
+    if torch.cuda.is_available():
+        yield Finding("gpu", "ok", driver.splitlines()[0] if driver else torch.cuda.get_device_name())
+    elif driver:
+        repair = f"{_pip('torch', '--force-reinstall')} --index-url https://download.pytorch.org/whl/cu126"
+        yield Finding("gpu", "broken", f"{driver.splitlines()[0]}, but this torch does not use it", repair)
+    else:
+        yield Finding("gpu", "missing", "no NVIDIA GPU; everything runs on the processor")
+
+
+def _native() -> Iterator[Finding]:
+    if importlib.util.find_spec("torch") is None:
+        return
+    if os.environ.get("VISION3D_NATIVE") == "0":
+        yield Finding("native kernels", "missing", "switched off by VISION3D_NATIVE=0", "unset VISION3D_NATIVE")
+        return
+    try:
+        native = importlib.import_module("vision3d._native")
+    except ImportError as error:
+        text = f"{_first_line(error)}; the torch reference runs in their place, much slower"
+        yield Finding("native kernels", "broken", text, _build_command())
+        return
+    cuda = "with CUDA" if native.has_cuda else "without CUDA"
+    isas = ", ".join(native.available_isas())
+    yield Finding("native kernels", "ok", f"{native.isa()} (this processor runs {isas}), {cuda}")
+
+
+def _packages() -> Iterator[Finding]:
+    for name in _hard_dependencies():
+        if name != "torch":
+            yield _package(name, "", is_needed=True, repair=_pip(name))
+    for name, (extra, purpose) in OPTIONAL.items():
+        yield _package(name, purpose, is_needed=False, repair=_pip(f"'vision3d[{extra}]'"))
+
+
+def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Finding:
+    suffix = f" ({purpose})" if purpose else ""
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name) + suffix, is_needed=is_needed)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "broken" if is_needed else "missing", f"not installed{suffix}", repair, is_needed)
+
+
+def _tools() -> Iterator[Finding]:
+    yield _ffmpeg()
+    for name, packages in {"g++": "g++", "cmake": None, "nvcc": None}.items():
+        path = shutil.which(os.environ.get({"g++": "CXX", "nvcc": "CUDACXX"}.get(name, ""), name))
+        if path is not None:
+            yield Finding(name, "ok", f"{_version_line(path)} ({path})")
+        else:
+            yield Finding(name, "missing", "not found; only needed to build", packages and f"apt install {packages}")
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if headers.exists():
+        yield Finding("python headers", "ok", str(headers.parent))
+    else:
+        yield Finding("python headers", "missing", "not found; only needed to build", "apt install python3-dev")
+
+
+def _ffmpeg() -> Finding:
+    try:
+        import imageio_ffmpeg
+
+        path = imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        return Finding("ffmpeg", "broken", f"{_first_line(error)}; no videos", _pip("imageio-ffmpeg"))
+    return Finding("ffmpeg", "ok", f"{imageio_ffmpeg.get_ffmpeg_version()} ({path})")
+
+
+def _hard_dependencies() -> list[str]:
+    try:
+        requirements = importlib.metadata.requires("vision3d") or []
+    except importlib.metadata.PackageNotFoundError:  # runs from a checkout that is not installed
+        return ["numpy", "scipy", "tyro", "PyYAML", "rich", "pillow", "imageio", "safetensors", "jaxtyping"]
+    import re
+
+    return [re.split(r"[\s<>=!~;\[]", text)[0] for text in requirements if "extra ==" not in text]
+
+
+def _build_command() -> str:
+    root = Path(__file__).resolve().parents[2]
+    tools = "" if shutil.which("g++") or shutil.which("c++") else "apt install g++ python3-dev && "
+    if (root / "pyproject.toml").exists():
+        return f"{tools}{_pip('scikit-build-core', 'nanobind')} && {_pip('--no-build-isolation', '-e', str(root))}"
+    return f"{tools}{_pip('--force-reinstall', '--no-deps', '--no-cache-dir', 'vision3d')}"
+
+
+def _pip(*arguments: str) -> str:
+    return " ".join([sys.executable, "-m pip install", *arguments])
+
+
+def _version_line(path: str) -> str:
+    lines = [line for line in _output(path, "--version").splitlines() if any(c.isdigit() for c in line)]
+    releases = [line for line in lines if "release" in line]
+    return (releases or lines or ["version unknown"])[0].strip()
+
+
+def _output(*command: str) -> str:
+    try:
+        done: Any = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,149 @@
+"""Options that verbs share, and how a command line becomes a dataclass: command line > --config > default."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from vision3d import config as configuration
+from vision3d.cli.app import UsageError
+from vision3d.errors import nearest_names
+
+T = TypeVar("T")
+Flag = tyro.conf.FlagCreatePairsOff[bool]
+"""A switch that is off unless it is named."""
+Settings = Annotated[T, tyro.conf.arg(name="")]
+"""The configuration of a stage as a field of a verb's options: its keys become options without a prefix."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerbOptions:
+    """Options of every verb."""
+
+    quiet: Flag = False
+    """Show nothing but warnings and errors."""
+    verbose: Flag = False
+    """Show what happens inside."""
+    json: Flag = False
+    """Print the results as JSON in the last line of the output."""
+    traceback: Flag = False
+    """Show where in the code an error happened (also VISION3D_DEBUG=1)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(VerbOptions):
+    """Options of verbs that make a run folder; their dataclass has a field `settings: Settings[TheirConfig]`."""
+
+    out: Path | None = None
+    """Run folder [default: runs/VERB_DATE]."""
+    config: str | None = None
+    """YAML file, or name of a preset, with values for the options below; options that are named go before it."""
+    resume: Flag = False
+    """Go on with the run in the folder --out."""
+    overwrite: Flag = False
+    """Empty the run folder --out first if a run is there."""
+    print_config: Flag = False
+    """Print the resolved configuration as YAML and do nothing else."""
+
+
+def parse(cls: type[T], arguments: Sequence[str], verb: str, *, stage: str | None = None) -> T:
+    """The options dataclass `cls` of `verb` from its command line.
+
+    Args:
+        cls: `VerbOptions`, `RunOptions` or a subclass.
+        arguments: The command line after the verb.
+        verb: For the texts.
+        stage: Where `--config NAME` looks for presets.
+
+    Raises:
+        UsageError: An option is unknown or missing, or has a value that is not allowed.
+        ConfigError, MissingFileError, FileFormatError: The file of `--config` cannot be used.
+    """
+    arguments = list(arguments)
+    flags = option_names(cls)
+    for token in _before_separator(arguments):
+        name = token.partition("=")[0].replace("_", "-")
+        if name.startswith("--") and name not in flags:
+            raise UsageError(f"{name}: unknown option of vision3d {verb}; {nearest_names(name, flags)}")
+    default = _defaults_from_config(cls, arguments, verb, stage)
+    options = {"prog": f"vision3d {verb}", "default": default}
+    if default is None:
+        del options["default"]
+    if {"-h", "--help"} & set(_before_separator(arguments)):
+        return tyro.cli(cls, args=arguments, **options)
+    return _cli_in_one_line(cls, arguments, verb, options)
+
+
+def option_names(cls: type) -> list[str]:
+    """All options of the dataclass `cls` as they are typed."""
+    names = ["--help"]
+    for key, kind in configuration.dotted_keys(cls).items():
+        if _marker(kind, tyro.conf.Positional):
+            continue
+        name = key.removeprefix("settings.").replace("_", "-")
+        names.append(f"--{name}")
+        if kind is bool:
+            *parents, leaf = name.split(".")
+            names.append("--" + ".".join([*parents, f"no-{leaf}"]))
+    return names
+
+
+def _defaults_from_config(cls: type[T], arguments: list[str], verb: str, stage: str | None) -> T | None:
+    """The options with the settings of `--config` in place of the defaults, or None without `--config`."""
+    source = _value_of("--config", arguments)
+    if source is None or not issubclass(cls, RunOptions):
+        return None
+    hints = typing.get_type_hints(cls)
+    settings = configuration.load_yaml(hints["settings"], source, stage=stage)
+    required = [field.name for field in dataclasses.fields(cls) if _is_required(field)]
+    return cls(**{**dict.fromkeys(required, tyro.MISSING), "settings": settings})
+
+
+def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dict[str, Any]) -> T:
+    """tyro's answer, with its framed error text turned into the one line of a UsageError."""
+    text, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100000"  # so that no line of the frame is wrapped
+    try:
+        with contextlib.redirect_stderr(text):
+            return tyro.cli(cls, args=arguments, **options)
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        # Title, perhaps a rule, the message, a rule, a hint: inside a frame, or without one where there is no UTF-8.
+        inner = [line.strip("│| ") for line in text.getvalue().splitlines()[1:]]
+        parts = " ".join(line if line.strip("─-+╰╯") else "\n" for line in inner).split("\n")
+        lines = [part.strip() for part in parts if part.strip()]
+        message = lines[0].removesuffix(".") if lines else "wrong command line"
+        raise UsageError(f"{message} (vision3d {verb} --help tells the options)") from None
+    finally:
+        if columns is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = columns
+
+
+def _before_separator(arguments: Sequence[str]) -> Sequence[str]:
+    return arguments[: arguments.index("--")] if "--" in arguments else arguments
+
+
+def _value_of(flag: str, arguments: Sequence[str]) -> str | None:
+    for index, token in enumerate(arguments):
+        if token == flag and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if token.startswith(f"{flag}="):
+            return token.partition("=")[2]
+    return None
+
+
+def _marker(kind: Any, wanted: Any) -> bool:
+    return wanted in getattr(kind, "__metadata__", ())
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

@@ -1,0 +1,57 @@
+"""What a verb says: log lines on the error stream, the final summary on the output stream."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from vision3d.cli.options import VerbOptions
+
+
+def set_up_output(options: VerbOptions) -> None:
+    """Show the library's log lines and warnings as --quiet and --verbose want them."""
+    logger = logging.getLogger("vision3d")
+    logger.handlers = [_Handler()]
+    logger.propagate = False
+    logger.setLevel(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        place = f"{filename}:{lineno}: {category.__name__}: " if options.verbose else ""
+        logger.warning("%s%s", place, " ".join(str(message).split()))
+
+    warnings.showwarning = show
+
+
+def print_summary(options: VerbOptions, text: str, values: Mapping[str, Any]) -> None:
+    """Print the summary of a verb: `text` for people unless --quiet, and `values` as a line of JSON with --json."""
+    if not options.quiet:
+        print(text)
+    if options.json:
+        print(json.dumps({"ok": True, **values}, default=_plain))
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to whatever `sys.stderr` is at that moment, since a progress bar puts itself in its place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(_Formatter())
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")

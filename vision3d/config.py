@@ -1,0 +1,274 @@
+"""Configuration: frozen dataclasses <-> plain YAML, strictly. What is unknown or of another type is refused by name."""
+
+import dataclasses
+import functools
+import importlib.resources
+import re
+import types
+import typing
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from vision3d.errors import ConfigError, FileFormatError, MissingFileError, nearest_names
+
+T = TypeVar("T")
+_MISSING = object()
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The dataclass instance as nested dicts of plain YAML values (paths become text, tuples become lists)."""
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None) -> T:
+    """An instance of the dataclass `cls` from nested plain values.
+
+    Args:
+        cls: A dataclass whose fields are int, float, bool, str, Path, Literal, Optional, list, tuple or dataclasses.
+        values: Keys may be left out where the field has a default; an unknown key is an error.
+        base: Takes the place of the defaults.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or its value has another type; names the dotted key.
+    """
+    return _build(cls, values, "", base)
+
+
+def dump_yaml(config: Any) -> str:
+    """The dataclass instance as YAML that `load_yaml` reads back to an equal instance."""
+    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def load_yaml(cls: type[T], source: Path | str, *, stage: str | None = None, base: T | None = None) -> T:
+    """The dataclass `cls` from a YAML file, or from the preset `source` of `stage` when no file has that name.
+
+    Args:
+        cls: As for `from_dict`.
+        source: A path, or a preset's name such as `fast`.
+        stage: Where presets are looked for, `configs/<stage>/`.
+        base: Takes the place of the defaults for keys that the file leaves out.
+
+    Raises:
+        MissingFileError: There is neither such a file nor such a preset.
+        FileFormatError: The file is not YAML, or not a mapping of keys to values.
+        ConfigError: As for `from_dict`.
+    """
+    path, is_name = Path(source), re.fullmatch(r"[\w-]+", str(source)) is not None
+    if path.is_file():
+        return from_dict(cls, read_yaml(path), base=base)
+    if stage is not None and is_name:
+        found = presets(stage)
+        if str(source) in found:
+            return from_dict(cls, _parse(found[str(source)].read_text("utf-8"), f"preset {source}"), base=base)
+        raise MissingFileError(path, f"a YAML file or a preset of {stage}: {', '.join(found) or 'there is none'}")
+    raise MissingFileError(path, "a YAML file")
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """The mapping of plain values in the YAML file `path`."""
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise FileFormatError(path, "is not UTF-8 text", error.start) from error
+    return _parse(text, path)
+
+
+def presets(stage: str) -> dict[str, Traversable]:
+    """The presets that ship with `stage`: name -> YAML file."""
+    folder = importlib.resources.files("vision3d") / "configs" / stage
+    if not folder.is_dir():
+        return {}
+    files = {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
+    return dict(sorted(files.items()))
+
+
+def diff(a: Any, b: Any) -> list[str]:
+    """The dotted keys whose values differ between two configurations (dataclass instances or nested dicts)."""
+    left, right = _flat(a), _flat(b)
+    return [key for key in {**left, **right} if left.get(key, _MISSING) != right.get(key, _MISSING)]
+
+
+def dotted_keys(cls: type) -> dict[str, Any]:
+    """The dotted names of all leaves of the dataclass `cls`, with their types, in order."""
+    keys: dict[str, Any] = {}
+    for field, kind in _fields(cls).items():
+        inner = _dataclass_of(kind)
+        keys |= {field: kind} if inner is None else {f"{field}.{key}": leaf for key, leaf in dotted_keys(inner).items()}
+    return keys
+
+
+def _build(cls: type[T], values: Any, prefix: str, base: T | None) -> T:
+    if not isinstance(values, Mapping):
+        raise ConfigError(prefix.rstrip(".") or "(file)", f"got {_show(values)}, want keys with values")
+    kinds = _fields(cls)
+    for key in values:
+        if key not in kinds:
+            raise ConfigError(f"{prefix}{key}", f"unknown; {nearest_names(str(key), kinds)}")
+    arguments = {}
+    for field in dataclasses.fields(typing.cast(Any, cls)):
+        if field.name not in kinds:
+            continue
+        old = _MISSING if base is None else getattr(base, field.name)
+        if field.name in values:
+            arguments[field.name] = _convert(kinds[field.name], values[field.name], prefix + field.name, old)
+        elif old is not _MISSING:
+            arguments[field.name] = old
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{prefix}{field.name}", "missing; it has no default")
+    try:
+        return cls(**arguments)
+    except ConfigError as error:  # a dataclass checks its own values without knowing where it stands
+        raise ConfigError(prefix + error.key, error.problem) from None
+
+
+def _convert(kind: Any, value: Any, key: str, old: Any = _MISSING) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _convert(arguments[0], value, key, old)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(arguments, value, key, old)
+    if origin is Literal:
+        matches = [choice for choice in arguments if choice == value and type(choice) is type(value)]
+        if not matches:
+            raise ConfigError(key, f"got {_show(value)}, want one of {', '.join(map(_show, arguments))}")
+        return matches[0]
+    if origin in (list, tuple):
+        return _convert_sequence(origin, arguments, value, key)
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, f"{key}.", None if type(old) is not kind else old)
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind in (int, bool, str) and type(value) is kind:  # a bool is no int here, and 3.0 is none either
+        return value
+    raise ConfigError(key, f"got {_show(value)}, want {_type_text(kind)}")
+
+
+def _convert_union(kinds: tuple[Any, ...], value: Any, key: str, old: Any) -> Any:
+    if value is None and type(None) in kinds:
+        return None
+    options = [kind for kind in kinds if kind is not type(None)]
+    if len(options) == 1:
+        return _convert(options[0], value, key, old)
+    for kind in options:
+        try:
+            return _convert(kind, value, key, old)
+        except ConfigError:
+            continue
+    raise ConfigError(key, f"got {_show(value)}, want {' or '.join(map(_type_text, kinds))}")
+
+
+def _convert_sequence(origin: Any, kinds: tuple[Any, ...], value: Any, key: str) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(key, f"got {_show(value)}, want {_type_text(origin[kinds])}")
+    if origin is list or kinds[-1] is Ellipsis:
+        kinds = (kinds[0],) * len(value)
+    if len(value) != len(kinds):
+        raise ConfigError(key, f"got {len(value)} values, want {len(kinds)}")
+    return origin(_convert(kind, item, f"{key}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
+
+
+@functools.cache
+def _fields(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _dataclass_of(kind: Any) -> type | None:
+    if typing.get_origin(kind) is typing.Annotated:
+        kind = typing.get_args(kind)[0]
+    return kind if dataclasses.is_dataclass(kind) and isinstance(kind, type) else None
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in (config if isinstance(config, Mapping) else to_dict(config)).items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": _plain(value)}
+    return flat
+
+
+def _show(value: Any) -> str:
+    text = repr(value) if not isinstance(value, Mapping) else "a mapping"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _type_text(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (list, tuple):
+        inner = [_type_text(argument) for argument in arguments if argument is not Ellipsis]
+        is_open = origin is list or Ellipsis in arguments
+        return f"a list of {inner[0]}" if is_open else f"a list of {len(inner)}: {', '.join(inner)}"
+    if origin is Literal:
+        return f"one of {', '.join(map(_show, arguments))}"
+    return "nothing" if kind is type(None) else names.get(kind, str(kind))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without its traps: `1e-3` is a number, only true/false are booleans, a key stands once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_REPLACED = {"tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan)$"),
+    list("-+0123456789."),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes short lists in one line, and quotes text that `_Loader` would read as something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_list(self, data: list[Any]) -> yaml.SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.add_representer(list, _Dumper.represent_list)
+
+
+def _parse(text: str, name: Path | str) -> dict[str, Any]:
+    loader = _Loader(text)
+    try:
+        values = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise FileFormatError(name, f"{error.problem or error.context}", mark and f"line {mark.line + 1}") from error
+    except yaml.YAMLError as error:
+        raise FileFormatError(name, f"is not YAML: {error}".replace("\n", " ")) from error
+    finally:
+        loader.dispose()
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise FileFormatError(name, f"got {_show(values)}, want keys with values")
+    return values

@@ -1,0 +1,177 @@
+"""3D Gaussian splatting as Markov chain Monte Carlo (Kheradmand et al. 2024, arXiv 2404.09591).
+
+A fixed budget of Gaussians explores by noise; those that have faded are moved onto opaque ones, in a way that leaves
+the picture nearly as it is. Train with `losses.opacity_loss` and `losses.scale_loss`, weight 0.01 each.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import ConfigError
+from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.optim.adam import SplatAdam
+from vision3d.optim.densification.strategy import (
+    OPACITY_EPS,
+    Schedule,
+    cpu_generator,
+    draw_rows,
+    normal_noise,
+    require_groups,
+)
+
+MAX_COPIES = 51  # beyond it binomials leave the 53 bits of float64
+
+
+class MCMC:
+    """Relocation, growth and noise.
+
+    Args:
+        cap_max: Most Gaussians that growth may reach.
+        total_steps: Steps of the run; None when `after_step` is given the progress.
+        refine_every: Steps between relocations.
+        refine_start: Progress at which relocation and growth begin.
+        refine_stop: Progress at which they end.
+        grow_factor: Growth of the number of Gaussians a refinement, >= 1.
+        min_opacity: Gaussians at or below it are dead and moved.
+        noise_scale: Strength of the noise relative to the learning rate of the means.
+        generator: Source of all randomness, on the CPU; None makes one with seed 0.
+
+    Raises:
+        ConfigError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        cap_max: int,
+        total_steps: int | None = None,
+        *,
+        refine_every: int = 100,
+        refine_start: float = 500 / 30000,
+        refine_stop: float = 25000 / 30000,
+        grow_factor: float = 1.05,
+        min_opacity: float = 0.005,
+        noise_scale: float = 5e5,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if cap_max < 1:
+            raise ConfigError("cap_max", f"got {cap_max}, want at least 1")
+        if grow_factor < 1:
+            raise ConfigError("grow_factor", f"got {grow_factor}, want a number >= 1")
+        if not 0 < min_opacity < 1:
+            raise ConfigError("min_opacity", f"got {min_opacity}, want a number in (0, 1)")
+        self.schedule = Schedule(total_steps, refine_every, refine_start, refine_stop)
+        self.cap_max, self.grow_factor = cap_max, grow_factor
+        self.min_opacity, self.noise_scale = min_opacity, noise_scale
+        self.generator = cpu_generator(generator)
+
+    def before_backward(self, info: Mapping[str, Any]) -> None:
+        """Nothing: this strategy reads no gradients of the picture."""
+
+    @torch.no_grad()
+    def after_step(
+        self,
+        step: int,
+        params: dict[str, Tensor],
+        optimizer: SplatAdam,
+        info: Mapping[str, Any],
+        lr: float,
+        *,
+        progress: float | None = None,
+    ) -> dict[str, int]:
+        """Relocate and grow when it is time, and add noise to the means at every step."""
+        require_groups(params, optimizer)
+        counts = {}
+        if self.schedule.acts(step, self.schedule.progress(step, progress)):
+            counts = {"relocated": self._relocate(params, optimizer), "added": self._grow(params, optimizer)}
+        self._add_noise(params, lr)
+        return counts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """State of the generator."""
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the state of the generator."""
+        self.generator.set_state(state["generator"].cpu())
+
+    def _relocate(self, params: dict[str, Tensor], optimizer: SplatAdam) -> int:
+        opacities = torch.sigmoid(params["opacity_logits"])
+        is_dead = opacities <= self.min_opacity
+        dead, alive = is_dead.nonzero().squeeze(1), (~is_dead).nonzero().squeeze(1)
+        if len(dead) == 0 or len(alive) == 0:
+            return 0
+        parents = alive[draw_rows(opacities[alive], len(dead), self.generator)]
+        self._share(params, parents)
+        for param in params.values():
+            param[dead] = param[parents]
+        optimizer.reset(torch.cat([parents, dead]))
+        return len(dead)
+
+    def _grow(self, params: dict[str, Tensor], optimizer: SplatAdam) -> int:
+        count = len(params["means"])
+        room = min(self.cap_max, math.ceil(self.grow_factor * count)) - count
+        if room <= 0 or self.grow_factor == 1:
+            return 0
+        parents = draw_rows(torch.sigmoid(params["opacity_logits"]), room, self.generator)
+        self._share(params, parents)
+        optimizer.reset(parents)
+        optimizer.append({name: param.detach()[parents] for name, param in params.items()})
+        return room
+
+    def _share(self, params: dict[str, Tensor], parents: Int64[Tensor, " k"]) -> None:
+        """Give each parent the opacity and scale at which it and its copies look like it alone."""
+        rows, hits = parents.unique(return_counts=True)
+        opacities, scales = relocated(
+            torch.sigmoid(params["opacity_logits"][rows]), params["log_scales"][rows].exp(), hits + 1
+        )
+        params["opacity_logits"][rows] = torch.logit(opacities.clamp(self.min_opacity, 1 - OPACITY_EPS))
+        params["log_scales"][rows] = scales.log()
+
+    def _add_noise(self, params: dict[str, Tensor], lr: float) -> None:
+        # Sigma n = R s^2 R^T n, with faint Gaussians moving most.
+        rotmats = quat_to_rotmat(params["quats"].detach())
+        variances = (2 * params["log_scales"]).exp()
+        strength = self.noise_scale * lr * torch.sigmoid(-100 * (torch.sigmoid(params["opacity_logits"]) - 0.005))
+        local = (rotmats.mT @ normal_noise(params["means"], self.generator).unsqueeze(-1)).squeeze(-1)
+        params["means"] += (rotmats @ (strength.unsqueeze(-1) * variances * local).unsqueeze(-1)).squeeze(-1)
+
+
+def relocated(
+    opacities: Float[Tensor, " k"], scales: Float[Tensor, "k 3"], copies: Int64[Tensor, " k"]
+) -> tuple[Float[Tensor, " k"], Float[Tensor, "k 3"]]:
+    """Opacity and scale of each of `copies` equal Gaussians that together look like one.
+
+    o' = 1 - (1 - o)^(1/n) and scale' = scale o / sum_{j=1..n} C(n, j) (-1)^(j-1) o'^j / sqrt(j), the double sum of the
+    paper with its inner index summed (sum_i C(i-1, k) = C(n, k+1)). In float64; n is at most 51.
+
+    Args:
+        opacities: Opacity of the one, in (0, 1).
+        scales: Its scales [m].
+        copies: n, the parent and its copies together, >= 1.
+
+    Example:
+        >>> opacity, _ = relocated(torch.tensor([0.75]), torch.ones(1, 3), torch.tensor([2]))
+        >>> opacity
+        tensor([0.5000])
+    """
+    n = copies.clamp(max=MAX_COPIES)
+    o = opacities.double().clamp(OPACITY_EPS, 1 - OPACITY_EPS)
+    shared = -torch.expm1(torch.log1p(-o) / n)
+    j = torch.arange(1, MAX_COPIES + 1, device=o.device)
+    signs = 1.0 - 2.0 * ((j - 1) % 2)
+    terms = _binomials().to(o.device)[n][:, 1:] * signs * shared.unsqueeze(-1) ** j / j.double().sqrt()
+    factors = o / terms.sum(-1)
+    return shared.to(opacities), (scales.double() * factors.unsqueeze(-1)).to(scales)
+
+
+@functools.cache
+def _binomials() -> Float[Tensor, "n j"]:
+    """C(n, j) for n, j <= 51, exact in float64."""
+    size = range(MAX_COPIES + 1)
+    return torch.tensor([[math.comb(n, j) for j in size] for n in size], dtype=torch.float64)

@@ -1,0 +1,8 @@
+"""The plain torch rasterizer: what the kernels are tested against, and the fallback without them."""
+
+from vision3d.render.reference.blending import blend
+from vision3d.render.reference.projection import project, sh_colors
+from vision3d.render.reference.splats_2dgs import blend_2dgs, project_2dgs
+from vision3d.render.reference.tiles import intersect
+
+__all__ = ["blend", "blend_2dgs", "intersect", "project", "project_2dgs", "sh_colors"]

@@ -1,0 +1,163 @@
+"""Tile lists and the walk along them, shared by the 3D and the 2D Gaussians, in plain torch.
+
+Tiles of similar list length are walked together, a slab of Gaussians at a time, front to back, until all their pixels
+are opaque. Each slab is recomputed in the backward pass, so memory grows with the pixels times the number of slabs.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would bring it to this or below
+_SLAB = 64  # Gaussians of a list that are blended at once
+_MAX_ELEMENTS = 1 << 18  # of one (tiles, slab, pixels) tensor
+
+State = tuple[Tensor, ...]
+Step = Callable[..., State]
+
+
+def intersect(
+    means2d: Float[Tensor, "nnz 2"],
+    radii: Int[Tensor, "nnz 2"],
+    depths: Float[Tensor, " nnz"],
+    conics: Float[Tensor, "nnz 3"] | None,
+    opacities: Float[Tensor, " nnz"],
+    image_ids: Int[Tensor, " nnz"],
+    num_images: int,
+    width: int,
+    height: int,
+    tile_size: int,
+) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, "i th tw"]]:
+    """Which Gaussians touch which tiles, sorted by image, tile, depth and index.
+
+    With `conics` the test is exact: the smallest exponent over the pixel centres' rectangle is at most ln(255 opacity).
+    """
+    tiles = means2d.new_tensor([-(-width // tile_size), -(-height // tile_size)]).long()
+    first = torch.floor((means2d - radii) / tile_size).clamp(min=0).long()
+    last = torch.minimum(torch.ceil((means2d + radii) / tile_size).clamp(max=1e9).long(), tiles)
+    spans = torch.where((radii > 0).all(-1, keepdim=True), (last - first).clamp(min=0), 0)
+    counts = spans.prod(-1)
+    ids = torch.repeat_interleave(counts)  # of each candidate its Gaussian
+    within = torch.arange(len(ids), device=ids.device) - (counts.cumsum(0) - counts)[ids]
+    tile_x = first[ids, 0] + within % spans[ids, 0]
+    tile_y = first[ids, 1] + within // spans[ids, 0]
+    if conics is not None:
+        low = torch.stack([tile_x, tile_y], -1) * tile_size + 0.5
+        size = means2d.new_tensor([width, height])
+        high = torch.minimum(low + tile_size - 1, size - 0.5)
+        exponent = _smallest_exponent(conics[ids], (low - means2d[ids]).to(means2d.dtype), high - means2d[ids])
+        touched = exponent <= torch.log(255 * opacities)[ids]
+        ids, tile_x, tile_y = ids[touched], tile_x[touched], tile_y[touched]
+    num_tiles = int(tiles.prod())
+    keys = (image_ids[ids] * num_tiles + tile_y * tiles[0] + tile_x).long()
+    order = torch.argsort(depths[ids], stable=True)
+    order = order[torch.argsort(keys[order], stable=True)]
+    ids, keys = ids[order], keys[order]
+    starts = torch.searchsorted(keys, torch.arange(num_images * num_tiles, device=keys.device))
+    bits = depths[ids].float().contiguous().view(torch.int32).long()
+    tile_bits = num_tiles.bit_length()
+    isect_ids = ((keys // num_tiles) << (32 + tile_bits)) | ((keys % num_tiles) << 32) | bits
+    return (
+        torch.bincount(ids, minlength=len(means2d)).int(),
+        isect_ids,
+        ids.int(),
+        starts.int().view(num_images, int(tiles[1]), int(tiles[0])),
+    )
+
+
+def _smallest_exponent(conic: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Minimum of 0.5 (a x^2 + c y^2) + b x y over low <= (x, y) <= high: 0 inside, else on one of the four edges."""
+    a, b, c = conic.unbind(-1)
+    best = torch.where(((low <= 0) & (high >= 0)).all(-1), 0.0, torch.inf).to(conic.dtype)
+    for edge in (low, high):
+        for axis, own, other in ((0, a, c), (1, c, a)):
+            fixed = edge[:, axis]
+            free = torch.clamp(-b * fixed / other, low[:, 1 - axis], high[:, 1 - axis])
+            best = torch.minimum(best, 0.5 * (own * fixed * fixed + other * free * free) + b * fixed * free)
+    return best
+
+
+def walk(
+    step: Step,
+    start: Callable[[int, Bool[Tensor, "t p"]], State],
+    masks: Bool[Tensor, "i th tw"] | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    isect_offsets: Int[Tensor, "i th tw"],
+    flatten_ids: Int[Tensor, " m"],
+) -> list[Tensor]:
+    """Fold `step` over every tile's list and return the final states as images.
+
+    Args:
+        step: (state, ids (T, L), positions in flatten_ids (T, L), which are in the list (T, L), pixel x and y (T, P))
+            -> state. The last entry of the state says which pixels take no more (T, P); it is not returned.
+        start: (number of tiles, pixels outside the image (T, P)) -> first state, each entry (T, P, ...).
+    """
+    tiles_y, tiles_x = isect_offsets.shape[1:]
+    begin = isect_offsets.flatten().long()
+    end = torch.cat([begin[1:], begin.new_tensor([len(flatten_ids)])])
+    if masks is not None:
+        end = torch.where(masks.flatten(), end, begin)
+    order = torch.argsort(end - begin, descending=True, stable=True)
+    corner = torch.arange(len(begin), device=begin.device)
+    corner = torch.stack([corner % tiles_x, corner // tiles_x % tiles_y], -1) * tile_size
+    inner = torch.arange(tile_size * tile_size, device=begin.device)
+    per_group = max(1, _MAX_ELEMENTS // (_SLAB * tile_size * tile_size))
+    groups = []
+    for tiles in order.split(per_group):
+        columns = corner[tiles, None, 0] + inner % tile_size
+        rows = corner[tiles, None, 1] + inner // tile_size
+        state = start(len(tiles), (columns >= width) | (rows >= height))
+        pixels = (columns.to(state[0].dtype) + 0.5, rows.to(state[0].dtype) + 0.5)
+        for offset in range(0, int((end - begin)[tiles].max()), _SLAB):
+            longest = min(_SLAB, int((end - begin)[tiles].max()) - offset)
+            positions = begin[tiles, None] + offset + torch.arange(longest, device=begin.device)
+            listed = positions < end[tiles, None]
+            ids = flatten_ids[positions.clamp(max=len(flatten_ids) - 1)].long()
+            if torch.is_grad_enabled():
+                state = checkpoint(
+                    step, state, ids, positions, listed, *pixels, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                state = step(state, ids, positions, listed, *pixels)
+            if bool(state[-1].all()):
+                break
+        groups.append(state[:-1])
+    inverse = torch.argsort(order)
+    images = []
+    for parts in zip(*groups):
+        tiles = torch.cat(parts)[inverse].unflatten(0, isect_offsets.shape).unflatten(3, (tile_size, tile_size))
+        images.append(tiles.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, :height, :width])
+    return images
+
+
+def weigh(
+    alpha: Float[Tensor, "t l p"], transmittance: Float[Tensor, "t p"], done: Bool[Tensor, "t p"]
+) -> tuple[Float[Tensor, "t l p"], Float[Tensor, "t l p"], Float[Tensor, "t p"], Bool[Tensor, "t p"]]:
+    """Blending weights of a slab, transmittance before each Gaussian and behind the slab, and which pixels stopped."""
+    with torch.no_grad():
+        after = transmittance[:, None] * torch.cumprod(1 - alpha, 1)
+        live = (after > TRANSMITTANCE_MIN) & ~done[:, None]
+        done = done | ~live[:, -1]
+    alpha = torch.where(live, alpha, 0)
+    after = transmittance[:, None] * torch.cumprod(1 - alpha, 1)
+    before = torch.cat([transmittance[:, None], after[:, :-1]], 1)
+    return alpha * before, before, after[:, -1], done
+
+
+class PixelOffset(torch.autograd.Function):
+    """Centre minus pixel for every pixel of a tile; the backward also sums the gradient's absolute values."""
+
+    @staticmethod
+    def forward(ctx, center: Tensor, pixel: Tensor, ids: Tensor, sums: Tensor) -> Tensor:
+        ctx.ids, ctx.sums = ids, sums
+        return center[:, :, None] - pixel[:, None]
+
+    @staticmethod
+    def backward(ctx, v_offset: Tensor) -> tuple[Tensor, None, None, None]:
+        ctx.sums.index_add_(0, ctx.ids.flatten(), v_offset.abs().sum(-1).flatten())
+        return v_offset.sum(-1), None, None, None

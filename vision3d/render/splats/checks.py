@@ -1,0 +1,163 @@
+"""Checks of what callers pass to the rasterizer: one clear line naming the argument, what came and what is wanted."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from vision3d.errors import BackendError, DeviceError, InputError, ShapeError, nearest_names
+
+RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
+CAMERA_MODELS = ("pinhole", "ortho", "fisheye")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that the arguments agree on."""
+
+    batch: tuple[int, ...]
+    num_batches: int
+    num_cameras: int
+    num_gaussians: int
+
+    @property
+    def num_images(self) -> int:
+        return self.num_batches * self.num_cameras
+
+
+def check_gaussians(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    backgrounds: Tensor | None,
+    covars: Tensor | None,
+    sh_degree: int | None,
+    render_mode: str,
+) -> Sizes:
+    """Shapes, dtypes and devices of the tensors; the sizes that they agree on.
+
+    Raises:
+        ShapeError: A tensor has the wrong shape or dtype.
+        DeviceError: A tensor is on another device than `means`.
+        InputError: A number or a name is out of range.
+    """
+    if not isinstance(means, Tensor):
+        raise ShapeError("means", type(means).__name__, "a torch.Tensor [..., N, 3]")
+    if means.dtype not in (torch.float32, torch.float64):
+        raise ShapeError("means", means.dtype, "torch.float32 or torch.float64")
+    if means.dim() < 2 or means.shape[-1] != 3:
+        raise ShapeError("means", means.shape, "[..., N, 3]")
+    batch, n = tuple(means.shape[:-2]), means.shape[-2]
+    if not isinstance(viewmats, Tensor) or viewmats.dim() < 3:
+        raise ShapeError("viewmats", getattr(viewmats, "shape", type(viewmats).__name__), "[..., C, 4, 4]")
+    c = viewmats.shape[-3]
+    if c < 1:
+        raise ShapeError("viewmats", viewmats.shape, "at least one camera, [..., C, 4, 4]")
+    check_tensor("viewmats", viewmats, (*batch, c, 4, 4), means)
+    check_tensor("Ks", Ks, (*batch, c, 3, 3), means)
+    check_tensor("opacities", opacities, (*batch, n), means)
+    if covars is None:
+        check_tensor("quats", quats, (*batch, n, 4), means)
+        check_tensor("scales", scales, (*batch, n, 3), means)
+    else:
+        check_tensor("covars", covars, (*batch, n, 3, 3), means)
+    check_colors(colors, sh_degree, batch, c, n, means)
+    channels = 3 if sh_degree is not None else colors.shape[-1]
+    check_choice("render_mode", render_mode, RENDER_MODES)
+    if backgrounds is not None and render_mode not in ("D", "ED"):
+        check_tensor("backgrounds", backgrounds, (*batch, c, channels), means)
+    return Sizes(batch, torch.Size(batch).numel(), c, n)
+
+
+def check_colors(colors: Tensor, sh_degree: int | None, batch: tuple[int, ...], c: int, n: int, means: Tensor) -> None:
+    """Colours [..., (C,) N, D], or SH coefficients [..., (C,) N, K, 3] when a degree is given."""
+    if not isinstance(colors, Tensor):
+        raise ShapeError("colors", type(colors).__name__, "a torch.Tensor")
+    tail = 1 if sh_degree is None else 2
+    layouts = [(*batch, n), (*batch, c, n)]
+    ranks = [len(layout) + tail for layout in layouts]
+    shape = tuple(colors.shape)
+    if colors.dim() not in ranks or shape[:-tail] != layouts[ranks.index(colors.dim())]:
+        dots = "".join(f"{size}, " for size in batch)
+        want = f"[{dots}{n}, D] or [{dots}{c}, {n}, D]" if tail == 1 else f"[{dots}{n}, K, 3] or [{dots}{c}, {n}, K, 3]"
+        hint = "" if sh_degree is not None else " (give sh_degree for spherical harmonics)"
+        raise ShapeError("colors", shape, want + hint)
+    if sh_degree is not None:
+        if not isinstance(sh_degree, int) or not 0 <= sh_degree <= 4:
+            raise InputError(f"sh_degree: got {sh_degree!r}, want 0 to 4, or None for plain colours")
+        if shape[-1] != 3 or shape[-2] < (sh_degree + 1) ** 2:
+            want = f"at least {(sh_degree + 1) ** 2} coefficients of 3 channels for degree {sh_degree}"
+            raise ShapeError("colors", shape, want)
+    elif shape[-1] < 1:
+        raise ShapeError("colors", shape, "at least one channel")
+    check_tensor("colors", colors, shape, means)
+
+
+def check_tensor(
+    name: str, tensor: Tensor | None, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None
+) -> None:
+    """That a tensor has this shape, and the dtype (unless one is given) and device of `means`."""
+    if not isinstance(tensor, Tensor):
+        raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
+    if tuple(tensor.shape) != tuple(shape):
+        raise ShapeError(name, tuple(tensor.shape), tuple(shape))
+    if tensor.dtype != (dtype or like.dtype):
+        raise ShapeError(name, tensor.dtype, dtype or f"{like.dtype} as means")
+    if tensor.device != like.device:
+        raise DeviceError(f"{name}: got device {tensor.device}, want {like.device} as means")
+
+
+def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
+    """That a name is one of those allowed."""
+    if value not in tuple(valid):
+        raise InputError(f"{name}: got {value!r}; {nearest_names(str(value), valid)}")
+
+
+def check_numbers(
+    width: int,
+    height: int,
+    tile_size: int,
+    near_plane: float,
+    far_plane: float,
+    eps2d: float,
+    alpha_max: float,
+    channel_chunk: int,
+) -> None:
+    """Ranges of the plain numbers."""
+    counts = {"width": width, "height": height, "tile_size": tile_size, "channel_chunk": channel_chunk}
+    for name, value in counts.items():
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name}: got {value!r}, want an int >= 1")
+    if not 0 < near_plane < far_plane:
+        raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want 0 < near_plane < far_plane")
+    if not eps2d >= 0:
+        raise InputError(f"eps2d: got {eps2d}, want >= 0 square pixels")
+    if not 0 < alpha_max <= 1:
+        raise InputError(f"alpha_max: got {alpha_max}, want a number in (0, 1]")
+
+
+def refuse_unsupported(options: dict[str, object]) -> None:
+    """Raise for options of gsplat that no backend of ours has.
+
+    Raises:
+        BackendError: Names the option and what to do instead.
+    """
+    hints = {
+        "distributed": "render one camera a process and reduce the gradients (vision3d fit does under torchrun)",
+        "with_ut": "project with the usual Jacobian (with_ut=False)",
+        "with_eval3d": "evaluate in the image (with_eval3d=False)",
+        "rolling_shutter": "use one pose for each image (global shutter)",
+        "viewmats_rs": "use one pose for each image (global shutter)",
+    }
+    for name, value in options.items():
+        is_global = name == "rolling_shutter" and getattr(value, "name", "") == "GLOBAL"
+        if value is None or value is False or is_global:
+            continue
+        hint = hints.get(name, "undistort the photographs first, vision3d.load does")
+        raise BackendError(f"{name}: is not supported by this rasterizer; {hint}, or pass backend='gsplat' on CUDA")

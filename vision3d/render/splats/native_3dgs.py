@@ -1,0 +1,442 @@
+"""The rasterizer's operations as `torch.library` ops on the compiled kernels. Same functions as `render.reference.splats`."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vision3d import native
+from vision3d.errors import BackendError
+
+_MODELS = {"pinhole": 0, "ortho": 1, "fisheye": 2}
+_MAX_CHANNELS = 32
+
+
+def project(
+    means: Float[Tensor, "b n 3"],
+    quats: Float[Tensor, "b n 4"] | None,
+    scales: Float[Tensor, "b n 3"] | None,
+    covars: Float[Tensor, "b n 6"] | None,
+    opacities: Float[Tensor, "b n"] | None,
+    viewmats: Float[Tensor, "b c 4 4"],
+    Ks: Float[Tensor, "b c 3 3"],
+    width: int,
+    height: int,
+    *,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    camera_model: str,
+    antialiased: bool,
+) -> tuple[
+    Int[Tensor, "b c n 2"],
+    Float[Tensor, "b c n 2"],
+    Float[Tensor, "b c n"],
+    Float[Tensor, "b c n 3"],
+    Float[Tensor, "b c n"],
+]:
+    """Radii, screen means, depths, conics and low-pass compensations of all Gaussians in all cameras."""
+    return project_pairs(
+        means, quats, scales, covars, opacities, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
+        far_plane=far_plane, radius_clip=radius_clip, camera_model=camera_model, antialiased=antialiased, packed=False,
+    )[1]  # fmt: skip
+
+
+def project_pairs(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    covars: Tensor | None,
+    opacities: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    camera_model: str,
+    antialiased: bool,
+    packed: bool,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """Image and Gaussian of the visible pairs, and what `project` returns, of these pairs alone if `packed`."""
+    options = (eps2d, near_plane, far_plane, radius_clip, antialiased)
+    camera = (_MODELS[camera_model], width, height, *options)
+    reach = None if opacities is None else opacities.detach()
+    outputs = _project(means, quats, scales, covars, reach, viewmats, Ks.detach(), *camera, packed)
+    return outputs[:2], outputs[2:]
+
+
+def sh_colors(
+    means: Float[Tensor, "b n 3"],
+    sh: Float[Tensor, "b n k 3"] | Float[Tensor, "b c n k 3"],
+    viewmats: Float[Tensor, "b c 4 4"],
+    batch_ids: Int[Tensor, " nnz"],
+    camera_ids: Int[Tensor, " nnz"],
+    gaussian_ids: Int[Tensor, " nnz"],
+    degree: int,
+) -> Float[Tensor, "nnz 3"]:
+    """max(SH(direction from the camera centre) + 0.5, 0) of visible pairs, which are sorted by image."""
+    centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
+    image_ids = camera_ids if len(viewmats) == 1 else batch_ids * viewmats.shape[1] + camera_ids
+    return _sh_colors(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
+
+
+def intersect(
+    means2d: Float[Tensor, "nnz 2"],
+    radii: Int[Tensor, "nnz 2"],
+    depths: Float[Tensor, " nnz"],
+    conics: Float[Tensor, "nnz 3"] | None,
+    opacities: Float[Tensor, " nnz"],
+    image_ids: Int[Tensor, " nnz"],
+    num_images: int,
+    width: int,
+    height: int,
+    tile_size: int,
+) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, "i th tw"]]:
+    """Tile lists, front to back; pairs are sorted by image."""
+    return _intersect(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
+
+
+def blend(
+    means2d: Float[Tensor, "nnz 2"],
+    conics: Float[Tensor, "nnz 3"],
+    colors: Float[Tensor, "nnz d"],
+    opacities: Float[Tensor, " nnz"],
+    backgrounds: Float[Tensor, "i d"] | None,
+    masks: Bool[Tensor, "i th tw"] | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    isect_offsets: Int[Tensor, "i th tw"],
+    flatten_ids: Int[Tensor, " m"],
+    *,
+    alpha_max: float,
+    absgrad: Float[Tensor, "nnz 2"] | None = None,
+) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
+    """Colours, transmittances and the place in `flatten_ids` of the last Gaussian drawn.
+
+    Raises:
+        BackendError: The kernels have no tiles of this size.
+    """
+    check_tile_size(tile_size)
+    lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, absgrad)
+    channels = colors.shape[1]
+    if channels <= _MAX_CHANNELS:
+        return _blend(means2d, conics, colors, opacities, backgrounds, masks, *lists)[:3]
+    behind = [None] * channels if backgrounds is None else backgrounds.split(_MAX_CHANNELS, 1)
+    parts = [
+        _blend(means2d, conics, part, opacities, back, masks, *lists)
+        for part, back in zip(colors.split(_MAX_CHANNELS, 1), behind)
+    ]
+    return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
+
+
+def check_tile_size(tile_size: int) -> None:
+    """Raise BackendError for tiles that the blending kernels do not have."""
+    if tile_size not in (4, 8, 16):
+        raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
+
+
+def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
+    """Where the pairs of each image begin, (images + 1,) int64."""
+    if num_images == 1:
+        return torch.tensor([0, len(image_ids)])
+    return torch.searchsorted(image_ids, torch.arange(num_images + 1))
+
+
+def most_chunks(offsets: Tensor) -> int:
+    """Chunks of the image with most pairs."""
+    return max(1, -(-int(offsets.diff().max()) // native.require().PAIR_CHUNK))
+
+
+def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
+    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without them."""
+    v_viewmats = torch.zeros_like(viewmats, memory_format=torch.contiguous_format)
+    if v_views is not None:
+        total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
+        v_viewmats[..., :3, :3] = total[..., :9].unflatten(-1, (3, 3))
+        v_viewmats[..., :3, 3] = total[..., 9:]
+    return v_viewmats
+
+
+def plain(tensor: Tensor | None) -> Tensor | None:
+    """The tensor as kernels take it: contiguous, without a graph."""
+    return None if tensor is None else tensor.detach().contiguous()
+
+
+@torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types="cpu")
+def _project(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    covars: Tensor | None,
+    opacities: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    model: int,
+    width: int,
+    height: int,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    antialiased: bool,
+    packed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    module = native.require()
+    shape = (*viewmats.shape[:2], means.shape[1])
+    radii = means.new_empty((*shape, 2), dtype=torch.int32)
+    means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
+    conics, compensations = means.new_empty((*shape, 3)), means.new_empty(shape)
+    camera = module.Camera(model, width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
+    inputs = map(plain, (means, quats, scales, covars, opacities, viewmats, Ks))
+    module.project(*inputs, camera, radii, means2d, depths, conics, compensations)
+    visible = radii.view(-1, 2)[:, 0].nonzero()[:, 0]
+    image_ids = torch.div(visible, max(shape[2], 1), rounding_mode="floor")
+    gaussian_ids = visible - image_ids * shape[2]
+    outputs = (radii, means2d, depths, conics, compensations)
+    if packed:
+        outputs = (value.flatten(0, 2).index_select(0, visible) for value in outputs)
+    return image_ids, gaussian_ids, *outputs
+
+
+@torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types="cpu")
+def _project_vjp(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    covars: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    image_ids: Tensor,
+    gaussian_ids: Tensor,
+    model: int,
+    width: int,
+    height: int,
+    eps2d: float,
+    packed: bool,
+    view_grad: bool,
+    v_means2d: Tensor,
+    v_depths: Tensor,
+    v_conics: Tensor,
+    v_compensations: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    module = native.require()
+    num_images = viewmats.shape[0] * viewmats.shape[1]
+    offsets = image_offsets(image_ids, num_images)
+    v_gaussians = [None if value is None else torch.zeros_like(value) for value in (means, quats, scales, covars)]
+    v_views = means.new_zeros((num_images, most_chunks(offsets), 12)) if view_grad else None
+    camera = module.Camera(model, width, height, eps2d, 0.0, 0.0, 0.0, False)
+    upstream = (
+        grad.detach().reshape(-1, *tail).contiguous()
+        for grad, tail in ((v_means2d, (2,)), (v_depths, ()), (v_conics, (3,)), (v_compensations, ()))
+    )
+    inputs = map(plain, (means, quats, scales, covars, viewmats, Ks))
+    module.project_vjp(*inputs, camera, gaussian_ids, offsets, packed, *upstream, *v_gaussians, v_views)
+    return *(means.new_empty(0) if grad is None else grad for grad in v_gaussians), view_gradient(v_views, viewmats)
+
+
+@torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types="cpu")
+def _sh_colors(
+    means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int
+) -> Tensor:
+    colors = means.new_empty((len(gaussian_ids), 3))
+    offsets = image_offsets(image_ids, centers.shape[0] * centers.shape[1])
+    native.require().sh_colors(*map(plain, (means, sh, centers, gaussian_ids)), offsets, degree, colors)
+    return colors
+
+
+@torch.library.custom_op("vision3d::sh_colors_vjp", mutates_args=(), device_types="cpu")
+def _sh_colors_vjp(
+    means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int, v_colors: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_images = centers.shape[0] * centers.shape[1]
+    offsets = image_offsets(image_ids, num_images)
+    v_means, v_sh = (torch.zeros_like(value, memory_format=torch.contiguous_format) for value in (means, sh))
+    v_centers = means.new_zeros((num_images, most_chunks(offsets), 3))
+    inputs = map(plain, (means, sh, centers, gaussian_ids))
+    native.require().sh_colors_vjp(*inputs, offsets, degree, plain(v_colors), v_means, v_sh, v_centers)
+    return v_means, v_sh, v_centers.sum(1).view(centers.shape)
+
+
+@torch.library.custom_op("vision3d::intersect_tiles", mutates_args=(), device_types="cpu")
+def _intersect(
+    means2d: Tensor,
+    radii: Tensor,
+    depths: Tensor,
+    conics: Tensor | None,
+    opacities: Tensor,
+    image_ids: Tensor,
+    num_images: int,
+    width: int,
+    height: int,
+    tile_size: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    offsets = image_offsets(image_ids, num_images)
+    inputs = map(plain, (means2d, radii, depths, conics, opacities))
+    lists = native.require().Intersections(offsets, *inputs, width, height, tile_size)
+    outputs = (
+        torch.empty(len(depths), dtype=torch.int32),
+        torch.empty(lists.total, dtype=torch.int64),
+        torch.empty(lists.total, dtype=torch.int32),
+        torch.empty((num_images, -(-height // tile_size), -(-width // tile_size)), dtype=torch.int32),
+    )
+    lists.fill(*outputs)
+    return outputs
+
+
+@torch.library.custom_op("vision3d::blend_splats", mutates_args=(), device_types="cpu")
+def _blend(
+    means2d: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    backgrounds: Tensor | None,
+    masks: Tensor | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    isect_offsets: Tensor,
+    flatten_ids: Tensor,
+    alpha_max: float,
+    absgrad: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    module = native.require()
+    images = len(isect_offsets)
+    means2d, conics, colors, opacities, backgrounds, masks = map(
+        plain, (means2d, conics, colors, opacities, backgrounds, masks)
+    )
+    records = means2d.new_empty((len(opacities), 16))
+    module.make_records(means2d, conics, colors, opacities, records)
+    out_colors = colors.new_empty((images, height, width, colors.shape[1]))
+    transmittances = colors.new_empty((images, height, width))
+    last_ids = colors.new_empty((images, height, width), dtype=torch.int32)
+    lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max)
+    module.blend(records, colors, backgrounds, masks, *lists, out_colors, transmittances, last_ids)
+    return out_colors, transmittances, last_ids, records
+
+
+@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=("absgrad",), device_types="cpu")
+def _blend_vjp(
+    records: Tensor,
+    conics: Tensor,
+    colors: Tensor,
+    opacities: Tensor,
+    backgrounds: Tensor | None,
+    masks: Tensor | None,
+    width: int,
+    height: int,
+    tile_size: int,
+    isect_offsets: Tensor,
+    flatten_ids: Tensor,
+    alpha_max: float,
+    transmittances: Tensor,
+    last_ids: Tensor,
+    v_colors: Tensor,
+    v_transmittances: Tensor,
+    absgrad: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    count, channels = colors.shape
+    inputs = map(plain, (records, conics, colors, opacities, backgrounds, masks))
+    v_records = colors.new_empty((len(flatten_ids), 6 + channels + (0 if absgrad is None else 2)))
+    grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3,), (channels,), ())]
+    v_means2d_abs = None if absgrad is None else colors.new_empty((count, 2))
+    native.require().blend_vjp(
+        *inputs, isect_offsets, flatten_ids, width, height, tile_size, alpha_max, transmittances, last_ids,
+        plain(v_colors), plain(v_transmittances), v_records, *grads, v_means2d_abs,
+    )  # fmt: skip
+    if absgrad is not None:
+        absgrad += v_means2d_abs
+    return grads[0], grads[1], grads[2], grads[3]
+
+
+def _project_fake(means, quats, scales, covars, opacities, viewmats, Ks, *options):
+    shape = (*viewmats.shape[:2], means.shape[1])
+    visible = torch.library.get_ctx().new_dynamic_size()
+    rows = (visible,) if options[-1] else shape
+    ids = [means.new_empty(visible, dtype=torch.int64) for _ in range(2)]
+    radii = means.new_empty((*rows, 2), dtype=torch.int32)
+    return *ids, radii, *(means.new_empty((*rows, *tail)) for tail in ((2,), (), (3,), ()))
+
+
+def _project_vjp_fake(means, quats, scales, covars, viewmats, *rest):
+    grads = (means.new_empty(0) if value is None else torch.empty_like(value) for value in (means, quats, scales, covars))
+    return *grads, torch.empty_like(viewmats)
+
+
+def _intersect_fake(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size):
+    total = torch.library.get_ctx().new_dynamic_size()
+    grid = (num_images, -(-height // tile_size), -(-width // tile_size))
+    shapes = ((len(depths), torch.int32), (total, torch.int64), (total, torch.int32), (grid, torch.int32))
+    return tuple(depths.new_empty(shape, dtype=dtype) for shape, dtype in shapes)
+
+
+def _blend_fake(means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size, isect_offsets, *rest):
+    image = (isect_offsets.shape[0], height, width)
+    last_ids = colors.new_empty(image, dtype=torch.int32)
+    records = colors.new_empty((len(opacities), 16))
+    return colors.new_empty((*image, colors.shape[1])), colors.new_empty(image), last_ids, records
+
+
+def _blend_vjp_fake(records, conics, colors, opacities, *rest):
+    return colors.new_empty((len(opacities), 2)), *map(torch.empty_like, (conics, colors, opacities))
+
+
+_project.register_fake(_project_fake)
+_project_vjp.register_fake(_project_vjp_fake)
+_sh_colors.register_fake(lambda means, sh, centers, image_ids, ids, degree: means.new_empty((len(ids), 3)))
+_sh_colors_vjp.register_fake(lambda means, sh, centers, *rest: tuple(map(torch.empty_like, (means, sh, centers))))
+_intersect.register_fake(_intersect_fake)
+_blend.register_fake(_blend_fake)
+_blend_vjp.register_fake(_blend_vjp_fake)
+
+
+def _project_setup(ctx, inputs, output):
+    means, quats, scales, covars, _, viewmats, Ks, model, width, height, eps2d, *_, packed = inputs
+    image_ids, gaussian_ids, radii = output[:3]
+    ctx.mark_non_differentiable(image_ids, gaussian_ids, radii)
+    ctx.save_for_backward(means, quats, scales, covars, viewmats, Ks, image_ids, gaussian_ids)
+    ctx.options = (model, width, height, eps2d, packed)
+
+
+def _project_backward(ctx, _images, _gaussians, _radii, *upstream):
+    options = (*ctx.options, ctx.needs_input_grad[5])
+    means, quats, scales, covars, viewmats = _project_vjp(*ctx.saved_tensors, *options, *upstream)
+    needs = ctx.needs_input_grad
+    grads = (means, quats, scales, covars, None, viewmats)
+    return *(grad if need else None for grad, need in zip(grads, needs[:6])), *(None for _ in needs[6:])
+
+
+def _sh_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:5])
+    ctx.degree = inputs[5]
+
+
+def _blend_setup(ctx, inputs, output):
+    means2d, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs
+    _, transmittances, last_ids, records = output
+    ctx.mark_non_differentiable(last_ids, records)
+    lists = (isect_offsets, flatten_ids)
+    ctx.save_for_backward(records, conics, colors, opacities, backgrounds, masks, *lists, transmittances, last_ids)
+    ctx.options, ctx.alpha_max, ctx.absgrad = options, alpha_max, absgrad
+
+
+def _blend_backward(ctx, v_colors, v_transmittances, _last, _records):
+    *gaussians, isect_offsets, flatten_ids, transmittances, last_ids = ctx.saved_tensors
+    rest = (isect_offsets, flatten_ids, ctx.alpha_max, transmittances, last_ids, v_colors, v_transmittances, ctx.absgrad)
+    grads = _blend_vjp(*gaussians, *ctx.options, *rest)
+    v_backgrounds = None
+    if ctx.needs_input_grad[4]:
+        v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors)
+    return *grads, v_backgrounds, *(None for _ in range(8))
+
+
+_project.register_autograd(_project_backward, setup_context=_project_setup)
+_sh_colors.register_autograd(
+    lambda ctx, v_colors: (*_sh_colors_vjp(*ctx.saved_tensors, ctx.degree, v_colors), None, None, None),
+    setup_context=_sh_setup,
+)
+_blend.register_autograd(_blend_backward, setup_context=_blend_setup)

@@ -1,0 +1,120 @@
+"""Rendering whole scenes: one image after another, whatever the sizes of the cameras and the mode of the scene."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError, ShapeError
+from vision3d.render.maps import depth_to_normals
+from vision3d.render.splats import checks
+from vision3d.render.splats.api import rasterize
+from vision3d.render.splats.api_2dgs import rasterize_2dgs
+from vision3d.scene import Cameras, GaussianScene
+
+
+class View(NamedTuple):
+    """What one camera sees."""
+
+    image: Float[Tensor, "h w d"] | None
+    """Colours, not clamped, or the features that were given; None in modes D and ED."""
+    alpha: Float[Tensor, "h w"]
+    """Opacity in [0, 1]."""
+    depth: Float[Tensor, "h w"] | None
+    """Along the camera's z [m]: accumulated (D) or expected (ED); None in mode RGB."""
+    normal: Float[Tensor, "h w 3"] | None
+    """World-space normals: of the discs, weighted like colours, or of an expected depth map; None without either."""
+
+
+def render_views(
+    scene: GaussianScene,
+    cameras: Cameras,
+    *,
+    backgrounds: Float[Tensor, " d"] | Float[Tensor, "c d"] | Sequence[float] | None = None,
+    render_mode: str = "RGB",
+    sh_degree: int | None = None,
+    features: Float[Tensor, "n d"] | None = None,
+    near_plane: float = 0.01,
+    alpha_max: float = 0.99,
+    backend: str = "auto",
+) -> Iterator[View]:
+    """Render a scene in each camera, one at a time, with gradients where its tensors ask for them.
+
+    Args:
+        scene: Modes 3dgs, flat, and 2dgs (pinhole cameras only); antialiased scenes are rendered so.
+        cameras: Without lens distortion, on the scene's device; sizes may differ.
+        backgrounds: Colour behind the scene, for all cameras or one each; black when None.
+        render_mode: RGB, D, ED, RGB+D or RGB+ED.
+        sh_degree: Degree of the harmonics that are used; all when None.
+        features: Rendered instead of the colours.
+        near_plane: Smallest depth that is seen [m].
+        alpha_max: Largest alpha of one Gaussian.
+        backend: auto, native, reference or gsplat.
+
+    Raises:
+        InputError: The cameras have lens distortion, or are not pinholes and the scene is made of discs.
+
+    Example:
+        >>> from vision3d import Cameras, GaussianScene, render_views
+        >>> scene = GaussianScene.load("scene.ply")
+        >>> for view in render_views(scene, Cameras.load("cameras.json"), render_mode="RGB+ED"):
+        ...     print(view.image.shape, view.depth.median())
+    """
+    if cameras.distortion is not None:
+        raise InputError("cameras: have lens distortion, which cannot be rendered; use the undistorted cameras")
+    if scene.mode == "2dgs" and cameras.model != "pinhole":
+        raise InputError(
+            f"cameras: got model {cameras.model}; scenes of mode 2dgs are rendered in pinhole cameras only"
+        )
+    checks.check_choice("render_mode", render_mode, checks.RENDER_MODES)
+    backdrop = _backdrop(backgrounds, len(cameras), scene.sh)
+    degree = (scene.sh_degree if sh_degree is None else min(sh_degree, scene.sh_degree)) if features is None else None
+    return _views(scene, cameras, backdrop, render_mode, degree, features, near_plane, alpha_max, backend)
+
+
+def _views(
+    scene: GaussianScene,
+    cameras: Cameras,
+    backdrop: Tensor | None,
+    render_mode: str,
+    degree: int | None,
+    features: Tensor | None,
+    near_plane: float,
+    alpha_max: float,
+    backend: str,
+) -> Iterator[View]:
+    gaussians = (scene.means, scene.quats, scene.scales, scene.opacities, scene.sh if features is None else features)
+    for i, (width, height) in enumerate(zip(cameras.width.tolist(), cameras.height.tolist())):
+        viewmats, Ks = cameras.viewmats[i : i + 1], cameras.Ks[i : i + 1]
+        behind = None if backdrop is None else backdrop[i : i + 1]
+        if scene.mode == "2dgs":
+            rendered, alpha, normal, *_ = rasterize_2dgs(
+                *gaussians, viewmats, Ks, width, height, near_plane=near_plane, sh_degree=degree, backgrounds=behind,
+                render_mode=render_mode, packed=True, alpha_max=alpha_max, backend=backend,
+            )  # fmt: skip
+        else:
+            normal = None
+            rendered, alpha, _ = rasterize(
+                *gaussians, viewmats, Ks, width, height, near_plane=near_plane, sh_degree=degree, backgrounds=behind,
+                render_mode=render_mode, rasterize_mode="antialiased" if scene.antialiased else "classic",
+                camera_model=cameras.model, alpha_max=alpha_max, backend=backend,
+            )  # fmt: skip
+        depth = None if render_mode == "RGB" else rendered[0, ..., -1]
+        if normal is None and depth is not None and render_mode.endswith("ED"):
+            normal = depth_to_normals(depth[None], viewmats, Ks, cameras.model)
+        image = {"RGB": rendered[0], "D": None, "ED": None}.get(render_mode, rendered[0, ..., :-1])
+        yield View(image, alpha[0, ..., 0], depth, None if normal is None else normal[0])
+
+
+def _backdrop(backgrounds: Tensor | Sequence[float] | None, count: int, like: Tensor) -> Tensor | None:
+    """One background a camera."""
+    if backgrounds is None:
+        return None
+    colors = torch.as_tensor(backgrounds, dtype=like.dtype, device=like.device)
+    if colors.dim() == 1:
+        return colors.expand(count, -1)
+    if colors.dim() != 2 or len(colors) != count:
+        raise ShapeError("backgrounds", colors.shape, f"(D,) or ({count}, D)")
+    return colors

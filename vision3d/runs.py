@@ -1,0 +1,270 @@
+"""Run folders: all that a run was asked and did, and how to go on with it.
+
+A run has one folder:
+
+    config.yaml           the resolved configuration; `--config` with it repeats the run
+    metrics.jsonl         one object a line: step, wall_s, loss, ...
+    summary.json          versions, git hash, device, processor, threads, seed, peak memory, wall time, command, results
+    checkpoints/          step_000500.pt and so on, the newest few
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import torch
+
+import vision3d
+from vision3d import config as configuration
+from vision3d.atomic import atomic_write
+from vision3d.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
+from vision3d.errors import ConfigError, FileFormatError, OutputExistsError
+from vision3d.machine import describe_machine, git_hash, peak_memory
+
+logger = logging.getLogger("vision3d.runs")
+_HEADER = "# vision3d run, version "
+
+
+class Interrupted(KeyboardInterrupt):
+    """Someone stopped the run; it ended after a whole step and wrote a checkpoint."""
+
+
+@dataclasses.dataclass(eq=False)
+class RunFolder:
+    """The folder of one run; `create` makes it."""
+
+    path: Path
+    config: dict[str, Any]
+    """The resolved configuration as plain values."""
+    ignore: Collection[str] = ()
+    """Dotted keys that may differ between a checkpoint and the run that goes on from it."""
+    keep: int = 3
+    """How many checkpoints stay."""
+    wall_s: float = dataclasses.field(default=0.0, init=False)
+    """Seconds of the earlier sessions of this run."""
+
+    def __post_init__(self) -> None:
+        self._started = time.perf_counter()
+        self.checkpoints = CheckpointFolder(self.path / "checkpoints", self.keep)
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        config: Any,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        ignore: Collection[str] = (),
+        keep: int = 3,
+    ) -> Self:
+        """Make the folder, or open the one that is there.
+
+        Args:
+            path: The folder.
+            config: The configuration, a dataclass instance.
+            overwrite: Empty a run folder that is there first.
+            resume: Go on with a run folder that is there, where `restore` says.
+            ignore: Dotted keys in which the configuration may differ from that of the run that goes on.
+            keep: How many checkpoints stay.
+
+        Raises:
+            OutputExistsError: The folder is not empty, and neither option allows to use it; or it is not a run's.
+            ConfigError: The run there has another configuration; lists the keys.
+        """
+        path = Path(path)
+        run = cls(path, configuration.to_dict(config), ignore, keep)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if not (overwrite or resume):
+                raise OutputExistsError(path)
+            if not _is_run(path):
+                raise OutputExistsError(path, "it is no run folder of vision3d; give another --out")
+            if not overwrite:
+                run._check_config(configuration.read_yaml(path / "config.yaml"), path / "config.yaml")
+            else:
+                _empty(path)
+        path.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path / "config.yaml") as temporary:
+            temporary.write_text(f"{_HEADER}{vision3d.__version__}\n{configuration.dump_yaml(config)}", "utf-8")
+        return run
+
+    def log(self, step: int, **values: Any) -> None:
+        """Append one line of figures to metrics.jsonl; it is there even if the process is killed right after."""
+        line = {
+            "step": step,
+            "wall_s": round(self.elapsed(), 3),
+            **_json_value(values),
+        }
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl so far."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> Path:
+        """Write a checkpoint after `step` steps: `state` (tensors and plain values) and the random generators."""
+        return self.checkpoints.save(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
+
+    def restore(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
+        """The newest checkpoint that loads, with the random generators and metrics.jsonl put back to its step.
+
+        Returns:
+            None when there is none: the run begins at step 0, and earlier metrics are dropped.
+
+        Raises:
+            ConfigError: It is of a run with another configuration; lists the keys.
+            FileFormatError: It holds code.
+        """
+        checkpoint = self.checkpoints.latest(map_location)
+        if checkpoint is not None:
+            self._check_config(checkpoint.config, self.checkpoints.path)
+            restore_rng(checkpoint.rng)
+            self.wall_s, self._started = checkpoint.wall_s, time.perf_counter()
+        self._truncate_metrics(checkpoint.step if checkpoint else -1)
+        return checkpoint
+
+    def write_summary(
+        self, results: Mapping[str, Any], *, status: str = "done", device: torch.device | str = "cpu"
+    ) -> dict[str, Any]:
+        """Write summary.json: how the run ended, on what it ran, and `results` (numbers, texts, lists, dicts)."""
+        summary = {
+            "status": status,
+            "command": sys.argv,
+            "vision3d": vision3d.__version__,
+            "git": git_hash(),
+            "seed": self.config.get("seed"),
+            "device": str(device),
+            **describe_machine(),
+            "wall_s": round(self.elapsed(), 3),
+            "peak_memory_bytes": peak_memory(device),
+            "results": {name: _json_value(value) for name, value in results.items()},
+        }
+        with atomic_write(self.path / "summary.json") as temporary:
+            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return summary
+
+    def elapsed(self) -> float:
+        """Seconds that the run took so far, earlier sessions included."""
+        return self.wall_s + time.perf_counter() - self._started
+
+    def _check_config(self, other: Mapping[str, Any], where: Path) -> None:
+        keys = [key for key in configuration.diff(self.config, other) if key not in self.ignore]
+        if keys:
+            was, now = _flat_values(other, keys), _flat_values(self.config, keys)
+            changes = "; ".join(f"{key}: {old} there, {new} here" for key, old, new in zip(keys, was, now))
+            raise ConfigError(", ".join(keys), f"cannot resume {where}, which has another configuration ({changes})")
+
+    def _truncate_metrics(self, step: int) -> None:
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            kept = [line for line in read_metrics(path) if line["step"] <= step]
+            with atomic_write(path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+
+
+def read_metrics(path: Path | str) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl; a last line that was cut off by a crash is left out.
+
+    Raises:
+        FileFormatError: Another line is no JSON object.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").splitlines()
+    values = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise FileFormatError(path, "is no JSON object", f"line {number}") from error
+    return values
+
+
+class StopSignal:
+    """Says whether someone asked the loop to stop."""
+
+    requested = False
+
+
+@contextlib.contextmanager
+def finish_step_on_interrupt() -> Iterator[StopSignal]:
+    """Ctrl-C or SIGTERM sets `requested` instead of breaking off in the middle of a step; a second one breaks off.
+
+    Example:
+        with finish_step_on_interrupt() as stop:
+            for step in range(steps):
+                train_one_step()
+                if stop.requested:
+                    run.save_checkpoint(step + 1, state)
+                    raise Interrupted(f"stopped after step {step + 1}")
+    """
+    stop = StopSignal()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise KeyboardInterrupt
+        stop.requested = True
+        logger.warning("stopping after this step; once more stops at once, without a checkpoint")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        with (path / "config.yaml").open(encoding="utf-8") as file:
+            return file.readline().startswith(_HEADER)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _flat_values(config: Mapping[str, Any], keys: Collection[str]) -> list[Any]:
+    def at(key: str) -> Any:
+        value: Any = config
+        for part in key.split("."):
+            value = value.get(part, "nothing") if isinstance(value, Mapping) else "nothing"
+        return value
+
+    return [at(key) for key in keys]
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no NaN; the step that produced it is in the error text
+    return str(value) if isinstance(value, Path) else value
