@@ -61,9 +61,7 @@ def test_folders_without_cameras_list_what_was_looked_for(tmp_path):
     with pytest.raises(InputError, match=r"found 0 photographs .*looked for transforms\.json, .*sparse/0/cameras\.bin"):
         load_dataset(tmp_path)
     write_image(tmp_path / "images" / "a.png", torch.zeros(4, 4))
-    with pytest.raises(
-        InputError, match=r"found 1 photographs without cameras .*; run with --sfm to find their cameras"
-    ):
+    with pytest.raises(InputError, match=r"found 1 photographs without cameras .*; run with --sfm to find their cameras"):
         load_dataset(tmp_path)
     (tmp_path / "v.mp4").write_bytes(b"")
     with pytest.raises(InputError, match=r"v\.mp4: is a video; run with --sfm"):
@@ -71,6 +69,10 @@ def test_folders_without_cameras_list_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_bytes(b"")
     with pytest.raises(FileFormatError, match=r"notes\.txt: is neither a transforms\.json nor a video"):
         load_dataset(tmp_path / "notes.txt")
+
+
+@pytest.mark.wrong_types
+def test_unknown_format(tmp_path):
     with pytest.raises(InputError, match="format: got 'blender', want auto, transforms"):
         load_dataset(tmp_path, format="blender")
 
@@ -105,9 +107,7 @@ def test_normalized_world(ring):
     (folder / "transforms.json").write_text(json.dumps(content))
     before, after = load_dataset(folder), load_dataset(folder, normalize=True)
     # The ring of radius 4 around (5, -7, 2) becomes the unit circle.
-    torch.testing.assert_close(
-        torch.linalg.vector_norm(after.cameras.centers, dim=-1), torch.ones(10), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(torch.linalg.vector_norm(after.cameras.centers, dim=-1), torch.ones(10), atol=1e-5, rtol=0)
     expected = torch.diag(torch.tensor([0.25, 0.25, 0.25, 1.0]))
     expected[:3, 3] = -torch.tensor([5.0, -7.0, 2.0]) / 4
     torch.testing.assert_close(after.normalization, expected, atol=1e-5, rtol=1e-5)

@@ -108,9 +108,9 @@ def test_too_few_or_hopeless_photographs(tmp_path):
     write_image(tmp_path / "2.png", torch.zeros(64, 64, 3))
     with pytest.raises(InputError, match="the 3 photographs do not fit together; want more overlap and texture"):
         load_dataset(tmp_path, sfm=True)
+    paths = tuple(tmp_path / f"{i}.png" for i in range(3))
+    images = PosedImages(cube_cameras(3).resized(64, 64), paths, torch.tensor([True, True, False]))
     with pytest.raises(InputError, match="got 1 views to triangulate from"):
-        paths = tuple(tmp_path / f"{i}.png" for i in range(3))
-        images = PosedImages(cube_cameras(3).resized(64, 64), paths, torch.tensor([True, True, False]))
         triangulate(images)
     with pytest.raises(InputError, match="no point was found in 3 views"):
         triangulate(images, torch.arange(3))
@@ -126,8 +126,6 @@ def test_missing_pycolmap(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     write_image(tmp_path / "a.png", torch.zeros(8, 8))
-    with pytest.raises(
-        MissingDependencyError, match=r"pycolmap is needed for .*: pip install 'vision3d\[sfm\]'"
-    ) as caught:
+    with pytest.raises(MissingDependencyError, match=r"pycolmap is needed for .*: pip install 'vision3d\[sfm\]'") as caught:
         load_dataset(tmp_path, sfm=True)
     assert caught.value.exit_code == 4

@@ -8,7 +8,7 @@ from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.dataset import load_dataset
 from vision3d.io.ply import write_points
 from vision3d.io.transforms_json import read_cameras, read_frames, write_cameras
-from vision3d.scene import Cameras, PosedImages, load
+from vision3d.scene import Cameras, PosedImages, load, save
 
 
 def frame_of(content, i):
@@ -167,9 +167,7 @@ def test_fewer_than_three_views(ring):
 def test_wrong_sizes(ring, edit):
     folder = ring()
     edit(folder / "transforms.json", lambda content: frame_of(content, 3).update(w=33))
-    with pytest.raises(
-        FileFormatError, match=r"frame 3 names images/003\.png, which has 32x24 px; its camera has 33x24"
-    ):
+    with pytest.raises(FileFormatError, match=r"frame 3 names images/003\.png, which has 32x24 px; its camera has 33x24"):
         load_dataset(folder)
 
 
@@ -269,8 +267,6 @@ def test_load_tells_cameras_from_photographs(ring, tmp_path):
     load_dataset(folder).cameras.save(tmp_path / "cameras.json")
     assert isinstance(load(tmp_path / "cameras.json"), Cameras)
     with pytest.raises(InputError, match=r"a \.json holds Cameras, got Tensor"):
-        from vision3d.scene import save
-
         save(tmp_path / "x.json", torch.zeros(3))
 
 
@@ -280,9 +276,7 @@ def test_cameras_need_sizes(ring):
 
 
 def test_fox(fox):
-    with pytest.raises(
-        FileFormatError, match=r"names images/0005\.jpg, .*\(50 of 67 images found\)\. Run with --skip-mis"
-    ):
+    with pytest.raises(FileFormatError, match=r"names images/0005\.jpg, .*\(50 of 67 images found\)\. Run with --skip-mis"):
         load_dataset(fox)
     images = load_dataset(fox, skip_missing=True, downscale=8)
     assert len(images) == 50 and len(images.test) == 7
@@ -296,9 +290,7 @@ def test_more_than_one_size_is_allowed(ring, edit):
     from vision3d.io.images import write_image
 
     write_image(folder / "images/000.png", torch.rand(48, 64, 3))
-    edit(
-        folder / "transforms.json", lambda c: frame_of(c, 0).update(w=64, h=48, fl_x=80.0, fl_y=82.0, cx=30.0, cy=26.0)
-    )
+    edit(folder / "transforms.json", lambda c: frame_of(c, 0).update(w=64, h=48, fl_x=80.0, fl_y=82.0, cx=30.0, cy=26.0))
     images = load_dataset(folder)
     assert images.cameras.width.tolist() == [64] + [32] * 9
     assert replace(images).read(0)[0].shape == (48, 64, 3)

@@ -47,9 +47,7 @@ def test_scaled_uses_the_real_ratio_of_the_rounded_size(cameras):
 def test_transform_leaves_what_is_seen(cameras, similarity):
     points = torch.randn(9, 3)
     moved = points @ similarity[:3, :3].T + similarity[:3, 3]
-    torch.testing.assert_close(
-        pixels(cameras.transform(similarity), moved), pixels(cameras, points), rtol=1e-4, atol=1e-2
-    )
+    torch.testing.assert_close(pixels(cameras.transform(similarity), moved), pixels(cameras, points), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +171,7 @@ def test_validate_names_the_camera(cameras, name, index, number, message):
 
 def test_validate_refuses_mirrors(cameras):
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))
-    with pytest.raises(InputError, match="camera 0 .* and 2 more: viewmat mirrors the world"):
+    with pytest.raises(InputError, match=r"camera 0 .* and 2 more: viewmat mirrors the world"):
         replace(cameras, viewmats=mirror @ cameras.viewmats).validate()
 
 

@@ -1,11 +1,8 @@
-import json
-
 import pytest
 import torch
 
 from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError
-from vision3d.scene import GaussianScene, Scene, load
-from vision3d.scene import codecs
+from vision3d.scene import GaussianScene, Scene, codecs, load
 
 
 def test_round_trip(tmp_path, gaussians, cameras, similarity):

@@ -166,9 +166,7 @@ def assemble(
     full = _cameras(kept)
     raw = full.resized(torch.tensor([w for w, _ in sizes]), torch.tensor([h for _, h in sizes]))
     cameras = _resized(_undistorted(full), raw, downscale)
-    is_same = raw.distortion is None and bool(
-        (raw.width == cameras.width).all() and (raw.height == cameras.height).all()
-    )
+    is_same = raw.distortion is None and bool((raw.width == cameras.width).all() and (raw.height == cameras.height).all())
     points, colors = _finite_points(listed)
     return PosedImages(
         cameras=cameras,
@@ -282,9 +280,7 @@ def _undistorted(cameras: Cameras) -> Cameras:
         key = (*camera.Ks.flatten().tolist(), *coeffs.tolist(), *size)
         if key not in known:
             try:
-                known[key] = undistorted_K(
-                    camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model)
-                )
+                known[key] = undistorted_K(camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model))
             except InputError as error:
                 raise InputError(f"camera {i} ({cast(tuple, camera.names)[0]}): {error}") from error
             if camera.model == "fisheye":
