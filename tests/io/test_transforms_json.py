@@ -8,7 +8,7 @@ from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.dataset import load_dataset
 from vision3d.io.ply import write_points
 from vision3d.io.transforms_json import read_cameras, read_frames, write_cameras
-from vision3d.scene import Cameras, PosedImages, load
+from vision3d.scene import Cameras, PosedImages, load, save
 
 
 def frame_of(content, i):
@@ -197,7 +197,10 @@ def put(row, column, value):
         (put(0, 0, float("inf")), r"frame 5 \(images/005\.png\): the pose holds NaN or infinity"),
         (set_pose(lambda m: [row.__setitem__(0, 0.0) for row in m]), "frame 5 .*: the pose is singular"),
         (set_pose(lambda m: [row.__setitem__(0, -row[0]) for row in m]), r"frame 5 .* not a rotation .*determinant -1"),
-        (set_pose(lambda m: [row.__setitem__(0, 2 * row[0]) for row in m]), r"frame 5 .* not a rotation .*determinant 2"),
+        (
+            set_pose(lambda m: [row.__setitem__(0, 2 * row[0]) for row in m]),
+            r"frame 5 .* not a rotation .*determinant 2",
+        ),
         (set_pose(lambda m: m.pop()), None),
         (set_pose(lambda m: [m.pop(), m.pop()]), r"frame 5 .*: transform_matrix has shape \(2, 4\), want \(4, 4\)"),
         (put(0, 0, "one"), "frame 5 .*: transform_matrix is not made of numbers"),
@@ -264,8 +267,6 @@ def test_load_tells_cameras_from_photographs(ring, tmp_path):
     load_dataset(folder).cameras.save(tmp_path / "cameras.json")
     assert isinstance(load(tmp_path / "cameras.json"), Cameras)
     with pytest.raises(InputError, match=r"a \.json holds Cameras, got Tensor"):
-        from vision3d.scene import save
-
         save(tmp_path / "x.json", torch.zeros(3))
 
 

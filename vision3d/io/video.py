@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class VideoWriter:
         self._errors: Any = None
         self._files = contextlib.ExitStack()
 
-    def append(self, image: Float[Tensor, "h w c"]) -> None:
+    def append(self, image: Tensor) -> None:
         """Add a frame.
 
         Args:
@@ -69,7 +69,8 @@ class VideoWriter:
                 raise InputError(f"{self.path}: the writer is closed")
             self._start(size)
         elif size != self._size:
-            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{self._size[0]}x{self._size[1]} px as the first frame")
+            first = "x".join(map(str, self._size or ()))
+            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{first} px as the first frame")
         try:
             self._encoder.stdin.write(_padded(frame).data)
         except BrokenPipeError:
@@ -90,7 +91,7 @@ class VideoWriter:
             encoder, self._encoder = self._encoder, None
             self._end(encoder)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -124,9 +125,7 @@ class VideoWriter:
         if encoder.wait():
             self._errors.seek(0)
             lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise Vision3DError(
-                f"{self.path}: ffmpeg failed after {self.num_frames} frames ({(lines or ['no reason'])[-1]})"
-            )
+            raise Vision3DError(f"{self.path}: ffmpeg failed after {self.num_frames} frames ({(lines or ['no reason'])[-1]})")
 
 
 class ImageSequenceWriter:
@@ -140,7 +139,7 @@ class ImageSequenceWriter:
         """
         self.folder, self.pattern, self.num_frames = Path(folder), pattern, 0
 
-    def append(self, image: Float[Tensor, "h w c"]) -> None:
+    def append(self, image: Tensor) -> None:
         """Add a frame: (H, W, 3) or (H, W) in [0, 1]; its file is whole when this returns."""
         write_image(self.folder / self.pattern.format(self.num_frames), image)
         self.num_frames += 1
@@ -148,7 +147,7 @@ class ImageSequenceWriter:
     def close(self) -> None:
         """Nothing is left to be done."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ImageSequenceWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
