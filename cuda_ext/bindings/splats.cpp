@@ -24,7 +24,7 @@ ProjectArgs project_args(const In<float, 3>& means, const MaybeIn<float, 3>& qua
     a.quats = pointer("quats", quats, {B, N, 4});
     a.scales = pointer("scales", scales, {B, N, 3});
     a.covars = pointer("covars", covars, {B, N, 6});
-    if (!a.covars && !(a.quats && a.scales)) throw std::invalid_argument("want quats and scales, or covars");
+    if (!covars && !(quats && scales)) throw std::invalid_argument("want quats and scales, or covars");
     a.viewmats = pointer("viewmats", viewmats, {B, C, 4, 4});
     a.Ks = pointer("Ks", Ks, {B, C, 3, 3});
     a.model = camera.model; a.width = camera.width; a.height = camera.height; a.eps2d = camera.eps2d;

@@ -309,7 +309,7 @@ def test_single_precision_gradients_agree_with_double(backend):
 
 
 def test_gradient_of_centres_is_that_of_moving_each_disc_in_the_image(backend):
-    """M33 dL/d(M13, M23), of moving the centre by one pixel: for a facing disc it agrees with the gradient of the mean."""
+    """M33 dL/d(M13, M23), of moving the centre by a pixel: for a facing disc it agrees with that of the mean."""
     g, K = disc((0.0, 0.0, 1.0), scale=0.3), intrinsics(50.0, 33, 33)
     leaf = g["means"].requires_grad_()
     image, *_, info = render(g, torch.eye(4)[None], K, 33, 33, backend=backend)

@@ -211,27 +211,27 @@ def _is_upright(jacobian: Tensor) -> Tensor:
 
 
 def _places(
-    pixels: Tensor, K: Tensor, coeffs: Tensor, new_K: Tensor, width: int, height: int, model: str
+    pixels: Tensor, K: Tensor, coeffs: Tensor, new_K: Tensor, width: int, height: int, model: Lens
 ) -> tuple[Tensor, Tensor]:
     # Places in the photograph of pixels of the pinhole image, and whether they can be read there.
     plane = (pixels - new_K[:2, 2]) @ torch.linalg.inv(new_K[:2, :2]).T
     if model == "fisheye":
         radius = torch.linalg.vector_norm(plane, dim=-1, keepdim=True)
         plane = plane * torch.where(radius > 1e-9, torch.atan(radius) / radius.clamp(min=1e-9), 1)
-    is_single = torch.linalg.vector_norm(plane, dim=-1) < max_radius(coeffs, model)  # type: ignore[arg-type]
-    places = distort(plane, coeffs, model) @ K[:2, :2].T + K[:2, 2]  # type: ignore[arg-type]
+    is_single = torch.linalg.vector_norm(plane, dim=-1) < max_radius(coeffs, model)
+    places = distort(plane, coeffs, model) @ K[:2, :2].T + K[:2, 2]
     limit = places.new_tensor([width, height]) - 0.5
     slack = 1e-6  # of a pixel, for rounding
     is_inside = ((places >= 0.5 - slack) & (places <= limit + slack)).all(-1)
     return places, is_single & is_inside
 
 
-def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: str, balance: float) -> Tensor:
+def _choose_K(K: Tensor, coeffs: Tensor, width: int, height: int, model: Lens, balance: float) -> Tensor:
     if model == "pinhole" and not coeffs.any():
         return K.clone()
     border = _border(width, height)
     plane = (border - K[:2, 2]) @ torch.linalg.inv(K[:2, :2]).T
-    plane = undistort(plane, coeffs, model)  # type: ignore[arg-type]
+    plane = undistort(plane, coeffs, model)
     sides = torch.chunk(plane, 4)
     if any(side.isnan().any() for side in sides):
         raise InputError(

@@ -59,6 +59,7 @@ def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
 
     Goes through the quaternion, so it is accurate at zero and at pi alike. At pi itself the axis has either sign.
     """
+    check_trailing("rotmats", rotmats, 3, 3)
     return quat_to_rotvec(rotmat_to_quat(rotmats))
 
 
@@ -75,6 +76,7 @@ def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
 
 def quat_to_rotvec(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vectors with angle in 0 to pi of quaternions of any length > 0, smooth at zero."""
+    check_trailing("quats", quats, 4)
     quats = positive_w(normalize(quats))
     axis = quats[..., 1:]
     return 2 * atan_over(axis.square().sum(-1, keepdim=True), quats[..., :1]) * axis

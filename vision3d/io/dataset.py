@@ -37,17 +37,17 @@ def load_dataset(
 
     Args:
         path: A folder, a transforms.json, or (with `sfm`) a video.
-        format: How the folder is laid out; auto looks for transforms.json, then transforms_train.json, then a COLMAP model.
-        split_every: Every so many-th view, by name, the first included, is held out, unless the source has its own split;
-            0 holds out nothing.
-        downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4 or
-            images_8 are used where they fit.
+        format: How the folder is laid out; auto looks for transforms.json, transforms_train.json, then a COLMAP model.
+        split_every: Every so many-th view, by name, the first included, is held out, unless the source has its own
+            split; 0 holds out nothing.
+        downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4
+            or images_8 are used where they fit.
         skip_missing: Leave out views whose picture is missing or cannot be read, instead of refusing all.
         background: Colour in [0, 1] behind pictures with an alpha channel.
-        normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance to it
-            is 1; `PosedImages.normalization` says how.
-        sfm: Find the cameras of a plain folder of photographs or of a video with pycolmap, where there are none; the model
-            is left in `sparse/0` beside the photographs, for the next time.
+        normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance
+            to it is 1; `PosedImages.normalization` says how.
+        sfm: Find the cameras of a plain folder of photographs or of a video with pycolmap, where there are none; the
+            model is left in `sparse/0` beside the photographs, for the next time.
 
     Raises:
         MissingFileError: There is nothing at `path`, or a file that the source needs is missing.
@@ -74,8 +74,8 @@ def load_dataset(
 def normalized(images: PosedImages) -> PosedImages:
     """The same photographs in a world whose origin is the point that the cameras look at, a median distance of 1 away.
 
-    The point is the one nearest to all optical axes; cameras with parallel axes have their mean position for it. Axes are
-    not turned.
+    The point is the one nearest to all optical axes; cameras with parallel axes have their mean position for it. Axes
+    are not turned.
 
     Raises:
         InputError: All cameras stand at one place.

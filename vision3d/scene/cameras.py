@@ -88,7 +88,7 @@ class Cameras:
             Ks: Intrinsics [px].
             width: Image width [px].
             height: Image height [px].
-            convention: Camera axes of `camtoworlds`: opencv, or opengl (x right, y up, z backward; Blender, transforms.json).
+            convention: Camera axes of `camtoworlds`: opencv, or opengl (y up, z backward; Blender, transforms.json).
             model: Projection.
             distortion: See the field.
             names: One a camera.
@@ -192,7 +192,7 @@ class Cameras:
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
     def resized(self, width: int | Tensor, height: int | Tensor) -> Self:
-        """Cameras whose images have another size; intrinsics follow by the real ratios, so that rays stay where they were.
+        """Cameras whose images have another size; intrinsics follow by the real ratios, so that rays stay.
 
         Args:
             width: New width [px], for all or one a camera.
@@ -211,7 +211,7 @@ class Cameras:
         return self.resized(sizes[0], sizes[1])
 
     def transform(self, matrix: Float[Tensor, "4 4"]) -> Self:
-        """Cameras moved by a similarity x' = s R x + t of the world: what they see of a world moved alike stays the same.
+        """Cameras moved by a similarity x' = s R x + t: they see the same of a world that is moved alike.
 
         Args:
             matrix: World to new world; a rotation times a scale > 0, and a translation.

@@ -10,7 +10,7 @@ from vision3d.errors import DeviceError, InputError, ShapeError
 
 
 def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: str = "float") -> None:
-    """Raise a ShapeError unless `value` is a tensor of shape `want` (words stand for any size) and of the kind of dtype."""
+    """Raise a ShapeError unless `value` is a tensor of shape `want` (words stand for any size) and kind of dtype."""
     if not isinstance(value, Tensor):
         raise ShapeError(name, type(value).__name__, f"a {kind} tensor of shape {_shape(want)}")
     if value.ndim != len(want) or any(isinstance(w, int) and w != s for w, s in zip(want, value.shape)):
@@ -40,7 +40,8 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     is_bad = ~torch.isfinite(value.detach()).reshape(len(value), -1).all(-1)
     if bool(is_bad.any()):
         raise InputError(
-            f"{owner}: {name} is not finite in {int(is_bad.sum())} of {len(value)} rows (first: row {int(is_bad.nonzero()[0])})"
+            f"{owner}: {name} is not finite in {int(is_bad.sum())} of {len(value)} rows "
+            f"(first: row {int(is_bad.nonzero()[0])})"
         )
 
 

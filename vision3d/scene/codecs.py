@@ -50,8 +50,8 @@ def load(path: Path | str) -> object:
     """Read whatever a file or folder holds.
 
     Args:
-        path: A .ply (GaussianScene), cameras.json (Cameras), transforms.json or a folder of posed photographs (PosedImages),
-            a folder with scene.json (Scene), or a picture (a tensor).
+        path: A .ply (GaussianScene), cameras.json (Cameras), transforms.json or a folder of posed photographs
+            (PosedImages), a folder with scene.json (Scene), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.

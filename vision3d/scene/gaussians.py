@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision3d.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.covariance import quat_scale_to_covar
+from vision3d.geometry.neighbors import neighbor_distance
 from vision3d.geometry.quaternion import multiply, rotmat_to_quat
 from vision3d.geometry.se3 import split_similarity
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, rotate_sh
@@ -22,6 +23,7 @@ SplatMode = Literal["3dgs", "2dgs", "flat"]
 
 FLAT_LOG_SCALE = math.log(1e-8)
 """Log scale [log m] of the third axis of a disc, for modes 2dgs and flat."""
+_MIN_SCALE = 1e-7  # metres
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class GaussianScene:
     sh: Float[Tensor, "n k 3"]
     """Spherical harmonics of the colour minus 0.5, k = (degree + 1)^2 with degree 0 to 4."""
     mode: SplatMode = "3dgs"
-    """How to render: 3dgs (ellipsoids), 2dgs (discs, Huang et al. 2024), flat (ellipsoids with a vanishing third axis)."""
+    """How to render: 3dgs (ellipsoids), 2dgs (discs, Huang et al. 2024), flat (ellipsoids of vanishing third axis)."""
     antialiased: bool = False
     """Whether the opacities were fitted with the screen-space compensation of Mip-Splatting."""
     labels: Int64[Tensor, " n"] | None = None
@@ -109,7 +111,9 @@ class GaussianScene:
                 f"from_points: got opacity {opacity}, sh_degree {sh_degree}, scale_factor {scale_factor}; "
                 "want (0, 1), 0 to 4, > 0"
             )
-        log_scales = (_neighbor_distances(points) * scale_factor).log()[:, None].repeat(1, 3)
+        distances = neighbor_distance(points.detach()) if count > 1 else torch.ones_like(points[:, 0])
+        # Coincident points keep a size.
+        log_scales = (distances * scale_factor).clamp(min=_MIN_SCALE).log()[:, None].repeat(1, 3)
         if mode != "3dgs":
             log_scales[:, 2] = FLAT_LOG_SCALE
         if generator is None:
@@ -281,15 +285,3 @@ def _labels_or_none(scene: GaussianScene) -> Tensor:
     if scene.labels is not None:
         return scene.labels
     return torch.full((scene.num_gaussians,), -1, dtype=torch.int64, device=scene.device)
-
-
-def _neighbor_distances(points: Float[Tensor, "n 3"], num_neighbors: int = 3) -> Float[Tensor, " n"]:
-    """Root mean square distance to the nearest other points [m], floored so that coincident points keep a size."""
-    from scipy.spatial import cKDTree
-
-    num_neighbors = min(num_neighbors, len(points) - 1)
-    if num_neighbors == 0:
-        return torch.ones_like(points[:, 0])
-    array = points.detach().cpu().double().numpy()
-    distances = torch.from_numpy(cKDTree(array).query(array, k=num_neighbors + 1)[0][:, 1:])
-    return distances.square().mean(-1).sqrt().clamp(min=1e-7).to(points)

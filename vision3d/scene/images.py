@@ -77,7 +77,7 @@ class PosedImages:
         return value
 
     def save(self, path: Path | str) -> None:
-        """Write a folder with the undistorted pictures (PNG), masks, points and transforms.json, which any trainer reads."""
+        """Write a folder with the undistorted pictures (PNG), masks, points and a transforms.json for any trainer."""
         codecs.save_folder(path, self)
 
     def validate(self) -> Self:
@@ -183,7 +183,8 @@ class PosedImages:
 
     def __repr__(self) -> str:
         points = "no points" if self.points is None else f"{len(self.points)} points"
-        return f"PosedImages({len(self)} views, {int(self.is_test.sum())} held out, {points}, {self.cameras!r}, {str(self.source)!r})"
+        views = f"{len(self)} views, {int(self.is_test.sum())} held out"
+        return f"PosedImages({views}, {points}, {self.cameras!r}, {str(self.source)!r})"
 
     def _repr_html_(self) -> str:
         rows = [

@@ -51,7 +51,7 @@ class Scene:
         for name in self.objects:
             if not _NAME.fullmatch(name):
                 raise InputError(
-                    f"Scene: object name {name!r}; want letters, digits, _ . - and no other first than a letter or digit"
+                    f"Scene: object name {name!r}; want letters, digits, _ . - with a letter or digit first"
                 )
         for name, matrix in self.transforms.items():
             if name not in self.objects:

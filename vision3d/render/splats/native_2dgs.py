@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
-from vision3d.render.splats.native_3dgs import image_offsets, most_chunks, plain, view_gradient
+from vision3d.render.splats.native_3dgs import check_tile_size, image_offsets, most_chunks, plain, view_gradient
 
 
 def project_2dgs(
@@ -61,6 +61,7 @@ def blend_2dgs(
     Int[Tensor, "i h w"],
 ]:
     """Colours, transmittances, normals, distortion, median depth, and places of the last and the median Gaussian."""
+    check_tile_size(tile_size)
     if densify is not None:
         shift = torch.nn.functional.pad(densify * ray_transforms[:, 2, 2:], (0, 1))
         ray_transforms = ray_transforms + torch.nn.functional.pad(shift[..., None], (2, 0))

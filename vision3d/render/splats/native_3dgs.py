@@ -5,8 +5,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
+from vision3d.errors import BackendError
 
 _MODELS = {"pinhole": 0, "ortho": 1, "fisheye": 2}
+_MAX_CHANNELS = 32
 
 
 def project(
@@ -34,10 +36,37 @@ def project(
     Float[Tensor, "b c n"],
 ]:
     """Radii, screen means, depths, conics and low-pass compensations of all Gaussians in all cameras."""
-    camera = (_MODELS[camera_model], width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
-    if opacities is not None:
-        opacities = opacities.detach()
-    return _project(means, quats, scales, covars, opacities, viewmats, Ks.detach(), *camera, False)[2:]
+    return project_pairs(
+        means, quats, scales, covars, opacities, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
+        far_plane=far_plane, radius_clip=radius_clip, camera_model=camera_model, antialiased=antialiased, packed=False,
+    )[1]  # fmt: skip
+
+
+def project_pairs(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    covars: Tensor | None,
+    opacities: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    camera_model: str,
+    antialiased: bool,
+    packed: bool,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """Image and Gaussian of the visible pairs, and what `project` returns, of these pairs alone if `packed`."""
+    options = (eps2d, near_plane, far_plane, radius_clip, antialiased)
+    camera = (_MODELS[camera_model], width, height, *options)
+    reach = None if opacities is None else opacities.detach()
+    outputs = _project(means, quats, scales, covars, reach, viewmats, Ks.detach(), *camera, packed)
+    return outputs[:2], outputs[2:]
 
 
 def sh_colors(
@@ -51,7 +80,7 @@ def sh_colors(
 ) -> Float[Tensor, "nnz 3"]:
     """max(SH(direction from the camera centre) + 0.5, 0) of visible pairs, which are sorted by image."""
     centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
-    image_ids = batch_ids * viewmats.shape[1] + camera_ids
+    image_ids = camera_ids if len(viewmats) == 1 else batch_ids * viewmats.shape[1] + camera_ids
     return _sh_colors(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
 
 
@@ -87,9 +116,28 @@ def blend(
     alpha_max: float,
     absgrad: Float[Tensor, "nnz 2"] | None = None,
 ) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
-    """Colours, transmittances and the place in `flatten_ids` of the last Gaussian drawn."""
-    args = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max)
-    return _blend(means2d, conics, colors, opacities, backgrounds, masks, *args, absgrad)[:3]
+    """Colours, transmittances and the place in `flatten_ids` of the last Gaussian drawn.
+
+    Raises:
+        BackendError: The kernels have no tiles of this size.
+    """
+    check_tile_size(tile_size)
+    lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, absgrad)
+    channels = colors.shape[1]
+    if channels <= _MAX_CHANNELS:
+        return _blend(means2d, conics, colors, opacities, backgrounds, masks, *lists)[:3]
+    behind = [None] * channels if backgrounds is None else backgrounds.split(_MAX_CHANNELS, 1)
+    parts = [
+        _blend(means2d, conics, part, opacities, back, masks, *lists)
+        for part, back in zip(colors.split(_MAX_CHANNELS, 1), behind)
+    ]
+    return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
+
+
+def check_tile_size(tile_size: int) -> None:
+    """Raise BackendError for tiles that the blending kernels do not have."""
+    if tile_size not in (4, 8, 16):
+        raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
 
 
 def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
