@@ -215,7 +215,7 @@ def test_radius_clip_leaves_out_what_is_small_both_ways(backend):
     g = random_gaussians(300, size=0.02)
     viewmats, Ks = cameras(1, 64, 64)
     everything, clipped = (
-        project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0, 3)
+        project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0.0, 3.0)
     )
     small = (everything <= 3).all(-1)
     assert 20 < small.sum() < 280
