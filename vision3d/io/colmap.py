@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.errors import FileFormatError, InputError, MissingFileError
 
 MODELS = {  # name -> id, number of parameters
     "SIMPLE_PINHOLE": (0, 3),
@@ -122,7 +122,12 @@ def write_model(folder: Path | str, model: ColmapModel, *, binary: bool = True) 
         folder: Is made where it does not exist.
         model: Cameras, images and points.
         binary: .bin, or else .txt.
+
+    Raises:
+        InputError: An image name has a space, and the form is .txt.
     """
+    if not binary and (spaced := [image.name for image in model.images.values() if len(image.name.split()) != 1]):
+        raise InputError(f"image name {spaced[0]!r} has a space, which COLMAP's text form cannot hold; write it as .bin")
     for name, data in (_to_binary(model) if binary else _to_text(model)).items():
         with atomic_write(Path(folder) / name) as temporary:
             temporary.write_bytes(data)

@@ -69,7 +69,7 @@ class VideoWriter:
                 raise InputError(f"{self.path}: the writer is closed")
             self._start(size)
         elif size != self._size:
-            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{self._size} as the first frame")
+            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{self._size[0]}x{self._size[1]} px as the first frame")
         try:
             self._encoder.stdin.write(_padded(frame).data)
         except BrokenPipeError:
@@ -111,7 +111,10 @@ class VideoWriter:
         self._size = size
         shape = f"{size[0] + size[0] % 2}x{size[1] + size[1] % 2}"
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", str(self.fps), "-i", "-"]
-        coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
+        # Players take untagged large videos for BT.709 and small ones for BT.601: convert to the first and say so.
+        color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv"]
+        color += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+        coded = [*color, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
         command = [_ffmpeg(), "-v", "error", "-y", *raw, *coded, "-movflags", "+faststart", f"file:{temporary}"]
         self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors)
 
@@ -212,12 +215,12 @@ def _to_bytes(image: Tensor) -> np.ndarray:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.numel():
         raise ShapeError("frame", tuple(image.shape), "(H, W), (H, W, 1) or (H, W, 3), not empty")
-    values = image.detach().cpu().expand(-1, -1, 3)
+    values = image.detach().cpu()
     if values.dtype != torch.uint8:
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"frame: {int((~torch.isfinite(values)).sum())} values are not finite")
         values = (values.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return values.numpy()
+    return values.expand(-1, -1, 3).numpy()
 
 
 def _padded(frame: np.ndarray) -> np.ndarray:
