@@ -109,14 +109,3 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-@pytest.fixture(autouse=True)
-def _shape_checks(request):
-    """Tests marked `misuse` give wrong arguments on purpose and read the library's own message, not the hook's."""
-    from jaxtyping import config
-
-    misuse = request.node.get_closest_marker("misuse") is not None
-    config.update("jaxtyping_disable", misuse)
-    yield
-    config.update("jaxtyping_disable", False)
