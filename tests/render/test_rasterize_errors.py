@@ -7,6 +7,8 @@ from tests.support.gaussians import cameras, random_gaussians, random_sh
 from vision3d import rasterize, rasterize_2dgs
 from vision3d.errors import BackendError, DeviceError, InputError, ShapeError
 
+pytestmark = pytest.mark.wrong_types
+
 
 def call(function=rasterize, **changes) -> None:
     """A call that would be right, with some arguments changed."""
