@@ -105,7 +105,7 @@ def gradients() -> dict[str, Any]:
         image, _, _ = rasterize(*args, scene["K"].to(dtype).repeat(2, 1, 1), 160, 120, **options)
         (image * upstream.to(dtype)).sum().backward()
         axes = torch.linalg.qr(torch.randn(5000, 3, 3, generator=torch.Generator().manual_seed(3)))[0] * scene["scales"][:, None]
-        covars = (axes @ axes.mT).to(dtype).requires_grad_()
+        covars = (axes @ axes.mT).to(dtype).detach().requires_grad_()
         seen, _, _ = rasterize(
             args[0].detach(), None, None, *(t.detach() for t in args[3:]), scene["K"].to(dtype).repeat(2, 1, 1), 160, 120,
             sh_degree=3, covars=covars, backend=name,
