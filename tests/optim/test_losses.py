@@ -87,6 +87,7 @@ def test_normal_consistency_is_zero_for_aligned_splats_and_grows_with_the_angle(
     assert loss.item() == pytest.approx(0.2 * alphas[1:-1, 1:-1].mean().item(), rel=1e-5)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,4 +1,5 @@
 import enum
+from inspect import unwrap  # calls past run-time type checks, where they are on
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def call(function=rasterize, **changes) -> None:
         "height": 16,
         "backend": "reference",
     }
-    function(**{**arguments, **changes})
+    unwrap(function)(**{**arguments, **changes})
 
 
 def test_the_unchanged_call_is_right():

@@ -165,7 +165,7 @@ def assemble(
         raise InputError(f"{source}: mixes {' and '.join(sorted(models))} cameras; want one kind")
     full = _cameras(kept)
     raw = full.resized(torch.tensor([w for w, _ in sizes]), torch.tensor([h for _, h in sizes]))
-    cameras = _resized(_undistorted(full), raw, downscale)
+    cameras = _resized(undistorted_cameras(full), raw, downscale)
     is_same = raw.distortion is None and bool(
         (raw.width == cameras.width).all() and (raw.height == cameras.height).all()
     )
@@ -270,8 +270,8 @@ def _cameras(frames: list[Frame]) -> Cameras:
     ).validate()
 
 
-def _undistorted(cameras: Cameras) -> Cameras:
-    """Pinhole cameras of the same size that see nothing but what the pictures show."""
+def undistorted_cameras(cameras: Cameras) -> Cameras:
+    """Pinhole cameras of the same size that see nothing but what the distorted pictures show."""
     if cameras.distortion is None:
         return cameras
     known: dict[tuple[float, ...], Tensor] = {}
@@ -282,11 +282,10 @@ def _undistorted(cameras: Cameras) -> Cameras:
         key = (*camera.Ks.flatten().tolist(), *coeffs.tolist(), *size)
         if key not in known:
             try:
-                known[key] = undistorted_K(
-                    camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model)
-                )
+                known[key] = undistorted_K(camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model))
             except InputError as error:
-                raise InputError(f"camera {i} ({cast(tuple, camera.names)[0]}): {error}") from error
+                name = f" ({camera.names[0]})" if camera.names else ""
+                raise InputError(f"camera {i}{name}: {error}") from error
             if camera.model == "fisheye":
                 known[key] = _zoomed(known[key], camera.Ks[0])
         Ks.append(known[key])

@@ -144,7 +144,7 @@ def _opened(path: Path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(path, formats=["PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP"])
+            return Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
     except UnidentifiedImageError as error:
         raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
