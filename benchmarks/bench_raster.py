@@ -12,7 +12,9 @@ from vision3d import native, rasterize
 from vision3d.render.splats import ops
 
 PEERS = ("opensplat", "opensplat_fixed", "metal_gauss", "gsplat_ref", "dense_torch")
-LIMITS = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "camera_model": "pinhole", "antialiased": False}
+LIMITS = {
+    "eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "camera_model": "pinhole", "antialiased": False
+}  # fmt: skip
 
 
 class Raster:
@@ -55,7 +57,7 @@ class Raster:
         image, final = torch.empty(1, height, width, 3), torch.empty(1, height, width)
         last = torch.empty(1, height, width, dtype=torch.int32)
         lists = (offsets, ids, width, height, 16, 0.99)
-        grads = [torch.empty(len(ids), 9), torch.empty(count, 2), torch.empty(count, 3), torch.empty(count, 3), torch.empty(count)]
+        grads = [torch.empty(len(ids), 9), *(torch.empty(count, *tail) for tail in ((2,), (3,), (3,), ()))]
         v_final = torch.zeros_like(final)
         common = (records, self.conics, self.colors, self.opacities, None, None, *lists, final, last, self.upstream, v_final)
         return {
@@ -119,7 +121,8 @@ def gradients() -> dict[str, Any]:
     error = (image - want).abs()[..., :3].amax(-1)
     inside = error[error <= 1e-5]
     cosines = {k: float((g * exact[k]).sum() / (g.norm() * exact[k].norm())) for k, g in grads.items()}
-    return {"cosine": cosines, "share_outside_1e-5": float((error > 1e-5).double().mean()), "max_error_inside": float(inside.max())}
+    share = float((error > 1e-5).double().mean())
+    return {"cosine": cosines, "share_outside_1e-5": share, "max_error_inside": float(inside.max())}
 
 
 def memory(count: int, width: int, height: int, scale: float, backward: bool) -> float:
