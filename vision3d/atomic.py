@@ -16,9 +16,9 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS,
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place when the block ends well and vanishes otherwise.
 
-    Whoever opens `path` finds the earlier file or the new one, whole, also after a crash: the data is on the disk before
-    the name changes. The temporary name keeps the suffix, by which some writers choose their format. Missing parent folders
-    are made.
+    Whoever opens `path` finds the earlier file or the new one, whole, also after a crash: the data is on the disk
+    before the name changes. The temporary name keeps the suffix, by which some writers choose their format. Missing
+    parent folders are made.
 
     Args:
         path: The file to make or to replace.
@@ -27,7 +27,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         Where the block writes.
 
     Raises:
-        Vision3DError: The disk is full, broken or read-only, or the folder may not be written; an earlier file stays as it was.
+        Vision3DError: The disk is full, broken or read-only, or the folder may not be written; an earlier file stays.
 
     Example:
         >>> with atomic_write("runs/summary.json") as temporary:

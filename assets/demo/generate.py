@@ -3,8 +3,6 @@
 Run `python generate.py --out FOLDER`. The same seed and library versions give the same bytes.
 """
 
-from __future__ import annotations
-
 import os
 
 # One thread: the matrices are small, and the order of sums must not depend on the machine's core count.

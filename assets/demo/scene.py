@@ -4,8 +4,6 @@ The world is right-handed with z up, in metres; the table top is z = 0 and the z
 `trace` gives the exact distance, normal and material along any ray, which tests use as ground truth.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

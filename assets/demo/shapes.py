@@ -4,8 +4,6 @@ Every shape lives in its own local frame (metres). Rays come in as local origins
 (N, 3); the nearest distance in front of the origin comes back as (N,), infinity where the ray misses.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -4,8 +4,6 @@ Solid textures are functions of the 3D point, so they have no seams. Their fines
 1.5 pixels at the typical camera distance, so that several samples a pixel average it well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

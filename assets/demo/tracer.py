@@ -1,7 +1,5 @@
 """Turns camera rays into pictures: sun with soft shadows, sky light, highlights and one mirror bounce."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -2,8 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry.quaternion import quat_to_rotmat
@@ -367,7 +366,7 @@ def test_adc_resets_opacities_each_tenth_and_not_near_the_end():
         (lambda: MCMC(10, min_opacity=0.0), "min_opacity: got 0.0"),
         (lambda: ADC(0.0), "scene_scale: got 0.0, want metres > 0"),
         (lambda: ADC(1.0, cap_max=0), "cap_max: got 0"),
-        (lambda: ADC(1.0, reset_every=0), "reset_every: got 0"),
+        (lambda: ADC(1.0, reset_every=0.0), "reset_every: got 0.0"),
         (lambda: ADC(1.0, prune_opacity=0.6), "prune_opacity: got 0.6"),
     ],
 )
@@ -390,3 +389,14 @@ def test_wrong_input_is_refused():
         InputError, match=r"params: got \['means'\], want also \['log_scales', 'opacity_logits', 'quats'\]"
     ):
         MCMC(100, 10).after_step(0, bare, SplatAdam(bare, {"means": 1.0}), {}, 0.0)
+
+
+def test_adc_refines_alike_in_every_process(monkeypatch):
+    """With images split over processes the sums of all are taken; here a second process saw the second Gaussian."""
+    params, optimizer = make_scene(2)
+    others = iter([torch.tensor([0.0, 1e-3]), torch.tensor([0.0, 1.0])])
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda sums: sums.add_(next(others)))
+    counts, _ = adc_step(params, optimizer, torch.tensor([1e-4, -1.0]), grow_scale3d=10.0)
+    assert counts["duplicated"] == 1
+    assert torch.equal(params["means"][2], params["means"][1])

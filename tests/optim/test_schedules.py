@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vision3d.errors import InputError
 from vision3d.optim import schedules
@@ -28,7 +27,7 @@ def test_progress_is_a_fraction_of_the_budget():
 
 
 def test_the_resolution_doubles_at_its_fractions():
-    at = [schedules.downscale_factor(f, 4, (0.25, 0.5)) for f in (0, 0.24, 0.25, 0.49, 0.5, 1)]
+    at = [schedules.downscale_factor(f, 4, (0.25, 0.5)) for f in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)]
     assert at == [4, 4, 2, 2, 1, 1]
     assert schedules.downscale_factor(1.0, 1) == 1
 
@@ -36,13 +35,13 @@ def test_the_resolution_doubles_at_its_fractions():
 def test_the_degree_rises_each_thirtieth():
     assert [schedules.sh_degree(step / 30000) for step in (0, 999, 1000, 2000, 3000, 29999)] == [0, 0, 1, 2, 3, 3]
     assert [schedules.sh_degree(step / 300) for step in range(0, 50, 10)] == [0, 1, 2, 3, 3]
-    assert schedules.sh_degree(0.0, 2, every=0) == 2
+    assert schedules.sh_degree(0.0, 2, every=0.0) == 2
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: schedules.exponential_decay(0.5, 0), "final_ratio: got 0, want a number > 0"),
+        (lambda: schedules.exponential_decay(0.5, 0.0), "final_ratio: got 0.0, want a number > 0"),
         (lambda: schedules.exponential_decay(0.5, 0.1, 1.0), "delay: got 1.0"),
         (lambda: schedules.downscale_factor(0.5, 3), "start: got 3, want a power of two"),
         (lambda: schedules.downscale_factor(0.5, 4, (0.5, 0.1)), "doublings: got .* ascending"),

@@ -10,4 +10,3 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param not in ops.backends(torch.device("cpu")):
         pytest.skip(f"backend {request.param} is not built")
     return request.param
-

@@ -20,7 +20,9 @@ class Splats(NamedTuple):
         return Splats(*(value.to(dtype, copy=True) for value in self))
 
 
-def random_splats(count: int, width: int, height: int, *, channels: int = 3, seed: int = 0, size: float = 4.0) -> Splats:
+def random_splats(
+    count: int, width: int, height: int, *, channels: int = 3, seed: int = 0, size: float = 4.0
+) -> Splats:
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     angle = 2 * math.pi * rand(count)
@@ -32,13 +34,25 @@ def random_splats(count: int, width: int, height: int, *, channels: int = 3, see
     return Splats(means, torch.stack([a, b, c], -1), rand(count, channels), 0.1 + 0.85 * rand(count), 1 + rand(count))
 
 
-def tile_lists(s: Splats, width: int, height: int, tile_size: int = 16, image_ids: Tensor | None = None, images: int = 1):
+def tile_lists(
+    s: Splats, width: int, height: int, tile_size: int = 16, image_ids: Tensor | None = None, images: int = 1
+):
     """Offsets and ids from the boxes, by the reference."""
     det = s.conics[:, 0] * s.conics[:, 2] - s.conics[:, 1] ** 2
     radii = torch.ceil(3.4 * torch.stack([s.conics[:, 2], s.conics[:, 0]], -1).div(det[:, None]).sqrt()).int()
     image_ids = torch.zeros(len(radii), dtype=torch.int64) if image_ids is None else image_ids
     *_, ids, offsets = ops.intersect(
-        s.means2d, radii, s.depths, s.conics, s.opacities, image_ids, images, width, height, tile_size, backend="reference"
+        s.means2d,
+        radii,
+        s.depths,
+        s.conics,
+        s.opacities,
+        image_ids,
+        images,
+        width,
+        height,
+        tile_size,
+        backend="reference",
     )
     return offsets, ids
 
@@ -150,10 +164,14 @@ def test_a_hundred_thousand_opaque_layers_blend_as_many_pairs_as_ten(backend):
 
 
 def test_the_gaussian_that_would_cross_the_limit_is_left_out_with_all_behind_it(backend):
-    """Alphas 0.9, 0.9, 0.9, 0.95, 0.5: T = 1e-3 after three, the fourth would bring 5e-5; the fifth is not looked at."""
+    """Alphas 0.9, 0.9, 0.9, 0.95, 0.5: T = 1e-3 after three, the fourth would bring 5e-5; the fifth is not tried."""
     opacities = torch.tensor([0.9, 0.9, 0.9, 0.95, 0.5], requires_grad=True)
     s = Splats(
-        torch.full((5, 2), 0.5), torch.tensor([1e-3, 0, 1e-3]).repeat(5, 1), torch.eye(5), opacities, torch.arange(5) + 1.0
+        torch.full((5, 2), 0.5),
+        torch.tensor([1e-3, 0, 1e-3]).repeat(5, 1),
+        torch.eye(5),
+        opacities,
+        torch.arange(5) + 1.0,
     )
     image, transmittance, last = blend(s, 1, 1, backend=backend)
     torch.testing.assert_close(image[0, 0, 0].detach(), torch.tensor([0.9, 0.09, 0.009, 0, 0]), atol=1e-6, rtol=1e-5)
@@ -254,7 +272,9 @@ def away_from_thresholds(s: Splats, width: int, height: int, margin: float) -> b
 
 
 def test_gradcheck_of_fifty_gaussians():
-    seed = next(i for i in range(1000) if away_from_thresholds(random_splats(50, 32, 32, seed=i, size=3.0), 32, 32, 2e-7))
+    seed = next(
+        i for i in range(1000) if away_from_thresholds(random_splats(50, 32, 32, seed=i, size=3.0), 32, 32, 2e-7)
+    )
     s = random_splats(50, 32, 32, seed=seed, size=3.0)
     lists = tile_lists(s, 32, 32)
     backgrounds = torch.rand(1, 3, dtype=torch.float64)

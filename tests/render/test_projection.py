@@ -15,14 +15,16 @@ DEFAULTS = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 
 NAMES = ["radii", "means2d", "depths", "conics", "compensations"]
 
 
-def project(g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, **options) -> dict[str, Tensor]:
+def project(
+    g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, **options
+) -> dict[str, Tensor]:
     """One scene, so without the leading axis of scenes."""
     options = {**DEFAULTS, "camera_model": "pinhole", "backend": "reference", **options}
     covars = options.pop("covars", None)
-    out = ops.project(
-        g["means"][None], None if covars is not None else g["quats"][None], None if covars is not None else g["scales"][None],
-        None if covars is None else covars[None], g["opacities"][None], viewmats[None], Ks[None], width, height, **options,
-    )  # fmt: skip
+    quats, scales = (None if covars is not None else g[name][None] for name in ("quats", "scales"))
+    covars = None if covars is None else covars[None]
+    shapes = (g["means"][None], quats, scales, covars, g["opacities"][None])
+    out = ops.project(*shapes, viewmats[None], Ks[None], width, height, **options)
     return {name: value[0] for name, value in zip(NAMES, out)}
 
 
@@ -58,7 +60,9 @@ def test_one_round_gaussian_on_the_axis_has_its_closed_form(backend):
 def test_projection_is_the_camera_model_and_its_jacobian(backend, model):
     g = {name: value[:40] for name, value in random_gaussians(40, dtype=torch.float64).items()}
     viewmats, Ks = cameras(2, 64, 48, model=model, dtype=torch.float64)
-    out = project({k: v.float() for k, v in g.items()}, viewmats.float(), Ks.float(), 64, 48, camera_model=model, backend=backend)
+    out = project(
+        {k: v.float() for k, v in g.items()}, viewmats.float(), Ks.float(), 64, 48, camera_model=model, backend=backend
+    )
     seen = out["radii"][..., 0] > 0
     assert seen.sum() > 40
     covars = covariances(g)
@@ -84,7 +88,15 @@ def test_fisheye_on_and_near_the_axis_goes_over_smoothly(backend):
     K = torch.tensor([[[30.0, 0, 50], [0, 30.0, 50], [0, 0, 1]]], dtype=torch.float64)
     g = {"means": means.float(), "opacities": torch.ones(len(means))}
     out = project(
-        g, torch.eye(4)[None], K.float(), 100, 100, camera_model="fisheye", covars=upper(covars).float(), eps2d=0.0, backend=backend
+        g,
+        torch.eye(4)[None],
+        K.float(),
+        100,
+        100,
+        camera_model="fisheye",
+        covars=upper(covars).float(),
+        eps2d=0.0,
+        backend=backend,
     )
     assert (out["radii"] > 0).all()
     theta = torch.atan(tangents)
@@ -171,19 +183,20 @@ def test_compensation_has_a_floor_without_gradient(backend):
     assert torch.autograd.grad(out["compensations"].sum(), scales)[0].abs().sum() == 0
 
 
-@pytest.mark.parametrize("bad", ["nan mean", "inf mean", "nan scale", "inf scale", "nan quat", "nan opacity", "inf opacity",
-                                 "behind", "near", "far", "beside", "faint"])  # fmt: skip
+BAD = {
+    "nan mean": ("means", [torch.nan, 0, 3]), "inf mean": ("means", [0, torch.inf, 3]),
+    "behind": ("means", [0, 0, -3.0]), "near": ("means", [0, 0, 0.1]), "far": ("means", [0, 0, 200.0]),
+    "beside": ("means", [90, 0, 3.0]), "nan quat": ("quats", [1, torch.nan, 0, 0]),
+    "nan scale": ("scales", [0.1, torch.nan, 0.1]), "inf scale": ("scales", [0.1, 0.1, torch.inf]),
+    "nan opacity": ("opacities", torch.nan), "inf opacity": ("opacities", torch.inf), "faint": ("opacities", 0.0039),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_what_is_not_seen_is_zero_with_zero_gradient(backend, bad):
     g = {name: value.clone() for name, value in random_gaussians(3).items() if name != "colors"}
     g["means"][:] = torch.tensor([[0.1, 0.1, 3.0], [0.0, 0.0, 3.0], [-0.1, 0.0, 3.0]])
-    changes = {
-        "nan mean": ("means", [torch.nan, 0, 3]), "inf mean": ("means", [0, torch.inf, 3]), "behind": ("means", [0, 0, -3.0]),
-        "near": ("means", [0, 0, 0.1]), "far": ("means", [0, 0, 200.0]), "beside": ("means", [90, 0, 3.0]),
-        "nan scale": ("scales", [0.1, torch.nan, 0.1]), "inf scale": ("scales", [0.1, 0.1, torch.inf]),
-        "nan quat": ("quats", [1, torch.nan, 0, 0]), "nan opacity": ("opacities", torch.nan),
-        "inf opacity": ("opacities", torch.inf), "faint": ("opacities", 0.0039),
-    }  # fmt: skip
-    name, value = changes[bad]
+    name, value = BAD[bad]
     g[name][1] = torch.as_tensor(value)
     leaves = {key: tensor.requires_grad_() for key, tensor in g.items()}
     K = torch.tensor([[[30.0, 0, 16], [0, 30.0, 16], [0, 0, 1]]])
@@ -201,7 +214,9 @@ def test_what_is_not_seen_is_zero_with_zero_gradient(backend, bad):
 def test_radius_clip_leaves_out_what_is_small_both_ways(backend):
     g = random_gaussians(300, size=0.02)
     viewmats, Ks = cameras(1, 64, 64)
-    everything, clipped = (project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0, 3))
+    everything, clipped = (
+        project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0.0, 3.0)
+    )
     small = (everything <= 3).all(-1)
     assert 20 < small.sum() < 280
     assert not clipped[small].any()
@@ -225,7 +240,9 @@ def test_gradcheck(model, with_covars):
         return tuple(out[name] for name in NAMES[1:])
 
     inputs = [g["means"], viewmats, *([covars] if with_covars else [g["quats"], g["scales"]])]
-    assert torch.autograd.gradcheck(outputs, [tensor.clone().requires_grad_() for tensor in inputs], atol=1e-6, rtol=1e-6)
+    assert torch.autograd.gradcheck(
+        outputs, [tensor.clone().requires_grad_() for tensor in inputs], atol=1e-6, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -243,7 +260,9 @@ def test_single_precision_gradients_agree_with_double(backend, model):
             weights.setdefault(name, torch.randn(out[name].shape))
         sum((out[name] * weights[name]).sum() for name in NAMES[1:]).backward()
         found = {"means": leaves["means"].grad, "viewmats": views.grad}
-        extra = {"covars": covars.grad} if with_covars else {"quats": leaves["quats"].grad, "scales": leaves["scales"].grad}
+        extra = (
+            {"covars": covars.grad} if with_covars else {"quats": leaves["quats"].grad, "scales": leaves["scales"].grad}
+        )
         return {**found, **extra}
 
     for with_covars in (False, True):

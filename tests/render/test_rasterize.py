@@ -63,7 +63,9 @@ def test_two_overlapping_gaussians(backend):
 def energy(sigma: float, mode: str, backend: str) -> float:
     """Sum of alpha times the area of a pixel, relative to that of the Gaussian itself, for a projected sigma [px]."""
     g = single(scale=0.01, opacity=0.6, z=1.0)
-    _, alpha, _ = render(g, torch.eye(4)[None], intrinsics(sigma / 0.01, 41, 41), 41, 41, rasterize_mode=mode, backend=backend)
+    _, alpha, _ = render(
+        g, torch.eye(4)[None], intrinsics(sigma / 0.01, 41, 41), 41, 41, rasterize_mode=mode, backend=backend
+    )
     return alpha.sum().item() / (2 * math.pi * sigma**2 * 0.6)
 
 
@@ -120,7 +122,10 @@ def test_moving_the_scene_and_the_camera_together_changes_nothing(backend, model
     g = random_gaussians(300)
     viewmats, Ks = cameras(1, W, H, model=model)
     image, *_ = render(g, viewmats, Ks, camera_model=model, backend=backend)
-    turn, shift = torch.nn.functional.normalize(torch.tensor([0.8, 0.3, -0.4, 0.2]), dim=0), torch.tensor([0.4, -1.0, 0.7])
+    turn, shift = (
+        torch.nn.functional.normalize(torch.tensor([0.8, 0.3, -0.4, 0.2]), dim=0),
+        torch.tensor([0.4, -1.0, 0.7]),
+    )
     rotmat = quat_to_rotmat(turn)
     motion = torch.eye(4)
     motion[:3, :3], motion[:3, 3] = rotmat, shift
@@ -131,28 +136,17 @@ def test_moving_the_scene_and_the_camera_together_changes_nothing(backend, model
 
 @pytest.mark.parametrize("model", ["pinhole", "ortho", "fisheye"])
 def test_two_crops_with_shifted_principal_points_are_one_image(backend, model):
-    g = random_gaussians(300)
-    g["means"] *= 0.4  # inside the image, where the bound of the Jacobian, which depends on the image, is not in force
+    # So small that what shows lies within 15 % of a crop's width around it: the Jacobian's bound is not in force.
+    g = random_gaussians(1500, size=0.01)
+    g["scales"] = g["scales"].clamp(max=0.02)
     viewmats, Ks = cameras(1, W, H, model=model)
-    image, *_ = render(g, viewmats, Ks, camera_model=model, backend=backend)
+    image, _, info = render(g, viewmats, Ks, camera_model=model, backend=backend)
+    assert info["radii"].max() <= 0.15 * 29
     for left, right in ((0, 29), (29, W)):
         shifted = Ks.clone()
         shifted[:, 0, 2] -= left
-        if model == "pinhole":
-            edge = 0.15 * (right - left)
-            seen = _pixels_x(g["means"], viewmats, shifted)
-            assert ((seen > -edge) & (seen < right - left + edge)).float().mean() > 0.3
         crop, *_ = render(g, viewmats, shifted, right - left, H, camera_model=model, backend=backend)
-        want = image[:, :, left:right]
-        if model == "pinhole":
-            # Only where every Gaussian that shows is within the bound of the crop do both use the same Jacobian.
-            continue
-        assert_close_outside_band(crop, want, band=1e-3)
-
-
-def _pixels_x(means: Tensor, viewmats: Tensor, Ks: Tensor) -> Tensor:
-    point = means @ viewmats[0, :3, :3].T + viewmats[0, :3, 3]
-    return Ks[0, 0, 0] * point[:, 0] / point[:, 2] + Ks[0, 0, 2]
+        assert_close_outside_band(crop, image[:, :, left:right], band=1e-3)
 
 
 @pytest.mark.parametrize("tile_size", [4, 8, 16, 32, 100])
@@ -216,7 +210,15 @@ def test_info_has_the_entries_and_shapes_of_gsplat(backend):
     assert {name: tuple(info[name].shape) for name in shapes} == shapes
     assert info["radii"].dtype == info["flatten_ids"].dtype == info["isect_offsets"].dtype == torch.int32
     assert info["isect_ids"].dtype == torch.int64
-    numbers = {"tile_width": 4, "tile_height": 3, "width": W, "height": H, "tile_size": 16, "n_batches": 2, "n_cameras": 3}
+    numbers = {
+        "tile_width": 4,
+        "tile_height": 3,
+        "width": W,
+        "height": H,
+        "tile_size": 16,
+        "n_batches": 2,
+        "n_cameras": 3,
+    }
     assert {name: info[name] for name in numbers} == numbers
     assert info["batch_ids"] is info["camera_ids"] is info["gaussian_ids"] is None
     info = render(g, viewmats, Ks, packed=True, backend=backend)[2]
@@ -234,12 +236,20 @@ def test_a_batch_is_a_loop(backend, packed):
     viewmats, Ks = viewmats.repeat(2, 2, 1, 1, 1).clone(), Ks.repeat(2, 2, 1, 1, 1)
     viewmats[1, 1, :, 0, 3] += 0.3
     backgrounds = torch.rand(2, 2, 2, 3)
-    image, alpha, info = render(g, viewmats, Ks, packed=packed, backgrounds=backgrounds, render_mode="RGB+D", backend=backend)
+    image, alpha, info = render(
+        g, viewmats, Ks, packed=packed, backgrounds=backgrounds, render_mode="RGB+D", backend=backend
+    )
     for i in range(2):
         for j in range(2):
             scene = {name: value[i, j] for name, value in g.items()}
             one, one_alpha, one_info = render(
-                scene, viewmats[i, j], Ks[i, j], packed=packed, backgrounds=backgrounds[i, j], render_mode="RGB+D", backend=backend
+                scene,
+                viewmats[i, j],
+                Ks[i, j],
+                packed=packed,
+                backgrounds=backgrounds[i, j],
+                render_mode="RGB+D",
+                backend=backend,
             )
             torch.testing.assert_close(image[i, j], one, atol=1e-6, rtol=1e-6)
             torch.testing.assert_close(alpha[i, j], one_alpha, atol=1e-6, rtol=1e-6)
@@ -259,7 +269,9 @@ def test_colours_may_differ_between_cameras(backend, packed, degree):
         images, *_ = render({**g, "colors": colors}, viewmats, Ks, sh_degree=degree, packed=packed, backend=backend)
         for c in range(3):
             scene = {**g, "colors": colors[c]}
-            want, *_ = render(scene, viewmats[c : c + 1], Ks[c : c + 1], sh_degree=degree, packed=packed, backend=backend)
+            want, *_ = render(
+                scene, viewmats[c : c + 1], Ks[c : c + 1], sh_degree=degree, packed=packed, backend=backend
+            )
             torch.testing.assert_close(images[c], want[0], atol=1e-6, rtol=1e-6)
 
 
@@ -278,7 +290,13 @@ def test_channels_and_chunks(backend, channels):
     image, alpha, _ = render({**g, "colors": features}, viewmats, Ks, backgrounds=backgrounds, backend=backend)
     assert image.shape == (2, H, W, channels)
     chunked, chunked_alpha, _ = render(
-        {**g, "colors": features}, viewmats, Ks, backgrounds=backgrounds, channel_chunk=3, render_mode="RGB+ED", backend=backend
+        {**g, "colors": features},
+        viewmats,
+        Ks,
+        backgrounds=backgrounds,
+        channel_chunk=3,
+        render_mode="RGB+ED",
+        backend=backend,
     )
     torch.testing.assert_close(chunked[..., :-1], image, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(chunked_alpha, alpha, atol=1e-6, rtol=1e-6)
@@ -300,14 +318,17 @@ def test_depth_of_a_wall_is_its_distance(backend):
     torch.testing.assert_close(accumulated, 3 * alpha, atol=1e-5, rtol=1e-5)
     seen = alpha[..., 0] > 0
     assert seen.float().mean() > 0.5
-    torch.testing.assert_close(expected[..., -1][seen], torch.full_like(expected[..., -1][seen], 3.0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        expected[..., -1][seen], torch.full_like(expected[..., -1][seen], 3.0), atol=1e-4, rtol=0
+    )
     assert not expected[..., -1][~seen].any()
 
 
 def test_expected_depth_of_two_layers_is_the_weighted_mean(backend):
     near, far = single(0.2, 0.6, 2.0), single(0.3, 0.9, 3.0)
     g = {name: torch.cat([far[name], near[name]]) for name in INPUTS}
-    depth, alpha, _ = render(g, torch.eye(4)[None], intrinsics(100.0, 33, 33), 33, 33, render_mode="ED", backend=backend)
+    camera = (torch.eye(4)[None], intrinsics(100.0, 33, 33), 33, 33)
+    depth, *_ = render(g, *camera, render_mode="ED", backend=backend)
     weights = (0.6, 0.4 * 0.9)
     assert depth[0, 16, 16, 0].item() == pytest.approx((2 * weights[0] + 3 * weights[1]) / sum(weights), abs=1e-5)
 
@@ -361,16 +382,16 @@ def test_single_precision_gradients_agree_with_double(backend, model, antialiase
 
     def gradients(dtype: torch.dtype, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
         leaves = {
-                name: value.to(dtype, copy=True).requires_grad_()
-                for name, value in {**random_gaussians(250), "colors": sh}.items()
+            name: value.to(dtype, copy=True).requires_grad_()
+            for name, value in {**random_gaussians(250), "colors": sh}.items()
         }
         leaves["viewmats"] = viewmats.to(dtype, copy=True).requires_grad_()
         leaves["backgrounds"] = torch.tensor([[0.2, 0.4, 0.9]] * 2, dtype=dtype, requires_grad=True)
         if with_covars:
             leaves["covars"] = (axes @ axes.mT).to(dtype).requires_grad_()
         image, alpha, _ = render(
-            leaves, leaves["viewmats"], Ks.to(dtype), sh_degree=3, render_mode="RGB+D", backgrounds=leaves["backgrounds"],
-            covars=leaves.get("covars"), camera_model=model, backend=backend,
+            leaves, leaves["viewmats"], Ks.to(dtype), sh_degree=3, render_mode="RGB+D", camera_model=model,
+            backgrounds=leaves["backgrounds"], covars=leaves.get("covars"), backend=backend,
             rasterize_mode="antialiased" if antialiased else "classic",
         )  # fmt: skip
         ((image * weights).sum() + (alpha * alpha_weights).sum()).backward()
@@ -378,7 +399,14 @@ def test_single_precision_gradients_agree_with_double(backend, model, antialiase
 
     image, got = gradients(torch.float32, backend)
     want_image, want = gradients(torch.float64, "reference")
-    assert set(got) == {*(("covars",) if with_covars else ("quats", "scales")), "means", "opacities", "colors", "viewmats", "backgrounds"}  # noqa: E501
+    assert set(got) == {
+        *(("covars",) if with_covars else ("quats", "scales")),
+        "means",
+        "opacities",
+        "colors",
+        "viewmats",
+        "backgrounds",
+    }
     assert_close_outside_band(image[..., :3], want_image[..., :3], atol=1e-5, band=1e-3)
     assert_same_gradients(got, want)
 
@@ -393,8 +421,8 @@ def test_gradients_of_the_whole_are_finite_differences(model):
 
     def loss(values: dict[str, Tensor]) -> Tensor:
         image, alpha, _ = render(
-            values, values["viewmats"], Ks, 24, 20, sh_degree=2, render_mode="RGB+ED", backgrounds=values["backgrounds"],
-            rasterize_mode="antialiased", camera_model=model, backend="reference",
+            values, values["viewmats"], Ks, 24, 20, sh_degree=2, render_mode="RGB+ED", camera_model=model,
+            backgrounds=values["backgrounds"], rasterize_mode="antialiased", backend="reference",
         )  # fmt: skip
         return (image * weights).sum() + alpha.square().sum()
 
@@ -439,7 +467,9 @@ def test_images_of_any_size(backend, width, height):
     g = random_gaussians(60, size=0.2)
     viewmats, Ks = cameras(2, width, height)
     image, alpha, _ = render(g, viewmats, Ks, width, height, backend=backend)
-    want, want_alpha, _ = render({k: v.double() for k, v in g.items()}, viewmats.double(), Ks.double(), width, height, backend="reference")  # noqa: E501
+    want, want_alpha, _ = render(
+        {k: v.double() for k, v in g.items()}, viewmats.double(), Ks.double(), width, height, backend="reference"
+    )
     assert image.shape == (2, height, width, 3)
     assert_close_outside_band(image, want)
     assert_close_outside_band(alpha, want_alpha)
@@ -449,8 +479,9 @@ def test_bad_gaussians_do_not_touch_the_others(backend):
     g, viewmats, Ks = random_gaussians(50), *cameras(2, W, H)
     want, *_ = render(g, viewmats, Ks, backend=backend)
     bad = {name: value[:8].clone() for name, value in g.items()}
-    for i, (name, value) in enumerate([("means", torch.nan), ("means", torch.inf), ("quats", torch.nan), ("scales", torch.inf),
-                                       ("scales", torch.nan), ("opacities", torch.nan), ("opacities", torch.inf)]):  # fmt: skip
+    values = {"means": (torch.nan, torch.inf), "quats": (torch.nan,), "scales": (torch.nan, torch.inf)}
+    values["opacities"] = (torch.nan, torch.inf)
+    for i, (name, value) in enumerate((key, bad_value) for key in values for bad_value in values[key]):
         bad[name][i] = value
     bad["means"][7] = torch.tensor([0.0, 0.0, 3e38])
     leaves = {name: torch.cat([bad[name], g[name]]).requires_grad_() for name in INPUTS}

@@ -58,7 +58,14 @@ def test_coefficients_may_differ_between_cameras(backend):
     for c in range(2):
         one = camera == c
         want = ops.sh_colors(
-            g["means"][None], sh[None, c], viewmats[None, c : c + 1], batch[one], batch[one], gaussian[one], 2, backend=backend
+            g["means"][None],
+            sh[None, c],
+            viewmats[None, c : c + 1],
+            batch[one],
+            batch[one],
+            gaussian[one],
+            2,
+            backend=backend,
         )
         torch.testing.assert_close(got[one], want, atol=1e-6, rtol=1e-6)
 

@@ -1,8 +1,8 @@
 """Comparison of images that allows for the pixels where a hard threshold of blending may fall either way.
 
 Blending cuts alpha at 1/255, holds it at alpha_max and stops a pixel at a transmittance of 1e-4. Two correct programs
-round differently, so a pixel whose value lies within rounding of a threshold may differ by a whole step. Such pixels are
-few; all others must agree tightly.
+round differently, so a pixel whose value lies within rounding of a threshold may differ by a whole step. Such pixels
+are few; all others must agree tightly.
 """
 
 import torch
@@ -23,13 +23,14 @@ def assert_close_outside_band(
     assert got.shape == want.shape, f"{what}: got shape {tuple(got.shape)}, want {tuple(want.shape)}"
     if got.numel() == 0:
         return
-    difference = (got.double() - want.double()).abs()
+    difference = (got.detach().double() - want.detach().double()).abs()
     assert bool(torch.isfinite(difference).all()), f"{what}: not finite"
     pixels = difference.amax(-1) if difference.dim() > 2 and difference.shape[-1] <= 64 else difference
     flips = int((pixels > atol).sum())
     allowed = int(band * pixels.numel())
     worst = float(pixels.detach().max())
-    text = f"{what}: {flips} of {pixels.numel()} pixels differ by more than {atol:g} (allowed {allowed}), worst {worst:.3g}"
+    text = f"{what}: {flips} of {pixels.numel()} pixels differ by more than {atol:g} (allowed {allowed})"
+    text += f", worst {worst:.3g}"
     assert flips <= allowed, text
     assert worst <= band_atol, text
 

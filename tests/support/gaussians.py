@@ -45,7 +45,7 @@ def cameras(
     distance: float = 4.0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
-    """World-to-camera matrices on a circle around the origin, looking at it a bit askew, and intrinsics with fx != fy."""
+    """World-to-camera matrices on a circle around the origin, looking at it a bit askew; intrinsics with fx != fy."""
     angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / max(count, 1)) + 0.3
     quats = torch.stack([(angles / 2).cos(), 0.1 * torch.ones_like(angles), (angles / 2).sin(), 0.05 * angles], -1)
     viewmats = torch.eye(4, dtype=torch.float64).repeat(count, 1, 1)

@@ -1,5 +1,8 @@
 """The verbs of the program, one row each: name -> (module, what it does). A module is imported when its verb runs."""
 
 VERBS: dict[str, tuple[str, str]] = {
+    "fit": ("vision3d.cli.fit", "fit a scene of Gaussians to photographs with cameras"),
+    "eval": ("vision3d.cli.eval", "measure a scene (.ply) on photographs that were held out"),
     "doctor": ("vision3d.cli.doctor", "say what works on this machine, and how to mend what does not"),
+    "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
 }

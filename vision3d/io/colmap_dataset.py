@@ -7,6 +7,7 @@ import numpy as np
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.colmap import ColmapCamera, read_model
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
+from vision3d.io.images import is_image
 from vision3d.io.transforms_json import smaller_picture
 
 _ONE_FOCAL = ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
@@ -28,7 +29,8 @@ def lens_of(camera: ColmapCamera) -> Lens:
             f"camera model {camera.model} is not supported; want {supported} (`colmap image_undistorter` makes PINHOLE)"
         )
     model = "fisheye" if camera.model.endswith("FISHEYE") else "pinhole"
-    return Lens(model, *params[:4], camera.width, camera.height, tuple(params[4:]))
+    fx, fy, cx, cy, *coeffs = params
+    return Lens(model, fx, fy, cx, cy, camera.width, camera.height, tuple(coeffs))
 
 
 def find_model(folder: Path | str) -> Path | None:
@@ -54,9 +56,7 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
     folder = Path(folder)
     place = find_model(folder)
     if place is None:
-        raise MissingFileError(
-            folder / "sparse/0/cameras.bin", "a COLMAP model in sparse/0, sparse, or the folder itself"
-        )
+        raise MissingFileError(folder / "sparse/0/cameras.bin", "a COLMAP model in sparse/0, sparse, or the folder itself")
     model = read_model(place)
     photos = Path(images) if images is not None else _photo_folder(folder, place)
     lenses = {}
@@ -89,7 +89,10 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
 
 def _photo_folder(folder: Path, place: Path) -> Path:
     above = [folder, *list(place.resolve().parents)[:3]]
-    return next((base / "images" for base in above if (base / "images").is_dir()), folder / "images")
+    found = next((base / "images" for base in above if (base / "images").is_dir()), None)
+    if found is None and any(is_image(file) for file in folder.iterdir()):
+        return folder  # photographs beside their model, as `vision3d.io.sfm` leaves them
+    return found or folder / "images"
 
 
 def _rotation(qvec: np.ndarray) -> np.ndarray:

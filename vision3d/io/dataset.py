@@ -37,17 +37,17 @@ def load_dataset(
 
     Args:
         path: A folder, a transforms.json, or (with `sfm`) a video.
-        format: How the folder is laid out; auto looks for transforms.json, then transforms_train.json, then a COLMAP model.
-        split_every: Every so many-th view, by name, the first included, is held out, unless the source has its own split;
-            0 holds out nothing.
-        downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4 or
-            images_8 are used where they fit.
+        format: How the folder is laid out; auto looks for transforms.json, transforms_train.json, then a COLMAP model.
+        split_every: Every so many-th view, by name, the first included, is held out, unless the source has its own
+            split; 0 holds out nothing.
+        downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4
+            or images_8 are used where they fit.
         skip_missing: Leave out views whose picture is missing or cannot be read, instead of refusing all.
         background: Colour in [0, 1] behind pictures with an alpha channel.
-        normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance to it
-            is 1; `PosedImages.normalization` says how.
-        sfm: Find the cameras of a plain folder of photographs or of a video with pycolmap, where there are none; the model
-            is left in `sparse/0` beside the photographs, for the next time.
+        normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance
+            to it is 1; `PosedImages.normalization` says how.
+        sfm: Find the cameras of a plain folder of photographs or of a video with pycolmap, where there are none; the
+            model is left in `sparse/0` beside the photographs, for the next time.
 
     Raises:
         MissingFileError: There is nothing at `path`, or a file that the source needs is missing.
@@ -65,17 +65,15 @@ def load_dataset(
     if format not in get_args(Format):
         raise InputError(f"format: got {format!r}, want {', '.join(get_args(Format))}")
     listed = _listed(path, format, sfm)
-    images = assemble(
-        listed, split_every=split_every, downscale=downscale, skip_missing=skip_missing, background=background
-    )
+    images = assemble(listed, split_every=split_every, downscale=downscale, skip_missing=skip_missing, background=background)
     return normalized(images) if normalize else images
 
 
 def normalized(images: PosedImages) -> PosedImages:
     """The same photographs in a world whose origin is the point that the cameras look at, a median distance of 1 away.
 
-    The point is the one nearest to all optical axes; cameras with parallel axes have their mean position for it. Axes are
-    not turned.
+    The point is the one nearest to all optical axes; cameras with parallel axes have their mean position for it. Axes
+    are not turned.
 
     Raises:
         InputError: All cameras stand at one place.
@@ -152,11 +150,7 @@ def _by_sfm(path: Path, sfm: bool) -> FrameList:
         what = f"{count} photographs without cameras"
         if count == 0 or not sfm:
             looked = "transforms.json, transforms_train.json, sparse/0/cameras.bin, sparse/0/cameras.txt"
-            hint = (
-                "run with --sfm to find their cameras with pycolmap"
-                if count
-                else "want photographs in it, or in images/"
-            )
+            hint = "run with --sfm to find their cameras with pycolmap" if count else "want photographs in it, or in images/"
             raise InputError(f"{path}: found {what} (looked for {looked}); {hint}")
     elif not sfm:
         raise InputError(f"{path}: is a video; run with --sfm to find its cameras with pycolmap")

@@ -110,8 +110,8 @@ def checked_viewmat(source: Path, label: str, camtoworld: np.ndarray) -> np.ndar
     if error > _ROTATION_TOLERANCE or determinant < 0:
         raise FileFormatError(
             source,
-            f"{label}: the pose is not a rotation and a position (determinant {determinant:.4g}, R R^T off the identity by "
-            f"{error:.2g})",
+            f"{label}: the pose is not a rotation and a position (determinant {determinant:.4g}, R R^T off the "
+            f"identity by {error:.2g})",
         )
     u, _, vt = np.linalg.svd(rotmat)
     viewmat = np.eye(4)
@@ -165,7 +165,7 @@ def assemble(
         raise InputError(f"{source}: mixes {' and '.join(sorted(models))} cameras; want one kind")
     full = _cameras(kept)
     raw = full.resized(torch.tensor([w for w, _ in sizes]), torch.tensor([h for _, h in sizes]))
-    cameras = _resized(_undistorted(full), raw, downscale)
+    cameras = _resized(undistorted_cameras(full), raw, downscale)
     is_same = raw.distortion is None and bool(
         (raw.width == cameras.width).all() and (raw.height == cameras.height).all()
     )
@@ -213,7 +213,7 @@ def _with_smaller(listed: FrameList, frames: list[Frame], downscale: float) -> l
 
 
 def _fitting(source: Path, frame: Frame, size: tuple[int, int]) -> Lens:
-    """The lens at the size that the file gives it, if the picture has this size or is a whole number of times smaller."""
+    """The lens at the size that the file gives it, if the picture has this size or a whole fraction of it."""
     try:
         lens = frame.lens.filled(size)
     except InputError as error:
@@ -223,7 +223,8 @@ def _fitting(source: Path, frame: Frame, size: tuple[int, int]) -> Lens:
         raise FileFormatError(
             source, f"{frame.label} ({frame.name}): the camera has {wanted[0]}x{wanted[1]} px, focal length {lens.fx:g}"
         )
-    if not all(map(math.isfinite, (lens.fx, lens.fy, lens.cx, lens.cy, *lens.coeffs))):  # pyright: ignore[reportArgumentType]
+    numbers = cast(tuple[float, ...], (lens.fx, lens.fy, lens.cx, lens.cy, *lens.coeffs))
+    if not all(map(math.isfinite, numbers)):
         raise FileFormatError(source, f"{frame.label} ({frame.name}): the intrinsics hold NaN or infinity")
     if size == wanted or _is_smaller(size, wanted):
         return lens
@@ -232,8 +233,8 @@ def _fitting(source: Path, frame: Frame, size: tuple[int, int]) -> Lens:
         return lens
     raise FileFormatError(
         source,
-        f"{frame.label} names {frame.name}, which has {size[0]}x{size[1]} px; its camera has {wanted[0]}x{wanted[1]}, and the "
-        "one is no whole multiple of the other",
+        f"{frame.label} names {frame.name}, which has {size[0]}x{size[1]} px; its camera has {wanted[0]}x{wanted[1]}, "
+        "which is no whole multiple",
     )
 
 
@@ -269,8 +270,8 @@ def _cameras(frames: list[Frame]) -> Cameras:
     ).validate()
 
 
-def _undistorted(cameras: Cameras) -> Cameras:
-    """Pinhole cameras of the same size that see nothing but what the pictures show."""
+def undistorted_cameras(cameras: Cameras) -> Cameras:
+    """Pinhole cameras of the same size that see nothing but what the distorted pictures show."""
     if cameras.distortion is None:
         return cameras
     known: dict[tuple[float, ...], Tensor] = {}
@@ -281,11 +282,10 @@ def _undistorted(cameras: Cameras) -> Cameras:
         key = (*camera.Ks.flatten().tolist(), *coeffs.tolist(), *size)
         if key not in known:
             try:
-                known[key] = undistorted_K(
-                    camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model)
-                )
+                known[key] = undistorted_K(camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model))
             except InputError as error:
-                raise InputError(f"camera {i} ({cast(tuple, camera.names)[0]}): {error}") from error
+                name = f" ({camera.names[0]})" if camera.names else ""
+                raise InputError(f"camera {i}{name}: {error}") from error
             if camera.model == "fisheye":
                 known[key] = _zoomed(known[key], camera.Ks[0])
         Ks.append(known[key])

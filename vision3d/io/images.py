@@ -1,7 +1,7 @@
 """Pictures: PNG, JPEG, WebP, TIFF and BMP of 8 and 16 bits, read as floats in [0, 1].
 
-Camera poses refer to the stored pixels: an EXIF orientation is not applied, as COLMAP and nerfstudio do not apply it, unless
-the picture fits its camera's size only when it is turned upright.
+Camera poses refer to the stored pixels: an EXIF orientation is not applied, as COLMAP and nerfstudio do not apply it,
+unless the picture fits its camera's size only when it is turned upright.
 """
 
 import subprocess
@@ -60,8 +60,8 @@ def read_image(
         path: The file.
         size: Width and height that its camera has. Stored pixels that do not fit are turned upright after their EXIF
             orientation, and refused if that does not help. None: the stored pixels as they are.
-        background: Colour in [0, 1] behind a picture with an alpha channel, of which three channels are left. None: four
-            channels where there is alpha.
+        background: Colour in [0, 1] behind a picture with an alpha channel, of which three channels are left. None:
+            four channels where there is alpha.
 
     Raises:
         MissingFileError: There is no such file.
@@ -78,7 +78,7 @@ def read_image(
 
 
 def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> Bool[Tensor, "h w"]:
-    """Read a mask: pixels that are not black (brighter than half in any channel), or opaque where there is alpha, are set."""
+    """Read a mask: pixels brighter than half in any channel are set, or opaque ones where there is alpha."""
     image = read_image(path, size=size)
     if image.shape[2] == 4 and bool((image[..., 3] < 1).any()):
         return image[..., 3] > 0.5
@@ -144,7 +144,7 @@ def _opened(path: Path):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(path, formats=["PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP"])
+            return Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
     except UnidentifiedImageError as error:
         raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -1,4 +1,4 @@
-"""The layout of the NeRF-synthetic scenes: transforms_train.json, transforms_val.json, transforms_test.json, RGBA pictures."""
+"""The layout of the NeRF-synthetic scenes: transforms_{train,val,test}.json and RGBA pictures."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,9 @@
 """Gaussian scenes and point clouds as .ply files.
 
-Gaussian files have the layout of the INRIA code as gsplat writes it: x y z, f_dc_0..2, f_rest_* channel-major (all of red,
-then green, then blue), opacity (logit), scale_* (natural logarithm), rot_0..3 (wxyz); normals are not written and not
-needed. The header's comment `SplatRenderMode: mip|2dgs` marks antialiased scenes and discs, `Vision3dMode: flat` ours.
+Gaussian files have the layout of the INRIA code as gsplat writes it: x y z, f_dc_0..2, f_rest_* channel-major (all of
+red, then green, then blue), opacity (logit), scale_* (natural logarithm), rot_0..3 (wxyz); normals are not written and
+not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased scenes and discs, and
+`comment Vision3dMode: flat` scenes of flat ellipsoids.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.ply_file import Table, read_table, write_table
 from vision3d.scene.checks import check_shape
-from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene
+from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
 
 _MEANS = ("x", "y", "z")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
@@ -117,9 +118,7 @@ def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "
         raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names)}")
     (points,) = table.columns(_MEANS)
     if not np.isfinite(points).all():
-        raise FileFormatError(
-            table.path, f"{int((~np.isfinite(points)).any(1).sum())} of {len(table)} points are not finite"
-        )
+        raise FileFormatError(table.path, f"{int((~np.isfinite(points)).any(1).sum())} of {len(table)} points are not finite")
     names = next((names for names in _COLORS if set(names) <= set(table.names)), None)
     if names is None:
         return torch.from_numpy(points), None
@@ -167,7 +166,7 @@ def _rest_names(table: Table) -> list[str]:
     return expected
 
 
-def _read_mode(comments: list[str], num_scales: int) -> tuple[str, bool]:
+def _read_mode(comments: list[str], num_scales: int) -> tuple[SplatMode, bool]:
     tags = dict(comment.replace(" ", "").split(":", 1) for comment in comments if ":" in comment)
     rendering = tags.get("SplatRenderMode", "")
     if tags.get("Vision3dMode") == "flat":
@@ -196,6 +195,4 @@ def _missing_text(table: Table, missing: list[str]) -> str:
     text = f"lacks {' '.join(missing)}, which a Gaussian scene needs; it has {' '.join(table.names[:20])}"
     if "packed_position" in table.names:
         return text + " (a compressed .ply: convert it to a plain one first)"
-    return text + (
-        " (a point cloud: read it with vision3d.io.ply.read_points)" if set(_MEANS) <= set(table.names) else ""
-    )
+    return text + (" (a point cloud: read it with vision3d.io.ply.read_points)" if set(_MEANS) <= set(table.names) else "")

@@ -1,7 +1,7 @@
 """Cameras as JSON: transforms.json of nerfstudio and instant-ngp, and our cameras.json, which is a superset of it.
 
-Files hold camera-to-world poses in OpenGL axes (x right, y up, z backward); they are turned here. Intrinsics stand in the
-file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model and k1 k2 p1 p2 k3 .. for the lens.
+Files hold camera-to-world poses in OpenGL axes (x right, y up, z backward); they are turned here. Intrinsics stand in
+the file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model and k1 k2 p1 p2 k3 .. for the lens.
 """
 
 import json
@@ -139,7 +139,7 @@ def write_cameras(
 
 
 def smaller_picture(path: Path, factor: int) -> Path | None:
-    """The picture of the same name in `images_2`, `images_4` or `images_8` beside the folder `images`, if it is there."""
+    """The picture of the same name in `images_2`, `images_4` or `images_8` beside the folder `images`, if there."""
     for i in range(len(path.parts) - 2, -1, -1):
         if path.parts[i] == "images":
             smaller = Path(*path.parts[:i], f"images_{factor}", *path.parts[i + 1 :])
@@ -241,9 +241,7 @@ def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]
         raise FileFormatError(path, f"{label}: camera_model {model_name} is not supported; want {', '.join(_MODELS)}")
     model, used = _MODELS[model_name]
     if model_name == "OPENCV" and values.get("k4"):
-        raise FileFormatError(
-            path, f"{label}: k4 is given for camera_model OPENCV, where its meaning differs between programs"
-        )
+        raise FileFormatError(path, f"{label}: k4 is given for camera_model OPENCV, where its meaning differs between programs")
     order = ("k1", "k2", "k3", "k4") if model == "fisheye" else _FULL
     coeffs = [values.get(name, 0.0) if name in used else 0.0 for name in order]
     while coeffs and coeffs[-1] == 0:

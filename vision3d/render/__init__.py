@@ -11,11 +11,24 @@ _PUBLIC = {
     "depth_to_normals": "vision3d.render.maps",
     "depth_to_rgb": "vision3d.render.maps",
     "normals_to_rgb": "vision3d.render.maps",
+    "path_cameras": "vision3d.render.camera_paths",
+    "refit_cameras": "vision3d.render.camera_paths",
 }
 
-__all__ = ["View", "depth_to_normals", "depth_to_rgb", "normals_to_rgb", "rasterize", "rasterize_2dgs", "render_views"]
+__all__ = [
+    "View",
+    "depth_to_normals",
+    "depth_to_rgb",
+    "normals_to_rgb",
+    "path_cameras",
+    "rasterize",
+    "rasterize_2dgs",
+    "refit_cameras",
+    "render_views",
+]
 
 if TYPE_CHECKING:
+    from vision3d.render.camera_paths import path_cameras, refit_cameras
     from vision3d.render.maps import depth_to_normals, depth_to_rgb, normals_to_rgb
     from vision3d.render.splats.api import rasterize
     from vision3d.render.splats.api_2dgs import rasterize_2dgs

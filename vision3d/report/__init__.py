@@ -1,0 +1,37 @@
+"""Pictures of results: renders as files, contact sheets, the course of a run."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+_PUBLIC = {
+    "write_renders": "vision3d.report.renders",
+    "Pair": "vision3d.report.sheets",
+    "contact_sheet": "vision3d.report.sheets",
+    "error_to_rgb": "vision3d.report.sheets",
+    "write_contact_sheet": "vision3d.report.sheets",
+    "draw_curves": "vision3d.report.curves",
+    "write_run_curves": "vision3d.report.curves",
+}
+
+__all__ = [
+    "Pair",
+    "contact_sheet",
+    "draw_curves",
+    "error_to_rgb",
+    "write_contact_sheet",
+    "write_renders",
+    "write_run_curves",
+]
+
+if TYPE_CHECKING:
+    from vision3d.report.curves import draw_curves, write_run_curves
+    from vision3d.report.renders import write_renders
+    from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, write_contact_sheet
+
+
+def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'vision3d.report' has no attribute {name!r}")

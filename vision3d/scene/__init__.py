@@ -1,7 +1,7 @@
 """The types that stages exchange: cameras, posed photographs, Gaussian scenes, and folders of them.
 
-All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go through the
-codec of the file's suffix (`vision3d.scene.codecs`).
+All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go
+through the codec of the file's suffix (`vision3d.scene.codecs`).
 """
 
 import importlib

@@ -10,7 +10,7 @@ from vision3d.errors import DeviceError, InputError, ShapeError
 
 
 def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: str = "float") -> None:
-    """Raise a ShapeError unless `value` is a tensor of shape `want` (words stand for any size) and of the kind of dtype."""
+    """Raise a ShapeError unless `value` is a tensor of shape `want` (words stand for any size) and kind of dtype."""
     if not isinstance(value, Tensor):
         raise ShapeError(name, type(value).__name__, f"a {kind} tensor of shape {_shape(want)}")
     if value.ndim != len(want) or any(isinstance(w, int) and w != s for w, s in zip(want, value.shape)):
@@ -21,9 +21,7 @@ def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: st
         "bool": value.dtype == torch.bool,
     }
     if not is_right[kind]:
-        raise ShapeError(
-            name, f"dtype {value.dtype}", "float32 or float64" if kind == "float" else f"dtype torch.{kind}"
-        )
+        raise ShapeError(name, f"dtype {value.dtype}", "float32 or float64" if kind == "float" else f"dtype torch.{kind}")
 
 
 def check_device(owner: str, tensors: dict[str, Tensor | None]) -> None:

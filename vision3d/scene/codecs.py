@@ -40,9 +40,7 @@ def module_for(path: Path | str) -> ModuleType:
     path = Path(path)
     name = _CODECS.get(path.suffix.lower())
     if name is None:
-        raise InputError(
-            f"{path}: no codec for {path.suffix or 'a name without suffix'!r}; want {', '.join(sorted(_CODECS))}"
-        )
+        raise InputError(f"{path}: no codec for {path.suffix or 'a name without suffix'!r}; want {', '.join(sorted(_CODECS))}")
     return importlib.import_module(name)
 
 
@@ -50,8 +48,8 @@ def load(path: Path | str) -> object:
     """Read whatever a file or folder holds.
 
     Args:
-        path: A .ply (GaussianScene), cameras.json (Cameras), transforms.json or a folder of posed photographs (PosedImages),
-            a folder with scene.json (Scene), or a picture (a tensor).
+        path: A .ply (GaussianScene), cameras.json (Cameras), transforms.json or a folder of posed photographs
+            (PosedImages), a folder with scene.json (Scene), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision3d.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.covariance import quat_scale_to_covar
+from vision3d.geometry.neighbors import neighbor_distance
 from vision3d.geometry.quaternion import multiply, rotmat_to_quat
 from vision3d.geometry.se3 import split_similarity
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, rotate_sh
@@ -22,6 +23,7 @@ SplatMode = Literal["3dgs", "2dgs", "flat"]
 
 FLAT_LOG_SCALE = math.log(1e-8)
 """Log scale [log m] of the third axis of a disc, for modes 2dgs and flat."""
+_MIN_SCALE = 1e-7  # metres
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class GaussianScene:
     sh: Float[Tensor, "n k 3"]
     """Spherical harmonics of the colour minus 0.5, k = (degree + 1)^2 with degree 0 to 4."""
     mode: SplatMode = "3dgs"
-    """How to render: 3dgs (ellipsoids), 2dgs (discs, Huang et al. 2024), flat (ellipsoids with a vanishing third axis)."""
+    """How to render: 3dgs (ellipsoids), 2dgs (discs, Huang et al. 2024), flat (ellipsoids of vanishing third axis)."""
     antialiased: bool = False
     """Whether the opacities were fitted with the screen-space compensation of Mip-Splatting."""
     labels: Int64[Tensor, " n"] | None = None
@@ -79,7 +81,7 @@ class GaussianScene:
         mode: SplatMode = "3dgs",
         antialiased: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Self:
+    ) -> "GaussianScene":
         """One round Gaussian a point, as large as the points are apart (Kerbl et al. 2023, section 5.1).
 
         Args:
@@ -109,7 +111,9 @@ class GaussianScene:
                 f"from_points: got opacity {opacity}, sh_degree {sh_degree}, scale_factor {scale_factor}; "
                 "want (0, 1), 0 to 4, > 0"
             )
-        log_scales = (_neighbor_distances(points) * scale_factor).log()[:, None].repeat(1, 3)
+        distances = neighbor_distance(points.detach()) if count > 1 else torch.ones_like(points[:, 0])
+        # Coincident points keep a size.
+        log_scales = (distances * scale_factor).clamp(min=_MIN_SCALE).log()[:, None].repeat(1, 3)
         if mode != "3dgs":
             log_scales[:, 2] = FLAT_LOG_SCALE
         if generator is None:
@@ -123,7 +127,7 @@ class GaussianScene:
         return cls(points.clone(), quats, log_scales, logits, sh, mode=mode, antialiased=antialiased)
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str) -> "GaussianScene":
         """The Gaussians of a file, whose suffix says the format.
 
         Raises:
@@ -138,7 +142,7 @@ class GaussianScene:
         """Write a file in the format of its suffix, whole or not at all."""
         codecs.save(path, self)
 
-    def validate(self) -> Self:
+    def validate(self) -> "GaussianScene":
         """Check the values (shapes and dtypes are checked when the object is made).
 
         Raises:
@@ -181,11 +185,11 @@ class GaussianScene:
     def device(self) -> torch.device:
         return self.means.device
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "GaussianScene":
         """The same scene on another device."""
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
-    def transform(self, matrix: Float[Tensor, "4 4"]) -> Self:
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "GaussianScene":
         """The scene moved by a similarity x' = s R x + t: centres, rotations, sizes and view-dependent colours.
 
         Args:
@@ -205,7 +209,7 @@ class GaussianScene:
             sh=rotate_sh(self.sh, rotmat),
         )
 
-    def crop(self, region: Float[Tensor, "2 3"] | Bool[Tensor, " n"]) -> Self:
+    def crop(self, region: Float[Tensor, "2 3"] | Bool[Tensor, " n"]) -> "GaussianScene":
         """The Gaussians whose centres are inside a box, or that a mask marks.
 
         Args:
@@ -230,9 +234,7 @@ class GaussianScene:
             kinds = ", ".join(f"{scene.mode}{' antialiased' if scene.antialiased else ''}" for scene in scenes)
             raise InputError(f"merge: got {kinds}; want scenes of one mode")
         if len({scene.device for scene in scenes}) > 1:
-            raise DeviceError(
-                f"merge: got scenes on {', '.join(str(scene.device) for scene in scenes)}; want one device"
-            )
+            raise DeviceError(f"merge: got scenes on {', '.join(str(scene.device) for scene in scenes)}; want one device")
         num_coeffs = max(scene.sh.shape[1] for scene in scenes)
         sh = [torch.nn.functional.pad(s.sh, (0, 0, 0, num_coeffs - s.sh.shape[1])) for s in scenes]
         labels = None
@@ -245,13 +247,11 @@ class GaussianScene:
     def __len__(self) -> int:
         return self.num_gaussians
 
-    def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> Self:
+    def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> "GaussianScene":
         """Some of the Gaussians: an index, slice, mask or index tensor."""
         if isinstance(which, int):
             which = [which]
-        return replace(
-            self, **{name: None if value is None else value[which] for name, value in self._tensors().items()}
-        )
+        return replace(self, **{name: None if value is None else value[which] for name, value in self._tensors().items()})
 
     def __repr__(self) -> str:
         extras = (", antialiased" if self.antialiased else "") + (", labelled" if self.labels is not None else "")
@@ -281,15 +281,3 @@ def _labels_or_none(scene: GaussianScene) -> Tensor:
     if scene.labels is not None:
         return scene.labels
     return torch.full((scene.num_gaussians,), -1, dtype=torch.int64, device=scene.device)
-
-
-def _neighbor_distances(points: Float[Tensor, "n 3"], num_neighbors: int = 3) -> Float[Tensor, " n"]:
-    """Root mean square distance to the nearest other points [m], floored so that coincident points keep a size."""
-    from scipy.spatial import cKDTree
-
-    num_neighbors = min(num_neighbors, len(points) - 1)
-    if num_neighbors == 0:
-        return torch.ones_like(points[:, 0])
-    array = points.detach().cpu().double().numpy()
-    distances = torch.from_numpy(cKDTree(array).query(array, k=num_neighbors + 1)[0][:, 1:])
-    return distances.square().mean(-1).sqrt().clamp(min=1e-7).to(points)

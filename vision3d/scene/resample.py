@@ -8,7 +8,7 @@ from vision3d.errors import InputError
 
 
 def resize_area(image: Float[Tensor, "h w c"], width: int, height: int) -> Float[Tensor, "h2 w2 c"]:
-    """A picture at another size, each pixel the mean over the area that it covers, partly covered pixels by their share.
+    """A picture at another size, each pixel the mean over the area that it covers.
 
     Args:
         image: Any values.
@@ -21,7 +21,9 @@ def resize_area(image: Float[Tensor, "h w c"], width: int, height: int) -> Float
 
 
 def sample(image: Float[Tensor, "h w c"], pixels: Float[Tensor, "h2 w2 2"]) -> Float[Tensor, "h2 w2 c"]:
-    """A picture read at any places by bicubic interpolation; beyond its border the border's pixels go on.
+    """A picture read at any places by bicubic interpolation (a = -0.75, sharper than bilinear).
+
+    Beyond its border the border's pixels go on.
 
     Args:
         image: In [0, 1].

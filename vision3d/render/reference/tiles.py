@@ -89,7 +89,7 @@ def walk(
     tile_size: int,
     isect_offsets: Int[Tensor, "i th tw"],
     flatten_ids: Int[Tensor, " m"],
-) -> list[Float[Tensor, "i h w *c"]]:
+) -> list[Tensor]:
     """Fold `step` over every tile's list and return the final states as images.
 
     Args:

@@ -162,17 +162,19 @@ def rasterize(
             quats, scales = rows.attach(quats), rows.attach(scales)
         quats, scales = by_scene(quats, size), by_scene(scales, size)
     with torch.autocast(means.device.type, enabled=False):
-        radii, means2d, depths, conics, compensations = ops.project(
+        seen, projected = ops.project_pairs(
             means, quats, scales, upper, opacities, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
             far_plane=far_plane, radius_clip=radius_clip, camera_model=camera_model,
-            antialiased=rasterize_mode == "antialiased", backend=chosen,
+            antialiased=rasterize_mode == "antialiased", packed=packed, backend=chosen,
         )  # fmt: skip
-        pairs = Pairs.of(radii, size, packed)
-        rows.rows = pairs.visible[2].unique() if sparse_grad else None
-        radii, means2d, depths, conics = (pairs.layout(value) for value in (radii, means2d, depths, conics))
+        pairs = Pairs(size, packed, *seen)
+        rows.rows = pairs.gaussians.unique() if sparse_grad else None
+        if not packed:
+            projected = tuple(value.reshape(*size.batch, *value.shape[1:]) for value in projected)
+        radii, means2d, depths, conics, compensations = projected
         opacity = pairs.of_gaussians(opacities)
         if rasterize_mode == "antialiased":
-            opacity = opacity * pairs.flat(pairs.layout(compensations))
+            opacity = opacity * pairs.flat(compensations)
         flat_means2d, flat_depths, flat_conics = pairs.flat(means2d), pairs.flat(depths), pairs.flat(conics)
         tiles_per_gauss, isect_ids, flatten_ids, isect_offsets = ops.intersect(
             flat_means2d, pairs.flat(radii), flat_depths, flat_conics, opacity, pairs.image_ids(), size.num_images,

@@ -122,7 +122,7 @@ def rasterize_2dgs(
             far_plane=far_plane, radius_clip=radius_clip, backend=chosen,
         )  # fmt: skip
         pairs = Pairs.of(radii, size, packed)
-        rows.rows = pairs.visible[2].unique() if sparse_grad else None
+        rows.rows = pairs.gaussians.unique() if sparse_grad else None
         radii, means2d, depths, transforms, normals = (
             pairs.layout(value) for value in (radii, means2d, depths, transforms, normals)
         )

@@ -36,10 +36,37 @@ def project(
     Float[Tensor, "b c n"],
 ]:
     """Radii, screen means, depths, conics and low-pass compensations of all Gaussians in all cameras."""
-    camera = (_MODELS[camera_model], width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
-    if opacities is not None:
-        opacities = opacities.detach()
-    return _project(means, quats, scales, covars, opacities, viewmats, Ks.detach(), *camera, False)[2:]
+    return project_pairs(
+        means, quats, scales, covars, opacities, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
+        far_plane=far_plane, radius_clip=radius_clip, camera_model=camera_model, antialiased=antialiased, packed=False,
+    )[1]  # fmt: skip
+
+
+def project_pairs(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    covars: Tensor | None,
+    opacities: Tensor | None,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    *,
+    eps2d: float,
+    near_plane: float,
+    far_plane: float,
+    radius_clip: float,
+    camera_model: str,
+    antialiased: bool,
+    packed: bool,
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """Image and Gaussian of the visible pairs, and what `project` returns, of these pairs alone if `packed`."""
+    options = (eps2d, near_plane, far_plane, radius_clip, antialiased)
+    camera = (_MODELS[camera_model], width, height, *options)
+    reach = None if opacities is None else opacities.detach()
+    outputs = _project(means, quats, scales, covars, reach, viewmats, Ks.detach(), *camera, packed)
+    return outputs[:2], outputs[2:]
 
 
 def sh_colors(
@@ -53,7 +80,7 @@ def sh_colors(
 ) -> Float[Tensor, "nnz 3"]:
     """max(SH(direction from the camera centre) + 0.5, 0) of visible pairs, which are sorted by image."""
     centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
-    image_ids = batch_ids * viewmats.shape[1] + camera_ids
+    image_ids = camera_ids if len(viewmats) == 1 else batch_ids * viewmats.shape[1] + camera_ids
     return _sh_colors(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
 
 

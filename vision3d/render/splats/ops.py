@@ -94,6 +94,29 @@ def project(
     )  # fmt: skip
 
 
+def visible_pairs(radii: Int[Tensor, "b c n 2"]) -> tuple[Int[Tensor, " v"], Int[Tensor, " v"]]:
+    """Image (scene * c + camera) and Gaussian of the pairs that are seen, sorted by image."""
+    visible = radii[..., 0].flatten().nonzero()[:, 0]
+    count = max(radii.shape[2], 1)
+    images = torch.div(visible, count, rounding_mode="floor")
+    return images, visible - images * count
+
+
+def project_pairs(
+    *inputs: Tensor | None | int, packed: bool, backend: Backend, **options: float | bool | str
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+    """`project` and the visible pairs: image and Gaussian of each, then the outputs, of these pairs alone if `packed`."""
+    kernels = _kernels(backend)
+    if hasattr(kernels, "project_pairs"):
+        return kernels.project_pairs(*inputs, packed=packed, **options)
+    outputs = project(*inputs, backend=backend, **options)  # type: ignore[arg-type]
+    images, gaussians = visible_pairs(outputs[0])
+    if packed:
+        rows = images * outputs[0].shape[2] + gaussians
+        outputs = tuple(value.flatten(0, 2).index_select(0, rows) for value in outputs)
+    return (images, gaussians), outputs  # type: ignore[return-value]
+
+
 def sh_colors(
     means: Float[Tensor, "b n 3"],
     sh: Float[Tensor, "b n k 3"] | Float[Tensor, "b c n k 3"],
@@ -107,7 +130,7 @@ def sh_colors(
 ) -> Float[Tensor, "nnz 3"]:
     """max(SH + 0.5, 0) in the direction from the camera centre -R^T t to the Gaussian.
 
-    Gradients reach `means` and `viewmats` through the direction. `degree` is the active one, (degree + 1)^2 <= k.
+    Pairs are sorted by scene, then camera. Gradients reach `means` and `viewmats` through the direction. `degree` is the active one, (degree + 1)^2 <= k.
     """
     return _kernels(backend).sh_colors(means, sh, viewmats, batch_ids, camera_ids, gaussian_ids, degree)
 

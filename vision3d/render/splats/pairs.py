@@ -15,17 +15,26 @@ class Pairs:
 
     sizes: Sizes
     packed: bool
-    visible: tuple[Tensor, Tensor, Tensor]
-    """Batch, camera and Gaussian indices of the visible pairs, in that order."""
+    images: Tensor
+    """Image (scene * C + camera) of each visible pair, ascending."""
+    gaussians: Tensor
+    """Gaussian of each visible pair, ascending within an image."""
 
     @classmethod
     def of(cls, radii: Tensor, sizes: Sizes, packed: bool) -> "Pairs":
-        batch, camera, gaussian = torch.nonzero(radii[..., 0] > 0, as_tuple=True)
-        return cls(sizes, packed, (batch, camera, gaussian))
+        """The pairs whose (B, C, N, 2) radii are not zero."""
+        return cls(sizes, packed, *ops.visible_pairs(radii))
+
+    @property
+    def rows(self) -> Tensor:
+        """Place of each visible pair among all (image, Gaussian) pairs."""
+        return self.gaussians if self.sizes.num_images == 1 else self.images * self.sizes.num_gaussians + self.gaussians
 
     def layout(self, dense: Tensor) -> Tensor:
         """A (B, C, N, *) tensor in the caller's layout."""
-        return dense[self.visible] if self.packed else dense.reshape(*self.sizes.batch, *dense.shape[1:])
+        if self.packed:
+            return dense.flatten(0, 2).index_select(0, self.rows)
+        return dense.reshape(*self.sizes.batch, *dense.shape[1:])
 
     def flat(self, value: Tensor) -> Tensor:
         """A tensor in the caller's layout as (nnz, *), the order in which `flatten_ids` counts."""
@@ -40,18 +49,34 @@ class Pairs:
     def image_ids(self) -> Tensor:
         """The image of each flat pair."""
         if self.packed:
-            return self.visible[0] * self.sizes.num_cameras + self.visible[1]
-        images = torch.arange(self.sizes.num_images, device=self.visible[0].device)
+            return self.images
+        images = torch.arange(self.sizes.num_images, device=self.images.device)
         return images.repeat_interleave(self.sizes.num_gaussians)
 
     def of_gaussians(self, values: Tensor) -> Tensor:
         """(B, N) or (B, N, D) values, or (B, C, N, D) that differ between cameras, as (nnz, *)."""
-        dense = values if values.dim() == 4 else values[:, None].expand(-1, self.sizes.num_cameras, *values.shape[1:])
-        return dense[self.visible] if self.packed else dense.flatten(0, 2)
+        if values.dim() < 4 and not self.packed:
+            values = values[:, None].expand(-1, self.sizes.num_cameras, *values.shape[1:])
+            return values.flatten(0, 2)
+        if not self.packed:
+            return values.flatten(0, 2)
+        if values.dim() == 4:
+            return values.flatten(0, 2).index_select(0, self.rows)
+        scenes = self.images // self.sizes.num_cameras if self.sizes.num_batches > 1 else None
+        rows = self.gaussians if scenes is None else scenes * self.sizes.num_gaussians + self.gaussians
+        return values.flatten(0, 1).index_select(0, rows)
+
+    def scenes_and_cameras(self) -> tuple[Tensor, Tensor]:
+        """Scene and camera of each visible pair."""
+        if self.sizes.num_batches == 1:
+            return torch.zeros_like(self.images), self.images
+        return self.images // self.sizes.num_cameras, self.images % self.sizes.num_cameras
 
     def ids(self) -> dict[str, Tensor | None]:
-        names = ("batch_ids", "camera_ids", "gaussian_ids")
-        return dict(zip(names, self.visible if self.packed else (None, None, None)))
+        if not self.packed:
+            return {"batch_ids": None, "camera_ids": None, "gaussian_ids": None}
+        scenes, cameras = self.scenes_and_cameras()
+        return {"batch_ids": scenes, "camera_ids": cameras, "gaussian_ids": self.gaussians}
 
 
 def by_scene(tensor: Tensor, sizes: Sizes) -> Tensor:
@@ -65,12 +90,11 @@ def pair_colors(
     """Colours (nnz, D) of the pairs, from colours or spherical harmonics that may differ between cameras."""
     if sh_degree is None:
         return pairs.of_gaussians(colors)
-    seen = ops.sh_colors(means, colors, viewmats, *pairs.visible, sh_degree, backend=backend)
+    seen = ops.sh_colors(means, colors, viewmats, *pairs.scenes_and_cameras(), pairs.gaussians, sh_degree, backend=backend)
     if pairs.packed:
         return seen
-    batch, camera, gaussian = pairs.visible
-    flat = (batch * pairs.sizes.num_cameras + camera) * pairs.sizes.num_gaussians + gaussian
-    return seen.new_zeros(pairs.sizes.num_images * pairs.sizes.num_gaussians, 3).index_put((flat,), seen)
+    total = pairs.sizes.num_images * pairs.sizes.num_gaussians
+    return seen.new_zeros(total, 3).index_copy(0, pairs.rows, seen)
 
 
 def with_depth(

@@ -1,0 +1,86 @@
+# Everything that a developer does. `make help` lists it; `make demo` and `make test` need nothing but
+# git, make, g++, python3-dev and python3-venv, and set up .venv by themselves.
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?=
+TESTS ?= tests
+PROCESSES ?= 2
+BIN := .venv/bin
+# One thread a test process: two processes already fill two cores, and more threads than cores wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(shell find cuda_ext -type f)
+
+.PHONY: help
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: .ci/setup $(NATIVE_SOURCES)
+	@PYTHON="$(PYTHON)" .ci/setup
+
+.venv/installed-dev: .ci/setup $(NATIVE_SOURCES)
+	@PYTHON="$(PYTHON)" .ci/setup dev
+
+.PHONY: setup
+setup: .venv/installed-dev  ## make .venv with all that development needs (PYTHON=python3.12 picks the interpreter)
+
+.PHONY: build
+build: .venv/installed-dev  ## build the wheel and the source package into dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist
+
+.PHONY: lint
+lint: .venv/installed-dev  ## look for mistakes in the text of the code
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: format
+format: .venv/installed-dev  ## bring the code into the one layout
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: type
+type: .venv/installed-dev  ## check the types
+	@$(BIN)/pyright --pythonpath $(BIN)/python
+
+.PHONY: imports
+imports: .venv/installed-dev  ## check which packages import which
+	@$(BIN)/python -m pytest -q tests/test_imports.py
+
+.PHONY: test
+test: .venv/installed-dev  ## run the tests (TESTS=tests/io narrows them)
+	@$(PYTEST) -m "not slow and not gpu and not viewer" $(TESTS)
+
+.PHONY: test-slow
+test-slow: .venv/installed-dev  ## run the tests that take longer than 5 s, too
+	@$(PYTEST) -m "not gpu and not viewer" $(TESTS)
+
+.PHONY: test-gpu
+test-gpu: .venv/installed-dev  ## run the tests that need a CUDA device
+	@$(BIN)/python -m pytest -m gpu $(TESTS)
+
+.PHONY: check-cuda
+check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
+	@command -v "$${CUDACXX:-nvcc}" > /dev/null || { echo "error: nvcc not found: put the CUDA toolkit on PATH or set CUDACXX" >&2; exit 1; }
+	@$(BIN)/cmake -S . -B build/cuda -G Ninja -Wno-dev -DVISION3D_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
+	  -DPython_EXECUTABLE="$$PWD/$(BIN)/python" -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" \
+	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
+	@$(BIN)/cmake --build build/cuda --target _native
+
+.PHONY: bench
+bench: .venv/installed-dev  ## run the benchmarks, one after the other, on a machine that does nothing else
+	@for file in benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+
+.PHONY: demo
+demo: .venv/installed  ## fit the photo set that comes along and show how well it went
+	@$(BIN)/vision3d demo
+
+.PHONY: check
+check:  ## what CI runs
+	@.ci/run
+
+.PHONY: clean
+clean:  ## remove what was built, .venv included
+	@rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,287 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.io.images import image_size, read_image
+from vision3d.io.ply import write_points
+from vision3d.io.video import read_video
+from vision3d.render import normals_to_rgb, path_cameras, render_views
+from vision3d.scene import Cameras, GaussianScene, Scene
+
+SMALL = ("--size", "33x25", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def scene_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scene") / "scene.ply"
+    ring_scene(300).save(path)
+    return path
+
+
+@pytest.fixture
+def cameras_file(tmp_path):
+    path = tmp_path / "given.json"
+    ring_cameras().save(path)
+    return path
+
+
+def edited(path, change):
+    """The cameras file with its content changed by a function."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def pose(content, index):
+    return content["frames"][index]["transform_matrix"]
+
+
+def test_one_picture_is_what_the_library_renders(cli, scene_file, tmp_path):
+    out = tmp_path / "one.png"
+    assert cli("render", scene_file, "--out", out, "--background", "0.2,0.4,0.6", *SMALL) == (0, "", "")
+    scene = GaussianScene.load(scene_file)
+    view = next(render_views(scene, path_cameras(scene, num=1, size=(33, 25)), backgrounds=(0.2, 0.4, 0.6)))
+    assert (read_image(out) - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
+    assert view.image.std() > 0.05
+
+
+def test_cameras_of_a_file_give_pictures_of_their_names(cli, scene_file, cameras_file, tmp_path):
+    out = tmp_path / "views"
+    code, stdout, _ = cli("render", scene_file, "--cameras", cameras_file, "--out", out, "--json")
+    assert code == 0
+    first, last = stdout.splitlines()
+    assert first == f"6 views in {out}"
+    values = json.loads(last)
+    assert values["views"] == 6 and values["files"] == [str(out)] and values["device"] == "cpu"
+    assert sorted(path.name for path in out.glob("*.png")) == [f"{i:03d}.png" for i in range(6)]
+    written = Cameras.load(out / "cameras.json")
+    torch.testing.assert_close(written.viewmats, ring_cameras().viewmats, rtol=0, atol=1e-6)
+    view = next(render_views(GaussianScene.load(scene_file), ring_cameras()[2]))
+    assert (read_image(out / "002.png") - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
+
+
+def test_depth_and_normals_in_a_folder(cli, scene_file, cameras_file, tmp_path):
+    out = tmp_path / "views"
+    assert cli("render", scene_file, "--cameras", cameras_file, "--out", out, "--depth", "--normals", "--quiet")[0] == 0
+    scene, camera = GaussianScene.load(scene_file), ring_cameras()[3]
+    view = next(render_views(scene, camera, render_mode="RGB+ED"))
+    depth = np.load(out / "depth" / "003.npy")
+    assert depth.dtype == np.float32 and depth.shape == (36, 48)
+    np.testing.assert_allclose(depth, torch.where(view.alpha > 0, view.depth, 0), rtol=0, atol=1e-4)
+    assert image_size(out / "depth" / "003.png") == image_size(out / "normals" / "003.png") == (48, 36)
+    picture = read_image(out / "normals" / "003.png")
+    want = normals_to_rgb(view.normal * view.alpha[..., None], camera.viewmats[0])
+    assert (picture - want)[1:-1, 1:-1].abs().mean() < 0.003
+
+
+def test_normals_reach_the_border_of_the_picture(cli, tmp_path):
+    ring_scene(1500).save(tmp_path / "s.ply")
+    assert cli("render", tmp_path / "s.ply", "--out", tmp_path / "a.png", "--normals", "--zoom", "4", *SMALL)[0] == 0
+    picture = read_image(tmp_path / "a_normals.png")
+    assert min(float(edge.amax(-1).median()) for edge in (picture[-1], picture[:, 0], picture[:, -1])) > 0.5
+
+
+@pytest.mark.parametrize("path", ["orbit", "spiral", "flythrough"])
+def test_video_of_odd_size_along_a_path(cli, scene_file, cameras_file, tmp_path, path):
+    out = tmp_path / "video.mp4"
+    arguments = ["--cameras", cameras_file, "--path", path, "--frames", "5", "--fps", "12", "--out", out, *SMALL]
+    assert cli("render", scene_file, *arguments) == (0, "", "")
+    video = read_video(out)
+    frames = list(video)
+    assert (video.width, video.height, video.fps, len(frames)) == (34, 26, 12, 5)
+    scene = GaussianScene.load(scene_file)
+    cameras = path_cameras(scene, path, ring_cameras(), num=5, size=(33, 25))
+    for frame, view in zip(frames, render_views(scene, cameras)):
+        assert (frame[:25, :33] - view.image.clamp(0, 1)).abs().mean() < 0.06  # colours at half the resolution
+
+
+def test_layers_of_a_video(cli, scene_file, tmp_path):
+    out = tmp_path / "video.mp4"
+    code, stdout, _ = cli(
+        "render", scene_file, "--frames", "2", "--out", out, "--depth", "--normals", "--size", "32x24"
+    )
+    assert code == 0
+    assert stdout == f"2 views in {out}, {tmp_path / 'video_depth.mp4'}, {tmp_path / 'video_normals.mp4'}\n"
+    assert [len(list(read_video(path))) for path in sorted(tmp_path.glob("*.mp4"))] == [2, 2, 2]
+
+
+def test_orbit_is_the_default_and_goes_beside_the_scene(cli, tmp_path):
+    ring_scene(50).save(tmp_path / "a.ply")
+    code, stdout, _ = cli("render", tmp_path / "a.ply", "--frames", "2", "--size", "16x16")
+    assert (code, stdout) == (0, f"2 views in {tmp_path / 'orbit.mp4'}\n")
+
+
+def test_run_folder_and_its_cameras(cli, tmp_path):
+    ring_scene(50).save(tmp_path / "scene.ply")
+    ring_cameras().save(tmp_path / "cameras.json")
+    out = tmp_path / "out"
+    assert cli("render", tmp_path, "--path", "flythrough", "--frames", "3", "--out", out, "--quiet")[0] == 0
+    assert image_size(out / "00000.png") == (48, 36)
+    torch.testing.assert_close(
+        Cameras.load(out / "cameras.json").viewmats[0], ring_cameras().viewmats[0], rtol=0, atol=1e-5
+    )
+
+
+def test_cameras_of_another_program_beside_the_scene_are_left_alone(cli, tmp_path):
+    ring_scene(50).save(tmp_path / "scene.ply")
+    (tmp_path / "cameras.json").write_text("[{}]")
+    code, _, err = cli("render", tmp_path, "--out", tmp_path / "a.png", "--size", "16x16")
+    assert code == 0 and "cameras.json: has no list 'frames'" in err
+
+
+def test_folder_of_named_objects(cli, tmp_path):
+    Scene().add("ring", ring_scene(50)).save(tmp_path / "room")
+    assert cli("render", tmp_path / "room", "--out", tmp_path / "a.png", *SMALL)[0] == 0
+
+
+def test_size_and_field_of_view_do_not_stretch(cli, scene_file, cameras_file, tmp_path):
+    out = tmp_path / "views"
+    assert cli("render", scene_file, "--cameras", cameras_file, "--size", "60x20", "--fov", "30", "--out", out)[0] == 0
+    cameras = Cameras.load(out / "cameras.json")
+    assert (cameras.width == 60).all() and (cameras.height == 20).all()
+    focal = 10 / math.tan(math.radians(15))
+    torch.testing.assert_close(cameras.Ks[0], torch.tensor([[focal, 0, 30], [0, focal, 10], [0, 0, 1]]))
+
+
+def test_distorted_cameras_are_rendered_without_their_distortion(cli, scene_file, tmp_path):
+    cameras = ring_cameras()
+    path = tmp_path / "lens.json"
+    Cameras.from_camtoworlds(
+        cameras.camtoworlds, cameras.Ks, 48, 36, distortion=torch.tensor([-0.1, 0.01, 0.0, 0.0]), names=cameras.names
+    ).save(path)
+    out = tmp_path / "views"
+    assert cli("render", scene_file, "--cameras", path, "--out", out, "--quiet")[0] == 0
+    assert Cameras.load(out / "cameras.json").distortion is None
+
+
+def test_sh_degree_and_alpha_max_change_the_picture(cli, tmp_path):
+    scene = ring_scene(200)
+    scene.sh[:, 1:] = 0.3
+    scene.save(tmp_path / "s.ply")
+    pictures = []
+    for name, options in {"a": (), "b": ("--sh-degree", "0"), "c": ("--alpha-max", "0.5")}.items():
+        assert cli("render", tmp_path / "s.ply", "--out", tmp_path / f"{name}.png", *SMALL, *options)[0] == 0
+        pictures.append(read_image(tmp_path / f"{name}.png"))
+    assert (pictures[0] - pictures[1]).abs().max() > 0.05
+    assert (pictures[0] - pictures[2]).abs().max() > 0.05
+
+
+def test_progress_and_overwriting(cli, scene_file, tmp_path):
+    out = tmp_path / "a.png"
+    code, _, err = cli("render", scene_file, "--out", out, "--size", "16x16")
+    assert code == 0 and err.startswith("render: step 1/1")
+    before = out.read_bytes()
+    code, _, err = cli("render", scene_file, "--out", out, "--size", "24x24")
+    assert (code, err) == (5, f"error: {out}: exists and is not empty; give --overwrite or another --out\n")
+    assert out.read_bytes() == before
+    assert cli("render", scene_file, "--out", out, "--size", "24x24", "--overwrite", "--quiet")[0] == 0
+    assert image_size(out) == (24, 24)
+
+
+def test_layers_that_exist_are_refused_too(cli, scene_file, tmp_path):
+    (tmp_path / "a_depth.mp4").write_text("mine")
+    code, _, err = cli("render", scene_file, "--out", tmp_path / "a.mp4", "--depth", "--frames", "2", *SMALL)
+    assert code == 5 and "a_depth.mp4" in err
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_folder_with_files_is_refused(cli, scene_file, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert cli("render", scene_file, "--out", tmp_path, "--frames", "2", *SMALL)[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--frames", "0"], 2, "--frames: got 0, want 1 or more"),
+        (["--fps", "0"], 2, "--fps: got 0.0, want a number > 0"),
+        (["--size", "640"], 2, "--size: got '640', want WIDTHxHEIGHT in pixels, such as 640x480"),
+        (["--size", "0x10"], 2, "--size: got '0x10', want WIDTHxHEIGHT"),
+        (["--fov", "180"], 2, "--fov: got 180.0, want degrees between 0 and 180"),
+        (["--elevation", "100"], 2, "--elevation: got 100.0, want degrees from -90 to 90"),
+        (["--zoom", "0"], 2, "--zoom: got 0.0, want a number > 0"),
+        (["--sh-degree", "5"], 2, "--sh-degree: got 5, want 0 to 4"),
+        (["--alpha-max", "1"], 2, "--alpha-max: got 1.0, want a number between 0 and 1"),
+        (["--background", "blu"], 2, "--background: got 'blu', want black, white, gray, #rrggbb, or r,g,b in 0 to 1"),
+        (["--path", "zigzag"], 2, "invalid choice 'zigzag'"),
+        (["--out", "a.gif"], 3, "a.gif: renders cannot be written as .gif; want .mp4, .mkv, .mov, .png, .jpg or"),
+        (["--out", "a.png", "--frames", "3"], 3, "a.png: got 3 cameras for one picture; want one camera, a folder or"),
+        (["--path", "flythrough"], 3, "path flythrough: got 0 cameras, want at least 2"),
+        (["--cameras", "none.json"], 3, "none.json: does not exist; want a cameras.json, a transforms.json or a"),
+        (["--device", "cuda"], 4, "device cuda: "),
+        (["--backend", "gsplat"], 4, "backend gsplat needs a CUDA device"),
+    ],
+)  # fmt: skip
+def test_wrong_options(cli, scene_file, tmp_path, monkeypatch, options, code, message):
+    monkeypatch.chdir(tmp_path)
+    if "cuda" in options and torch.cuda.is_available():
+        pytest.skip("has a CUDA device")
+    if "--out" not in options:
+        options = [*options, "--out", tmp_path / "out"]
+    got, out, err = cli("render", scene_file, *options)
+    assert (got, out) == (code, "") and err.count("\n") == 1
+    assert message in err
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: pose(c, 2)[0].__setitem__(0, math.nan), "frame 2 (images/002.png): the pose holds NaN"),
+        (lambda c: pose(c, 1).__setitem__(2, [0, 0, 0, 0]), "frame 1 (images/001.png): the pose is singular"),
+        (lambda c: c.update(frames=[]), "has no frames"),
+        (lambda c: c.update(camera_model="PANORAMA"), "PANORAMA"),
+    ],
+)
+def test_wrong_cameras(cli, scene_file, cameras_file, tmp_path, change, message):
+    path = edited(cameras_file, change)
+    code, _, err = cli("render", scene_file, "--cameras", path, "--out", tmp_path / "out")
+    assert code == 3 and err.count("\n") == 1
+    assert message in err and str(path) in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_do_nothing_are_refused(cli, scene_file, cameras_file, tmp_path):
+    code, _, err = cli("render", scene_file, "--cameras", cameras_file, "--frames", "4", "--out", tmp_path / "out")
+    assert (code, err) == (
+        2,
+        "error: --frames: is for paths; give --path, or leave it out to render each of the --cameras\n",
+    )
+
+
+def test_wrong_scenes(cli, tmp_path):
+    out = ("--out", tmp_path / "out")
+    path = tmp_path / "none.ply"
+    want = "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"
+    assert cli("render", path, *out) == (3, "", f"error: {path}: {want}\n")
+
+    write_points(tmp_path / "points.ply", torch.rand(4, 3))
+    code, _, err = cli("render", tmp_path / "points.ply", *out)
+    assert code == 3 and "points.ply: lacks f_dc_0" in err and "a point cloud" in err
+
+    (tmp_path / "text.ply").write_text("hello")
+    code, _, err = cli("render", tmp_path / "text.ply", *out)
+    assert code == 3 and "text.ply" in err and err.count("\n") == 1
+
+    code, _, err = cli("render", tmp_path, *out)
+    assert code == 3 and "is a folder without scene.ply or scene.json" in err
+
+    ring_cameras().save(tmp_path / "cameras.json")
+    code, _, err = cli("render", tmp_path / "cameras.json", *out)
+    assert code == 3 and "cameras.json: holds Cameras, want a Gaussian scene" in err
+
+
+def test_cameras_of_several_sizes_need_a_folder_or_a_size(cli, scene_file, tmp_path):
+    small, large = ring_cameras(2), ring_cameras(2, 60, 40)
+    Cameras.cat([small, large]).save(tmp_path / "mixed.json")
+    arguments = ("render", scene_file, "--cameras", tmp_path / "mixed.json", "--quiet", "--out")
+    code, _, err = cli(*arguments, tmp_path / "a.mp4")
+    assert code == 3 and "the cameras have 2 sizes (48x36, 60x40); a video has one: give a size" in err
+    assert cli(*arguments, tmp_path / "a.mp4", "--size", "32x24")[0] == 0
+    assert cli(*arguments, tmp_path / "views")[0] == 0
+    assert image_size(tmp_path / "views" / "00003_001.png") == (60, 40)

@@ -1,0 +1,37 @@
+import math
+
+import pytest
+import torch
+
+from vision3d.scene import Cameras, GaussianScene
+
+
+@pytest.fixture
+def cameras():
+    """Three different cameras around the origin."""
+    angles = torch.tensor([0.1, 1.3, 2.9])
+    camtoworlds = torch.eye(4).repeat(3, 1, 1)
+    camtoworlds[:, 0, 0] = camtoworlds[:, 2, 2] = angles.cos()
+    camtoworlds[:, 0, 2], camtoworlds[:, 2, 0] = angles.sin(), -angles.sin()
+    camtoworlds[:, :3, 3] = torch.tensor([[0.0, 1, 2], [3, 4, 5], [6, 7, 8]])
+    Ks = torch.tensor([[50.0, 0, 31], [0, 55, 25], [0, 0, 1]])
+    return Cameras.from_camtoworlds(camtoworlds, Ks, 64, 48, names=["a.png", "b.png", "c.png"], times=angles)
+
+
+@pytest.fixture
+def gaussians():
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return GaussianScene(draw(40, 3), draw(40, 4), draw(40, 3) - 2, draw(40), draw(40, 16, 3))
+
+
+@pytest.fixture
+def similarity():
+    """Twice as large, turned by 90 degrees about z, moved."""
+    matrix = torch.eye(4)
+    matrix[:3, :3] = 2 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    matrix[:3, 3] = torch.tensor([1.0, -2, math.pi])
+    return matrix

@@ -1,0 +1,62 @@
+import errno
+import os
+
+import pytest
+
+from vision3d import atomic
+from vision3d.atomic import atomic_write
+from vision3d.errors import Vision3DError
+
+
+def test_the_file_appears_whole_at_the_end(tmp_path):
+    path = tmp_path / "new" / "file.txt"
+    with atomic_write(path) as temporary:
+        temporary.write_text("text")
+        assert not path.exists() and temporary.parent == path.parent and temporary.suffix == ".txt"
+    assert path.read_text() == "text" and os.listdir(path.parent) == ["file.txt"]
+
+
+def test_an_error_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("earlier")
+
+    def write_half():
+        with atomic_write(path) as temporary:
+            temporary.write_text("hal")
+            raise KeyError("f")
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert path.read_text() == "earlier" and os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
+    path = tmp_path / "file.txt"
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(No space left on device\); nothing was"):
+        write(path)
+    path.write_text("earlier")
+    with pytest.raises(Vision3DError, match="the earlier file is unchanged"):
+        write(path)
+    assert path.read_text() == "earlier" and os.listdir(tmp_path) == ["file.txt"]
+
+
+def write(path):
+    with atomic_write(path) as temporary:
+        temporary.write_text("new")
+
+
+def test_other_errors_keep_their_kind(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file.txt"):  # nothing was written
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(Vision3DError, match="Permission denied"):
+        write(tmp_path / "file.txt")

@@ -1,0 +1,131 @@
+"""Imports go one way through the house."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import vision3d
+
+ROOT = Path(vision3d.__file__).parent
+LAYERS = [
+    {"errors", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs"},
+    {"geometry"},
+    {"scene"},
+    {"io", "render"},
+    {"optim"},
+    {"report"},
+    {"stages"},
+    {"cli", "viewer"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
+SOFT = {"open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard"}
+
+
+def sources() -> dict[str, ast.Module]:
+    """All modules of the package: dotted name without `vision3d.` -> syntax tree."""
+    trees = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] in ("configs", "assets"):
+            continue
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        trees[name] = ast.parse(path.read_text("utf-8"))
+    return trees
+
+
+SOURCES = sources()
+
+
+def imported(tree: ast.AST, *, at_import: bool = False) -> set[str]:
+    """The dotted names that a module imports; with `at_import` only those that loading it brings in."""
+    names = set()
+    for node in statements(tree) if at_import else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def statements(tree: ast.AST):
+    """All statements outside functions and outside `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from statements(node)
+
+
+def violations(name: str, tree: ast.Module) -> list[str]:
+    """What `name` imports though it stands above it."""
+    own = name.split(".")
+    found = []
+    for other in imported(tree):
+        parts = other.split(".")
+        if parts[0] != "vision3d" or len(parts) < 2 or own[0] not in LEVEL:
+            continue
+        if parts[1] in vision3d._PUBLIC:
+            found.append(f"{name} imports {other}: name the module that it comes from")
+        if parts[1] not in LEVEL:
+            continue
+        if LEVEL[parts[1]] > LEVEL[own[0]]:
+            found.append(f"{name} imports {other}")
+        if own[0] == parts[1] == "stages" and len(own) > 1 and len(parts) > 2 and parts[2] != own[1]:
+            found.append(f"{name} imports {other}: stages do not import each other")
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name])
+def test_imports_go_down(name):
+    assert name.split(".")[0] in LEVEL or name == "__main__", f"{name} stands in no layer: add it to LAYERS"
+    assert violations(name, SOURCES[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if name.startswith("geometry")])
+def test_geometry_needs_numpy_and_torch_only(name):
+    import sys
+
+    roots = {other.split(".")[0] for other in imported(SOURCES[name], at_import=True)}
+    assert roots - GEOMETRY_MAY_IMPORT - set(sys.stdlib_module_names) == set()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_optional_packages_are_imported_inside_functions(name):
+    roots = {other.split(".")[0] for other in imported(SOURCES[name], at_import=True)}
+    assert roots & SOFT == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "count"),
+    [
+        ("geometry.a", "import vision3d.scene", 1),
+        ("geometry.a", "def f():\n    from vision3d import render", 1),
+        ("render.a", "from vision3d.geometry import quaternion\nfrom vision3d import io", 0),
+        ("stages.fitting.run", "from vision3d.stages import physics", 1),
+        ("stages.fitting.run", "from vision3d.stages.fitting import config", 0),
+        ("optim.a", "import vision3d.stages.fitting", 1),
+        ("geometry.a", "from vision3d import GaussianScene", 1),
+    ],
+)
+def test_the_rule_itself(name, code, count):
+    assert len(violations(name, ast.parse(code))) == count
+
+
+def test_statements_outside_functions():
+    code = "import a\nif TYPE_CHECKING:\n    import b\ntry:\n    import c\nexcept ImportError:\n    pass\ndef f():\n    import d"
+    assert imported(ast.parse(code), at_import=True) == {"a", "c"}
+
+
+def test_no_postponed_annotations():
+    """They break kernel languages that read annotations, and run-time shape checks."""
+    root = ROOT.parent
+    folders = [root / name for name in ("vision3d", "tests", "examples", "benchmarks", "assets") if (root / name).is_dir()]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    assert len(files) > 20
+    feature = "from __future__ import " + "annotations"
+    assert [path for path in files if feature in path.read_text("utf-8")] == []

@@ -1,0 +1,108 @@
+"""What verbs are given: scenes, cameras, and values written as text."""
+
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+
+if TYPE_CHECKING:
+    from vision3d.scene import Cameras, GaussianScene
+
+logger = logging.getLogger(__name__)
+_COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "gray": (0.5, 0.5, 0.5)}
+
+
+def load_gaussians(path: Path) -> "GaussianScene":
+    """The Gaussians of a .ply, of a run folder with scene.ply, or of a folder with scene.json.
+
+    Raises:
+        MissingFileError: There is no such file or folder.
+        InputError: It holds something else.
+    """
+    from vision3d.scene import GaussianScene, Scene
+
+    if not path.exists():
+        raise MissingFileError(path, "a Gaussian scene (.ply) or a run folder with scene.ply")
+    if not path.is_dir():
+        return GaussianScene.load(path).validate()
+    if (path / "scene.json").is_file():
+        return Scene.load(path).gaussians().validate()
+    if (path / "scene.ply").is_file():
+        return GaussianScene.load(path / "scene.ply").validate()
+    raise InputError(f"{path}: is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)")
+
+
+def load_cameras(path: Path) -> "Cameras":
+    """The cameras of a cameras.json, a transforms.json or a data set, without lens distortion.
+
+    Raises:
+        MissingFileError: There is no such file or folder.
+        FileFormatError: It is damaged, or a pose is singular or not finite.
+    """
+    from vision3d.io.dataset import load_dataset
+    from vision3d.io.frames import undistorted_cameras
+    from vision3d.scene import Cameras
+
+    if not path.exists():
+        raise MissingFileError(path, "a cameras.json, a transforms.json or a data set")
+    if path.is_dir():
+        if (path / "cameras.json").is_file() and not (path / "transforms.json").is_file():
+            path = path / "cameras.json"
+        else:
+            return load_dataset(path, skip_missing=True).cameras
+    if path.suffix.lower() != ".json":
+        raise FileFormatError(
+            path, "is no file of cameras; want a cameras.json, a transforms.json or a data set folder"
+        )
+    return undistorted_cameras(Cameras.load(path))
+
+
+def cameras_beside(scene: Path) -> "Cameras | None":
+    """The cameras.json of a run folder or beside a scene file, unless another program wrote it."""
+    path = (scene if scene.is_dir() else scene.parent) / "cameras.json"
+    if not path.is_file():
+        return None
+    try:
+        cameras = load_cameras(path)
+    except FileFormatError as error:
+        logger.info("not used: %s", error)
+        return None
+    logger.info("cameras of the photographs: %s", path)
+    return cameras
+
+
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    """Width and height out of WIDTHxHEIGHT.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
+    if match is None or not all(int(part) for part in match.groups()):
+        raise ConfigError(option, f"got {text!r}, want WIDTHxHEIGHT in pixels, such as 640x480")
+    return int(match[1]), int(match[2])
+
+
+def parse_color(option: str, text: str) -> tuple[float, float, float]:
+    """A colour in [0, 1] out of a name, #rrggbb, or r,g,b in [0, 1].
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    text = text.strip().lower()
+    if text in _COLORS:
+        return _COLORS[text]
+    if re.fullmatch(r"#[0-9a-f]{6}", text):
+        red, green, blue = (int(text[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        return red, green, blue
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        red = green = blue = -1.0
+    if not all(0 <= value <= 1 for value in (red, green, blue)):
+        raise ConfigError(
+            option, f"got {text!r}, want {', '.join(_COLORS)}, #rrggbb, or r,g,b in 0 to 1 such as 1,0.5,0"
+        )
+    return red, green, blue

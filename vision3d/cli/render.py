@@ -1,0 +1,156 @@
+"""`vision3d render`: pictures and videos of a scene."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from vision3d.cli.inputs import cameras_beside, load_cameras, load_gaussians, parse_color, parse_size
+from vision3d.cli.options import Flag, VerbOptions, parse
+from vision3d.cli.output import print_summary, set_up_output
+from vision3d.device import BackendName
+from vision3d.errors import ConfigError
+from vision3d.progress import TerminalProgress
+
+_UP = {
+    "x": (1.0, 0.0, 0.0), "-x": (-1.0, 0.0, 0.0),
+    "y": (0.0, 1.0, 0.0), "-y": (0.0, -1.0, 0.0),
+    "z": (0.0, 0.0, 1.0), "-z": (0.0, 0.0, -1.0),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RenderVerbOptions(VerbOptions):
+    """Make pictures or a video of a Gaussian scene: from given cameras, or along a path."""
+
+    scene: tyro.conf.Positional[Path]
+    """Gaussian scene (.ply), run folder with scene.ply, or folder with scene.json."""
+    out: Path | None = None
+    """Folder of pictures, video (.mp4, .mkv, .mov), or one picture (.png, .jpg, ...) [default: beside the scene]."""
+    cameras: Path | None = None
+    """Cameras of the photographs: cameras.json, transforms.json or a data set folder. Without --path a picture is made
+    from each. [default for paths: cameras.json beside the scene]"""
+    path: Literal["orbit", "spiral", "flythrough"] | None = None
+    """Way of the camera: orbit round the scene, spiral about one photograph, flythrough from photograph to photograph
+    [default: orbit without --cameras]."""
+    frames: int | None = None
+    """Pictures along the path [default: 120, or 1 for one picture]."""
+    fps: float = 30.0
+    """Frames of a video per second."""
+    size: str | None = None
+    """WIDTHxHEIGHT in pixels [default: that of the cameras, or 640x480]."""
+    fov: float | None = None
+    """Field of view over the height of the picture [degrees] [default: that of the cameras, or 50]."""
+    up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
+    """Axis of the world that is up along a path [default: the photographs' mean, or z]."""
+    elevation: float | None = None
+    """Height of an orbit above the middle, seen from there [degrees] [default: the photographs' median, or 20]."""
+    zoom: float = 1.0
+    """Divides the distance of an orbit."""
+    turns: float = 1.0
+    """Rounds of an orbit; negative runs the other way round."""
+    background: str = "black"
+    """Colour behind the scene: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    depth: Flag = False
+    """Depth, too: in colours, and in folders and for one picture as .npy [m]."""
+    normals: Flag = False
+    """Normals in camera axes, too, as colours."""
+    sh_degree: int | None = None
+    """Degree of the view-dependent colours that is used [default: all]."""
+    alpha_max: float = 0.99
+    """Largest alpha of one Gaussian."""
+    backend: BackendName = "auto"
+    """Rasterizer."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to render."""
+    overwrite: Flag = False
+    """Replace files that are there."""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Render a scene to files."""
+    options = parse(RenderVerbOptions, arguments, "render")
+    set_up_output(options)
+    _check(options)
+    size = None if options.size is None else parse_size("--size", options.size)
+    background = parse_color("--background", options.background)
+
+    import torch
+
+    from vision3d.device import resolve_backend, resolve_device
+    from vision3d.render import path_cameras, refit_cameras
+    from vision3d.report.renders import output_kind, write_renders
+
+    device = resolve_device(options.device)
+    backend = resolve_backend(options.backend, device)
+    scene = load_gaussians(options.scene).to(device)
+    photographs = None if options.cameras is None else load_cameras(options.cameras)
+    path = options.path or ("orbit" if photographs is None else None)
+    out = options.out or _default_out(options.scene, path)
+    if path is None:
+        assert photographs is not None
+        cameras = refit_cameras(photographs, size, options.fov)
+    else:
+        cameras = path_cameras(
+            scene,
+            path,
+            photographs or cameras_beside(options.scene),
+            num=options.frames or (1 if output_kind(out) == "picture" else 120),
+            size=size,
+            fov_deg=options.fov,
+            up=None if options.up is None else torch.tensor(_UP[options.up]),
+            elevation_deg=options.elevation,
+            zoom=options.zoom,
+            turns=options.turns,
+        )
+    with TerminalProgress(quiet=options.quiet) as progress:
+        written = write_renders(
+            scene,
+            cameras.to(device),
+            out,
+            depth=options.depth,
+            normals=options.normals,
+            fps=options.fps,
+            background=background,
+            sh_degree=options.sh_degree,
+            alpha_max=options.alpha_max,
+            backend=backend,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    text = f"{len(cameras)} view{'s' if len(cameras) > 1 else ''} in {', '.join(map(str, written))}"
+    values = {
+        "views": len(cameras),
+        "files": [str(file) for file in written],
+        "backend": backend,
+        "device": str(device),
+    }
+    print_summary(options, text, values)
+
+
+def _default_out(scene: Path, path: str | None) -> Path:
+    folder = scene if scene.is_dir() else scene.parent
+    return folder / ("views" if path is None else f"{path}.mp4")
+
+
+def _check(options: RenderVerbOptions) -> None:
+    frames, fov, elevation, degree = options.frames, options.fov, options.elevation, options.sh_degree
+    for name, value, is_right, want in (
+        ("--frames", frames, frames is None or frames >= 1, "1 or more"),
+        ("--fps", options.fps, 0 < options.fps <= 1000, "a number > 0"),
+        ("--fov", fov, fov is None or 0 < fov < 180, "degrees between 0 and 180"),
+        ("--elevation", elevation, elevation is None or abs(elevation) <= 90, "degrees from -90 to 90"),
+        ("--zoom", options.zoom, 0 < options.zoom < math.inf, "a number > 0"),
+        ("--turns", options.turns, abs(options.turns) < math.inf, "a number"),
+        ("--sh-degree", degree, degree is None or 0 <= degree <= 4, "0 to 4"),
+        ("--alpha-max", options.alpha_max, 0 < options.alpha_max < 1, "a number between 0 and 1"),
+    ):
+        if not is_right:
+            raise ConfigError(name, f"got {value}, want {want}")
+    if options.cameras is not None and options.path is None:
+        for name, value in (("--frames", frames), ("--up", options.up), ("--elevation", elevation)):
+            if value is not None:
+                raise ConfigError(name, "is for paths; give --path, or leave it out to render each of the --cameras")

@@ -1,0 +1,229 @@
+"""Moving pictures: H.264 videos through ffmpeg (which imageio-ffmpeg brings along), and numbered PNG files."""
+
+import contextlib
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
+from vision3d.io.images import write_image
+
+
+class VideoWriter:
+    """Writes frames to an H.264 video (yuv420p, which every player shows); the file appears when the writer is closed.
+
+    Frames of odd width or height get a copy of their last column or row, as the format wants even sizes.
+
+    Example:
+        >>> with VideoWriter("orbit.mp4", fps=24) as video:
+        ...     for image in images:
+        ...         video.append(image)
+    """
+
+    def __init__(self, path: Path | str, *, fps: float = 30.0, crf: int = 18) -> None:
+        """
+        Args:
+            path: .mp4, .mkv or .mov.
+            fps: Frames per second.
+            crf: Quality, 0 (exact) to 51 (coarse).
+
+        Raises:
+            InputError: The suffix, `fps` or `crf` is out of its range.
+        """
+        self.path = Path(path)
+        if self.path.suffix.lower() not in (".mp4", ".mkv", ".mov"):
+            raise InputError(f"{path}: no video format for {self.path.suffix!r}; want .mp4, .mkv or .mov")
+        if not fps > 0 or not 0 <= crf <= 51:
+            raise InputError(f"{path}: got fps {fps}, crf {crf}; want fps > 0, crf 0 to 51")
+        self.fps, self.crf, self.num_frames = fps, crf, 0
+        self._size: tuple[int, int] | None = None
+        self._encoder: Any = None
+        self._errors: Any = None
+        self._files = contextlib.ExitStack()
+
+    def append(self, image: Tensor) -> None:
+        """Add a frame.
+
+        Args:
+            image: (H, W, 3), or (H, W, 1) or (H, W) for grey, in [0, 1] (clamped).
+
+        Raises:
+            ShapeError: It is no picture, or differs in size from the first frame.
+            InputError: It has values that are not finite, or the writer is closed.
+        """
+        frame = _to_bytes(image)
+        size = frame.shape[1], frame.shape[0]
+        if self._encoder is None:
+            if self.num_frames:
+                raise InputError(f"{self.path}: the writer is closed")
+            self._start(size)
+        elif size != self._size:
+            first = "x".join(map(str, self._size or ()))
+            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{first} px as the first frame")
+        try:
+            self._encoder.stdin.write(_padded(frame).data)
+        except BrokenPipeError:
+            self.close()  # which says why
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """End the video and give it its name.
+
+        Raises:
+            InputError: No frame was added.
+        """
+        if self._encoder is None:
+            if self.num_frames == 0:
+                raise InputError(f"{self.path}: got no frames, want at least one")
+            return
+        with self._files:  # whose error handling throws the unfinished file away
+            encoder, self._encoder = self._encoder, None
+            self._end(encoder)
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        elif self._encoder is not None:  # what was written so far is thrown away
+            encoder, self._encoder = self._encoder, None
+            encoder.kill()
+            with contextlib.suppress(OSError):
+                encoder.stdin.close()
+            encoder.wait()
+            with contextlib.suppress(kind):
+                self._files.__exit__(kind, error, trace)
+
+    def _start(self, size: tuple[int, int]) -> None:
+        temporary = self._files.enter_context(atomic_write(self.path))
+        self._errors = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._size = size
+        shape = f"{size[0] + size[0] % 2}x{size[1] + size[1] % 2}"
+        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", str(self.fps), "-i", "-"]
+        # Players take untagged large videos for BT.709 and small ones for BT.601: convert to the first and say so.
+        color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv"]
+        color += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+        coded = [*color, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
+        command = [_ffmpeg(), "-v", "error", "-y", *raw, *coded, "-movflags", "+faststart", f"file:{temporary}"]
+        self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors)
+
+    def _end(self, encoder: subprocess.Popen) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            encoder.stdin.close()  # pyright: ignore[reportOptionalMemberAccess]
+        if encoder.wait():
+            self._errors.seek(0)
+            lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+            raise Vision3DError(f"{self.path}: ffmpeg failed after {self.num_frames} frames ({(lines or ['no reason'])[-1]})")
+
+
+class ImageSequenceWriter:
+    """Writes frames as numbered PNG files in a folder, with the same methods as `VideoWriter`."""
+
+    def __init__(self, folder: Path | str, *, pattern: str = "{:05d}.png") -> None:
+        """
+        Args:
+            folder: Is made when the first frame comes.
+            pattern: Format of a file name, given the number of the frame from 0.
+        """
+        self.folder, self.pattern, self.num_frames = Path(folder), pattern, 0
+
+    def append(self, image: Tensor) -> None:
+        """Add a frame: (H, W, 3) or (H, W) in [0, 1]; its file is whole when this returns."""
+        write_image(self.folder / self.pattern.format(self.num_frames), image)
+        self.num_frames += 1
+
+    def close(self) -> None:
+        """Nothing is left to be done."""
+
+    def __enter__(self) -> "ImageSequenceWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file; iterating decodes its frames one by one, as (H, W, 3) floats in [0, 1]."""
+
+    path: Path
+    width: int
+    height: int
+    fps: float
+    duration: float
+    """Length [s], 0 where the file does not say."""
+
+    def __iter__(self) -> Iterator[Float[Tensor, "h w 3"]]:
+        count = self.width * self.height * 3
+        command = [_ffmpeg(), "-v", "error", "-i", f"file:{self.path}", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
+            try:
+                while len(frame := decoder.stdout.read(count)) == count:  # pyright: ignore[reportOptionalMemberAccess]
+                    pixels = np.frombuffer(frame, np.uint8).reshape(self.height, self.width, 3)
+                    yield torch.from_numpy(pixels.astype(np.float32) / 255)
+            finally:
+                decoder.kill()  # a reader may stop before the end
+
+
+def read_video(path: Path | str) -> Video:
+    """Open a video; its frames come by iterating, turned upright as the camera noted.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: ffmpeg finds no video in it.
+
+    Example:
+        >>> video = read_video("orbit.mp4")
+        >>> frames = torch.stack(list(video))
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a video")
+    # One frame as YUV4MPEG: its header has size and rate as they come out.
+    command = [_ffmpeg(), "-i", f"file:{path}", "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", result.stdout)
+    if result.returncode or header is None:
+        raise FileFormatError(path, "is no video that ffmpeg can read")
+    width, height, rate, unit = map(int, header.groups())
+    length = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", result.stderr)
+    hours, minutes, seconds = map(float, length.groups()) if length else (0.0, 0.0, 0.0)
+    return Video(path, width, height, rate / unit, 3600 * hours + 60 * minutes + seconds)
+
+
+def _ffmpeg() -> str:
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    return get_ffmpeg_exe()
+
+
+def _to_bytes(image: Tensor) -> np.ndarray:
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.numel():
+        raise ShapeError("frame", tuple(image.shape), "(H, W), (H, W, 1) or (H, W, 3), not empty")
+    values = image.detach().cpu()
+    if values.dtype != torch.uint8:
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"frame: {int((~torch.isfinite(values)).sum())} values are not finite")
+        values = (values.float().clamp(0, 1) * 255).round().to(torch.uint8)
+    return values.expand(-1, -1, 3).numpy()
+
+
+def _padded(frame: np.ndarray) -> np.ndarray:
+    height, width = frame.shape[:2]
+    if height % 2 or width % 2:
+        frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return np.ascontiguousarray(frame)

@@ -1,0 +1,267 @@
+"""Cameras along a path: round a scene, about one of its photographs, or from photograph to photograph."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry import paths, se3
+from vision3d.geometry.cameras import intrinsics
+from vision3d.geometry.rotation import geodesic_distance
+from vision3d.geometry.vectors import unit
+from vision3d.scene import Cameras, GaussianScene
+
+CameraPath = Literal["orbit", "spiral", "flythrough"]
+
+DEFAULT_SIZE = (640, 480)
+DEFAULT_FOV_DEG = 50.0
+_DEFAULT_ELEVATION = math.radians(20)
+_FRAMES_PER_KEY = 8  # a flight passes a photograph every so many frames, or less often
+
+
+def path_cameras(
+    scene: GaussianScene,
+    path: CameraPath = "orbit",
+    cameras: Cameras | None = None,
+    *,
+    num: int = 120,
+    size: tuple[int, int] | None = None,
+    fov_deg: float | None = None,
+    up: Float[Tensor, "3"] | None = None,
+    elevation_deg: float | None = None,
+    zoom: float = 1.0,
+    turns: float = 1.0,
+) -> Cameras:
+    """Pinhole cameras for a video of a scene.
+
+    Orbit: a circle about what the photographs look at, at their median height and distance; without photographs about
+    the middle of the scene. Spiral: about the most central photograph. Flythrough: a smooth curve from photograph to
+    photograph, in their order where that is a sensible way, else on a short way through well-spread ones.
+
+    Args:
+        scene: What is looked at.
+        path: Shape of the path; flythrough needs photographs.
+        cameras: Where photographs were taken, without lens distortion.
+        num: Number of cameras; orbit and spiral loop.
+        size: Width and height of the pictures [px]; those of the photographs, or 640 x 480.
+        fov_deg: Field of view over the height of the picture [degrees]; that of the photographs, or 50.
+        up: Direction that is up in the pictures; the photographs' mean, or z.
+        elevation_deg: Height of an orbit above the middle, seen from there [degrees].
+        zoom: Divides the distance of an orbit, > 0.
+        turns: Rounds of an orbit; negative runs clockwise seen from above.
+
+    Raises:
+        InputError: A number is out of its range, or a flythrough has fewer than two photographs.
+
+    Example:
+        >>> cameras = path_cameras(scene, "orbit", num=60, size=(640, 480))
+        >>> for view in render_views(scene, cameras):
+        ...     video.append(view.image)
+    """
+    _check("num", num, num >= 1, "1 or more")
+    _check("zoom", zoom, zoom > 0 and math.isfinite(zoom), "a number > 0")
+    _check("fov_deg", fov_deg, fov_deg is None or 0 < fov_deg < 180, "between 0 and 180")
+    _check("elevation_deg", elevation_deg, elevation_deg is None or abs(elevation_deg) <= 90, "between -90 and 90")
+    _check("size", size, size is None or min(size) >= 1, "at least 1 x 1")
+    if cameras is not None and len(cameras) == 0:
+        cameras = None
+    K, width, height = _lens(cameras, size, fov_deg)
+    if path == "flythrough":
+        if cameras is None or len(cameras) < 2:
+            raise InputError(f"path flythrough: got {0 if cameras is None else len(cameras)} cameras, want at least 2")
+        poses = _flight(cameras, num)
+    else:
+        half_angle = math.atan(0.5 * min(width, height) / float(K[0, 0]))
+        subject = _subject(scene, cameras, up, half_angle)
+        if path == "orbit":
+            elevation = subject.elevation if elevation_deg is None else math.radians(elevation_deg)
+            poses = paths.orbit(
+                subject.center, subject.distance / zoom, elevation, num, subject.up, turns, start=subject.start
+            )
+        elif path == "spiral":
+            poses = _spiral(subject, cameras, num)
+        else:
+            raise InputError(f"path: got {path!r}, want orbit, spiral or flythrough")
+    return Cameras.from_camtoworlds(poses, K.to(poses), width, height)
+
+
+def refit_cameras(cameras: Cameras, size: tuple[int, int] | None = None, fov_deg: float | None = None) -> Cameras:
+    """Cameras for pictures of another size or field of view, without stretching them.
+
+    Args:
+        cameras: Any model.
+        size: Width and height [px]; the field of view over the height stays, and that over the width follows.
+        fov_deg: Field of view over the height [degrees], for pinhole cameras.
+    """
+    _check("fov_deg", fov_deg, fov_deg is None or 0 < fov_deg < 180, "between 0 and 180")
+    _check("size", size, size is None or min(size) >= 1, "at least 1 x 1")
+    Ks = cameras.Ks.clone()
+    if size is not None:
+        ratio = size[1] / cameras.height.to(Ks)
+        resized = cameras.resized(*size)
+        Ks = resized.Ks.clone()
+        Ks[:, 0, 0], Ks[:, 0, 1] = cameras.Ks[:, 0, 0] * ratio, cameras.Ks[:, 0, 1] * ratio
+        cameras = resized
+    if fov_deg is not None:
+        if cameras.model != "pinhole":
+            raise InputError(f"fov_deg: got {fov_deg} for {cameras.model} cameras; want pinhole cameras")
+        focal = 0.5 * cameras.height.to(Ks) / math.tan(0.5 * math.radians(fov_deg))
+        Ks[:, :2, :2] = Ks[:, :2, :2] * (focal / Ks[:, 1, 1])[:, None, None]
+    return Cameras(
+        cameras.viewmats, Ks, cameras.width, cameras.height, cameras.model, None, cameras.names, cameras.times
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a path turns about."""
+
+    center: Float[Tensor, "3"]
+    distance: float
+    """Of the cameras from the centre [m]."""
+    elevation: float
+    """Of the cameras above the plane through the centre [rad]."""
+    up: Float[Tensor, "3"]
+    start: Float[Tensor, "3"]
+    """Direction of the first camera seen from the centre."""
+
+
+def _subject(
+    scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float
+) -> _Subject:
+    means = scene.means.detach()
+    middle, radius = _bulk(means, scene.opacities.detach())
+    if cameras is None or len(cameras) < 2:
+        up = unit(means.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(means))
+        distance = 1.15 * radius / math.sin(half_angle)
+        axis = int(up.abs().argmin())  # an axis across `up`
+        start = means.new_zeros(3)
+        start[axis] = 1.0
+        return _Subject(middle, distance, _DEFAULT_ELEVATION, up, start)
+    poses = cameras.camtoworlds.detach().to(means)
+    centers, axes = poses[:, :3, 3], poses[:, :3, 2]
+    up = paths.mean_up(poses) if up is None else unit(up.to(means))
+    center = paths.focus_point(centers, axes)
+    is_in_front = ((center - centers) * axes).sum(-1) > 0
+    is_near = torch.linalg.vector_norm(center - middle) < 3 * radius
+    if is_in_front.float().mean() < 0.75 or not bool(is_near):
+        center = middle  # axes that are nearly parallel, or look outwards
+    offsets = centers - center
+    distances = torch.linalg.vector_norm(offsets, dim=-1)
+    elevation = torch.asin(((offsets @ up) / distances.clamp(min=1e-12)).clamp(-1, 1)).median()
+    distance = float(distances.median())
+    return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
+
+
+def _bulk(means: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]) -> tuple[Float[Tensor, "3"], float]:
+    """Weighted median of the centres, and the distance from it within which three quarters of the weight lies."""
+    if len(means) == 0:
+        raise InputError("scene: got 0 Gaussians, want at least one")
+    center = torch.stack([_quantile(means[:, i], weights, 0.5) for i in range(3)])
+    radius = float(_quantile(torch.linalg.vector_norm(means - center, dim=-1), weights, 0.75))
+    return center, radius if radius > 0 else 1.0
+
+
+def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: float) -> Tensor:
+    ordered, order = values.sort()
+    below = weights[order].double().cumsum(0)
+    return ordered[int(torch.searchsorted(below, share * below[-1]).clamp(max=len(values) - 1))]
+
+
+def _lens(
+    cameras: Cameras | None, size: tuple[int, int] | None, fov_deg: float | None
+) -> tuple[Float[Tensor, "3 3"], int, int]:
+    """Square pixels, the principal point in the middle."""
+    if cameras is None:
+        width, height = size or DEFAULT_SIZE
+        fov = math.radians(fov_deg or DEFAULT_FOV_DEG)
+    else:
+        fovs = 2 * torch.atan(0.5 * cameras.height / cameras.Ks[:, 1, 1])
+        middle = int(fovs.argsort()[len(fovs) // 2]) if cameras.model == "pinhole" else 0
+        width, height = size or (int(cameras.width[middle]), int(cameras.height[middle]))
+        is_like = cameras.model == "pinhole" and fov_deg is None
+        fov = float(fovs[middle]) if is_like else math.radians(fov_deg or DEFAULT_FOV_DEG)
+    focal = 0.5 * height / math.tan(0.5 * fov)
+    return intrinsics(focal, focal, width / 2, height / 2), width, height
+
+
+def _spiral(subject: _Subject, cameras: Cameras | None, num: int) -> Float[Tensor, "num 4 4"]:
+    if cameras is None or len(cameras) < 2:
+        args = (subject.center, subject.distance, subject.elevation, 1, subject.up)
+        pose = paths.orbit(*args, start=subject.start)[0]
+        spread = None
+    else:
+        poses = cameras.camtoworlds.detach().to(subject.center)
+        total = _distances(poses).sum(0)
+        pose = poses[int((total <= 1.001 * total.min()).nonzero()[0])]  # of equals the first, whatever the rounding
+        offsets = se3.transform_points(se3.inverse(pose), poses[:, :3, 3])
+        spread = offsets.abs().quantile(0.9, dim=0)
+    depth = float(((subject.center - pose[:3, 3]) * pose[:3, 2]).sum())
+    focus = depth if depth > 0.1 * subject.distance else subject.distance
+    limits = pose.new_tensor([0.2, 0.15, 0.15]) * focus
+    # As wide as the photographs were taken, but neither still nor far from what was seen.
+    radii = limits if spread is None else torch.maximum(torch.minimum(spread, limits), 0.25 * limits)
+    right, down, forward = radii.tolist()
+    return paths.spiral(pose, focus, (right, down, forward), num)
+
+
+def _flight(cameras: Cameras, num: int) -> Float[Tensor, "num 4 4"]:
+    poses = cameras.camtoworlds.detach()
+    distances = _distances(poses)
+    count = min(len(poses), max(8, num // _FRAMES_PER_KEY))
+    even = torch.linspace(0, len(poses) - 1, count).round().long()
+    spread = _short_way(_well_spread(distances, count), distances)
+    # A video or a walk is followed as it went; photographs in any order are not.
+    keys = even if _length(even, distances) <= 1.5 * _length(spread, distances) else spread
+    return paths.interpolate_poses(poses[keys], num)
+
+
+def _distances(poses: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n n"]:
+    """Between poses: of the positions, and of the directions with one radian as the mean distance of the positions."""
+    centers, rotmats = poses[:, :3, 3], poses[:, :3, :3]
+    apart = torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist")
+    return apart + apart.mean() * geodesic_distance(rotmats[:, None], rotmats[None])
+
+
+def _well_spread(distances: Float[Tensor, "n n"], count: int) -> Int64[Tensor, " k"]:
+    """Farthest point sampling from the first on."""
+    chosen = [0]
+    nearest = distances[0].clone()
+    while len(chosen) < count:
+        chosen.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, distances[chosen[-1]])
+    return torch.tensor(chosen)
+
+
+def _short_way(keys: Int64[Tensor, " k"], distances: Float[Tensor, "n n"]) -> Int64[Tensor, " k"]:
+    """The keys in an order with a short way through all: nearest neighbours, then 2-opt."""
+    apart = distances[keys][:, keys].tolist()
+    count = len(keys)
+    way, left = [0], set(range(1, count))
+    while left:
+        way.append(min(left, key=lambda k: apart[way[-1]][k]))
+        left.remove(way[-1])
+    is_better = True
+    while is_better:
+        is_better = False
+        for i in range(count - 1):
+            for j in range(i + 1, count):
+                old = (apart[way[i - 1]][way[i]] if i else 0) + (apart[way[j]][way[j + 1]] if j + 1 < count else 0)
+                new = (apart[way[i - 1]][way[j]] if i else 0) + (apart[way[i]][way[j + 1]] if j + 1 < count else 0)
+                if new < old - 1e-9:
+                    way[i : j + 1] = way[i : j + 1][::-1]
+                    is_better = True
+    return keys[torch.tensor(way)]
+
+
+def _length(order: Int64[Tensor, " k"], distances: Float[Tensor, "n n"]) -> float:
+    return float(distances[order[:-1], order[1:]].sum())
+
+
+def _check(name: str, got: object, is_right: bool, want: str) -> None:
+    if not is_right:
+        raise InputError(f"{name}: got {got}, want {want}")

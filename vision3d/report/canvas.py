@@ -1,0 +1,71 @@
+"""Pictures with words on them, drawn with PIL and its own font."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.scene.resample import resize_area
+
+Color = tuple[int, int, int]
+
+PAPER: Color = (255, 255, 255)
+INK: Color = (25, 28, 35)
+FAINT: Color = (110, 116, 128)
+LINE: Color = (215, 219, 226)
+
+
+class Canvas:
+    """A white picture to put pictures, lines and words on.
+
+    Args:
+        width: [px].
+        height: [px].
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        from PIL import Image, ImageDraw
+
+        self.picture = Image.new("RGB", (width, height), PAPER)
+        self.draw = ImageDraw.Draw(self.picture)
+
+    def paste(self, image: Float[Tensor, "h w 3"], x: int, y: int) -> None:
+        """Put a picture with its upper left corner at (x, y)."""
+        from PIL import Image
+
+        values = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        self.picture.paste(Image.fromarray(values.numpy()), (x, y))
+
+    def text(
+        self, x: float, y: float, words: str, size: int = 13, color: Color = INK, anchor: str = "la", room: int = 0
+    ) -> None:
+        """Write words at (x, y), which `anchor` places: l, m, r across and a, m, s down; shortened to `room` pixels."""
+        if room and text_width(words, size) > room:
+            while words and text_width(words + "…", size) > room:
+                words = words[:-1]
+            words += "…"
+        self.draw.text((x, y), words, fill=color, font=_font(size), anchor=anchor)
+
+    def image(self) -> Float[Tensor, "h w 3"]:
+        """What is on the canvas, in [0, 1]."""
+        return torch.from_numpy(np.asarray(self.picture).astype(np.float32) / 255)
+
+
+def text_width(words: str, size: int = 13) -> float:
+    """How wide words are [px]."""
+    return _font(size).getlength(words)
+
+
+def fitted(image: Float[Tensor, "h w 3"], width: int, height: int) -> Float[Tensor, "h2 w2 3"]:
+    """The picture, made smaller if it is larger than a cell; its shape stays."""
+    rows, columns = image.shape[:2]
+    factor = min(width / columns, height / rows, 1.0)
+    if factor == 1:
+        return image
+    return resize_area(image, max(1, round(factor * columns)), max(1, round(factor * rows)))
+
+
+def _font(size: int):
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)

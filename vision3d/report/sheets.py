@@ -1,0 +1,107 @@
+"""Contact sheets: photographs beside their renders and what differs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError, ShapeError
+from vision3d.io.images import write_image
+from vision3d.report.canvas import FAINT, Canvas, fitted
+
+ERROR_TOP = 0.25
+"""Difference that is shown in the brightest colour, in units of the range of the picture."""
+
+# Colours at 0, 1/4, .. 1 of the error ramp: black, violet, red, orange, pale yellow.
+_RAMP = ((0.0, 0.0, 0.0), (0.27, 0.06, 0.42), (0.71, 0.16, 0.32), (0.96, 0.51, 0.11), (0.99, 1.0, 0.72))
+_GAP, _TEXT, _MARGIN = 4, 22, 14
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photograph and what a scene looks like from its place."""
+
+    photo: Float[Tensor, "h w 3"]
+    """In [0, 1]."""
+    render: Float[Tensor, "h w 3"]
+    """In [0, 1] (clamped)."""
+    caption: str = ""
+    """E.g. name and figures."""
+
+
+def error_to_rgb(
+    photo: Float[Tensor, "h w 3"], render: Float[Tensor, "h w 3"], top: float = ERROR_TOP
+) -> Float[Tensor, "h w 3"]:
+    """Colours for the mean absolute difference over the channels: black where there is none, pale yellow from `top` on.
+
+    Raises:
+        ShapeError: The pictures differ in size.
+    """
+    if photo.shape != render.shape:
+        raise ShapeError("render", render.shape, photo.shape)
+    place = ((photo - render.clamp(0, 1)).abs().mean(-1) / top).clamp(0, 1) * (len(_RAMP) - 1)
+    ramp = photo.new_tensor(_RAMP)
+    lower = place.floor().clamp(max=len(_RAMP) - 2)
+    return torch.lerp(ramp[lower.long()], ramp[lower.long() + 1], (place - lower)[..., None])
+
+
+def contact_sheet(
+    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = 24
+) -> Float[Tensor, "h w 3"]:
+    """A sheet of photograph, render and difference for each view, in one column or two.
+
+    Args:
+        pairs: The views; sizes may differ.
+        title: Above all, in large letters.
+        subtitle: Below it.
+        cell: Longest side of a picture on the sheet [px]; smaller ones stay as they are.
+        most: Views on the sheet; of more, every so many-th is shown.
+
+    Raises:
+        InputError: There are no pairs.
+
+    Example:
+        >>> write_image("sheet.png", contact_sheet([Pair(photo, render, "003.jpg  28.1 dB")], title="Fox"))
+    """
+    if not pairs:
+        raise InputError("pairs: got none, want at least one")
+    chosen = [pairs[round(i * (len(pairs) - 1) / max(most - 1, 1))] for i in range(min(len(pairs), most))]
+    rows = [
+        [fitted(image, cell, cell) for image in (p.photo, p.render, error_to_rgb(p.photo, p.render))] for p in chosen
+    ]
+    width = max(image.shape[1] for row in rows for image in row)
+    height = max(image.shape[0] for row in rows for image in row)
+    num_columns = 2 if len(chosen) > 4 else 1
+    num_rows = -(-len(chosen) // num_columns)
+    strip, line = 3 * width + 2 * _GAP, height + _TEXT + _GAP
+    head = _MARGIN + (34 if title else 0) + (24 if subtitle else 0)
+    total = 2 * _MARGIN + num_columns * strip + (num_columns - 1) * 2 * _MARGIN
+    canvas = Canvas(total, head + _TEXT + num_rows * line + _MARGIN)
+    room = total - 2 * _MARGIN
+    if title:
+        canvas.text(_MARGIN, _MARGIN, title, 22, room=room)
+    if subtitle:
+        canvas.text(_MARGIN, head - 24, subtitle, 14, FAINT, room=room)
+    for column in range(num_columns):
+        left = _MARGIN + column * (strip + 2 * _MARGIN)
+        for i, heading in enumerate(("photograph", "render", f"difference, 0 to {ERROR_TOP:g}")):
+            canvas.text(left + i * (width + _GAP), head + 2, heading, 13, FAINT, room=width)
+        for row in range(num_rows):
+            index = column * num_rows + row
+            if index >= len(chosen):
+                break
+            top = head + _TEXT + row * line
+            for i, image in enumerate(rows[index]):
+                canvas.paste(image, left + i * (width + _GAP) + (width - image.shape[1]) // 2, top)
+            canvas.text(left, top + height + 3, chosen[index].caption, 13, room=strip)
+    return canvas.image()
+
+
+def write_contact_sheet(
+    path: Path | str, pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256
+) -> None:
+    """Write a `contact_sheet` as a picture file, whole or not at all."""
+    write_image(path, contact_sheet(pairs, title=title, subtitle=subtitle, cell=cell))

@@ -1,0 +1,35 @@
+"""Curves for TensorBoard, for those who ask for them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vision3d.errors import MissingDependencyError
+
+
+class Curves:
+    """Writes figures as TensorBoard scalars into `<folder>/tensorboard`; None writes nothing.
+
+    Raises:
+        MissingDependencyError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._writer = None
+        if folder is None:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingDependencyError("tensorboard", "tensorboard", "curves of a run") from error
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        """One point of each curve."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,201 @@
+"""How good a scene is: its pictures against photographs that were held out."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from vision3d.device import resolve_device
+from vision3d.errors import InputError
+from vision3d.io.images import write_image
+from vision3d.optim import metrics
+from vision3d.progress import ProgressCallback, silent
+from vision3d.render import render_views
+from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.scene.resample import resize_area
+from vision3d.stages.fitting.data import has_alpha
+
+logger = logging.getLogger("vision3d.fit")
+
+BLACK = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ViewMetrics:
+    """Figures of one held-out view."""
+
+    name: str
+    psnr: float
+    """[dB]."""
+    ssim: float
+    """11x11 Gaussian window inside the image."""
+    ms_ssim: float | None = None
+    """Five scales; None for pictures below 176 px and for masked ones."""
+    lpips: float | None = None
+    """Only with weights."""
+    psnr_nearest: float | None = None
+    """PSNR when the nearest training photograph is shown instead [dB]."""
+    psnr_exposed: float | None = None
+    """PSNR of the right half after a colour transform (3x4) fitted on the left half [dB]."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of all held-out views."""
+
+    views: tuple[ViewMetrics, ...]
+
+    def mean(self) -> dict[str, float]:
+        """Mean of each figure over the views that have it, over what the nearest view shows too as `above_nearest`."""
+        means = {}
+        for name in ("psnr", "ssim", "ms_ssim", "lpips", "psnr_nearest", "psnr_exposed"):
+            values = [value for view in self.views if (value := getattr(view, name)) is not None]
+            if values:
+                means[name] = sum(values) / len(values)
+        if "psnr_nearest" in means:
+            means["above_nearest"] = means["psnr"] - means["psnr_nearest"]
+        return means
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values: the means and the views."""
+        return {"mean": self.mean(), "views": [asdict(view) for view in self.views]}
+
+
+def evaluate(
+    scene: GaussianScene | Path | str,
+    dataset: PosedImages | Path | str,
+    *,
+    background: Sequence[float] | None = None,
+    alpha_max: float = 0.99,
+    masks: bool = True,
+    exposed: bool = False,
+    nearest: bool = True,
+    lpips_weights: Path | None = None,
+    renders: Path | None = None,
+    device: str = "auto",
+    backend: str = "auto",
+    progress: ProgressCallback | None = None,
+) -> Evaluation:
+    """Render the held-out views of a data set and compare them with the photographs.
+
+    Args:
+        scene: The Gaussians, or a .ply of any program.
+        dataset: Photographs with cameras in the scene's world, some held out; or where they are.
+        background: Colour behind the Gaussians in [0, 1]. None: the data set's where pictures have an alpha channel, black
+            where not.
+        alpha_max: Largest alpha of one Gaussian: 0.99 for scenes made here, 0.999 for those of gsplat 1.5.3.
+        masks: Leave out pixels that masks mark as black.
+        exposed: Also measure each right half after a colour transform fitted on the left half, for photographs whose
+            exposure varies.
+        nearest: Also measure what the nearest training photograph scores in each view's place.
+        lpips_weights: Weights of LPIPS (see `vision3d.optim.metrics.lpips`).
+        renders: Folder for a picture of each view: the photograph on the left, the render on the right.
+        device: auto, cpu or cuda.
+        backend: auto, native, reference or gsplat.
+        progress: Takes each view.
+
+    Raises:
+        InputError: No view is held out.
+
+    Example:
+        >>> evaluation = evaluate("run/scene.ply", "data/fox")
+        >>> evaluation.mean()["psnr"]
+    """
+    where = resolve_device(device)
+    if not isinstance(dataset, PosedImages):
+        from vision3d.io.dataset import load_dataset
+
+        dataset = load_dataset(dataset)
+    if not isinstance(scene, GaussianScene):
+        scene = GaussianScene.load(scene).validate()
+    if len(dataset.test) == 0:
+        raise InputError(f"{dataset.source}: no view is held out, so there is nothing to measure on (--split-every 8)")
+    scene = scene.to(where)
+    background = background_of(dataset) if background is None else background
+    views, report = [], progress or silent
+    for done, index in enumerate(dataset.test.tolist(), 1):
+        photo, mask, camera = dataset.read(index)
+        mask = mask.to(where) if masks and mask is not None else None
+        photo = photo.to(where)
+        with torch.no_grad():
+            view = next(
+                render_views(scene, camera.to(where), backgrounds=background, alpha_max=alpha_max, backend=backend)
+            )
+        assert view.image is not None
+        image = view.image.clamp(0, 1)
+        shown = _nearest_photo(dataset, index, photo) if nearest and len(dataset.train) else None
+        name = dataset.names[index]
+        views.append(_measure(name, image, photo, mask, shown, exposed, lpips_weights))
+        if renders is not None:
+            write_image(renders / f"{done - 1:03d}_{Path(name).stem}.png", torch.cat([photo, image], 1))
+        report("eval", done, len(dataset.test), {"psnr": views[-1].psnr})
+    return Evaluation(tuple(views))
+
+
+def background_of(dataset: PosedImages) -> tuple[float, float, float]:
+    """The colour behind the Gaussians: the data set's where any picture has an alpha channel, else black."""
+    return dataset.background if any(has_alpha(path) for path in dataset.image_paths) else BLACK
+
+
+def nearest_view(cameras: Cameras, index: int, candidates: Sequence[int]) -> int:
+    """The candidate that sees most nearly what camera `index` sees.
+
+    The least sum of the angle between the optical axes [rad] and the distance in units of the spread of all cameras.
+    """
+    centers, axes = cameras.centers.double(), cameras.camtoworlds[:, :3, 2].double()
+    spread = torch.linalg.vector_norm(centers - centers.mean(0), dim=-1).max().clamp(min=1e-12)
+    others = torch.tensor(list(candidates), device=centers.device)
+    angles = torch.arccos((axes[others] @ axes[index]).clamp(-1, 1))
+    distances = torch.linalg.vector_norm(centers[others] - centers[index], dim=-1) / spread
+    return int(others[(angles + distances).argmin()])
+
+
+def fit_exposure(
+    image: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None
+) -> Float[Tensor, "3 4"]:
+    """The colour transform [A b] for which A c + b is closest to the photograph (least squares)."""
+    pixels, targets = (image.reshape(-1, 3), photo.reshape(-1, 3)) if mask is None else (image[mask], photo[mask])
+    ones = torch.cat([pixels, torch.ones_like(pixels[:, :1])], -1).double()
+    # A little of the identity keeps colours that do not occur where they are.
+    ridge = 1e-4 * len(ones) * torch.eye(4).to(ones)
+    identity = torch.eye(4, 3).to(ones)
+    return torch.linalg.solve(ones.mT @ ones + ridge, ones.mT @ targets.double() + ridge @ identity).mT.to(image)
+
+
+def _measure(
+    name: str,
+    image: Tensor,
+    photo: Tensor,
+    mask: Tensor | None,
+    shown: Tensor | None,
+    exposed: bool,
+    lpips_weights: Path | None,
+) -> ViewMetrics:
+    is_large = min(photo.shape[:2]) >= metrics.MS_SSIM_MIN_SIZE
+    return ViewMetrics(
+        name,
+        metrics.psnr(image, photo, mask),
+        metrics.ssim(image, photo, mask),
+        metrics.ms_ssim(image, photo) if is_large and mask is None else None,
+        None if lpips_weights is None else metrics.lpips(image, photo, lpips_weights),
+        None if shown is None else metrics.psnr(shown, photo, mask),
+        _psnr_exposed(image, photo, mask) if exposed else None,
+    )
+
+
+def _psnr_exposed(image: Tensor, photo: Tensor, mask: Tensor | None) -> float | None:
+    half = image.shape[1] // 2
+    left, right = (None, None) if mask is None else (mask[:, :half], mask[:, half:])
+    if (left is not None and not bool(left.any())) or (right is not None and not bool(right.any())):
+        return None
+    exposure = fit_exposure(image[:, :half], photo[:, :half], left)
+    return metrics.psnr(image[:, half:] @ exposure[:, :3].mT + exposure[:, 3], photo[:, half:], right)
+
+
+def _nearest_photo(dataset: PosedImages, index: int, photo: Tensor) -> Tensor:
+    shown = dataset.read(nearest_view(dataset.cameras, index, dataset.train.tolist()))[0].to(photo)
+    return shown if shown.shape == photo.shape else resize_area(shown, photo.shape[1], photo.shape[0])

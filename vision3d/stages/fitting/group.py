@@ -1,0 +1,88 @@
+"""The processes of one fit: images are split among them, gradients summed, process 0 writes."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision3d.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Group:
+    """The process group of a fit; one process is a group too."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> "Group":
+        """The default process group of torch.distributed, if it was initialised."""
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls()
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> range:
+        """Which places of a batch belong to this process.
+
+        Raises:
+            ConfigError: The batch cannot be divided evenly.
+        """
+        if batch % self.size:
+            raise ConfigError("batch_size", f"got {batch} for {self.size} processes, want a multiple of {self.size}")
+        part = batch // self.size
+        return range(self.rank * part, (self.rank + 1) * part)
+
+    def sum(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over the processes."""
+        if self.size > 1:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor)
+
+    def agree(self, progress: float, stop: bool) -> tuple[float, bool]:
+        """The progress of process 0, and whether any process was asked to stop: all take the same decisions."""
+        if self.size == 1:
+            return progress, stop
+        values = torch.tensor([progress if self.is_first else 0.0, float(stop)], dtype=torch.float64)
+        torch.distributed.all_reduce(values)
+        return float(values[0]), bool(values[1] > 0)
+
+    def from_first(self, value: Any) -> Any:
+        """Process 0's value (tensors and plain values) in every process."""
+        if self.size == 1:
+            return value
+        buffer = io.BytesIO()
+        if self.is_first:
+            torch.save(value, buffer)
+        length = torch.tensor(buffer.getbuffer().nbytes)
+        torch.distributed.broadcast(length, 0)
+        data = torch.zeros(int(length), dtype=torch.uint8)
+        if self.is_first:
+            data.copy_(torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8))
+        torch.distributed.broadcast(data, 0)
+        return torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+
+
+@contextlib.contextmanager
+def launched_group() -> Iterator[Group]:
+    """The group that torchrun launched this process in, or the process alone."""
+    distributed = torch.distributed
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not distributed.is_available() or distributed.is_initialized():
+        yield Group.current()
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield Group.current()
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,110 @@
+"""Where the Gaussians of a fit begin, in the world of the fit (see `world`)."""
+
+import logging
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fitting.data import TrainingViews
+from vision3d.stages.fitting.world import World
+
+logger = logging.getLogger("vision3d.fit")
+
+NEAREST, FARTHEST = 0.3, 4.0  # random starts lie this many times as far away as what the cameras look at
+POINT_OPACITY = {"mcmc": 0.5, "adc": 0.1}
+POINT_SCALE = {"mcmc": 0.1, "adc": 1.0}
+
+
+def initial_scene(config: FitConfig, images: PosedImages, views: TrainingViews, world: World) -> GaussianScene:
+    """The scene at step 0.
+
+    Args:
+        config: Options of the fit.
+        images: The data set, whose points may be taken.
+        views: Its training views.
+        world: The world of the fit.
+
+    Raises:
+        InputError: Points were asked for and there are none.
+        MissingDependencyError: `init` is sfm and pycolmap is not there.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    kind = config.init
+    if kind == "auto":
+        kind = "random" if images.points is None or len(images.points) < 10 else "points"
+    count = min(config.init_count, config.max_gaussians)
+    if kind == "random":
+        points, colors = random_points(views, world, count, generator)
+    else:
+        points, colors = _given_points(kind, images)
+        if len(points) > count:
+            chosen = torch.randperm(len(points), generator=generator)[:count]
+            points, colors = points[chosen], None if colors is None else colors[chosen]
+        points = world.points_in(points)
+    logger.info("%d Gaussians to begin with (%s)", len(points), kind)
+    return GaussianScene.from_points(
+        points,
+        colors,
+        sh_degree=config.sh_degree,
+        opacity=POINT_OPACITY[config.strategy],
+        scale_factor=POINT_SCALE[config.strategy],
+        mode=config.mode,
+        antialiased=config.antialiased,
+        generator=generator,
+    )
+
+
+def random_points(
+    views: TrainingViews, world: World, count: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Points on the rays of random pixels, in the pixels' colours.
+
+    Their distances are spread evenly in the logarithm, around the distance of what the cameras look at.
+    """
+    cameras = world.cameras_in(views.cameras)
+    focus = focus_distance(cameras)
+    place = torch.randint(len(views), (count,), generator=generator)
+    spread = torch.rand(count, generator=generator, dtype=torch.float64)
+    depths = focus * NEAREST * (FARTHEST / NEAREST) ** spread
+    where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+    points = torch.zeros(count, 3, dtype=torch.float64)
+    colors = torch.zeros(count, 3)
+    camtoworlds = cameras.camtoworlds.double()
+    for i in place.unique().tolist():
+        rows = (place == i).nonzero()[:, 0]
+        view = views.get(i, views.largest_factor)
+        width, height = view.size
+        pixel = where[rows] * torch.tensor([width, height])
+        K = view.K.cpu().double()
+        rays = torch.cat([(pixel - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(len(rows), 1).double()], -1)
+        points[rows] = (rays * depths[rows, None]) @ camtoworlds[i, :3, :3].mT + camtoworlds[i, :3, 3]
+        column, row = pixel.long().unbind(-1)
+        colors[rows] = view.image.cpu()[row.clamp(max=height - 1), column.clamp(max=width - 1)]
+    return points.float(), colors
+
+
+def focus_distance(cameras: Cameras) -> float:
+    """Median distance of the cameras from the point that they look at; twice the extent where their axes are parallel."""
+    centers, axes = cameras.centers.double(), cameras.camtoworlds[:, :3, 2].double()
+    # The point with the least squared distance to all axes: sum (I - a a^T) (x - c) = 0.
+    across = torch.eye(3).double() - axes[:, :, None] * axes[:, None, :]
+    values = torch.linalg.eigvalsh(across.sum(0))
+    if values[0] < 1e-2 * values[2]:
+        return 2.0
+    focus = torch.linalg.solve(across.sum(0), (across @ centers[..., None]).sum(0)[:, 0])
+    depths = ((focus - centers) * axes).sum(-1)
+    return float(depths[depths > 0].median()) if bool((depths > 0).any()) else 2.0
+
+
+def _given_points(kind: str, images: PosedImages) -> tuple[Tensor, Tensor | None]:
+    if kind == "sfm":
+        from vision3d.io.sfm import triangulate
+
+        return triangulate(images, images.train)
+    if images.points is None or len(images.points) == 0:
+        raise InputError(f"{images.source}: has no points; use --init random, or --init sfm to triangulate some")
+    return images.points.cpu(), None if images.point_colors is None else images.point_colors.cpu()

@@ -1,0 +1,196 @@
+"""The Gaussians of a fit as parameters with an optimiser, and their picture in one view."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.optim.adam import SplatAdam
+from vision3d.render.splats import rasterize, rasterize_2dgs
+from vision3d.scene import GaussianScene
+from vision3d.scene.gaussians import FLAT_LOG_SCALE
+from vision3d.stages.fitting.config import FitConfig
+
+
+@dataclass
+class Leaves:
+    """The Gaussians as the rasterizer takes them, leaves of the graph of one step."""
+
+    means: Float[Tensor, "n 3"]
+    quats: Float[Tensor, "n 4"]
+    scales: Float[Tensor, "n 3"]
+    opacities: Float[Tensor, " n"]
+    sh: Float[Tensor, "n k 3"]
+
+    def all(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """In the order of the rasterizer's arguments."""
+        return self.means, self.quats, self.scales, self.opacities, self.sh
+
+
+@dataclass
+class Picture:
+    """What a view shows of the Gaussians."""
+
+    image: Float[Tensor, "h w 3"]
+    info: dict[str, Any]
+    """For the strategy."""
+    alphas: Float[Tensor, "h w 1"]
+    normals: Float[Tensor, "h w 3"] | None = None
+    surface_normals: Float[Tensor, "h w 3"] | None = None
+    distortions: Float[Tensor, "h w 1"] | None = None
+
+
+class Model:
+    """Parameters of N Gaussians in the world of the fit.
+
+    The few element-wise functions between parameters and rasterizer (exp, sigmoid) are differentiated by hand, since
+    autograd would copy every harmonic twice.
+
+    Args:
+        scene: The Gaussians at step 0.
+        config: Options of the fit.
+    """
+
+    def __init__(self, scene: GaussianScene, config: FitConfig) -> None:
+        self.config = config
+        self.is_flat = scene.mode != "3dgs"
+        params = {
+            "means": scene.means,
+            "quats": scene.quats,
+            "log_scales": scene.log_scales,
+            "opacity_logits": scene.opacity_logits,
+            "sh0": scene.sh[:, :1],
+        }
+        if scene.sh.shape[1] > 1:
+            params["shN"] = scene.sh[:, 1:]
+        rates = config.rates
+        learning_rates = {
+            "means": rates.means,
+            "quats": rates.quats,
+            "log_scales": rates.scales,
+            "opacity_logits": rates.opacities,
+            "sh0": rates.sh0,
+            "shN": rates.shN,
+        }
+        self.optimizer = SplatAdam(params, {name: learning_rates[name] for name in params})
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """The parameters by name; the strategies replace the entries."""
+        return self.optimizer.params
+
+    def __len__(self) -> int:
+        return len(self.params["means"])
+
+    def leaves(self, sh_degree: int) -> Leaves:
+        """The Gaussians of this step, with harmonics up to a degree."""
+        p = {name: param.detach() for name, param in self.params.items()}
+        higher = (sh_degree + 1) ** 2 - 1
+        sh = torch.cat([p["sh0"], p["shN"][:, :higher]], 1) if higher else p["sh0"]
+        values = (p["means"], p["quats"], p["log_scales"].exp(), p["opacity_logits"].sigmoid(), sh)
+        return Leaves(*(value.requires_grad_() for value in values))
+
+    @torch.no_grad()
+    def pull_back(self, leaves: Leaves) -> None:
+        """Give the parameters the gradients that the leaves gathered, and that of the regularisers of mcmc."""
+        grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.all()]
+        v_means, v_quats, v_scales, v_opacities, v_sh = grads
+        if self.config.strategy == "mcmc":
+            axes = 2 if self.is_flat else 3
+            v_opacities = v_opacities + self.config.loss.opacity / len(self)
+            v_scales = v_scales + self.config.loss.scale / (axes * len(self))
+        v_scales = v_scales * leaves.scales
+        if self.is_flat:
+            v_scales[:, 2] = 0
+        params = self.params
+        params["means"].grad, params["quats"].grad, params["log_scales"].grad = v_means, v_quats, v_scales
+        params["opacity_logits"].grad = v_opacities * leaves.opacities * (1 - leaves.opacities)
+        params["sh0"].grad = v_sh[:, :1].contiguous()
+        if v_sh.shape[1] > 1:
+            v_shN = v_sh[:, 1:].contiguous()
+            missing = params["shN"].shape[1] - v_shN.shape[1]
+            params["shN"].grad = torch.nn.functional.pad(v_shN, (0, 0, 0, missing)) if missing else v_shN
+
+    @torch.no_grad()
+    def flatten(self) -> None:
+        """Put the third axis of flat Gaussians and discs back to no thickness, after a strategy changed scales."""
+        if self.is_flat:
+            self.params["log_scales"][:, 2] = FLAT_LOG_SCALE
+
+    def scene(self) -> GaussianScene:
+        """The Gaussians of this moment, copied."""
+        return scene_of({name: param.detach().clone() for name, param in self.params.items()}, self.config)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs."""
+        params = {name: param.detach().clone() for name, param in self.params.items()}
+        return {"params": params, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, for any number of Gaussians."""
+        device = self.params["means"].device
+        params = {name: value.to(device) for name, value in state["params"].items()}
+        self.optimizer = SplatAdam(params, self.optimizer.learning_rates)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def scene_of(params: Mapping[str, Tensor], config: FitConfig) -> GaussianScene:
+    """The scene of a model's parameters."""
+    sh = torch.cat([params["sh0"], params["shN"]], 1) if "shN" in params else params["sh0"]
+    return GaussianScene(
+        params["means"],
+        torch.nn.functional.normalize(params["quats"], dim=-1),
+        params["log_scales"],
+        params["opacity_logits"],
+        sh,
+        mode=config.mode,
+        antialiased=config.antialiased,
+    )
+
+
+def render(
+    leaves: Leaves,
+    viewmat: Float[Tensor, "4 4"],
+    K: Float[Tensor, "3 3"],
+    size: tuple[int, int],
+    background: Float[Tensor, " 3"] | None,
+    config: FitConfig,
+    *,
+    with_distortion: bool = False,
+    with_normals: bool = False,
+) -> Picture:
+    """The picture of one pinhole view, differentiable.
+
+    Args:
+        leaves: The Gaussians.
+        viewmat: World to camera.
+        K: Intrinsics [px].
+        size: Width and height [px].
+        background: Colour behind the Gaussians; black when None.
+        config: Options of the fit.
+        with_distortion: Compute the depth distortion (2dgs).
+        with_normals: Compute the normals of discs and of the depth (2dgs).
+    """
+    degree = round(leaves.sh.shape[1] ** 0.5) - 1
+    behind = None if background is None else background[None]
+    cameras = (viewmat[None], K[None], *size)
+    if config.mode == "2dgs":
+        image, alphas, normals, surface_normals, distortions, _, info = rasterize_2dgs(
+            *leaves.all(), *cameras, sh_degree=degree, packed=True, backgrounds=behind,
+            render_mode="RGB+ED" if with_normals else "RGB", distloss=with_distortion, alpha_max=config.alpha_max,
+            backend=config.backend,
+        )  # fmt: skip
+        info = {**info, "means2d": info["gradient_2dgs"]}
+        return Picture(
+            image[0, ..., :3], info, alphas[0], normals[0], surface_normals[0] if with_normals else None, distortions[0]
+        )
+    image, alphas, info = rasterize(
+        *leaves.all(), *cameras, sh_degree=degree, backgrounds=behind,
+        absgrad=config.strategy == "adc" and config.adc.absgrad,
+        rasterize_mode="antialiased" if config.antialiased else "classic", alpha_max=config.alpha_max,
+        backend=config.backend,
+    )  # fmt: skip
+    return Picture(image[0], info, alphas[0])

@@ -1,0 +1,265 @@
+"""The fit itself: checks, the loop with its checkpoints, and what it leaves behind."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision3d.device import resolve_backend, resolve_device
+from vision3d.errors import ConfigError, InputError, NumericalError
+from vision3d.progress import Progress, ProgressCallback
+from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.stages.fitting.clock import Clock
+from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fitting.curves import Curves
+from vision3d.stages.fitting.data import TrainingViews
+from vision3d.stages.fitting.evaluate import BLACK, Evaluation, background_of, evaluate
+from vision3d.stages.fitting.group import Group
+from vision3d.stages.fitting.initial import initial_scene
+from vision3d.stages.fitting.model import scene_of
+from vision3d.stages.fitting.trainer import Trainer
+from vision3d.stages.fitting.world import World
+
+logger = logging.getLogger("vision3d.fit")
+
+MIN_VIEWS = 3
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit made."""
+
+    scene: GaussianScene
+    """The Gaussians in the world of the photographs."""
+    cameras: Cameras
+    """The training cameras, with corrected poses where those were asked for."""
+    evaluation: Evaluation | None
+    """Figures on the held-out views; None when there are none."""
+    summary: dict[str, Any]
+    """Plain figures: mean psnr, ssim, ... of the held-out views, Gaussians, steps, times."""
+    run_folder: Path | None = None
+    """Where it was written."""
+
+
+def run(
+    config: FitConfig,
+    inputs: PosedImages | Path | str,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> FitResult:
+    """Fit Gaussians to photographs with cameras.
+
+    Args:
+        config: Options.
+        inputs: The photographs, or the folder or file that they are read from.
+        run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing
+            is written.
+        progress: Takes every step.
+
+    Raises:
+        InputError: There are too few views, or a picture, pose or mask is wrong.
+        ConfigError: The run folder is of a run with other options or other photographs.
+        NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+
+    Example:
+        >>> from vision3d.stages.fitting import FitConfig, fit
+        >>> result = fit(FitConfig(steps=2000), "data/fox", run_folder="runs/fox")
+        >>> result.summary["psnr"], result.scene.num_gaussians
+    """
+    group = Group.current()
+    clock = Clock(config.total_steps, None if config.minutes is None else 60 * config.minutes)
+    device = resolve_device(config.device)
+    resolve_backend(config.backend, device)
+    group.share(config.batch_size)
+    images = _loaded(config, inputs)
+    folder = _folder(config, run_folder, group)
+    fit = _Fit(config, images, group, device, folder, clock, progress)
+    with finish_step_on_interrupt() as stop:
+        fit.loop(stop)
+    return fit.finish()
+
+
+class _Fit:
+    """One run, from checked inputs to files."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        images: PosedImages,
+        group: Group,
+        device: torch.device,
+        folder: RunFolder | None,
+        clock: Clock,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self.config, self.images, self.group = config, images, group
+        self.folder, self.clock, self.callback = folder, clock, progress
+        self.world = World.around(images.cameras[images.train])
+        self.background = images.background if config.background == "color" else background_of(images)
+        self.views = TrainingViews(
+            images, images.train, masks=config.masks, with_alpha=config.background == "random",
+            cache_bytes=1e9 * config.cache_gb, device=device,
+        )  # fmt: skip
+        with Progress(self.views.num_cached, "read", progress) as bar:
+            self.views.read_all(bar.update)
+        saved = self._saved_state()
+        if saved is None:
+            scene = initial_scene(config, images, self.views, self.world)
+        else:
+            scene = scene_of(saved["trainer"]["model"]["params"], config)
+        behind = None if self.background == BLACK else torch.tensor(self.background, device=device)
+        cameras = self.world.cameras_in(self.views.cameras)
+        self.trainer = Trainer(config, scene.to(device), self.views, cameras, behind, group)
+        self.step, self.sums = 0, {}
+        if saved is not None:
+            self.trainer.load_state_dict(saved["trainer"])
+            self.step, self.sums = saved["step"], saved["sums"]
+            self.clock = Clock(clock.total_steps, clock.total_seconds, saved["seconds"])
+        self.curves = Curves(folder.path if folder and config.tensorboard else None)
+
+    def loop(self, stop: StopSignal) -> None:
+        """All steps that are left."""
+        with Progress(1, "fit", self.callback, quiet=not self.group.is_first) as bar:
+            while True:
+                progress, stopped = self.group.agree(self.clock.progress(self.step), stop.requested)
+                if progress >= 1:
+                    break
+                if stopped:
+                    self._save()
+                    raise Interrupted(f"stopped after step {self.step}")
+                try:
+                    values = self.trainer.step(self.step, progress)
+                except NumericalError:
+                    self._save()
+                    raise
+                self.step += 1
+                self._record(values, progress)
+                bar.total = self.clock.steps_expected(self.step, progress)
+                bar.update(self.step, loss=values["loss"], gaussians=len(self.trainer.model))
+        self._save()
+
+    def finish(self) -> FitResult:
+        """Measure the scene and write it."""
+        seconds = self.clock.seconds()
+        scene = self.world.scene_out(self.trainer.scene())
+        cameras = self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
+        path = None if self.folder is None else self.folder.path
+        if path is not None:
+            scene.save(path / "scene.ply")
+            cameras.save(path / "cameras.json")
+        evaluation = self._evaluation(scene, path) if self.group.is_first else None
+        summary = {
+            **(evaluation.mean() if evaluation else {}),
+            "gaussians": scene.num_gaussians,
+            "steps": self.step,
+            "training_s": round(seconds, 3),
+            "training_views": len(self.views),
+            "held_out_views": len(self.images.test),
+            "background": list(self.background),
+            "device": str(scene.device),
+        }
+        self.curves.close()
+        return FitResult(scene, cameras, evaluation, summary, path)
+
+    def _record(self, values: dict[str, Tensor | float], progress: float) -> None:
+        """Metrics, curves, measurements and checkpoints that are due after this step."""
+        config, step = self.config, self.step
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        if step % config.log_every == 0:
+            line = {**self.sums, "loss": self.sums["loss"] / config.log_every, "gaussians": len(self.trainer.model)}
+            self._log(step, {"progress": round(progress, 6), **line})
+            self.sums = {}
+        if config.eval_every and step % config.eval_every == 0 and self.group.is_first:
+            evaluation = self._evaluation(self.world.scene_out(self.trainer.scene()), None)
+            if evaluation is not None:
+                self._log(step, {f"eval_{name}": value for name, value in evaluation.mean().items()})
+        if config.checkpoint_every and step % config.checkpoint_every == 0:
+            self._save()
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        if self.folder is not None:
+            self.folder.log(step, **values)
+        self.curves.add(step, values)
+
+    def _evaluation(self, scene: GaussianScene, path: Path | None) -> Evaluation | None:
+        if len(self.images.test) == 0:
+            logger.warning("no view is held out, so there are no figures of quality (--split-every 8)")
+            return None
+        return evaluate(
+            scene,
+            self.images,
+            background=self.background,
+            alpha_max=self.config.alpha_max,
+            masks=self.config.masks,
+            exposed=self.config.exposure_opt,
+            renders=None if path is None else path / "renders",
+            device=str(scene.device),
+            backend=self.config.backend,
+            progress=self.callback,
+        )
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        state = {
+            "trainer": self.trainer.state_dict(),
+            "step": self.step,
+            "sums": self.sums,
+            "seconds": self.clock.seconds(),
+            "views": list(self.views.names),
+        }
+        self.folder.save_checkpoint(self.step, state)
+
+    def _saved_state(self) -> dict[str, Any] | None:
+        """What process 0 finds in the run folder, in every process."""
+        state = None
+        if self.folder is not None:
+            checkpoint = self.folder.restore()
+            state = None if checkpoint is None else checkpoint.state
+            if state is not None and state["views"] != list(self.views.names):
+                raise ConfigError("DATA", f"{self.folder.path} is a run on other photographs; cannot go on from it")
+        return self.group.from_first(state)
+
+
+def _loaded(config: FitConfig, inputs: PosedImages | Path | str) -> PosedImages:
+    if isinstance(inputs, PosedImages):
+        images = inputs
+    else:
+        from vision3d.io.dataset import WHITE, load_dataset
+
+        images = load_dataset(
+            inputs,
+            split_every=config.split_every,
+            downscale=config.downscale,
+            skip_missing=config.skip_missing,
+            background=config.background_color or WHITE,
+            sfm=config.sfm,
+        )
+    if config.background_color is not None:
+        images = replace(images, background=config.background_color)
+    images.validate()
+    if images.cameras.model != "pinhole":
+        raise InputError(f"{images.source}: cameras are {images.cameras.model}; fit takes pinhole cameras")
+    if len(images.train) < MIN_VIEWS:
+        held = f" ({len(images.test)} more are held out)" if len(images.test) else ""
+        raise InputError(f"{images.source}: {len(images.train)} views to fit to{held}; want at least {MIN_VIEWS}")
+    return images
+
+
+def _folder(config: FitConfig, run_folder: RunFolder | Path | str | None, group: Group) -> RunFolder | None:
+    """The folder that this process writes to."""
+    if run_folder is None and config.tensorboard and group.is_first:
+        raise ConfigError("tensorboard", "needs a run folder to write to")
+    if run_folder is None or not group.is_first:
+        return None
+    if isinstance(run_folder, RunFolder):
+        run_folder.checkpoints.keep = config.keep
+        return run_folder
+    return RunFolder.create(run_folder, config, keep=config.keep)

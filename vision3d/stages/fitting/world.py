@@ -1,0 +1,68 @@
+"""The world in which a fit runs: the cameras around the origin, the scene's extent 1."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.scene import Cameras, GaussianScene
+from vision3d.scene.gaussians import FLAT_LOG_SCALE
+
+MARGIN = 1.1  # the extent is this many times the largest distance of a camera from the mean camera
+
+
+@dataclass(frozen=True)
+class World:
+    """x_fit = (x - center) / extent, so that learning rates, noise and near plane suit scenes of any size and place."""
+
+    center: Float[Tensor, " 3"]
+    """Mean position of the training cameras [m]."""
+    extent: float
+    """1.1 times the largest distance of a training camera from it [m] (Kerbl et al. 2023)."""
+
+    @classmethod
+    def around(cls, cameras: Cameras) -> "World":
+        """The world of these training cameras.
+
+        Raises:
+            InputError: All cameras stand at one place.
+        """
+        centers = cameras.centers.detach().double()
+        center = centers.mean(0)
+        extent = MARGIN * float(torch.linalg.vector_norm(centers - center, dim=-1).max())
+        if extent <= 1e-9 * float(centers.abs().max().clamp(min=1e-300)):
+            raise InputError("all training cameras stand at one place, from which no depth can be seen; want views apart")
+        return cls(center.cpu(), extent)
+
+    def cameras_in(self, cameras: Cameras) -> Cameras:
+        """The cameras in the world of the fit: R x + t = extent (R x_fit + t_fit)."""
+        viewmats = cameras.viewmats.double()
+        shift = (viewmats[:, :3, :3] @ self.center.to(viewmats.device))[:, :, None]
+        return _with_shifts(cameras, (viewmats[:, :3, 3:] + shift) / self.extent)
+
+    def points_in(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Points in the world of the fit."""
+        return ((points.double() - self.center.to(points.device)) / self.extent).to(points)
+
+    def cameras_out(self, cameras: Cameras) -> Cameras:
+        """Cameras of the world of the fit in the source's world."""
+        viewmats = cameras.viewmats.double()
+        shift = (viewmats[:, :3, :3] @ self.center.to(viewmats.device))[:, :, None]
+        return _with_shifts(cameras, viewmats[:, :3, 3:] * self.extent - shift)
+
+    def scene_out(self, scene: GaussianScene) -> GaussianScene:
+        """A scene of the world of the fit in the source's world: no rotation, so that colours stay as they are."""
+        means = scene.means.double() * self.extent + self.center.to(scene.device)
+        log_scales = scene.log_scales + math.log(self.extent)
+        if scene.mode != "3dgs":
+            log_scales[:, 2] = FLAT_LOG_SCALE
+        return replace(scene, means=means.to(scene.means), log_scales=log_scales)
+
+
+def _with_shifts(cameras: Cameras, shifts: Float[Tensor, "c 3 1"]) -> Cameras:
+    viewmats = cameras.viewmats.clone()
+    viewmats[:, :3, 3:] = shifts.to(viewmats)
+    return replace(cameras, viewmats=viewmats)
