@@ -67,3 +67,8 @@ def where(tensor: torch.Tensor) -> dict[str, int]:
             "move the tensors to the CPU, or use backend='reference'"
         )
     return {"device": tensor.device.index, "stream": torch.cuda.current_stream(tensor.device).cuda_stream}
+
+
+def runs_on(tensor: torch.Tensor) -> bool:
+    """Whether the module was found and has kernels for the tensor's device."""
+    return module() is not None and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))

@@ -62,7 +62,7 @@ void bind_splats(nb::module_& m) {
     }
     nb::module_ bodies = nb::borrow<nb::module_>(m.attr("kernel_bodies"));
     bind_constants(bodies);
-    bodies.attr("Camera") = m.attr("Camera");
+    for (const char* name : {"Camera", "Intersections"}) bodies.attr(name) = m.attr(name);
     bind_renderer<Shim<float>>(bodies);
     bind_renderer<Shim<double>>(bodies);
 }
