@@ -88,9 +88,7 @@ class SplatAdam:
             ShapeError: `visible` is not one bool a row, or a gradient does not have its parameter's shape.
         """
         if visible is not None and (visible.dtype != torch.bool or visible.shape != (self.num_rows,)):
-            raise ShapeError(
-                "visible", f"{visible.dtype} of shape {tuple(visible.shape)}", f"bool of {(self.num_rows,)}"
-            )
+            raise ShapeError("visible", f"{visible.dtype} of shape {tuple(visible.shape)}", f"bool of {(self.num_rows,)}")
         for name, param in self.params.items():
             if param.grad is None:
                 continue

@@ -235,9 +235,7 @@ def _project_vjp(
 
 
 @torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types=("cpu", "cuda"))
-def _sh_colors(
-    means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int
-) -> Tensor:
+def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int) -> Tensor:
     colors = means.new_empty((len(gaussian_ids), 3))
     offsets = image_offsets(image_ids, centers.shape[0] * centers.shape[1])
     inputs = map(plain, (means, sh, centers, gaussian_ids))

@@ -95,9 +95,7 @@ def _empty_lists(
     depths: Tensor, num_images: int, width: int, height: int, tile_size: int, total: int | torch.SymInt
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     grid = (num_images, -(-height // tile_size), -(-width // tile_size))
-    per_pair, flatten_ids, offsets = (
-        depths.new_empty(shape, dtype=torch.int32) for shape in ((len(depths),), (total,), grid)
-    )
+    per_pair, flatten_ids, offsets = (depths.new_empty(shape, dtype=torch.int32) for shape in ((len(depths),), (total,), grid))
     return per_pair, depths.new_empty(total, dtype=torch.int64), flatten_ids, offsets
 
 
