@@ -100,6 +100,7 @@ def test_normal_consistency_is_zero_for_aligned_splats_and_grows_with_the_angle(
         ),
     ],
 )
+@pytest.mark.wrong_types
 def test_wrong_images_are_refused(arguments, message):
     with pytest.raises(ShapeError, match=message):
         losses.l1(*arguments)

@@ -23,9 +23,7 @@ def intrinsics(focal: float, width: int, height: int) -> Tensor:
     return torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]])
 
 
-def disc(
-    normal: tuple[float, float, float], z: float = 2.0, scale: float = 0.2, opacity: float = 0.8
-) -> dict[str, Tensor]:
+def disc(normal: tuple[float, float, float], z: float = 2.0, scale: float = 0.2, opacity: float = 0.8) -> dict[str, Tensor]:
     """One disc on the axis of the camera, twice as long as wide."""
     axis = torch.nn.functional.normalize(torch.tensor(normal), dim=0)
     side = torch.nn.functional.normalize(torch.linalg.cross(axis, torch.tensor([0.3, 1.0, 0.2])), dim=0)
@@ -74,9 +72,7 @@ def test_a_disc_seen_from_its_edge_is_as_wide_as_the_low_pass_filter(backend):
     y, x = torch.meshgrid(torch.arange(41) + 0.5, torch.arange(41) + 0.5, indexing="ij")
     want = 0.8 * torch.exp(-((x - center[0]) ** 2) - (y - center[1]) ** 2)
     outside = (x - center[0]).abs() > 0.6  # in the column of the disc itself a ray may graze its plane
-    torch.testing.assert_close(
-        alpha[0, ..., 0][outside], torch.where(want < 1 / 255, 0, want)[outside], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(alpha[0, ..., 0][outside], torch.where(want < 1 / 255, 0, want)[outside], atol=1e-5, rtol=0)
     assert alpha[0, 20, 20, 0] >= want[20, 20] - 1e-5
 
 

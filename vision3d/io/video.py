@@ -72,7 +72,7 @@ class VideoWriter:
             first = "x".join(map(str, self._size or ()))
             raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{first} px as the first frame")
         try:
-            self._encoder.stdin.write(_padded(frame).data)
+            self._encoder.stdin.write(_padded(frame).data)  # pyright: ignore[reportOptionalMemberAccess]
         except BrokenPipeError:
             self.close()  # which says why
         self.num_frames += 1

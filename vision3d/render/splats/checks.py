@@ -99,9 +99,7 @@ def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: i
     return shape[-1]
 
 
-def check_tensor(
-    name: str, tensor: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None
-) -> None:
+def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> None:
     """That a tensor has this shape, and the dtype (unless one is given) and device of `means`."""
     if not isinstance(tensor, Tensor):
         raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
