@@ -242,8 +242,8 @@ void bind_blend(nb::module_& m) {
         const int64_t n = int64_t(opacities.shape(0)), D = int64_t(colors.shape(1));
         check("means2d", means2d, {n, 2});
         check("conics", conics, {n, 3});
-        check("colors", colors, {n, D});
         check("records", records, {n, RECORD});
+        check("colors", colors, {n, D});
         nb::gil_scoped_release release;
         make_records(W(device, stream).where, n, D, means2d.data(), conics.data(), colors.data(), opacities.data(),
                      reinterpret_cast<Record<T>*>(records.data()));

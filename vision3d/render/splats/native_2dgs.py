@@ -10,6 +10,7 @@ from vision3d.render.splats.native_3dgs import (
     image_offsets,
     pair_sums,
     plain,
+    plain_or_none,
     record_sums,
     view_gradient,
     zeros,
@@ -92,12 +93,14 @@ def _project(
     radius_clip: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape = (*viewmats.shape[:2], means.shape[1])
-    outputs = tuple(means.new_empty((*shape, *tail)) for tail in ((2,), (), (3, 3), (3,)))
+    means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
+    transforms, normals = means.new_empty((*shape, 3, 3)), means.new_empty((*shape, 3))
     radii = means.new_empty((*shape, 2), dtype=torch.int32)
-    inputs = map(plain, (means, quats, scales, opacities, viewmats, Ks))
+    inputs = map(plain_or_none, (means, quats, scales, opacities, viewmats, Ks))
     limits = (width, height, near_plane, far_plane, radius_clip)
-    native.require().project_discs(*inputs, *limits, radii, *outputs, **native.where(means))
-    return radii, *outputs
+    outputs = (radii, means2d, depths, transforms, normals)
+    native.require().project_discs(*inputs, *limits, *outputs, **native.where(means))
+    return outputs
 
 
 @torch.library.custom_op("vision3d::project_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
@@ -147,9 +150,8 @@ def _blend(
     distortion: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
-    means2d, transforms, colors, opacities, normals, backgrounds, masks = map(
-        plain, (means2d, transforms, colors, opacities, normals, backgrounds, masks)
-    )
+    means2d, transforms, colors, opacities, normals = map(plain, (means2d, transforms, colors, opacities, normals))
+    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
     records = colors.new_empty((len(opacities), module.DISC_RECORD))
     where = native.where(means2d)
     module.make_disc_records(means2d, transforms, opacities, normals, colors, records, **where)
@@ -190,9 +192,8 @@ def _blend_vjp(
     v_medians: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
-    records, means2d, transforms, colors, opacities, backgrounds, masks = map(
-        plain, (records, means2d, transforms, colors, opacities, backgrounds, masks)
-    )
+    records, means2d, transforms, colors, opacities = map(plain, (records, means2d, transforms, colors, opacities))
+    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
     count, channels = colors.shape
     maps = (transmittances, moments, last_ids, median_ids)
     sums = record_sums(colors, count, len(flatten_ids), module.DISC_ROW + channels)

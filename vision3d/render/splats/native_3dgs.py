@@ -156,9 +156,14 @@ def zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, memory_format=torch.contiguous_format)
 
 
-def plain(tensor: Tensor | None) -> Tensor | None:
+def plain(tensor: Tensor) -> Tensor:
     """The tensor as kernels take it: contiguous, without a graph."""
-    return None if tensor is None else tensor.detach().contiguous()
+    return tensor.detach().contiguous()
+
+
+def plain_or_none(tensor: Tensor | None) -> Tensor | None:
+    """As `plain`, for inputs that may be left out."""
+    return None if tensor is None else plain(tensor)
 
 
 @torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types=("cpu", "cuda"))
@@ -186,15 +191,15 @@ def _project(
     means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
     conics, compensations = means.new_empty((*shape, 3)), means.new_empty(shape)
     camera = module.Camera(model, width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
-    inputs = map(plain, (means, quats, scales, covars, opacities, viewmats, Ks))
+    inputs = map(plain_or_none, (means, quats, scales, covars, opacities, viewmats, Ks))
     module.project(*inputs, camera, radii, means2d, depths, conics, compensations, **native.where(means))
     visible = radii.view(-1, 2)[:, 0].nonzero()[:, 0]
     image_ids = torch.div(visible, max(shape[2], 1), rounding_mode="floor")
     gaussian_ids = visible - image_ids * shape[2]
-    outputs = (radii, means2d, depths, conics, compensations)
     if packed:
-        outputs = (value.flatten(0, 2).index_select(0, visible) for value in outputs)
-    return image_ids, gaussian_ids, *outputs
+        rows = lambda value: value.flatten(0, 2).index_select(0, visible)  # noqa: E731
+        radii, means2d, depths, conics, compensations = map(rows, (radii, means2d, depths, conics, compensations))
+    return image_ids, gaussian_ids, radii, means2d, depths, conics, compensations
 
 
 @torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
@@ -228,10 +233,11 @@ def _project_vjp(
         grad.detach().reshape(-1, *tail).contiguous()
         for grad, tail in ((v_means2d, (2,)), (v_depths, ()), (v_conics, (3,)), (v_compensations, ()))
     )
-    inputs = map(plain, (means, quats, scales, covars, viewmats, Ks))
+    inputs = map(plain_or_none, (means, quats, scales, covars, viewmats, Ks))
     grads = (*upstream, *v_gaussians, v_views)
     module.project_vjp(*inputs, camera, gaussian_ids, offsets, packed, *grads, **native.where(means))
-    return *(means.new_empty(0) if grad is None else grad for grad in v_gaussians), view_gradient(v_views, viewmats)
+    v_means, v_quats, v_scales, v_covars = (means.new_empty(0) if grad is None else grad for grad in v_gaussians)
+    return v_means, v_quats, v_scales, v_covars, view_gradient(v_views, viewmats)
 
 
 @torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types=("cpu", "cuda"))
@@ -274,9 +280,8 @@ def _blend(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module, where = native.require(), native.where(means2d)
     images = len(isect_offsets)
-    means2d, conics, colors, opacities, backgrounds, masks = map(
-        plain, (means2d, conics, colors, opacities, backgrounds, masks)
-    )
+    means2d, conics, colors, opacities = map(plain, (means2d, conics, colors, opacities))
+    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
     records = means2d.new_empty((len(opacities), module.RECORD))
     module.make_records(means2d, conics, colors, opacities, records, **where)
     out_colors = colors.new_empty((images, height, width, colors.shape[1]))
@@ -308,7 +313,7 @@ def _blend_vjp(
     absgrad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count, channels = colors.shape
-    inputs = map(plain, (records, conics, colors, opacities, backgrounds, masks))
+    inputs = map(plain_or_none, (records, conics, colors, opacities, backgrounds, masks))
     sums = record_sums(colors, count, len(flatten_ids), 6 + channels + (0 if absgrad is None else 2))
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3,), (channels,), ())]
     v_means2d_abs = None if absgrad is None else colors.new_empty((count, 2))
@@ -316,7 +321,7 @@ def _blend_vjp(
         *inputs, isect_offsets, flatten_ids, width, height, tile_size, alpha_max, transmittances, last_ids,
         plain(v_colors), plain(v_transmittances), sums, *grads, v_means2d_abs, **native.where(colors),
     )  # fmt: skip
-    if absgrad is not None:
+    if absgrad is not None and v_means2d_abs is not None:
         absgrad += v_means2d_abs
     return grads[0], grads[1], grads[2], grads[3]
 
@@ -376,7 +381,7 @@ def _sh_setup(ctx, inputs, output):
 
 
 def _blend_setup(ctx, inputs, output):
-    means2d, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs
+    _, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs
     _, transmittances, last_ids, records = output
     ctx.mark_non_differentiable(last_ids, records)
     lists = (isect_offsets, flatten_ids)

@@ -38,11 +38,13 @@ def _intersect(
     height: int,
     tile_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    inputs = [plain(value) for value in (means2d, radii, depths, conics, opacities)]
+    means2d, radii, depths, opacities = map(plain, (means2d, radii, depths, opacities))
+    conics = None if conics is None else plain(conics)
     grid = (width, height, tile_size)
     if depths.device.type != "cpu" or depths.dtype != torch.float32:
-        return tiles_by_sorting(*inputs, image_ids, num_images, *grid)
-    lists = native.require().Intersections(image_offsets(image_ids, num_images), *inputs, *grid)
+        return tiles_by_sorting(means2d, radii, depths, conics, opacities, image_ids, num_images, *grid)
+    offsets = image_offsets(image_ids, num_images)
+    lists = native.require().Intersections(offsets, means2d, radii, depths, conics, opacities, *grid)
     outputs = _empty_lists(depths, num_images, *grid, lists.total)
     lists.fill(*outputs)
     return outputs
