@@ -1,8 +1,8 @@
 """`vision3d demo`: the main job, from photographs to a scene, on the photo set that comes along."""
 
 import dataclasses
-import importlib.resources
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def photo_set() -> Path:
     Raises:
         MissingFileError: They were left out of this installation.
     """
-    folder = Path(str(importlib.resources.files("vision3d") / "assets" / "demo"))
+    folder = Path(str(files("vision3d") / "assets" / "demo"))
     if not (folder / "transforms.json").is_file():
         raise MissingFileError(folder, "the photo set of the demonstration, which this installation lacks")
     return folder

@@ -134,7 +134,7 @@ def _subject(
     scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float
 ) -> _Subject:
     means = scene.means.detach()
-    middle, radius = _bulk(means, scene.opacities.detach())
+    middle, radius = _bulk(scene)
     if cameras is None or len(cameras) < 2:
         up = unit(means.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(means))
         distance = 1.15 * radius / math.sin(half_angle)
@@ -157,19 +157,24 @@ def _subject(
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
 
 
-def _bulk(means: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]) -> tuple[Float[Tensor, "3"], float]:
-    """Weighted median of the centres, and the distance from it within which three quarters of the weight lies."""
-    if len(means) == 0:
+def _bulk(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:
+    """The middle of where the detail is, and the distance from it within which most of it lies."""
+    if scene.num_gaussians == 0:
         raise InputError("scene: got 0 Gaussians, want at least one")
-    center = torch.stack([_quantile(means[:, i], weights, 0.5) for i in range(3)])
-    radius = float(_quantile(torch.linalg.vector_norm(means - center, dim=-1), weights, 0.75))
+    means, sizes = scene.means.detach(), scene.log_scales.detach().mean(-1).exp()
+    smallest = _quantile(sizes, torch.ones_like(sizes), 0.05)
+    # Backgrounds and haze are made of few large Gaussians, what was photographed of many small ones.
+    weights = scene.opacities.detach() / sizes.clamp(min=max(smallest, 1e-12)).square()
+    edges = [[_quantile(means[:, i], weights, share) for i in range(3)] for share in (0.15, 0.85)]
+    center = torch.tensor(edges).mean(0).to(means)
+    radius = _quantile(torch.linalg.vector_norm(means - center, dim=-1), weights, 0.75)
     return center, radius if radius > 0 else 1.0
 
 
-def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: float) -> Tensor:
+def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: float) -> float:
     ordered, order = values.sort()
     below = weights[order].double().cumsum(0)
-    return ordered[int(torch.searchsorted(below, share * below[-1]).clamp(max=len(values) - 1))]
+    return float(ordered[int(torch.searchsorted(below, share * below[-1]).clamp(max=len(values) - 1))])
 
 
 def _lens(
