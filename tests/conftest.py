@@ -6,7 +6,14 @@ import random
 from pathlib import Path
 
 import hypothesis
+import jaxtyping
 import pytest
+
+import tests.support.typecheck  # noqa: F401  the hook below looks it up by its dotted name
+
+# Every call into these packages is checked against its annotations, shapes included, while the tests run.
+CHECKED = ["vision3d.geometry", "vision3d.render", "vision3d.io", "vision3d.optim"]
+jaxtyping.install_import_hook(CHECKED, "tests.support.typecheck.check")
 
 hypothesis.settings.register_profile("house", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("house")
@@ -44,6 +51,17 @@ def _fixed_random_state():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  libraries under test draw from the global state
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _type_checks(request):
+    """Off for tests that want to see how wrong arguments are refused where there are no checks."""
+    if request.node.get_closest_marker("wrong_types") is None:
+        yield
+        return
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

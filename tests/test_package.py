@@ -1,4 +1,4 @@
-"""What the package promises as a whole: light import, few and free dependencies, a public interface that is written down."""
+"""What the package promises: light import, few and free dependencies, a public interface that is written down."""
 
 import importlib
 import importlib.metadata

@@ -41,9 +41,14 @@ void sort_by_key(std::vector<uint32_t>& keys, uint32_t* indices, int64_t count) 
 Intersections::Box Intersections::tile_box(int64_t id) const {
     const float scale = 1.f / float(tile_size_), x = means2d_[2 * id], y = means2d_[2 * id + 1];
     const float rx = float(radii_[2 * id]), ry = float(radii_[2 * id + 1]);
-    const auto clip = [](float v, int high) { return int(std::min(std::max(v, 0.f), float(high))); };
-    return {clip(std::floor((x - rx) * scale), tiles_x_), clip(std::floor((y - ry) * scale), tiles_y_),
-            clip(std::ceil((x + rx) * scale), tiles_x_), clip(std::ceil((y + ry) * scale), tiles_y_)};
+    // Truncation after the clip is the floor, without a call into the maths library.
+    const auto low = [](float v, int high) { return v > 0.f ? std::min(int(std::min(v, 1e9f)), high) : 0; };
+    const auto high = [&](float v, int most) {
+        const int whole = low(v, most);
+        return whole < most && v > float(whole) ? whole + 1 : whole;
+    };
+    return {low((x - rx) * scale, tiles_x_), low((y - ry) * scale, tiles_y_), high((x + rx) * scale, tiles_x_),
+            high((y + ry) * scale, tiles_y_)};
 }
 
 template <bool COUNT, typename Visit>

@@ -87,6 +87,7 @@ def test_normal_consistency_is_zero_for_aligned_splats_and_grows_with_the_angle(
     assert loss.item() == pytest.approx(0.2 * alphas[1:-1, 1:-1].mean().item(), rel=1e-5)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -99,11 +100,13 @@ def test_normal_consistency_is_zero_for_aligned_splats_and_grows_with_the_angle(
         ),
     ],
 )
+@pytest.mark.wrong_types
 def test_wrong_images_are_refused(arguments, message):
     with pytest.raises(ShapeError, match=message):
         losses.l1(*arguments)
 
 
+@pytest.mark.wrong_types
 def test_ssim_refuses_what_it_cannot_do():
     a = torch.rand(10, 40, 3)
     with pytest.raises(ShapeError, match="image: got 10x40 pixels, want at least 11x11"):

@@ -20,9 +20,7 @@ class Splats(NamedTuple):
         return Splats(*(value.to(dtype, copy=True) for value in self))
 
 
-def random_splats(
-    count: int, width: int, height: int, *, channels: int = 3, seed: int = 0, size: float = 4.0
-) -> Splats:
+def random_splats(count: int, width: int, height: int, *, channels: int = 3, seed: int = 0, size: float = 4.0) -> Splats:
     generator = torch.Generator().manual_seed(seed)
     rand = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     angle = 2 * math.pi * rand(count)
@@ -34,9 +32,7 @@ def random_splats(
     return Splats(means, torch.stack([a, b, c], -1), rand(count, channels), 0.1 + 0.85 * rand(count), 1 + rand(count))
 
 
-def tile_lists(
-    s: Splats, width: int, height: int, tile_size: int = 16, image_ids: Tensor | None = None, images: int = 1
-):
+def tile_lists(s: Splats, width: int, height: int, tile_size: int = 16, image_ids: Tensor | None = None, images: int = 1):
     """Offsets and ids from the boxes, by the reference."""
     det = s.conics[:, 0] * s.conics[:, 2] - s.conics[:, 1] ** 2
     radii = torch.ceil(3.4 * torch.stack([s.conics[:, 2], s.conics[:, 0]], -1).div(det[:, None]).sqrt()).int()
@@ -272,9 +268,7 @@ def away_from_thresholds(s: Splats, width: int, height: int, margin: float) -> b
 
 
 def test_gradcheck_of_fifty_gaussians():
-    seed = next(
-        i for i in range(1000) if away_from_thresholds(random_splats(50, 32, 32, seed=i, size=3.0), 32, 32, 2e-7)
-    )
+    seed = next(i for i in range(1000) if away_from_thresholds(random_splats(50, 32, 32, seed=i, size=3.0), 32, 32, 2e-7))
     s = random_splats(50, 32, 32, seed=seed, size=3.0)
     lists = tile_lists(s, 32, 32)
     backgrounds = torch.rand(1, 3, dtype=torch.float64)

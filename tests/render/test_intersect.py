@@ -75,9 +75,7 @@ def test_a_tile_lists_what_shows_in_it_and_little_else(backend, tile_size):
 def test_the_exact_test_drops_corners_of_boxes(backend):
     p = pairs(backend)
     exact = ops.intersect(**p, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend)
-    boxes = ops.intersect(
-        **{**p, "conics": None}, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend
-    )
+    boxes = ops.intersect(**{**p, "conics": None}, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend)
     for few, many in zip(lists(exact[3], exact[2]), lists(boxes[3], boxes[2])):
         assert set(few) <= set(many)
     assert len(exact[2]) < 0.9 * len(boxes[2])
@@ -85,9 +83,7 @@ def test_the_exact_test_drops_corners_of_boxes(backend):
 
 def test_ids_hold_image_tile_and_depth(backend):
     p = pairs(backend)
-    _, isect_ids, ids, offsets = ops.intersect(
-        **p, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend
-    )
+    _, isect_ids, ids, offsets = ops.intersect(**p, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend)
     num_tiles = offsets[0].numel()
     tile_bits = num_tiles.bit_length()
     assert torch.equal(isect_ids >> (32 + tile_bits), p["image_ids"][ids.long()])
@@ -116,9 +112,7 @@ def test_equal_depths_stay_in_the_order_of_their_index(backend):
 
 def test_nothing_to_intersect(backend):
     p = {name: value[:0] for name, value in pairs(backend).items()}
-    per_pair, isect_ids, ids, offsets = ops.intersect(
-        **p, num_images=3, width=20, height=10, tile_size=16, backend=backend
-    )
+    per_pair, isect_ids, ids, offsets = ops.intersect(**p, num_images=3, width=20, height=10, tile_size=16, backend=backend)
     assert per_pair.shape == isect_ids.shape == ids.shape == (0,)
     assert offsets.shape == (3, 1, 2)
     assert not offsets.any()

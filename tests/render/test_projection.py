@@ -15,9 +15,7 @@ DEFAULTS = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 
 NAMES = ["radii", "means2d", "depths", "conics", "compensations"]
 
 
-def project(
-    g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, **options
-) -> dict[str, Tensor]:
+def project(g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, **options) -> dict[str, Tensor]:
     """One scene, so without the leading axis of scenes."""
     options = {**DEFAULTS, "camera_model": "pinhole", "backend": "reference", **options}
     covars = options.pop("covars", None)
@@ -214,9 +212,7 @@ def test_what_is_not_seen_is_zero_with_zero_gradient(backend, bad):
 def test_radius_clip_leaves_out_what_is_small_both_ways(backend):
     g = random_gaussians(300, size=0.02)
     viewmats, Ks = cameras(1, 64, 64)
-    everything, clipped = (
-        project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0, 3)
-    )
+    everything, clipped = (project(g, viewmats, Ks, 64, 64, radius_clip=clip, backend=backend)["radii"] for clip in (0.0, 3.0))
     small = (everything <= 3).all(-1)
     assert 20 < small.sum() < 280
     assert not clipped[small].any()
@@ -240,9 +236,7 @@ def test_gradcheck(model, with_covars):
         return tuple(out[name] for name in NAMES[1:])
 
     inputs = [g["means"], viewmats, *([covars] if with_covars else [g["quats"], g["scales"]])]
-    assert torch.autograd.gradcheck(
-        outputs, [tensor.clone().requires_grad_() for tensor in inputs], atol=1e-6, rtol=1e-6
-    )
+    assert torch.autograd.gradcheck(outputs, [tensor.clone().requires_grad_() for tensor in inputs], atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -260,9 +254,7 @@ def test_single_precision_gradients_agree_with_double(backend, model):
             weights.setdefault(name, torch.randn(out[name].shape))
         sum((out[name] * weights[name]).sum() for name in NAMES[1:]).backward()
         found = {"means": leaves["means"].grad, "viewmats": views.grad}
-        extra = (
-            {"covars": covars.grad} if with_covars else {"quats": leaves["quats"].grad, "scales": leaves["scales"].grad}
-        )
+        extra = {"covars": covars.grad} if with_covars else {"quats": leaves["quats"].grad, "scales": leaves["scales"].grad}
         return {**found, **extra}
 
     for with_covars in (False, True):

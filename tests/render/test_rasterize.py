@@ -63,9 +63,7 @@ def test_two_overlapping_gaussians(backend):
 def energy(sigma: float, mode: str, backend: str) -> float:
     """Sum of alpha times the area of a pixel, relative to that of the Gaussian itself, for a projected sigma [px]."""
     g = single(scale=0.01, opacity=0.6, z=1.0)
-    _, alpha, _ = render(
-        g, torch.eye(4)[None], intrinsics(sigma / 0.01, 41, 41), 41, 41, rasterize_mode=mode, backend=backend
-    )
+    _, alpha, _ = render(g, torch.eye(4)[None], intrinsics(sigma / 0.01, 41, 41), 41, 41, rasterize_mode=mode, backend=backend)
     return alpha.sum().item() / (2 * math.pi * sigma**2 * 0.6)
 
 
@@ -236,9 +234,7 @@ def test_a_batch_is_a_loop(backend, packed):
     viewmats, Ks = viewmats.repeat(2, 2, 1, 1, 1).clone(), Ks.repeat(2, 2, 1, 1, 1)
     viewmats[1, 1, :, 0, 3] += 0.3
     backgrounds = torch.rand(2, 2, 2, 3)
-    image, alpha, info = render(
-        g, viewmats, Ks, packed=packed, backgrounds=backgrounds, render_mode="RGB+D", backend=backend
-    )
+    image, alpha, info = render(g, viewmats, Ks, packed=packed, backgrounds=backgrounds, render_mode="RGB+D", backend=backend)
     for i in range(2):
         for j in range(2):
             scene = {name: value[i, j] for name, value in g.items()}
@@ -269,9 +265,7 @@ def test_colours_may_differ_between_cameras(backend, packed, degree):
         images, *_ = render({**g, "colors": colors}, viewmats, Ks, sh_degree=degree, packed=packed, backend=backend)
         for c in range(3):
             scene = {**g, "colors": colors[c]}
-            want, *_ = render(
-                scene, viewmats[c : c + 1], Ks[c : c + 1], sh_degree=degree, packed=packed, backend=backend
-            )
+            want, *_ = render(scene, viewmats[c : c + 1], Ks[c : c + 1], sh_degree=degree, packed=packed, backend=backend)
             torch.testing.assert_close(images[c], want[0], atol=1e-6, rtol=1e-6)
 
 
@@ -318,9 +312,7 @@ def test_depth_of_a_wall_is_its_distance(backend):
     torch.testing.assert_close(accumulated, 3 * alpha, atol=1e-5, rtol=1e-5)
     seen = alpha[..., 0] > 0
     assert seen.float().mean() > 0.5
-    torch.testing.assert_close(
-        expected[..., -1][seen], torch.full_like(expected[..., -1][seen], 3.0), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(expected[..., -1][seen], torch.full_like(expected[..., -1][seen], 3.0), atol=1e-4, rtol=0)
     assert not expected[..., -1][~seen].any()
 
 
@@ -382,8 +374,7 @@ def test_single_precision_gradients_agree_with_double(backend, model, antialiase
 
     def gradients(dtype: torch.dtype, backend: str) -> tuple[Tensor, dict[str, Tensor]]:
         leaves = {
-            name: value.to(dtype, copy=True).requires_grad_()
-            for name, value in {**random_gaussians(250), "colors": sh}.items()
+            name: value.to(dtype, copy=True).requires_grad_() for name, value in {**random_gaussians(250), "colors": sh}.items()
         }
         leaves["viewmats"] = viewmats.to(dtype, copy=True).requires_grad_()
         leaves["backgrounds"] = torch.tensor([[0.2, 0.4, 0.9]] * 2, dtype=dtype, requires_grad=True)

@@ -23,9 +23,7 @@ def intrinsics(focal: float, width: int, height: int) -> Tensor:
     return torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]]])
 
 
-def disc(
-    normal: tuple[float, float, float], z: float = 2.0, scale: float = 0.2, opacity: float = 0.8
-) -> dict[str, Tensor]:
+def disc(normal: tuple[float, float, float], z: float = 2.0, scale: float = 0.2, opacity: float = 0.8) -> dict[str, Tensor]:
     """One disc on the axis of the camera, twice as long as wide."""
     axis = torch.nn.functional.normalize(torch.tensor(normal), dim=0)
     side = torch.nn.functional.normalize(torch.linalg.cross(axis, torch.tensor([0.3, 1.0, 0.2])), dim=0)
@@ -74,9 +72,7 @@ def test_a_disc_seen_from_its_edge_is_as_wide_as_the_low_pass_filter(backend):
     y, x = torch.meshgrid(torch.arange(41) + 0.5, torch.arange(41) + 0.5, indexing="ij")
     want = 0.8 * torch.exp(-((x - center[0]) ** 2) - (y - center[1]) ** 2)
     outside = (x - center[0]).abs() > 0.6  # in the column of the disc itself a ray may graze its plane
-    torch.testing.assert_close(
-        alpha[0, ..., 0][outside], torch.where(want < 1 / 255, 0, want)[outside], atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(alpha[0, ..., 0][outside], torch.where(want < 1 / 255, 0, want)[outside], atol=1e-5, rtol=0)
     assert alpha[0, 20, 20, 0] >= want[20, 20] - 1e-5
 
 
@@ -131,7 +127,7 @@ def layers(opacities: list[float], depths: list[float]) -> dict[str, Tensor]:
 
 
 def test_distortion_and_median_of_layers(backend):
-    opacities, depths = [0.3, 0.5, 0.4, 0.6], [1.0, 2.0, 4.0, 5.0]
+    opacities, depths = [0.3, 0.2, 0.6, 0.6], [1.0, 2.0, 4.0, 5.0]
     out = render(
         layers(opacities, depths),
         torch.eye(4)[None],
@@ -148,13 +144,13 @@ def test_distortion_and_median_of_layers(backend):
         T *= 1 - o
     distortion = sum(2 * weights[i] * weights[j] * (depths[i] - depths[j]) for i in range(4) for j in range(i))
     assert out[4].item() == pytest.approx(distortion, rel=1e-4)
-    # T before the layers is 1, 0.7, 0.35, 0.21: the second is the last met above one half.
-    assert out[5].item() == pytest.approx(2.0)
-    assert out[6]["median_ids"].item() == 1
+    # T before the layers is 1, 0.7, 0.56, 0.224: the third is the last met above one half.
+    assert out[5].item() == pytest.approx(4.0)
+    assert out[6]["median_ids"].item() == 2
     assert out[6]["last_ids"].item() == 3
     without = render(layers(opacities, depths), torch.eye(4)[None], intrinsics(1e3, 1, 1), 1, 1, backend=backend)
     assert without[4].item() == 0
-    assert without[5].item() == pytest.approx(2.0)  # also without a depth in the image
+    assert without[5].item() == pytest.approx(4.0)  # also without a depth in the image
 
 
 def test_normals_of_a_slope_come_from_discs_and_from_depth(backend):
@@ -207,9 +203,10 @@ def test_layouts_and_batches_are_the_same(backend, packed):
     assert info["depths"].shape == info["opacities"].shape == info["tiles_per_gauss"].shape == lead
 
 
-def test_boxes_hold_every_pixel_that_shows(backend):
+@pytest.mark.parametrize("size", [0.15, 0.003])
+def test_boxes_hold_every_pixel_that_shows(backend, size):
     """With one tile for the whole image the boxes do not matter; the image must be the same."""
-    g = random_gaussians(300, size=0.15)
+    g = random_gaussians(300, size=size)
     viewmats, Ks = cameras(2, W, H, distance=1.2)  # some cross the plane of the camera
     image, alpha, *_ = render(g, viewmats, Ks, tile_size=8, backend=backend)
     whole, whole_alpha, *_ = render(g, viewmats, Ks, tile_size=64, backend="reference")
@@ -309,7 +306,7 @@ def test_single_precision_gradients_agree_with_double(backend):
 
 
 def test_gradient_of_centres_is_that_of_moving_each_disc_in_the_image(backend):
-    """M33 dL/d(M13, M23): for a facing disc that of moving its centre by one pixel, so it agrees with that of the mean."""
+    """M33 dL/d(M13, M23), of moving the centre by a pixel: for a facing disc it agrees with that of the mean."""
     g, K = disc((0.0, 0.0, 1.0), scale=0.3), intrinsics(50.0, 33, 33)
     leaf = g["means"].requires_grad_()
     image, *_, info = render(g, torch.eye(4)[None], K, 33, 33, backend=backend)

@@ -127,7 +127,11 @@ def change(cameras, **changes):
     "changes, error, message",
     [
         ({"viewmats": torch.eye(4)}, ShapeError, r"Cameras.viewmats: got shape \(4, 4\), want shape \(C, 4, 4\)"),
-        ({"Ks": torch.eye(3).repeat(2, 1, 1)}, ShapeError, r"Cameras.Ks: got shape \(2, 3, 3\), want shape \(3, 3, 3\)"),
+        (
+            {"Ks": torch.eye(3).repeat(2, 1, 1)},
+            ShapeError,
+            r"Cameras.Ks: got shape \(2, 3, 3\), want shape \(3, 3, 3\)",
+        ),
         ({"Ks": torch.eye(3).long().repeat(3, 1, 1)}, ShapeError, "Cameras.Ks: got dtype torch.int64, want float32"),
         ({"width": 64}, ShapeError, r"Cameras.width: got int, want a int64 tensor of shape \(3,\)"),
         ({"width": torch.ones(3)}, ShapeError, "Cameras.width: got dtype torch.float32, want dtype torch.int64"),
@@ -167,7 +171,7 @@ def test_validate_names_the_camera(cameras, name, index, number, message):
 
 def test_validate_refuses_mirrors(cameras):
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))
-    with pytest.raises(InputError, match="camera 0 .* and 2 more: viewmat mirrors the world"):
+    with pytest.raises(InputError, match=r"camera 0 .* and 2 more: viewmat mirrors the world"):
         replace(cameras, viewmats=mirror @ cameras.viewmats).validate()
 
 

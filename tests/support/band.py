@@ -28,7 +28,7 @@ def assert_close_outside_band(
     pixels = difference.amax(-1) if difference.dim() > 2 and difference.shape[-1] <= 64 else difference
     flips = int((pixels > atol).sum())
     allowed = int(band * pixels.numel())
-    worst = float(pixels.max())
+    worst = float(pixels.detach().max())
     text = f"{what}: {flips} of {pixels.numel()} pixels differ by more than {atol:g} (allowed {allowed})"
     text += f", worst {worst:.3g}"
     assert flips <= allowed, text

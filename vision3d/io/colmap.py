@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.errors import FileFormatError, InputError, MissingFileError
 
 MODELS = {  # name -> id, number of parameters
     "SIMPLE_PINHOLE": (0, 3),
@@ -96,9 +96,7 @@ def read_model(folder: Path | str) -> ColmapModel:
         FileFormatError: A file is cut off or damaged (the byte or line is named), or names a camera that is not there.
     """
     folder = Path(folder)
-    suffix = next(
-        (s for s in (".bin", ".txt") if all((folder / f"{n}{s}").is_file() for n in ("cameras", "images"))), None
-    )
+    suffix = next((s for s in (".bin", ".txt") if all((folder / f"{n}{s}").is_file() for n in ("cameras", "images"))), None)
     if suffix is None:
         raise MissingFileError(folder / "cameras.bin", "cameras and images as .bin or .txt")
     readers: tuple[Callable, Callable, Callable] = _BINARY if suffix == ".bin" else _TEXT
@@ -109,9 +107,7 @@ def read_model(folder: Path | str) -> ColmapModel:
     for key, image in images.items():
         if image.camera_id not in cameras:
             where = f"image {key} ({image.name})"
-            raise FileFormatError(
-                folder / f"images{suffix}", f"{where} names camera {image.camera_id}, which is not there"
-            )
+            raise FileFormatError(folder / f"images{suffix}", f"{where} names camera {image.camera_id}, which is not there")
     return ColmapModel(cameras, images, points)
 
 
@@ -122,7 +118,12 @@ def write_model(folder: Path | str, model: ColmapModel, *, binary: bool = True) 
         folder: Is made where it does not exist.
         model: Cameras, images and points.
         binary: .bin, or else .txt.
+
+    Raises:
+        InputError: An image name has a space, and the form is .txt.
     """
+    if not binary and (spaced := [image.name for image in model.images.values() if len(image.name.split()) != 1]):
+        raise InputError(f"image name {spaced[0]!r} has a space, which COLMAP's text form cannot hold; write it as .bin")
     for name, data in (_to_binary(model) if binary else _to_text(model)).items():
         with atomic_write(Path(folder) / name) as temporary:
             temporary.write_bytes(data)
@@ -140,9 +141,7 @@ class _Reader:
     def bytes(self, count: int) -> bytes:
         start = self.file.tell()
         if start + count > self.size:  # asked before reading: a damaged count may be huge
-            raise FileFormatError(
-                self.path, f"is cut off: {count} bytes are wanted, {self.size - start} are left", start
-            )
+            raise FileFormatError(self.path, f"is cut off: {count} bytes are wanted, {self.size - start} are left", start)
         return self.file.read(count)
 
     def array(self, dtype: np.dtype, count: int) -> np.ndarray:
@@ -167,9 +166,7 @@ def _from_binary(read: Callable[[_Reader, int], T]) -> Callable[[Path], T]:
             source = _Reader(path, file)
             value = read(source, source.take("Q")[0])
             if file.tell() != source.size:
-                raise FileFormatError(
-                    path, f"has {source.size - file.tell()} bytes more than it announces", file.tell()
-                )
+                raise FileFormatError(path, f"has {source.size - file.tell()} bytes more than it announces", file.tell())
             return value
 
     return reader
@@ -181,9 +178,7 @@ def _binary_cameras(source: _Reader, count: int) -> dict[int, ColmapCamera]:
         start = source.file.tell()
         key, number, width, height = source.take("IiQQ")
         if number not in _BY_ID:
-            raise FileFormatError(
-                source.path, f"camera {key} has the unknown model {number}; want {', '.join(MODELS)}", start
-            )
+            raise FileFormatError(source.path, f"camera {key} has the unknown model {number}; want {', '.join(MODELS)}", start)
         name, num_params = _BY_ID[number]
         cameras[key] = ColmapCamera(name, width, height, source.array(np.dtype("<f8"), num_params))
     return cameras
@@ -310,9 +305,7 @@ def _to_binary(model: ColmapModel) -> dict[str, bytes]:
         cameras.append(np.asarray(camera.params, "<f8").tobytes())
     images = [struct.pack("<Q", len(model.images))]
     for key, image in model.images.items():
-        images.append(
-            struct.pack("<I7dI", key, *image.qvec, *image.tvec, image.camera_id) + image.name.encode() + b"\0"
-        )
+        images.append(struct.pack("<I7dI", key, *image.qvec, *image.tvec, image.camera_id) + image.name.encode() + b"\0")
         seen = np.empty(len(image.xys), _POINT2D)
         seen["xy"], seen["point_id"] = image.xys, image.point_ids
         images.append(struct.pack("<Q", len(seen)) + seen.tobytes())

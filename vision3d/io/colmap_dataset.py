@@ -56,9 +56,7 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
     folder = Path(folder)
     place = find_model(folder)
     if place is None:
-        raise MissingFileError(
-            folder / "sparse/0/cameras.bin", "a COLMAP model in sparse/0, sparse, or the folder itself"
-        )
+        raise MissingFileError(folder / "sparse/0/cameras.bin", "a COLMAP model in sparse/0, sparse, or the folder itself")
     model = read_model(place)
     photos = Path(images) if images is not None else _photo_folder(folder, place)
     lenses = {}

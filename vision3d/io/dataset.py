@@ -65,9 +65,7 @@ def load_dataset(
     if format not in get_args(Format):
         raise InputError(f"format: got {format!r}, want {', '.join(get_args(Format))}")
     listed = _listed(path, format, sfm)
-    images = assemble(
-        listed, split_every=split_every, downscale=downscale, skip_missing=skip_missing, background=background
-    )
+    images = assemble(listed, split_every=split_every, downscale=downscale, skip_missing=skip_missing, background=background)
     return normalized(images) if normalize else images
 
 
@@ -152,11 +150,7 @@ def _by_sfm(path: Path, sfm: bool) -> FrameList:
         what = f"{count} photographs without cameras"
         if count == 0 or not sfm:
             looked = "transforms.json, transforms_train.json, sparse/0/cameras.bin, sparse/0/cameras.txt"
-            hint = (
-                "run with --sfm to find their cameras with pycolmap"
-                if count
-                else "want photographs in it, or in images/"
-            )
+            hint = "run with --sfm to find their cameras with pycolmap" if count else "want photographs in it, or in images/"
             raise InputError(f"{path}: found {what} (looked for {looked}); {hint}")
     elif not sfm:
         raise InputError(f"{path}: is a video; run with --sfm to find its cameras with pycolmap")

@@ -282,9 +282,7 @@ def undistorted_cameras(cameras: Cameras) -> Cameras:
         key = (*camera.Ks.flatten().tolist(), *coeffs.tolist(), *size)
         if key not in known:
             try:
-                known[key] = undistorted_K(
-                    camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model)
-                )
+                known[key] = undistorted_K(camera.Ks[0], coeffs, *size, cast(Literal["pinhole", "fisheye"], camera.model))
             except InputError as error:
                 name = f" ({camera.names[0]})" if camera.names else ""
                 raise InputError(f"camera {i}{name}: {error}") from error

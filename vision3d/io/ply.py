@@ -118,9 +118,7 @@ def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "
         raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names)}")
     (points,) = table.columns(_MEANS)
     if not np.isfinite(points).all():
-        raise FileFormatError(
-            table.path, f"{int((~np.isfinite(points)).any(1).sum())} of {len(table)} points are not finite"
-        )
+        raise FileFormatError(table.path, f"{int((~np.isfinite(points)).any(1).sum())} of {len(table)} points are not finite")
     names = next((names for names in _COLORS if set(names) <= set(table.names)), None)
     if names is None:
         return torch.from_numpy(points), None
@@ -197,6 +195,4 @@ def _missing_text(table: Table, missing: list[str]) -> str:
     text = f"lacks {' '.join(missing)}, which a Gaussian scene needs; it has {' '.join(table.names[:20])}"
     if "packed_position" in table.names:
         return text + " (a compressed .ply: convert it to a plain one first)"
-    return text + (
-        " (a point cloud: read it with vision3d.io.ply.read_points)" if set(_MEANS) <= set(table.names) else ""
-    )
+    return text + (" (a point cloud: read it with vision3d.io.ply.read_points)" if set(_MEANS) <= set(table.names) else "")

@@ -179,9 +179,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
     return Header(encoding, comments, elements, file.tell())
 
 
-def _binary_chunks(
-    path: Path, element: Element, before: list[Element], header: Header
-) -> Callable[[], Iterator[np.ndarray]]:
+def _binary_chunks(path: Path, element: Element, before: list[Element], header: Header) -> Callable[[], Iterator[np.ndarray]]:
     order = _ENCODINGS[header.encoding]
     if any(e.has_lists for e in before):
         names = ", ".join(e.name for e in before if e.has_lists)
@@ -210,9 +208,7 @@ def _binary_chunks(
 
 
 def _matrix(chunk: np.ndarray, dtype: type) -> np.ndarray:
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what float32 cannot hold becomes infinite, which readers refuse
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, which readers refuse
         if chunk.dtype.names is None:
             return np.array(chunk, dtype)
         rows = np.empty((len(chunk), len(chunk.dtype.names)), dtype)

@@ -67,14 +67,10 @@ def reconstruct(path: Path | str, *, max_size: int = 1600, max_frames: int = 120
             pycolmap.match_sequential(database, _matching(pycolmap), device=pycolmap.Device.cpu)
         else:
             pycolmap.match_exhaustive(database, _matching(pycolmap), device=pycolmap.Device.cpu)
-        options = pycolmap.IncrementalPipelineOptions(
-            num_threads=torch.get_num_threads(), random_seed=seed, min_model_size=3
-        )
+        options = pycolmap.IncrementalPipelineOptions(num_threads=torch.get_num_threads(), random_seed=seed, min_model_size=3)
         models = pycolmap.incremental_mapping(database, photos, work, options)
         if not models:
-            raise InputError(
-                f"{photos}: the {len(names)} photographs do not fit together; want more overlap and texture"
-            )
+            raise InputError(f"{photos}: the {len(names)} photographs do not fit together; want more overlap and texture")
         best = max(models.values(), key=lambda model: model.num_reg_images())
         num_found = best.num_reg_images()
         if num_found < 3:
@@ -174,9 +170,7 @@ def _workplace(pycolmap: Any, seed: int) -> Iterator[Path]:
 
 
 def _extraction(pycolmap: Any, max_size: int) -> Any:
-    return pycolmap.FeatureExtractionOptions(
-        max_image_size=max_size, num_threads=torch.get_num_threads(), use_gpu=False
-    )
+    return pycolmap.FeatureExtractionOptions(max_image_size=max_size, num_threads=torch.get_num_threads(), use_gpu=False)
 
 
 def _matching(pycolmap: Any) -> Any:

@@ -241,9 +241,7 @@ def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]
         raise FileFormatError(path, f"{label}: camera_model {model_name} is not supported; want {', '.join(_MODELS)}")
     model, used = _MODELS[model_name]
     if model_name == "OPENCV" and values.get("k4"):
-        raise FileFormatError(
-            path, f"{label}: k4 is given for camera_model OPENCV, where its meaning differs between programs"
-        )
+        raise FileFormatError(path, f"{label}: k4 is given for camera_model OPENCV, where its meaning differs between programs")
     order = ("k1", "k2", "k3", "k4") if model == "fisheye" else _FULL
     coeffs = [values.get(name, 0.0) if name in used else 0.0 for name in order]
     while coeffs and coeffs[-1] == 0:

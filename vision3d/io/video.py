@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ class VideoWriter:
         self._errors: Any = None
         self._files = contextlib.ExitStack()
 
-    def append(self, image: Float[Tensor, "h w c"]) -> None:
+    def append(self, image: Tensor) -> None:
         """Add a frame.
 
         Args:
@@ -69,9 +69,10 @@ class VideoWriter:
                 raise InputError(f"{self.path}: the writer is closed")
             self._start(size)
         elif size != self._size:
-            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{self._size} as the first frame")
+            first = "x".join(map(str, self._size or ()))
+            raise ShapeError("frame", f"{size[0]}x{size[1]} px", f"{first} px as the first frame")
         try:
-            self._encoder.stdin.write(_padded(frame).data)
+            self._encoder.stdin.write(_padded(frame).data)  # pyright: ignore[reportOptionalMemberAccess]
         except BrokenPipeError:
             self.close()  # which says why
         self.num_frames += 1
@@ -90,7 +91,7 @@ class VideoWriter:
             encoder, self._encoder = self._encoder, None
             self._end(encoder)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -111,7 +112,10 @@ class VideoWriter:
         self._size = size
         shape = f"{size[0] + size[0] % 2}x{size[1] + size[1] % 2}"
         raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", str(self.fps), "-i", "-"]
-        coded = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
+        # Players take untagged large videos for BT.709 and small ones for BT.601: convert to the first and say so.
+        color = ["-vf", "scale=out_color_matrix=bt709:out_range=tv"]
+        color += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+        coded = [*color, "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(self.crf)]
         command = [_ffmpeg(), "-v", "error", "-y", *raw, *coded, "-movflags", "+faststart", f"file:{temporary}"]
         self._encoder = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self._errors)
 
@@ -121,9 +125,7 @@ class VideoWriter:
         if encoder.wait():
             self._errors.seek(0)
             lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise Vision3DError(
-                f"{self.path}: ffmpeg failed after {self.num_frames} frames ({(lines or ['no reason'])[-1]})"
-            )
+            raise Vision3DError(f"{self.path}: ffmpeg failed after {self.num_frames} frames ({(lines or ['no reason'])[-1]})")
 
 
 class ImageSequenceWriter:
@@ -137,7 +139,7 @@ class ImageSequenceWriter:
         """
         self.folder, self.pattern, self.num_frames = Path(folder), pattern, 0
 
-    def append(self, image: Float[Tensor, "h w c"]) -> None:
+    def append(self, image: Tensor) -> None:
         """Add a frame: (H, W, 3) or (H, W) in [0, 1]; its file is whole when this returns."""
         write_image(self.folder / self.pattern.format(self.num_frames), image)
         self.num_frames += 1
@@ -145,7 +147,7 @@ class ImageSequenceWriter:
     def close(self) -> None:
         """Nothing is left to be done."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ImageSequenceWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -212,12 +214,12 @@ def _to_bytes(image: Tensor) -> np.ndarray:
         image = image[..., None]
     if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.numel():
         raise ShapeError("frame", tuple(image.shape), "(H, W), (H, W, 1) or (H, W, 3), not empty")
-    values = image.detach().cpu().expand(-1, -1, 3)
+    values = image.detach().cpu()
     if values.dtype != torch.uint8:
         if not bool(torch.isfinite(values).all()):
             raise InputError(f"frame: {int((~torch.isfinite(values)).sum())} values are not finite")
         values = (values.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    return values.numpy()
+    return values.expand(-1, -1, 3).numpy()
 
 
 def _padded(frame: np.ndarray) -> np.ndarray:

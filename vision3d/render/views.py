@@ -65,9 +65,7 @@ def render_views(
     if cameras.distortion is not None:
         raise InputError("cameras: have lens distortion, which cannot be rendered; use the undistorted cameras")
     if scene.mode == "2dgs" and cameras.model != "pinhole":
-        raise InputError(
-            f"cameras: got model {cameras.model}; scenes of mode 2dgs are rendered in pinhole cameras only"
-        )
+        raise InputError(f"cameras: got model {cameras.model}; scenes of mode 2dgs are rendered in pinhole cameras only")
     checks.check_choice("render_mode", render_mode, checks.RENDER_MODES)
     backdrop = _backdrop(backgrounds, len(cameras), scene.sh)
     degree = (scene.sh_degree if sh_degree is None else min(sh_degree, scene.sh_degree)) if features is None else None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -80,7 +80,7 @@ class Cameras:
         distortion: Float[Tensor, " d"] | Float[Tensor, "c d"] | None = None,
         names: Sequence[str] | None = None,
         times: Float[Tensor, " c"] | None = None,
-    ) -> Self:
+    ) -> "Cameras":
         """Cameras from their poses in the world; what has no leading axis is shared by all.
 
         Args:
@@ -100,9 +100,7 @@ class Cameras:
             camtoworlds = opengl_to_opencv(camtoworlds)
         elif convention != "opencv":
             raise InputError(f"convention: got {convention!r}, want 'opencv' or 'opengl'")
-        sizes = [
-            torch.as_tensor(size, dtype=torch.int64, device=device).expand(count).clone() for size in (width, height)
-        ]
+        sizes = [torch.as_tensor(size, dtype=torch.int64, device=device).expand(count).clone() for size in (width, height)]
         return cls(
             viewmats=se3.inverse(camtoworlds),
             Ks=Ks.expand(count, 3, 3).clone(),
@@ -146,7 +144,7 @@ class Cameras:
         """Write a cameras.json: a superset of nerfstudio's transforms.json, readable by it."""
         codecs.save(path, self)
 
-    def validate(self) -> Self:
+    def validate(self) -> "Cameras":
         """Check the values (shapes and dtypes are checked when the object is made).
 
         Raises:
@@ -187,11 +185,11 @@ class Cameras:
     def device(self) -> torch.device:
         return self.viewmats.device
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Cameras":
         """The same cameras on another device."""
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
-    def resized(self, width: int | Tensor, height: int | Tensor) -> Self:
+    def resized(self, width: int | Tensor, height: int | Tensor) -> "Cameras":
         """Cameras whose images have another size; intrinsics follow by the real ratios, so that rays stay.
 
         Args:
@@ -203,14 +201,14 @@ class Cameras:
         ratios = torch.stack([ratio_x, ratio_y, torch.ones_like(ratio_x)], -1).to(self.Ks)
         return replace(self, Ks=self.Ks * ratios[:, :, None], width=sizes[0].clone(), height=sizes[1].clone())
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float) -> "Cameras":
         """Cameras whose images are `factor` times as large, rounded to whole pixels (at least 1)."""
         if not factor > 0:
             raise InputError(f"Cameras.scaled: got factor {factor}, want a number > 0")
         sizes = [(size * factor).round().long().clamp(min=1) for size in (self.width, self.height)]
         return self.resized(sizes[0], sizes[1])
 
-    def transform(self, matrix: Float[Tensor, "4 4"]) -> Self:
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Cameras":
         """Cameras moved by a similarity x' = s R x + t: they see the same of a world that is moved alike.
 
         Args:
@@ -226,7 +224,7 @@ class Cameras:
         centers = scale * camtoworlds[:, :3, 3] @ rotmat.mT + shift
         return replace(self, viewmats=se3.inverse(se3.from_rotation_translation(rotmats, centers)))
 
-    def subset(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> Self:
+    def subset(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> "Cameras":
         """Some of the cameras, as a batch: by index, slice, mask, index tensor, or names.
 
         Raises:
@@ -241,10 +239,10 @@ class Cameras:
     def __len__(self) -> int:
         return len(self.viewmats)
 
-    def __getitem__(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> Self:
+    def __getitem__(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> "Cameras":
         return self.subset(which)
 
-    def __iter__(self) -> Iterator[Self]:
+    def __iter__(self) -> Iterator["Cameras"]:
         return (self.subset(i) for i in range(len(self)))
 
     def __repr__(self) -> str:

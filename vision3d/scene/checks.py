@@ -21,9 +21,7 @@ def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: st
         "bool": value.dtype == torch.bool,
     }
     if not is_right[kind]:
-        raise ShapeError(
-            name, f"dtype {value.dtype}", "float32 or float64" if kind == "float" else f"dtype torch.{kind}"
-        )
+        raise ShapeError(name, f"dtype {value.dtype}", "float32 or float64" if kind == "float" else f"dtype torch.{kind}")
 
 
 def check_device(owner: str, tensors: dict[str, Tensor | None]) -> None:
@@ -40,8 +38,7 @@ def check_finite(owner: str, name: str, value: Tensor) -> None:
     is_bad = ~torch.isfinite(value.detach()).reshape(len(value), -1).all(-1)
     if bool(is_bad.any()):
         raise InputError(
-            f"{owner}: {name} is not finite in {int(is_bad.sum())} of {len(value)} rows "
-            f"(first: row {int(is_bad.nonzero()[0])})"
+            f"{owner}: {name} is not finite in {int(is_bad.sum())} of {len(value)} rows (first: row {int(is_bad.nonzero()[0])})"
         )
 
 

@@ -40,9 +40,7 @@ def module_for(path: Path | str) -> ModuleType:
     path = Path(path)
     name = _CODECS.get(path.suffix.lower())
     if name is None:
-        raise InputError(
-            f"{path}: no codec for {path.suffix or 'a name without suffix'!r}; want {', '.join(sorted(_CODECS))}"
-        )
+        raise InputError(f"{path}: no codec for {path.suffix or 'a name without suffix'!r}; want {', '.join(sorted(_CODECS))}")
     return importlib.import_module(name)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -81,7 +81,7 @@ class GaussianScene:
         mode: SplatMode = "3dgs",
         antialiased: bool = False,
         generator: torch.Generator | None = None,
-    ) -> Self:
+    ) -> "GaussianScene":
         """One round Gaussian a point, as large as the points are apart (Kerbl et al. 2023, section 5.1).
 
         Args:
@@ -127,7 +127,7 @@ class GaussianScene:
         return cls(points.clone(), quats, log_scales, logits, sh, mode=mode, antialiased=antialiased)
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str) -> "GaussianScene":
         """The Gaussians of a file, whose suffix says the format.
 
         Raises:
@@ -142,7 +142,7 @@ class GaussianScene:
         """Write a file in the format of its suffix, whole or not at all."""
         codecs.save(path, self)
 
-    def validate(self) -> Self:
+    def validate(self) -> "GaussianScene":
         """Check the values (shapes and dtypes are checked when the object is made).
 
         Raises:
@@ -185,11 +185,11 @@ class GaussianScene:
     def device(self) -> torch.device:
         return self.means.device
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "GaussianScene":
         """The same scene on another device."""
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
 
-    def transform(self, matrix: Float[Tensor, "4 4"]) -> Self:
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "GaussianScene":
         """The scene moved by a similarity x' = s R x + t: centres, rotations, sizes and view-dependent colours.
 
         Args:
@@ -209,7 +209,7 @@ class GaussianScene:
             sh=rotate_sh(self.sh, rotmat),
         )
 
-    def crop(self, region: Float[Tensor, "2 3"] | Bool[Tensor, " n"]) -> Self:
+    def crop(self, region: Float[Tensor, "2 3"] | Bool[Tensor, " n"]) -> "GaussianScene":
         """The Gaussians whose centres are inside a box, or that a mask marks.
 
         Args:
@@ -234,9 +234,7 @@ class GaussianScene:
             kinds = ", ".join(f"{scene.mode}{' antialiased' if scene.antialiased else ''}" for scene in scenes)
             raise InputError(f"merge: got {kinds}; want scenes of one mode")
         if len({scene.device for scene in scenes}) > 1:
-            raise DeviceError(
-                f"merge: got scenes on {', '.join(str(scene.device) for scene in scenes)}; want one device"
-            )
+            raise DeviceError(f"merge: got scenes on {', '.join(str(scene.device) for scene in scenes)}; want one device")
         num_coeffs = max(scene.sh.shape[1] for scene in scenes)
         sh = [torch.nn.functional.pad(s.sh, (0, 0, 0, num_coeffs - s.sh.shape[1])) for s in scenes]
         labels = None
@@ -249,13 +247,11 @@ class GaussianScene:
     def __len__(self) -> int:
         return self.num_gaussians
 
-    def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> Self:
+    def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> "GaussianScene":
         """Some of the Gaussians: an index, slice, mask or index tensor."""
         if isinstance(which, int):
             which = [which]
-        return replace(
-            self, **{name: None if value is None else value[which] for name, value in self._tensors().items()}
-        )
+        return replace(self, **{name: None if value is None else value[which] for name, value in self._tensors().items()})
 
     def __repr__(self) -> str:
         extras = (", antialiased" if self.antialiased else "") + (", labelled" if self.labels is not None else "")

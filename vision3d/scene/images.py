@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -69,7 +68,7 @@ class PosedImages:
         check_device("PosedImages", {"cameras": self.cameras.viewmats, **tensors})
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str) -> "PosedImages":
         """The photographs of a folder or of a transforms.json, as `vision3d.io.dataset.load_dataset` reads them."""
         value = codecs.load(path)
         if not isinstance(value, cls):
@@ -80,7 +79,7 @@ class PosedImages:
         """Write a folder with the undistorted pictures (PNG), masks, points and a transforms.json for any trainer."""
         codecs.save_folder(path, self)
 
-    def validate(self) -> Self:
+    def validate(self) -> "PosedImages":
         """Check the values: cameras, points, and that at least one view is left to fit to.
 
         Raises:
@@ -114,9 +113,7 @@ class PosedImages:
     def device(self) -> torch.device:
         return self.cameras.device
 
-    def read(
-        self, index: int, downscale: float = 1
-    ) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"] | None, Cameras]:
+    def read(self, index: int, downscale: float = 1) -> tuple[Float[Tensor, "h w 3"], Bool[Tensor, "h w"] | None, Cameras]:
         """One picture, undistorted, composited on the background and averaged down to size.
 
         Args:
@@ -153,7 +150,7 @@ class PosedImages:
             mask = shrink_mask(mask, width, height).to(self.device)
         return image.to(self.device), mask, camera
 
-    def subset(self, which: Tensor | slice | Sequence[int]) -> Self:
+    def subset(self, which: Tensor | slice | Sequence[int]) -> "PosedImages":
         """Some of the views, with all points."""
         index = torch.arange(len(self), device=self.device)[which]
         places = index.tolist()
@@ -166,7 +163,7 @@ class PosedImages:
             raw_cameras=None if self.raw_cameras is None else self.raw_cameras[index],
         )
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "PosedImages":
         """The same photographs with cameras and points on another device, where `read` also puts its pictures."""
         return replace(
             self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -50,9 +50,7 @@ class Scene:
     def __post_init__(self) -> None:
         for name in self.objects:
             if not _NAME.fullmatch(name):
-                raise InputError(
-                    f"Scene: object name {name!r}; want letters, digits, _ . - with a letter or digit first"
-                )
+                raise InputError(f"Scene: object name {name!r}; want letters, digits, _ . - with a letter or digit first")
         for name, matrix in self.transforms.items():
             if name not in self.objects:
                 raise InputError(f"Scene: a transform is given for {name!r}; {nearest_names(name, self.objects)}")
@@ -60,7 +58,7 @@ class Scene:
         object.__setattr__(self, "objects", MappingProxyType(dict(self.objects)))
         object.__setattr__(self, "transforms", MappingProxyType(dict(self.transforms)))
 
-    def add(self, name: str, value: SceneObject, transform: Float[Tensor, "4 4"] | None = None) -> Self:
+    def add(self, name: str, value: SceneObject, transform: Float[Tensor, "4 4"] | None = None) -> "Scene":
         """The scene with one more object, or with another one under this name.
 
         Args:
@@ -73,7 +71,7 @@ class Scene:
             transforms[name] = transform
         return replace(self, objects={**self.objects, name: value}, transforms=transforms)
 
-    def remove(self, name: str) -> Self:
+    def remove(self, name: str) -> "Scene":
         """The scene without one of its objects."""
         self[name]
         return replace(
@@ -97,7 +95,7 @@ class Scene:
             raise InputError("Scene: holds no Gaussians")
         return parts[0].merge(*parts[1:])
 
-    def validate(self) -> Self:
+    def validate(self) -> "Scene":
         """Check every object, transform and camera.
 
         Raises:
@@ -116,7 +114,7 @@ class Scene:
             self.cameras.validate()
         return self
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Scene":
         """The same scene on another device."""
         return replace(
             self,
@@ -142,7 +140,7 @@ class Scene:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str) -> "Scene":
         """The scene of a folder that `save` wrote.
 
         Raises:
@@ -156,9 +154,7 @@ class Scene:
         try:
             content = json.loads(index.read_text(encoding="utf-8"))
             entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
-            transforms = {
-                name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None
-            }
+            transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
             camera_file = content.get("cameras")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FileFormatError(index, f"is no scene of vision3d ({type(error).__name__}: {error})") from error
@@ -175,9 +171,7 @@ class Scene:
         return self.objects[name]
 
     def __repr__(self) -> str:
-        return (
-            f"Scene({', '.join(f'{name}={value!r}' for name, value in self.objects.items())}, cameras={self.cameras!r})"
-        )
+        return f"Scene({', '.join(f'{name}={value!r}' for name, value in self.objects.items())}, cameras={self.cameras!r})"
 
     def _repr_html_(self) -> str:
         return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)])

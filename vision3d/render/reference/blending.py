@@ -75,9 +75,7 @@ def pixel_offsets(means2d: Tensor, ids: Tensor, x: Tensor, y: Tensor, absgrad: T
     return dx, dy
 
 
-def slab_alpha(
-    exponent: Tensor, ids: Tensor, listed: Tensor, opacities: Tensor, cuts: Tensor, alpha_max: float
-) -> Tensor:
+def slab_alpha(exponent: Tensor, ids: Tensor, listed: Tensor, opacities: Tensor, cuts: Tensor, alpha_max: float) -> Tensor:
     """Alpha of a slab, 0 where the list has ended or alpha would be below 1/255."""
     counts = listed[..., None] & (exponent >= 0) & (exponent <= cuts[ids][..., None])
     exponent = torch.where(counts, exponent, 0)

@@ -89,7 +89,7 @@ def walk(
     tile_size: int,
     isect_offsets: Int[Tensor, "i th tw"],
     flatten_ids: Int[Tensor, " m"],
-) -> list[Float[Tensor, "i h w *c"]]:
+) -> list[Tensor]:
     """Fold `step` over every tile's list and return the final states as images.
 
     Args:
@@ -119,9 +119,7 @@ def walk(
             listed = positions < end[tiles, None]
             ids = flatten_ids[positions.clamp(max=len(flatten_ids) - 1)].long()
             if torch.is_grad_enabled():
-                state = checkpoint(
-                    step, state, ids, positions, listed, *pixels, use_reentrant=False, preserve_rng_state=False
-                )
+                state = checkpoint(step, state, ids, positions, listed, *pixels, use_reentrant=False, preserve_rng_state=False)
             else:
                 state = step(state, ids, positions, listed, *pixels)
             if bool(state[-1].all()):

@@ -150,9 +150,7 @@ def rasterize(
 
     rows = SparseRows()
     means = rows.attach(means) if sparse_grad else means
-    means, opacities, colors, viewmats, Ks = (
-        by_scene(tensor, size) for tensor in (means, opacities, colors, viewmats, Ks)
-    )
+    means, opacities, colors, viewmats, Ks = (by_scene(tensor, size) for tensor in (means, opacities, colors, viewmats, Ks))
     upper = None
     if covars is not None:
         quats = scales = None

@@ -113,9 +113,7 @@ def rasterize_2dgs(
     if sparse_grad:
         means, quats, scales = rows.attach(means), rows.attach(quats), rows.attach(scales)
     scene_viewmats, scene_Ks = by_scene(viewmats, size), by_scene(Ks, size)
-    means, quats, scales, opacities, colors = (
-        by_scene(tensor, size) for tensor in (means, quats, scales, opacities, colors)
-    )
+    means, quats, scales, opacities, colors = (by_scene(tensor, size) for tensor in (means, quats, scales, opacities, colors))
     with torch.autocast(means.device.type, enabled=False):
         radii, means2d, depths, transforms, normals = ops.project_2dgs(
             means, quats, scales, opacities, scene_viewmats, scene_Ks, width, height, near_plane=near_plane,

@@ -28,16 +28,16 @@ class Sizes:
 
 
 def check_gaussians(
-    means: Tensor,
-    quats: Tensor | None,
-    scales: Tensor | None,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    backgrounds: Tensor | None,
-    covars: Tensor | None,
-    sh_degree: int | None,
+    means: object,
+    quats: object,
+    scales: object,
+    opacities: object,
+    colors: object,
+    viewmats: object,
+    Ks: object,
+    backgrounds: object,
+    covars: object,
+    sh_degree: object,
     render_mode: str,
 ) -> Sizes:
     """Shapes, dtypes and devices of the tensors; the sizes that they agree on.
@@ -67,16 +67,15 @@ def check_gaussians(
         check_tensor("scales", scales, (*batch, n, 3), means)
     else:
         check_tensor("covars", covars, (*batch, n, 3, 3), means)
-    check_colors(colors, sh_degree, batch, c, n, means)
-    channels = 3 if sh_degree is not None else colors.shape[-1]
+    channels = check_colors(colors, sh_degree, batch, c, n, means)
     check_choice("render_mode", render_mode, RENDER_MODES)
     if backgrounds is not None and render_mode not in ("D", "ED"):
         check_tensor("backgrounds", backgrounds, (*batch, c, channels), means)
     return Sizes(batch, torch.Size(batch).numel(), c, n)
 
 
-def check_colors(colors: Tensor, sh_degree: int | None, batch: tuple[int, ...], c: int, n: int, means: Tensor) -> None:
-    """Colours [..., (C,) N, D], or SH coefficients [..., (C,) N, K, 3] when a degree is given."""
+def check_colors(colors: object, sh_degree: object, batch: tuple[int, ...], c: int, n: int, means: Tensor) -> int:
+    """The number of channels of colours [..., (C,) N, D], or of SH coefficients [..., (C,) N, K, 3] with a degree."""
     if not isinstance(colors, Tensor):
         raise ShapeError("colors", type(colors).__name__, "a torch.Tensor")
     tail = 1 if sh_degree is None else 2
@@ -97,11 +96,10 @@ def check_colors(colors: Tensor, sh_degree: int | None, batch: tuple[int, ...], 
     elif shape[-1] < 1:
         raise ShapeError("colors", shape, "at least one channel")
     check_tensor("colors", colors, shape, means)
+    return shape[-1]
 
 
-def check_tensor(
-    name: str, tensor: Tensor | None, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None
-) -> None:
+def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> None:
     """That a tensor has this shape, and the dtype (unless one is given) and device of `means`."""
     if not isinstance(tensor, Tensor):
         raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
@@ -120,14 +118,14 @@ def check_choice(name: str, value: str, valid: Iterable[str]) -> None:
 
 
 def check_numbers(
-    width: int,
-    height: int,
-    tile_size: int,
-    near_plane: float,
-    far_plane: float,
-    eps2d: float,
-    alpha_max: float,
-    channel_chunk: int,
+    width: object,
+    height: object,
+    tile_size: object,
+    near_plane: float | int,
+    far_plane: float | int,
+    eps2d: float | int,
+    alpha_max: float | int,
+    channel_chunk: object,
 ) -> None:
     """Ranges of the plain numbers."""
     counts = {"width": width, "height": height, "tile_size": tile_size, "channel_chunk": channel_chunk}

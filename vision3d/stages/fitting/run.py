@@ -255,7 +255,7 @@ def _loaded(config: FitConfig, inputs: PosedImages | Path | str) -> PosedImages:
 
 def _folder(config: FitConfig, run_folder: RunFolder | Path | str | None, group: Group) -> RunFolder | None:
     """The folder that this process writes to."""
-    if run_folder is None and config.tensorboard:
+    if run_folder is None and config.tensorboard and group.is_first:
         raise ConfigError("tensorboard", "needs a run folder to write to")
     if run_folder is None or not group.is_first:
         return None

@@ -1,0 +1,136 @@
+"""What the benchmarks share: workloads, clocks, the machine's description, the check for foreign load, result files."""
+
+import argparse
+import importlib
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+FOREIGN_LIMIT = 0.05
+
+
+def workload(scale: float, count: int = 20_000, width: int = 256, height: int = 256, seed: int = 0) -> dict[str, Any]:
+    """`count` Gaussians in [-1, 1]^3, log scale N(ln scale, 0.5), opacity U(0.05, 0.95), seen from 4 units away."""
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.rand(count, 3, generator=generator) * 2 - 1
+    scales = torch.exp(math.log(scale) + 0.5 * torch.randn(count, 3, generator=generator))
+    quats = torch.randn(count, 4, generator=generator)
+    opacities = 0.05 + 0.9 * torch.rand(count, generator=generator)
+    colors = torch.rand(count, 3, generator=generator)
+    viewmat = torch.eye(4)
+    viewmat[2, 3] = 4.0
+    focal = 1.8 * height
+    K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    return {
+        "means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors, "viewmat": viewmat,
+        "K": K, "width": width, "height": height,
+    }  # fmt: skip
+
+
+SCENES = {"S1": 0.010, "S2": 0.030}
+
+
+def cpu_times(function: Callable[[], Any], repeats: int = 7, warmup: int = 2) -> dict[str, float]:
+    """CPU-seconds of the whole process per call: least, median and 90th percentile."""
+    return _times(function, time.process_time, repeats, warmup)
+
+
+def wall_times(function: Callable[[], Any], repeats: int = 7, warmup: int = 2) -> dict[str, float]:
+    """Wall seconds per call: least, median and 90th percentile."""
+    return _times(function, time.perf_counter, repeats, warmup)
+
+
+def _times(function: Callable[[], Any], clock: Callable[[], float], repeats: int, warmup: int) -> dict[str, float]:
+    for _ in range(warmup):
+        function()
+    found = []
+    for _ in range(repeats):
+        start = clock()
+        function()
+        found.append(clock() - start)
+    found.sort()
+    p90 = found[min(len(found) - 1, math.ceil(0.9 * len(found)) - 1)]
+    return {"min": found[0], "median": statistics.median(found), "p90": p90}
+
+
+class ForeignLoad:
+    """Share of the machine's processor time that other processes used while this was open (Linux)."""
+
+    def __enter__(self) -> "ForeignLoad":
+        self.start = self._read()
+        self.share = 0.0
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        end = self._read()
+        busy, own, total = (b - a for a, b in zip(self.start, end))
+        self.share = max(0.0, busy - own) / max(total, 1e-9)
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        ticks = [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        used = os.times()
+        hz = os.sysconf("SC_CLK_TCK")
+        idle = ticks[3] + ticks[4]
+        return (sum(ticks) - idle) / hz, used.user + used.system + used.children_user + used.children_system, sum(ticks) / hz
+
+
+def refuse_foreign_load(seconds: float = 2.0, limit: float = FOREIGN_LIMIT) -> None:
+    """Exit unless the machine is quiet: wall times mean nothing beside other work."""
+    with ForeignLoad() as load:
+        time.sleep(seconds)
+    if load.share > limit:
+        sys.exit(f"error: other processes use {100 * load.share:.0f} % of the machine, want at most {100 * limit:.0f} %")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, versions and instruction set."""
+    from vision3d import __version__, native
+
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].partition(":")[2].strip() if lines else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "isa": native.require().isa(),
+        "vision3d": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """Options of every benchmark."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--peers", type=Path, help="folder with a module `peers` (see benchmarks/README.md)")
+    parser.add_argument("--busy", action="store_true", help="run although other processes use the machine; said in the result")
+    return parser.parse_args()
+
+
+def load_peers(folder: Path | None) -> dict[str, Any]:
+    """Other rasterizers by name, from the module `peers` in the folder; none without a folder."""
+    if folder is None:
+        return {}
+    sys.path.insert(0, str(folder))
+    return importlib.import_module("peers").PEERS
+
+
+def write(name: str, results: dict[str, Any], foreign: float) -> None:
+    """Write results/NAME.json with the machine, the command and the share of foreign load."""
+    RESULTS.mkdir(exist_ok=True)
+    command = " ".join(["python", *(Path(part).name if part.endswith(".py") else part for part in sys.argv)])
+    everything = {"machine": machine(), "command": command, "seed": 0, "foreign_load": round(foreign, 4), **results}
+    (RESULTS / f"{name}.json").write_text(json.dumps(everything, indent=1) + "\n")

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
+from vision3d.io.images import read_image
+from vision3d.io.video import ImageSequenceWriter, VideoWriter, read_video
+
+
+def frames(count, height, width):
+    """Smooth colours that move."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
+    return [torch.stack([x, y, torch.full_like(x, i / count)], -1) for i in range(count)]
+
+
+@pytest.mark.parametrize("height, width", [(48, 64), (47, 63), (48, 63)])
+def test_round_trip_pads_odd_sizes(tmp_path, height, width):
+    written = frames(9, height, width)
+    with VideoWriter(tmp_path / "v.mp4", fps=12.5, crf=4) as video:
+        for frame in written:
+            video.append(frame)
+        assert not (tmp_path / "v.mp4").exists()
+    video = read_video(tmp_path / "v.mp4")
+    assert (video.width, video.height, video.fps) == (width + width % 2, height + height % 2, 12.5)
+    assert video.duration == pytest.approx(9 / 12.5, abs=0.05)
+    read = torch.stack(list(video))
+    assert read.shape == (9, video.height, video.width, 3)
+    assert (read[:, :height, :width] - torch.stack(written)).abs().mean() < 0.01
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_reading_may_stop_early_and_start_again(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4") as video:
+        for frame in frames(20, 16, 16):
+            video.append(frame)
+    video = read_video(tmp_path / "v.mp4")
+    first = next(iter(video))
+    assert torch.equal(first, next(iter(video))) and len(list(video)) == 20
+
+
+def test_grey_frames(tmp_path):
+    with VideoWriter(tmp_path / "v.mkv") as video:
+        video.append(torch.full((16, 16), 0.5))
+        video.append(torch.full((16, 16, 1), 0.5))
+    assert torch.stack(list(read_video(tmp_path / "v.mkv"))).sub(0.5).abs().max() < 0.02
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    def write():
+        with VideoWriter(tmp_path / "v.mp4") as video:
+            video.append(torch.zeros(16, 16, 3))
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_encoder_leaves_the_earlier_video(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4") as video:
+        video.append(torch.zeros(16, 16, 3))
+    earlier = (tmp_path / "v.mp4").read_bytes()
+    video = VideoWriter(tmp_path / "v.mp4")
+    video.append(torch.ones(16, 16, 3))
+    video._encoder.kill()
+    with pytest.raises(Vision3DError, match=r"v\.mp4: ffmpeg failed after 1 frames"):
+        video.close()
+    assert (tmp_path / "v.mp4").read_bytes() == earlier and len(list(tmp_path.iterdir())) == 1
+
+
+def test_bad_frames_and_arguments(tmp_path):
+    with pytest.raises(InputError, match=r"no video format for '\.avi'; want \.mp4"):
+        VideoWriter(tmp_path / "v.avi")
+    with pytest.raises(InputError, match="got fps 0"):
+        VideoWriter(tmp_path / "v.mp4", fps=0)
+    with pytest.raises(InputError, match="got no frames"):
+        VideoWriter(tmp_path / "v.mp4").close()
+    with VideoWriter(tmp_path / "v.mp4") as video:
+        with pytest.raises(ShapeError, match=r"frame: got shape \(4, 4, 2\)"):
+            video.append(torch.zeros(4, 4, 2))
+        with pytest.raises(InputError, match="1 values are not finite"):
+            video.append(torch.tensor([[0.0, float("inf")]]))
+        video.append(torch.zeros(4, 4, 3))
+        with pytest.raises(ShapeError, match=r"frame: got 6x4 px, want 4x4 px as the first frame"):
+            video.append(torch.zeros(4, 6, 3))
+    with pytest.raises(InputError, match="the writer is closed"):
+        video.append(torch.zeros(4, 4, 3))
+
+
+def test_files_that_are_no_video(tmp_path):
+    (tmp_path / "v.mp4").write_text("hello")
+    with pytest.raises(FileFormatError, match="is no video that ffmpeg can read"):
+        read_video(tmp_path / "v.mp4")
+    with pytest.raises(MissingFileError, match="want a video"):
+        read_video(tmp_path / "w.mp4")
+
+
+def test_image_sequence(tmp_path):
+    with ImageSequenceWriter(tmp_path / "out") as sequence:
+        for frame in frames(3, 6, 7):
+            sequence.append(frame)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    torch.testing.assert_close(read_image(tmp_path / "out" / "00002.png"), frames(3, 6, 7)[2], atol=0.51 / 255, rtol=0)

@@ -1,0 +1,112 @@
+import pytest
+import torch
+
+from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError
+from vision3d.scene import GaussianScene, Scene, codecs, load
+
+
+def test_round_trip(tmp_path, gaussians, cameras, similarity):
+    scene = Scene(cameras=cameras).add("chair", gaussians, similarity).add("lamp.1", gaussians[:5])
+    scene.save(tmp_path / "room")
+    again = load(tmp_path / "room")
+    assert isinstance(again, Scene) and list(again.objects) == ["chair", "lamp.1"]
+    assert torch.equal(again["chair"].sh, gaussians.sh) and again["lamp.1"].num_gaussians == 5
+    assert torch.equal(again.transforms["chair"], similarity) and "lamp.1" not in again.transforms
+    torch.testing.assert_close(again.cameras.viewmats, cameras.viewmats, atol=2e-6, rtol=0)
+    assert {path.name for path in (tmp_path / "room").iterdir()} == {
+        "chair.ply",
+        "lamp.1.ply",
+        "cameras.json",
+        "scene.json",
+    }
+
+
+def test_gaussians_are_in_world_coordinates(gaussians, similarity):
+    scene = Scene().add("a", gaussians, similarity).add("b", gaussians)
+    merged = scene.gaussians()
+    assert merged.num_gaussians == 80
+    torch.testing.assert_close(merged.means[:40], gaussians.transform(similarity).means)
+    assert torch.equal(merged.means[40:], gaussians.means)
+    with pytest.raises(InputError, match="Scene: holds no Gaussians"):
+        Scene().gaussians()
+
+
+def test_add_replaces_and_remove_removes(gaussians, similarity):
+    scene = Scene().add("a", gaussians, similarity)
+    assert "a" not in scene.add("a", gaussians).transforms  # the new object has no transform
+    assert len(scene.remove("a")) == 0 and len(scene) == 1
+    with pytest.raises(InputError, match=r"Scene: no object 'aa'; did you mean a\?"):
+        scene["aa"]
+    with pytest.raises(TypeError):
+        scene.objects["b"] = gaussians
+
+
+@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b"])
+def test_names_are_file_names(gaussians, name):
+    with pytest.raises(InputError, match="object name"):
+        Scene().add(name, gaussians)
+
+
+def test_transforms_need_an_object(gaussians):
+    with pytest.raises(InputError, match="a transform is given for 'b'"):
+        Scene({"a": gaussians}, {"b": torch.eye(4)})
+    with pytest.raises(InputError, match=r"Scene.transforms\['a'\]: got shape \(3, 3\)"):
+        Scene({"a": gaussians}, {"a": torch.eye(3)})
+
+
+def test_validate_names_the_object(gaussians, cameras):
+    Scene({"a": gaussians}, cameras=cameras).validate()
+    with pytest.raises(InputError, match="object 'b': GaussianScene: got 0 Gaussians"):
+        Scene({"a": gaussians, "b": gaussians[:0]}).validate()
+    with pytest.raises(InputError, match="object 'a': transform is singular"):
+        Scene({"a": gaussians}, {"a": torch.zeros(4, 4)}).validate()
+
+
+def test_to_moves_everything(gaussians, cameras, similarity):
+    scene = Scene({"a": gaussians}, {"a": similarity}, cameras).to("meta")
+    assert {scene["a"].device.type, scene.transforms["a"].device.type, scene.cameras.device.type} == {"meta"}
+    with pytest.raises(DeviceError):
+        scene["a"].merge(gaussians)
+
+
+@pytest.mark.parametrize(
+    "content, error, message",
+    [
+        ("{", FileFormatError, r"scene\.json: is no scene of vision3d"),
+        ("[]", FileFormatError, "is no scene of vision3d"),
+        ('{"objects": [{"name": "a"}]}', FileFormatError, "KeyError: 'file'"),
+        ('{"objects": [{"name": "a", "file": "../a.ply"}]}', FileFormatError, r"names \.\./a\.ply, which is outside"),
+        ('{"objects": [{"name": "a", "file": "/etc/passwd"}]}', FileFormatError, "names /etc/passwd, which is outside"),
+        ('{"objects": [], "cameras": "../c.json"}', FileFormatError, "which is outside its folder"),
+        ('{"objects": [{"name": "a", "file": "a.ply"}]}', MissingFileError, r"a\.ply: does not exist"),
+        ('{"objects": [{"name": "a", "file": "a.ply", "transform": [["x"]]}]}', FileFormatError, "is no scene"),
+    ],
+)
+def test_damaged_scenes(tmp_path, content, error, message):
+    (tmp_path / "scene.json").write_text(content)
+    with pytest.raises(error, match=message):
+        Scene.load(tmp_path)
+
+
+def test_missing_scene(tmp_path):
+    with pytest.raises(MissingFileError, match=r"want a folder with scene\.json"):
+        Scene.load(tmp_path)
+    with pytest.raises(MissingFileError, match="none: does not exist"):
+        load(tmp_path / "none")
+
+
+def test_reprs(gaussians):
+    scene = Scene({"a": gaussians})
+    assert repr(scene) == "Scene(a=GaussianScene(40 3dgs, SH degree 3, cpu), cameras=None)"
+    assert "<th style='text-align:left'>a</th>" in scene._repr_html_()
+
+
+def test_codecs_can_be_added(tmp_path, monkeypatch, gaussians):
+    monkeypatch.setattr(codecs, "_CODECS", dict(codecs._CODECS))
+    monkeypatch.setattr(codecs, "_SUFFIXES", dict(codecs._SUFFIXES))
+    codecs.register(".GSPLAT", "vision3d.io.ply", "GaussianScene")
+    gaussians.save(tmp_path / "x.gsplat")
+    assert GaussianScene.load(tmp_path / "x.gsplat").num_gaussians == 40
+    assert codecs.suffix_of(gaussians) == ".gsplat"
+    with pytest.raises(InputError, match="no file format for Tensor; want GaussianScene, Cameras"):
+        codecs.suffix_of(torch.zeros(1))

@@ -1,0 +1,94 @@
+"""`vision3d eval`: how good a scene is on photographs that were held out."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vision3d.cli.options import VerbOptions, parse
+from vision3d.cli.output import print_summary, set_up_output
+from vision3d.device import BackendName
+from vision3d.errors import ConfigError, OutputExistsError
+from vision3d.progress import TerminalProgress
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalOptions(VerbOptions):
+    """Render the held-out views of a data set and compare them with the photographs: PSNR, SSIM, MS-SSIM, and what the
+    nearest training photograph would score in their place."""
+
+    scene: Annotated[Path, tyro.conf.Positional]
+    """Gaussians, a .ply of any program, in the world of the data set's cameras."""
+    data: Annotated[Path, tyro.conf.Positional]
+    """Photographs with cameras, as for fit."""
+    out: Path | None = None
+    """Folder for eval.json and for pictures with the photograph on the left and the render on the right."""
+    overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write into the folder --out even if it is not empty."""
+    split_every: int = 8
+    """Every so many-th view counts as held out, unless the data set says which."""
+    downscale: float = 1.0
+    """Divides the size of the pictures, >= 1."""
+    skip_missing: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Leave out views whose picture is missing or unreadable."""
+    background: tuple[float, float, float] | None = None
+    """Red, green, blue in [0, 1] behind the Gaussians [default: white where pictures have an alpha channel, else black]."""
+    masks: bool = True
+    """Leave out the pixels that the data set's masks mark as black."""
+    exposed: bool = False
+    """Measure each right half after a colour transform fitted on the left half too."""
+    alpha_max: float = 0.99
+    """Largest alpha of one Gaussian: 0.99 for scenes of vision3d, 0.999 for those of gsplat 1.5.3 and OpenSplat."""
+    lpips_weights: Path | None = None
+    """Weights for LPIPS: AlexNet's features and the five linear heads, .safetensors or .pt."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    backend: BackendName = "auto"
+    """Rasterizer: auto, native, reference (slow) or gsplat (CUDA)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha_max < 1:
+            raise ConfigError("--alpha-max", f"got {self.alpha_max}, want a number in (0, 1)")
+        if self.background is not None and any(not 0 <= value <= 1 for value in self.background):
+            raise ConfigError("--background", f"got {self.background}, want three numbers in [0, 1]")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    options = parse(EvalOptions, arguments, "eval")
+    set_up_output(options)
+    out = options.out
+    if out is not None and out.exists() and not options.overwrite and (not out.is_dir() or any(out.iterdir())):
+        raise OutputExistsError(out, "give --overwrite or another --out")
+    started = time.perf_counter()
+    from vision3d.atomic import atomic_write
+    from vision3d.io.dataset import WHITE, load_dataset
+    from vision3d.scene import GaussianScene
+    from vision3d.stages.fitting import evaluate
+
+    scene = GaussianScene.load(options.scene).validate()
+    images = load_dataset(
+        options.data, split_every=options.split_every, downscale=options.downscale, skip_missing=options.skip_missing,
+        background=options.background or WHITE,
+    )  # fmt: skip
+    with TerminalProgress(quiet=options.quiet) as progress:
+        evaluation = evaluate(
+            scene, images, background=options.background, alpha_max=options.alpha_max, masks=options.masks,
+            exposed=options.exposed, lpips_weights=options.lpips_weights,
+            renders=None if out is None else out / "renders",
+            device=options.device, backend=options.backend, progress=progress,
+        )  # fmt: skip
+    means = evaluation.mean()
+    results = {**means, "held_out_views": len(evaluation.views), "gaussians": scene.num_gaussians}
+    if out is not None:
+        with atomic_write(out / "eval.json") as temporary:
+            content = {"scene": str(options.scene), "data": str(options.data), **evaluation.to_dict()}
+            temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    width = max(len(view.name) for view in evaluation.views)
+    lines = [f"{view.name:{width}}  PSNR {view.psnr:6.2f} dB  SSIM {view.ssim:.4f}" for view in evaluation.views]
+    lines += [f"{name}: {value:.4g}" for name, value in results.items()]
+    print_summary(options, "\n".join(lines), {**results, "wall_s": round(time.perf_counter() - started, 3)})
