@@ -44,6 +44,4 @@ for step in range(args.steps + 1):
     optimizer.step()
     if step % 50 == 0 or step == args.steps:
         angle = math.degrees(geodesic_distance(viewmat[:3, :3], truth[:3, :3]).item())
-        print(
-            f"step {step}: loss {loss.item():.6f}, off by {angle:.3f} degrees, {(viewmat - truth)[:3, 3].norm():.4f} m"
-        )
+        print(f"step {step}: loss {loss.item():.6f}, off by {angle:.3f} degrees, {(viewmat - truth)[:3, 3].norm():.4f} m")

@@ -102,9 +102,7 @@ def test_video_of_odd_size_along_a_path(cli, scene_file, cameras_file, tmp_path,
 
 def test_layers_of_a_video(cli, scene_file, tmp_path):
     out = tmp_path / "video.mp4"
-    code, stdout, _ = cli(
-        "render", scene_file, "--frames", "2", "--out", out, "--depth", "--normals", "--size", "32x24"
-    )
+    code, stdout, _ = cli("render", scene_file, "--frames", "2", "--out", out, "--depth", "--normals", "--size", "32x24")
     assert code == 0
     assert stdout == f"2 views in {out}, {tmp_path / 'video_depth.mp4'}, {tmp_path / 'video_normals.mp4'}\n"
     assert [len(list(read_video(path))) for path in sorted(tmp_path.glob("*.mp4"))] == [2, 2, 2]
@@ -122,9 +120,7 @@ def test_run_folder_and_its_cameras(cli, tmp_path):
     out = tmp_path / "out"
     assert cli("render", tmp_path, "--path", "flythrough", "--frames", "3", "--out", out, "--quiet")[0] == 0
     assert image_size(out / "00000.png") == (48, 36)
-    torch.testing.assert_close(
-        Cameras.load(out / "cameras.json").viewmats[0], ring_cameras().viewmats[0], rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(Cameras.load(out / "cameras.json").viewmats[0], ring_cameras().viewmats[0], rtol=0, atol=1e-5)
 
 
 def test_cameras_of_another_program_beside_the_scene_are_left_alone(cli, tmp_path):

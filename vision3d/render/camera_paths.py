@@ -79,9 +79,7 @@ def path_cameras(
         subject = _subject(scene, cameras, up, half_angle)
         if path == "orbit":
             elevation = subject.elevation if elevation_deg is None else math.radians(elevation_deg)
-            poses = paths.orbit(
-                subject.center, subject.distance / zoom, elevation, num, subject.up, turns, start=subject.start
-            )
+            poses = paths.orbit(subject.center, subject.distance / zoom, elevation, num, subject.up, turns, start=subject.start)
         elif path == "spiral":
             poses = _spiral(subject, cameras, num)
         else:
@@ -111,9 +109,7 @@ def refit_cameras(cameras: Cameras, size: tuple[int, int] | None = None, fov_deg
             raise InputError(f"fov_deg: got {fov_deg} for {cameras.model} cameras; want pinhole cameras")
         focal = 0.5 * cameras.height.to(Ks) / math.tan(0.5 * math.radians(fov_deg))
         Ks[:, :2, :2] = Ks[:, :2, :2] * (focal / Ks[:, 1, 1])[:, None, None]
-    return Cameras(
-        cameras.viewmats, Ks, cameras.width, cameras.height, cameras.model, None, cameras.names, cameras.times
-    )
+    return Cameras(cameras.viewmats, Ks, cameras.width, cameras.height, cameras.model, None, cameras.names, cameras.times)
 
 
 @dataclass(frozen=True)
@@ -130,9 +126,7 @@ class _Subject:
     """Direction of the first camera seen from the centre."""
 
 
-def _subject(
-    scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float
-) -> _Subject:
+def _subject(scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float) -> _Subject:
     means = scene.means.detach()
     middle, radius = _bulk(scene)
     if cameras is None or len(cameras) < 2:
@@ -148,8 +142,10 @@ def _subject(
     center = paths.focus_point(centers, axes)
     is_in_front = ((center - centers) * axes).sum(-1) > 0
     is_near = torch.linalg.vector_norm(center - middle) < 3 * radius
-    if is_in_front.float().mean() < 0.75 or not bool(is_near):
-        center = middle  # axes that are nearly parallel, or look outwards
+    # Mean square sine of the angles between the axes and their common direction; 1e-3 is 1.8 degrees.
+    spread = 1 - torch.linalg.eigvalsh((axes.mT @ axes).double() / len(axes))[-1]
+    if is_in_front.float().mean() < 0.75 or not bool(is_near) or spread < 1e-3:
+        center = middle  # axes that look outwards, past the scene, or are nearly parallel
     offsets = centers - center
     distances = torch.linalg.vector_norm(offsets, dim=-1)
     elevation = torch.asin(((offsets @ up) / distances.clamp(min=1e-12)).clamp(-1, 1)).median()
