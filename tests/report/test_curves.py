@@ -42,9 +42,7 @@ def test_curves_of_a_run():
 
 def test_line_goes_where_the_values_go():
     times = list(range(11))
-    image = draw_curves(
-        [Curve("up", times, [2.0 * t for t in times]), Curve("down", times, [2.0**-t for t in times], True)]
-    )
+    image = draw_curves([Curve("up", times, [2.0 * t for t in times]), Curve("down", times, [2.0**-t for t in times], True)])
     assert image.shape == (250, 840, 3)
     is_blue = (image[..., 2] - image[..., 0]) > 0.3
     for left, sign in ((0, -1), (420, 1)):  # rows count downwards

@@ -1,8 +1,8 @@
 """`vision3d demo`: the main job, from photographs to a scene, on the photo set that comes along."""
 
 import dataclasses
-import importlib.resources
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ def photo_set() -> Path:
     Raises:
         MissingFileError: They were left out of this installation.
     """
-    folder = Path(str(importlib.resources.files("vision3d") / "assets" / "demo"))
+    folder = Path(str(files("vision3d") / "assets" / "demo"))
     if not (folder / "transforms.json").is_file():
         raise MissingFileError(folder, "the photo set of the demonstration, which this installation lacks")
     return folder
@@ -52,22 +52,14 @@ def run(arguments: Sequence[str]) -> None:
 
 def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.render import path_cameras
-    from vision3d.report import read_pairs, write_contact_sheet, write_renders, write_run_curves
+    from vision3d.report import write_renders, write_run_curves
     from vision3d.stages.fitting import fit
+    from vision3d.stages.fitting.sheet import write_evaluation_sheet
 
     result = fit(options.settings, photo_set(), run_folder=run_folder, progress=progress)
     out, summary = run_folder.path, result.summary
     if result.evaluation is not None:
-        views = result.evaluation.views
-        captions = [f"{Path(v.name).stem}   PSNR {v.psnr:.2f} dB   SSIM {v.ssim:.3f}" for v in views]
-        title = f"Held-out views: PSNR {summary['psnr']:.2f} dB, SSIM {summary['ssim']:.3f}"
-        subtitle = (
-            f"{summary['gaussians']:,} Gaussians, {summary['steps']:,} steps in {summary['training_s']:.0f} s; "
-            f"the nearest training view shown instead: {summary['psnr_nearest']:.2f} dB"
-        )
-        write_contact_sheet(
-            out / "contact_sheet.png", read_pairs(out / "renders", captions), title=title, subtitle=subtitle
-        )
+        write_evaluation_sheet(out / "contact_sheet.png", out / "renders", result.evaluation, summary)
     cameras = path_cameras(result.scene, "orbit", result.cameras, num=FRAMES, size=SIZE)
     red, green, blue = summary["background"]
     write_renders(

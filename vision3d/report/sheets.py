@@ -70,9 +70,7 @@ def contact_sheet(
         raise InputError("pairs: got none, want at least one")
     count = min(len(pairs), most)
     chosen = [pairs[i * len(pairs) // count] for i in range(count)]
-    rows = [
-        [fitted(image, cell, cell) for image in (p.photo, p.render, error_to_rgb(p.photo, p.render))] for p in chosen
-    ]
+    rows = [[fitted(image, cell, cell) for image in (p.photo, p.render, error_to_rgb(p.photo, p.render))] for p in chosen]
     width = max(image.shape[1] for row in rows for image in row)
     height = max(image.shape[0] for row in rows for image in row)
     num_columns = 2 if len(chosen) > 4 else 1
