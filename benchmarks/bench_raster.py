@@ -12,7 +12,9 @@ from vision3d import native, rasterize
 from vision3d.render.splats import ops
 
 PEERS = ("opensplat", "opensplat_fixed", "metal_gauss", "gsplat_ref", "dense_torch")
-LIMITS = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "camera_model": "pinhole", "antialiased": False}
+LIMITS = {
+    "eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "camera_model": "pinhole", "antialiased": False
+}  # fmt: skip
 
 
 class Raster:
@@ -52,9 +54,10 @@ class Raster:
         count, (width, height) = len(self.opacities), self.size
         records = torch.empty(count, 16)
         module.make_records(self.means2d, self.conics, self.colors, self.opacities, records)
-        image, final, last = torch.empty(1, height, width, 3), torch.empty(1, height, width), torch.empty(1, height, width, dtype=torch.int32)
+        image, final = torch.empty(1, height, width, 3), torch.empty(1, height, width)
+        last = torch.empty(1, height, width, dtype=torch.int32)
         lists = (offsets, ids, width, height, 16, 0.99)
-        grads = [torch.empty(len(ids), 9), torch.empty(count, 2), torch.empty(count, 3), torch.empty(count, 3), torch.empty(count)]
+        grads = [torch.empty(len(ids), 9), *(torch.empty(count, *tail) for tail in ((2,), (3,), (3,), ()))]
         v_final = torch.zeros_like(final)
         common = (records, self.conics, self.colors, self.opacities, None, None, *lists, final, last, self.upstream, v_final)
         return {
@@ -104,19 +107,22 @@ def gradients() -> dict[str, Any]:
         options = {"sh_degree": 3, "render_mode": "RGB+ED", "backgrounds": leaves["backgrounds"], "backend": name}
         image, _, _ = rasterize(*args, scene["K"].to(dtype).repeat(2, 1, 1), 160, 120, **options)
         (image * upstream.to(dtype)).sum().backward()
-        axes = torch.linalg.qr(torch.randn(5000, 3, 3, generator=torch.Generator().manual_seed(3)))[0] * scene["scales"][:, None]
+        turned = torch.linalg.qr(torch.randn(5000, 3, 3, generator=torch.Generator().manual_seed(3)))[0]
+        axes = turned * scene["scales"][:, None]
         covars = (axes @ axes.mT).to(dtype).detach().requires_grad_()
         seen, _, _ = rasterize(
             args[0].detach(), None, None, *(t.detach() for t in args[3:]), scene["K"].to(dtype).repeat(2, 1, 1), 160, 120,
             sh_degree=3, covars=covars, backend=name,
         )  # fmt: skip
         (seen * upstream[..., :3].to(dtype)).sum().backward()
-        found[name] = (image.detach().double(), {**{k: v.grad.double() for k, v in leaves.items()}, "covars": covars.grad.double()})
+        leaves["covars"] = covars
+        found[name] = (image.detach().double(), {key: leaf.grad.double() for key, leaf in leaves.items()})
     (image, grads), (want, exact) = found["native"], found["reference"]
     error = (image - want).abs()[..., :3].amax(-1)
     inside = error[error <= 1e-5]
     cosines = {k: float((g * exact[k]).sum() / (g.norm() * exact[k].norm())) for k, g in grads.items()}
-    return {"cosine": cosines, "share_outside_1e-5": float((error > 1e-5).double().mean()), "max_error_inside": float(inside.max())}
+    share = float((error > 1e-5).double().mean())
+    return {"cosine": cosines, "share_outside_1e-5": share, "max_error_inside": float(inside.max())}
 
 
 def memory(count: int, width: int, height: int, scale: float, backward: bool) -> float:
@@ -168,7 +174,8 @@ def main() -> None:
                 again = cpu_times(raster.forward_backward)["median"]
                 row.setdefault("times_faster_than", {})[peer_name] = times["median"] / min(ours, again)
             results["scenes"][name] = row
-            print(name, {k: f"{v / 1e6:.0f} M pairs/s" for k, v in row["pairs_per_second"].items()}, row.get("times_faster_than", ours))
+            speeds = {k: f"{v / 1e6:.0f} M pairs/s" for k, v in row["pairs_per_second"].items()}
+            print(name, speeds, row.get("times_faster_than", ours))
         results["projection_sh3"] = projection()
         print(results["projection_sh3"])
         results["isa"] = {}

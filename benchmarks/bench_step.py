@@ -1,5 +1,6 @@
 """A training step with all that belongs to it: 30 k Gaussians, 256x256, SH degree 3, on the shipped photo set."""
 
+import itertools
 import time
 from importlib import resources
 from pathlib import Path
@@ -29,7 +30,7 @@ def main() -> None:
     with ForeignLoad() as load:
         result = fit(config, data, progress=mark)
         last = marks[-COUNTED - 1 :]
-        wall = sorted(b[0] - a[0] for a, b in zip(last, last[1:]))
+        wall = sorted(b[0] - a[0] for a, b in itertools.pairwise(last))
         cpu = (last[-1][1] - last[0][1]) / COUNTED
         step = {"wall_s": {"median": wall[COUNTED // 2], "p90": wall[int(0.9 * COUNTED)]}, "cpu_s": cpu}
         print(step, result.summary)
@@ -50,8 +51,9 @@ def opensplat(peer_class: Any, result: Any) -> dict[str, Any]:
         scene.means, scene.quats, scene.scales, scene.opacities, colors, camera.viewmats[0], camera.Ks[0], 256, 256
     )  # fmt: skip
     upstream = torch.randn(256, 256, 3)
-    times = {"wall_s": wall_times(lambda: peer.forward_backward(upstream)), "cpu_s": cpu_times(lambda: peer.forward_backward(upstream))}
-    return {**times, "what": "OpenSplat kernels: projection + raster, forward + backward, without SH, SSIM, Adam, densification"}
+    wall, cpu = (clock(lambda: peer.forward_backward(upstream)) for clock in (wall_times, cpu_times))
+    what = "projection and raster, forward and backward, without SH, SSIM, Adam and densification"
+    return {"wall_s": wall, "cpu_s": cpu, "what": what}
 
 
 if __name__ == "__main__":

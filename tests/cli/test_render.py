@@ -102,9 +102,7 @@ def test_video_of_odd_size_along_a_path(cli, scene_file, cameras_file, tmp_path,
 
 def test_layers_of_a_video(cli, scene_file, tmp_path):
     out = tmp_path / "video.mp4"
-    code, stdout, _ = cli(
-        "render", scene_file, "--frames", "2", "--out", out, "--depth", "--normals", "--size", "32x24"
-    )
+    code, stdout, _ = cli("render", scene_file, "--frames", "2", "--out", out, "--depth", "--normals", "--size", "32x24")
     assert code == 0
     assert stdout == f"2 views in {out}, {tmp_path / 'video_depth.mp4'}, {tmp_path / 'video_normals.mp4'}\n"
     assert [len(list(read_video(path))) for path in sorted(tmp_path.glob("*.mp4"))] == [2, 2, 2]
@@ -122,9 +120,7 @@ def test_run_folder_and_its_cameras(cli, tmp_path):
     out = tmp_path / "out"
     assert cli("render", tmp_path, "--path", "flythrough", "--frames", "3", "--out", out, "--quiet")[0] == 0
     assert image_size(out / "00000.png") == (48, 36)
-    torch.testing.assert_close(
-        Cameras.load(out / "cameras.json").viewmats[0], ring_cameras().viewmats[0], rtol=0, atol=1e-5
-    )
+    torch.testing.assert_close(Cameras.load(out / "cameras.json").viewmats[0], ring_cameras().viewmats[0], rtol=0, atol=1e-5)
 
 
 def test_cameras_of_another_program_beside_the_scene_are_left_alone(cli, tmp_path):
@@ -285,3 +281,50 @@ def test_cameras_of_several_sizes_need_a_folder_or_a_size(cli, scene_file, tmp_p
     assert cli(*arguments, tmp_path / "a.mp4", "--size", "32x24")[0] == 0
     assert cli(*arguments, tmp_path / "views")[0] == 0
     assert image_size(tmp_path / "views" / "00003_001.png") == (60, 40)
+
+
+@pytest.mark.parametrize("mode", ["2dgs", "flat"])
+def test_other_modes(cli, tmp_path, mode):
+    scene = ring_scene(300)
+    scene = GaussianScene(scene.means, scene.quats, scene.log_scales, scene.opacity_logits, scene.sh, mode=mode)
+    scene.save(tmp_path / "s.ply")
+    assert cli("render", tmp_path / "s.ply", "--out", tmp_path / "a.png", "--normals", "--depth", *SMALL)[0] == 0
+    for name in ("a.png", "a_depth.png", "a_normals.png"):
+        assert read_image(tmp_path / name).std() > 0.05
+
+
+def test_fisheye_cameras(cli, scene_file, tmp_path):
+    cameras = ring_cameras()
+    fisheye = Cameras(cameras.viewmats, cameras.Ks, cameras.width, cameras.height, model="fisheye", names=cameras.names)
+    fisheye.save(tmp_path / "f.json")
+    out = ("--out", tmp_path / "views", "--quiet")
+    assert cli("render", scene_file, "--cameras", tmp_path / "f.json", *out)[0] == 0
+    view = next(render_views(GaussianScene.load(scene_file), fisheye[1]))
+    assert (read_image(tmp_path / "views" / "001.png") - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
+
+    code, _, err = cli("render", scene_file, "--cameras", tmp_path / "f.json", "--fov", "40", "--out", tmp_path / "b")
+    assert code == 3 and "for fisheye cameras; want pinhole cameras" in err
+
+
+def test_interrupted_video_leaves_the_earlier_one(cli, scene_file, tmp_path, monkeypatch):
+    out = tmp_path / "a.mp4"
+    assert cli("render", scene_file, "--frames", "3", "--out", out, *SMALL)[0] == 0
+    before = out.read_bytes()
+
+    def stopped(*arguments, **options):
+        yield from list(render_views(*arguments, **options))[:1]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vision3d.report.renders.render_views", stopped)
+    code, stdout, err = cli("render", scene_file, "--frames", "3", "--out", out, "--overwrite", *SMALL)
+    assert (code, stdout, err) == (130, "", "interrupted\n")
+    assert out.read_bytes() == before and [*tmp_path.iterdir()] == [out]
+
+
+def test_full_disk(cli, scene_file, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vision3d.atomic.os.fsync", full)
+    code, _, err = cli("render", scene_file, "--frames", "2", "--out", tmp_path / "out", *SMALL)
+    assert code == 1 and "00000.png: could not be written (No space left on device)" in err

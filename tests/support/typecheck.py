@@ -1,5 +1,17 @@
 """The run-time type checker of the tests."""
 
+from collections.abc import Callable
+from typing import Any, Self, get_args
+
 from beartype import BeartypeConf, beartype
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int does where a float is wanted, as everywhere in Python
+# An int does where a float is wanted, as everywhere in Python.
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+
+def check(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with checks of its arguments and its result; what is `Self` is not checked."""
+    hints = function.__annotations__
+    # beartype knows `Self` only where it decorates the class, and it is handed the methods one by one.
+    function.__annotations__ = {name: Any if Self in (hint, *get_args(hint)) else hint for name, hint in hints.items()}
+    return _check(function)

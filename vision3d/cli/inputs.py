@@ -53,9 +53,7 @@ def load_cameras(path: Path) -> "Cameras":
         else:
             return load_dataset(path, skip_missing=True).cameras
     if path.suffix.lower() != ".json":
-        raise FileFormatError(
-            path, "is no file of cameras; want a cameras.json, a transforms.json or a data set folder"
-        )
+        raise FileFormatError(path, "is no file of cameras; want a cameras.json, a transforms.json or a data set folder")
     return undistorted_cameras(Cameras.load(path))
 
 
@@ -102,7 +100,5 @@ def parse_color(option: str, text: str) -> tuple[float, float, float]:
     except ValueError:
         red = green = blue = -1.0
     if not all(0 <= value <= 1 for value in (red, green, blue)):
-        raise ConfigError(
-            option, f"got {text!r}, want {', '.join(_COLORS)}, #rrggbb, or r,g,b in 0 to 1 such as 1,0.5,0"
-        )
+        raise ConfigError(option, f"got {text!r}, want {', '.join(_COLORS)}, #rrggbb, or r,g,b in 0 to 1 such as 1,0.5,0")
     return red, green, blue

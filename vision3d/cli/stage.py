@@ -26,6 +26,7 @@ def stage_verb(
     *,
     stage: str,
     resumable: Collection[str] = (),
+    text_of: Callable[[Path, Mapping[str, Any]], str] | None = None,
 ) -> Callable[[Sequence[str]], None]:
     """The `run` function of a verb module that runs a stage.
 
@@ -35,6 +36,7 @@ def stage_verb(
         execute: Calls the stage with the options, the run folder and the progress; returns the results.
         stage: Folder of its presets below `configs/`.
         resumable: Dotted keys of the settings that may change when a run is resumed.
+        text_of: Makes the summary for people out of the run folder's path and the results; None lists them.
 
     Example:
         def _fit(options, run_folder, progress):
@@ -70,7 +72,8 @@ def stage_verb(
         summary = folder.write_summary(results, device=results.get("device", "cpu"))
         lines = [f"{name}: {_text(value)}" for name, value in results.items()]
         lines += [f"wall_s: {summary['wall_s']:.1f}", f"run folder: {out}"]
-        print_summary(options, "\n".join(lines), {"out": out, "wall_s": summary["wall_s"], **summary["results"]})
+        text = "\n".join(lines) if text_of is None else text_of(out, results)
+        print_summary(options, text, {"out": out, "wall_s": summary["wall_s"], **summary["results"]})
 
     return run
 

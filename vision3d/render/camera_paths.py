@@ -58,9 +58,9 @@ def path_cameras(
         InputError: A number is out of its range, or a flythrough has fewer than two photographs.
 
     Example:
-        >>> cameras = path_cameras(scene, "orbit", num=60, size=(640, 480))
-        >>> for view in render_views(scene, cameras):
-        ...     video.append(view.image)
+        >>> from vision3d import render_views
+        >>> cameras = path_cameras(scene, "orbit", num=60, size=(64, 48))
+        >>> images = [view.image for view in render_views(scene, cameras)]
     """
     _check("num", num, num >= 1, "1 or more")
     _check("zoom", zoom, zoom > 0 and math.isfinite(zoom), "a number > 0")
@@ -79,9 +79,7 @@ def path_cameras(
         subject = _subject(scene, cameras, up, half_angle)
         if path == "orbit":
             elevation = subject.elevation if elevation_deg is None else math.radians(elevation_deg)
-            poses = paths.orbit(
-                subject.center, subject.distance / zoom, elevation, num, subject.up, turns, start=subject.start
-            )
+            poses = paths.orbit(subject.center, subject.distance / zoom, elevation, num, subject.up, turns, start=subject.start)
         elif path == "spiral":
             poses = _spiral(subject, cameras, num)
         else:
@@ -111,9 +109,7 @@ def refit_cameras(cameras: Cameras, size: tuple[int, int] | None = None, fov_deg
             raise InputError(f"fov_deg: got {fov_deg} for {cameras.model} cameras; want pinhole cameras")
         focal = 0.5 * cameras.height.to(Ks) / math.tan(0.5 * math.radians(fov_deg))
         Ks[:, :2, :2] = Ks[:, :2, :2] * (focal / Ks[:, 1, 1])[:, None, None]
-    return Cameras(
-        cameras.viewmats, Ks, cameras.width, cameras.height, cameras.model, None, cameras.names, cameras.times
-    )
+    return Cameras(cameras.viewmats, Ks, cameras.width, cameras.height, cameras.model, None, cameras.names, cameras.times)
 
 
 @dataclass(frozen=True)
@@ -130,11 +126,9 @@ class _Subject:
     """Direction of the first camera seen from the centre."""
 
 
-def _subject(
-    scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float
-) -> _Subject:
+def _subject(scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float) -> _Subject:
     means = scene.means.detach()
-    middle, radius = _bulk(means, scene.opacities.detach())
+    middle, radius = _bulk(scene)
     if cameras is None or len(cameras) < 2:
         up = unit(means.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(means))
         distance = 1.15 * radius / math.sin(half_angle)
@@ -148,8 +142,10 @@ def _subject(
     center = paths.focus_point(centers, axes)
     is_in_front = ((center - centers) * axes).sum(-1) > 0
     is_near = torch.linalg.vector_norm(center - middle) < 3 * radius
-    if is_in_front.float().mean() < 0.75 or not bool(is_near):
-        center = middle  # axes that are nearly parallel, or look outwards
+    # Mean square sine of the angles between the axes and their common direction; 1e-3 is 1.8 degrees.
+    spread = 1 - torch.linalg.eigvalsh((axes.mT @ axes).double() / len(axes))[-1]
+    if is_in_front.float().mean() < 0.75 or not bool(is_near) or spread < 1e-3:
+        center = middle  # axes that look outwards, past the scene, or are nearly parallel
     offsets = centers - center
     distances = torch.linalg.vector_norm(offsets, dim=-1)
     elevation = torch.asin(((offsets @ up) / distances.clamp(min=1e-12)).clamp(-1, 1)).median()
@@ -157,19 +153,24 @@ def _subject(
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
 
 
-def _bulk(means: Float[Tensor, "n 3"], weights: Float[Tensor, " n"]) -> tuple[Float[Tensor, "3"], float]:
-    """Weighted median of the centres, and the distance from it within which three quarters of the weight lies."""
-    if len(means) == 0:
+def _bulk(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:
+    """The middle of where the detail is, and the distance from it within which most of it lies."""
+    if scene.num_gaussians == 0:
         raise InputError("scene: got 0 Gaussians, want at least one")
-    center = torch.stack([_quantile(means[:, i], weights, 0.5) for i in range(3)])
-    radius = float(_quantile(torch.linalg.vector_norm(means - center, dim=-1), weights, 0.75))
+    means, sizes = scene.means.detach(), scene.log_scales.detach().mean(-1).exp()
+    smallest = _quantile(sizes, torch.ones_like(sizes), 0.05)
+    # Backgrounds and haze are made of few large Gaussians, what was photographed of many small ones.
+    weights = scene.opacities.detach() / sizes.clamp(min=max(smallest, 1e-12)).square()
+    edges = [[_quantile(means[:, i], weights, share) for i in range(3)] for share in (0.15, 0.85)]
+    center = torch.tensor(edges).mean(0).to(means)
+    radius = _quantile(torch.linalg.vector_norm(means - center, dim=-1), weights, 0.75)
     return center, radius if radius > 0 else 1.0
 
 
-def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: float) -> Tensor:
+def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: float) -> float:
     ordered, order = values.sort()
     below = weights[order].double().cumsum(0)
-    return ordered[int(torch.searchsorted(below, share * below[-1]).clamp(max=len(values) - 1))]
+    return float(ordered[int(torch.searchsorted(below, share * below[-1]).clamp(max=len(values) - 1))])
 
 
 def _lens(

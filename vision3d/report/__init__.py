@@ -8,6 +8,7 @@ _PUBLIC = {
     "Pair": "vision3d.report.sheets",
     "contact_sheet": "vision3d.report.sheets",
     "error_to_rgb": "vision3d.report.sheets",
+    "read_pairs": "vision3d.report.sheets",
     "write_contact_sheet": "vision3d.report.sheets",
     "draw_curves": "vision3d.report.curves",
     "write_run_curves": "vision3d.report.curves",
@@ -18,6 +19,7 @@ __all__ = [
     "contact_sheet",
     "draw_curves",
     "error_to_rgb",
+    "read_pairs",
     "write_contact_sheet",
     "write_renders",
     "write_run_curves",
@@ -26,7 +28,7 @@ __all__ = [
 if TYPE_CHECKING:
     from vision3d.report.curves import draw_curves, write_run_curves
     from vision3d.report.renders import write_renders
-    from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, write_contact_sheet
+    from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
 
 
 def __getattr__(name: str) -> object:

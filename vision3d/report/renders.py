@@ -73,7 +73,9 @@ def write_renders(
         InputError: There are no cameras, more than one for one picture, or sizes differ in a video.
 
     Example:
-        >>> write_renders(scene, path_cameras(scene, "orbit"), "orbit.mp4", depth=True)
+        >>> from vision3d.render.camera_paths import path_cameras
+        >>> cameras = path_cameras(scene, "orbit", num=12, size=(64, 48))
+        >>> write_renders(scene, cameras, "turn.mp4", depth=True)
     """
     out = Path(out)
     kind = output_kind(out)
@@ -83,9 +85,7 @@ def write_renders(
         _refuse_existing(out, kind, targets)
     drawing = {"sh_degree": sh_degree, "alpha_max": alpha_max, "backend": backend}
     with torch.no_grad(), Progress(len(cameras), "render", progress) as bar, ExitStack() as files:
-        videos = {
-            layer: files.enter_context(VideoWriter(path, fps=fps)) for layer, path in targets.items() if kind == "video"
-        }
+        videos = {layer: files.enter_context(VideoWriter(path, fps=fps)) for layer, path in targets.items() if kind == "video"}
         depth_range = _depth_range(scene, cameras, drawing) if depth else (None, None)
         mode = "RGB+ED" if depth or normals else "RGB"
         names = _file_names(cameras)
@@ -129,9 +129,7 @@ def _check_cameras(cameras: Cameras, out: Path, kind: OutputKind) -> None:
     sizes = sorted(set(zip(cameras.width.tolist(), cameras.height.tolist())))
     if kind == "video" and len(sizes) > 1:
         texts = [f"{width}x{height}" for width, height in sizes]
-        raise InputError(
-            f"{out}: the cameras have {len(sizes)} sizes ({', '.join(texts[:3])}); a video has one: give a size"
-        )
+        raise InputError(f"{out}: the cameras have {len(sizes)} sizes ({', '.join(texts[:3])}); a video has one: give a size")
 
 
 def _targets(out: Path, kind: OutputKind, layers: Sequence[str]) -> dict[str, Path]:
@@ -165,9 +163,7 @@ def _depth_range(
     return low, max(high, 1.001 * low)
 
 
-def _pictures(
-    view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[float | None, float | None]
-) -> dict[str, Tensor]:
+def _pictures(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[float | None, float | None]) -> dict[str, Tensor]:
     """What a view shows, a picture a layer."""
     pictures = {} if view.image is None else {"color": view.image}
     if view.depth is not None:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
-from vision3d.io.images import write_image
+from vision3d.io.images import read_image, write_image
 from vision3d.report.canvas import FAINT, Canvas, fitted
 
 ERROR_TOP = 0.25
@@ -68,10 +68,9 @@ def contact_sheet(
     """
     if not pairs:
         raise InputError("pairs: got none, want at least one")
-    chosen = [pairs[round(i * (len(pairs) - 1) / max(most - 1, 1))] for i in range(min(len(pairs), most))]
-    rows = [
-        [fitted(image, cell, cell) for image in (p.photo, p.render, error_to_rgb(p.photo, p.render))] for p in chosen
-    ]
+    count = min(len(pairs), most)
+    chosen = [pairs[i * len(pairs) // count] for i in range(count)]
+    rows = [[fitted(image, cell, cell) for image in (p.photo, p.render, error_to_rgb(p.photo, p.render))] for p in chosen]
     width = max(image.shape[1] for row in rows for image in row)
     height = max(image.shape[0] for row in rows for image in row)
     num_columns = 2 if len(chosen) > 4 else 1
@@ -98,6 +97,28 @@ def contact_sheet(
                 canvas.paste(image, left + i * (width + _GAP) + (width - image.shape[1]) // 2, top)
             canvas.text(left, top + height + 3, chosen[index].caption, 13, room=strip)
     return canvas.image()
+
+
+def read_pairs(folder: Path | str, captions: Sequence[str] | None = None) -> list[Pair]:
+    """The pairs that an evaluation wrote: pictures with the photograph in the left half and the render in the right.
+
+    Args:
+        folder: All .png in it are read, by name.
+        captions: One a picture; the names of the files when None.
+
+    Raises:
+        InputError: There are no pictures, or not as many as captions.
+    """
+    paths = sorted(Path(folder).glob("*.png"))
+    if not paths or (captions is not None and len(captions) != len(paths)):
+        want = "at least one" if captions is None else f"{len(captions)}, one a caption"
+        raise InputError(f"{folder}: got {len(paths)} .png files, want {want}")
+    pairs = []
+    for path, caption in zip(paths, captions or [path.stem for path in paths]):
+        image = read_image(path, background=(1.0, 1.0, 1.0))
+        half = image.shape[1] // 2
+        pairs.append(Pair(image[:, :half], image[:, half : 2 * half], caption))
+    return pairs
 
 
 def write_contact_sheet(

@@ -1,6 +1,8 @@
 """Checks of shapes, dtypes and values that the scene types share, and their tables for notebooks."""
 
+import base64
 import html
+import io
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -52,6 +54,16 @@ def html_table(title: str, rows: Iterable[tuple[str, object]], extra: str = "") 
         f"<tr><th style='text-align:left'>{html.escape(k)}</th><td>{html.escape(str(v))}</td></tr>" for k, v in rows
     )
     return f"<div><b>{html.escape(title)}</b><table>{cells}</table>{extra}</div>"
+
+
+def html_picture(image: Tensor) -> str:
+    """A picture (H, W, 3) in [0, 1] as an HTML element, for `_repr_html_`."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    values = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    Image.fromarray(values.numpy()).save(buffer, "PNG")
+    return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
 
 def span(value: Tensor, digits: int = 3) -> str:

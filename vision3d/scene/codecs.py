@@ -1,6 +1,7 @@
 """Which module reads and writes a file, chosen by its suffix: the one place where `scene` reaches up to `io`.
 
-A codec is a module with `load(path)` and `save(path, value)`; it is imported at first use.
+A codec is a module with `load(path)` and `save(path, value)`; it is imported at first use. Pictures of scenes for
+notebooks are found in the same way, in `report`.
 """
 
 import importlib
@@ -15,6 +16,7 @@ _CODECS = {
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
 }
 _FOLDERS = "vision3d.io.dataset"
+_PREVIEWS = "vision3d.report.preview"
 _SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json"}
 
 
@@ -90,3 +92,8 @@ def suffix_of(value: object) -> str:
     if suffix is None:
         raise InputError(f"no file format for {type(value).__name__}; want {', '.join(_SUFFIXES)}")
     return suffix
+
+
+def preview(value: object) -> str:
+    """A small picture of a Gaussian scene as an HTML element, for notebooks; empty where none can be made."""
+    return importlib.import_module(_PREVIEWS).preview(value)

@@ -271,7 +271,7 @@ class GaussianScene:
             ),
             ("device", self.device),
         ]
-        return html_table("GaussianScene", rows)
+        return html_table("GaussianScene", rows, codecs.preview(self))
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("mode", "antialiased")}

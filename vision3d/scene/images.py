@@ -1,8 +1,6 @@
 """Photographs with known cameras, read when they are needed."""
 
-import base64
 import functools
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from vision3d.errors import FileFormatError, InputError, ShapeError
 from vision3d.geometry.distortion import Lens, undistort_map
 from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
-from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved
 from vision3d.scene.resample import resize_area, sample, shrink_mask
 
 
@@ -195,15 +193,10 @@ class PosedImages:
         return html_table("PosedImages", rows, "".join(self._thumbnail(i) for i in range(min(4, len(self)))))
 
     def _thumbnail(self, index: int, height: int = 96) -> str:
-        from PIL import Image
-
         try:
-            image = self.read(index, max(1.0, int(self.cameras.height[index]) / height))[0]
+            return html_picture(self.read(index, max(1.0, int(self.cameras.height[index]) / height))[0])
         except InputError:
             return ""
-        buffer = io.BytesIO()
-        Image.fromarray((image.cpu() * 255).round().to(torch.uint8).numpy()).save(buffer, "PNG")
-        return f"<img src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
     def _read_mask(self, index: int, width: int, height: int) -> Bool[Tensor, "h w"] | None:
         path = None if self.mask_paths is None else self.mask_paths[index]

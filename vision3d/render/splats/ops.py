@@ -103,7 +103,7 @@ def visible_pairs(radii: Int[Tensor, "b c n 2"]) -> tuple[Int[Tensor, " v"], Int
 
 
 def project_pairs(
-    *inputs: Tensor | None | int, packed: bool, backend: Backend, **options: float | bool | str
+    *inputs: Tensor | int | None, packed: bool, backend: Backend, **options: float | bool | str
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
     """`project` and the visible pairs: image and Gaussian of each, then the outputs, of these pairs alone if `packed`."""
     kernels = _kernels(backend)
@@ -130,7 +130,8 @@ def sh_colors(
 ) -> Float[Tensor, "nnz 3"]:
     """max(SH + 0.5, 0) in the direction from the camera centre -R^T t to the Gaussian.
 
-    Pairs are sorted by scene, then camera. Gradients reach `means` and `viewmats` through the direction. `degree` is the active one, (degree + 1)^2 <= k.
+    Pairs are sorted by scene, then camera. Gradients reach `means` and `viewmats` through the direction. `degree` is the
+    active one, (degree + 1)^2 <= k.
     """
     return _kernels(backend).sh_colors(means, sh, viewmats, batch_ids, camera_ids, gaussian_ids, degree)
 

@@ -1,0 +1,121 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.datasets import write_ring_photographs
+from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.io.images import write_image
+from vision3d.io.ply import write_points
+from vision3d.io.video import VideoWriter
+from vision3d.runs import RunFolder
+from vision3d.scene import Cameras, Scene
+from vision3d.stages.fitting.config import FitConfig
+
+
+@pytest.fixture
+def info(cli):
+    """The JSON of `vision3d info`, and its table as a dict."""
+
+    def call(path):
+        code, out, err = cli("info", path, "--json")
+        assert (code, err) == (0, "")
+        *lines, last = out.splitlines()
+        return json.loads(last), {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
+
+    return call
+
+
+def test_gaussian_scene(info, tmp_path):
+    scene = ring_scene(100)
+    scene = replace(scene, antialiased=True, labels=torch.arange(150) % 3)
+    scene.opacity_logits[:] = torch.linspace(-3, 3, 150)
+    scene.save(tmp_path / "a.ply")
+    values, table = info(tmp_path / "a.ply")
+    assert values["kind"] == "Gaussian scene" and values["gaussians"] == 150 and values["labels"] == 3
+    assert (values["mode"], values["antialiased"], values["sh_degree"]) == ("3dgs", True, 1)
+    assert values["min_m"] == pytest.approx(scene.means.min(0).values.tolist(), rel=1e-3)
+    assert values["max_m"] == pytest.approx(scene.means.max(0).values.tolist(), rel=1e-3)
+    assert values["opacity_quantiles"]["50%"] == pytest.approx(0.5, abs=0.01)
+    assert values["opacity_quantiles"]["1%"] < 0.06 and values["opacity_quantiles"]["99%"] > 0.94
+    assert values["bytes"] == (tmp_path / "a.ply").stat().st_size
+    assert table["gaussians"] == "150" and table["antialiased"] == "yes"
+
+
+def test_point_cloud(info, tmp_path):
+    write_points(tmp_path / "p.ply", torch.rand(5, 3), torch.rand(5, 3))
+    values, _ = info(tmp_path / "p.ply")
+    assert (values["kind"], values["points"]) == ("point cloud with colours", 5)
+
+
+def test_cameras(info, tmp_path):
+    ring_cameras().save(tmp_path / "c.json")
+    values, table = info(tmp_path / "c.json")
+    assert (values["kind"], values["views"], values["model"], values["sizes"]) == ("cameras", 6, "pinhole", ["48x36"])
+    assert values["fov_deg"] == pytest.approx([48.89, 48.89]) and values["distortion"] is False
+    assert values["positions_max_m"][2] == pytest.approx(2) and values["first"] == "images/000.png"
+    assert table["sizes"] == "48x36"
+
+
+def test_photographs(info, tmp_path):
+    values, _ = info(write_ring_photographs(tmp_path / "data"))
+    assert values["kind"] == "photographs with cameras"
+    assert (values["views"], values["training_views"], values["held_out_views"], values["points"]) == (8, 6, 2, 0)
+
+
+def test_run_folder(info, tmp_path):
+    folder = RunFolder.create(tmp_path / "run", FitConfig(steps=3))
+    assert info(tmp_path / "run")[0]["kind"] == "run"
+    folder.write_summary({"psnr": 21.5})
+    ring_scene(20).save(tmp_path / "run" / "scene.ply")
+    values, table = info(tmp_path / "run")
+    assert values["status"] == "done" and values["results"] == {"psnr": 21.5}
+    assert values["configuration"]["steps"] == 3 and values["scene"]["gaussians"] == 30
+    assert table["psnr"] == "21.5" and "configuration" not in table
+
+
+def test_folder_of_objects_picture_and_video(info, tmp_path):
+    Scene(cameras=ring_cameras()).add("ring", ring_scene(20)).save(tmp_path / "room")
+    values, _ = info(tmp_path / "room")
+    assert values["cameras"] == 6 and values["objects"]["ring"].startswith("GaussianScene(30 3dgs")
+
+    write_image(tmp_path / "a.png", torch.rand(6, 8, 3))
+    assert info(tmp_path / "a.png")[0]["size"] == "8x6"
+
+    with VideoWriter(tmp_path / "v.mp4", fps=10) as video:
+        for _ in range(5):
+            video.append(torch.rand(32, 48, 3))
+    values, _ = info(tmp_path / "v.mp4")
+    assert (values["kind"], values["size"], values["fps"], values["duration_s"]) == ("video", "48x32", 10, 0.5)
+
+
+def test_wide_cameras_have_no_field_of_view_in_degrees(info, tmp_path):
+    cameras = ring_cameras()
+    Cameras(cameras.viewmats, cameras.Ks, cameras.width, cameras.height, model="ortho").save(tmp_path / "c.json")
+    values, _ = info(tmp_path / "c.json")
+    assert values["model"] == "ortho" and "fov_deg" not in values
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.ply", None, "none.ply: does not exist; want an existing file or folder"),
+        ("text.ply", "hello", "text.ply"),
+        ("a.xyz", "1 2 3", "a.xyz: no codec for '.xyz'"),
+        ("a.json", "[]", "a.json: has no list 'frames'"),
+    ],
+)
+def test_wrong_files(cli, tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    code, out, err = cli("info", tmp_path / name)
+    assert (code, out) == (3, "") and err.count("\n") == 1
+    assert message in err
+
+
+def test_damaged_summary(cli, tmp_path):
+    RunFolder.create(tmp_path / "run", FitConfig(steps=3))
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    code, _, err = cli("info", tmp_path / "run")
+    assert code == 3 and "summary.json: is no summary of a run" in err

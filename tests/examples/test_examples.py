@@ -1,0 +1,72 @@
+"""Every example runs, on sizes that take seconds, and does what it says."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.datasets import write_ring_photographs
+from tests.support.scenes import ring_scene
+from vision3d.io.images import read_image
+from vision3d.io.video import read_video
+from vision3d.scene import GaussianScene
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs an example with arguments and returns what it printed."""
+
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(FOLDER / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_every_example_has_a_test_and_is_short():
+    files = sorted(FOLDER.glob("*.py"))
+    text = Path(__file__).read_text("utf-8")
+    assert len(files) == 3
+    for path in files:
+        assert f'"{path.name}"' in text
+        assert len(path.read_text("utf-8").splitlines()) <= 50
+        assert path.read_text("utf-8").startswith('"""')
+
+
+def test_fit_photographs(run, tmp_path):
+    data = write_ring_photographs(tmp_path / "data")
+    arguments = ("--steps", "30", "--max-gaussians", "300", "--out", tmp_path / "out")
+    printed = run("01_fit_photographs.py", data, *arguments)
+    assert re.search(r"held-out views: \d+\.\d\d dB, after 30 steps", printed)
+    assert GaussianScene.load(tmp_path / "out" / "scene.ply").num_gaussians <= 300
+    assert read_image(tmp_path / "out" / "view.png").shape == (36, 48, 3)
+
+
+def test_find_a_camera(run):
+    printed = run("02_find_a_camera.py", "--steps", "150", "--size", "64")
+    degrees = [float(value) for value in re.findall(r"off by ([\d.]+) degrees", printed)]
+    metres = [float(value) for value in re.findall(r"degrees, ([\d.]+) m", printed)]
+    assert len(degrees) == 4
+    assert degrees[0] > 10 and degrees[-1] < 0.5
+    assert metres[0] > 0.1 and metres[-1] < 0.01
+
+
+def test_compose_scenes(run, tmp_path):
+    ring_scene(400).save(tmp_path / "a.ply")
+    ring_scene(100, sh_degree=2).save(tmp_path / "b.ply")
+    arguments = ("--box", "1.5", "--frames", "4", "--size", "80", "--out", tmp_path / "out")
+    run("03_compose_scenes.py", tmp_path / "a.ply", tmp_path / "b.ply", *arguments)
+    scene = GaussianScene.load(tmp_path / "out" / "scene.ply")
+    box = torch.tensor([[-1.5] * 3, [1.5] * 3])
+    kept = [GaussianScene.load(tmp_path / name).crop(box).num_gaussians for name in ("a.ply", "b.ply")]
+    assert scene.num_gaussians == sum(kept) and scene.sh_degree == 2
+    assert scene.means[:, 0].max() > 2.25  # the second one stands beside the first
+    frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
+    assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
+    assert min(float(frame.std()) for frame in frames) > 0.05

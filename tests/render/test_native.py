@@ -1,0 +1,135 @@
+"""What only the compiled kernels have: registered ops, threads, instruction sets."""
+
+import pytest
+import torch
+
+from tests.support.band import assert_close_outside_band, assert_same_gradients
+from tests.support.gaussians import cameras, random_gaussians, random_sh
+from vision3d import native, rasterize, rasterize_2dgs
+
+pytestmark = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
+ISAS = native.require().available_isas() if native.module() is not None else []
+W, H = 75, 50
+
+
+@pytest.fixture
+def isa():
+    """Sets the instruction set, and the best one again afterwards."""
+    before = native.require().isa()
+    yield native.require().set_isa
+    native.require().set_isa(before)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def run(function=rasterize, dtype=torch.float32, **options):
+    """Images, and the gradients of a fixed loss, of a scene seen by two cameras."""
+    g = {**random_gaussians(400), "colors": random_sh(400, 3)}
+    viewmats, Ks = cameras(2, W, H)
+    leaves = {name: value.to(dtype).requires_grad_() for name, value in {**g, "viewmats": viewmats}.items()}
+    leaves["backgrounds"] = torch.tensor([[0.2, 0.4, 0.6], [0.9, 0.1, 0.3]], dtype=dtype, requires_grad=True)
+    outputs = function(**leaves, Ks=Ks.to(dtype), width=W, height=H, sh_degree=3, render_mode="RGB+ED", **options)
+    images = [value for value in outputs if torch.is_tensor(value)]
+    weights = torch.Generator().manual_seed(1)
+    loss = sum((image * torch.randn(image.shape, generator=weights).to(dtype)).sum() for image in images)
+    loss.backward()
+    return [image.detach() for image in images], {name: leaf.grad for name, leaf in leaves.items()}
+
+
+@pytest.mark.parametrize("function", [rasterize, rasterize_2dgs])
+def test_the_number_of_threads_changes_no_bit(function, threads):
+    threads(1)
+    images, grads = run(function, backend="native")
+    threads(2)
+    others, other_grads = run(function, backend="native")
+    assert all(torch.equal(a, b) for a, b in zip(images, others))
+    assert all(torch.equal(grads[name], other_grads[name]) for name in grads)
+
+
+@pytest.mark.parametrize("name", ISAS)
+@pytest.mark.parametrize("function", [rasterize, rasterize_2dgs])
+def test_every_instruction_set_agrees_with_double_precision(function, name, isa):
+    isa(name)
+    options = {} if function is rasterize else {"distloss": True}
+    images, grads = run(function, backend="native", **options)
+    wanted, exact = run(function, torch.float64, backend="reference", **options)
+    assert_close_outside_band(images[0][..., :3], wanted[0][..., :3], atol=1e-5 if function is rasterize else 5e-5, band=3e-4)
+    assert_same_gradients(grads, exact)
+
+
+def test_an_unknown_instruction_set_is_refused_with_the_ones_that_run():
+    with pytest.raises(ValueError, match="instruction set mmx does not run here; valid: portable"):
+        native.require().set_isa("mmx")
+
+
+def test_outputs_are_never_copied():
+    """A strided or double output would be filled in a copy and lost; it is refused instead."""
+    quats = torch.ones(4, 4)
+    with pytest.raises(TypeError):
+        native.require().quat_to_rotmat(quats, torch.empty(9, 4).T)
+    with pytest.raises(TypeError):
+        native.require().quat_to_rotmat(quats, torch.empty(4, 9, dtype=torch.float64))
+
+
+def test_wrong_shapes_are_named():
+    records, colors = torch.empty(5, 16), torch.empty(5, 3)
+    with pytest.raises(ValueError, match=r"records: got shape \(5, 16\), want \(6, 16\)"):
+        native.require().make_records(torch.empty(6, 2), torch.empty(6, 3), colors, torch.empty(6), records)
+
+
+def _ops():
+    """Arguments of every registered op, small."""
+    from vision3d.render.splats import ops
+
+    g = random_gaussians(12)
+    viewmats, Ks = cameras(2, 20, 18)
+    limits = {"near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0}
+    camera = (viewmats[None], Ks[None], 20, 18)
+    gaussians = [g[name][None] for name in ("means", "quats", "scales")]
+    (images, ids), (radii, means2d, depths, conics, _) = ops.project_pairs(
+        *gaussians, None, g["opacities"][None], *camera, eps2d=0.3, camera_model="pinhole", antialiased=False, packed=True,
+        backend="native", **limits,
+    )  # fmt: skip
+    opacities, colors = g["opacities"][ids], torch.rand(len(ids), 3)
+    leaf = lambda tensor: tensor.detach().clone().requires_grad_()  # noqa: E731
+    lists = ops.intersect(means2d, radii, depths, conics, opacities, images, 2, 20, 18, 16, backend="native")
+    grid = (20, 18, 16, lists[3], lists[2], 0.99)
+    splats = [leaf(value) for value in (means2d, conics, colors, opacities)]
+    yield (
+        "project_splats",
+        (*map(leaf, gaussians), None, None, leaf(camera[0]), Ks[None], 0, 20, 18, 0.3, 0.01, 1e10, 0.0, False, False),
+    )
+    centers = torch.zeros(1, 2, 3, requires_grad=True)
+    yield "sh_colors", (leaf(gaussians[0]), leaf(random_sh(12, 2)[None, None]), centers, images, ids, 2)
+    yield "intersect_tiles", (means2d, radii, depths, conics, opacities, images, 2, 20, 18, 16)
+    yield "blend_splats", (*splats, torch.rand(2, 3, requires_grad=True), None, *grid, None)
+    discs = ops.project_2dgs(*gaussians, g["opacities"][None], *camera, backend="native", **limits)
+    dense = ops.intersect(
+        *(discs[k].flatten(0, 2) for k in (1, 0, 2)), None, g["opacities"].repeat(2), torch.arange(2).repeat_interleave(12), 2, 20, 18,
+        16, backend="native",
+    )  # fmt: skip
+    yield "project_discs", (*map(leaf, gaussians), None, leaf(camera[0]), Ks[None], 20, 18, 0.01, 1e10, 0.0)
+    features = [
+        discs[1].flatten(0, 2),
+        discs[3].flatten(0, 2),
+        torch.rand(24, 2),
+        g["opacities"].repeat(2),
+        discs[4].flatten(0, 2),
+    ]
+    yield "blend_discs", (*map(leaf, features), None, None, 20, 18, 16, dense[3], dense[2], 0.99, True)
+
+
+@pytest.mark.parametrize(
+    "name", ["project_splats", "sh_colors", "intersect_tiles", "blend_splats", "project_discs", "blend_discs"]
+)
+def test_registered_ops(name):
+    """Schema, autograd registration and fake tensors; sizes that depend on the data cannot be traced ahead of time."""
+    arguments = dict(_ops())[name]
+    op = getattr(torch.ops.vision3d, name).default
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    torch.library.opcheck(op, arguments, test_utils=tests)

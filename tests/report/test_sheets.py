@@ -1,0 +1,90 @@
+import pytest
+import torch
+
+from vision3d.errors import InputError, ShapeError
+from vision3d.io.images import image_size, read_image, write_image
+from vision3d.report import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
+from vision3d.report.canvas import Canvas, fitted, text_width
+
+
+def pair(color, width=40, height=30, caption="a"):
+    photo = torch.tensor(color).expand(height, width, 3)
+    return Pair(photo, photo + 0.1, caption)
+
+
+def test_error_colours_rise_from_black():
+    photo = torch.zeros(1, 6, 3)
+    render = torch.tensor([0.0, 0.05, 0.1, 0.15, 0.25, 3.0])[None, :, None].expand(1, 6, 3)
+    brightness = error_to_rgb(photo, render).sum(-1)[0]
+    assert brightness[0] == 0 and (brightness.diff()[:4] > 0).all()
+    assert brightness[4] == brightness[5]  # from the top value on nothing changes
+
+
+def test_error_of_pictures_of_other_sizes():
+    with pytest.raises(ShapeError, match=r"render: got shape \(3, 4, 3\), want shape \(3, 5, 3\)"):
+        error_to_rgb(torch.zeros(3, 5, 3), torch.zeros(3, 4, 3))
+
+
+def test_pictures_are_on_the_sheet_in_their_order():
+    colors = [[0.9, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.7]]
+    sheet = contact_sheet([pair(color) for color in colors], title="Title", subtitle="words")
+    places = []
+    for color in colors:
+        is_photo = (sheet - torch.tensor(color)).abs().amax(-1) < 0.01
+        is_render = (sheet - torch.tensor(color) - 0.1).abs().amax(-1) < 0.01
+        assert int(is_photo.sum()) == int(is_render.sum()) == 40 * 30  # whole, and only once
+        assert is_photo.nonzero()[:, 1].max() < is_render.nonzero()[:, 1].min()
+        places.append(int(is_photo.nonzero()[0, 0]))
+    assert places == sorted(places) and places[0] > 60
+
+
+def test_many_views_stand_in_two_columns_and_some_are_left_out():
+    pairs = [pair([i / 40, 0.2, 0.9]) for i in range(40)]
+    sheet = contact_sheet(pairs, most=10)
+    shown = [i for i, p in enumerate(pairs) if bool(((sheet - p.photo[0, 0]).abs().amax(-1) < 0.005).any())]
+    assert shown == list(range(0, 40, 4))
+    lefts = [int(((sheet - pairs[i].photo[0, 0]).abs().amax(-1) < 0.005).nonzero()[0, 1]) for i in shown]
+    assert lefts[:5] == [lefts[0]] * 5 and lefts[5:] == [lefts[5]] * 5 and lefts[5] > lefts[0]
+
+
+def test_large_and_unequal_pictures_are_made_to_fit():
+    sheet = contact_sheet([pair([0.2, 0.4, 0.6], 300, 100), pair([0.6, 0.4, 0.2], 50, 80)], cell=60)
+    is_first = (sheet - torch.tensor([0.2, 0.4, 0.6])).abs().amax(-1) < 0.01
+    is_second = (sheet - torch.tensor([0.6, 0.4, 0.2])).abs().amax(-1) < 0.01
+    assert int(is_first.sum()) == 60 * 20 and int(is_second.sum()) == 38 * 60
+
+
+def test_sheet_of_nothing():
+    with pytest.raises(InputError, match="pairs: got none"):
+        contact_sheet([])
+
+
+def test_written_sheet_and_pairs_of_a_folder(tmp_path):
+    photo, render = torch.rand(20, 24, 3), torch.rand(20, 24, 3)
+    write_image(tmp_path / "r" / "b.png", torch.cat([photo, render], 1))
+    write_image(tmp_path / "r" / "a.png", torch.cat([render, photo], 1))
+    first, second = read_pairs(tmp_path / "r")
+    assert (first.caption, second.caption) == ("a", "b")
+    assert (first.photo - render).abs().max() < 0.003 and (second.render - render).abs().max() < 0.003
+    write_contact_sheet(tmp_path / "sheet.png", [first, second])
+    assert image_size(tmp_path / "sheet.png") == tuple(reversed(contact_sheet([first, second]).shape[:2]))
+    assert read_image(tmp_path / "sheet.png").min() < 0.2
+
+    with pytest.raises(InputError, match=r"r: got 2 \.png files, want 3, one a caption"):
+        read_pairs(tmp_path / "r", ["a", "b", "c"])
+    with pytest.raises(InputError, match=r"none: got 0 \.png files, want at least one"):
+        read_pairs(tmp_path / "none")
+
+
+def test_words_are_cut_to_their_room():
+    canvas = Canvas(200, 30)
+    canvas.text(0, 0, "many words that are too long for this place", room=80)
+    dark = (canvas.image().mean(-1) < 0.7).nonzero()
+    assert 40 < dark[:, 1].max() <= 82
+    assert text_width("many words") > text_width("many")
+
+
+def test_small_pictures_stay_as_they_are():
+    image = torch.rand(5, 7, 3)
+    assert fitted(image, 7, 5) is image
+    assert fitted(image, 14, 3).shape == (3, 4, 3)

@@ -1,0 +1,102 @@
+"""`vision3d demo`: the main job, from photographs to a scene, on the photo set that comes along."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vision3d.cli.fit import RESUMABLE
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.config import load_yaml
+from vision3d.errors import MissingFileError
+from vision3d.progress import ProgressCallback
+from vision3d.stages.fitting.config import FitConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+FRAMES, FPS, SIZE = 120, 24, (320, 320)
+
+
+def _preset() -> FitConfig:
+    return load_yaml(FitConfig, "demo", stage="fitting")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoOptions(RunOptions):
+    """Fit a scene to 48 photographs of a still life that come along, and measure it on 8 others."""
+
+    out: Path | None = Path("runs/demo")
+    """Run folder."""
+    settings: Settings[FitConfig] = dataclasses.field(default_factory=_preset)
+
+
+def photo_set() -> Path:
+    """The folder of the photographs that come along.
+
+    Raises:
+        MissingFileError: They were left out of this installation.
+    """
+    folder = Path(str(files("vision3d") / "assets" / "demo"))
+    if not (folder / "transforms.json").is_file():
+        raise MissingFileError(folder, "the photo set of the demonstration, which this installation lacks")
+    return folder
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    stage_verb("demo", DemoOptions, _demo, stage="fitting", resumable=RESUMABLE, text_of=_text)(arguments)
+
+
+def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.render import path_cameras
+    from vision3d.report import write_renders, write_run_curves
+    from vision3d.stages.fitting import fit
+    from vision3d.stages.fitting.sheet import write_evaluation_sheet
+
+    result = fit(options.settings, photo_set(), run_folder=run_folder, progress=progress)
+    out, summary = run_folder.path, result.summary
+    if result.evaluation is not None:
+        write_evaluation_sheet(out / "contact_sheet.png", out / "renders", result.evaluation, summary)
+    cameras = path_cameras(result.scene, "orbit", result.cameras, num=FRAMES, size=SIZE)
+    red, green, blue = summary["background"]
+    write_renders(
+        result.scene,
+        cameras.to(result.scene.device),
+        out / "orbit.mp4",
+        fps=FPS,
+        background=(red, green, blue),
+        alpha_max=options.settings.alpha_max,
+        backend=options.settings.backend,
+        overwrite=True,
+        progress=progress,
+    )
+    write_run_curves(out / "curves.png", out)
+    return summary
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    lines = []
+    if "psnr" in results:
+        count = results["held_out_views"]
+        lines += [
+            f"{count} held-out views: PSNR {results['psnr']:.2f} dB, SSIM {results['ssim']:.3f}",
+            f"nearest training view in their place: PSNR {results['psnr_nearest']:.2f} dB",
+        ]
+    lines += [
+        f"{results['gaussians']:,} Gaussians after {results['steps']:,} steps in {results['training_s']:.0f} s",
+        "",
+        "now open",
+    ]
+    names = {
+        "contact_sheet.png": "photographs that the fit never saw, renders, and what differs",
+        "orbit.mp4": "once round the scene",
+        "curves.png": "how it went",
+        "scene.ply": "the scene, for `vision3d render` and any viewer of Gaussian scenes",
+    }
+    found = {name: text for name, text in names.items() if (out / name).exists()}
+    width = max(len(str(out / name)) for name in found)
+    lines += [f"  {out / name!s:{width}}  {text}" for name, text in found.items()]
+    return "\n".join(lines)

@@ -1,0 +1,30 @@
+"""The contact sheet of an evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+from vision3d.report import read_pairs, write_contact_sheet
+from vision3d.stages.fitting.evaluate import Evaluation
+
+
+def write_evaluation_sheet(
+    path: Path | str, renders: Path | str, evaluation: Evaluation, summary: dict[str, Any] | None = None
+) -> None:
+    """Write photograph, render and difference of every held-out view with its figures, as one picture.
+
+    Args:
+        path: The picture.
+        renders: The folder of pictures that `evaluate(..., renders=...)` wrote.
+        evaluation: What it returned.
+        summary: `FitResult.summary`, for a line about the fit.
+    """
+    mean = evaluation.mean()
+    captions = [f"{Path(v.name).stem}   PSNR {v.psnr:.2f} dB   SSIM {v.ssim:.3f}" for v in evaluation.views]
+    words = []
+    if summary is not None:
+        counts = f"{summary['gaussians']:,} Gaussians, {summary['steps']:,} steps"
+        words.append(f"{counts} in {summary['training_s']:.0f} s")
+    if "psnr_nearest" in mean:
+        words.append(f"the nearest training view in their place: {mean['psnr_nearest']:.2f} dB")
+    title = f"Held-out views: PSNR {mean['psnr']:.2f} dB, SSIM {mean['ssim']:.3f}"
+    write_contact_sheet(path, read_pairs(renders, captions), title=title, subtitle="; ".join(words))
