@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vision3d.report import read_pairs, write_contact_sheet
-from vision3d.stages.fitting.evaluate import Evaluation
+from vision3d.stages.fitting.evaluation import Evaluation
 
 
 def write_evaluation_sheet(
