@@ -63,7 +63,7 @@ test-gpu: .venv/installed-dev  ## run the tests that need a CUDA device
 .PHONY: check-cuda
 check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	@command -v "$${CUDACXX:-nvcc}" > /dev/null || { echo "error: nvcc not found: put the CUDA toolkit on PATH or set CUDACXX" >&2; exit 1; }
-	@$(BIN)/cmake -S . -B build/cuda -G Ninja -Wno-dev -DVISION3D_CUDA=ON -DCMAKE_BUILD_TYPE=Release \
+	@$(BIN)/cmake -S . -B build/cuda -G Ninja -Wno-dev -DVISION3D_CUDA=ON -DVISION3D_CUDA_ARCHITECTURES=90 -DCMAKE_BUILD_TYPE=Release \
 	  -DPython_EXECUTABLE="$$PWD/$(BIN)/python" -DCMAKE_MAKE_PROGRAM="$$PWD/$(BIN)/ninja" \
 	  -Dnanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)"
 	@$(BIN)/cmake --build build/cuda --target _native

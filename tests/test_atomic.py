@@ -37,9 +37,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(
-        Vision3DError, match=r"file\.txt: could not be written \(No space left on device\); nothing was"
-    ):
+    with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(No space left on device\); nothing was"):
         write(path)
     path.write_text("earlier")
     with pytest.raises(Vision3DError, match="the earlier file is unchanged"):

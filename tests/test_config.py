@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from vision3d import config
 from vision3d.errors import ConfigError, FileFormatError, MissingFileError
@@ -54,6 +54,7 @@ values = st.builds(
 
 
 @given(values)
+@example(Run(name="\x85", tags=["a\u2028b"]))
 def test_yaml_round_trip(run):
     assert config.from_dict(Run, config._parse(config.dump_yaml(run), "text")) == run
 

@@ -11,14 +11,15 @@ import torch
 import vision3d
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-SKIPPED = ("vision3d._native", "vision3d.viewer", "vision3d.configs", "vision3d.assets", "vision3d.__main__")
+NOT_MODULES = ("vision3d._native", "vision3d.viewer", "vision3d.configs", "vision3d.assets", "vision3d.__main__")
+TAKE_MINUTES = ("vision3d.stages",)  # run on small data by tests/stages
 
 
 def examples() -> list[doctest.DocTest]:
     """The docstrings of the package that hold an example."""
     found = []
     for info in pkgutil.walk_packages(vision3d.__path__, "vision3d."):
-        if not info.name.startswith(SKIPPED):
+        if not info.name.startswith(NOT_MODULES + TAKE_MINUTES):
             found += doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module(info.name))
     return [test for test in found if test.examples]
 
@@ -55,7 +56,8 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("test", examples(), ids=lambda test: test.name)
 def test_example(test, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    test.globs.update(images=torch.rand(2, 32, 32, 3))
+    images = torch.rand(2, 32, 32, 3)
+    test.globs.update(images=images, photo=images[0], render=images[1], scene=vision3d.GaussianScene.load("scene.ply"))
     report = []
     failed, tried = doctest.DocTestRunner(Checker(), optionflags=FLAGS).run(test, out=report.append)
     assert tried and not failed, "".join(report)

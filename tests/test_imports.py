@@ -117,18 +117,14 @@ def test_the_rule_itself(name, code, count):
 
 
 def test_statements_outside_functions():
-    code = (
-        "import a\nif TYPE_CHECKING:\n  import b\ntry:\n  import c\nexcept ImportError:\n  pass\ndef f():\n  import d"
-    )
+    code = "import a\nif TYPE_CHECKING:\n  import b\ntry:\n  import c\nexcept ImportError:\n  pass\ndef f():\n  import d"
     assert imported(ast.parse(code), at_import=True) == {"a", "c"}
 
 
 def test_no_postponed_annotations():
     """They break kernel languages that read annotations, and run-time shape checks."""
     root = ROOT.parent
-    folders = [
-        root / name for name in ("vision3d", "tests", "examples", "benchmarks", "assets") if (root / name).is_dir()
-    ]
+    folders = [root / name for name in ("vision3d", "tests", "examples", "benchmarks", "assets") if (root / name).is_dir()]
     files = [path for folder in folders for path in folder.rglob("*.py")]
     assert len(files) > 20
     feature = "from __future__ import " + "annotations"

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 SETUP = Path(__file__).parents[1] / ".ci" / "setup"
-pytestmark = pytest.mark.skipif(
-    not (3, 11) <= sys.version_info[:2] <= (3, 13), reason="another Python is refused first"
-)
+pytestmark = pytest.mark.skipif(not (3, 11) <= sys.version_info[:2] <= (3, 13), reason="another Python is refused first")
 
 
 @pytest.fixture
@@ -77,8 +75,6 @@ def test_default_python_goes_first(machine):
 
 def test_make_lists_its_commands():
     root = SETUP.parents[1]
-    done = subprocess.run(
-        ["make", "-C", root, "help"], capture_output=True, text=True, timeout=60, check=True, env=os.environ
-    )
+    done = subprocess.run(["make", "-C", root, "help"], capture_output=True, text=True, timeout=60, check=True, env=os.environ)
     names = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
     assert {"demo", "test", "setup", "check", "check-cuda", "test-slow", "bench", "clean"} <= names

@@ -251,9 +251,15 @@ class _Dumper(yaml.SafeDumper):
     def represent_list(self, data: list[Any]) -> yaml.SequenceNode:
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # PyYAML folds these line breaks into spaces unless it is told to escape them.
+        style = '"' if any(character in data for character in "\x85\u2028\u2029\ufeff") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
 
 _Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 _Dumper.add_representer(list, _Dumper.represent_list)
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _parse(text: str, name: Path | str) -> dict[str, Any]:

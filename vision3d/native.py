@@ -8,6 +8,8 @@ from types import ModuleType
 
 import torch
 
+from vision3d.errors import BackendError
+
 
 @functools.cache
 def _load() -> ModuleType | None:
@@ -49,3 +51,24 @@ def has_cuda() -> bool:
     """Whether the native module was compiled with its CUDA loops."""
     native = _load()
     return native is not None and bool(native.has_cuda)
+
+
+def where(tensor: torch.Tensor) -> dict[str, int]:
+    """The arguments of native functions that make them run where the tensor lies: none on a CPU, else device and stream.
+
+    Raises:
+        BackendError: The module has no kernels for that device.
+    """
+    if tensor.device.type == "cpu":
+        return {}
+    if tensor.device.type != "cuda" or not has_cuda():
+        raise BackendError(
+            f"native kernels for {tensor.device.type} are not in this build; build with VISION3D_CUDA=ON and nvcc, "
+            "move the tensors to the CPU, or use backend='reference'"
+        )
+    return {"device": tensor.device.index, "stream": torch.cuda.current_stream(tensor.device).cuda_stream}
+
+
+def runs_on(tensor: torch.Tensor) -> bool:
+    """Whether the module was found and has kernels for the tensor's device."""
+    return module() is not None and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))

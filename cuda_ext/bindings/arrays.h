@@ -7,14 +7,28 @@
 #include <stdexcept>
 #include <string>
 
-// Contiguous CPU arrays as kernels take them. Bind every argument with noconvert: a silent copy of an output is lost.
+// Contiguous arrays as kernels take them. Bind every argument with noconvert: a silent copy of an output is lost.
+//
+// A target W says where a bound function runs: W::Scalar and W::Device choose its overload, W(device, stream) is what the
+// kernel's driver takes as `where`. Every bound function ends with the arguments `device` and `stream`, read on a GPU alone.
 namespace vision3d::arrays {
 
 namespace nb = nanobind;
-template <typename T, int N> using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <typename T, int N> using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
-template <typename T, int N> using MaybeIn = std::optional<In<T, N>>;
-template <typename T, int N> using MaybeOut = std::optional<Out<T, N>>;
+template <typename W, int N, typename T = typename W::Scalar>
+using In = nb::ndarray<const T, nb::ndim<N>, nb::c_contig, typename W::Device>;
+template <typename W, int N, typename T = typename W::Scalar>
+using Out = nb::ndarray<T, nb::ndim<N>, nb::c_contig, typename W::Device>;
+template <typename W, int N, typename T = typename W::Scalar> using MaybeIn = std::optional<In<W, N, T>>;
+template <typename W, int N, typename T = typename W::Scalar> using MaybeOut = std::optional<Out<W, N, T>>;
+
+// A target on the CPU, whose functions take `Tag` as where they run.
+template <typename T, typename Tag = int>
+struct CpuTarget {
+    using Scalar = T;
+    using Device = nb::device::cpu;
+    Tag where{};
+    CpuTarget(int, uint64_t) {}
+};
 
 template <typename Array>
 void check(const char* name, const Array& array, std::initializer_list<int64_t> want) {

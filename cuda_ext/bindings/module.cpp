@@ -8,7 +8,9 @@ namespace nb = nanobind;
 void bind_images(nb::module_& m);
 void bind_quaternion(nb::module_& m);
 void bind_splats(nb::module_& m);
-void bind_surfels(nb::module_& m);
+#ifdef VISION3D_CUDA
+void bind_cuda(nb::module_& m);
+#endif
 
 NB_MODULE(_native, m) {
 #ifdef VISION3D_CUDA
@@ -23,5 +25,7 @@ NB_MODULE(_native, m) {
     bind_images(m);
     bind_quaternion(m);
     bind_splats(m);
-    bind_surfels(m);
+#ifdef VISION3D_CUDA
+    bind_cuda(m);
+#endif
 }

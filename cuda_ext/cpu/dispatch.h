@@ -2,9 +2,9 @@
 #include <cstdint>
 #include <string>
 #include <vector>
-#include "cpu/surfels.h"
 #include "cpu/adam.h"
 #include "cpu/ssim.h"
+#include "vision3d/args.h"
 
 namespace vision3d {
 
@@ -22,20 +22,20 @@ struct Kernels {
     int lanes;  // floats in a vector
 
     // Gaussians [begin, end) of one image; the backward also gives the sum over them of the camera's gradient.
-    void (*project)(const ProjectArgs&, int64_t image, int64_t begin, int64_t end);
-    void (*project_vjp)(const ProjectVjpArgs&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    void (*project)(const ProjectArgs<float>&, int64_t image, int64_t begin, int64_t end);
+    void (*project_vjp)(const ProjectVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
     // Visible pairs [begin, end), all of one image.
-    void (*sh_colors)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
-    void (*sh_colors_vjp)(const ShArgs&, int64_t image, int64_t begin, int64_t end, float* v_center);
+    void (*sh_colors)(const ShArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_center);
+    void (*sh_colors_vjp)(const ShArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_center);
     // One tile, counted over all images.
-    void (*blend)(const BlendArgs&, int64_t tile);
-    void (*blend_vjp)(const BlendVjpArgs&, int64_t tile);
+    void (*blend)(const BlendArgs<float>&, int64_t tile);
+    void (*blend_vjp)(const BlendVjpArgs<float>&, int64_t tile);
 
     // The same for 2D Gaussians.
-    void (*project_discs)(const DiscArgs&, int64_t image, int64_t begin, int64_t end);
-    void (*project_discs_vjp)(const DiscVjpArgs&, int64_t image, int64_t begin, int64_t end, float* v_view);
-    void (*blend_discs)(const DiscBlendArgs&, int64_t tile);
-    void (*blend_discs_vjp)(const DiscBlendVjpArgs&, int64_t tile);
+    void (*project_discs)(const DiscArgs<float>&, int64_t image, int64_t begin, int64_t end);
+    void (*project_discs_vjp)(const DiscVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    void (*blend_discs)(const DiscBlendArgs<float>&, int64_t tile);
+    void (*blend_discs_vjp)(const DiscBlendVjpArgs<float>&, int64_t tile);
 
     ImageKernels<float> images;
     ImageKernels<double> images64;

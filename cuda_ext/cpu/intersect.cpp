@@ -5,17 +5,9 @@
 #include <cstring>
 #include <stdexcept>
 #include "cpu/parallel.h"
-#include "vision3d/blend.h"
 
 namespace vision3d::cpu {
 namespace {
-
-// Bits of a float as an unsigned number in the same order, also for negative depths.
-uint32_t sortable(float x) {
-    uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
-}
 
 // Stable radix sort of indices by key, 11 bits a pass.
 void sort_by_key(std::vector<uint32_t>& keys, uint32_t* indices, int64_t count) {
@@ -38,58 +30,32 @@ void sort_by_key(std::vector<uint32_t>& keys, uint32_t* indices, int64_t count) 
 
 }  // namespace
 
-Intersections::Box Intersections::tile_box(int64_t id) const {
-    const float scale = 1.f / float(tile_size_), x = means2d_[2 * id], y = means2d_[2 * id + 1];
-    const float rx = float(radii_[2 * id]), ry = float(radii_[2 * id + 1]);
-    // Truncation after the clip is the floor, without a call into the maths library.
-    const auto low = [](float v, int high) { return v > 0.f ? std::min(int(std::min(v, 1e9f)), high) : 0; };
-    const auto high = [&](float v, int most) {
-        const int whole = low(v, most);
-        return whole < most && v > float(whole) ? whole + 1 : whole;
-    };
-    return {low((x - rx) * scale, tiles_x_), low((y - ry) * scale, tiles_y_), high((x + rx) * scale, tiles_x_),
-            high((y + ry) * scale, tiles_y_)};
-}
-
 template <bool COUNT, typename Visit>
 void Intersections::each_tile(int64_t id, uint64_t& known, Visit visit) const {
-    const Box box = tile_box(id);
+    const TileBox box = tile_box(grid_, means2d_ + 2 * id, radii_ + 2 * id);
     const bool small = int64_t(box.x1 - box.x0) * (box.y1 - box.y0) <= 64;
-    if (!COUNT && small && conics_) {
-        int bit = 0;
+    int bit = 0;
+    if (!conics_ || (!COUNT && small)) {
         for (int ty = box.y0; ty < box.y1; ++ty)
             for (int tx = box.x0; tx < box.x1; ++tx, ++bit)
-                if (known >> bit & 1) visit(ty * tiles_x_ + tx);
+                if (!conics_ || known >> bit & 1) visit(ty * grid_.tiles_x + tx);
         return;
     }
-    if (!conics_) {  // the box alone decides
-        for (int ty = box.y0; ty < box.y1; ++ty)
-            for (int tx = box.x0; tx < box.x1; ++tx) visit(ty * tiles_x_ + tx);
-        return;
-    }
-    const float *m = means2d_ + 2 * id, *c = conics_ + 3 * id, ts = float(tile_size_);
-    const float ha = 0.5f * c[0], hc = 0.5f * c[2], slope_x = -c[1] / c[0], slope_y = -c[1] / c[2];
-    const float limit = std::log(255.f * opacities_[id]) + 1e-3f;
+    const TileTest<float> test(means2d_ + 2 * id, conics_ + 3 * id, opacities_[id]);
     known = 0;
-    int bit = 0;
-    for (int ty = box.y0; ty < box.y1; ++ty) {
-        // Rectangle of the pixel centres, cut where the image ends.
-        const float y0 = float(ty) * ts + 0.5f - m[1], y1 = std::min(float(ty + 1) * ts, height_) - 0.5f - m[1];
+    for (int ty = box.y0; ty < box.y1; ++ty)
         for (int tx = box.x0; tx < box.x1; ++tx, ++bit) {
-            const float x0 = float(tx) * ts + 0.5f - m[0], x1 = std::min(float(tx + 1) * ts, width_) - 0.5f - m[0];
-            if (!(least_exponent(x0, x1, y0, y1, ha, c[1], hc, slope_x, slope_y) <= limit)) continue;
+            if (!test.touches(grid_, tx, ty)) continue;
             if (small) known |= uint64_t(1) << bit;
-            visit(ty * tiles_x_ + tx);
+            visit(ty * grid_.tiles_x + tx);
         }
-    }
 }
 
 Intersections::Intersections(int64_t images, const int64_t* offsets, const float* means2d, const int32_t* radii, const float* depths,
                              const float* conics, const float* opacities, int width, int height, int tile_size)
     : images_(images), count_(offsets[images]), means2d_(means2d), depths_(depths), conics_(conics), opacities_(opacities), radii_(radii),
-      width_(float(width)), height_(float(height)), tile_size_(tile_size), tiles_x_((width + tile_size - 1) / tile_size), tiles_y_((height + tile_size - 1) / tile_size), tile_bits_(0) {
-    const int64_t tiles = int64_t(tiles_x_) * tiles_y_;
-    while ((int64_t(1) << tile_bits_) <= tiles) ++tile_bits_;
+      grid_(width, height, tile_size) {
+    const int64_t tiles = int64_t(grid_.tiles_x) * grid_.tiles_y;
     if (count_ > INT32_MAX) throw std::length_error("more than 2^31 visible Gaussians in one call: render fewer cameras at once");
 
     std::vector<int64_t> starts(images + 1, 0);  // of each image in order_
@@ -143,19 +109,19 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
 }
 
 void Intersections::fill(int32_t* tiles_per_gauss, int64_t* isect_ids, int32_t* flatten_ids, int32_t* isect_offsets) const {
-    const int64_t tiles = int64_t(tiles_x_) * tiles_y_;
+    const int64_t tiles = int64_t(grid_.tiles_x) * grid_.tiles_y;
+    const int tile_bits = bits_of(tiles);
     std::memset(tiles_per_gauss, 0, count_ * sizeof(int32_t));
     std::memcpy(isect_offsets, tile_start_.data(), tile_start_.size() * sizeof(int32_t));
     parallel_for(int64_t(chunks_.size()), 1, [&](int64_t c, int64_t) {
         std::vector<int32_t> next(first_.begin() + c * tiles, first_.begin() + (c + 1) * tiles);
         for (int64_t i = chunks_[c].begin; i < chunks_[c].end; ++i) {
             const uint32_t id = order_[i];
-            uint32_t depth;
-            std::memcpy(&depth, depths_ + id, sizeof depth);
+            const uint32_t depth = depth_bits(depths_[id]);
             each_tile<false>(id, known_[i], [&](int tile) {
                 const int32_t at = next[tile]++;
                 flatten_ids[at] = int32_t(id);
-                isect_ids[at] = (chunks_[c].image << tile_bits_ | tile) << 32 | depth;
+                isect_ids[at] = (chunks_[c].image << tile_bits | tile) << 32 | depth;
                 ++tiles_per_gauss[id];
             });
         }

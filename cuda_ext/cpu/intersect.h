@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <vector>
+#include "vision3d/tiles.h"
 
 namespace vision3d::cpu {
 
@@ -18,10 +19,8 @@ class Intersections {
     void fill(int32_t* tiles_per_gauss, int64_t* isect_ids, int32_t* flatten_ids, int32_t* isect_offsets) const;
 
   private:
-    struct Box { int x0, y0, x1, y1; };                   // tiles [x0, x1) x [y0, y1)
-    struct Chunk { int64_t image, begin, end; };          // of order_
+    struct Chunk { int64_t image, begin, end; };  // of order_
 
-    Box tile_box(int64_t id) const;
     // Calls visit(tile) for the tiles that the Gaussian touches; `known` holds the outcome for boxes of at most 64 tiles.
     template <bool COUNT, typename Visit>
     void each_tile(int64_t id, uint64_t& known, Visit visit) const;
@@ -29,8 +28,7 @@ class Intersections {
     int64_t images_, count_, total_ = 0;
     const float *means2d_, *depths_, *conics_, *opacities_;
     const int32_t* radii_;
-    float width_, height_;
-    int tile_size_, tiles_x_, tiles_y_, tile_bits_;
+    TileGrid<float> grid_;
     std::vector<uint32_t> order_;          // visible Gaussians, by image and depth
     mutable std::vector<uint64_t> known_;  // an entry of order_ each
     std::vector<Chunk> chunks_;

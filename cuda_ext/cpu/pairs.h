@@ -2,35 +2,35 @@
 #include <algorithm>
 #include <vector>
 #include "cpu/parallel.h"
-#include "cpu/splats.h"
+#include "vision3d/args.h"
 
-// Loops over (image, Gaussian) pairs that the splat and disc drivers share.
+// Loops over (image, Gaussian) pairs and their records that the drivers on the CPU share.
 namespace vision3d::cpu {
 
 // body(image, begin, end, chunk) on the visible pairs, [offsets[i], offsets[i+1]) of image i. One image after the other:
 // the cameras of a batch add to the same Gaussians.
 template <typename Body>
-void each_pair_chunk(int64_t images, const int64_t* offsets, Body body) {
+void each_pair_chunk(int64_t images, const int64_t* offsets, int64_t size, Body body) {
     for (int64_t image = 0; image < images; ++image) {
         const int64_t first = offsets[image];
-        parallel_for(offsets[image + 1] - first, PAIR_CHUNK, [&](int64_t begin, int64_t end) {
-            body(image, first + begin, first + end, begin / PAIR_CHUNK);
+        parallel_for(offsets[image + 1] - first, size, [&](int64_t begin, int64_t end) {
+            body(image, first + begin, first + end, begin / size);
         });
     }
 }
 
 // finish(id, sums) with the sum of the rows of each Gaussian. A chunk owns a range of Gaussians and reads all records: they
 // are added in tile order, whatever the number of threads.
-template <typename Finish>
-void sum_records(int64_t splats, int64_t records, const int32_t* ids, const float* rows, int64_t row, Finish finish) {
+template <typename T, typename Finish>
+void sum_records(int64_t splats, int64_t records, const int32_t* ids, const T* rows, int64_t row, Finish finish) {
     const int64_t chunk = std::max<int64_t>(4096, (splats + 15) / 16);
     parallel_for(splats, chunk, [&](int64_t begin, int64_t end) {
-        std::vector<float> sums((end - begin) * row, 0.f);
+        std::vector<T> sums((end - begin) * row, T(0));
         for (int64_t i = 0; i < records; ++i) {
             const int64_t id = ids[i];
             if (id < begin || id >= end) continue;
-            const float* from = rows + i * row;
-            float* to = sums.data() + (id - begin) * row;
+            const T* from = rows + i * row;
+            T* to = sums.data() + (id - begin) * row;
             for (int64_t k = 0; k < row; ++k) to[k] += from[k];
         }
         for (int64_t i = begin; i < end; ++i) finish(i, sums.data() + (i - begin) * row);

@@ -6,8 +6,6 @@
 namespace vision3d::cuda {
 namespace {
 
-constexpr int BLOCK = 256;
-
 // sums[q][image, out_y, x, channel] of a, b, aa + bb, ab over the taps of a column
 template <typename T>
 __global__ void ssim_columns(SsimImage<T> s, T* sums, int64_t count) {
@@ -90,31 +88,27 @@ __global__ void ssim_vjp_rows(SsimImageVjp<T> s, const T* sums, int64_t columns_
     s.v_a[i] = ssim_pixel_vjp(s.a[i], s.b[i], by[0], by[1], by[2]);
 }
 
-unsigned blocks(int64_t count) { return unsigned((count + BLOCK - 1) / BLOCK); }
-
 }  // namespace
 
 template <typename T>
-void ssim(const SsimImage<T>& s, T* scratch, cudaStream_t stream) {
+void ssim(const SsimImage<T>& s, T* scratch, const Stream& where) {
     const int64_t columns = s.images * s.out_height * s.width * s.channels;
     const int64_t count = s.images * s.out_height * s.out_width * s.channels;
-    if (count == 0) return;
-    ssim_columns<<<blocks(columns), BLOCK, 0, stream>>>(s, scratch, columns);
-    ssim_rows<<<blocks(count), BLOCK, 0, stream>>>(s, static_cast<const T*>(scratch), columns, count);
+    launch("ssim_columns", where, blocks_of(columns), THREADS, ssim_columns<T>, s, scratch, columns);
+    launch("ssim_rows", where, blocks_of(count), THREADS, ssim_rows<T>, s, static_cast<const T*>(scratch), columns, count);
 }
 
 template <typename T>
-void ssim_vjp(const SsimImageVjp<T>& s, T* scratch, cudaStream_t stream) {
+void ssim_vjp(const SsimImageVjp<T>& s, T* scratch, const Stream& where) {
     const int64_t columns = s.images * s.height * s.out_width * s.channels;
     const int64_t count = s.images * s.height * s.width * s.channels;
-    if (count == 0) return;
-    ssim_vjp_columns<<<blocks(columns), BLOCK, 0, stream>>>(s, scratch, columns);
-    ssim_vjp_rows<<<blocks(count), BLOCK, 0, stream>>>(s, static_cast<const T*>(scratch), columns, count);
+    launch("ssim_vjp_columns", where, blocks_of(columns), THREADS, ssim_vjp_columns<T>, s, scratch, columns);
+    launch("ssim_vjp_rows", where, blocks_of(count), THREADS, ssim_vjp_rows<T>, s, static_cast<const T*>(scratch), columns, count);
 }
 
-template void ssim(const SsimImage<float>&, float*, cudaStream_t);
-template void ssim(const SsimImage<double>&, double*, cudaStream_t);
-template void ssim_vjp(const SsimImageVjp<float>&, float*, cudaStream_t);
-template void ssim_vjp(const SsimImageVjp<double>&, double*, cudaStream_t);
+template void ssim(const SsimImage<float>&, float*, const Stream&);
+template void ssim(const SsimImage<double>&, double*, const Stream&);
+template void ssim_vjp(const SsimImageVjp<float>&, float*, const Stream&);
+template void ssim_vjp(const SsimImageVjp<double>&, double*, const Stream&);
 
 }  // namespace vision3d::cuda

@@ -1,4 +1,4 @@
-"""Adam for the rows of a Gaussian scene: fused on the CPU, with moments that follow every row."""
+"""Adam for the rows of a Gaussian scene: fused in native code, with moments that follow every row."""
 
 from collections.abc import Mapping
 
@@ -88,9 +88,7 @@ class SplatAdam:
             ShapeError: `visible` is not one bool a row, or a gradient does not have its parameter's shape.
         """
         if visible is not None and (visible.dtype != torch.bool or visible.shape != (self.num_rows,)):
-            raise ShapeError(
-                "visible", f"{visible.dtype} of shape {tuple(visible.shape)}", f"bool of {(self.num_rows,)}"
-            )
+            raise ShapeError("visible", f"{visible.dtype} of shape {tuple(visible.shape)}", f"bool of {(self.num_rows,)}")
         for name, param in self.params.items():
             if param.grad is None:
                 continue
@@ -194,17 +192,17 @@ class SplatAdam:
 
 
 def _runs_native(param: Tensor) -> bool:
-    return param.device.type == "cpu" and param.dtype in (torch.float32, torch.float64) and native.module() is not None
+    return param.dtype in (torch.float32, torch.float64) and native.runs_on(param)
 
 
 def _all_finite(grad: Tensor) -> bool:
     grad = grad.coalesce().values() if grad.is_sparse else grad
-    if grad.dtype == torch.float32 and grad.is_contiguous() and _runs_native(grad):
+    if grad.device.type == "cpu" and grad.dtype == torch.float32 and grad.is_contiguous() and _runs_native(grad):
         return native.require().all_finite(grad.detach().view(-1))
     return bool(torch.isfinite(grad).all())
 
 
-@torch.library.custom_op("vision3d::adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"), device_types="cpu")
+@torch.library.custom_op("vision3d::adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"), device_types=("cpu", "cuda"))
 def _adam_step(
     param: Tensor,
     grad: Tensor,
@@ -219,4 +217,4 @@ def _adam_step(
 ) -> None:
     rows, size = len(param), param[:1].numel()
     state = (tensor.detach().view(rows, size) for tensor in (param, grad.contiguous(), exp_avg, exp_avg_sq))
-    native.require().adam_step(*state, visible, learning_rate, beta1, beta2, eps, step)
+    native.require().adam_step(*state, visible, learning_rate, beta1, beta2, eps, step, **native.where(param))

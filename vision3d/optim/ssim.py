@@ -1,4 +1,4 @@
-"""The SSIM map as an operation: fused native kernel on the CPU, plain torch elsewhere."""
+"""The SSIM map as an operation: fused native kernels where they run, plain torch elsewhere."""
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ def ssim_map(
     """
     batched = a.ndim == 4
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))
-    if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64) and native.module() is not None:
+    if a.dtype in (torch.float32, torch.float64) and native.runs_on(a):
         needs_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
         values, _ = _ssim(a, b, window, sigma, padding == "same", data_range, needs_grad)
     else:
@@ -32,31 +32,39 @@ def ssim_map(
     return values if batched else values.squeeze(0)
 
 
-@torch.library.custom_op("vision3d::ssim", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::ssim", mutates_args=(), device_types=("cpu", "cuda"))
 def _ssim(
     a: Tensor, b: Tensor, window: int, sigma: float, same: bool, data_range: float, derivatives: bool
 ) -> tuple[Tensor, Tensor]:
     values, by_means = _empty_maps(a, window, same, derivatives)
-    weights, margin = gaussian_window(window, sigma).to(a.dtype), window // 2 if same else 0
+    weights, margin = gaussian_window(window, sigma).to(a), window // 2 if same else 0
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     pair = a.detach().contiguous(), b.detach().contiguous()
-    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means)
+    scratch = _column_sums(a, 4, values.shape[1], a.shape[2])
+    native.require().ssim(*pair, weights, margin, c1, c2, values, by_means, *scratch, **native.where(a))
     return values, by_means
 
 
-@torch.library.custom_op("vision3d::ssim_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::ssim_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _ssim_vjp(
     a: Tensor, b: Tensor, v_values: Tensor, by_means: Tensor, window: int, sigma: float, same: bool, of_second: bool
 ) -> Tensor:
     """Gradient of the first image, or of the second: the same with the images and their derivatives swapped."""
-    weights, margin = gaussian_window(window, sigma).to(a.dtype), window // 2 if same else 0
+    weights, margin = gaussian_window(window, sigma).to(a), window // 2 if same else 0
     by_a, by_b, by_squares, by_product = by_means.detach().unbind(0)
     first, second, by_mean = (b, a, by_b) if of_second else (a, b, by_a)
     pair = first.detach().contiguous(), second.detach().contiguous()
     v_image = torch.empty_like(pair[0])
     v_values = v_values.detach().contiguous()
-    native.require().ssim_vjp(*pair, weights, margin, v_values, by_mean, by_squares, by_product, v_image)
+    scratch = _column_sums(a, 3, a.shape[1], v_values.shape[2])
+    derivatives = (v_values, by_mean, by_squares, by_product)
+    native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, *scratch, **native.where(a))
     return v_image
+
+
+def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> tuple[Tensor, ...]:
+    """Memory between the two passes of a GPU; the CPU keeps rows of its own."""
+    return () if a.device.type == "cpu" else (a.new_empty((quantities, a.shape[0], height, width, a.shape[3])),)
 
 
 def _empty_maps(a: Tensor, window: int, same: bool, derivatives: bool) -> tuple[Tensor, Tensor]:

@@ -58,9 +58,9 @@ def path_cameras(
         InputError: A number is out of its range, or a flythrough has fewer than two photographs.
 
     Example:
-        >>> cameras = path_cameras(scene, "orbit", num=60, size=(640, 480))
-        >>> for view in render_views(scene, cameras):
-        ...     video.append(view.image)
+        >>> from vision3d import render_views
+        >>> cameras = path_cameras(scene, "orbit", num=60, size=(64, 48))
+        >>> images = [view.image for view in render_views(scene, cameras)]
     """
     _check("num", num, num >= 1, "1 or more")
     _check("zoom", zoom, zoom > 0 and math.isfinite(zoom), "a number > 0")

@@ -73,7 +73,9 @@ def write_renders(
         InputError: There are no cameras, more than one for one picture, or sizes differ in a video.
 
     Example:
-        >>> write_renders(scene, path_cameras(scene, "orbit"), "orbit.mp4", depth=True)
+        >>> from vision3d.render.camera_paths import path_cameras
+        >>> cameras = path_cameras(scene, "orbit", num=12, size=(64, 48))
+        >>> write_renders(scene, cameras, "turn.mp4", depth=True)
     """
     out = Path(out)
     kind = output_kind(out)

@@ -2,7 +2,7 @@
 // Blending of one tile. The pixels of a tile lie in blocks of LANES pixels (4x4, 4x2 or 2x2), and a Gaussian visits only the
 // blocks that its 1/255 ellipse touches.
 #include "cpu/isa/simd.h"
-#include "cpu/splats.h"
+#include "vision3d/args.h"
 
 namespace vision3d::V3D_ISA {
 
@@ -19,7 +19,7 @@ struct Tile {
     alignas(64) float left[MAX_BLOCKS], top[MAX_BLOCKS];  // first pixel centre of each block, relative to the tile
     alignas(64) float lane_x[LANES], lane_y[LANES];
 
-    Tile(const BlendArgs& args, int64_t index) {
+    Tile(const BlendArgs<float>& args, int64_t index) {
         const int64_t tiles = int64_t(args.tiles_x) * args.tiles_y;
         image = int(index / tiles);
         const int t = int(index % tiles);
@@ -41,7 +41,7 @@ struct Tile {
 
     // Calls body(slot, pixel) with the place of each pixel of the tile in block order and in the image.
     template <typename Body>
-    V3D_HD_MEMBER void each_pixel(const BlendArgs& args, Body body) const {
+    V3D_HD_MEMBER void each_pixel(const BlendArgs<float>& args, Body body) const {
         for (int b = 0; b < blocks; ++b)
             for (int i = 0; i < LANES; ++i) {
                 const int px = x + b % per_row * simd::BLOCK_W + i % simd::BLOCK_W;
@@ -52,7 +52,7 @@ struct Tile {
     }
 
     // Bit b is set when some pixel of block b can have alpha >= 1/255.
-    V3D_HD_MEMBER uint64_t touched(const Record& r) const {
+    V3D_HD_MEMBER uint64_t touched(const Record<float>& r) const {
         const F ha(r.ha), b(r.b), hc(r.hc), sx(r.slope_x), sy(r.slope_y), limit(r.lo + float(LOG2_255) + 1e-3f);
         const F ox(r.x - float(x)), oy(r.y - float(y));
         uint64_t mask = 0;
@@ -68,7 +68,7 @@ struct Tile {
 
 
 template <int D>
-V3D_INLINE void load_color(const BlendArgs& args, const Record& r, int64_t id, float* color) {
+V3D_INLINE void load_color(const BlendArgs<float>& args, const Record<float>& r, int64_t id, float* color) {
     if constexpr (D > 0 && D <= 4) {
         for (int k = 0; k < D; ++k) color[k] = r.color[k];
     } else {
@@ -80,7 +80,7 @@ constexpr int MAX_CHANNELS = 32;
 
 // D is the number of channels, or 0 for "read it from args" (at most MAX_CHANNELS).
 template <int D>
-static void blend_forward_tile(const BlendArgs& args, int64_t index) {
+static void blend_forward_tile(const BlendArgs<float>& args, int64_t index) {
     const simd::FlushToZero flush;
     const Tile tile(args, index);
     const int channels = D > 0 ? D : int(args.channels);
@@ -97,7 +97,7 @@ static void blend_forward_tile(const BlendArgs& args, int64_t index) {
     const F alpha_max(args.alpha_max), zero(0.f), lane_x = simd::load(tile.lane_x), lane_y = simd::load(tile.lane_y);
     for (int64_t i = tile.begin; i < tile.end && open; ++i) {
         const int64_t id = args.ids[i];
-        const Record& r = args.packed[id];
+        const Record<float>& r = args.packed[id];
         if (i + 4 < tile.end) __builtin_prefetch(args.packed + args.ids[i + 4]);
         uint64_t mask = tile.touched(r) & open;
         if (!mask) continue;
@@ -138,9 +138,9 @@ static void blend_forward_tile(const BlendArgs& args, int64_t index) {
 }
 
 template <int D, bool ABSGRAD>
-static void blend_backward_tile(const BlendVjpArgs& vjp, int64_t index) {
+static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
     const simd::FlushToZero flush;
-    const BlendArgs& args = vjp.forward;
+    const BlendArgs<float>& args = vjp.forward;
     const Tile tile(args, index);
     const int channels = D > 0 ? D : int(args.channels);
     const int row = 6 + channels + (ABSGRAD ? 2 : 0);
@@ -166,13 +166,13 @@ static void blend_backward_tile(const BlendVjpArgs& vjp, int64_t index) {
     });
 
     const int64_t used = tile.begin + stop + 1;
-    for (int64_t i = used * row; i < tile.end * row; ++i) vjp.v_records[i] = 0.f;
+    for (int64_t i = used * row; i < tile.end * row; ++i) vjp.sums[i] = 0.f;
     const F alpha_max(args.alpha_max), lane_x = simd::load(tile.lane_x), lane_y = simd::load(tile.lane_y);
     for (int64_t i = used; i-- > tile.begin;) {
         const int64_t id = args.ids[i], place = i - tile.begin;
-        const Record& r = args.packed[id];
+        const Record<float>& r = args.packed[id];
         if (i - 4 >= tile.begin) __builtin_prefetch(args.packed + args.ids[i - 4]);
-        float* out = vjp.v_records + i * row;
+        float* out = vjp.sums + i * row;
         uint64_t mask = tile.touched(r) & open;
         F S(0.f), Sx(0.f), Sy(0.f), Sxx(0.f), Sxy(0.f), Syy(0.f), Ax(0.f), Ay(0.f), Sc[D > 0 ? D : MAX_CHANNELS];
         for (int k = 0; k < channels; ++k) Sc[k] = F(0.f);
@@ -202,15 +202,15 @@ static void blend_backward_tile(const BlendVjpArgs& vjp, int64_t index) {
         }
         out[0] = simd::sum(S); out[1] = simd::sum(Sx); out[2] = simd::sum(Sy);
         out[3] = simd::sum(Sxx); out[4] = simd::sum(Sxy); out[5] = simd::sum(Syy);
-        for (int k = 0; k < channels; ++k) out[6 + k] = simd::sum(Sc[k]);
         if constexpr (ABSGRAD) {
-            out[6 + channels] = simd::sum(Ax);
-            out[7 + channels] = simd::sum(Ay);
+            out[6] = simd::sum(Ax);
+            out[7] = simd::sum(Ay);
         }
+        for (int k = 0; k < channels; ++k) out[row - channels + k] = simd::sum(Sc[k]);
     }
 }
 
-static void blend_any(const BlendArgs& args, int64_t index) {
+static void blend_any(const BlendArgs<float>& args, int64_t index) {
     switch (args.channels) {
         case 1: return blend_forward_tile<1>(args, index);
         case 3: return blend_forward_tile<3>(args, index);
@@ -219,7 +219,7 @@ static void blend_any(const BlendArgs& args, int64_t index) {
     }
 }
 
-static void blend_any_vjp(const BlendVjpArgs& args, int64_t index) {
+static void blend_any_vjp(const BlendVjpArgs<float>& args, int64_t index) {
     switch (args.forward.channels * 2 + args.absgrad) {
         case 2: return blend_backward_tile<1, false>(args, index);
         case 6: return blend_backward_tile<3, false>(args, index);

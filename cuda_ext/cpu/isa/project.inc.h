@@ -1,8 +1,7 @@
 #pragma once
 // Projection and spherical harmonics of LANES Gaussians at a time; fisheye cameras one at a time (they need an arctangent).
 #include "cpu/isa/simd.h"
-#include "cpu/splats.h"
-#include "vision3d/project.h"
+#include "vision3d/args.h"
 #include "vision3d/sh.h"
 
 namespace vision3d::V3D_ISA {
@@ -47,11 +46,11 @@ V3D_INLINE int lane_ids(int64_t begin, int64_t end, int64_t* ids) {
 }
 
 template <typename T, int MODEL, bool COVARS>
-static void project_chunk(const ProjectArgs& args, int64_t image, int64_t begin, int64_t end) {
+static void project_chunk(const ProjectArgs<float>& args, int64_t image, int64_t begin, int64_t end) {
     constexpr int N = LaneCount<T>::N;
     const simd::FlushToZero flush;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
-    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
+    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     int32_t* radii = args.radii + 2 * out;
     for (int64_t i = begin; i < end; i += N) {
         int64_t ids[N];
@@ -69,50 +68,30 @@ static void project_chunk(const ProjectArgs& args, int64_t image, int64_t begin,
             gather<T, 3>(args.scales + 3 * first, ids, scales);
             project_gaussian<MODEL>(view, mean, quat, scales, T(args.eps2d), f);
         }
-        const T columns[8] = {f.mean2d[0], f.mean2d[1], f.depth, f.conic[0], f.conic[1], f.conic[2], f.compensation, f.det};
-        alignas(64) float value[8][N], cov_x[N], cov_y[N];
-        for (int j = 0; j < 8; ++j) store_lanes(value[j], columns[j]);
-        store_lanes(cov_x, f.cov2d[0]);
-        store_lanes(cov_y, f.cov2d[2]);
+        const T columns[10] = {f.mean2d[0], f.mean2d[1], f.depth, f.conic[0], f.conic[1], f.conic[2], f.compensation, f.det, f.cov2d[0], f.cov2d[2]};
+        alignas(64) float value[10][N];
+        for (int j = 0; j < 10; ++j) store_lanes(value[j], columns[j]);
         for (int lane = 0; lane < used; ++lane) {
             const int64_t g = ids[lane];
-            // How many standard deviations reach alpha = 1/255; 3.33 is that of an opaque Gaussian.
-            float extent = 3.33f;
-            bool visible = value[2][lane] >= args.near_plane && value[2][lane] <= args.far_plane && value[7][lane] > 0.f;
-            if (args.opacities) {
-                const float opacity = args.opacities[first + g] * (args.antialiased ? value[6][lane] : 1.f);
-                visible = visible && opacity >= 1.f / 255.f && opacity < 1e30f;
-                if (visible) extent = min(extent, sqrt(2.f * __builtin_logf(255.f * opacity)));
-            }
-            float rx = 0.f, ry = 0.f;
-            if (visible) {
-                rx = __builtin_ceilf(extent * sqrt(cov_x[lane]));
-                ry = __builtin_ceilf(extent * sqrt(cov_y[lane]));
-                const float mx = value[0][lane], my = value[1][lane];
-                // Written so that a NaN anywhere makes the Gaussian invisible.
-                visible = (rx > args.radius_clip || ry > args.radius_clip) && mx + rx > 0.f && mx - rx < args.width && my + ry > 0.f &&
-                          my - ry < args.height && rx < 1e30f && ry < 1e30f;
-                for (int j = 3; j < 7; ++j) visible = visible && abs(value[j][lane]) < 1e30f;
-                rx = min(rx, 1e9f);
-                ry = min(ry, 1e9f);
-            }
-            radii[2 * g] = visible ? int32_t(rx) : 0;
-            radii[2 * g + 1] = visible ? int32_t(ry) : 0;
-            for (int j = 0; j < 2; ++j) args.means2d[2 * (out + g) + j] = visible ? value[j][lane] : 0.f;
-            args.depths[out + g] = visible ? value[2][lane] : 0.f;
-            for (int j = 0; j < 3; ++j) args.conics[3 * (out + g) + j] = visible ? value[3 + j][lane] : 0.f;
-            args.compensations[out + g] = visible ? value[6][lane] : 0.f;
+            const auto v = [&](int j) { return value[j][lane]; };
+            const Projection<float> one{{v(0), v(1)}, v(2), {v(3), v(4), v(5)}, v(6), {v(8), 0.f, v(9)}, v(7)};
+            const float extent = args.opacities ? seen_extent(args.opacities[first + g] * (args.antialiased ? v(6) : 1.f)) : 3.33f;
+            const bool seen = splat_radii(one, extent, args.limits, radii + 2 * g);
+            for (int j = 0; j < 2; ++j) args.means2d[2 * (out + g) + j] = seen ? v(j) : 0.f;
+            args.depths[out + g] = seen ? v(2) : 0.f;
+            for (int j = 0; j < 3; ++j) args.conics[3 * (out + g) + j] = seen ? v(3 + j) : 0.f;
+            args.compensations[out + g] = seen ? v(6) : 0.f;
         }
     }
 }
 
 template <typename T, int MODEL, bool COVARS>
-static void project_chunk_vjp(const ProjectVjpArgs& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
+static void project_chunk_vjp(const ProjectVjpArgs<float>& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
     constexpr int N = LaneCount<T>::N;
     const simd::FlushToZero flush;
-    const ProjectArgs& args = vjp.forward;
+    const ProjectArgs<float>& args = vjp.forward;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
-    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
+    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     T v_view[12];
     for (T& v : v_view) v = T(0);
     for (int64_t i = begin; i < end; i += N) {
@@ -164,7 +143,7 @@ static void project_chunk_vjp(const ProjectVjpArgs& vjp, int64_t image, int64_t 
         }
 }
 
-static void project(const ProjectArgs& args, int64_t image, int64_t begin, int64_t end) {
+static void project(const ProjectArgs<float>& args, int64_t image, int64_t begin, int64_t end) {
     using simd::F;
     const bool covars = args.covars != nullptr;
     switch (args.model * 2 + covars) {
@@ -177,7 +156,7 @@ static void project(const ProjectArgs& args, int64_t image, int64_t begin, int64
     }
 }
 
-static void project_vjp(const ProjectVjpArgs& args, int64_t image, int64_t begin, int64_t end, float* v_view) {
+static void project_vjp(const ProjectVjpArgs<float>& args, int64_t image, int64_t begin, int64_t end, float* v_view) {
     using simd::F;
     const bool covars = args.forward.covars != nullptr;
     switch (args.forward.model * 2 + covars) {
@@ -191,7 +170,7 @@ static void project_vjp(const ProjectVjpArgs& args, int64_t image, int64_t begin
 }
 
 template <int DEGREE, bool BACKWARD>
-static void sh_chunk(const ShArgs& args, int64_t image, int64_t begin, int64_t end, float* v_center_out) {
+static void sh_chunk(const ShArgs<float>& args, int64_t image, int64_t begin, int64_t end, float* v_center_out) {
     using simd::F;
     constexpr int N = simd::LANES, K = (DEGREE + 1) * (DEGREE + 1);
     const simd::FlushToZero flush;
@@ -233,7 +212,7 @@ static void sh_chunk(const ShArgs& args, int64_t image, int64_t begin, int64_t e
 }
 
 template <bool BACKWARD>
-static void sh_colors(const ShArgs& args, int64_t image, int64_t begin, int64_t end, float* v_center) {
+static void sh_colors(const ShArgs<float>& args, int64_t image, int64_t begin, int64_t end, float* v_center) {
     switch (args.degree) {
         case 0: return sh_chunk<0, BACKWARD>(args, image, begin, end, v_center);
         case 1: return sh_chunk<1, BACKWARD>(args, image, begin, end, v_center);

@@ -2,15 +2,15 @@
 // Projection and blending of 2D Gaussians; tiles and blocks as in blend.inc.h.
 #include "cpu/isa/blend.inc.h"
 #include "cpu/isa/project.inc.h"
-#include "cpu/surfels.h"
+#include "vision3d/args.h"
 
 namespace vision3d::V3D_ISA {
 
-static void project_discs(const DiscArgs& args, int64_t image, int64_t begin, int64_t end) {
+static void project_discs(const DiscArgs<float>& args, int64_t image, int64_t begin, int64_t end) {
     constexpr int N = LANES;
     const simd::FlushToZero flush;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
-    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
+    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     for (int64_t i = begin; i < end; i += N) {
         int64_t ids[N];
         const int used = lane_ids<N>(i, end, ids);
@@ -30,50 +30,30 @@ static void project_discs(const DiscArgs& args, int64_t image, int64_t begin, in
         simd::store(v[20], disc.rows[3]);
         for (int lane = 0; lane < used; ++lane) {
             const int64_t g = ids[lane];
-            float extent = 3.33f;
-            bool visible = v[2][lane] >= args.near_plane && v[2][lane] <= args.far_plane;
-            if (args.opacities) {
-                const float opacity = args.opacities[first + g];
-                visible = visible && opacity >= 1.f / 255.f && opacity < 1e30f;
-                if (visible) extent = min(extent, sqrt(2.f * __builtin_logf(255.f * opacity)));
-            }
-            int32_t radius[2] = {0, 0};
-            if (visible) {
-                // Box of the disc of radius `extent`; everything where that disc crosses the plane of the camera.
-                const float square = extent * extent, a = v[9][lane], b = v[10][lane], z = v[2][lane];
-                const float divisor = square * (a * a + b * b) - z * z, size[2] = {args.width, args.height};
-                float box[2];
-                for (int k = 0; k < 2; ++k) {
-                    const float r0 = v[17 + 2 * k][lane], r1 = v[18 + 2 * k][lane], m = v[k][lane];
-                    const float center = square * (r0 * a + r1 * b) / divisor;
-                    const float half = sqrt(max(center * center - square * (r0 * r0 + r1 * r1) / divisor, 0.f));
-                    box[k] = divisor < 0.f ? abs(v[15 + k][lane] + center - m) + half : max(abs(m), abs(size[k] - m)) + 1.f;
-                    box[k] = __builtin_ceilf(max(box[k], extent * 0.70710678f));
-                }
-                visible = (box[0] > args.radius_clip || box[1] > args.radius_clip);
-                for (int k = 0; k < 2; ++k) visible = visible && v[k][lane] + box[k] > 0.f && v[k][lane] - box[k] < size[k] && box[k] < 1e30f;
-                for (int j = 0; j < 15; ++j) visible = visible && abs(v[j][lane]) < 1e30f;
-                if (visible)
-                    for (int k = 0; k < 2; ++k) radius[k] = int32_t(min(box[k], 1e9f));
-            }
+            const auto w = [&](int j) { return v[j][lane]; };
+            const float extent = args.opacities ? seen_extent(args.opacities[first + g]) : 3.33f;
+            const float m[2] = {w(0), w(1)}, M[9] = {w(3), w(4), w(5), w(6), w(7), w(8), w(9), w(10), w(11)};
+            const float normal[3] = {w(12), w(13), w(14)}, anchor[2] = {w(15), w(16)}, rows[4] = {w(17), w(18), w(19), w(20)};
+            int32_t radius[2];
+            const bool seen = disc_radii(m, w(2), M, normal, anchor, rows, extent, args.limits, radius);
             const int64_t at = out + g;
             for (int k = 0; k < 2; ++k) {
                 args.radii[2 * at + k] = radius[k];
-                args.means2d[2 * at + k] = visible ? v[k][lane] : 0.f;
+                args.means2d[2 * at + k] = seen ? m[k] : 0.f;
             }
-            args.depths[at] = visible ? v[2][lane] : 0.f;
-            for (int j = 0; j < 9; ++j) args.transforms[9 * at + j] = visible ? v[3 + j][lane] : 0.f;
-            for (int j = 0; j < 3; ++j) args.normals[3 * at + j] = visible ? v[12 + j][lane] : 0.f;
+            args.depths[at] = seen ? w(2) : 0.f;
+            for (int j = 0; j < 9; ++j) args.transforms[9 * at + j] = seen ? M[j] : 0.f;
+            for (int j = 0; j < 3; ++j) args.normals[3 * at + j] = seen ? normal[j] : 0.f;
         }
     }
 }
 
-static void project_discs_vjp(const DiscVjpArgs& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
+static void project_discs_vjp(const DiscVjpArgs<float>& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
     constexpr int N = LANES;
     const simd::FlushToZero flush;
-    const DiscArgs& args = vjp.forward;
+    const DiscArgs<float>& args = vjp.forward;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
-    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.width, args.height);
+    const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     F v_view[12];
     for (F& v : v_view) v = F(0.f);
     for (int64_t i = begin; i < end; i += N) {
@@ -111,7 +91,7 @@ static void project_discs_vjp(const DiscVjpArgs& vjp, int64_t image, int64_t beg
 }
 
 // Blocks that the box of a disc touches.
-V3D_INLINE uint64_t touched_by_box(const Tile& tile, const DiscRecord& r) {
+V3D_INLINE uint64_t touched_by_box(const Tile& tile, const DiscRecord<float>& r) {
     const F ox(r.x - float(tile.x)), oy(r.y - float(tile.y)), rx(r.rx), ry(r.ry), zero(0.f);
     uint64_t mask = 0;
     for (int i = 0; i < tile.blocks; i += LANES) {
@@ -124,7 +104,7 @@ V3D_INLINE uint64_t touched_by_box(const Tile& tile, const DiscRecord& r) {
 
 struct DiscLanes {
     F by_x[3], by_y[3], base[3], lo, dx0, dy0;
-    V3D_HD_MEMBER DiscLanes(const Tile& tile, const DiscRecord& r) : lo(r.lo) {
+    V3D_HD_MEMBER DiscLanes(const Tile& tile, const DiscRecord<float>& r) : lo(r.lo) {
         for (int j = 0; j < 3; ++j) {
             by_x[j] = F(r.by_x[j]); by_y[j] = F(r.by_y[j]); base[j] = F(r.base[j]);
         }
@@ -133,9 +113,9 @@ struct DiscLanes {
     }
 };
 
-static void blend_discs(const DiscBlendArgs& discs, int64_t index) {
+static void blend_discs(const DiscBlendArgs<float>& discs, int64_t index) {
     const simd::FlushToZero flush;
-    const BlendArgs& args = discs.base;
+    const BlendArgs<float>& args = discs.base;
     const Tile tile(args, index);
     const int D = int(args.channels);
     alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], median[MAX_PIXELS], spread[MAX_PIXELS], moment[MAX_PIXELS],
@@ -152,7 +132,7 @@ static void blend_discs(const DiscBlendArgs& discs, int64_t index) {
     const F alpha_max(args.alpha_max), zero(0.f), half(0.5f), one(1.f), two(2.f);
     for (int64_t i = tile.begin; i < tile.end && open; ++i) {
         const int64_t id = args.ids[i];
-        const DiscRecord& r = discs.discs[id];
+        const DiscRecord<float>& r = discs.discs[id];
         uint64_t mask = touched_by_box(tile, r) & open;
         if (!mask) continue;
         const DiscLanes lanes(tile, r);
@@ -199,10 +179,10 @@ static void blend_discs(const DiscBlendArgs& discs, int64_t index) {
     });
 }
 
-static void blend_discs_vjp(const DiscBlendVjpArgs& vjp, int64_t index) {
+static void blend_discs_vjp(const DiscBlendVjpArgs<float>& vjp, int64_t index) {
     const simd::FlushToZero flush;
-    const DiscBlendArgs& discs = vjp.forward;
-    const BlendArgs& args = discs.base;
+    const DiscBlendArgs<float>& discs = vjp.forward;
+    const BlendArgs<float>& args = discs.base;
     const Tile tile(args, index);
     const int D = int(args.channels), row = DISC_ROW + D;
     alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], behind[MAX_PIXELS], moment[MAX_PIXELS], all_moment[MAX_PIXELS],
@@ -234,11 +214,11 @@ static void blend_discs_vjp(const DiscBlendVjpArgs& vjp, int64_t index) {
         stop = place > stop ? place : stop;
     });
     const int64_t used = tile.begin + stop + 1;
-    for (int64_t i = used * row; i < tile.end * row; ++i) vjp.v_records[i] = 0.f;
+    for (int64_t i = used * row; i < tile.end * row; ++i) vjp.sums[i] = 0.f;
     const F alpha_max(args.alpha_max), one(1.f), two(2.f), zero(0.f);
     for (int64_t i = used; i-- > tile.begin;) {
         const int64_t id = args.ids[i];
-        const DiscRecord& r = discs.discs[id];
+        const DiscRecord<float>& r = discs.discs[id];
         const float* color = args.colors + id * D;
         F sums[DISC_ROW + MAX_CHANNELS];
         for (int k = 0; k < row; ++k) sums[k] = zero;
@@ -280,7 +260,7 @@ static void blend_discs_vjp(const DiscBlendVjpArgs& vjp, int64_t index) {
             sums[10] = fma(low, dx, sums[10]);
             sums[11] = fma(low, dy, sums[11]);
         }
-        for (int k = 0; k < row; ++k) vjp.v_records[i * row + k] = simd::sum(sums[k]);
+        for (int k = 0; k < row; ++k) vjp.sums[i * row + k] = simd::sum(sums[k]);
     }
 }
 

@@ -4,17 +4,27 @@
 namespace vision3d {
 
 constexpr double LOG2E = 1.4426950408889634, LOG2_255 = 7.994353436858858;
-constexpr float STOP_TRANSMITTANCE = 1e-4f;
+constexpr double STOP_TRANSMITTANCE = 1e-4;
 
-// A projected Gaussian as the blending loops read it: 16 floats, one cache line. All exponents are in powers of two.
-struct alignas(64) Record {
-    float x, y;             // centre, pixels
-    float ha, b, hc;        // exponent = ha dx^2 + b dx dy + hc dy^2
-    float lo;               // log2(opacity): alpha = 2^(lo - exponent)
-    float slope_x, slope_y;  // the exponent is least at dx = slope_x dy on a row, at dy = slope_y dx on a column
-    float color[4];         // the first four channels
-    float spare[4];
+// A projected Gaussian as the blending loops read it: 16 numbers, one cache line of floats. All exponents are in powers of two.
+template <typename T>
+struct alignas(16 * sizeof(T)) Record {
+    T x, y;              // centre, pixels
+    T ha, b, hc;         // exponent = ha dx^2 + b dx dy + hc dy^2
+    T lo;                // log2(opacity): alpha = 2^(lo - exponent)
+    T slope_x, slope_y;  // the exponent is least at dx = slope_x dy on a row, at dy = slope_y dx on a column
+    T color[4];          // the first four channels
+    T spare[4];
 };
+
+template <typename T>
+V3D_HD void make_record(const T mean2d[2], const T conic[3], const T* color, int64_t channels, T opacity, Record<T>& r) {
+    r.x = mean2d[0]; r.y = mean2d[1];
+    r.ha = T(0.5 * LOG2E) * conic[0]; r.b = T(LOG2E) * conic[1]; r.hc = T(0.5 * LOG2E) * conic[2];
+    r.lo = log2(opacity);
+    r.slope_x = -conic[1] / conic[0]; r.slope_y = -conic[1] / conic[2];
+    for (int k = 0; k < 4; ++k) r.color[k] = k < channels ? color[k] : T(0);
+}
 
 // log2 of opacity * Gaussian at the offset (dx, dy) = pixel - centre.
 template <typename T>
@@ -70,6 +80,17 @@ V3D_HD void blend_backward(T e, M hit, T alpha_max, T color_dot, T& transmittanc
     s = keep(hit & (raw <= alpha_max), alpha * v_alpha);
     behind = fma(weight, color_dot, behind);
     transmittance = select(hit, before, transmittance);
+}
+
+// Gradients of one Gaussian from the sums over its pixels of s (1, dx, dy, dx^2, dx dy, dy^2).
+template <typename T>
+V3D_HD void blend_finish(const T conic[3], T opacity, const T sums[6], T v_mean2d[2], T v_conic[3], T& v_opacity) {
+    v_opacity = opacity > T(0) ? sums[0] / opacity : T(0);
+    v_mean2d[0] = conic[0] * sums[1] + conic[1] * sums[2];
+    v_mean2d[1] = conic[1] * sums[1] + conic[2] * sums[2];
+    v_conic[0] = T(-0.5) * sums[3];
+    v_conic[1] = -sums[4];
+    v_conic[2] = T(-0.5) * sums[5];
 }
 
 }  // namespace vision3d

@@ -13,6 +13,35 @@ struct Projection {
 
 constexpr double COMPENSATION_FLOOR = 0.005 * 0.005;  // of det(before blur) / det(after)
 
+// What a camera can see.
+template <typename T>
+struct Limits {
+    T width, height, near_plane, far_plane, radius_clip;
+};
+
+// How many standard deviations reach alpha = 1/255: 3.33 for an opaque Gaussian, negative where none does.
+template <typename T>
+V3D_HD T seen_extent(T opacity) {
+    if (!(opacity >= T(1) / T(255) && opacity < T(1e30))) return T(-1);
+    return min(T(3.33), sqrt(T(2) * log(T(255) * opacity)));
+}
+
+// Whether a Gaussian is seen, and the half sides in pixels of the box that holds it. A NaN anywhere makes it unseen.
+template <typename T>
+V3D_HD bool splat_radii(const Projection<T>& f, T extent, const Limits<T>& limits, int32_t radii[2]) {
+    const T big(1e30), zero(0), x = f.mean2d[0], y = f.mean2d[1];
+    radii[0] = radii[1] = 0;
+    if (!(f.depth >= limits.near_plane && f.depth <= limits.far_plane && f.det > zero && extent >= zero)) return false;
+    const T rx = ceil(extent * sqrt(f.cov2d[0])), ry = ceil(extent * sqrt(f.cov2d[2]));
+    bool seen = (rx > limits.radius_clip || ry > limits.radius_clip) && x + rx > zero && x - rx < limits.width && y + ry > zero &&
+                y - ry < limits.height && rx < big && ry < big && abs(f.compensation) < big;
+    for (int j = 0; j < 3; ++j) seen = seen && abs(f.conic[j]) < big;
+    if (!seen) return false;
+    radii[0] = int32_t(min(rx, T(1e9)));
+    radii[1] = int32_t(min(ry, T(1e9)));
+    return true;
+}
+
 // P = J R: how a small step in the world moves the pixel.
 template <typename T, typename S>
 V3D_HD void pixel_jacobian(const View<S>& view, const T J[6], T P[6]) {

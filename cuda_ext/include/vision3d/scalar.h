@@ -19,6 +19,12 @@ V3D_HD float log2(float x) { return ::log2f(x); }
 V3D_HD double log2(double x) { return ::log2(x); }
 V3D_HD float atan2(float y, float x) { return ::atan2f(y, x); }
 V3D_HD double atan2(double y, double x) { return ::atan2(y, x); }
+V3D_HD float log(float x) { return ::logf(x); }
+V3D_HD double log(double x) { return ::log(x); }
+V3D_HD float floor(float x) { return ::floorf(x); }
+V3D_HD double floor(double x) { return ::floor(x); }
+V3D_HD float ceil(float x) { return ::ceilf(x); }
+V3D_HD double ceil(double x) { return ::ceil(x); }
 V3D_HD float abs(float x) { return ::fabsf(x); }
 V3D_HD double abs(double x) { return ::fabs(x); }
 V3D_HD float min(float a, float b) { return a < b ? a : b; }

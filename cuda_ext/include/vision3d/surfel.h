@@ -1,6 +1,6 @@
 #pragma once
 #include "vision3d/blend.h"
-#include "vision3d/camera.h"
+#include "vision3d/project.h"
 #include "vision3d/quaternion.h"
 
 // 2D Gaussians: discs that a pixel's ray meets exactly (Huang et al. 2024, "2D Gaussian Splatting").
@@ -56,6 +56,31 @@ template <typename T>
 V3D_HD T facing(const Disc<T>& disc) {
     const T dot = disc.axes[2] * disc.p[0] + disc.axes[5] * disc.p[1] + disc.axes[8] * disc.p[2];
     return select(dot < T(0), T(1), T(-1));
+}
+
+// As splat_radii: the box of the disc of radius `extent`, everything where that disc crosses the plane of the camera.
+template <typename T>
+V3D_HD bool disc_radii(const T mean2d[2], T depth, const T transform[9], const T normal[3], const T anchor[2], const T rows[4], T extent,
+                       const Limits<T>& limits, int32_t radii[2]) {
+    const T zero(0), big(1e30), size[2] = {limits.width, limits.height};
+    radii[0] = radii[1] = 0;
+    if (!(depth >= limits.near_plane && depth <= limits.far_plane && extent >= zero)) return false;
+    const T square = extent * extent, a = transform[6], b = transform[7], divisor = square * (a * a + b * b) - depth * depth;
+    T box[2];
+    for (int k = 0; k < 2; ++k) {
+        const T r0 = rows[2 * k], r1 = rows[2 * k + 1], m = mean2d[k], center = square * (r0 * a + r1 * b) / divisor;
+        const T half = sqrt(max(center * center - square * (r0 * r0 + r1 * r1) / divisor, zero));
+        box[k] = divisor < zero ? abs(anchor[k] + center - m) + half : max(abs(m), abs(size[k] - m)) + T(1);
+        box[k] = ceil(max(box[k], extent * T(0.7071067811865476)));
+    }
+    bool seen = box[0] > limits.radius_clip || box[1] > limits.radius_clip;
+    for (int k = 0; k < 2; ++k)
+        seen = seen && mean2d[k] + box[k] > zero && mean2d[k] - box[k] < size[k] && box[k] < big && abs(mean2d[k]) < big;
+    for (int j = 0; j < 9; ++j) seen = seen && abs(transform[j]) < big;
+    for (int j = 0; j < 3; ++j) seen = seen && abs(normal[j]) < big;
+    if (!seen) return false;
+    for (int k = 0; k < 2; ++k) radii[k] = int32_t(min(box[k], T(1e9)));
+    return true;
 }
 
 // Gradients of mean2d, depth, transform and normal to the disc's mean, quat, scales, and the camera (R then t, added to).
@@ -120,12 +145,13 @@ V3D_HD void disc_vjp(const View<S>& view, const T mean[3], const T quat[4], cons
 
 // A disc as the blending loops read it. The ray of a pixel at (dx, dy) from (x, y) meets the disc's plane at
 // h = dx by_x + dy by_y + base, (u, v) = h.xy / h.z; signs are such that h.z > 0 before the camera.
-struct alignas(64) DiscRecord {
-    float x, y, lo, sign;
-    float by_x[3], by_y[3], base[3];
-    float rx, ry, depth;
-    float normal[3];
-    float spare[13];
+template <typename T>
+struct alignas(16 * sizeof(T)) DiscRecord {
+    T x, y, lo, sign;
+    T by_x[3], by_y[3], base[3];
+    T rx, ry, depth;
+    T normal[3];
+    T spare[13];
 };
 
 template <typename T>
@@ -163,6 +189,16 @@ V3D_HD void disc_reach(const T M[9], const T center[2], T limit, T& rx, T& ry) {
         const T square = middle * middle - (e * (a * a + b * b) - c * c) / d22;
         *half[i] = d22 < 0 ? max(abs(middle) + sqrt(max(square, T(0))), sqrt(max(limit, T(0)))) * T(1.001) + T(0.01) : far;
     }
+}
+
+template <typename T>
+V3D_HD void make_disc_record(const T mean2d[2], const T transform[9], T opacity, const T normal[3], T depth, DiscRecord<T>& r) {
+    r.x = mean2d[0]; r.y = mean2d[1];
+    r.lo = log2(opacity);
+    r.sign = ray_planes(transform, mean2d, r.by_x, r.by_y, r.base);
+    disc_reach(transform, mean2d, log(T(255) * opacity), r.rx, r.ry);
+    r.depth = depth;
+    for (int k = 0; k < 3; ++k) r.normal[k] = normal[k];
 }
 
 template <typename T>

@@ -57,7 +57,7 @@ def intersect(
     order = order[torch.argsort(keys[order], stable=True)]
     ids, keys = ids[order], keys[order]
     starts = torch.searchsorted(keys, torch.arange(num_images * num_tiles, device=keys.device))
-    bits = depths[ids].float().contiguous().view(torch.int32).long()
+    bits = depths[ids].float().contiguous().view(torch.int32).long() & 0xFFFFFFFF
     tile_bits = num_tiles.bit_length()
     isect_ids = ((keys // num_tiles) << (32 + tile_bits)) | ((keys % num_tiles) << 32) | bits
     return (

@@ -5,7 +5,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
-from vision3d.render.splats.native_3dgs import check_tile_size, image_offsets, most_chunks, plain, view_gradient
+from vision3d.render.splats.native_3dgs import (
+    check_tile_size,
+    image_offsets,
+    pair_sums,
+    plain,
+    plain_or_none,
+    record_sums,
+    view_gradient,
+    zeros,
+)
 
 
 def project_2dgs(
@@ -69,7 +78,7 @@ def blend_2dgs(
     return _blend(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
-@torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types=("cpu", "cuda"))
 def _project(
     means: Tensor,
     quats: Tensor,
@@ -84,14 +93,17 @@ def _project(
     radius_clip: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape = (*viewmats.shape[:2], means.shape[1])
-    outputs = tuple(means.new_empty((*shape, *tail)) for tail in ((2,), (), (3, 3), (3,)))
+    means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
+    transforms, normals = means.new_empty((*shape, 3, 3)), means.new_empty((*shape, 3))
     radii = means.new_empty((*shape, 2), dtype=torch.int32)
-    inputs = map(plain, (means, quats, scales, opacities, viewmats, Ks))
-    native.require().project_discs(*inputs, width, height, near_plane, far_plane, radius_clip, radii, *outputs)
-    return radii, *outputs
+    inputs = map(plain_or_none, (means, quats, scales, opacities, viewmats, Ks))
+    limits = (width, height, near_plane, far_plane, radius_clip)
+    outputs = (radii, means2d, depths, transforms, normals)
+    native.require().project_discs(*inputs, *limits, *outputs, **native.where(means))
+    return outputs
 
 
-@torch.library.custom_op("vision3d::project_discs_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::project_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _project_vjp(
     means: Tensor,
     quats: Tensor,
@@ -111,16 +123,16 @@ def _project_vjp(
     visible = radii.view(-1, 2)[:, 0].nonzero()[:, 0]
     image_ids = torch.div(visible, max(count, 1), rounding_mode="floor")
     offsets = image_offsets(image_ids, num_images)
-    grads = [torch.zeros_like(value, memory_format=torch.contiguous_format) for value in (means, quats, scales)]
-    v_views = means.new_zeros((num_images, most_chunks(offsets), 12)) if view_grad else None
+    grads = [zeros(value) for value in (means, quats, scales)]
+    v_views = pair_sums(means, num_images, count, 12) if view_grad else None
     inputs = map(plain, (means, quats, scales, viewmats, Ks))
     upstream = map(plain, (v_means2d, v_depths, v_transforms, v_normals))
     ids = (visible - image_ids * count, offsets)
-    native.require().project_discs_vjp(*inputs, width, height, *ids, *upstream, *grads, v_views)
+    native.require().project_discs_vjp(*inputs, width, height, *ids, *upstream, *grads, v_views, **native.where(means))
     return grads[0], grads[1], grads[2], view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::blend_discs", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::blend_discs", mutates_args=(), device_types=("cpu", "cuda"))
 def _blend(
     means2d: Tensor,
     transforms: Tensor,
@@ -138,22 +150,22 @@ def _blend(
     distortion: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
-    means2d, transforms, colors, opacities, normals, backgrounds, masks = map(
-        plain, (means2d, transforms, colors, opacities, normals, backgrounds, masks)
-    )
+    means2d, transforms, colors, opacities, normals = map(plain, (means2d, transforms, colors, opacities, normals))
+    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
     records = colors.new_empty((len(opacities), module.DISC_RECORD))
-    module.make_disc_records(means2d, transforms, opacities, normals, colors, records)
+    where = native.where(means2d)
+    module.make_disc_records(means2d, transforms, opacities, normals, colors, records, **where)
     image = (len(isect_offsets), height, width)
     shown, normal = colors.new_empty((*image, colors.shape[1])), colors.new_empty((*image, 3))
     transmittances, distortions, moments, medians = (colors.new_empty(image) for _ in range(4))
     last_ids, median_ids = (colors.new_empty(image, dtype=torch.int32) for _ in range(2))
-    maps = module.DiscMaps(shown, transmittances, normal, distortions, moments, medians, last_ids, median_ids)
+    maps = (shown, transmittances, normal, distortions, moments, medians, last_ids, median_ids)
     lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, distortion)
-    module.blend_discs(records, colors, backgrounds, masks, *lists, maps)
+    module.blend_discs(records, colors, backgrounds, masks, *lists, *maps, **where)
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
-@torch.library.custom_op("vision3d::blend_discs_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::blend_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _blend_vjp(
     records: Tensor,
     means2d: Tensor,
@@ -180,22 +192,18 @@ def _blend_vjp(
     v_medians: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
-    records, means2d, transforms, colors, opacities, backgrounds, masks = map(
-        plain, (records, means2d, transforms, colors, opacities, backgrounds, masks)
-    )
+    records, means2d, transforms, colors, opacities = map(plain, (records, means2d, transforms, colors, opacities))
+    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
     count, channels = colors.shape
-    # The kernel reads transmittances, moments and the ids; the other maps only fill their places.
-    unread = torch.empty_like(transmittances)
-    shown, normal = torch.empty_like(v_colors), torch.empty_like(v_normals)
-    maps = module.DiscMaps(
-        shown.contiguous(), transmittances, normal.contiguous(), unread, moments, unread, last_ids, median_ids
-    )
-    v_records = colors.new_empty((len(flatten_ids), module.DISC_ROW + channels))
+    maps = (transmittances, moments, last_ids, median_ids)
+    sums = record_sums(colors, count, len(flatten_ids), module.DISC_ROW + channels)
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3, 3), (channels,), (), (3,))]
     upstream = map(plain, (v_colors, v_transmittances, v_normals, v_distortions, v_medians))
     lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, distortion)
     gaussians = (means2d, transforms, opacities)
-    module.blend_discs_vjp(records, colors, backgrounds, masks, *lists, maps, *gaussians, *upstream, v_records, *grads)
+    module.blend_discs_vjp(
+        records, colors, backgrounds, masks, *lists, *maps, *gaussians, *upstream, sums, *grads, **native.where(colors)
+    )
     return grads[0], grads[1], grads[2], grads[3], grads[4]
 
 

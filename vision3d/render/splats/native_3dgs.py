@@ -84,22 +84,6 @@ def sh_colors(
     return _sh_colors(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
 
 
-def intersect(
-    means2d: Float[Tensor, "nnz 2"],
-    radii: Int[Tensor, "nnz 2"],
-    depths: Float[Tensor, " nnz"],
-    conics: Float[Tensor, "nnz 3"] | None,
-    opacities: Float[Tensor, " nnz"],
-    image_ids: Int[Tensor, " nnz"],
-    num_images: int,
-    width: int,
-    height: int,
-    tile_size: int,
-) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, "i th tw"]]:
-    """Tile lists, front to back; pairs are sorted by image."""
-    return _intersect(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
-
-
 def blend(
     means2d: Float[Tensor, "nnz 2"],
     conics: Float[Tensor, "nnz 3"],
@@ -142,19 +126,24 @@ def check_tile_size(tile_size: int) -> None:
 
 def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
     """Where the pairs of each image begin, (images + 1,) int64."""
-    if num_images == 1:
+    if num_images == 1 and image_ids.device.type == "cpu":
         return torch.tensor([0, len(image_ids)])
-    return torch.searchsorted(image_ids, torch.arange(num_images + 1))
+    return torch.searchsorted(image_ids, torch.arange(num_images + 1, device=image_ids.device))
 
 
-def most_chunks(offsets: Tensor) -> int:
-    """Chunks of the image with most pairs."""
-    return max(1, -(-int(offsets.diff().max()) // native.require().PAIR_CHUNK))
+def pair_sums(like: Tensor, num_images: int, count: int, width: int) -> Tensor:
+    """Zeros for the partial sums over the pairs of each image, (images, chunks, width)."""
+    return like.new_zeros((num_images, max(1, -(-count // native.require().PAIR_CHUNK)), width))
+
+
+def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
+    """Memory for sums over pixels: of each (tile, Gaussian) on a CPU, of each Gaussian and from zero on a GPU."""
+    return like.new_empty((records, width)) if like.device.type == "cpu" else like.new_zeros((count, width))
 
 
 def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
     """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without them."""
-    v_viewmats = torch.zeros_like(viewmats, memory_format=torch.contiguous_format)
+    v_viewmats = zeros(viewmats)
     if v_views is not None:
         total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
         v_viewmats[..., :3, :3] = total[..., :9].unflatten(-1, (3, 3))
@@ -162,12 +151,22 @@ def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
     return v_viewmats
 
 
-def plain(tensor: Tensor | None) -> Tensor | None:
+def zeros(like: Tensor) -> Tensor:
+    """Contiguous zeros of the same shape, for gradients."""
+    return torch.zeros_like(like, memory_format=torch.contiguous_format)
+
+
+def plain(tensor: Tensor) -> Tensor:
     """The tensor as kernels take it: contiguous, without a graph."""
-    return None if tensor is None else tensor.detach().contiguous()
+    return tensor.detach().contiguous()
 
 
-@torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types="cpu")
+def plain_or_none(tensor: Tensor | None) -> Tensor | None:
+    """As `plain`, for inputs that may be left out."""
+    return None if tensor is None else plain(tensor)
+
+
+@torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types=("cpu", "cuda"))
 def _project(
     means: Tensor,
     quats: Tensor | None,
@@ -192,18 +191,18 @@ def _project(
     means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
     conics, compensations = means.new_empty((*shape, 3)), means.new_empty(shape)
     camera = module.Camera(model, width, height, eps2d, near_plane, far_plane, radius_clip, antialiased)
-    inputs = map(plain, (means, quats, scales, covars, opacities, viewmats, Ks))
-    module.project(*inputs, camera, radii, means2d, depths, conics, compensations)
+    inputs = map(plain_or_none, (means, quats, scales, covars, opacities, viewmats, Ks))
+    module.project(*inputs, camera, radii, means2d, depths, conics, compensations, **native.where(means))
     visible = radii.view(-1, 2)[:, 0].nonzero()[:, 0]
     image_ids = torch.div(visible, max(shape[2], 1), rounding_mode="floor")
     gaussian_ids = visible - image_ids * shape[2]
-    outputs = (radii, means2d, depths, conics, compensations)
     if packed:
-        outputs = (value.flatten(0, 2).index_select(0, visible) for value in outputs)
-    return image_ids, gaussian_ids, *outputs
+        rows = lambda value: value.flatten(0, 2).index_select(0, visible)  # noqa: E731
+        radii, means2d, depths, conics, compensations = map(rows, (radii, means2d, depths, conics, compensations))
+    return image_ids, gaussian_ids, radii, means2d, depths, conics, compensations
 
 
-@torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _project_vjp(
     means: Tensor,
     quats: Tensor | None,
@@ -227,68 +226,43 @@ def _project_vjp(
     module = native.require()
     num_images = viewmats.shape[0] * viewmats.shape[1]
     offsets = image_offsets(image_ids, num_images)
-    v_gaussians = [None if value is None else torch.zeros_like(value) for value in (means, quats, scales, covars)]
-    v_views = means.new_zeros((num_images, most_chunks(offsets), 12)) if view_grad else None
+    v_gaussians = [None if value is None else zeros(value) for value in (means, quats, scales, covars)]
+    v_views = pair_sums(means, num_images, means.shape[1], 12) if view_grad else None
     camera = module.Camera(model, width, height, eps2d, 0.0, 0.0, 0.0, False)
     upstream = (
         grad.detach().reshape(-1, *tail).contiguous()
         for grad, tail in ((v_means2d, (2,)), (v_depths, ()), (v_conics, (3,)), (v_compensations, ()))
     )
-    inputs = map(plain, (means, quats, scales, covars, viewmats, Ks))
-    module.project_vjp(*inputs, camera, gaussian_ids, offsets, packed, *upstream, *v_gaussians, v_views)
-    return *(means.new_empty(0) if grad is None else grad for grad in v_gaussians), view_gradient(v_views, viewmats)
+    inputs = map(plain_or_none, (means, quats, scales, covars, viewmats, Ks))
+    grads = (*upstream, *v_gaussians, v_views)
+    module.project_vjp(*inputs, camera, gaussian_ids, offsets, packed, *grads, **native.where(means))
+    v_means, v_quats, v_scales, v_covars = (means.new_empty(0) if grad is None else grad for grad in v_gaussians)
+    return v_means, v_quats, v_scales, v_covars, view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types="cpu")
-def _sh_colors(
-    means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int
-) -> Tensor:
+@torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types=("cpu", "cuda"))
+def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int) -> Tensor:
     colors = means.new_empty((len(gaussian_ids), 3))
     offsets = image_offsets(image_ids, centers.shape[0] * centers.shape[1])
-    native.require().sh_colors(*map(plain, (means, sh, centers, gaussian_ids)), offsets, degree, colors)
+    inputs = map(plain, (means, sh, centers, gaussian_ids))
+    native.require().sh_colors(*inputs, offsets, degree, colors, **native.where(means))
     return colors
 
 
-@torch.library.custom_op("vision3d::sh_colors_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::sh_colors_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _sh_colors_vjp(
     means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int, v_colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_images = centers.shape[0] * centers.shape[1]
     offsets = image_offsets(image_ids, num_images)
-    v_means, v_sh = (torch.zeros_like(value, memory_format=torch.contiguous_format) for value in (means, sh))
-    v_centers = means.new_zeros((num_images, most_chunks(offsets), 3))
+    v_means, v_sh, v_centers = zeros(means), zeros(sh), pair_sums(means, num_images, means.shape[1], 3)
     inputs = map(plain, (means, sh, centers, gaussian_ids))
-    native.require().sh_colors_vjp(*inputs, offsets, degree, plain(v_colors), v_means, v_sh, v_centers)
+    grads = (plain(v_colors), v_means, v_sh, v_centers)
+    native.require().sh_colors_vjp(*inputs, offsets, degree, *grads, **native.where(means))
     return v_means, v_sh, v_centers.sum(1).view(centers.shape)
 
 
-@torch.library.custom_op("vision3d::intersect_tiles", mutates_args=(), device_types="cpu")
-def _intersect(
-    means2d: Tensor,
-    radii: Tensor,
-    depths: Tensor,
-    conics: Tensor | None,
-    opacities: Tensor,
-    image_ids: Tensor,
-    num_images: int,
-    width: int,
-    height: int,
-    tile_size: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    offsets = image_offsets(image_ids, num_images)
-    inputs = map(plain, (means2d, radii, depths, conics, opacities))
-    lists = native.require().Intersections(offsets, *inputs, width, height, tile_size)
-    outputs = (
-        torch.empty(len(depths), dtype=torch.int32),
-        torch.empty(lists.total, dtype=torch.int64),
-        torch.empty(lists.total, dtype=torch.int32),
-        torch.empty((num_images, -(-height // tile_size), -(-width // tile_size)), dtype=torch.int32),
-    )
-    lists.fill(*outputs)
-    return outputs
-
-
-@torch.library.custom_op("vision3d::blend_splats", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::blend_splats", mutates_args=(), device_types=("cpu", "cuda"))
 def _blend(
     means2d: Tensor,
     conics: Tensor,
@@ -304,22 +278,21 @@ def _blend(
     alpha_max: float,
     absgrad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    module = native.require()
+    module, where = native.require(), native.where(means2d)
     images = len(isect_offsets)
-    means2d, conics, colors, opacities, backgrounds, masks = map(
-        plain, (means2d, conics, colors, opacities, backgrounds, masks)
-    )
-    records = means2d.new_empty((len(opacities), 16))
-    module.make_records(means2d, conics, colors, opacities, records)
+    means2d, conics, colors, opacities = map(plain, (means2d, conics, colors, opacities))
+    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
+    records = means2d.new_empty((len(opacities), module.RECORD))
+    module.make_records(means2d, conics, colors, opacities, records, **where)
     out_colors = colors.new_empty((images, height, width, colors.shape[1]))
     transmittances = colors.new_empty((images, height, width))
     last_ids = colors.new_empty((images, height, width), dtype=torch.int32)
     lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max)
-    module.blend(records, colors, backgrounds, masks, *lists, out_colors, transmittances, last_ids)
+    module.blend(records, colors, backgrounds, masks, *lists, out_colors, transmittances, last_ids, **where)
     return out_colors, transmittances, last_ids, records
 
 
-@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=("absgrad",), device_types="cpu")
+@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=("absgrad",), device_types=("cpu", "cuda"))
 def _blend_vjp(
     records: Tensor,
     conics: Tensor,
@@ -340,15 +313,15 @@ def _blend_vjp(
     absgrad: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     count, channels = colors.shape
-    inputs = map(plain, (records, conics, colors, opacities, backgrounds, masks))
-    v_records = colors.new_empty((len(flatten_ids), 6 + channels + (0 if absgrad is None else 2)))
+    inputs = map(plain_or_none, (records, conics, colors, opacities, backgrounds, masks))
+    sums = record_sums(colors, count, len(flatten_ids), 6 + channels + (0 if absgrad is None else 2))
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3,), (channels,), ())]
     v_means2d_abs = None if absgrad is None else colors.new_empty((count, 2))
     native.require().blend_vjp(
         *inputs, isect_offsets, flatten_ids, width, height, tile_size, alpha_max, transmittances, last_ids,
-        plain(v_colors), plain(v_transmittances), v_records, *grads, v_means2d_abs,
+        plain(v_colors), plain(v_transmittances), sums, *grads, v_means2d_abs, **native.where(colors),
     )  # fmt: skip
-    if absgrad is not None:
+    if absgrad is not None and v_means2d_abs is not None:
         absgrad += v_means2d_abs
     return grads[0], grads[1], grads[2], grads[3]
 
@@ -367,13 +340,6 @@ def _project_vjp_fake(means, quats, scales, covars, viewmats, *rest):
     return *grads, torch.empty_like(viewmats)
 
 
-def _intersect_fake(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size):
-    total = torch.library.get_ctx().new_dynamic_size()
-    grid = (num_images, -(-height // tile_size), -(-width // tile_size))
-    shapes = ((len(depths), torch.int32), (total, torch.int64), (total, torch.int32), (grid, torch.int32))
-    return tuple(depths.new_empty(shape, dtype=dtype) for shape, dtype in shapes)
-
-
 def _blend_fake(means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size, isect_offsets, *rest):
     image = (isect_offsets.shape[0], height, width)
     last_ids = colors.new_empty(image, dtype=torch.int32)
@@ -389,7 +355,6 @@ _project.register_fake(_project_fake)
 _project_vjp.register_fake(_project_vjp_fake)
 _sh_colors.register_fake(lambda means, sh, centers, image_ids, ids, degree: means.new_empty((len(ids), 3)))
 _sh_colors_vjp.register_fake(lambda means, sh, centers, *rest: tuple(map(torch.empty_like, (means, sh, centers))))
-_intersect.register_fake(_intersect_fake)
 _blend.register_fake(_blend_fake)
 _blend_vjp.register_fake(_blend_vjp_fake)
 
@@ -416,7 +381,7 @@ def _sh_setup(ctx, inputs, output):
 
 
 def _blend_setup(ctx, inputs, output):
-    means2d, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs
+    _, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs
     _, transmittances, last_ids, records = output
     ctx.mark_non_differentiable(last_ids, records)
     lists = (isect_offsets, flatten_ids)

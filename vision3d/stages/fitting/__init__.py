@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vision3d.stages.fitting.config import FitConfig
-    from vision3d.stages.fitting.evaluate import Evaluation, evaluate
+    from vision3d.stages.fitting.evaluation import Evaluation, evaluate
     from vision3d.stages.fitting.run import FitResult, run as fit
 
 __all__ = ["Evaluation", "FitConfig", "FitResult", "evaluate", "fit"]
@@ -23,8 +23,8 @@ _PUBLIC = {
     "fit": ("run", "run"),
     "FitResult": ("run", "FitResult"),
     "FitConfig": ("config", "FitConfig"),
-    "evaluate": ("evaluate", "evaluate"),
-    "Evaluation": ("evaluate", "Evaluation"),
+    "evaluate": ("evaluation", "evaluate"),
+    "Evaluation": ("evaluation", "Evaluation"),
 }
 
 

@@ -13,19 +13,19 @@ Initialization = Literal["auto", "points", "random", "sfm"]
 class RatesConfig:
     """Learning rates of Adam. Lengths are in units of the scene's extent, so they suit scenes of any size."""
 
-    means: float = 1.6e-4
+    means: float = 1.6e-3
     """Of the centres, at the start."""
     means_final: float = 0.01
     """Factor on the rate of the centres at the end; it falls exponentially."""
-    scales: float = 5e-3
+    scales: float = 2e-2
     """Of the logarithms of the scales."""
-    quats: float = 1e-3
+    quats: float = 4e-3
     """Of the rotations."""
     opacities: float = 5e-2
     """Of the opacity logits."""
-    sh0: float = 2.5e-3
+    sh0: float = 1e-2
     """Of the colours."""
-    shN: float = 1.25e-4
+    shN: float = 5e-4
     """Of the harmonics above degree 0."""
     poses: float = 1e-3
     """Of the camera poses (with pose_opt) [rad and extents]; falls to a hundredth at the end."""
@@ -78,7 +78,7 @@ class McmcConfig:
     """Part of the run after which they begin."""
     refine_stop: float = 0.85
     """Part of the run after which they end."""
-    grow_factor: float = 1.05
+    grow_factor: float = 1.15
     """Growth of the number of Gaussians at each, until max_gaussians."""
     min_opacity: float = 0.005
     """Gaussians at or below it are moved."""
@@ -129,6 +129,10 @@ class FitConfig:
     (sfm), anywhere that the cameras see (random), or points where there are some and else random (auto)."""
     init_count: int = 10_000
     """Gaussians of a random start, and the most that are taken from points."""
+    init_opacity: float = 0.1
+    """Opacity at the start, in (0, 1)."""
+    init_scale: float = 0.5
+    """Scale at the start, in units of the distance to the nearest neighbours."""
     sh_degree: int = 3
     """Degree of the spherical harmonics that make colour depend on the direction, 0 to 4."""
     sh_every: float = 1 / 30
@@ -206,8 +210,11 @@ class FitConfig:
         doublings = self.resolution_doublings
         if list(doublings) != sorted(doublings) or any(not 0 <= at <= 1 for at in doublings):
             raise ConfigError("resolution_doublings", f"got {doublings}, want ascending parts of the run in [0, 1]")
-        if not 0 < self.alpha_max < 1:
-            raise ConfigError("alpha_max", f"got {self.alpha_max}, want a number in (0, 1)")
+        for name in ("alpha_max", "init_opacity"):
+            if not 0 < getattr(self, name) < 1:
+                raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, 1)")
+        if self.init_scale == 0:
+            raise ConfigError("init_scale", "got 0, want a number > 0")
         if any(not 0 <= value <= 1 for value in self.background_color or ()):
             raise ConfigError("background_color", f"got {self.background_color}, want three numbers in [0, 1]")
         if self.downscale < 1:

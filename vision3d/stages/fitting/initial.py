@@ -3,20 +3,18 @@
 import logging
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fitting.config import FitConfig
-from vision3d.stages.fitting.data import TrainingViews
+from vision3d.stages.fitting.data import TrainingView, TrainingViews
 from vision3d.stages.fitting.world import World
 
 logger = logging.getLogger("vision3d.fit")
 
-NEAREST, FARTHEST = 0.3, 4.0  # random starts lie this many times as far away as what the cameras look at
-POINT_OPACITY = {"mcmc": 0.5, "adc": 0.1}
-POINT_SCALE = {"mcmc": 0.1, "adc": 1.0}
+NEAREST, FARTHEST = 0.5, 8.0  # random starts lie this many times as far away as what the cameras look at
 
 
 def initial_scene(config: FitConfig, images: PosedImages, views: TrainingViews, world: World) -> GaussianScene:
@@ -50,8 +48,8 @@ def initial_scene(config: FitConfig, images: PosedImages, views: TrainingViews, 
         points,
         colors,
         sh_degree=config.sh_degree,
-        opacity=POINT_OPACITY[config.strategy],
-        scale_factor=POINT_SCALE[config.strategy],
+        opacity=config.init_opacity,
+        scale_factor=config.init_scale,
         mode=config.mode,
         antialiased=config.antialiased,
         generator=generator,
@@ -70,21 +68,31 @@ def random_points(
     place = torch.randint(len(views), (count,), generator=generator)
     spread = torch.rand(count, generator=generator, dtype=torch.float64)
     depths = focus * NEAREST * (FARTHEST / NEAREST) ** spread
-    where = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+    where = torch.rand(count, 3, generator=generator, dtype=torch.float64)
     points = torch.zeros(count, 3, dtype=torch.float64)
     colors = torch.zeros(count, 3)
     camtoworlds = cameras.camtoworlds.double()
     for i in place.unique().tolist():
         rows = (place == i).nonzero()[:, 0]
         view = views.get(i, views.largest_factor)
-        width, height = view.size
-        pixel = where[rows] * torch.tensor([width, height])
         K = view.K.cpu().double()
+        candidates = _pixels(view)
+        row, column = candidates[(where[rows, 0] * len(candidates)).long()].unbind(-1)
+        pixel = torch.stack([column, row], -1) + where[rows, 1:]
         rays = torch.cat([(pixel - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(len(rows), 1).double()], -1)
         points[rows] = (rays * depths[rows, None]) @ camtoworlds[i, :3, :3].mT + camtoworlds[i, :3, 3]
-        column, row = pixel.long().unbind(-1)
-        colors[rows] = view.image.cpu()[row.clamp(max=height - 1), column.clamp(max=width - 1)]
+        colors[rows] = view.image.cpu()[row, column]
     return points.float(), colors
+
+
+def _pixels(view: TrainingView) -> Int64[Tensor, "m 2"]:
+    """Row and column of the pixels that count and are opaque; of all where there are none."""
+    counts = torch.ones(view.image.shape[:2], dtype=torch.bool)
+    if view.mask is not None:
+        counts &= view.mask.cpu()
+    if view.alpha is not None:
+        counts &= view.alpha.cpu()[..., 0] > 0.5
+    return (counts if bool(counts.any()) else torch.ones_like(counts)).nonzero()
 
 
 def focus_distance(cameras: Cameras) -> float:

@@ -29,6 +29,13 @@ class Leaves:
         """In the order of the rasterizer's arguments."""
         return self.means, self.quats, self.scales, self.opacities, self.sh
 
+    def gradients(self) -> list[Tensor]:
+        """What backward passes left, in the same order; zeros where none did."""
+        for leaf in self.all():
+            if leaf.grad is None:
+                leaf.grad = torch.zeros_like(leaf)
+        return [leaf.grad for leaf in self.all() if leaf.grad is not None]
+
 
 @dataclass
 class Picture:
@@ -96,8 +103,7 @@ class Model:
     @torch.no_grad()
     def pull_back(self, leaves: Leaves) -> None:
         """Give the parameters the gradients that the leaves gathered, and that of the regularisers of mcmc."""
-        grads = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves.all()]
-        v_means, v_quats, v_scales, v_opacities, v_sh = grads
+        v_means, v_quats, v_scales, v_opacities, v_sh = leaves.gradients()
         if self.config.strategy == "mcmc":
             axes = 2 if self.is_flat else 3
             v_opacities = v_opacities + self.config.loss.opacity / len(self)

@@ -17,7 +17,7 @@ from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import FitConfig
 from vision3d.stages.fitting.curves import Curves
 from vision3d.stages.fitting.data import TrainingViews
-from vision3d.stages.fitting.evaluate import BLACK, Evaluation, background_of, evaluate
+from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of, evaluate
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of

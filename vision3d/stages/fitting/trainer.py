@@ -89,8 +89,8 @@ class Trainer:
             loss, info = self._backward(leaves, places[at], background, moment)
             total += loss
             infos.append(info)
+        self._sum_over_group(total, leaves)
         self.model.pull_back(leaves)
-        self._sum_over_group(total)
         self._check(step, total)
         counts = self._update(step, progress, moment, infos)
         return {"loss": total, **counts}
@@ -131,10 +131,8 @@ class Trainer:
             loss = loss + weights.normal * losses.normal_consistency_loss(*maps, view.mask)
         return loss
 
-    def _sum_over_group(self, total: Tensor) -> None:
-        if self.group.size == 1:
-            return
-        tensors = [total, *(p.grad for p in self.model.params.values() if p.grad is not None)]
+    def _sum_over_group(self, total: Tensor, leaves: Leaves) -> None:
+        tensors = [total, *leaves.gradients()]
         for parameters in (self.poses, self.exposures):
             if parameters is not None:
                 tensors += [parameters.grads, parameters.seen]

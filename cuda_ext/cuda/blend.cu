@@ -1,0 +1,131 @@
+#include "cuda/kernels/blend.h"
+#include "cuda/kernels/discs.h"
+#include "cuda/splats.h"
+
+namespace vision3d::cuda {
+namespace {
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) make_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* conics, const T* colors,
+                                    const T* opacities, Record<T>* records) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count) make_record(means2d + 2 * i, conics + 3 * i, colors + i * channels, channels, opacities[i], records[i]);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) make_disc_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* transforms,
+                                         const T* opacities, const T* normals, const T* colors, DiscRecord<T>* records) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    make_disc_record(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
+}
+
+template <int D, typename T>
+__global__ void __launch_bounds__(MAX_THREADS) blend_kernel(BlendArgs<T> args) {
+    __shared__ bodies::Staged<T> staged[MAX_THREADS];
+    bodies::blend<D>(Block(), args, staged);
+}
+
+template <int D, bool ABSGRAD, typename T>
+__global__ void __launch_bounds__(MAX_THREADS) blend_vjp_kernel(BlendVjpArgs<T> args) {
+    __shared__ bodies::Staged<T> staged[MAX_THREADS];
+    bodies::blend_vjp<D, ABSGRAD>(Block(), args, staged);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) blend_finish_kernel(BlendVjpArgs<T> args, BlendFinishArgs<T> finish) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < args.forward.splats) blend_finish(args, finish, i, args.sums + i * blend_row(args));
+}
+
+template <int D, typename T>
+__global__ void __launch_bounds__(MAX_THREADS) blend_discs_kernel(DiscBlendArgs<T> args) {
+    __shared__ bodies::StagedDisc<T> staged[MAX_THREADS];
+    bodies::blend_discs<D>(Block(), args, staged);
+}
+
+template <int D, typename T>
+__global__ void __launch_bounds__(MAX_THREADS) blend_discs_vjp_kernel(DiscBlendVjpArgs<T> args) {
+    __shared__ bodies::StagedDisc<T> staged[MAX_THREADS];
+    bodies::blend_discs_vjp<D>(Block(), args, staged);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) blend_discs_finish_kernel(DiscBlendVjpArgs<T> args, DiscFinishArgs<T> finish) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    const BlendArgs<T>& f = args.forward.base;
+    if (i < f.splats) blend_discs_finish(args, finish, i, args.sums + i * (DISC_ROW + f.channels));
+}
+
+template <typename T>
+int64_t tiles_of(const BlendArgs<T>& args) {
+    return args.images * args.tiles_x * args.tiles_y;
+}
+
+// Widths that are compiled: the common ones for float, two for double, which is there to be exact.
+template <typename T, typename Body>
+void with_width(int64_t channels, Body body) {
+    if constexpr (sizeof(T) == 4) with_channels<1, 3, 4, 8, 16, 32>(channels, body);
+    else with_channels<4, 32>(channels, body);
+}
+
+}  // namespace
+
+template <typename T>
+void make_records(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* conics, const T* colors,
+                  const T* opacities, Record<T>* records) {
+    launch("make_records", where, blocks_of(count), THREADS, make_records_kernel<T>, count, channels, means2d, conics, colors, opacities,
+           records);
+}
+
+template <typename T>
+void blend(const Stream& where, const BlendArgs<T>& args) {
+    with_width<T>(args.channels, [&](auto width) {
+        launch("blend", where, tiles_of(args), args.tile_size * args.tile_size, blend_kernel<width(), T>, args);
+    });
+}
+
+template <typename T>
+void blend_vjp(const Stream& where, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& finish) {
+    const BlendArgs<T>& f = args.forward;
+    with_width<T>(f.channels, [&](auto width) {
+        const auto kernel = args.absgrad ? blend_vjp_kernel<width(), true, T> : blend_vjp_kernel<width(), false, T>;
+        launch("blend_vjp", where, tiles_of(f), f.tile_size * f.tile_size, kernel, args);
+    });
+    launch("blend_finish", where, blocks_of(f.splats), THREADS, blend_finish_kernel<T>, args, finish);
+}
+
+template <typename T>
+void make_disc_records(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities,
+                       const T* normals, const T* colors, DiscRecord<T>* records) {
+    launch("make_disc_records", where, blocks_of(count), THREADS, make_disc_records_kernel<T>, count, channels, means2d, transforms,
+           opacities, normals, colors, records);
+}
+
+template <typename T>
+void blend_discs(const Stream& where, const DiscBlendArgs<T>& args) {
+    with_width<T>(args.base.channels, [&](auto width) {
+        launch("blend_discs", where, tiles_of(args.base), args.base.tile_size * args.base.tile_size, blend_discs_kernel<width(), T>, args);
+    });
+}
+
+template <typename T>
+void blend_discs_vjp(const Stream& where, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& finish) {
+    const BlendArgs<T>& f = args.forward.base;
+    with_width<T>(f.channels, [&](auto width) {
+        launch("blend_discs_vjp", where, tiles_of(f), f.tile_size * f.tile_size, blend_discs_vjp_kernel<width(), T>, args);
+    });
+    launch("blend_discs_finish", where, blocks_of(f.splats), THREADS, blend_discs_finish_kernel<T>, args, finish);
+}
+
+#define V3D_INSTANTIATE(T)                                                                                                           \
+    template void make_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                 \
+    template void blend(const Stream&, const BlendArgs<T>&);                                                                         \
+    template void blend_vjp(const Stream&, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                       \
+    template void make_disc_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, DiscRecord<T>*); \
+    template void blend_discs(const Stream&, const DiscBlendArgs<T>&);                                                               \
+    template void blend_discs_vjp(const Stream&, const DiscBlendVjpArgs<T>&, const DiscFinishArgs<T>&);
+V3D_INSTANTIATE(float)
+V3D_INSTANTIATE(double)
+
+}  // namespace vision3d::cuda

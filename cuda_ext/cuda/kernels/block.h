@@ -1,0 +1,142 @@
+#pragma once
+// One block of a kernel, written once for both sides: a GPU runs it by many threads, the host shim by loops over them.
+// Code outside the member functions runs once a thread on a GPU and once a block on the host, so what a thread keeps
+// between two steps lives in a PerThread, and no step reads another thread's state but through staged memory.
+#include <cstdint>
+#include "vision3d/macros.h"
+
+#if !defined(__CUDACC__)
+#include <vector>
+#endif
+
+#if defined(__CUDACC__)
+#define V3D_BODY __device__ __forceinline__
+#define V3D_UNROLL _Pragma("unroll")  // keeps the arrays that the loop indexes in registers
+#else
+#define V3D_BODY inline
+#define V3D_UNROLL
+#endif
+
+namespace vision3d {
+
+constexpr int MAX_THREADS = 256;  // of a block, the pixels of the largest tile
+
+#if defined(__CUDACC__)
+
+template <typename State>
+class PerThread {
+  public:
+    __device__ explicit PerThread(int) {}
+    __device__ __forceinline__ State& operator[](int) { return state_; }
+
+  private:
+    State state_;
+};
+
+struct Block {
+    int64_t index;  // of the block in the grid
+    int threads;
+
+    __device__ Block() : index(blockIdx.x), threads(int(blockDim.x)) {}
+
+    // body(thread), without a barrier.
+    template <typename Body>
+    __device__ __forceinline__ void each(Body body) const { body(int(threadIdx.x)); }
+
+    __device__ __forceinline__ void barrier() const { __syncthreads(); }
+
+    // Whether predicate(thread) holds for all threads; a barrier.
+    template <typename Predicate>
+    __device__ __forceinline__ bool all(Predicate predicate) const { return __syncthreads_and(predicate(int(threadIdx.x))); }
+
+    // Largest value(thread), at least -1; a barrier.
+    template <typename Value>
+    __device__ __forceinline__ int max(Value value) const {
+        __shared__ int most;
+        if (threadIdx.x == 0) most = -1;
+        __syncthreads();
+        atomicMax(&most, value(int(threadIdx.x)));
+        __syncthreads();
+        return most;
+    }
+
+    // target[k] += the sum over threads of rows[thread][k], k < used <= N: a butterfly a warp, then one lane a number adds.
+    // `counts` says of each thread whether its row is not zero.
+    template <int N, typename T>
+    __device__ __forceinline__ void add_sums(PerThread<T[N]>& rows, PerThread<bool>& counts, int used, T* target) const {
+        const int lanes = threads < 32 ? threads : 32, lane = int(threadIdx.x) % 32;
+        const unsigned warp = lanes == 32 ? 0xffffffffu : (1u << lanes) - 1;
+        if (!__any_sync(warp, counts[0])) return;
+        T mine(0);
+        V3D_UNROLL
+        for (int k = 0; k < N; ++k) {
+            T sum = rows[0][k];
+            for (int step = lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(warp, sum, step);
+            if (k % lanes == lane) mine = sum;
+            if (k % lanes != lanes - 1 && k != N - 1) continue;
+            const int at = k - k % lanes + lane;
+            if (at <= k && at < used) atomicAdd(target + at, mine);
+        }
+    }
+};
+
+// target += value, where other threads may add too.
+template <typename T>
+V3D_BODY void add(T& target, T value, bool shared) {
+    if (shared) atomicAdd(&target, value);
+    else target += value;
+}
+
+#else
+
+template <typename State>
+class PerThread {
+  public:
+    explicit PerThread(int threads) : states_(threads) {}
+    State& operator[](int thread) { return states_[thread].value; }
+
+  private:
+    struct Holder { State value; };  // std::vector holds neither arrays nor plain bools
+    std::vector<Holder> states_;
+};
+
+struct Block {
+    int64_t index;
+    int threads;
+
+    template <typename Body>
+    void each(Body body) const {
+        for (int t = 0; t < threads; ++t) body(t);
+    }
+
+    void barrier() const {}
+
+    template <typename Predicate>
+    bool all(Predicate predicate) const {
+        for (int t = 0; t < threads; ++t)
+            if (!predicate(t)) return false;
+        return true;
+    }
+
+    template <typename Value>
+    int max(Value value) const {
+        int most = -1;
+        for (int t = 0; t < threads; ++t) most = value(t) > most ? value(t) : most;
+        return most;
+    }
+
+    template <int N, typename T>
+    void add_sums(PerThread<T[N]>& rows, PerThread<bool>& counts, int used, T* target) const {
+        for (int t = 0; t < threads; ++t)
+            for (int k = 0; counts[t] && k < used; ++k) target[k] += rows[t][k];
+    }
+};
+
+template <typename T>
+V3D_BODY void add(T& target, T value, bool) {
+    target += value;
+}
+
+#endif
+
+}  // namespace vision3d

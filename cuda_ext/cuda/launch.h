@@ -1,0 +1,57 @@
+#pragma once
+#include <cstdint>
+#include <cuda_runtime_api.h>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace vision3d::cuda {
+
+// Where a function of this folder runs: a device, and its stream as torch gives it.
+struct Stream {
+    int device;
+    cudaStream_t stream;
+};
+
+inline void check(cudaError_t error, const char* what) {
+    if (error != cudaSuccess) throw std::runtime_error(std::string("CUDA, ") + what + ": " + cudaGetErrorString(error));
+}
+
+// Makes the stream's device the current one, and the earlier one current again at the end.
+class DeviceGuard {
+  public:
+    explicit DeviceGuard(const Stream& where) {
+        check(cudaGetDevice(&before_), "no usable device");
+        if (where.device != before_) check(cudaSetDevice(where.device), "no such device");
+        changed_ = where.device != before_;
+    }
+    ~DeviceGuard() {
+        if (changed_) cudaSetDevice(before_);
+    }
+    DeviceGuard(const DeviceGuard&) = delete;
+    DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+  private:
+    int before_ = 0;
+    bool changed_ = false;
+};
+
+#if defined(__CUDACC__)
+
+// Runs kernel(args...) on `blocks` blocks; `name` stands in the message when it cannot start.
+template <typename... Parameters, typename... Arguments>
+void launch(const char* name, const Stream& where, int64_t blocks, int threads, void (*kernel)(Parameters...), Arguments&&... arguments) {
+    if (blocks == 0) return;
+    if (blocks > INT32_MAX) throw std::length_error(std::string("CUDA, ") + name + ": more than 2^31 blocks, render fewer cameras at once");
+    const DeviceGuard guard(where);
+    kernel<<<unsigned(blocks), unsigned(threads), 0, where.stream>>>(std::forward<Arguments>(arguments)...);
+    check(cudaGetLastError(), name);
+}
+
+constexpr int THREADS = 256;  // of a block where each thread serves one of `count` numbers
+
+inline int64_t blocks_of(int64_t count) { return (count + THREADS - 1) / THREADS; }
+
+#endif
+
+}  // namespace vision3d::cuda

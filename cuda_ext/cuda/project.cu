@@ -1,0 +1,93 @@
+#include "cuda/kernels/project.h"
+#include "cuda/splats.h"
+
+namespace vision3d::cuda {
+namespace {
+
+template <int MODEL, bool COVARS, typename T>
+__global__ void __launch_bounds__(THREADS) project_kernel(ProjectArgs<T> args, int64_t count) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count) bodies::project<MODEL, COVARS>(args, i);
+}
+
+template <int MODEL, bool COVARS, typename T>
+__global__ void __launch_bounds__(PAIR_CHUNK) project_vjp_kernel(ProjectVjpArgs<T> args) {
+    bodies::project_vjp<MODEL, COVARS>(Block(), args);
+}
+
+template <int DEGREE, typename T>
+__global__ void __launch_bounds__(PAIR_CHUNK) sh_colors_kernel(ShArgs<T> args) {
+    bodies::sh_colors<DEGREE>(Block(), args);
+}
+
+template <int DEGREE, typename T>
+__global__ void __launch_bounds__(PAIR_CHUNK) sh_colors_vjp_kernel(ShArgs<T> args) {
+    bodies::sh_colors_vjp<DEGREE>(Block(), args);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) project_discs_kernel(DiscArgs<T> args, int64_t count) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count) bodies::project_discs(args, i);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(PAIR_CHUNK) project_discs_vjp_kernel(DiscVjpArgs<T> args) {
+    bodies::project_discs_vjp(Block(), args);
+}
+
+}  // namespace
+
+template <typename T>
+void project(const Stream& where, const ProjectArgs<T>& args) {
+    const int64_t count = args.batches * args.cameras * args.count;
+    with_camera(args.model, args.covars != nullptr, [&](auto model, auto covars) {
+        launch("project", where, blocks_of(count), THREADS, project_kernel<model(), covars(), T>, args, count);
+    });
+}
+
+template <typename T>
+void project_vjp(const Stream& where, const ProjectVjpArgs<T>& args) {
+    const ProjectArgs<T>& f = args.forward;
+    with_camera(f.model, f.covars != nullptr, [&](auto model, auto covars) {
+        launch("project_vjp", where, f.batches * f.cameras * args.chunks, PAIR_CHUNK, project_vjp_kernel<model(), covars(), T>, args);
+    });
+}
+
+template <typename T>
+void sh_colors(const Stream& where, const ShArgs<T>& args) {
+    with_degree(args.degree, [&](auto degree) {
+        launch("sh_colors", where, args.images * args.chunks, PAIR_CHUNK, sh_colors_kernel<degree(), T>, args);
+    });
+}
+
+template <typename T>
+void sh_colors_vjp(const Stream& where, const ShArgs<T>& args) {
+    with_degree(args.degree, [&](auto degree) {
+        launch("sh_colors_vjp", where, args.images * args.chunks, PAIR_CHUNK, sh_colors_vjp_kernel<degree(), T>, args);
+    });
+}
+
+template <typename T>
+void project_discs(const Stream& where, const DiscArgs<T>& args) {
+    const int64_t count = args.batches * args.cameras * args.count;
+    launch("project_discs", where, blocks_of(count), THREADS, project_discs_kernel<T>, args, count);
+}
+
+template <typename T>
+void project_discs_vjp(const Stream& where, const DiscVjpArgs<T>& args) {
+    const int64_t images = args.forward.batches * args.forward.cameras;
+    launch("project_discs_vjp", where, images * args.chunks, PAIR_CHUNK, project_discs_vjp_kernel<T>, args);
+}
+
+#define V3D_INSTANTIATE(T)                                             \
+    template void project(const Stream&, const ProjectArgs<T>&);       \
+    template void project_vjp(const Stream&, const ProjectVjpArgs<T>&); \
+    template void sh_colors(const Stream&, const ShArgs<T>&);          \
+    template void sh_colors_vjp(const Stream&, const ShArgs<T>&);      \
+    template void project_discs(const Stream&, const DiscArgs<T>&);    \
+    template void project_discs_vjp(const Stream&, const DiscVjpArgs<T>&);
+V3D_INSTANTIATE(float)
+V3D_INSTANTIATE(double)
+
+}  // namespace vision3d::cuda

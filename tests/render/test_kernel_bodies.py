@@ -1,0 +1,452 @@
+"""The kernels that a GPU runs, here as loops on the CPU, against the vector kernels and the torch reference.
+
+float32: bodies against the vector kernels. float64, which has no vector kernels: the native backend, which runs the
+bodies, against the reference. Marked `gpu`: the same on a device.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.band import assert_close_outside_band, assert_same_gradients
+from tests.support.gaussians import cameras, random_gaussians, random_sh
+from vision3d import native
+from vision3d.errors import BackendError
+from vision3d.render import rasterize, rasterize_2dgs
+from vision3d.render.splats import native_tiles, ops
+
+pytestmark = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
+
+Case = Callable[[dict[str, Tensor], str], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two programs that must agree."""
+
+    backend: str
+    dtype: torch.dtype
+    device: str = "cpu"
+    bodies: bool = False
+
+    @contextmanager
+    def chosen(self) -> Iterator[None]:
+        require = native.require
+        if self.bodies:
+            native.require = lambda: require().kernel_bodies
+        try:
+            yield
+        finally:
+            native.require = require
+
+    def place(self, value: Tensor) -> Tensor:
+        value = value.to(self.device)
+        return value.to(self.dtype) if value.is_floating_point() else value
+
+    def run(self, case: Case, inputs: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Outputs of the case, and the gradients of a sum of its float outputs with fixed weights."""
+        given = {name: self.place(value) for name, value in inputs.items()}
+        leaves = {name: value.requires_grad_() for name, value in given.items() if value.is_floating_point()}
+        generator = torch.Generator().manual_seed(3)
+        with self.chosen():
+            outputs = case(given, self.backend)
+            weights = [torch.randn(output.shape, generator=generator, dtype=torch.float64) for output in outputs]
+            loss = sum((a * self.place(w)).sum() for a, w in zip(outputs, weights) if a.requires_grad)
+            grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        grads = {name: torch.zeros_like(leaf) if grad is None else grad for (name, leaf), grad in zip(leaves.items(), grads)}
+        grads = {name: grad.detach().cpu() for name, grad in grads.items()}
+        return tuple(output.detach().cpu() for output in outputs), grads
+
+
+SIDES = {
+    "float32": (Side("native", torch.float32, bodies=True), Side("native", torch.float32)),
+    "float64": (Side("native", torch.float64), Side("reference", torch.float64)),
+    "cuda-float32": (Side("native", torch.float32, device="cuda"), Side("native", torch.float32)),
+    "cuda-float64": (Side("native", torch.float64, device="cuda"), Side("reference", torch.float64)),
+}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.gpu if "cuda" in name else ()) for name in SIDES])
+def sides(request: pytest.FixtureRequest) -> tuple[Side, Side]:
+    if "cuda" in request.param and not native.has_cuda():
+        pytest.skip("the native module is built without CUDA")
+    return SIDES[request.param]
+
+
+def assert_same(case: Case, inputs: dict[str, Tensor], sides: tuple[Side, Side], *, atol: float = 1e-5) -> None:
+    """Outputs and all gradients agree as well as the precision allows: `atol` in float32, much better in float64."""
+    (got, got_grads), (want, want_grads) = (side.run(case, inputs) for side in sides)
+    assert len(got) == len(want)
+    assert any(grad.any() for grad in want_grads.values())
+    exact = sides[0].dtype == torch.float64
+    for i, (a, b) in enumerate(zip(got, want)):
+        if not b.is_floating_point():
+            assert torch.equal(a, b), f"output {i}"
+        elif exact:
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9, msg=lambda text, i=i: f"output {i}: {text}")
+        else:
+            scale = float(b.abs().max().clamp(min=1)) if b.numel() else 1.0
+            assert_close_outside_band(a / scale, b / scale, atol=atol, what=f"output {i}")
+    for name, want_grad in want_grads.items():
+        if exact:
+            scale = float(want_grad.abs().max().clamp(min=1)) if want_grad.numel() else 1.0
+            torch.testing.assert_close(
+                got_grads[name], want_grad, rtol=1e-8, atol=1e-9 * scale, msg=lambda text, name=name: f"{name}: {text}"
+            )
+    assert_same_gradients(got_grads, want_grads)
+
+
+def scene(count: int, num_cameras: int, *, model: str = "pinhole", width: int = 60, height: int = 44) -> dict[str, Tensor]:
+    """Gaussians of two scenes and their cameras, float64."""
+    g = random_gaussians(count, batch=(2,), size=0.1, dtype=torch.float64)
+    viewmats, Ks = cameras(num_cameras, width, height, model=model, dtype=torch.float64)
+    return {**g, "viewmats": viewmats.repeat(2, 1, 1, 1), "Ks": Ks.repeat(2, 1, 1, 1)}
+
+
+def project(g: dict[str, Tensor], backend: str, model: str, **options: object) -> tuple[Tensor, ...]:
+    chosen = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "antialiased": False, **options}
+    covars = g.get("covars")
+    quats, scales = (None, None) if covars is not None else (g["quats"], g["scales"])
+    return ops.project(
+        g["means"], quats, scales, covars, g["opacities"], g["viewmats"], g["Ks"], 60, 44, camera_model=model,
+        backend=backend, **chosen,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["scales", "covars"])
+@pytest.mark.parametrize("model", ["pinhole", "ortho", "fisheye"])
+def test_projection(sides, model, form):
+    g = scene(300, 3, model=model)
+    del g["colors"]
+    if form == "covars":
+        factors = torch.randn(2, 300, 3, 3, dtype=torch.float64) * 0.1
+        g["covars"] = (factors @ factors.mT)[..., [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+        del g["quats"], g["scales"]
+    # The determinant of a given covariance is a difference of products, and float32 loses some digits of it.
+    atol = 1e-4 if form == "covars" else 1e-5
+    assert_same(lambda g, backend: project(g, backend, model, antialiased=True, radius_clip=2.0), g, sides, atol=atol)
+
+
+def test_projection_of_what_cannot_be_seen(sides):
+    g = scene(12, 2)
+    g["means"][:, 0] = torch.nan
+    g["means"][:, 1, 2] = -50.0
+    g["scales"][:, 2] = torch.inf
+    g["quats"][:, 3] = 0.0
+    g["opacities"][:, 4] = 0.0
+    g["opacities"][:, 5] = torch.nan
+    g["scales"][:, 6] = 0.0
+    g["means"][:, 7] = 1e30
+    assert_same(lambda g, backend: project(g, backend, "pinhole"), g, sides)
+
+
+@pytest.mark.parametrize("per_camera", [False, True])
+@pytest.mark.parametrize("degree", range(5))
+def test_harmonics(sides, degree, per_camera):
+    g = scene(60, 2)
+    sh = random_sh(2 * 2 * 60, degree, dtype=torch.float64).unflatten(0, (2, 2, 60))
+    inputs = {"means": g["means"], "viewmats": g["viewmats"], "sh": sh if per_camera else sh[:, 0]}
+    seen = torch.rand(2, 2, 60) < 0.7
+    inputs |= dict(zip(("batch", "camera", "gaussian"), torch.nonzero(seen, as_tuple=True)))
+    assert_same(
+        lambda g, backend: (
+            ops.sh_colors(g["means"], g["sh"], g["viewmats"], g["batch"], g["camera"], g["gaussian"], degree, backend=backend),
+        ),
+        inputs,
+        sides,
+    )
+
+
+def pairs(count: int, num_images: int, width: int, height: int, *, channels: int = 3) -> dict[str, Tensor]:
+    """Projected Gaussians of several images, some not visible and some in the same depth, float64."""
+    rand = lambda *shape: torch.rand(num_images * count, *shape, dtype=torch.float64)  # noqa: E731
+    angle, sigma = 3.2 * rand(), 0.5 + 7 * rand(2) ** 2
+    axes = torch.stack([torch.stack([angle.cos(), angle.sin()], -1), torch.stack([-angle.sin(), angle.cos()], -1)], -1)
+    cov = axes * sigma[:, None] ** 2 @ axes.mT
+    conics = torch.linalg.inv(cov).flatten(1)[:, [0, 1, 3]]
+    radii = torch.ceil(3.33 * cov.diagonal(dim1=1, dim2=2).sqrt()).int()
+    radii[rand() < 0.1] = 0
+    depths = torch.where(rand() < 0.2, 2.0, 1 + rand())
+    # All depths must be the same in both precisions, as the order of the lists follows from them.
+    return {
+        "means2d": rand(2) * torch.tensor([width + 20.0, height + 20.0]) - 10,
+        "radii": radii,
+        "depths": depths.float().double(),
+        "conics": conics,
+        "opacities": torch.where(rand() < 0.1, 1.0, 0.02 + 0.97 * rand()),
+        "image_ids": torch.arange(num_images).repeat_interleave(count),
+        "colors": rand(channels),
+    }
+
+
+LISTED = ("means2d", "radii", "depths", "conics", "opacities", "image_ids")
+
+
+@pytest.mark.parametrize("tile_size", [4, 8, 16, 33])
+@pytest.mark.parametrize("exact", [True, False])
+def test_tile_lists(sides, tile_size, exact):
+    p = {name: value for name, value in pairs(200, 3, 70, 45).items() if name in LISTED}
+    p["depths"][:9] *= -1
+    results = []
+    for side in sides:
+        given = {name: side.place(value) for name, value in p.items()}
+        if not exact:
+            given["conics"] = None
+        listing = (
+            native_tiles.tiles_by_sorting
+            if side.bodies
+            else lambda *args, side=side: ops.intersect(*args, backend=side.backend)
+        )
+        with side.chosen():
+            results.append([value.cpu() for value in listing(*given.values(), 3, 70, 45, tile_size)])
+    for got, want in zip(*results):
+        assert torch.equal(got, want)
+
+
+def test_tile_lists_of_nothing(sides):
+    empty = {name: value[:0] for name, value in pairs(5, 1, 20, 20).items() if name in LISTED}
+    side = sides[0]
+    given = [side.place(value) for value in empty.values()]
+    with side.chosen():
+        counts, isect_ids, ids, offsets = native_tiles.tiles_by_sorting(*given, 2, 20, 20, 8)
+    assert counts.shape == isect_ids.shape == ids.shape == (0,)
+    assert offsets.shape == (2, 3, 3)
+    assert not offsets.any()
+
+
+def with_lists(p: dict[str, Tensor], num_images: int, width: int, height: int, tile_size: int) -> dict[str, Tensor]:
+    """The Gaussians with their tile lists, which both sides then share."""
+    lists = ops.intersect(
+        *(p[name] for name in LISTED), num_images, width, height, tile_size, backend="reference"
+    )  # fmt: skip
+    rest = {name: value for name, value in p.items() if name not in ("radii", "depths", "image_ids")}
+    return {**rest, "offsets": lists[3], "ids": lists[2]}
+
+
+@pytest.mark.parametrize(("channels", "tile_size"), [(1, 16), (2, 4), (3, 8), (3, 16), (4, 16), (7, 8), (32, 16)])
+def test_blending(sides, channels, tile_size):
+    p = with_lists(pairs(150, 2, 53, 37, channels=channels), 2, 53, 37, tile_size)
+    p["backgrounds"] = torch.rand(2, channels, dtype=torch.float64)
+    p["masks"] = torch.rand(p["offsets"].shape) < 0.8
+
+    def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return ops.blend(
+            p["means2d"], p["conics"], p["colors"], p["opacities"], p["backgrounds"], p["masks"], 53, 37, tile_size,
+            p["offsets"], p["ids"], alpha_max=0.99, backend=backend,
+        )  # fmt: skip
+
+    assert_same(case, p, sides)
+
+
+@pytest.mark.parametrize("channels", [3, 5])
+def test_absolute_gradients(sides, channels):
+    p = with_lists(pairs(80, 1, 40, 40, channels=channels), 1, 40, 40, 16)
+    weights = torch.randn(1, 40, 40, channels, dtype=torch.float64)
+    sums = []
+    for side in sides:
+        given = {name: side.place(value) for name, value in p.items()}
+        means2d = given["means2d"].requires_grad_()
+        with side.chosen():
+            image, *_ = ops.blend(
+                means2d, given["conics"], given["colors"], given["opacities"], None, None, 40, 40, 16,
+                given["offsets"], given["ids"], alpha_max=0.99, absgrad=True, backend=side.backend,
+            )  # fmt: skip
+            (image * side.place(weights)).sum().backward()
+        sums.append(means2d.absgrad.cpu())
+        assert (means2d.absgrad >= means2d.grad.abs() * 0.999 - 1e-6).all()
+    assert_same_gradients({"absgrad": sums[0]}, {"absgrad": sums[1]})
+
+
+def test_a_pixel_stops_in_the_same_place(sides):
+    """A wall of opaque Gaussians, deeper than a batch of a block is long."""
+    count = 700
+    p = pairs(count, 1, 16, 16)
+    p["opacities"][:] = 0.04
+    p["means2d"][:] = 8.0
+    p["radii"][:] = 40
+    p["conics"][:] = torch.tensor([1e-4, 0.0, 1e-4])
+    p["depths"] = torch.linspace(1, 2, count).double()
+    p = with_lists(p, 1, 16, 16, 8)
+
+    def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return ops.blend(
+            p["means2d"], p["conics"], p["colors"], p["opacities"], None, None, 16, 16, 8, p["offsets"], p["ids"],
+            alpha_max=0.99, backend=backend,
+        )  # fmt: skip
+
+    assert_same(case, p, sides)
+    _, _, last = case({name: sides[1].place(value) for name, value in p.items()}, sides[1].backend)
+    assert 200 < int(last[0, 0, 0]) < count - 100
+
+
+def test_projection_of_discs(sides):
+    g = scene(200, 2)
+    g["means"][:, 0] = torch.nan
+    g["means"][:, 1, 2] = -50.0
+    g["means"][:, 2] = torch.tensor([0.1, 0.1, -3.7])
+    g["scales"][:, 2] = 1.0  # crosses the plane of a camera
+    inputs = {name: g[name] for name in ("means", "quats", "scales", "opacities", "viewmats", "Ks")}
+    assert_same(
+        lambda g, backend: ops.project_2dgs(
+            *g.values(), 60, 44, near_plane=0.01, far_plane=1e10, radius_clip=0.0, backend=backend
+        ),
+        inputs,
+        sides,
+    )
+
+
+@pytest.mark.parametrize("distloss", [False, True])
+@pytest.mark.parametrize(("channels", "tile_size"), [(1, 4), (4, 16), (9, 8)])
+def test_blending_of_discs(sides, channels, tile_size, distloss):
+    g = {name: value[:1] for name, value in scene(120, 2).items()}
+    radii, means2d, depths, transforms, normals = ops.project_2dgs(
+        g["means"], g["quats"], g["scales"], g["opacities"], g["viewmats"], g["Ks"], 60, 44, near_plane=0.01,
+        far_plane=1e10, radius_clip=0.0, backend="reference",
+    )  # fmt: skip
+    seen = radii.flatten(0, 2)[:, 0] > 0
+    flat = lambda value: value.flatten(0, 2)[seen]  # noqa: E731
+    image_ids = torch.arange(2).repeat_interleave(120)[seen]
+    opacities = g["opacities"].repeat(2, 1).flatten()[seen]
+    lists = ops.intersect(
+        flat(means2d), flat(radii), flat(depths), None, opacities, image_ids, 2, 60, 44, tile_size, backend="reference"
+    )
+    inputs = {
+        "means2d": flat(means2d),
+        "transforms": flat(transforms),
+        "colors": torch.cat([torch.rand(len(opacities), channels - 1, dtype=torch.float64), flat(depths)[:, None]], -1),
+        "opacities": opacities,
+        "normals": flat(normals),
+        "densify": torch.zeros(len(opacities), 2, dtype=torch.float64),
+        "backgrounds": torch.rand(2, channels, dtype=torch.float64),
+        "masks": torch.rand(lists[3].shape) < 0.8,
+        "offsets": lists[3],
+        "ids": lists[2],
+    }
+
+    def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        *first, offsets, ids = p.values()
+        return ops.blend_2dgs(*first, 60, 44, tile_size, offsets, ids, alpha_max=0.99, distloss=distloss, backend=backend)
+
+    assert_same(case, inputs, sides)
+
+
+def rasterized(g: dict[str, Tensor], backend: str, **options: object) -> tuple[Tensor, Tensor]:
+    names = ("means", "quats", "scales", "opacities", "sh", "viewmats", "Ks")
+    return rasterize(
+        *(g[name] for name in names), 40, 32, sh_degree=2, backgrounds=g["backgrounds"], backend=backend, **options
+    )[:2]
+
+
+def small_scene() -> dict[str, Tensor]:
+    g = random_gaussians(40, size=0.12, dtype=torch.float64)
+    viewmats, Ks = cameras(2, 40, 32, dtype=torch.float64)
+    del g["colors"]
+    sh, backgrounds = random_sh(40, 2, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
+    return {**g, "sh": sh, "viewmats": viewmats, "Ks": Ks, "backgrounds": backgrounds}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("mode", ["RGB", "RGB+ED"])
+def test_the_whole_rasterizer(sides, packed, mode):
+    options = {"packed": packed, "render_mode": mode, "rasterize_mode": "antialiased"}
+    assert_same(lambda g, backend: rasterized(g, backend, **options), small_scene(), sides)
+
+
+def test_the_whole_rasterizer_of_discs(sides):
+    g = small_scene()
+    names = ("means", "quats", "scales", "opacities", "sh", "viewmats", "Ks")
+
+    def case(g: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        image, alpha, normals, _, distortion, median, _ = rasterize_2dgs(
+            *(g[name] for name in names), 40, 32, sh_degree=2, render_mode="RGB+D", distloss=True, backend=backend
+        )
+        return image, alpha, normals, distortion, median
+
+    del g["backgrounds"]
+    assert_same(case, g, sides)
+
+
+# float64 on the native backend
+
+
+@pytest.mark.parametrize("form", ["scales", "covars"])
+@pytest.mark.parametrize("model", ["pinhole", "ortho", "fisheye"])
+def test_gradcheck_of_projection(model, form):
+    g = scene(3, 2, model=model)
+    names = ["means", "quats", "scales", "viewmats"]
+    if form == "covars":
+        factors = torch.randn(2, 3, 3, 3, dtype=torch.float64) * 0.2
+        g["covars"] = (factors @ factors.mT)[..., [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+        names = ["means", "covars", "viewmats"]
+    leaves = [g[name].requires_grad_() for name in names]
+    run = lambda *values: project({**g, **dict(zip(names, values))}, "native", model, antialiased=True)[1:]  # noqa: E731
+    assert torch.autograd.gradcheck(run, leaves, fast_mode=True)
+
+
+def test_gradcheck_of_the_rasterizers():
+    g = small_scene()
+    g["opacities"] *= 0.5  # no pixel may touch alpha_max or stop
+    names = ["means", "quats", "scales", "opacities", "sh", "viewmats"]
+    leaves = [g[name].requires_grad_() for name in names]
+
+    def both(*values: Tensor) -> tuple[Tensor, ...]:
+        given = {**g, **dict(zip(names, values))}
+        image, alpha, _ = rasterize(
+            *(given[name] for name in names), given["Ks"], 40, 32, sh_degree=2, render_mode="RGB+D", backend="native"
+        )
+        flat, coverage, *_ = rasterize_2dgs(
+            *(given[name] for name in names), given["Ks"], 40, 32, sh_degree=2, render_mode="RGB+D", backend="native"
+        )
+        # The cut at 1/255 is a step, so the sum is weighted smoothly and the step lies below the tolerance.
+        return image.mean(), alpha.mean(), flat.mean(), coverage.mean()
+
+    assert torch.autograd.gradcheck(both, leaves, fast_mode=True, eps=1e-7, atol=1e-4, rtol=1e-2)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    g = {name: value.requires_grad_() for name, value in small_scene().items()}
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            image, alpha = rasterized(g, "native")
+            grads = torch.autograd.grad(image.sum() + alpha.square().sum(), [g["means"], g["sh"], g["viewmats"]])
+            results.append([image.detach(), *grads])
+    finally:
+        torch.set_num_threads(before)
+    for first, second in zip(*results):
+        assert torch.equal(first, second)
+
+
+def test_a_device_without_kernels_is_named():
+    with pytest.raises(BackendError, match="native kernels for meta are not in this build"):
+        native.where(torch.empty(1, device="meta"))
+
+
+@pytest.mark.skipif(not native.has_cuda() or torch.cuda.is_available(), reason="needs a CUDA build and no CUDA device")
+def test_a_missing_gpu_is_named():
+    with pytest.raises(RuntimeError, match="CUDA, no usable device: "):
+        native.require().cuda_device_count()
+
+
+def test_registered_ops_in_float64():
+    g = scene(6, 2)
+    gaussians = [g[name].requires_grad_() for name in ("means", "quats", "scales")]
+    p = pairs(20, 2, 30, 20)
+    listed = with_lists(p, 2, 30, 20, 8)
+    drawn = [listed[name].requires_grad_() for name in ("means2d", "conics", "colors", "opacities")]
+    arguments = {
+        "project_splats": (
+            *gaussians, None, g["opacities"], g["viewmats"], g["Ks"], 0, 60, 44, 0.3, 0.01, 1e10, 0.0, True, False,
+        ),
+        "intersect_tiles": (*(p[name].detach() for name in LISTED), 2, 30, 20, 8),
+        "blend_splats": (*drawn, None, None, 30, 20, 8, listed["offsets"], listed["ids"], 0.99, None),
+    }  # fmt: skip
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    for name, given in arguments.items():
+        torch.library.opcheck(getattr(torch.ops.vision3d, name).default, given, test_utils=tests)

@@ -1,0 +1,296 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.photos import blobs, ring, write_photos
+from vision3d import Cameras, GaussianScene, evaluate
+from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError
+from vision3d.io.dataset import load_dataset
+from vision3d.progress import silent
+from vision3d.runs import RunFolder, read_metrics
+from vision3d.scene.gaussians import FLAT_LOG_SCALE
+from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fitting.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
+from vision3d.stages.fitting.data import TrainingViews
+from vision3d.stages.fitting.trainer import Trainer
+
+# Rates of a run of some ten steps.
+FAST = RatesConfig(means=2e-3, quats=1e-2, sh0=2e-2)
+TINY = FitConfig(
+    steps=60,
+    max_gaussians=80,
+    sh_degree=1,
+    rates=FAST,
+    mcmc=McmcConfig(refine_every=10),
+    adc=AdcConfig(refine_every=10),
+    log_every=10,
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp("photos") / "set")
+
+
+@pytest.fixture(scope="module")
+def fitted(photos, tmp_path_factory):
+    """A finished run."""
+    return fit(replace(TINY, steps=150), photos, run_folder=tmp_path_factory.mktemp("run") / "a", progress=silent)
+
+
+def test_held_out_views_are_met(fitted):
+    assert fitted.summary["psnr"] > 25
+    assert fitted.summary["psnr"] > fitted.summary["psnr_nearest"] + 3
+    assert fitted.summary["above_nearest"] == pytest.approx(fitted.summary["psnr"] - fitted.summary["psnr_nearest"])
+    assert len(fitted.evaluation.views) == 2
+    assert fitted.summary["steps"] == 150
+
+
+def test_run_folder_holds_the_results(fitted):
+    folder = fitted.run_folder
+    scene = GaussianScene.load(folder / "scene.ply")
+    assert torch.equal(scene.means, fitted.scene.means)
+    assert scene.num_gaussians == fitted.summary["gaussians"] > 60
+    assert (folder / "config.yaml").read_text().startswith("# vision3d run")
+    assert len(list((folder / "renders").glob("*.png"))) == 2
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000150.pt"]
+    cameras = Cameras.load(folder / "cameras.json")
+    torch.testing.assert_close(cameras.viewmats, fitted.cameras.viewmats, atol=1e-5, rtol=1e-5)
+    lines = read_metrics(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(10, 151, 10))
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    assert lines[-1]["gaussians"] == scene.num_gaussians <= 80
+
+
+def test_the_scene_is_in_the_world_of_the_photographs(photos, fitted):
+    given = load_dataset(photos).cameras
+    torch.testing.assert_close(fitted.cameras.viewmats, given.viewmats[~load_dataset(photos).is_test], atol=1e-5, rtol=0)
+    assert fitted.scene.means.norm(dim=-1).median() < 1.0  # the blobs are within 0.6 m
+
+
+def test_fits_do_not_depend_on_size_and_place_of_the_world(photos):
+    """The same photographs in a world 100 times larger and far away give the same quality."""
+    images = load_dataset(photos)
+    matrix = torch.eye(4)
+    matrix[:3] *= 100
+    matrix[:3, 3] = torch.tensor([3000.0, -500.0, 800.0])
+    moved = replace(
+        images,
+        cameras=images.cameras.transform(matrix),
+        raw_cameras=None,
+        points=images.points * 100 + matrix[:3, 3],
+    )
+    here = fit(replace(TINY, steps=30), images, progress=silent)
+    there = fit(replace(TINY, steps=30), moved, progress=silent)
+    assert there.summary["psnr"] == pytest.approx(here.summary["psnr"], abs=0.1)
+    expected = here.scene.transform(matrix)
+    assert (there.scene.means - expected.means).norm(dim=-1).median() < 1.0  # [m], of a scene of 60
+
+
+def test_same_seed_same_scene_and_metrics(photos, tmp_path):
+    runs = [fit(TINY, photos, run_folder=tmp_path / name, progress=silent) for name in "ab"]
+    lines = [
+        [{key: value for key, value in line.items() if key != "wall_s"} for line in read_metrics(run.run_folder / "metrics.jsonl")]
+        for run in runs
+    ]  # fmt: skip
+    assert lines[0] == lines[1]
+    assert torch.equal(runs[0].scene.means, runs[1].scene.means) and torch.equal(runs[0].scene.sh, runs[1].scene.sh)
+    other = fit(replace(TINY, seed=1), photos, progress=silent)
+    assert not torch.equal(other.scene.quats[:40], runs[0].scene.quats[:40])
+
+
+@pytest.mark.parametrize("mode", ["3dgs", "2dgs", "flat"])
+@pytest.mark.parametrize("strategy", ["mcmc", "adc"])
+def test_strategies_and_modes(photos, tmp_path, strategy, mode):
+    loss = LossConfig(distortion_start=0.0, normal_start=0.5)
+    config = replace(TINY, strategy=strategy, mode=mode, loss=loss, adc=AdcConfig(refine_every=10, grow_grad2d=2e-5))
+    result = fit(config, photos, run_folder=tmp_path / "run", progress=silent)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert lines[-1]["loss"] < 0.9 * lines[0]["loss"]
+    assert result.scene.mode == mode and result.scene.num_gaussians > 40
+    changes = {name for line in lines for name in line}
+    assert {"added", "relocated"} <= changes if strategy == "mcmc" else {"duplicated", "split", "pruned"} <= changes
+    if mode != "3dgs":
+        assert torch.equal(result.scene.log_scales[:, 2], torch.full_like(result.scene.opacity_logits, FLAT_LOG_SCALE))
+    else:
+        assert float(result.scene.log_scales.min()) > FLAT_LOG_SCALE / 2
+    assert GaussianScene.load(tmp_path / "run" / "scene.ply").mode == mode
+
+
+def test_absolute_gradients_make_adc_grow_more(photos):
+    counts = [
+        fit(
+            replace(TINY, strategy="adc", steps=24, max_gaussians=999, adc=AdcConfig(10, grow_grad2d=2e-4, absgrad=absgrad)),
+            photos,
+            progress=silent,
+        ).scene.num_gaussians
+        for absgrad in (False, True)
+    ]
+    assert counts[1] > counts[0]
+
+
+def test_random_start(photos):
+    result = fit(replace(TINY, init="random", init_count=70), photos, progress=silent)
+    assert result.scene.num_gaussians > 70
+    assert result.summary["psnr"] > 12
+
+
+def test_masked_pixels_have_no_influence(tmp_path):
+    """What is under a mask may be anything: the scene is the same to the last bit."""
+    mask = torch.ones(48, 48, dtype=torch.bool)
+    mask[10:30, 5:25] = False
+
+    def soiled(index, image):
+        return torch.where(mask[..., None], image, torch.rand(48, 48, 3))
+
+    clean = write_photos(tmp_path / "clean", masks=[mask] * 12)
+    dirty = write_photos(tmp_path / "dirty", masks=[mask] * 12, change=soiled)
+    config = replace(TINY, steps=20, init="random", init_count=60)
+    runs = [fit(config, path, progress=silent) for path in (clean, dirty)]
+    assert torch.equal(runs[0].scene.means, runs[1].scene.means)
+    assert runs[0].summary["psnr"] == runs[1].summary["psnr"]
+    unmasked = [fit(replace(config, masks=False), path, progress=silent).scene.means for path in (clean, dirty)]
+    assert not torch.equal(*unmasked)
+
+
+def test_random_backgrounds_keep_transparent_parts_empty(tmp_path):
+    photos = write_photos(tmp_path / "set", with_alpha=True, background=(1.0, 1.0, 1.0))
+    result = fit(replace(TINY, steps=150, background="random"), photos, progress=silent)
+    assert result.summary["background"] == [1.0, 1.0, 1.0]  # behind transparent parts of the held-out views
+    assert result.summary["psnr"] > 20
+    black = load_dataset(photos, background=(0.0, 0.0, 0.0))
+
+    # A scene that had painted the white background would fail in front of a black one.
+    assert evaluate(result.scene, black, nearest=False).mean()["psnr"] > 20
+
+
+def test_background_color(tmp_path):
+    photos = write_photos(tmp_path / "set", background=(0.0, 1.0, 0.0))
+    config = replace(TINY, background="color", background_color=(0.0, 1.0, 0.0))
+    told, untold = fit(config, photos, progress=silent), fit(TINY, photos, progress=silent)
+    assert told.summary["background"] == [0.0, 1.0, 0.0] and untold.summary["background"] == [0.0, 0.0, 0.0]
+    assert told.summary["psnr"] > untold.summary["psnr"] + 3
+
+
+def test_minutes_are_the_budget(photos):
+    result = fit(replace(TINY, steps=None, minutes=0.03), photos, progress=silent)  # 1.8 s
+    assert 1.8 <= result.summary["training_s"] < 4
+    assert result.summary["steps"] > 3
+
+
+def test_steps_end_a_run_within_its_minutes(photos):
+    assert fit(replace(TINY, steps=5, minutes=10.0), photos, progress=silent).summary["steps"] == 5
+
+
+def test_small_cache_gives_the_same_scene(photos):
+    few = replace(TINY, steps=12, resolution_start=1)
+    want = fit(few, photos, progress=silent).scene
+    got = fit(replace(few, cache_gb=3 * 48 * 48 * 3 / 1e9), photos, progress=silent).scene
+    assert torch.equal(got.means, want.means)
+
+
+def test_antialiased_scene(photos, tmp_path):
+    result = fit(replace(TINY, antialiased=True, steps=10), photos, run_folder=tmp_path / "run", progress=silent)
+    assert result.scene.antialiased
+    assert GaussianScene.load(tmp_path / "run" / "scene.ply").antialiased
+
+
+def test_eval_every_adds_figures_to_the_metrics(photos, tmp_path):
+    fit(replace(TINY, steps=10, eval_every=5), photos, run_folder=tmp_path / "run", progress=silent)
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [line["step"] for line in lines if "eval_psnr" in line] == [5, 10]
+
+
+def test_tensorboard_is_optional(photos, tmp_path):
+    config = replace(TINY, steps=10, tensorboard=True)
+    with pytest.raises(ConfigError, match="tensorboard: needs a run folder"):
+        fit(config, photos, progress=silent)
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingDependencyError, match=r"pip install 'vision3d\[tensorboard\]'"):
+            fit(config, photos, run_folder=tmp_path / "run", progress=silent)
+    else:
+        fit(config, photos, run_folder=tmp_path / "run", progress=silent)
+        assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_not_finite_gradient_stops_with_a_checkpoint(photos, tmp_path, monkeypatch):
+    render = Trainer._loss
+    calls = []
+
+    def poisoned(self, picture, view, background):
+        calls.append(1)
+        loss = render(self, picture, view, background)
+        return loss * (math.nan if len(calls) == 8 else 1)
+
+    monkeypatch.setattr(Trainer, "_loss", poisoned)
+    with pytest.raises(NumericalError, match="step 7: the loss is not finite") as caught:
+        fit(TINY, photos, run_folder=tmp_path / "run", progress=silent)
+    assert caught.value.quantity == "the loss"
+    checkpoint = RunFolder.create(tmp_path / "run", TINY, resume=True).restore()
+    assert checkpoint.step == 7
+    params = checkpoint.state["trainer"]["model"]["params"]
+    assert all(bool(value.isfinite().all()) for value in params.values())
+
+
+def test_the_gradient_that_is_not_finite_is_named(photos, monkeypatch):
+    from vision3d.stages.fitting.model import Model
+
+    pull_back = Model.pull_back
+
+    def poisoned(self, leaves):
+        pull_back(self, leaves)
+        self.params["quats"].grad[3, 1] = math.inf
+
+    monkeypatch.setattr(Model, "pull_back", poisoned)
+    with pytest.raises(NumericalError, match="step 0: the gradient of quats is not finite"):
+        fit(TINY, photos, progress=silent)
+
+
+def test_too_few_views(tmp_path):
+    photos = write_photos(tmp_path / "set", cameras=ring(4), held_out=(0, 1))
+    with pytest.raises(InputError, match=r"2 views to fit to \(2 more are held out\); want at least 3"):
+        fit(TINY, photos, progress=silent)
+
+
+def test_cameras_at_one_place(photos):
+    images = load_dataset(photos)
+    viewmats = images.cameras.viewmats.clone()
+    viewmats[:, :3, 3] = 0
+    images = replace(images, cameras=replace(images.cameras, viewmats=viewmats), raw_cameras=None)
+    with pytest.raises(InputError, match="all training cameras stand at one place"):
+        fit(TINY, images, progress=silent)
+
+
+def test_tiny_pictures(tmp_path):
+    photos = write_photos(tmp_path / "set", cameras=ring(6, size=8), held_out=(0,))
+    with pytest.raises(InputError, match="a picture is 8 px on a side, want at least 11"):
+        fit(TINY, photos, progress=silent)
+
+
+def test_points_that_are_not_there(tmp_path):
+    photos = write_photos(tmp_path / "set", with_points=False)
+    with pytest.raises(InputError, match="has no points; use --init random, or --init sfm"):
+        fit(replace(TINY, init="points"), photos, progress=silent)
+
+
+def test_no_held_out_views(tmp_path, caplog):
+    photos = write_photos(tmp_path / "set", held_out=())
+    result = fit(replace(TINY, steps=3, split_every=0), photos, progress=silent)
+    assert result.evaluation is None and "psnr" not in result.summary
+    assert "no view is held out" in caplog.text
+
+
+def test_summary_is_plain(fitted):
+    assert json.loads(json.dumps(fitted.summary)) == fitted.summary
+
+
+@pytest.mark.slow
+def test_500_gaussians_are_recovered(tmp_path):
+    photos = write_photos(tmp_path / "set", scene=blobs(500), cameras=ring(40, size=128), held_out=range(0, 40, 5))
+    result = fit(FitConfig(steps=1500, max_gaussians=2000, init_count=1000, init="random"), photos, progress=silent)
+    assert result.summary["psnr"] > 30

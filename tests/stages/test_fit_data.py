@@ -1,0 +1,146 @@
+import math
+
+import pytest
+import torch
+
+from tests.support.photos import ring, write_photos
+from vision3d.errors import ConfigError, FileFormatError
+from vision3d.io.dataset import load_dataset
+from vision3d.progress import silent
+from vision3d.scene import Cameras
+from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fitting.clock import Clock
+from vision3d.stages.fitting.config import LossConfig, RatesConfig
+from vision3d.stages.fitting.data import Order, TrainingViews
+from vision3d.stages.fitting.initial import FARTHEST, NEAREST, focus_distance, random_points
+from vision3d.stages.fitting.world import World
+
+
+def views_of(path, **options):
+    images = load_dataset(path)
+    defaults = {"masks": True, "with_alpha": False, "cache_bytes": 1e9, "device": torch.device("cpu")}
+    views = TrainingViews(images, images.train, **{**defaults, **options})
+    views.read_all(lambda done: None)
+    return images, views
+
+
+def test_views_at_half_the_size_are_means_of_four_pixels(tmp_path):
+    images, views = views_of(write_photos(tmp_path / "set", cameras=ring(size=64)))
+    full, half = views.get(3, 1), views.get(3, 2)
+    assert full.size == (64, 64) and half.size == (32, 32)
+    want = full.image.unflatten(0, (32, 2)).unflatten(2, (32, 2)).mean((1, 3))
+    torch.testing.assert_close(half.image, want, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(half.K[:2], full.K[:2] / 2)
+    torch.testing.assert_close(full.image, images.read(int(images.train[3]))[0], atol=1e-6, rtol=0)
+
+
+def test_pictures_are_not_made_smaller_than_32_pixels(tmp_path):
+    _, views = views_of(write_photos(tmp_path / "set"))
+    assert views.get(0, 8).size == (48, 48)
+
+
+def test_alpha_comes_along(tmp_path):
+    _, views = views_of(write_photos(tmp_path / "set", with_alpha=True), with_alpha=True)
+    view = views.get(0, 1)
+    assert view.alpha is not None and float(view.alpha.min()) < 0.05 and float(view.alpha.max()) > 0.8
+    assert bool((view.image <= view.alpha + 2 / 255).all())  # colours are times alpha
+
+
+def test_unreadable_picture_is_found_before_the_work(tmp_path):
+    photos = write_photos(tmp_path / "set")
+    path = photos / "images" / "004.png"
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(FileFormatError, match=r"004\.png"):
+        fit(FitConfig(steps=1), photos, progress=silent)
+
+
+def test_order_shows_each_view_once_before_any_again():
+    order = Order(5, seed=0)
+    taken = [order.take(2) for _ in range(10)]
+    flat = [place for pair in taken for place in pair]
+    assert all(sorted(flat[i : i + 5]) == [0, 1, 2, 3, 4] for i in range(0, 20, 5))
+    assert flat[:5] != flat[5:10]
+
+
+def test_order_goes_on_where_it_was():
+    order = Order(7, seed=3)
+    order.take(4)
+    copy = Order(7, seed=99)
+    copy.load_state_dict(order.state_dict())
+    assert copy.take(20) == order.take(20)
+
+
+def test_clock_of_steps():
+    clock = Clock(10, None)
+    assert [clock.progress(step) for step in (0, 5, 10, 11)] == [0.0, 0.5, 1.0, 1.0]
+    assert clock.steps_expected(3, 0.3) == 10
+
+
+def test_clock_of_seconds_goes_on_from_earlier_sessions():
+    clock = Clock(None, 100.0, seconds=50.0)
+    assert clock.progress(0) == pytest.approx(0.5, abs=0.02)
+    assert clock.steps_expected(20, 0.5) == 40
+    assert Clock(10, 100.0, seconds=30.0).progress(8) == pytest.approx(0.8)
+    assert Clock(None, 0.0).progress(0) == 1.0
+
+
+def test_world_and_back():
+    cameras = ring(6)
+    world = World.around(cameras)
+    assert world.extent == pytest.approx(1.1 * float((cameras.centers - cameras.centers.mean(0)).norm(dim=-1).max()))
+    inside = world.cameras_in(cameras)
+    assert float(inside.centers.norm(dim=-1).max()) == pytest.approx(1 / 1.1, rel=1e-5)
+    torch.testing.assert_close(world.cameras_out(inside).viewmats, cameras.viewmats, atol=1e-6, rtol=1e-6)
+    points = torch.randn(5, 3)
+    want = (points @ cameras.viewmats[0, :3, :3].mT + cameras.viewmats[0, :3, 3]) / world.extent
+    got = world.points_in(points) @ inside.viewmats[0, :3, :3].mT + inside.viewmats[0, :3, 3]
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+
+
+def test_random_points_are_seen_and_have_the_colours_of_their_pixels(tmp_path):
+    photos = write_photos(tmp_path / "set")
+    images, views = views_of(photos)
+    world = World.around(images.cameras[images.train])
+    points, colors = random_points(views, world, 500, torch.Generator().manual_seed(0))
+    cameras = world.cameras_in(views.cameras)
+    focus = focus_distance(cameras)
+    assert focus == pytest.approx(3.0 / world.extent, rel=0.05)
+    depths = (points @ cameras.viewmats[:, 2, :3].T + cameras.viewmats[:, 2, 3]) / focus
+    assert bool(((depths > NEAREST - 1e-3) & (depths < FARTHEST + 1e-3)).any(1).all())
+    palette = {tuple(color) for i in range(len(views)) for color in views.get(i, 1).image.flatten(0, 1).tolist()}
+    assert {tuple(color) for color in colors.tolist()} <= palette
+
+
+def test_focus_of_parallel_cameras():
+    camtoworlds = torch.eye(4).repeat(4, 1, 1)
+    camtoworlds[:, 0, 3] = torch.arange(4.0)
+    K = torch.tensor([[50.0, 0, 24], [0, 50, 24], [0, 0, 1]])
+    assert focus_distance(Cameras.from_camtoworlds(camtoworlds, K, 48, 48)) == 2.0
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: FitConfig(steps=0), "steps: got 0, want more than 0"),
+        (lambda: FitConfig(minutes=-1.0), "minutes: got -1.0, want a number >= 0"),
+        (lambda: FitConfig(max_gaussians=0), "max_gaussians: got 0, want at least 1"),
+        (lambda: FitConfig(sh_degree=5), "sh_degree: got 5, want 0 to 4"),
+        (lambda: FitConfig(resolution_start=3), "resolution_start: got 3, want 1, 2, 4 or 8"),
+        (lambda: FitConfig(resolution_doublings=(0.5, 0.2)), "resolution_doublings: got"),
+        (lambda: FitConfig(alpha_max=1.0), r"alpha_max: got 1.0, want a number in \(0, 1\)"),
+        (lambda: FitConfig(background_color=(0.0, 0.0, 2.0)), "background_color: got"),
+        (lambda: FitConfig(downscale=0.5), "downscale: got 0.5, want a number >= 1"),
+        (lambda: FitConfig(mode="2dgs", antialiased=True), "antialiased: is for modes 3dgs and flat"),
+        (lambda: RatesConfig(means=math.nan), "means: got nan, want a number >= 0"),
+        (lambda: LossConfig(ssim=1.5), r"ssim: got 1.5, want a number in \[0, 1\]"),
+    ],
+)
+def test_values_that_make_no_sense(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_default_length():
+    assert FitConfig().total_steps == 7000
+    assert FitConfig(minutes=1.0).total_steps is None
+    assert FitConfig(minutes=1.0, steps=5).total_steps == 5

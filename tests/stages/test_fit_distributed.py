@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.photos import write_photos
+from vision3d import GaussianScene
+from vision3d.config import dump_yaml
+from vision3d.errors import ConfigError
+from vision3d.progress import silent
+from vision3d.runs import read_metrics
+from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fitting.config import AdcConfig, McmcConfig
+from vision3d.stages.fitting.group import Group
+
+PAIR = FitConfig(
+    steps=24,
+    max_gaussians=70,
+    sh_degree=1,
+    batch_size=2,
+    mcmc=McmcConfig(refine_every=5),
+    adc=AdcConfig(refine_every=5, grow_grad2d=2e-5),
+    pose_opt=True,
+    log_every=6,
+)
+
+
+def torchrun(arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [*launcher, "-m", "vision3d", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["mcmc", "adc"])
+def test_two_processes_fit_like_one(tmp_path, strategy):
+    """One picture of each batch a process: the gradients are the same two sums, so the scene is the same to the bit."""
+    photos = write_photos(tmp_path / "set")
+    config = replace(PAIR, strategy=strategy)
+    (tmp_path / "pair.yaml").write_text(dump_yaml(config))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = fit(config, photos, run_folder=tmp_path / "alone", progress=silent)
+    finally:
+        torch.set_num_threads(threads)
+    done = torchrun(["fit", photos, "--out", tmp_path / "pair", "--config", tmp_path / "pair.yaml"])
+    assert done.returncode == 0, done.stderr
+    scene = GaussianScene.load(tmp_path / "pair" / "scene.ply")
+    assert scene.num_gaussians == alone.scene.num_gaussians > 40
+    for field in ("means", "quats", "log_scales", "opacity_logits", "sh"):
+        torch.testing.assert_close(getattr(scene, field), getattr(alone.scene, field), atol=1e-5, rtol=1e-5)
+    want, got = (
+        [(line["step"], line["gaussians"]) for line in read_metrics(tmp_path / name / "metrics.jsonl")]
+        for name in ("alone", "pair")
+    )
+    assert got == want  # written once, not by both
+    assert done.stdout.count("psnr:") == 1
+
+
+def test_batch_must_be_divisible():
+    with pytest.raises(ConfigError, match="batch_size: got 3 for 2 processes, want a multiple of 2"):
+        Group(rank=0, size=2).share(3)
+    assert list(Group(rank=1, size=2).share(6)) == [3, 4, 5]
