@@ -74,7 +74,7 @@ bench: .venv/installed-dev  ## run the benchmarks, one after the other, on a mac
 
 .PHONY: demo
 demo: .venv/installed  ## fit the photo set that comes along and show how well it went
-	@$(BIN)/vision3d demo
+	@$(BIN)/vision3d demo --overwrite
 
 .PHONY: check
 check:  ## what CI runs

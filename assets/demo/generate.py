@@ -82,9 +82,7 @@ def transforms(poses: list[Array], size: int, focal: float) -> dict[str, object]
         "cy": size / 2,
         "w": size,
         "h": size,
-        "frames": [
-            {"file_path": name, "transform_matrix": pose.tolist()} for name, pose in zip(names, poses, strict=True)
-        ],
+        "frames": [{"file_path": name, "transform_matrix": pose.tolist()} for name, pose in zip(names, poses, strict=True)],
         "train_filenames": [name for name in names if name not in tests],
         "test_filenames": tests,
     }

@@ -115,9 +115,7 @@ def test_map_shows_a_point_where_the_new_camera_projects_it(model, coeffs):
     torch.testing.assert_close(distortion.undistorted_K(K, coeffs, 640, 480, model), new_K)
     assert (new_K[0, 0] / new_K[1, 1]).item() == pytest.approx(420 / 410)
     for row, column in [(0, 0), (479, 639), (0, 639), (200, 100), (240, 320)]:
-        point = cameras.unproject(
-            torch.tensor([[column + 0.5, row + 0.5]]).double(), torch.tensor([2.0]).double(), new_K
-        )
+        point = cameras.unproject(torch.tensor([[column + 0.5, row + 0.5]]).double(), torch.tensor([2.0]).double(), new_K)
         torch.testing.assert_close(cameras.project(point, K, model, coeffs)[0], pixels[row, column])
 
 
@@ -154,9 +152,7 @@ def test_grid_sampling_the_map_restores_a_pattern():
     grid = cameras.pixel_grid(640, 480, torch.float64).flatten(0, 1)
     photo = picture(distortion.undistort(cameras.pixels_to_plane(grid, K), coeffs)).view(1, 1, 480, 640)
     pixels, _, new_K = distortion.undistort_map(K, coeffs, 640, 480)
-    sampled = torch.nn.functional.grid_sample(
-        photo, distortion.pixels_to_grid(pixels, 640, 480)[None], align_corners=False
-    )
+    sampled = torch.nn.functional.grid_sample(photo, distortion.pixels_to_grid(pixels, 640, 480)[None], align_corners=False)
     want = picture(cameras.pixels_to_plane(grid, new_K)).view(480, 640)
     assert (sampled[0, 0] - want).abs().max() < 2e-4
 

@@ -48,18 +48,14 @@ def test_agrees_with_scipy_and_roma():
     scipy_rotation = pytest.importorskip("scipy.spatial.transform").Rotation
     roma = pytest.importorskip("roma")
     rotvecs = torch.randn(100, 3, dtype=torch.float64)
-    assert rotation.so3_exp(rotvecs).numpy() == pytest.approx(
-        scipy_rotation.from_rotvec(rotvecs).as_matrix(), abs=1e-13
-    )
+    assert rotation.so3_exp(rotvecs).numpy() == pytest.approx(scipy_rotation.from_rotvec(rotvecs).as_matrix(), abs=1e-13)
     rotmats = random_rotmats(100)
     torch.testing.assert_close(rotation.so3_log(rotmats), roma.rotmat_to_rotvec(rotmats))
     torch.testing.assert_close(
         rotation.geodesic_distance(rotmats[:50], rotmats[50:]),
         roma.rotmat_geodesic_distance(rotmats[:50], rotmats[50:]),
     )
-    torch.testing.assert_close(
-        rotation.from_6d(rotvecs.view(50, 6)), roma.special_gramschmidt(rotvecs.view(50, 2, 3).mT)
-    )
+    torch.testing.assert_close(rotation.from_6d(rotvecs.view(50, 6)), roma.special_gramschmidt(rotvecs.view(50, 2, 3).mT))
     noisy = torch.randn(100, 3, 3, dtype=torch.float64)
     torch.testing.assert_close(rotation.nearest_rotation(noisy), roma.special_procrustes(noisy))
 

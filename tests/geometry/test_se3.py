@@ -77,9 +77,7 @@ def test_similarities_split_and_invert():
     matrices = se3.similarity(scales, rotmats, translations)
     for found, want in zip(se3.split_similarity(matrices), (scales, rotmats, translations), strict=True):
         torch.testing.assert_close(found, want)
-    torch.testing.assert_close(
-        se3.similarity_inverse(matrices) @ matrices, torch.eye(4, dtype=torch.float64).expand(3, 4, 4)
-    )
+    torch.testing.assert_close(se3.similarity_inverse(matrices) @ matrices, torch.eye(4, dtype=torch.float64).expand(3, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,7 @@ def test_relocated_scales_follow_the_double_sum_of_the_paper(opacity, copies):
     o = torch.tensor([opacity], dtype=torch.float64)
     shared, scales = relocated(o, torch.full((1, 3), 0.3, dtype=torch.float64), torch.tensor([copies]))
     p = shared.item()
-    terms = (
-        math.comb(i - 1, k) * (-1) ** k * p ** (k + 1) / math.sqrt(k + 1)
-        for i in range(1, copies + 1)
-        for k in range(i)
-    )
+    terms = (math.comb(i - 1, k) * (-1) ** k * p ** (k + 1) / math.sqrt(k + 1) for i in range(1, copies + 1) for k in range(i))
     assert scales[0, 1].item() == pytest.approx(0.3 * opacity / sum(terms), rel=1e-9)
 
 
@@ -385,9 +381,7 @@ def test_wrong_input_is_refused():
     with pytest.raises(InputError, match=r"has no absgrad \(rasterize with absgrad=True\)"):
         ADC(1.0, 10, absgrad=True).after_step(0, params, optimizer, info, 0.0)
     bare = {"means": torch.zeros(2, 3)}
-    with pytest.raises(
-        InputError, match=r"params: got \['means'\], want also \['log_scales', 'opacity_logits', 'quats'\]"
-    ):
+    with pytest.raises(InputError, match=r"params: got \['means'\], want also \['log_scales', 'opacity_logits', 'quats'\]"):
         MCMC(100, 10).after_step(0, bare, SplatAdam(bare, {"means": 1.0}), {}, 0.0)
 
 

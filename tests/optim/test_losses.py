@@ -50,9 +50,7 @@ def test_regularisers_have_their_closed_form():
     assert losses.scale_loss(torch.tensor([[0.0, 1, 2]])).item() == pytest.approx((1 + 2.718281828 + 7.389056099) / 3)
     distortions = torch.arange(4.0).reshape(2, 2, 1)
     assert losses.distortion_loss(distortions).item() == pytest.approx(1.5)
-    assert losses.distortion_loss(distortions, torch.tensor([[True, True], [False, False]])).item() == pytest.approx(
-        0.5
-    )
+    assert losses.distortion_loss(distortions, torch.tensor([[True, True], [False, False]])).item() == pytest.approx(0.5)
 
 
 def plane_depths(normal, offset, K, height, width):

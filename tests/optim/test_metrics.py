@@ -46,9 +46,7 @@ def test_ms_ssim_against_torchmetrics_scale_by_scale():
         if scale:
             x, y = torch.nn.functional.avg_pool2d(x, 2), torch.nn.functional.avg_pool2d(y, 2)
         options = {"data_range": 1.0, "reduction": "none"}
-        _, contrast = torchmetrics.structural_similarity_index_measure(
-            x, y, return_contrast_sensitivity=True, **options
-        )
+        _, contrast = torchmetrics.structural_similarity_index_measure(x, y, return_contrast_sensitivity=True, **options)
         if scale == 4:
             _, full = torchmetrics.structural_similarity_index_measure(x, y, return_full_image=True, **options)
             contrast = full[..., 5:-5, 5:-5].mean((1, 2, 3))

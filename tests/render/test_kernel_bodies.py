@@ -432,3 +432,21 @@ def test_a_device_without_kernels_is_named():
 def test_a_missing_gpu_is_named():
     with pytest.raises(RuntimeError, match="CUDA, no usable device: "):
         native.require().cuda_device_count()
+
+
+def test_registered_ops_in_float64():
+    g = scene(6, 2)
+    gaussians = [g[name].requires_grad_() for name in ("means", "quats", "scales")]
+    p = pairs(20, 2, 30, 20)
+    listed = with_lists(p, 2, 30, 20, 8)
+    drawn = [listed[name].requires_grad_() for name in ("means2d", "conics", "colors", "opacities")]
+    arguments = {
+        "project_splats": (
+            *gaussians, None, g["opacities"], g["viewmats"], g["Ks"], 0, 60, 44, 0.3, 0.01, 1e10, 0.0, True, False,
+        ),
+        "intersect_tiles": (*(p[name].detach() for name in LISTED), 2, 30, 20, 8),
+        "blend_splats": (*drawn, None, None, 30, 20, 8, listed["offsets"], listed["ids"], 0.99, None),
+    }  # fmt: skip
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    for name, given in arguments.items():
+        torch.library.opcheck(getattr(torch.ops.vision3d, name).default, given, test_utils=tests)

@@ -110,8 +110,8 @@ def _ops():
     yield "blend_splats", (*splats, torch.rand(2, 3, requires_grad=True), None, *grid, None)
     discs = ops.project_2dgs(*gaussians, g["opacities"][None], *camera, backend="native", **limits)
     dense = ops.intersect(
-        *(discs[k].flatten(0, 2) for k in (1, 0, 2)), None, g["opacities"].repeat(2), torch.arange(2).repeat_interleave(12), 2, 20, 18,
-        16, backend="native",
+        *(discs[k].flatten(0, 2) for k in (1, 0, 2)), None, g["opacities"].repeat(2),
+        torch.arange(2).repeat_interleave(12), 2, 20, 18, 16, backend="native",
     )  # fmt: skip
     yield "project_discs", (*map(leaf, gaussians), None, leaf(camera[0]), Ks[None], 20, 18, 0.01, 1e10, 0.0)
     features = [

@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from vision3d.errors import InputError
 from vision3d.io.images import read_image
-from vision3d.report.curves import Curve, draw_curves, run_curves, ticks, write_run_curves
+from vision3d.report.curves import Curve, draw_curves, log_ticks, run_curves, ticks, write_run_curves
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
@@ -26,6 +26,18 @@ def test_ticks_are_few_round_and_inside(low, span):
 )
 def test_ticks_by_hand(low, high, want):
     assert ticks(low, high) == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "want"),
+    [
+        (0.015, 0.3, [0.02, 0.05, 0.1, 0.2]),
+        (0.9, 1.1e4, [1, 10, 100, 1000, 10000]),
+        (0.11, 0.19, [0.12, 0.14, 0.16, 0.18]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis(low, high, want):
+    assert log_ticks(low, high) == pytest.approx(want)
 
 
 def test_curves_of_a_run():

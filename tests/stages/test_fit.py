@@ -14,7 +14,6 @@ from vision3d.runs import RunFolder, read_metrics
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.fitting.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
-from vision3d.stages.fitting.data import TrainingViews
 from vision3d.stages.fitting.trainer import Trainer
 
 # Rates of a run of some ten steps.
@@ -92,10 +91,8 @@ def test_fits_do_not_depend_on_size_and_place_of_the_world(photos):
 
 def test_same_seed_same_scene_and_metrics(photos, tmp_path):
     runs = [fit(TINY, photos, run_folder=tmp_path / name, progress=silent) for name in "ab"]
-    lines = [
-        [{key: value for key, value in line.items() if key != "wall_s"} for line in read_metrics(run.run_folder / "metrics.jsonl")]
-        for run in runs
-    ]  # fmt: skip
+    read = [read_metrics(run.run_folder / "metrics.jsonl") for run in runs]
+    lines = [[{key: value for key, value in line.items() if key != "wall_s"} for line in run] for run in read]
     assert lines[0] == lines[1]
     assert torch.equal(runs[0].scene.means, runs[1].scene.means) and torch.equal(runs[0].scene.sh, runs[1].scene.sh)
     other = fit(replace(TINY, seed=1), photos, progress=silent)

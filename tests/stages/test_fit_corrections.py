@@ -22,10 +22,7 @@ CONFIG = FitConfig(
 
 def pixel_errors(cameras, truth, points):
     """Median distance in each camera between where points are seen and where they should be [px]."""
-    seen, wanted = (
-        project(se3.transform_points(c.viewmats, points.expand(len(c), -1, 3)), c.Ks)
-        for c in (cameras, truth)
-    )
+    seen, wanted = (project(se3.transform_points(c.viewmats, points.expand(len(c), -1, 3)), c.Ks) for c in (cameras, truth))
     return (seen - wanted).norm(dim=-1).median(dim=1).values
 
 

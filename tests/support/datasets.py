@@ -1,6 +1,5 @@
 """A small data set on disk, made of renders."""
 
-
 from pathlib import Path
 
 import torch

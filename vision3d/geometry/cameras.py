@@ -121,16 +121,12 @@ def camera_rays(
     return origins.unflatten(-2, (height, width)), directions.unflatten(-2, (height, width))
 
 
-def plane_to_pixels(
-    plane: Float[Tensor, "*batch n 2"], Ks: Float[Tensor, "*#batch 3 3"]
-) -> Float[Tensor, "*batch n 2"]:
+def plane_to_pixels(plane: Float[Tensor, "*batch n 2"], Ks: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch n 2"]:
     """Pixels of coordinates at focal length 1: the upper two rows of K (x, y, 1), skew included."""
     return plane @ Ks[..., :2, :2].mT + Ks[..., None, :2, 2]
 
 
-def pixels_to_plane(
-    pixels: Float[Tensor, "*batch n 2"], Ks: Float[Tensor, "*#batch 3 3"]
-) -> Float[Tensor, "*batch n 2"]:
+def pixels_to_plane(pixels: Float[Tensor, "*batch n 2"], Ks: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*batch n 2"]:
     """Coordinates at focal length 1 of pixels; the inverse of `plane_to_pixels`."""
     y = (pixels[..., 1] - Ks[..., None, 1, 2]) / Ks[..., None, 1, 1]
     x = (pixels[..., 0] - Ks[..., None, 0, 2] - Ks[..., None, 0, 1] * y) / Ks[..., None, 0, 0]

@@ -10,9 +10,7 @@ from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 _UPPER = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
 
 
-def quat_scale_to_covar(
-    quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]
-) -> Float[Tensor, "*batch 3 3"]:
+def quat_scale_to_covar(quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Covariances R diag(s)^2 R^T of Gaussians with axes R (wxyz, length > 0) and standard deviations s."""
     check_trailing("quats", quats, 4)
     check_trailing("scales", scales, 3)
@@ -20,9 +18,7 @@ def quat_scale_to_covar(
     return factors @ factors.mT
 
 
-def quat_scale_to_precision(
-    quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]
-) -> Float[Tensor, "*batch 3 3"]:
+def quat_scale_to_precision(quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
     """Inverse covariances R diag(1/s)^2 R^T."""
     return quat_scale_to_covar(quats, 1 / scales)
 

@@ -70,9 +70,7 @@ def spiral(
     return look_at(eyes, target, -camtoworld[:3, 1])
 
 
-def interpolate_poses(
-    camtoworlds: Float[Tensor, "k 4 4"], num: int = 120, is_loop: bool = False
-) -> Float[Tensor, "num 4 4"]:
+def interpolate_poses(camtoworlds: Float[Tensor, "k 4 4"], num: int = 120, is_loop: bool = False) -> Float[Tensor, "num 4 4"]:
     """A flight through poses: Catmull-Rom curve through the positions, slerp between the rotations.
 
     The time between two poses follows their distance and their angle (one radian counts as the mean distance), so the

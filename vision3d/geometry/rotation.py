@@ -82,9 +82,7 @@ def quat_to_rotvec(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"
     return 2 * atan_over(axis.square().sum(-1, keepdim=True), quats[..., :1]) * axis
 
 
-def geodesic_distance(
-    rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tensor, "*#batch 3 3"]
-) -> Float[Tensor, "*#batch"]:
+def geodesic_distance(rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*#batch"]:
     """Angle [rad, 0 to pi] of the rotation between two; the gradient is finite everywhere, zero at equality.
 
     atan2(|vee(D - D^T)| / 2, (tr D - 1) / 2) with D = R1^T R2, which keeps full precision at 0 and pi, unlike acos.

@@ -36,9 +36,7 @@ def exp(tangents: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 4 4"]:
     rho, phi = tangents[..., :3], tangents[..., 3:]
     squares = phi.square().sum(-1, keepdim=True)
     turned = torch.linalg.cross(phi, rho)
-    translations = (
-        rho + one_minus_cos_over(squares) * turned + x_minus_sin_over(squares) * torch.linalg.cross(phi, turned)
-    )
+    translations = rho + one_minus_cos_over(squares) * turned + x_minus_sin_over(squares) * torch.linalg.cross(phi, turned)
     return from_rotation_translation(so3_exp(phi), translations)
 
 

@@ -48,9 +48,7 @@ def torus(
     return vertices.flatten(0, 1).to(dtype), _grid_faces(around, across, wrap_rows=True, wrap_columns=True)
 
 
-def box(
-    size: tuple[float, float, float] = (1.0, 1.0, 1.0), divisions: int = 1, dtype: torch.dtype = torch.float32
-) -> Mesh:
+def box(size: tuple[float, float, float] = (1.0, 1.0, 1.0), divisions: int = 1, dtype: torch.dtype = torch.float32) -> Mesh:
     """A box about the origin, each side of 2 * divisions^2 faces."""
     _check_counts(divisions=(divisions, 1))
     side, side_faces = plane((1.0, 1.0), divisions, divisions, dtype=torch.float64)
@@ -81,9 +79,7 @@ def cylinder(
     return vertices.to(dtype), faces
 
 
-def plane(
-    size: tuple[float, float] = (1.0, 1.0), columns: int = 1, rows: int = 1, dtype: torch.dtype = torch.float32
-) -> Mesh:
+def plane(size: tuple[float, float] = (1.0, 1.0), columns: int = 1, rows: int = 1, dtype: torch.dtype = torch.float32) -> Mesh:
     """A rectangle in the plane z = 0 about the origin, facing +z, of columns x rows cells along x and y."""
     _check_counts(columns=(columns, 1), rows=(rows, 1))
     x = torch.linspace(-0.5, 0.5, columns + 1, dtype=torch.float64) * size[0]

@@ -88,9 +88,7 @@ def edges_to_covars(edges: Float[Tensor, "*batch 3 2"], thickness: float = 0.0) 
     return covars + thickness**2 * normals[..., :, None] * normals[..., None, :]
 
 
-def edges_to_vertices(
-    means: Float[Tensor, "*batch 3"], edges: Float[Tensor, "*batch 3 2"]
-) -> Float[Tensor, "*batch 3 3"]:
+def edges_to_vertices(means: Float[Tensor, "*batch 3"], edges: Float[Tensor, "*batch 3 2"]) -> Float[Tensor, "*batch 3 3"]:
     """Triangles with one vertex a row: mean, mean + a, mean + b."""
     check_trailing("means", means, 3)
     check_trailing("edges", edges, 3, 2)

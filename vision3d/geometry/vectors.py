@@ -8,9 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def unit(
-    vectors: Float[Tensor, "*batch d"], fallback: Float[Tensor, "*#batch d"] | None = None
-) -> Float[Tensor, "*batch d"]:
+def unit(vectors: Float[Tensor, "*batch d"], fallback: Float[Tensor, "*#batch d"] | None = None) -> Float[Tensor, "*batch d"]:
     """Vectors divided by their length; right for lengths from 1e-37 to 1e37 in float32.
 
     Args:
@@ -32,9 +30,7 @@ def any_orthogonal(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 
     return unit(torch.linalg.cross(vectors, axis), fallback=axis.roll(1, -1))
 
 
-def orthogonal_part(
-    vectors: Float[Tensor, "*#batch 3"], units: Float[Tensor, "*#batch 3"]
-) -> Float[Tensor, "*#batch 3"]:
+def orthogonal_part(vectors: Float[Tensor, "*#batch 3"], units: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*#batch 3"]:
     """Unit vectors along the part of `vectors` orthogonal to `units`; `any_orthogonal(units)` where there is none."""
     part = unit(vectors)
     tolerance = 8 * torch.finfo(part.dtype).eps

@@ -166,9 +166,7 @@ def assemble(
     full = _cameras(kept)
     raw = full.resized(torch.tensor([w for w, _ in sizes]), torch.tensor([h for _, h in sizes]))
     cameras = _resized(undistorted_cameras(full), raw, downscale)
-    is_same = raw.distortion is None and bool(
-        (raw.width == cameras.width).all() and (raw.height == cameras.height).all()
-    )
+    is_same = raw.distortion is None and bool((raw.width == cameras.width).all() and (raw.height == cameras.height).all())
     points, colors = _finite_points(listed)
     return PosedImages(
         cameras=cameras,

@@ -85,9 +85,7 @@ def ssim(
     return _mean(values, mask)
 
 
-def photometric(
-    a: Image, b: Image, ssim_weight: float = 0.2, mask: Mask | None = None, padding: Padding = "valid"
-) -> Scalar:
+def photometric(a: Image, b: Image, ssim_weight: float = 0.2, mask: Mask | None = None, padding: Padding = "valid") -> Scalar:
     """(1 - w) L1 + w (1 - SSIM), the image loss of Gaussian splatting (Kerbl et al. 2023, eq. 7).
 
     Raises:

@@ -34,9 +34,7 @@ def find_weights(path: Path | None) -> dict[str, Tensor]:
         raise InputError("LPIPS: backbone weights not found, give --lpips-weights")
     if not path.exists():
         raise MissingFileError(path, "the LPIPS weights, a .safetensors or .pt file or a folder of them")
-    files = (
-        sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth")) if path.is_dir() else [path]
-    )
+    files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth")) if path.is_dir() else [path]
     if not files:
         raise MissingFileError(path / "*.safetensors", "the LPIPS weights, .safetensors or .pt files")
     tensors: dict[str, Tensor] = {}

@@ -85,6 +85,16 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two values > 0, evenly spread on a logarithmic axis: 1, 2, 5 of each power of ten, or fewer."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1,)):
+        marks = [factor * 10.0**power for power in powers for factor in factors if low <= factor * 10.0**power <= high]
+        if len(marks) <= 6:
+            break
+    return marks if len(marks) > 1 else ticks(low, high)
+
+
 def _draw(canvas: Canvas, curve: Curve, offset: int) -> None:
     s = _SCALE
     left, right = offset + s * _LEFT, offset + s * (_WIDTH - _RIGHT)
@@ -104,7 +114,7 @@ def _draw(canvas: Canvas, curve: Curve, offset: int) -> None:
         return bottom - (bottom - top) * (value - low) / (high - low)
 
     canvas.text(left, s * 10, curve.title, s * 14, INK)
-    marks = ticks(10**low, 10**high) if curve.is_log else ticks(low, high)
+    marks = log_ticks(10**low, 10**high) if curve.is_log else ticks(low, high)
     for mark in marks:
         y = down(math.log10(mark)) if curve.is_log else down(mark)
         canvas.draw.line([(left, y), (right, y)], fill=LINE, width=s)

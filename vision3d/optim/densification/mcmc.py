@@ -128,9 +128,7 @@ class MCMC:
     def _share(self, params: dict[str, Tensor], parents: Int64[Tensor, " k"]) -> None:
         """Give each parent the opacity and scale at which it and its copies look like it alone."""
         rows, hits = parents.unique(return_counts=True)
-        opacities, scales = relocated(
-            torch.sigmoid(params["opacity_logits"][rows]), params["log_scales"][rows].exp(), hits + 1
-        )
+        opacities, scales = relocated(torch.sigmoid(params["opacity_logits"][rows]), params["log_scales"][rows].exp(), hits + 1)
         params["opacity_logits"][rows] = torch.logit(opacities.clamp(self.min_opacity, 1 - OPACITY_EPS))
         params["log_scales"][rows] = scales.log()
 

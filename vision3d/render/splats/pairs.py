@@ -97,9 +97,7 @@ def pair_colors(
     return seen.new_zeros(total, 3).index_copy(0, pairs.rows, seen)
 
 
-def with_depth(
-    colors: Tensor, depths: Tensor, backgrounds: Tensor | None, render_mode: str
-) -> tuple[Tensor, Tensor | None]:
+def with_depth(colors: Tensor, depths: Tensor, backgrounds: Tensor | None, render_mode: str) -> tuple[Tensor, Tensor | None]:
     """Colours with the depth as their last channel, as the mode asks; the background of a depth is 0."""
     if render_mode == "RGB":
         return colors, backgrounds
@@ -136,6 +134,4 @@ class _SparseGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         rows = ctx.sparse.rows
-        return torch.sparse_coo_tensor(
-            rows[None], grad[rows], grad.shape, is_coalesced=True, check_invariants=False
-        ), None
+        return torch.sparse_coo_tensor(rows[None], grad[rows], grad.shape, is_coalesced=True, check_invariants=False), None

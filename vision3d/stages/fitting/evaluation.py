@@ -122,9 +122,7 @@ def evaluate(
         mask = mask.to(where) if masks and mask is not None else None
         photo = photo.to(where)
         with torch.no_grad():
-            view = next(
-                render_views(scene, camera.to(where), backgrounds=background, alpha_max=alpha_max, backend=backend)
-            )
+            view = next(render_views(scene, camera.to(where), backgrounds=background, alpha_max=alpha_max, backend=backend))
         assert view.image is not None
         image = view.image.clamp(0, 1)
         shown = _nearest_photo(dataset, index, photo) if nearest and len(dataset.train) else None

@@ -194,9 +194,8 @@ def render(
             backend=config.backend,
         )  # fmt: skip
         info = {**info, "means2d": info["gradient_2dgs"]}
-        return Picture(
-            image[0, ..., :3], info, alphas[0], normals[0], surface_normals[0] if with_normals else None, distortions[0]
-        )
+        surface = surface_normals[0] if with_normals and surface_normals is not None else None
+        return Picture(image[0, ..., :3], info, alphas[0], normals[0], surface, distortions[0])
     image, alphas, info = rasterize(
         *leaves.all(), *cameras, sh_degree=sh_degree, backgrounds=behind,
         absgrad=config.strategy == "adc" and config.adc.absgrad,

@@ -1,14 +1,16 @@
 """The contact sheet of an evaluation."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vision3d.report import read_pairs, write_contact_sheet
-from vision3d.stages.fitting.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from vision3d.stages.fitting import Evaluation
 
 
 def write_evaluation_sheet(
-    path: Path | str, renders: Path | str, evaluation: Evaluation, summary: dict[str, Any] | None = None
+    path: Path | str, renders: Path | str, evaluation: "Evaluation", summary: dict[str, Any] | None = None
 ) -> None:
     """Write photograph, render and difference of every held-out view with its figures, as one picture.
 

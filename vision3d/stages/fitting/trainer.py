@@ -95,9 +95,7 @@ class Trainer:
         counts = self._update(step, progress, moment, infos)
         return {"loss": total, **counts}
 
-    def _backward(
-        self, leaves: Leaves, place: int, background: Tensor | None, moment: Moment
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def _backward(self, leaves: Leaves, place: int, background: Tensor | None, moment: Moment) -> tuple[Tensor, dict[str, Any]]:
         """Add the gradients of one view's share of the loss."""
         view = self.views.get(place, moment.factor)
         viewmat, pose, exposure = self.viewmats[place], None, None
