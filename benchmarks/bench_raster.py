@@ -100,16 +100,16 @@ def gradients() -> dict[str, Any]:
     found = {}
     for name, dtype in (("native", torch.float32), ("reference", torch.float64)):
         names = ("means", "quats", "scales", "opacities")
-        leaves = {key: scene[key].to(dtype).requires_grad_() for key in names}
-        leaves |= {"sh": sh.to(dtype).requires_grad_(), "viewmats": views.to(dtype).requires_grad_()}
-        leaves["backgrounds"] = backgrounds.to(dtype).requires_grad_()
+        leaves = {key: scene[key].to(dtype).detach().clone().requires_grad_() for key in names}
+        more = {"sh": sh, "viewmats": views, "backgrounds": backgrounds}
+        leaves |= {key: value.to(dtype).detach().clone().requires_grad_() for key, value in more.items()}
         args = [leaves[key] for key in (*names, "sh", "viewmats")]
         options = {"sh_degree": 3, "render_mode": "RGB+ED", "backgrounds": leaves["backgrounds"], "backend": name}
         image, _, _ = rasterize(*args, scene["K"].to(dtype).repeat(2, 1, 1), 160, 120, **options)
         (image * upstream.to(dtype)).sum().backward()
         turned = torch.linalg.qr(torch.randn(5000, 3, 3, generator=torch.Generator().manual_seed(3)))[0]
         axes = turned * scene["scales"][:, None]
-        covars = (axes @ axes.mT).to(dtype).detach().requires_grad_()
+        covars = (axes @ axes.mT).detach().to(dtype).requires_grad_()
         seen, _, _ = rasterize(
             args[0].detach(), None, None, *(t.detach() for t in args[3:]), scene["K"].to(dtype).repeat(2, 1, 1), 160, 120,
             sh_degree=3, covars=covars, backend=name,
@@ -128,7 +128,8 @@ def gradients() -> dict[str, Any]:
 def memory(count: int, width: int, height: int, scale: float, backward: bool) -> float:
     """Peak memory beyond the inputs in MiB, in a process of its own."""
     code = f"""
-import resource, sys, torch
+import sys, torch
+from pathlib import Path
 sys.path.insert(0, {sys.path[0]!r})
 from support import workload
 from vision3d import rasterize
@@ -139,11 +140,14 @@ def call(s, backward):
     image, _, _ = rasterize(*leaves, s["viewmat"][None], s["K"][None], s["width"], s["height"])
     if backward:
         image.backward(torch.ones_like(image))
+def status(name):
+    return float(Path("/proc/self/status").read_text().partition(name + ":")[2].split()[0]) / 1024
 call(workload(0.01, 100, 64, 64), {backward})
 scene = workload({scale}, {count}, {width}, {height})
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+base = status("VmRSS")
 call(scene, {backward})
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1024)
+print(status("VmHWM") - base)
 """
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 

@@ -22,6 +22,7 @@ def _load() -> ModuleType | None:
             f"vision3d runs on its slow torch reference: {error}. `vision3d doctor` says how to mend it.", stacklevel=3
         )
         return None
+    native.keep_freed_memory()
     wanted = os.environ.get("VISION3D_ISA")
     if wanted:
         native.set_isa(wanted)

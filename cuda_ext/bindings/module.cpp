@@ -1,3 +1,7 @@
+#include <cstdlib>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -18,6 +22,14 @@ NB_MODULE(_native, m) {
 #else
     m.attr("has_cuda") = false;
 #endif
+    // Buffers of a few MB come and go at every step; by default glibc gives them back to the system each time, and taking them
+    // again costs more than the kernels that fill them.
+    m.def("keep_freed_memory", [] {
+#if defined(__GLIBC__)
+        mallopt(M_MMAP_THRESHOLD, 256 << 20);
+        mallopt(M_TRIM_THRESHOLD, 512 << 20);
+#endif
+    });
     m.def("set_num_threads", &vision3d::set_num_threads);
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
