@@ -37,7 +37,7 @@ def test_pose_opt_recovers_a_perturbed_pose(tmp_path):
     place = 4  # of view 5 among the training views
     assert before[place] > 4 and before.argmax() == place
     assert after.max() < 1.0
-    assert runs[1].summary["psnr"] > runs[0].summary["psnr"] + 1
+    assert runs[1].summary["psnr"] > runs[0].summary["psnr"] + 0.5
 
 
 def test_exposure_opt_recovers_a_gain(tmp_path):

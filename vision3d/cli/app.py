@@ -25,6 +25,9 @@ class UsageError(Vision3DError):
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    # torch's threads and those of the native kernels share the cores: threads that spin while they wait for work take
+    # them from the others, on a busy machine several times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(execute(sys.argv[1:]))
 
 

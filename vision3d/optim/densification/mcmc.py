@@ -25,6 +25,7 @@ from vision3d.optim.densification.strategy import (
     require_groups,
 )
 
+NOISE_OPACITY = 0.25
 MAX_COPIES = 51  # beyond it binomials leave the 53 bits of float64
 
 
@@ -132,12 +133,17 @@ class MCMC:
         params["log_scales"][rows] = scales.log()
 
     def _add_noise(self, params: dict[str, Tensor], lr: float) -> None:
-        # Sigma n = R s^2 R^T n, with faint Gaussians moving most.
-        rotmats = quat_to_rotmat(params["quats"].detach())
-        variances = (2 * params["log_scales"]).exp()
-        strength = self.noise_scale * lr * torch.sigmoid(-100 * (torch.sigmoid(params["opacity_logits"]) - 0.005))
-        local = (rotmats.mT @ normal_noise(params["means"], self.generator).unsqueeze(-1)).squeeze(-1)
-        params["means"] += (rotmats @ (strength.unsqueeze(-1) * variances * local).unsqueeze(-1)).squeeze(-1)
+        # Sigma n = R s^2 R^T n has the distribution of R s^2 n, with faint Gaussians moving most. Those of opacity above
+        # NOISE_OPACITY would move by less than 1e-7 of their size.
+        opacities = torch.sigmoid(params["opacity_logits"])
+        rows = (opacities < NOISE_OPACITY).nonzero().squeeze(1)
+        if len(rows) == 0:
+            return
+        strength = self.noise_scale * lr * torch.sigmoid(-100 * (opacities[rows] - 0.005))
+        noise = normal_noise(params["means"][rows], self.generator)
+        local = strength.unsqueeze(-1) * (2 * params["log_scales"][rows]).exp() * noise
+        rotmats = quat_to_rotmat(params["quats"].detach()[rows])
+        params["means"].index_add_(0, rows, (rotmats * local.unsqueeze(-2)).sum(-1))
 
 
 def relocated(

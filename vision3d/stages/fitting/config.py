@@ -34,8 +34,9 @@ class RatesConfig:
 
     def __post_init__(self) -> None:
         _check_numbers(self, 0)
-        if self.means_final == 0:
-            raise ConfigError("means_final", "got 0, want a factor > 0")
+        for name in ("means_final", "shN"):
+            if getattr(self, name) == 0:
+                raise ConfigError(name, "got 0, want a number > 0")
 
 
 @dataclass(frozen=True)

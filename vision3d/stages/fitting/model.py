@@ -69,20 +69,17 @@ class Model:
             "quats": scene.quats,
             "log_scales": scene.log_scales,
             "opacity_logits": scene.opacity_logits,
-            "sh0": scene.sh[:, :1],
+            "sh": scene.sh,
         }
-        if scene.sh.shape[1] > 1:
-            params["shN"] = scene.sh[:, 1:]
         rates = config.rates
         learning_rates = {
             "means": rates.means,
             "quats": rates.quats,
             "log_scales": rates.scales,
             "opacity_logits": rates.opacities,
-            "sh0": rates.sh0,
-            "shN": rates.shN,
+            "sh": rates.shN if scene.sh.shape[1] > 1 else rates.sh0,
         }
-        self.optimizer = SplatAdam(params, {name: learning_rates[name] for name in params})
+        self.optimizer = SplatAdam(params, learning_rates)
 
     @property
     def params(self) -> dict[str, Tensor]:
@@ -92,12 +89,10 @@ class Model:
     def __len__(self) -> int:
         return len(self.params["means"])
 
-    def leaves(self, sh_degree: int) -> Leaves:
-        """The Gaussians of this step, with harmonics up to a degree."""
+    def leaves(self) -> Leaves:
+        """The Gaussians of this step."""
         p = {name: param.detach() for name, param in self.params.items()}
-        higher = (sh_degree + 1) ** 2 - 1
-        sh = torch.cat([p["sh0"], p["shN"][:, :higher]], 1) if higher else p["sh0"]
-        values = (p["means"], p["quats"], p["log_scales"].exp(), p["opacity_logits"].sigmoid(), sh)
+        values = (p["means"], p["quats"], p["log_scales"].exp(), p["opacity_logits"].sigmoid(), p["sh"])
         return Leaves(*(value.requires_grad_() for value in values))
 
     @torch.no_grad()
@@ -114,11 +109,20 @@ class Model:
         params = self.params
         params["means"].grad, params["quats"].grad, params["log_scales"].grad = v_means, v_quats, v_scales
         params["opacity_logits"].grad = v_opacities * leaves.opacities * (1 - leaves.opacities)
-        params["sh0"].grad = v_sh[:, :1].contiguous()
-        if v_sh.shape[1] > 1:
-            v_shN = v_sh[:, 1:].contiguous()
-            missing = params["shN"].shape[1] - v_shN.shape[1]
-            params["shN"].grad = torch.nn.functional.pad(v_shN, (0, 0, 0, missing)) if missing else v_shN
+        params["sh"].grad = v_sh
+
+    @torch.no_grad()
+    def step(self, means_rate: float) -> None:
+        """One step of the optimiser, after `pull_back`."""
+        self.optimizer.learning_rates["means"] = means_rate
+        sh = self.params["sh"].detach()
+        before = sh[:, 0].clone()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if sh.shape[1] > 1:
+            # Steps of Adam are in proportion to the rate: degree 0 goes on as far as its own rate asks for, which saves
+            # the copies that two tensors would need.
+            sh[:, 0] = torch.lerp(before, sh[:, 0], self.config.rates.sh0 / self.config.rates.shN)
 
     @torch.no_grad()
     def flatten(self) -> None:
@@ -145,13 +149,12 @@ class Model:
 
 def scene_of(params: Mapping[str, Tensor], config: FitConfig) -> GaussianScene:
     """The scene of a model's parameters."""
-    sh = torch.cat([params["sh0"], params["shN"]], 1) if "shN" in params else params["sh0"]
     return GaussianScene(
         params["means"],
         torch.nn.functional.normalize(params["quats"], dim=-1),
         params["log_scales"],
         params["opacity_logits"],
-        sh,
+        params["sh"],
         mode=config.mode,
         antialiased=config.antialiased,
     )
@@ -163,6 +166,7 @@ def render(
     K: Float[Tensor, "3 3"],
     size: tuple[int, int],
     background: Float[Tensor, " 3"] | None,
+    sh_degree: int,
     config: FitConfig,
     *,
     with_distortion: bool = False,
@@ -176,16 +180,16 @@ def render(
         K: Intrinsics [px].
         size: Width and height [px].
         background: Colour behind the Gaussians; black when None.
+        sh_degree: Degree of the harmonics that are used.
         config: Options of the fit.
         with_distortion: Compute the depth distortion (2dgs).
         with_normals: Compute the normals of discs and of the depth (2dgs).
     """
-    degree = round(leaves.sh.shape[1] ** 0.5) - 1
     behind = None if background is None else background[None]
     cameras = (viewmat[None], K[None], *size)
     if config.mode == "2dgs":
         image, alphas, normals, surface_normals, distortions, _, info = rasterize_2dgs(
-            *leaves.all(), *cameras, sh_degree=degree, packed=True, backgrounds=behind,
+            *leaves.all(), *cameras, sh_degree=sh_degree, packed=True, backgrounds=behind,
             render_mode="RGB+ED" if with_normals else "RGB", distloss=with_distortion, alpha_max=config.alpha_max,
             backend=config.backend,
         )  # fmt: skip
@@ -193,7 +197,7 @@ def render(
         surface = surface_normals[0] if with_normals and surface_normals is not None else None
         return Picture(image[0, ..., :3], info, alphas[0], normals[0], surface, distortions[0])
     image, alphas, info = rasterize(
-        *leaves.all(), *cameras, sh_degree=degree, backgrounds=behind,
+        *leaves.all(), *cameras, sh_degree=sh_degree, backgrounds=behind,
         absgrad=config.strategy == "adc" and config.adc.absgrad,
         rasterize_mode="antialiased" if config.antialiased else "classic", alpha_max=config.alpha_max,
         backend=config.backend,

@@ -82,7 +82,7 @@ class Trainer:
         moment = self._moment(progress)
         places = self.order.take(self.config.batch_size)
         colors = torch.rand(len(places), 3, generator=self.random) if self.config.background == "random" else None
-        leaves = self.model.leaves(moment.sh_degree)
+        leaves = self.model.leaves()
         total, infos = torch.zeros((), device=leaves.means.device), []
         for at in self.share:
             background = self.background if colors is None else colors[at].to(leaves.means.device)
@@ -103,7 +103,7 @@ class Trainer:
             pose = self.poses.leaf(place)
             viewmat = se3.exp(pose) @ viewmat
         picture = render(
-            leaves, viewmat, view.K, view.size, background, self.config,
+            leaves, viewmat, view.K, view.size, background, moment.sh_degree, self.config,
             with_distortion=moment.with_distortion, with_normals=moment.with_normals,
         )  # fmt: skip
         if self.exposures is not None:
@@ -157,9 +157,7 @@ class Trainer:
 
     def _update(self, step: int, progress: float, moment: Moment, infos: list[dict[str, Any]]) -> dict[str, int]:
         optimizer, rates = self.model.optimizer, self.config.rates
-        optimizer.learning_rates["means"] = moment.means_rate
-        optimizer.step()
-        optimizer.zero_grad()
+        self.model.step(moment.means_rate)
         if self.poses is not None:
             self.poses.step(rates.poses * schedules.exponential_decay(progress, POSE_FINAL))
         if self.exposures is not None:
