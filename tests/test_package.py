@@ -91,7 +91,7 @@ def surface() -> dict[str, object]:
 
 
 def test_public_interface_is_the_one_written_down(update_golden):
-    text = json.dumps(surface()).replace("pathlib._local", "pathlib")  # as Python 3.13 calls it
+    text = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", json.dumps(surface()))  # where a type lives is no promise
     got = json.loads(re.sub(r" at 0x[0-9a-f]+", "", text))
     if update_golden:
         SURFACE.write_text(json.dumps(got, indent=2) + "\n", "utf-8")

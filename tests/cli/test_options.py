@@ -22,6 +22,8 @@ class Optim:
 class Config:
     steps: int = 10
     """Steps."""
+    limit: int | None = None
+    """Limit."""
     mode: Literal["3dgs", "2dgs"] = "3dgs"
     """Kind of Gaussians."""
     size: tuple[int, int] = (4, 5)
@@ -52,7 +54,7 @@ def test_command_line_goes_before_file_before_default(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("steps: 5\nmode: 2dgs\noptim: {lr: 0.5, is_fused: false}")
     options = parse(Options, ["photos", "--config", str(path), "--steps=7", "--optim.is-fused"], "try")
-    assert options.settings == Config(7, "2dgs", (4, 5), Optim(0.5, True))
+    assert options.settings == Config(7, None, "2dgs", (4, 5), Optim(0.5, True))
     assert options.config == str(path)
 
 
@@ -70,6 +72,7 @@ def test_wrong_file_is_named(tmp_path):
     [
         ([], "Missing from vision3d try: PATH Folder of photographs. (required)"),
         (["a", "--steps", "many"], "Error parsing --steps: invalid literal for int() with base 10: 'many'"),
+        (["a", "--limit", "many"], "Error parsing --limit: invalid value 'many', want None or INT ("),
         (["a", "--steps", "0"], "steps: got 0, want at least 1"),
         (["a", "--mode", "4d"], "invalid choice '4d' for argument '--mode'. Expected one of ('3dgs', '2dgs')"),
         (["a", "--size", "1"], "Missing value for argument '--size'. Expected 2 values"),

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import re
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,12 +121,18 @@ def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dic
         parts = " ".join(line if line.strip("─-+╰╯") else "\n" for line in inner).split("\n")
         lines = [part.strip() for part in parts if part.strip()]
         message = lines[0].removesuffix(".") if lines else "wrong command line"
+        message = re.sub(r"no type matching (\S+) could be instantiated from \[(.*)\]", _no_type, message)
         raise UsageError(f"{message} (vision3d {verb} --help tells the options)") from None
     finally:
         if columns is None:
             del os.environ["COLUMNS"]
         else:
             os.environ["COLUMNS"] = columns
+
+
+def _no_type(found: "re.Match[str]") -> str:
+    kinds = found[1].replace("{None}", "None").replace("|", " or ")
+    return f"invalid value {found[2]}, want {kinds}"
 
 
 def _before_separator(arguments: Sequence[str]) -> Sequence[str]:
