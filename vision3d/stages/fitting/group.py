@@ -81,6 +81,8 @@ def launched_group() -> Iterator[Group]:
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not distributed.is_available() or distributed.is_initialized():
         yield Group.current()
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     distributed.init_process_group("gloo")
     try:
         yield Group.current()

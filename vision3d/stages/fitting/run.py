@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
@@ -37,6 +38,8 @@ class FitResult:
     """The Gaussians in the world of the photographs."""
     cameras: Cameras
     """The training cameras, with corrected poses where those were asked for."""
+    exposures: Float[Tensor, "m 3 4"] | None
+    """Colour transform of each training view, photograph = A render + b, where those were asked for."""
     evaluation: Evaluation | None
     """Figures on the held-out views; None when there are none."""
     summary: dict[str, Any]
@@ -165,7 +168,7 @@ class _Fit:
             "device": str(scene.device),
         }
         self.curves.close()
-        return FitResult(scene, cameras, evaluation, summary, path)
+        return FitResult(scene, cameras, self.trainer.exposure_matrices(), evaluation, summary, path)
 
     def _record(self, values: dict[str, Tensor | float], progress: float) -> None:
         """Metrics, curves, measurements and checkpoints that are due after this step."""

@@ -175,6 +175,10 @@ class Trainer:
         """World to camera of the training views, with the poses' corrections."""
         return self.viewmats if self.poses is None else se3.exp(self.poses.values) @ self.viewmats
 
+    def exposure_matrices(self) -> Float[Tensor, "c 3 4"] | None:
+        """Colour transforms of the training views, if they are fitted."""
+        return None if self.exposures is None else self.exposures.values.view(-1, 3, 4).clone()
+
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs."""
         state = {
