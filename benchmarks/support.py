@@ -131,6 +131,6 @@ def load_peers(folder: Path | None) -> dict[str, Any]:
 def write(name: str, results: dict[str, Any], foreign: float) -> None:
     """Write results/NAME.json with the machine, the command and the share of foreign load."""
     RESULTS.mkdir(exist_ok=True)
-    command = " ".join(["python", *(Path(part).name if part.endswith(".py") else part for part in sys.argv)])
+    command = " ".join(["python", *(Path(part).name for part in sys.argv)])
     everything = {"machine": machine(), "command": command, "seed": 0, "foreign_load": round(foreign, 4), **results}
     (RESULTS / f"{name}.json").write_text(json.dumps(everything, indent=1) + "\n")
