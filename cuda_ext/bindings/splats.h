@@ -267,7 +267,7 @@ void bind_blend(nb::module_& m) {
     m.def("blend_vjp", [](In<W, 2> records, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, MaybeIn<W, 2> backgrounds,
                           MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height,
                           int tile_size, double alpha_max, In<W, 3> transmittances, In<W, 3, int32_t> last_ids, In<W, 4> v_colors_out,
-                          In<W, 3> v_transmittances, Out<W, 2> sums, Out<W, 2> v_means2d, Out<W, 2> v_conics, Out<W, 2> v_colors,
+                          MaybeIn<W, 3> v_transmittances, Out<W, 2> sums, Out<W, 2> v_means2d, Out<W, 2> v_conics, Out<W, 2> v_colors,
                           Out<W, 1> v_opacities, MaybeOut<W, 2> v_means2d_abs, int device, uint64_t stream) {
         BlendVjpArgs<T> v{};
         v.forward = blend_args<W>(colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max);
@@ -293,7 +293,7 @@ void bind_blend(nb::module_& m) {
     }, "records"_a.noconvert(), "conics"_a.noconvert(), "colors"_a.noconvert(), "opacities"_a.noconvert(),
        "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(), "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a,
        "height"_a, "tile_size"_a, "alpha_max"_a, "transmittances"_a.noconvert(), "last_ids"_a.noconvert(), "v_colors_out"_a.noconvert(),
-       "v_transmittances"_a.noconvert(), "sums"_a.noconvert(), "v_means2d"_a.noconvert(), "v_conics"_a.noconvert(),
+       "v_transmittances"_a.none().noconvert(), "sums"_a.noconvert(), "v_means2d"_a.noconvert(), "v_conics"_a.noconvert(),
        "v_colors"_a.noconvert(), "v_opacities"_a.noconvert(), "v_means2d_abs"_a.none().noconvert(), "device"_a = 0, "stream"_a = 0);
 }
 

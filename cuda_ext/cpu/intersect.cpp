@@ -4,24 +4,41 @@
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 #include "cpu/parallel.h"
 
 namespace vision3d::cpu {
 namespace {
 
-// Stable radix sort of indices by key, 11 bits a pass.
+constexpr int RADIX = 2048;
+
+// Stable radix sort of indices by key, 11 bits a pass. Blocks of keys count and scatter on their own; small ones would
+// write to the same cache lines.
 void sort_by_key(std::vector<uint32_t>& keys, uint32_t* indices, int64_t count) {
-    std::vector<uint32_t> keys2(count), indices2(count);
+    const int64_t block = std::max<int64_t>(65536, (count + 15) / 16), blocks = (count + block - 1) / block;
+    std::vector<uint32_t> keys2(count), indices2(count), starts(blocks * RADIX);
     uint32_t *k = keys.data(), *k2 = keys2.data(), *v = indices, *v2 = indices2.data();
     for (int shift = 0; shift < 33; shift += 11) {
-        uint32_t starts[2049] = {};
-        for (int64_t i = 0; i < count; ++i) ++starts[(k[i] >> shift & 2047) + 1];
-        if (std::find(starts, starts + 2049, uint32_t(count)) != starts + 2049) continue;  // all alike
-        for (int i = 0; i < 2048; ++i) starts[i + 1] += starts[i];
-        for (int64_t i = 0; i < count; ++i) {
-            const uint32_t to = starts[k[i] >> shift & 2047]++;
-            k2[to] = k[i]; v2[to] = v[i];
+        parallel_for(count, block, [&](int64_t begin, int64_t end) {
+            uint32_t* mine = starts.data() + begin / block * RADIX;
+            std::fill(mine, mine + RADIX, 0);
+            for (int64_t i = begin; i < end; ++i) ++mine[k[i] >> shift & (RADIX - 1)];
+        });
+        uint32_t at = 0;
+        bool alike = false;
+        for (int digit = 0; digit < RADIX; ++digit) {
+            const uint32_t before = at;
+            for (int64_t b = 0; b < blocks; ++b) at += std::exchange(starts[b * RADIX + digit], at);
+            alike |= at - before == count;
         }
+        if (alike) continue;
+        parallel_for(count, block, [&](int64_t begin, int64_t end) {
+            uint32_t* mine = starts.data() + begin / block * RADIX;
+            for (int64_t i = begin; i < end; ++i) {
+                const uint32_t to = mine[k[i] >> shift & (RADIX - 1)]++;
+                k2[to] = k[i]; v2[to] = v[i];
+            }
+        });
         std::swap(k, k2);
         std::swap(v, v2);
     }
@@ -30,25 +47,47 @@ void sort_by_key(std::vector<uint32_t>& keys, uint32_t* indices, int64_t count) 
 
 }  // namespace
 
-template <bool COUNT, typename Visit>
-void Intersections::each_tile(int64_t id, uint64_t& known, Visit visit) const {
+template <typename Visit>
+void Intersections::each_tile(int64_t id, Visit visit) const {
+    Reach reach = reach_[id];
+    int tile = reach.first;
+    if (reach.width) {
+        const uint64_t row = reach.width < 64 ? (uint64_t(1) << reach.width) - 1 : ~uint64_t(0);
+        for (; reach.tiles; tile += grid_.tiles_x) {
+            int x = 0;
+            for (uint64_t bits = reach.tiles & row; bits; ++x, bits >>= 1)
+                if (bits & 1) visit(tile + x);
+            reach.tiles = reach.width < 64 ? reach.tiles >> reach.width : 0;
+        }
+        return;
+    }
     const TileBox box = tile_box(grid_, means2d_ + 2 * id, radii_ + 2 * id);
-    const bool small = int64_t(box.x1 - box.x0) * (box.y1 - box.y0) <= 64;
-    int bit = 0;
-    if (!conics_ || (!COUNT && small)) {
+    if (!conics_) {
         for (int ty = box.y0; ty < box.y1; ++ty)
-            for (int tx = box.x0; tx < box.x1; ++tx, ++bit)
-                if (!conics_ || known >> bit & 1) visit(ty * grid_.tiles_x + tx);
+            for (int tx = box.x0; tx < box.x1; ++tx) visit(ty * grid_.tiles_x + tx);
         return;
     }
     const TileTest<float> test(means2d_ + 2 * id, conics_ + 3 * id, opacities_[id]);
-    known = 0;
     for (int ty = box.y0; ty < box.y1; ++ty)
-        for (int tx = box.x0; tx < box.x1; ++tx, ++bit) {
-            if (!test.touches(grid_, tx, ty)) continue;
-            if (small) known |= uint64_t(1) << bit;
-            visit(ty * grid_.tiles_x + tx);
-        }
+        for (int tx = box.x0; tx < box.x1; ++tx)
+            if (test.touches(grid_, tx, ty)) visit(ty * grid_.tiles_x + tx);
+}
+
+Intersections::Reach Intersections::reach(int64_t id) const {
+    const TileBox box = tile_box(grid_, means2d_ + 2 * id, radii_ + 2 * id);
+    const int width = box.x1 - box.x0, height = box.y1 - box.y0;
+    if (width < 1 || height < 1) return {0, 0, 1};
+    if (int64_t(width) * height > 64) return {0, 0, 0};
+    Reach found{0, box.y0 * grid_.tiles_x + box.x0, width};
+    if (!conics_) {
+        found.tiles = ~uint64_t(0) >> (64 - width * height);
+        return found;
+    }
+    const TileTest<float> test(means2d_ + 2 * id, conics_ + 3 * id, opacities_[id]);
+    int bit = 0;
+    for (int ty = box.y0; ty < box.y1; ++ty)
+        for (int tx = box.x0; tx < box.x1; ++tx, ++bit) found.tiles |= uint64_t(test.touches(grid_, tx, ty)) << bit;
+    return found;
 }
 
 Intersections::Intersections(int64_t images, const int64_t* offsets, const float* means2d, const int32_t* radii, const float* depths,
@@ -65,8 +104,8 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
         starts[image + 1] = starts[image] + visible;
     }
     order_.resize(starts[images]);
-    known_.resize(starts[images]);
-    parallel_for(images, 1, [&](int64_t image, int64_t) {
+    reach_.resize(count_);
+    const auto sort = [&](int64_t image) {
         const int64_t size = starts[image + 1] - starts[image];
         std::vector<uint32_t> keys(size);
         uint32_t* order = order_.data() + starts[image];
@@ -77,6 +116,14 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
                 order[place++] = uint32_t(i);
             }
         sort_by_key(keys, order, size);
+    };
+    // The order and the tiles do not depend on each other: one thread sorts while the others test.
+    constexpr int64_t BLOCK = 1024;
+    parallel_for(images + (count_ + BLOCK - 1) / BLOCK, 1, [&](int64_t job, int64_t) {
+        if (job < images) return sort(job);
+        const int64_t begin = (job - images) * BLOCK, end = std::min(count_, begin + BLOCK);
+        for (int64_t i = begin; i < end; ++i)
+            if (radii[2 * i] > 0 || radii[2 * i + 1] > 0) reach_[i] = reach(i);
     });
     for (int64_t image = 0; image < images; ++image) {
         const int64_t size = starts[image + 1] - starts[image], step = std::max<int64_t>(2048, (size + 15) / 16);
@@ -87,7 +134,7 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
     std::vector<int32_t> counts(chunks_.size() * tiles, 0);
     parallel_for(int64_t(chunks_.size()), 1, [&](int64_t c, int64_t) {
         for (int64_t i = chunks_[c].begin; i < chunks_[c].end; ++i)
-            each_tile<true>(order_[i], known_[i], [&](int tile) { ++counts[c * tiles + tile]; });
+            each_tile(order_[i], [&](int tile) { ++counts[c * tiles + tile]; });
     });
     // A tile's records stand together, and inside a tile the chunks follow each other: that keeps the depth order.
     first_.resize(counts.size());
@@ -118,7 +165,7 @@ void Intersections::fill(int32_t* tiles_per_gauss, int64_t* isect_ids, int32_t* 
         for (int64_t i = chunks_[c].begin; i < chunks_[c].end; ++i) {
             const uint32_t id = order_[i];
             const uint32_t depth = depth_bits(depths_[id]);
-            each_tile<false>(id, known_[i], [&](int tile) {
+            each_tile(id, [&](int tile) {
                 const int32_t at = next[tile]++;
                 flatten_ids[at] = int32_t(id);
                 isect_ids[at] = (chunks_[c].image << tile_bits | tile) << 32 | depth;

@@ -21,19 +21,26 @@ class Intersections {
   private:
     struct Chunk { int64_t image, begin, end; };  // of order_
 
-    // Calls visit(tile) for the tiles that the Gaussian touches; `known` holds the outcome for boxes of at most 64 tiles.
-    template <bool COUNT, typename Visit>
-    void each_tile(int64_t id, uint64_t& known, Visit visit) const;
+    // Tiles that a Gaussian touches in its box of at most 64 tiles, row by row from tile `first` on.
+    struct Reach {
+        uint64_t tiles;
+        int32_t first, width;  // width 0: the box is larger, the tiles are tested when they are asked for
+    };
+    Reach reach(int64_t id) const;
+
+    // Calls visit(tile) for the tiles that the Gaussian touches.
+    template <typename Visit>
+    void each_tile(int64_t id, Visit visit) const;
 
     int64_t images_, count_, total_ = 0;
     const float *means2d_, *depths_, *conics_, *opacities_;
     const int32_t* radii_;
     TileGrid<float> grid_;
-    std::vector<uint32_t> order_;          // visible Gaussians, by image and depth
-    mutable std::vector<uint64_t> known_;  // an entry of order_ each
+    std::vector<uint32_t> order_;      // visible Gaussians, by image and depth
+    std::vector<Reach> reach_;         // of each pair; not set where it is not visible
     std::vector<Chunk> chunks_;
-    std::vector<int32_t> first_;           // (chunks, tiles): where the chunk's records of a tile begin
-    std::vector<int32_t> tile_start_;      // (images, tiles)
+    std::vector<int32_t> first_;       // (chunks, tiles): where the chunk's records of a tile begin
+    std::vector<int32_t> tile_start_;  // (images, tiles)
 };
 
 }  // namespace vision3d::cpu

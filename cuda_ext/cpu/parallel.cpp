@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <memory>
@@ -12,38 +13,85 @@
 namespace vision3d {
 namespace {
 
-// A job is shared by the threads that work on it; whoever is late finds its counter used up and does nothing.
-struct Job {
-    Job(int64_t count, int64_t chunk, const std::function<void(int64_t, int64_t)>& body)
-        : count(count), chunk(chunk), chunks((count + chunk - 1) / chunk), body(body) {}
+// Kernels follow each other within some microseconds, and a sleeping thread takes longer than that to come back.
+constexpr auto PATIENCE = std::chrono::microseconds(200);
 
-    void work() {
-        for (int64_t i; (i = next.fetch_add(1)) < chunks;) {
-            try {
-                body(i * chunk, std::min(count, (i + 1) * chunk));
-            } catch (...) {
-                std::lock_guard lock(mutex);
-                if (!error) error = std::current_exception();
-            }
-            if (done.fetch_add(1) + 1 == chunks) {
-                std::lock_guard lock(mutex);
-                finished.notify_all();
-            }
+void relax() {
+#if defined(__x86_64__) || defined(_M_X64)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Looks again and again for a short while; false when it has not come true. No use when threads share cores.
+template <typename Ready>
+bool spin_until(bool spin, Ready ready) {
+    if (ready()) return true;
+    if (!spin) return false;
+    const auto end = std::chrono::steady_clock::now() + PATIENCE;
+    do {
+        for (int i = 0; i < 16; ++i) {
+            relax();
+            if (ready()) return true;
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
+// A job is shared by the threads that work on it; whoever is late finds nothing left and does nothing. Each thread begins
+// with chunks of its own, next to each other in memory, and then takes those that others have not come to.
+class Job {
+  public:
+    Job(int64_t count, int64_t chunk, int threads, const std::function<void(int64_t, int64_t)>& body)
+        : count_(count), chunk_(chunk), chunks_((count + chunk - 1) / chunk), slices_(threads), body_(body) {
+        for (int i = 0; i < threads; ++i) {
+            slices_[i].next = chunks_ * i / threads;
+            slices_[i].end = chunks_ * (i + 1) / threads;
         }
     }
 
-    void wait() {
-        std::unique_lock lock(mutex);
-        finished.wait(lock, [&] { return done.load() == chunks; });
-        if (error) std::rethrow_exception(error);
+    void work(int thread) {
+        const int threads = int(slices_.size());
+        for (int k = 0; k < threads; ++k) {
+            Slice& slice = slices_[(thread + k) % threads];
+            for (int64_t i; (i = slice.next.fetch_add(1)) < slice.end;) call(i);
+        }
     }
 
-    const int64_t count, chunk, chunks;
-    const std::function<void(int64_t, int64_t)>& body;
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-    std::exception_ptr error;
+    void wait(bool spin) {
+        spin_until(spin, [&] { return done_.load(std::memory_order_acquire) == chunks_; });
+        std::unique_lock lock(mutex_);
+        finished_.wait(lock, [&] { return done_.load() == chunks_; });
+        if (error_) std::rethrow_exception(error_);
+    }
+
+  private:
+    struct alignas(64) Slice {
+        std::atomic<int64_t> next{0};
+        int64_t end = 0;
+    };
+
+    void call(int64_t i) {
+        try {
+            body_(i * chunk_, std::min(count_, (i + 1) * chunk_));
+        } catch (...) {
+            std::lock_guard lock(mutex_);
+            if (!error_) error_ = std::current_exception();
+        }
+        if (done_.fetch_add(1) + 1 == chunks_) {
+            std::lock_guard lock(mutex_);
+            finished_.notify_all();
+        }
+    }
+
+    const int64_t count_, chunk_, chunks_;
+    std::vector<Slice> slices_;
+    const std::function<void(int64_t, int64_t)>& body_;
+    std::atomic<int64_t> done_{0};
+    std::mutex mutex_;
+    std::condition_variable finished_;
+    std::exception_ptr error_;
 };
 
 class Pool {
@@ -53,37 +101,42 @@ class Pool {
         if (count == int(workers_.size()) + 1) return;
         stop();
         stopping_ = false;
-        for (int i = 1; i < count; ++i) workers_.emplace_back([this] { serve(); });
+        spin_ = count <= int(std::thread::hardware_concurrency());
+        for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { serve(i); });
     }
     void run(int64_t count, int64_t chunk, const std::function<void(int64_t, int64_t)>& body) {
-        auto job = std::make_shared<Job>(count, chunk, body);
+        auto job = std::make_shared<Job>(count, chunk, int(workers_.size()) + 1, body);
         {
             std::lock_guard lock(mutex_);
             job_ = job;
+            posted_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
-        job->work();
-        job->wait();
+        job->work(0);
+        job->wait(spin_);
     }
     size_t workers() const { return workers_.size(); }
 
   private:
-    void serve() {
+    void serve(int thread) {
         std::shared_ptr<Job> seen;
-        for (;;) {
+        for (uint64_t turn = 0;;) {
+            spin_until(spin_, [&] { return posted_.load(std::memory_order_acquire) != turn; });
             {
                 std::unique_lock lock(mutex_);
                 wake_.wait(lock, [&] { return stopping_ || job_ != seen; });
                 if (stopping_) return;
                 seen = job_;
+                turn = posted_.load(std::memory_order_relaxed);
             }
-            seen->work();
+            seen->work(thread);
         }
     }
     void stop() {
         {
             std::lock_guard lock(mutex_);
             stopping_ = true;
+            posted_.fetch_add(1, std::memory_order_release);
         }
         wake_.notify_all();
         for (auto& worker : workers_) worker.join();
@@ -94,7 +147,8 @@ class Pool {
     std::mutex mutex_, resize_mutex_;
     std::condition_variable wake_;
     std::shared_ptr<Job> job_;
-    bool stopping_ = false;
+    std::atomic<uint64_t> posted_{0};
+    bool stopping_ = false, spin_ = true;
 };
 
 Pool& pool() {

@@ -154,7 +154,7 @@ static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
         if (pixel < 0) return;
         const int64_t place = args.last_ids[pixel] < 0 ? -1 : args.last_ids[pixel] - tile.begin;
         const float t = args.out_transmittances[pixel];
-        float v = vjp.v_transmittances[pixel];
+        float v = vjp.v_transmittances ? vjp.v_transmittances[pixel] : 0.0f;
         for (int k = 0; k < channels; ++k) {
             const float g = vjp.v_colors[pixel * args.channels + k];
             vC[k * MAX_PIXELS + slot] = g;

@@ -137,7 +137,7 @@ V3D_BODY void blend_vjp(const Block& block, const BlendVjpArgs<T>& vjp, Staged<T
         for (int k = 0; k < D; ++k) p.v_color[k] = T(0);
         if (place < 0) return;
         const T* background = args.backgrounds ? args.backgrounds + tile.image * channels : nullptr;
-        T v = vjp.v_transmittances[place];
+        T v = vjp.v_transmittances ? vjp.v_transmittances[place] : T(0);
         V3D_UNROLL
         for (int k = 0; k < D; ++k)
             if (k < channels) {

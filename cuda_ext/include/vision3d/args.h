@@ -77,7 +77,7 @@ struct BlendArgs {
 template <typename T>
 struct BlendVjpArgs {
     BlendArgs<T> forward;
-    const T *v_colors, *v_transmittances;  // (I,H,W,D) (I,H,W)
+    const T *v_colors, *v_transmittances;  // (I,H,W,D) (I,H,W), the second may be null
     // Sums of 6 numbers, 2 with absgrad, D colours: on a CPU (M,...), of one (tile, Gaussian) each; on a GPU (nnz,...).
     T* sums;
     bool absgrad;

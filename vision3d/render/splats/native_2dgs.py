@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
-from vision3d.render.splats.native_3dgs import (
+from vision3d.render.splats.native_support import (
     check_tile_size,
     image_offsets,
     pair_sums,

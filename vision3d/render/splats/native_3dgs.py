@@ -5,7 +5,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
-from vision3d.errors import BackendError
+from vision3d.render.splats.native_support import (
+    check_tile_size,
+    image_offsets,
+    pair_sums,
+    plain,
+    plain_or_none,
+    record_sums,
+    view_gradient,
+    zeros,
+)
 
 _MODELS = {"pinhole": 0, "ortho": 1, "fisheye": 2}
 _MAX_CHANNELS = 32
@@ -116,54 +125,6 @@ def blend(
         for part, back in zip(colors.split(_MAX_CHANNELS, 1), behind)
     ]
     return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
-
-
-def check_tile_size(tile_size: int) -> None:
-    """Raise BackendError for tiles that the blending kernels do not have."""
-    if tile_size not in (4, 8, 16):
-        raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
-
-
-def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
-    """Where the pairs of each image begin, (images + 1,) int64."""
-    if num_images == 1 and image_ids.device.type == "cpu":
-        return torch.tensor([0, len(image_ids)])
-    return torch.searchsorted(image_ids, torch.arange(num_images + 1, device=image_ids.device))
-
-
-def pair_sums(like: Tensor, num_images: int, count: int, width: int) -> Tensor:
-    """Zeros for the partial sums over the pairs of each image, (images, chunks, width)."""
-    return like.new_zeros((num_images, max(1, -(-count // native.require().PAIR_CHUNK)), width))
-
-
-def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
-    """Memory for sums over pixels: of each (tile, Gaussian) on a CPU, of each Gaussian and from zero on a GPU."""
-    return like.new_empty((records, width)) if like.device.type == "cpu" else like.new_zeros((count, width))
-
-
-def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
-    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without them."""
-    v_viewmats = zeros(viewmats)
-    if v_views is not None:
-        total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
-        v_viewmats[..., :3, :3] = total[..., :9].unflatten(-1, (3, 3))
-        v_viewmats[..., :3, 3] = total[..., 9:]
-    return v_viewmats
-
-
-def zeros(like: Tensor) -> Tensor:
-    """Contiguous zeros of the same shape, for gradients."""
-    return torch.zeros_like(like, memory_format=torch.contiguous_format)
-
-
-def plain(tensor: Tensor) -> Tensor:
-    """The tensor as kernels take it: contiguous, without a graph."""
-    return tensor.detach().contiguous()
-
-
-def plain_or_none(tensor: Tensor | None) -> Tensor | None:
-    """As `plain`, for inputs that may be left out."""
-    return None if tensor is None else plain(tensor)
 
 
 @torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types=("cpu", "cuda"))
@@ -292,7 +253,7 @@ def _blend(
     return out_colors, transmittances, last_ids, records
 
 
-@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=("absgrad",), device_types=("cpu", "cuda"))
+@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _blend_vjp(
     records: Tensor,
     conics: Tensor,
@@ -309,21 +270,20 @@ def _blend_vjp(
     transmittances: Tensor,
     last_ids: Tensor,
     v_colors: Tensor,
-    v_transmittances: Tensor,
-    absgrad: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    v_transmittances: Tensor | None,
+    absgrad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     count, channels = colors.shape
     inputs = map(plain_or_none, (records, conics, colors, opacities, backgrounds, masks))
-    sums = record_sums(colors, count, len(flatten_ids), 6 + channels + (0 if absgrad is None else 2))
+    sums = record_sums(colors, count, len(flatten_ids), 6 + channels + 2 * absgrad)
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3,), (channels,), ())]
-    v_means2d_abs = None if absgrad is None else colors.new_empty((count, 2))
+    v_means2d_abs = colors.new_empty((count if absgrad else 0, 2))
     native.require().blend_vjp(
         *inputs, isect_offsets, flatten_ids, width, height, tile_size, alpha_max, transmittances, last_ids,
-        plain(v_colors), plain(v_transmittances), sums, *grads, v_means2d_abs, **native.where(colors),
+        plain(v_colors), plain_or_none(v_transmittances), sums, *grads, v_means2d_abs if absgrad else None,
+        **native.where(colors),
     )  # fmt: skip
-    if absgrad is not None and v_means2d_abs is not None:
-        absgrad += v_means2d_abs
-    return grads[0], grads[1], grads[2], grads[3]
+    return grads[0], grads[1], grads[2], grads[3], v_means2d_abs
 
 
 def _project_fake(means, quats, scales, covars, opacities, viewmats, Ks, *options):
@@ -348,7 +308,9 @@ def _blend_fake(means2d, conics, colors, opacities, backgrounds, masks, width, h
 
 
 def _blend_vjp_fake(records, conics, colors, opacities, *rest):
-    return colors.new_empty((len(opacities), 2)), *map(torch.empty_like, (conics, colors, opacities))
+    pairs = (len(opacities), 2)
+    grads = map(torch.empty_like, (conics, colors, opacities))
+    return colors.new_empty(pairs), *grads, colors.new_empty(pairs if rest[-1] else (0, 2))
 
 
 _project.register_fake(_project_fake)
@@ -387,12 +349,18 @@ def _blend_setup(ctx, inputs, output):
     lists = (isect_offsets, flatten_ids)
     ctx.save_for_backward(records, conics, colors, opacities, backgrounds, masks, *lists, transmittances, last_ids)
     ctx.options, ctx.alpha_max, ctx.absgrad = options, alpha_max, absgrad
+    ctx.set_materialize_grads(False)  # zeros of each output would cost as much as a kernel
 
 
 def _blend_backward(ctx, v_colors, v_transmittances, _last, _records):
     *gaussians, isect_offsets, flatten_ids, transmittances, last_ids = ctx.saved_tensors
-    rest = (isect_offsets, flatten_ids, ctx.alpha_max, transmittances, last_ids, v_colors, v_transmittances, ctx.absgrad)
-    grads = _blend_vjp(*gaussians, *ctx.options, *rest)
+    if v_colors is None:
+        v_colors = transmittances.new_zeros((*transmittances.shape, gaussians[2].shape[1]))
+    lists = (isect_offsets, flatten_ids, ctx.alpha_max, transmittances, last_ids)
+    upstream = (v_colors, v_transmittances, ctx.absgrad is not None)
+    *grads, v_means2d_abs = _blend_vjp(*gaussians, *ctx.options, *lists, *upstream)
+    if ctx.absgrad is not None:
+        ctx.absgrad += v_means2d_abs
     v_backgrounds = None
     if ctx.needs_input_grad[4]:
         v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors)

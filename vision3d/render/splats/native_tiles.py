@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vision3d import native
 from vision3d.errors import BackendError
-from vision3d.render.splats.native_3dgs import image_offsets, plain
+from vision3d.render.splats.native_support import image_offsets, plain
 
 
 def intersect(

@@ -1,0 +1,55 @@
+"""What the native operations share: checks, memory for gradients, plain tensors."""
+
+import torch
+from torch import Tensor
+
+from vision3d import native
+from vision3d.errors import BackendError
+
+
+def check_tile_size(tile_size: int) -> None:
+    """Raise BackendError for tiles that the blending kernels do not have."""
+    if tile_size not in (4, 8, 16):
+        raise BackendError(f"tile_size: got {tile_size}, the native kernels take 4, 8 or 16")
+
+
+def image_offsets(image_ids: Tensor, num_images: int) -> Tensor:
+    """Where the pairs of each image begin, (images + 1,) int64."""
+    if num_images == 1 and image_ids.device.type == "cpu":
+        return torch.tensor([0, len(image_ids)])
+    return torch.searchsorted(image_ids, torch.arange(num_images + 1, device=image_ids.device))
+
+
+def pair_sums(like: Tensor, num_images: int, count: int, width: int) -> Tensor:
+    """Zeros for the partial sums over the pairs of each image, (images, chunks, width)."""
+    return like.new_zeros((num_images, max(1, -(-count // native.require().PAIR_CHUNK)), width))
+
+
+def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
+    """Memory for sums over pixels: of each (tile, Gaussian) on a CPU, of each Gaussian and from zero on a GPU."""
+    return like.new_empty((records, width)) if like.device.type == "cpu" else like.new_zeros((count, width))
+
+
+def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
+    """Gradient of the (b, c, 4, 4) matrices from (b c, chunks, 12) sums for R and t; zero without them."""
+    v_viewmats = zeros(viewmats)
+    if v_views is not None:
+        total = v_views.sum(1).unflatten(0, viewmats.shape[:2])
+        v_viewmats[..., :3, :3] = total[..., :9].unflatten(-1, (3, 3))
+        v_viewmats[..., :3, 3] = total[..., 9:]
+    return v_viewmats
+
+
+def zeros(like: Tensor) -> Tensor:
+    """Contiguous zeros of the same shape, for gradients."""
+    return torch.zeros_like(like, memory_format=torch.contiguous_format)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The tensor as kernels take it: contiguous, without a graph."""
+    return tensor.detach().contiguous()
+
+
+def plain_or_none(tensor: Tensor | None) -> Tensor | None:
+    """As `plain`, for inputs that may be left out."""
+    return None if tensor is None else plain(tensor)
