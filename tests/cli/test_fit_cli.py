@@ -5,6 +5,7 @@ import torch
 
 from tests.support.photos import blobs, ring, write_photos
 from vision3d.config import load_yaml, presets
+from vision3d.io.images import image_size
 from vision3d.stages.fitting import FitConfig
 
 FEW = ["--steps", 4, "--max-gaussians", 60, "--sh-degree", 1]
@@ -29,6 +30,7 @@ def test_fit_then_eval(photos, tmp_path, cli):
     written = json.loads((tmp_path / "eval" / "eval.json").read_text())
     assert written["mean"]["psnr"] == pytest.approx(values["psnr"], abs=1e-6) and len(written["views"]) == 2
     assert len(list((tmp_path / "eval" / "renders").glob("*.png"))) == 2
+    assert min(image_size(tmp_path / "eval" / "contact_sheet.png")) > 100
     code, _, err = cli("eval", tmp_path / "run" / "scene.ply", photos, "--out", tmp_path / "eval")
     assert code == 5 and "exists and is not empty; give --overwrite or another --out" in err
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.errors import InputError, MissingFileError, ShapeError
 from vision3d.io.images import image_size, read_image, write_image
 from vision3d.report import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
 from vision3d.report.canvas import Canvas, fitted, text_width
@@ -70,9 +70,11 @@ def test_written_sheet_and_pairs_of_a_folder(tmp_path):
     assert image_size(tmp_path / "sheet.png") == tuple(reversed(contact_sheet([first, second]).shape[:2]))
     assert read_image(tmp_path / "sheet.png").min() < 0.2
 
-    with pytest.raises(InputError, match=r"r: got 2 \.png files, want 3, one a caption"):
-        read_pairs(tmp_path / "r", ["a", "b", "c"])
-    with pytest.raises(InputError, match=r"none: got 0 \.png files, want at least one"):
+    (only,) = read_pairs(tmp_path / "r", {"b.png": "words"})
+    assert only.caption == "words" and torch.equal(only.photo, second.photo)
+    with pytest.raises(MissingFileError, match=r"c\.png"):
+        read_pairs(tmp_path / "r", {"c.png": "words"})
+    with pytest.raises(InputError, match=r"none: got no \.png files, want at least one"):
         read_pairs(tmp_path / "none")
 
 

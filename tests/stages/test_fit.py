@@ -9,6 +9,7 @@ from tests.support.photos import blobs, ring, write_photos
 from vision3d import Cameras, GaussianScene, evaluate
 from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError
 from vision3d.io.dataset import load_dataset
+from vision3d.io.images import image_size
 from vision3d.progress import silent
 from vision3d.runs import RunFolder, read_metrics
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
@@ -55,6 +56,7 @@ def test_run_folder_holds_the_results(fitted):
     assert scene.num_gaussians == fitted.summary["gaussians"] > 60
     assert (folder / "config.yaml").read_text().startswith("# vision3d run")
     assert len(list((folder / "renders").glob("*.png"))) == 2
+    assert min(image_size(folder / "contact_sheet.png")) > 100 and min(image_size(folder / "curves.png")) > 100
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_000150.pt"]
     cameras = Cameras.load(folder / "cameras.json")
     torch.testing.assert_close(cameras.viewmats, fitted.cameras.viewmats, atol=1e-5, rtol=1e-5)

@@ -52,14 +52,11 @@ def run(arguments: Sequence[str]) -> None:
 
 def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.render import path_cameras
-    from vision3d.report import write_renders, write_run_curves
+    from vision3d.report import write_renders
     from vision3d.stages.fitting import fit
-    from vision3d.stages.fitting.sheet import write_evaluation_sheet
 
     result = fit(options.settings, photo_set(), run_folder=run_folder, progress=progress)
     out, summary = run_folder.path, result.summary
-    if result.evaluation is not None:
-        write_evaluation_sheet(out / "contact_sheet.png", out / "renders", result.evaluation, summary)
     cameras = path_cameras(result.scene, "orbit", result.cameras, num=FRAMES, size=SIZE)
     red, green, blue = summary["background"]
     write_renders(
@@ -73,7 +70,6 @@ def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallb
         overwrite=True,
         progress=progress,
     )
-    write_run_curves(out / "curves.png", out)
     return summary
 
 

@@ -26,7 +26,7 @@ class EvalOptions(VerbOptions):
     data: Annotated[Path, tyro.conf.Positional]
     """Photographs with cameras, as for fit."""
     out: Path | None = None
-    """Folder for eval.json and for pictures with the photograph on the left and the render on the right."""
+    """Folder for eval.json, a contact sheet, and pictures with the photograph on the left and the render on the right."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write into the folder --out even if it is not empty."""
     split_every: int = 8
@@ -69,6 +69,7 @@ def run(arguments: Sequence[str]) -> None:
     from vision3d.io.dataset import WHITE, load_dataset
     from vision3d.scene import GaussianScene
     from vision3d.stages.fitting import evaluate
+    from vision3d.stages.fitting.sheet import write_evaluation_sheet
 
     scene = GaussianScene.load(options.scene).validate()
     images = load_dataset(
@@ -88,6 +89,7 @@ def run(arguments: Sequence[str]) -> None:
         with atomic_write(out / "eval.json") as temporary:
             content = {"scene": str(options.scene), "data": str(options.data), **evaluation.to_dict()}
             temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        write_evaluation_sheet(out / "contact_sheet.png", out / "renders", evaluation)
     width = max(len(view.name) for view in evaluation.views)
     lines = [f"{view.name:{width}}  PSNR {view.psnr:6.2f} dB  SSIM {view.ssim:.4f}" for view in evaluation.views]
     lines += [f"{name}: {value:.4g}" for name, value in results.items()]

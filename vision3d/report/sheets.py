@@ -1,8 +1,9 @@
 """Contact sheets: photographs beside their renders and what differs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -15,9 +16,14 @@ from vision3d.report.canvas import FAINT, Canvas, fitted
 ERROR_TOP = 0.25
 """Difference that is shown in the brightest colour, in units of the range of the picture."""
 
+MOST = 24
+"""Views on a sheet."""
+
 # Colours at 0, 1/4, .. 1 of the error ramp: black, violet, red, orange, pale yellow.
 _RAMP = ((0.0, 0.0, 0.0), (0.27, 0.06, 0.42), (0.71, 0.16, 0.32), (0.96, 0.51, 0.11), (0.99, 1.0, 0.72))
 _GAP, _TEXT, _MARGIN = 4, 22, 14
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,14 @@ def error_to_rgb(
     return torch.lerp(ramp[lower.long()], ramp[lower.long() + 1], (place - lower)[..., None])
 
 
+def spread(items: Sequence[ItemT], most: int = MOST) -> list[ItemT]:
+    """All items, or every so many-th when there are more than `most`."""
+    count = min(len(items), most)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 def contact_sheet(
-    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = 24
+    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = MOST
 ) -> Float[Tensor, "h w 3"]:
     """A sheet of photograph, render and difference for each view, in one column or two.
 
@@ -68,8 +80,7 @@ def contact_sheet(
     """
     if not pairs:
         raise InputError("pairs: got none, want at least one")
-    count = min(len(pairs), most)
-    chosen = [pairs[i * len(pairs) // count] for i in range(count)]
+    chosen = spread(pairs, most)
     rows = [[fitted(image, cell, cell) for image in (p.photo, p.render, error_to_rgb(p.photo, p.render))] for p in chosen]
     width = max(image.shape[1] for row in rows for image in row)
     height = max(image.shape[0] for row in rows for image in row)
@@ -99,23 +110,23 @@ def contact_sheet(
     return canvas.image()
 
 
-def read_pairs(folder: Path | str, captions: Sequence[str] | None = None) -> list[Pair]:
+def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) -> list[Pair]:
     """The pairs that an evaluation wrote: pictures with the photograph in the left half and the render in the right.
 
     Args:
-        folder: All .png in it are read, by name.
-        captions: One a picture; the names of the files when None.
+        folder: Where they are.
+        captions: Caption of each file to read; None: all .png, each with its name.
 
     Raises:
-        InputError: There are no pictures, or not as many as captions.
+        InputError: There are no pictures, or one is missing.
     """
-    paths = sorted(Path(folder).glob("*.png"))
-    if not paths or (captions is not None and len(captions) != len(paths)):
-        want = "at least one" if captions is None else f"{len(captions)}, one a caption"
-        raise InputError(f"{folder}: got {len(paths)} .png files, want {want}")
+    if captions is None:
+        captions = {path.name: path.stem for path in sorted(Path(folder).glob("*.png"))}
+    if not captions:
+        raise InputError(f"{folder}: got no .png files, want at least one")
     pairs = []
-    for path, caption in zip(paths, captions or [path.stem for path in paths]):
-        image = read_image(path, background=(1.0, 1.0, 1.0))
+    for name, caption in captions.items():
+        image = read_image(Path(folder) / name, background=(1.0, 1.0, 1.0))
         half = image.shape[1] // 2
         pairs.append(Pair(image[:, :half], image[:, half : 2 * half], caption))
     return pairs

@@ -60,6 +60,10 @@ class Evaluation:
             means["above_nearest"] = means["psnr"] - means["psnr_nearest"]
         return means
 
+    def file_name(self, index: int) -> str:
+        """Name of the picture of a view in the folder of renders."""
+        return file_name(index, self.views[index].name)
+
     def to_dict(self) -> dict[str, object]:
         """Plain values: the means and the views."""
         return {"mean": self.mean(), "views": [asdict(view) for view in self.views]}
@@ -129,9 +133,14 @@ def evaluate(
         name = dataset.names[index]
         views.append(_measure(name, image, photo, mask, shown, exposed, lpips_weights))
         if renders is not None:
-            write_image(renders / f"{done - 1:03d}_{Path(name).stem}.png", torch.cat([photo, image], 1))
+            write_image(renders / file_name(done - 1, name), torch.cat([photo, image], 1))
         report("eval", done, len(dataset.test), {"psnr": views[-1].psnr})
     return Evaluation(tuple(views))
+
+
+def file_name(index: int, view: str) -> str:
+    """Name of the picture of a held-out view: its place and the photograph's name."""
+    return f"{index:03d}_{Path(view).stem}.png"
 
 
 def background_of(dataset: PosedImages) -> tuple[float, float, float]:

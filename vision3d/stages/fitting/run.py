@@ -12,6 +12,7 @@ from torch import Tensor
 from vision3d.device import resolve_backend, resolve_device
 from vision3d.errors import ConfigError, InputError, NumericalError
 from vision3d.progress import Progress, ProgressCallback
+from vision3d.report import write_run_curves
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fitting.clock import Clock
@@ -22,6 +23,7 @@ from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of,
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
+from vision3d.stages.fitting.sheet import write_evaluation_sheet
 from vision3d.stages.fitting.trainer import Trainer
 from vision3d.stages.fitting.world import World
 
@@ -168,6 +170,10 @@ class _Fit:
             "device": str(scene.device),
         }
         self.curves.close()
+        if path is not None:
+            if evaluation is not None:
+                write_evaluation_sheet(path / "contact_sheet.png", path / "renders", evaluation, summary)
+            write_run_curves(path / "curves.png", path)
         return FitResult(scene, cameras, self.trainer.exposure_matrices(), evaluation, summary, path)
 
     def _record(self, values: dict[str, Tensor | float], progress: float) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision3d.report import read_pairs, write_contact_sheet
+from vision3d.report.sheets import read_pairs, spread, write_contact_sheet
 
 if TYPE_CHECKING:
     from vision3d.stages.fitting import Evaluation
@@ -21,7 +21,10 @@ def write_evaluation_sheet(
         summary: `FitResult.summary`, for a line about the fit.
     """
     mean = evaluation.mean()
-    captions = [f"{Path(v.name).stem}   PSNR {v.psnr:.2f} dB   SSIM {v.ssim:.3f}" for v in evaluation.views]
+    captions = {
+        evaluation.file_name(i): f"{Path(view.name).stem}   PSNR {view.psnr:.2f} dB   SSIM {view.ssim:.3f}"
+        for i, view in spread(list(enumerate(evaluation.views)))
+    }
     words = []
     if summary is not None:
         counts = f"{summary['gaussians']:,} Gaussians, {summary['steps']:,} steps"
