@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.cube import write_cube
 from tests.support.photos import blobs, ring, write_photos
 from vision3d import Cameras, GaussianScene, evaluate
 from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError
@@ -217,6 +218,18 @@ def test_tensorboard_is_optional(photos, tmp_path):
         assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
+def test_tensorboard_has_the_curves(photos, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = fit(replace(TINY, tensorboard=True, eval_every=30), photos, run_folder=tmp_path / "a", progress=silent)
+    curves = EventAccumulator(str(tmp_path / "a" / "tensorboard")).Reload()
+    lines = [line for line in read_metrics(tmp_path / "a" / "metrics.jsonl") if "loss" in line]
+    assert [event.step for event in curves.Scalars("loss")] == [line["step"] for line in lines]
+    assert curves.Scalars("loss")[-1].value == pytest.approx(lines[-1]["loss"], rel=1e-6)
+    assert curves.Scalars("eval_psnr")[-1].value == pytest.approx(result.summary["psnr"], abs=1e-4)
+
+
 def test_not_finite_gradient_stops_with_a_checkpoint(photos, tmp_path, monkeypatch):
     render = Trainer._loss
     calls = []
@@ -286,6 +299,15 @@ def test_no_held_out_views(tmp_path, caplog):
 
 def test_summary_is_plain(fitted):
     assert json.loads(json.dumps(fitted.summary)) == fitted.summary
+
+
+@pytest.mark.slow
+def test_start_at_points_that_pycolmap_triangulates(tmp_path):
+    pytest.importorskip("pycolmap")
+    cube = write_cube(tmp_path)
+    start = fit(FitConfig(steps=1, init="sfm", sh_degree=0), cube, progress=silent).scene
+    assert start.num_gaussians > 300
+    assert (start.means.abs().amax(-1) - 1).abs().median() < 0.01
 
 
 @pytest.mark.slow
