@@ -112,11 +112,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments(description: str) -> argparse.Namespace:
+def add_options(parser: argparse.ArgumentParser) -> None:
     """Options of every benchmark."""
-    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--peers", type=Path, help="folder with a module `peers` (see benchmarks/README.md)")
     parser.add_argument("--busy", action="store_true", help="run although other processes use the machine; said in the result")
+
+
+def arguments(description: str) -> argparse.Namespace:
+    """The options of a benchmark without others."""
+    parser = argparse.ArgumentParser(description=description)
+    add_options(parser)
     return parser.parse_args()
 
 
