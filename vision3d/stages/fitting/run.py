@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, InputError, NumericalError
+from vision3d.errors import ConfigError, InputError, NumericalError, Vision3DError
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
@@ -82,7 +82,12 @@ def run(
     group.share(config.batch_size)
     images = _loaded(config, inputs)
     folder = _folder(config, run_folder, group)
-    fit = _Fit(config, images, group, device, folder, clock, progress)
+    try:
+        fit = _Fit(config, images, group, device, folder, clock, progress)
+    except Vision3DError:
+        if folder is not None:
+            folder.drop_unused()
+        raise
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()
