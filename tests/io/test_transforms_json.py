@@ -142,18 +142,36 @@ def test_missing_pictures(ring):
     assert len(images) == 9 and "images/004.png" not in images.names
 
 
-def test_unreadable_pictures(ring):
+@pytest.mark.parametrize("end", ["no picture", "cut off"])
+def test_unreadable_pictures(ring, end):
     folder = ring()
-    (folder / "images/004.png").write_bytes(b"\x89PNG no more")
-    with pytest.raises(FileFormatError, match=r"frame 4 names images/004\.png: .*is no picture"):
+    path = folder / "images/004.png"
+    path.write_bytes(path.read_bytes()[:-40] if end == "cut off" else b"\x89PNG no more")
+    problem = "cannot be decoded (" if end == "cut off" else "is no picture that can be read (PNG, "
+    with pytest.raises(FileFormatError) as caught:
         load_dataset(folder)
-    assert len(load_dataset(folder, skip_missing=True)) == 9
+    text = str(caught.value)
+    assert f"transforms.json: frame 4 names images/004.png: {path}: {problem}" in text
+    assert text.endswith(". Run with --skip-missing to leave it out.")
+    images = load_dataset(folder, skip_missing=True)
+    assert len(images) == 9 and "images/004.png" not in images.names
 
 
-def test_a_picture_that_is_cut_off_is_named_when_it_is_read(ring):
+def test_whole_pictures_are_not_decoded_when_they_are_listed(ring, monkeypatch):
     folder = ring()
-    data = (folder / "images/004.png").read_bytes()
-    (folder / "images/004.png").write_bytes(data[: len(data) // 2])
+
+    def decode(path):
+        raise AssertionError(f"{path} was decoded")
+
+    monkeypatch.setattr("vision3d.io.images._read_values", decode)
+    assert len(load_dataset(folder)) == 10
+
+
+def test_damage_behind_a_good_header_and_end_is_named_when_it_is_read(ring):
+    folder = ring()
+    path = folder / "images/004.png"
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(100) + data[160:])
     images = load_dataset(folder)
     with pytest.raises(FileFormatError, match=r"images/004\.png: view 4 \(images/004\.png\): cannot be decoded"):
         images.read(4)
