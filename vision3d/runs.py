@@ -27,7 +27,7 @@ import torch
 
 import vision3d
 from vision3d import config as configuration
-from vision3d.atomic import atomic_write
+from vision3d.atomic import atomic_write, make_folder
 from vision3d.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
 from vision3d.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
 from vision3d.machine import describe_machine, git_hash, peak_memory
@@ -101,10 +101,7 @@ class RunFolder:
                 run._check_config(configuration.read_yaml(path / "config.yaml"), path / "config.yaml")
             else:
                 _empty(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Vision3DError(f"{path}: the run folder could not be made ({error.strerror}); give another --out") from error
+        make_folder(path)
         with atomic_write(path / "config.yaml") as temporary:
             temporary.write_text(f"{_HEADER}{vision3d.__version__}\n{configuration.dump_yaml(config)}", "utf-8")
         return run
@@ -116,8 +113,12 @@ class RunFolder:
             "wall_s": round(self.elapsed(), 3),
             **_json_value(values),
         }
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            raise Vision3DError(f"{path}: could not be written ({error.strerror}); the lines before are unchanged") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far."""
