@@ -282,10 +282,27 @@ def test_write_and_read_with_split_and_masks(ring, tmp_path):
 def test_load_tells_cameras_from_photographs(ring, tmp_path):
     folder = ring()
     assert isinstance(load(folder / "transforms.json"), PosedImages) and isinstance(load(folder), PosedImages)
-    load_dataset(folder).cameras.save(tmp_path / "cameras.json")
-    assert isinstance(load(tmp_path / "cameras.json"), Cameras)
+    images = load_dataset(folder)
+    images.cameras.save(tmp_path / "cameras.json")
+    assert isinstance(load(tmp_path / "cameras.json"), Cameras)  # the pictures that it names are elsewhere
+    replace(images.cameras, names=None).save(folder / "unnamed.json")
+    assert isinstance(load(folder / "unnamed.json"), Cameras)
     with pytest.raises(InputError, match=r"a \.json holds Cameras, got Tensor"):
         save(tmp_path / "x.json", torch.zeros(3))
+
+
+def test_our_own_data_sets_are_photographs(ring, tmp_path):
+    images = load_dataset(ring())
+    images.cameras.save(images.source.parent / "transforms.json")
+    assert isinstance(load(images.source.parent / "transforms.json"), PosedImages)
+    images.save(tmp_path / "saved")
+    path = tmp_path / "saved" / "transforms.json"
+    assert isinstance(load(path), PosedImages) and PosedImages.load(path).names == PosedImages.load(path.parent).names
+    assert isinstance(Cameras.load(path), Cameras)
+    for picture in (tmp_path / "saved" / "images").iterdir():
+        picture.unlink()
+    with pytest.raises(FileFormatError, match=r"frame 0 names images/.*, which does not exist \(0 of 10 images found\)"):
+        PosedImages.load(path)
 
 
 def test_cameras_need_sizes(ring):

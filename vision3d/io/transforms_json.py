@@ -148,9 +148,23 @@ def smaller_picture(path: Path, factor: int) -> Path | None:
     return None
 
 
+def has_photographs(path: Path | str) -> bool:
+    """Whether a file is a data set: other programs' files are; of ours those with a split, or with pictures beside them.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no JSON, has no frames, or a frame is wrong, which is named.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    if content.get("vision3d") is None or any(key in content for key in _SPLITS):
+        return True
+    return not _is_unnamed(content) and any(frame.image_path.is_file() for frame in _frames(path, content))
+
+
 def load(path: Path) -> object:
-    """Codec: the cameras of a cameras.json, or the photographs of a transforms.json."""
-    if _read_json(path).get("vision3d") is not None:
+    """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs."""
+    if not has_photographs(path):
         return read_cameras(path)
     from vision3d.io.dataset import load_dataset
 
