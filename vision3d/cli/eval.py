@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from vision3d.cli.inputs import load_gaussians
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
@@ -22,7 +23,7 @@ class EvalOptions(VerbOptions):
     nearest training photograph would score in their place."""
 
     scene: Annotated[Path, tyro.conf.Positional]
-    """Gaussians, a .ply of any program, in the world of the data set's cameras."""
+    """Gaussians in the world of the data set's cameras: a .ply of any program, or a run folder with scene.ply."""
     data: Annotated[Path, tyro.conf.Positional]
     """Photographs with cameras, as for fit."""
     out: Path | None = None
@@ -67,10 +68,9 @@ def run(arguments: Sequence[str]) -> None:
     started = time.perf_counter()
     from vision3d.atomic import atomic_write
     from vision3d.io.dataset import WHITE, load_dataset
-    from vision3d.scene import GaussianScene
     from vision3d.stages.fitting import evaluate
 
-    scene = GaussianScene.load(options.scene).validate()
+    scene = load_gaussians(options.scene)
     images = load_dataset(
         options.data, split_every=options.split_every, downscale=options.downscale, skip_missing=options.skip_missing,
         background=options.background or WHITE,

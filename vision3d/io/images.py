@@ -59,6 +59,7 @@ def check_whole(path: Path | str) -> None:
     """
     path = Path(path)
     with _opened(path) as image:
+        _check_bits(path, image)
         has_end = _has_end(path, image)
     if not has_end:
         _read_values(path)
@@ -192,18 +193,22 @@ def _read_values(path: Path) -> np.ndarray:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                _check_bits(path, image)
                 if _is_deep_color(image):
                     return _read_deep_color(path, *image.size, has_alpha=image.mode == "RGBA")
                 if image.mode.startswith("I;16"):
                     return _grey(np.asarray(image).astype(np.float32) / 65535)
-                if image.mode in ("I", "F"):
-                    raise FileFormatError(path, f"holds {image.mode} pixels; want 8 or 16 bits a channel")
                 has_alpha = image.has_transparency_data
                 return np.asarray(image.convert("RGBA" if has_alpha else "RGB"), np.float32) / 255
         except FileFormatError:
             raise
         except Exception as error:  # PIL's decoders raise nearly anything on damaged files
             raise FileFormatError(path, f"cannot be decoded ({error})") from error
+
+
+def _check_bits(path: Path, image) -> None:
+    if image.mode in ("I", "F"):
+        raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits a channel")
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
