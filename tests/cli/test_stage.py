@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vision3d.cli.app import UsageError
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.config import load_yaml
@@ -100,6 +101,15 @@ def test_second_run_into_the_same_folder(run, tmp_path):
 def test_resume_needs_a_folder(run):
     with pytest.raises(Exception, match="--resume needs the run folder: give --out"):
         run(["--resume"])
+
+
+def test_resume_and_overwrite_exclude_each_other(run, tmp_path):
+    arguments = ["--out", str(tmp_path / "a"), "--quiet"]
+    run(arguments)
+    before = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="--resume and --overwrite: the one goes on with the run that is there, the other"):
+        run([*arguments, "--resume", "--overwrite"])
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
 
 
 def test_interrupted_run_is_marked(tmp_path):

@@ -55,6 +55,8 @@ def stage_verb(
             return
         if options.out is None and (options.resume or options.overwrite):
             raise UsageError(f"--{'resume' if options.resume else 'overwrite'} needs the run folder: give --out")
+        if options.resume and options.overwrite:
+            raise UsageError("--resume and --overwrite: the one goes on with the run that is there, the other empties it")
         out = options.out or Path("runs") / f"{verb}_{time.strftime('%Y%m%d-%H%M%S')}"
         from vision3d.runs import Interrupted, RunFolder
 
