@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vision3d.errors import Vision3DError
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 @contextlib.contextmanager
@@ -27,7 +27,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         Where the block writes.
 
     Raises:
-        Vision3DError: The disk is full, broken or read-only, or the folder may not be written; an earlier file stays.
+        Vision3DError: The disk is full, broken or read-only, the folder may not be written, or a folder is in the way; an
+            earlier file stays.
 
     Example:
         >>> with atomic_write("runs/summary.json") as temporary:

@@ -205,7 +205,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line that was cut off by a crash is left out.
 
     Raises:
-        FileFormatError: Another line is no JSON object.
+        FileFormatError: Another line is no JSON object with a step.
     """
     path = Path(path)
     if not path.exists():
@@ -214,11 +214,14 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     values = []
     for number, line in enumerate(lines, 1):
         try:
-            values.append(json.loads(line))
+            value = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
             raise FileFormatError(path, "is no JSON object", f"line {number}") from error
+        if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+            raise FileFormatError(path, "is no JSON object with a step", f"line {number}")
+        values.append(value)
     return values
 
 

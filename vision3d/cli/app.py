@@ -85,7 +85,7 @@ def _guarded(arguments: list[str]) -> int:
         return _fail(arguments, _internal(error), 1, error)
 
 
-_INPUT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+_INPUT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def _run(arguments: list[str]) -> int:

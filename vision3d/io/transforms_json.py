@@ -251,7 +251,7 @@ def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]
     model_name = entry.get("camera_model", content.get("camera_model")) or (
         "OPENCV_FISHEYE" if entry.get("is_fisheye", content.get("is_fisheye")) else "OPENCV"
     )
-    if model_name not in _MODELS:
+    if not isinstance(model_name, str) or model_name not in _MODELS:
         raise FileFormatError(path, f"{label}: camera_model {model_name} is not supported; want {', '.join(_MODELS)}")
     model, used = _MODELS[model_name]
     if model_name == "OPENCV" and values.get("k4"):
@@ -297,6 +297,8 @@ def _with_split(path: Path, content: dict[str, Any], frames: list[Frame]) -> lis
         return frames
     held_out = lists.get("val_filenames", set()) | lists.get("test_filenames", set())
     train = lists["train_filenames"]
+    if not any(frame.name in train for frame in frames):
+        raise FileFormatError(path, f"none of the {len(train)} names in train_filenames is the file_path of a frame")
     return [replace(f, is_test=f.name not in train) for f in frames if f.name in train or f.name in held_out]
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, InputError, NumericalError, Vision3DError
+from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError, Vision3DError
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
@@ -28,6 +28,7 @@ from vision3d.stages.fitting.world import World
 logger = logging.getLogger("vision3d.fit")
 
 MIN_VIEWS = 3
+_STATE = {"trainer", "step", "sums", "seconds", "views"}  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,13 @@ class _Fit:
         """What process 0 finds in the run folder, in every process."""
         state = None
         if self.folder is not None:
-            checkpoint = self.folder.restore()
-            state = None if checkpoint is None else checkpoint.state
-            if state is not None and state["views"] != list(self.views.names):
-                raise ConfigError("DATA", f"{self.folder.path} is a run on other photographs; cannot go on from it")
+            checkpoint, path = self.folder.restore(), self.folder.checkpoints.path
+            if checkpoint is not None:
+                state = checkpoint.state
+                if not (isinstance(state, dict) and state.keys() >= _STATE):
+                    raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is none of a fit")
+                if state["views"] != list(self.views.names):
+                    raise ConfigError("DATA", f"{self.folder.path} is a run on other photographs; cannot go on from it")
         return self.group.from_first(state)
 
 
