@@ -136,6 +136,16 @@ def test_pictures_that_cannot_be_read(run, photos, damage, layout):
     assert "left out" in err
 
 
+def test_pictures_damaged_behind_a_good_header(run, photos):
+    names = [f"images/{i:03d}.png" for i in range(6)]
+    change_content(photos, lambda content: content.update(train_filenames=names[2:5], test_filenames=[names[0], names[5]]))
+    path = photos / names[5]  # held out: a fit would need it at its end, and eval after another
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(100) + data[160:])
+    assert_refused(run(photos), f"{path}: view 4 (images/005.png): cannot be decoded (")
+    assert not run.out.exists()
+
+
 def test_picture_of_another_size(run, photos):
     write_image(photos / "images/003.png", torch.rand(20, 30, 3))
     text = "frame 3 names images/003.png, which has 30x20 px; its camera has 48x48, which is no whole multiple"
@@ -227,7 +237,7 @@ def test_pictures_of_one_pixel(run, photos):
     assert_refused(run(photos), "transforms.json: images/00", "has 1x1 px, want at least 11x11")
 
 
-def write_masks(folder, size, value, suffix="png"):
+def write_masks(folder, size, value):
     def add(content):
         for i, frame in enumerate(content["frames"]):
             frame["mask_path"] = f"masks/{i}.png"
@@ -247,6 +257,14 @@ def test_masks_without_a_pixel_that_counts(run, photos):
     code, _, err = run(photos)
     assert code == 3 and "black, so no pixel counts" in err.splitlines()[-1]
     assert run(photos, "--no-masks")[0] == 0
+
+
+def test_black_masks_of_held_out_views_end_a_fit_before_it_begins(cli, photos, tmp_path):
+    write_masks(photos, (48, 48), 1.0)
+    write_image(photos / "masks/2.png", torch.zeros(48, 48))
+    result = cli("fit", photos, "--out", tmp_path / "out", *FEW)
+    assert_refused(result, "transforms.json: the masks of all held-out views are black, so no pixel counts (--no-masks)")
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_black_mask_among_others(cli, original, photos):

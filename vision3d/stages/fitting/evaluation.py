@@ -138,8 +138,26 @@ def evaluate(
             write_image(renders / f"{done - 1:03d}_{Path(name).stem}.png", torch.cat([photo, image], 1))
         report("eval", done, len(dataset.test), {"psnr": views[-1].psnr})
     if not views:
-        raise InputError(f"{dataset.source}: the masks of all held-out views are black, so no pixel counts (--no-masks)")
+        raise InputError(_all_black(dataset))
     return Evaluation(tuple(views))
+
+
+def check_held_out(dataset: PosedImages, *, masks: bool) -> None:
+    """Read the held-out views once, so that a damaged one is found before a long run and not at its end.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
+    if len(dataset.test) == 0:
+        return
+    check_sizes(dataset, dataset.test)
+    read = [dataset.read(index)[1] for index in dataset.test.tolist()]
+    if masks and not any(mask is None or bool(mask.any()) for mask in read):
+        raise InputError(_all_black(dataset))
+
+
+def _all_black(dataset: PosedImages) -> str:
+    return f"{dataset.source}: the masks of all held-out views are black, so no pixel counts (--no-masks)"
 
 
 def background_of(dataset: PosedImages) -> tuple[float, float, float]:

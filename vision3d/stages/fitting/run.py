@@ -18,7 +18,7 @@ from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import FitConfig
 from vision3d.stages.fitting.curves import Curves
 from vision3d.stages.fitting.data import TrainingViews
-from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of, evaluate
+from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
@@ -117,6 +117,8 @@ class _Fit:
         )  # fmt: skip
         with Progress(self.views.num_cached, "read", progress) as bar:
             self.views.read_all(bar.update)
+        if group.is_first:
+            check_held_out(images, masks=config.masks)
         saved = self._saved_state()
         if saved is None:
             scene = initial_scene(config, images, self.views, self.world)
