@@ -55,6 +55,16 @@ def test_other_errors_keep_their_kind(tmp_path):
         pass
 
 
+def test_a_folder_in_the_way(tmp_path):
+    (tmp_path / "file.txt").mkdir()
+    with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(Is a directory\)"):
+        write(tmp_path / "file.txt")
+    (tmp_path / "plain").write_text("a file")
+    with pytest.raises(Vision3DError, match=r"plain: the folder could not be made \(File exists\)"):
+        write(tmp_path / "plain" / "file.txt")
+    assert sorted(os.listdir(tmp_path)) == ["file.txt", "plain"]
+
+
 def test_a_folder_without_permission(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(errno.EACCES, "Permission denied")

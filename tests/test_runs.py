@@ -128,6 +128,9 @@ def test_metrics_survive_a_kill_and_a_torn_line(tmp_path):
     path.write_text('{"step": 1, "lo\n{"step": 2}\n')
     with pytest.raises(FileFormatError, match=r"metrics.jsonl at line 1: is no JSON object"):
         read_metrics(path)
+    path.write_text('{"step": 1}\n[2]\n')
+    with pytest.raises(FileFormatError, match=r"metrics.jsonl at line 2: is no JSON object with a step"):
+        read_metrics(path)
 
 
 def test_values_that_json_lacks(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vision3d.errors import Vision3DError
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 @contextlib.contextmanager
@@ -27,7 +27,8 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
         Where the block writes.
 
     Raises:
-        Vision3DError: The disk is full, broken or read-only, or the folder may not be written; an earlier file stays.
+        Vision3DError: The disk is full, broken or read-only, the folder may not be written, or a folder is in the way; an
+            earlier file stays.
 
     Example:
         >>> with atomic_write("runs/summary.json") as temporary:
@@ -35,19 +36,32 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem[:100]}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _flush(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno not in {*_DISK_ERRORS, None}:  # numpy and Pillow have no number for a write that came to an end
             raise
         state = "the earlier file is unchanged" if path.exists() else "nothing was left behind"
-        raise Vision3DError(f"{path}: could not be written ({os.strerror(error.errno)}); {state}") from error
+        reason = str(error) if error.errno is None else os.strerror(error.errno)
+        raise Vision3DError(f"{path}: could not be written ({reason}); {state}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path | str) -> None:
+    """Make a folder for output and its parents, where they are not there.
+
+    Raises:
+        Vision3DError: A file is in the way, or the disk is full or may not be written.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Vision3DError(f"{path}: the folder could not be made ({os.strerror(error.errno or 0)})") from error
 
 
 def _flush(path: Path) -> None:

@@ -42,12 +42,18 @@ def save_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
     Raises:
         TypeError: The state holds something other than tensors and plain values; names it.
+        Vision3DError: The disk is full, broken or read-only.
     """
     payload = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
     _check_plain(payload, "checkpoint")
     payload |= {"format": _FORMAT, "vision3d": vision3d.__version__}
-    with atomic_write(path) as temporary:
-        torch.save(payload, temporary)
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(payload, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, which torch turns into an error about positions
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") -> Checkpoint:
@@ -97,7 +103,6 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write the checkpoint under the name of its step and remove the oldest ones beyond `keep`."""
-        self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / f"step_{checkpoint.step:06}.pt"
         save_checkpoint(path, checkpoint)
         for old in self.paths()[: -self.keep]:

@@ -15,7 +15,7 @@ def resolve_device(name: str = "auto") -> "torch.device":
     """The torch device for `auto`, `cpu` or `cuda` (also `cuda:1`).
 
     Raises:
-        DeviceError: CUDA was asked for and torch does not see a CUDA device.
+        DeviceError: CUDA was asked for and torch does not see a CUDA device, or the name is another one.
     """
     import torch
 
@@ -25,9 +25,14 @@ def resolve_device(name: str = "auto") -> "torch.device":
         build = "a CPU build" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
         raise DeviceError(f"device {name}: torch {torch.__version__} is {build} and sees no GPU; use --device cpu")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device {name}: unknown; want auto, cpu or cuda") from error
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name}: unknown; want auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    return device
 
 
 def resolve_backend(name: str, device: "torch.device") -> Literal["native", "reference", "gsplat"]:

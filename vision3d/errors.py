@@ -95,8 +95,8 @@ class OutputExistsError(Vision3DError, FileExistsError):
     exit_code = 5
 
     def __init__(self, path: Path | str, hint: str = "give --overwrite, --resume or another --out") -> None:
-        Exception.__init__(self, f"{path}: exists and is not empty; {hint}")
         self.path = Path(path)
+        Exception.__init__(self, f"{path}: exists{'' if self.path.is_file() else ' and is not empty'}; {hint}")
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -27,13 +27,14 @@ import torch
 
 import vision3d
 from vision3d import config as configuration
-from vision3d.atomic import atomic_write
+from vision3d.atomic import atomic_write, make_folder
 from vision3d.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
-from vision3d.errors import ConfigError, FileFormatError, OutputExistsError
+from vision3d.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
 from vision3d.machine import describe_machine, git_hash, peak_memory
 
 logger = logging.getLogger("vision3d.runs")
 _HEADER = "# vision3d run, version "
+_WORTHLESS = {"config.yaml", "summary.json"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,6 +57,7 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         self._started = time.perf_counter()
+        self._made: list[Path] | None = None  # folders that `create` made, innermost first; None: a run was there before
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", self.keep)
 
     @classmethod
@@ -82,10 +84,15 @@ class RunFolder:
         Raises:
             OutputExistsError: The folder is not empty, and neither option allows to use it; or it is not a run's.
             ConfigError: The run there has another configuration; lists the keys.
+            Vision3DError: The folder cannot be made or written.
         """
         path = Path(path)
         run = cls(path, configuration.to_dict(config), ignore, keep)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and not path.is_dir():
+            raise OutputExistsError(path, "want a folder; give another --out")
+        if not path.exists() or not any(path.iterdir()):
+            run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        else:
             if not (overwrite or resume):
                 raise OutputExistsError(path)
             if not _is_run(path):
@@ -94,7 +101,7 @@ class RunFolder:
                 run._check_config(configuration.read_yaml(path / "config.yaml"), path / "config.yaml")
             else:
                 _empty(path)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         with atomic_write(path / "config.yaml") as temporary:
             temporary.write_text(f"{_HEADER}{vision3d.__version__}\n{configuration.dump_yaml(config)}", "utf-8")
         return run
@@ -106,8 +113,12 @@ class RunFolder:
             "wall_s": round(self.elapsed(), 3),
             **_json_value(values),
         }
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        except OSError as error:
+            raise Vision3DError(f"{path}: could not be written ({error.strerror}); the lines before are unchanged") from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl so far."""
@@ -155,6 +166,22 @@ class RunFolder:
             temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
         return summary
 
+    def drop_unused(self) -> bool:
+        """Remove the folder if `create` made it or found it empty and nothing but the configuration was written since.
+
+        So a command that is given wrong input can be given again. Folders that were there before `create` stay.
+
+        Returns:
+            Whether the folder was removed, or emptied again.
+        """
+        if self._made is None or {entry.name for entry in self.path.iterdir()} - _WORTHLESS:
+            return False
+        _empty(self.path)
+        with contextlib.suppress(OSError):  # a parent may hold something else by now
+            for folder in self._made:
+                folder.rmdir()
+        return True
+
     def elapsed(self) -> float:
         """Seconds that the run took so far, earlier sessions included."""
         return self.wall_s + time.perf_counter() - self._started
@@ -178,7 +205,7 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl; a last line that was cut off by a crash is left out.
 
     Raises:
-        FileFormatError: Another line is no JSON object.
+        FileFormatError: Another line is no JSON object with a step.
     """
     path = Path(path)
     if not path.exists():
@@ -187,11 +214,14 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     values = []
     for number, line in enumerate(lines, 1):
         try:
-            values.append(json.loads(line))
+            value = json.loads(line)
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
             raise FileFormatError(path, "is no JSON object", f"line {number}") from error
+        if not isinstance(value, dict) or not isinstance(value.get("step"), int):
+            raise FileFormatError(path, "is no JSON object with a step", f"line {number}")
+        values.append(value)
     return values
 
 

@@ -5,6 +5,7 @@ import sys
 import types
 
 import pytest
+import torch
 
 from vision3d import errors
 from vision3d.cli import verbs
@@ -91,8 +92,12 @@ def test_no_verb_shows_the_help_and_fails(cli):
         (errors.OutputExistsError("run"), 5, "error: run: exists and is not empty; give --overwrite, --resume or"),
         (errors.NumericalError(3, "loss"), 1, "error: step 3: loss is not finite"),
         (PermissionError(13, "Permission denied", "/x"), 3, "error: /x: Permission denied"),
+        (OSError(36, "File name too long", "aaa"), 3, "error: aaa: File name too long"),
         (OSError(28, "No space left on device", "/x/a.ply"), 1, "error: /x/a.ply: No space left on device"),
         (MemoryError(), 1, "error: out of memory"),
+        (RuntimeError("alloc_cpu.cpp: can't allocate memory: you tried"), 1, "error: out of memory; give smaller pictures"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 1, "error: out of memory; give smaller pictures"),
+        (RuntimeError("strange"), 1, "error: internal error: RuntimeError: strange; run again with --traceback"),
         (
             ZeroDivisionError("division"),
             1,

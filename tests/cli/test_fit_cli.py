@@ -1,9 +1,8 @@
 import json
 
 import pytest
-import torch
 
-from tests.support.photos import blobs, ring, write_photos
+from tests.support.photos import blobs, write_photos
 from vision3d.config import load_yaml, presets
 from vision3d.io.images import image_size
 from vision3d.stages.fitting import FitConfig
@@ -64,7 +63,7 @@ def test_help_names_every_option(cli):
         (["fit"], 2, "PATH"),
         (["fit", "SET", "--step", "3"], 2, "--step: unknown option of vision3d fit; did you mean --steps"),
         (["fit", "SET", "--steps", "many"], 2, "Error parsing --steps"),
-        (["fit", "SET", "--steps", "0"], 2, "steps: got 0, want more than 0"),
+        (["fit", "SET", "--steps", "0"], 2, "steps: got 0, want a number > 0"),
         (["fit", "SET", "--strategy", "none"], 2, "strategy"),
         (["fit", "SET", "--config", "nothing"], 3, "nothing: does not exist; want a YAML file or a preset of fitting"),
         (["fit", "SET", "--device", "tpu"], 4, "device tpu: unknown"),
@@ -93,66 +92,3 @@ def test_wrong_command_lines(photos, tmp_path, cli, arguments, code, message):
     assert got == code, err
     assert message in err
     assert "Traceback" not in err and "internal error" not in err
-
-
-def _break(folder, name):
-    """Spoil a data set in one way."""
-    path = folder / "transforms.json"
-    content = json.loads(path.read_text())
-    frame = content["frames"][3]
-    if name == "missing image":
-        (folder / frame["file_path"]).unlink()
-    elif name == "unreadable image":
-        (folder / frame["file_path"]).write_bytes(b"no picture")
-    elif name == "wrong size":
-        from vision3d.io.images import write_image
-
-        write_image(folder / frame["file_path"], torch.rand(20, 30, 3))
-    elif name == "nan pose":
-        frame["transform_matrix"][0][3] = float("nan")
-    elif name == "singular pose":
-        frame["transform_matrix"][0][:3] = [0.0, 0.0, 0.0]
-    elif name == "camera model":
-        content["camera_model"] = "CATADIOPTRIC"
-    elif name == "two views":
-        content["frames"] = content["frames"][:2]
-    path.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize(
-    "name, message",
-    [
-        ("missing image", "images/003.png"),
-        ("unreadable image", "003.png"),
-        ("wrong size", "003.png"),
-        ("nan pose", "frame 3"),
-        ("singular pose", "frame 3"),
-        ("camera model", "CATADIOPTRIC"),
-        ("two views", "at least 3"),
-    ],
-)
-def test_wrong_data_sets(tmp_path, cli, name, message):
-    photos = write_photos(tmp_path / "set", cameras=ring(6), held_out=())
-    _break(photos, name)
-    code, _, err = cli("fit", photos, "--out", tmp_path / "run", *FEW)
-    assert code == 3, err
-    assert message in err and "Traceback" not in err
-    if name in ("missing image", "unreadable image"):
-        assert "--skip-missing" in err or name == "unreadable image"
-        code, _, err = cli("fit", photos, "--out", tmp_path / "b", "--skip-missing", *FEW)
-        assert code == 0, err
-
-
-@pytest.mark.parametrize("content, message", [(b"ply\nformat ascii 1.0\n", "scene.ply"), (b"", "scene.ply")])
-def test_eval_of_a_broken_scene(photos, tmp_path, cli, content, message):
-    (tmp_path / "scene.ply").write_bytes(content)
-    code, _, err = cli("eval", tmp_path / "scene.ply", photos)
-    assert code == 3 and message in err
-
-
-def test_folder_that_is_not_empty(photos, tmp_path, cli):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mine.txt").write_text("x")
-    code, _, err = cli("fit", photos, "--out", tmp_path / "run", *FEW)
-    assert code == 5 and "exists and is not empty" in err
-    assert (tmp_path / "run" / "mine.txt").read_text() == "x"

@@ -64,6 +64,15 @@ def test_photographs(info, tmp_path):
     assert (values["views"], values["training_views"], values["held_out_views"], values["points"]) == (8, 6, 2, 0)
 
 
+@pytest.mark.parametrize("name", ["data", "data/transforms.json"])
+def test_photographs_that_are_missing_are_left_out(cli, tmp_path, name):
+    folder = write_ring_photographs(tmp_path / "data")
+    next(folder.glob("images/*3.png")).unlink()
+    code, out, err = cli("info", tmp_path / name, "--json")
+    assert code == 0 and json.loads(out.splitlines()[-1])["views"] == 7
+    assert "1 frames without a file left out (7 of 8 images found)" in err
+
+
 def test_run_folder(info, tmp_path):
     folder = RunFolder.create(tmp_path / "run", FitConfig(steps=3))
     assert info(tmp_path / "run")[0]["kind"] == "run"

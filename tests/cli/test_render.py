@@ -173,7 +173,7 @@ def test_progress_and_overwriting(cli, scene_file, tmp_path):
     assert code == 0 and err.startswith("render: step 1/1")
     before = out.read_bytes()
     code, _, err = cli("render", scene_file, "--out", out, "--size", "24x24")
-    assert (code, err) == (5, f"error: {out}: exists and is not empty; give --overwrite or another --out\n")
+    assert (code, err) == (5, f"error: {out}: exists; give --overwrite or another --out\n")
     assert out.read_bytes() == before
     assert cli("render", scene_file, "--out", out, "--size", "24x24", "--overwrite", "--quiet")[0] == 0
     assert image_size(out) == (24, 24)

@@ -3,10 +3,19 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from vision3d.cli.app import UsageError
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.config import load_yaml
-from vision3d.errors import OutputExistsError
+from vision3d.errors import (
+    ConfigError,
+    DeviceError,
+    InputError,
+    MissingFileError,
+    NumericalError,
+    OutputExistsError,
+    Vision3DError,
+)
 from vision3d.runs import Interrupted
 
 
@@ -94,6 +103,15 @@ def test_resume_needs_a_folder(run):
         run(["--resume"])
 
 
+def test_resume_and_overwrite_exclude_each_other(run, tmp_path):
+    arguments = ["--out", str(tmp_path / "a"), "--quiet"]
+    run(arguments)
+    before = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="--resume and --overwrite: the one goes on with the run that is there, the other"):
+        run([*arguments, "--resume", "--overwrite"])
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
+
+
 def test_interrupted_run_is_marked(tmp_path):
     def stop(options, run_folder, progress):
         raise Interrupted("stopped after step 1")
@@ -101,3 +119,72 @@ def test_interrupted_run_is_marked(tmp_path):
     with pytest.raises(Interrupted, match=r"stopped after step 1; go on with --resume --out .*/a"):
         stage_verb("count", Options, stop, stage="counting")(["--out", str(tmp_path / "a"), "--quiet"])
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["status"] == "interrupted"
+
+
+def failing(error, *, after=None):
+    """A verb whose stage does something with its run folder and then fails."""
+
+    def execute(options, run_folder, progress):
+        if after is not None:
+            after(run_folder)
+        raise error
+
+    return stage_verb("count", Options, execute, stage="counting", resumable={"steps"})
+
+
+MENDABLE = [
+    InputError("no views"),
+    MissingFileError("nowhere"),
+    ConfigError("seed", "odd"),
+    DeviceError("no GPU"),
+    PermissionError(13, "no", "photo.png"),
+]
+
+
+@pytest.mark.parametrize("error", MENDABLE, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("place", ["new/deep/run", "empty"])
+def test_wrong_input_leaves_no_folder_in_the_way(run, tmp_path, error, place):
+    (tmp_path / "empty").mkdir()
+    arguments = ["--out", str(tmp_path / place), "--quiet"]
+    with pytest.raises(type(error)):
+        failing(error)(arguments)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+    run(arguments)
+
+
+@pytest.mark.parametrize(
+    "error, after",
+    [
+        (InputError("a picture"), lambda folder: folder.save_checkpoint(1, {})),
+        (InputError("a picture"), lambda folder: folder.log(1, loss=0.5)),
+        (InputError("a picture"), lambda folder: (folder.path / "notes.txt").write_text("mine")),
+        (NumericalError(1, "the loss"), None),
+        (KeyboardInterrupt(), None),
+    ],
+)
+def test_folder_of_a_failed_run_stays_where_something_is_in_it(tmp_path, error, after):
+    out = tmp_path / "run"
+    with pytest.raises(type(error)):
+        failing(error, after=after)(["--out", str(out), "--quiet"])
+    status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+    assert json.loads((out / "summary.json").read_text())["status"] == status
+    assert (out / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_folder_that_was_there_before_stays(run, tmp_path, option):
+    arguments = ["--out", str(tmp_path / "run"), "--quiet"]
+    run(arguments)
+    with pytest.raises(InputError):
+        failing(InputError("no views"))([*arguments, option])
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+def test_out_that_cannot_be_a_folder(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for option in ([], ["--overwrite"], ["--resume"]):
+        with pytest.raises(OutputExistsError, match="file: exists; want a folder; give another --out"):
+            run(["--out", str(tmp_path / "file"), "--quiet", *option])
+    with pytest.raises(Vision3DError, match=r"file/run: the folder could not be made \(Not a directory\)"):
+        run(["--out", str(tmp_path / "file" / "run"), "--quiet"])
+    assert (tmp_path / "file").read_text() == "mine"

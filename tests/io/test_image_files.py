@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
-from vision3d.io.images import image_size, read_image, read_mask, upright_size, write_image
+from vision3d.io.images import check_whole, image_size, read_image, read_mask, upright_size, write_image
 from vision3d.scene import load
 
 
@@ -112,6 +112,20 @@ def test_cut_off_pictures_are_format_errors(tmp_path, suffix):
         path.write_bytes(data[:length])
         with pytest.raises(FileFormatError, match=rf"p\{suffix}"):
             read_image(path)
+        with pytest.raises(FileFormatError, match=rf"p\{suffix}"):
+            check_whole(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+@pytest.mark.parametrize("size", [(20, 30), (300, 257)])
+def test_whole_pictures_are_known_by_their_ends(tmp_path, monkeypatch, suffix, size):
+    path = tmp_path / f"p{suffix}"
+    write_image(path, random_image(*size, 3))
+    with monkeypatch.context() as patched:
+        patched.setattr("vision3d.io.images._read_values", None)
+        check_whole(path)
+    path.write_bytes(path.read_bytes() + b"appended by a telephone")
+    check_whole(path)
 
 
 def test_no_picture(tmp_path):

@@ -142,18 +142,36 @@ def test_missing_pictures(ring):
     assert len(images) == 9 and "images/004.png" not in images.names
 
 
-def test_unreadable_pictures(ring):
+@pytest.mark.parametrize("end", ["no picture", "cut off"])
+def test_unreadable_pictures(ring, end):
     folder = ring()
-    (folder / "images/004.png").write_bytes(b"\x89PNG no more")
-    with pytest.raises(FileFormatError, match=r"frame 4 names images/004\.png: .*is no picture"):
+    path = folder / "images/004.png"
+    path.write_bytes(path.read_bytes()[:-40] if end == "cut off" else b"\x89PNG no more")
+    problem = "cannot be decoded (" if end == "cut off" else "is no picture that can be read (PNG, "
+    with pytest.raises(FileFormatError) as caught:
         load_dataset(folder)
-    assert len(load_dataset(folder, skip_missing=True)) == 9
+    text = str(caught.value)
+    assert f"transforms.json: frame 4 names images/004.png: {path}: {problem}" in text
+    assert text.endswith(". Run with --skip-missing to leave it out.")
+    images = load_dataset(folder, skip_missing=True)
+    assert len(images) == 9 and "images/004.png" not in images.names
 
 
-def test_a_picture_that_is_cut_off_is_named_when_it_is_read(ring):
+def test_whole_pictures_are_not_decoded_when_they_are_listed(ring, monkeypatch):
     folder = ring()
-    data = (folder / "images/004.png").read_bytes()
-    (folder / "images/004.png").write_bytes(data[: len(data) // 2])
+
+    def decode(path):
+        raise AssertionError(f"{path} was decoded")
+
+    monkeypatch.setattr("vision3d.io.images._read_values", decode)
+    assert len(load_dataset(folder)) == 10
+
+
+def test_damage_behind_a_good_header_and_end_is_named_when_it_is_read(ring):
+    folder = ring()
+    path = folder / "images/004.png"
+    data = path.read_bytes()
+    path.write_bytes(data[:60] + bytes(100) + data[160:])
     images = load_dataset(folder)
     with pytest.raises(FileFormatError, match=r"images/004\.png: view 4 \(images/004\.png\): cannot be decoded"):
         images.read(4)
@@ -212,12 +230,14 @@ def put(row, column, value):
         (lambda c: c.pop("fl_x"), "frame 0 .*: neither fl_x nor camera_angle_x is given"),
         (lambda c: c.update(fl_x=-3.0), r"frame 0 .*: the camera has 32x24 px, focal length -3"),
         (lambda c: c.update(camera_model="FOV"), "camera_model FOV is not supported; want PINHOLE, SIMPLE_PINHOLE"),
+        (lambda c: c.update(camera_model=["OPENCV"]), r"camera_model \['OPENCV'\] is not supported; want PINHOLE"),
         (lambda c: c.update(k4=0.1), "k4 is given for camera_model OPENCV"),
         (lambda c: c.update(camera_model="ORTHOPHOTO"), "holds ortho cameras"),
         (lambda c: frame_of(c, 5).update(camera_model="OPENCV_FISHEYE"), "mixes fisheye and pinhole cameras"),
         (lambda c: c.pop("frames"), "has no list 'frames'"),
         (lambda c: c.update(frames=[]), "has no frames"),
         (lambda c: c.update(train_filenames=3), "train_filenames is no list of names"),
+        (lambda c: c.update(train_filenames=["a.png"]), "none of the 1 names in train_filenames is the file_path of a frame"),
         (lambda c: c.update(k1=-5.0), r"camera 0 \(images/000\.png\): distortion: "),
     ],
 )
@@ -264,10 +284,27 @@ def test_write_and_read_with_split_and_masks(ring, tmp_path):
 def test_load_tells_cameras_from_photographs(ring, tmp_path):
     folder = ring()
     assert isinstance(load(folder / "transforms.json"), PosedImages) and isinstance(load(folder), PosedImages)
-    load_dataset(folder).cameras.save(tmp_path / "cameras.json")
-    assert isinstance(load(tmp_path / "cameras.json"), Cameras)
+    images = load_dataset(folder)
+    images.cameras.save(tmp_path / "cameras.json")
+    assert isinstance(load(tmp_path / "cameras.json"), Cameras)  # the pictures that it names are elsewhere
+    replace(images.cameras, names=None).save(folder / "unnamed.json")
+    assert isinstance(load(folder / "unnamed.json"), Cameras)
     with pytest.raises(InputError, match=r"a \.json holds Cameras, got Tensor"):
         save(tmp_path / "x.json", torch.zeros(3))
+
+
+def test_our_own_data_sets_are_photographs(ring, tmp_path):
+    images = load_dataset(ring())
+    images.cameras.save(images.source.parent / "transforms.json")
+    assert isinstance(load(images.source.parent / "transforms.json"), PosedImages)
+    images.save(tmp_path / "saved")
+    path = tmp_path / "saved" / "transforms.json"
+    assert isinstance(load(path), PosedImages) and PosedImages.load(path).names == PosedImages.load(path.parent).names
+    assert isinstance(Cameras.load(path), Cameras)
+    for picture in (tmp_path / "saved" / "images").iterdir():
+        picture.unlink()
+    with pytest.raises(FileFormatError, match=r"frame 0 names images/.*, which does not exist \(0 of 10 images found\)"):
+        PosedImages.load(path)
 
 
 def test_cameras_need_sizes(ring):

@@ -103,6 +103,12 @@ def test_a_picture_of_another_size_is_refused(cameras, tmp_path):
         images.read(1)
 
 
+@pytest.mark.parametrize("downscale", [0, -1.0, float("nan")])
+def test_downscale_is_positive(cameras, tmp_path, downscale):
+    with pytest.raises(InputError, match=f"downscale: got {downscale}, want a number > 0"):
+        make(tmp_path, cameras).read(0, downscale)
+
+
 def test_wrong_shapes_are_refused_when_made(cameras, tmp_path):
     images = make(tmp_path, cameras)
     with pytest.raises(ShapeError, match="image_paths: got 1 paths, want 3, one a camera"):

@@ -66,6 +66,13 @@ def test_no_held_out_views(tmp_path):
         evaluate(blobs(), load_dataset(photos, split_every=0))
 
 
+def test_scenes_without_gaussians_or_with_nan(photos):
+    with pytest.raises(InputError, match="got 0 Gaussians"):
+        evaluate(blobs()[:0], photos)
+    with pytest.raises(InputError, match="means is not finite in 40 of 40 rows"):
+        evaluate(replace(blobs(), means=blobs().means * float("nan")), photos)
+
+
 def test_nearest_view_is_the_neighbour_on_the_ring():
     cameras = ring(12)
     assert nearest_view(cameras, 5, [0, 1, 2, 4, 8]) == 4

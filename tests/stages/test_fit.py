@@ -280,8 +280,9 @@ def test_cameras_at_one_place(photos):
 
 def test_tiny_pictures(tmp_path):
     photos = write_photos(tmp_path / "set", cameras=ring(6, size=8), held_out=(0,))
-    with pytest.raises(InputError, match="a picture is 8 px on a side, want at least 11"):
-        fit(TINY, photos, progress=silent)
+    with pytest.raises(InputError, match=r"images/001\.png has 8x8 px, want at least 11x11"):
+        fit(TINY, photos, run_folder=tmp_path / "run", progress=silent)
+    assert not (tmp_path / "run").exists()
 
 
 def test_points_that_are_not_there(tmp_path):

@@ -121,8 +121,11 @@ def test_focus_of_parallel_cameras():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: FitConfig(steps=0), "steps: got 0, want more than 0"),
-        (lambda: FitConfig(minutes=-1.0), "minutes: got -1.0, want a number >= 0"),
+        (lambda: FitConfig(steps=0), "steps: got 0, want a number > 0"),
+        (lambda: FitConfig(steps=-3), "steps: got -3, want a number > 0"),
+        (lambda: FitConfig(minutes=math.inf), "minutes: got inf, want a number > 0"),
+        (lambda: FitConfig(seed=2**63), r"seed: got 9223372036854775808, want less than 2\^63"),
+        (lambda: FitConfig(minutes=-1.0), "minutes: got -1.0, want a number > 0"),
         (lambda: FitConfig(max_gaussians=0), "max_gaussians: got 0, want at least 1"),
         (lambda: FitConfig(sh_degree=5), "sh_degree: got 5, want 0 to 4"),
         (lambda: FitConfig(resolution_start=3), "resolution_start: got 3, want 1, 2, 4 or 8"),

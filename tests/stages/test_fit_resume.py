@@ -13,7 +13,7 @@ import torch
 from tests.support.photos import ring, write_photos
 from vision3d.checkpoints import CheckpointFolder
 from vision3d.config import load_yaml
-from vision3d.errors import ConfigError
+from vision3d.errors import ConfigError, FileFormatError
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder, read_metrics
 from vision3d.stages.fitting import FitConfig, fit
@@ -102,6 +102,15 @@ def test_other_photographs_are_refused(photos, tmp_path):
     folder = RunFolder.create(tmp_path / "run", config, resume=True)
     with pytest.raises(ConfigError, match="is a run on other photographs"):
         fit(config, others, run_folder=folder, progress=silent)
+
+
+@pytest.mark.parametrize("state", [{}, {"step": 3}, 7])
+def test_checkpoints_of_something_else_are_refused(photos, tmp_path, state):
+    config = replace(FEW, steps=3)
+    folder = RunFolder.create(tmp_path / "run", config)
+    folder.save_checkpoint(3, state)
+    with pytest.raises(FileFormatError, match="checkpoints: the checkpoint of step 3 is none of a fit"):
+        fit(config, photos, run_folder=folder, progress=silent)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

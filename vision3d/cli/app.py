@@ -77,14 +77,15 @@ def _guarded(arguments: list[str]) -> int:
         return _fail(arguments, str(error), error.exit_code, error)
     except MemoryError as error:
         return _fail(arguments, "out of memory", 1, error)
+    except RuntimeError as error:
+        return _fail(arguments, _runtime_error_text(error), 1, error)
     except OSError as error:
         return _fail(arguments, _os_error_text(error), 3 if error.errno in _INPUT_ERRNOS else 1, error)
     except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}; run again with --traceback and report it"
-        return _fail(arguments, text, 1, error)
+        return _fail(arguments, _internal(error), 1, error)
 
 
-_INPUT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+_INPUT_ERRNOS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def _run(arguments: list[str]) -> int:
@@ -114,6 +115,17 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
     if "--json" in arguments:
         print(json.dumps({"ok": False, "exit_code": code, "error": line}))
     return code
+
+
+def _runtime_error_text(error: RuntimeError) -> str:
+    """torch has no class of its own for a full memory of the processor, and one below RuntimeError for that of a GPU."""
+    text = str(error)
+    is_full = "can't allocate memory" in text or "out of memory" in text
+    return "out of memory; give smaller pictures or fewer Gaussians" if is_full else _internal(error)
+
+
+def _internal(error: Exception) -> str:
+    return f"internal error: {type(error).__name__}: {error}; run again with --traceback and report it"
 
 
 def _os_error_text(error: OSError) -> str:

@@ -1,18 +1,20 @@
 """`vision3d eval`: how good a scene is on photographs that were held out."""
 
+import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from vision3d.cli.inputs import load_gaussians
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
-from vision3d.errors import ConfigError, OutputExistsError
+from vision3d.errors import ConfigError, InputError, OutputExistsError
 from vision3d.progress import TerminalProgress
 
 
@@ -22,7 +24,7 @@ class EvalOptions(VerbOptions):
     nearest training photograph would score in their place."""
 
     scene: Annotated[Path, tyro.conf.Positional]
-    """Gaussians, a .ply of any program, in the world of the data set's cameras."""
+    """Gaussians in the world of the data set's cameras: a .ply of any program, or a run folder with scene.ply."""
     data: Annotated[Path, tyro.conf.Positional]
     """Photographs with cameras, as for fit."""
     out: Path | None = None
@@ -64,19 +66,19 @@ def run(arguments: Sequence[str]) -> None:
     out = options.out
     if out is not None and out.exists() and not options.overwrite and (not out.is_dir() or any(out.iterdir())):
         raise OutputExistsError(out, "give --overwrite or another --out")
+    made = [] if out is None else [folder for folder in (out / "renders", out) if not folder.exists()]
     started = time.perf_counter()
     from vision3d.atomic import atomic_write
     from vision3d.io.dataset import WHITE, load_dataset
-    from vision3d.scene import GaussianScene
     from vision3d.stages.fitting import evaluate
     from vision3d.stages.fitting.sheet import write_evaluation_sheet
 
-    scene = GaussianScene.load(options.scene).validate()
+    scene = load_gaussians(options.scene)
     images = load_dataset(
         options.data, split_every=options.split_every, downscale=options.downscale, skip_missing=options.skip_missing,
         background=options.background or WHITE,
     )  # fmt: skip
-    with TerminalProgress(quiet=options.quiet) as progress:
+    with TerminalProgress(quiet=options.quiet) as progress, _dropped_on_wrong_input(made):
         evaluation = evaluate(
             scene, images, background=options.background, alpha_max=options.alpha_max, masks=options.masks,
             exposed=options.exposed, lpips_weights=options.lpips_weights,
@@ -94,3 +96,17 @@ def run(arguments: Sequence[str]) -> None:
     lines = [f"{view.name:{width}}  PSNR {view.psnr:6.2f} dB  SSIM {view.ssim:.4f}" for view in evaluation.views]
     lines += [f"{name}: {value:.4g}" for name, value in results.items()]
     print_summary(options, "\n".join(lines), {**results, "wall_s": round(time.perf_counter() - started, 3)})
+
+
+@contextlib.contextmanager
+def _dropped_on_wrong_input(made: list[Path]) -> Iterator[None]:
+    """Removes the folders that this command made, renders first, so that it can be given again."""
+    try:
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):  # something else is in them by now
+            for folder in made:
+                for picture in folder.glob("*.png"):
+                    picture.unlink()
+                folder.rmdir()
+        raise

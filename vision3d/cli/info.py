@@ -44,6 +44,7 @@ def describe(path: Path) -> Values:
         MissingFileError: There is nothing.
         InputError: It is none of the things that vision3d reads.
     """
+    from vision3d.io.dataset import load_dataset
     from vision3d.scene import Cameras, GaussianScene, PosedImages, Scene, load
 
     if not path.exists():
@@ -54,7 +55,7 @@ def describe(path: Path) -> Values:
         return _of_video(path)
     if path.is_file() and path.suffix.lower() == ".ply":
         return _of_ply(path)
-    value = load(path)
+    value = load_dataset(path, skip_missing=True) if _is_data_set(path) else load(path)
     if isinstance(value, GaussianScene):
         return _of_gaussians(value)
     if isinstance(value, Cameras):
@@ -65,6 +66,14 @@ def describe(path: Path) -> Values:
         return _of_scene(value)
     height, width, channels = value.shape  # pyright: ignore[reportAttributeAccessIssue]
     return {"kind": "picture", "size": f"{width}x{height}", "channels": channels, "bytes": path.stat().st_size}
+
+
+def _is_data_set(path: Path) -> bool:
+    from vision3d.io.transforms_json import has_photographs
+
+    if path.is_dir():
+        return not (path / "scene.json").is_file()
+    return path.suffix.lower() == ".json" and has_photographs(path)
 
 
 def _of_ply(path: Path) -> Values:

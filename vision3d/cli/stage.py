@@ -55,6 +55,8 @@ def stage_verb(
             return
         if options.out is None and (options.resume or options.overwrite):
             raise UsageError(f"--{'resume' if options.resume else 'overwrite'} needs the run folder: give --out")
+        if options.resume and options.overwrite:
+            raise UsageError("--resume and --overwrite: the one goes on with the run that is there, the other empties it")
         out = options.out or Path("runs") / f"{verb}_{time.strftime('%Y%m%d-%H%M%S')}"
         from vision3d.runs import Interrupted, RunFolder
 
@@ -64,8 +66,11 @@ def stage_verb(
                 results = execute(options, folder, progress)
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            # What can be mended and given again, such as a mistyped path, must not find its own folder in the way.
+            is_mendable = isinstance(error, OSError) or (isinstance(error, Vision3DError) and error.exit_code != 1)
             with contextlib.suppress(OSError, Vision3DError):  # a full disk must not hide what went wrong first
-                folder.write_summary({"error": str(error)}, status=status)
+                if not (is_mendable and folder.drop_unused()):
+                    folder.write_summary({"error": str(error)}, status=status)
             if isinstance(error, Interrupted):
                 raise Interrupted(f"{error}; go on with --resume --out {out}") from None
             raise

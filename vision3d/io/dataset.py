@@ -33,7 +33,7 @@ def load_dataset(
     normalize: bool = False,
     sfm: bool = False,
 ) -> PosedImages:
-    """Read photographs with their cameras; everything is checked before this returns, but only headers are read.
+    """Read photographs with their cameras; everything is checked before this returns, of pictures their headers and ends.
 
     Args:
         path: A folder, a transforms.json, or (with `sfm`) a video.
@@ -42,7 +42,7 @@ def load_dataset(
             split; 0 holds out nothing.
         downscale: Divides the size of the pictures (>= 1). Smaller pictures that the source keeps in images_2, images_4
             or images_8 are used where they fit.
-        skip_missing: Leave out views whose picture is missing or cannot be read, instead of refusing all.
+        skip_missing: Leave out views whose picture is missing, unreadable or cut off, instead of refusing all.
         background: Colour in [0, 1] behind pictures with an alpha channel.
         normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance
             to it is 1; `PosedImages.normalization` says how.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry.distortion import undistorted_K
-from vision3d.io.images import image_size, upright_size
+from vision3d.io.images import check_whole, image_size, upright_size
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.images import PosedImages
 
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 LensModel = Literal["pinhole", "ortho", "fisheye"]
 
 _MIN_VIEWS = 3
+_SKIP = "Run with --skip-missing to leave it out."
 _ROTATION_TOLERANCE = 1e-3
 _MIN_FISHEYE_FOCAL = 0.5  # of the file's: a pinhole picture of a wider view would be coarse in its middle
 
@@ -130,7 +131,7 @@ def assemble(
 ) -> PosedImages:
     """Check the views of a data set against its pictures and make `PosedImages` of them, sorted by name.
 
-    Only the headers of the pictures are read. See `vision3d.io.dataset.load_dataset` for the arguments.
+    Only the headers and the ends of the pictures are read. See `vision3d.io.dataset.load_dataset` for the arguments.
 
     Raises:
         FileFormatError: A picture is missing, cannot be read or does not fit its camera, named with its frame.
@@ -148,9 +149,10 @@ def assemble(
     for frame in frames:
         try:
             size = image_size(frame.image_path)
+            check_whole(frame.image_path)
         except InputError as error:
             if not skip_missing:
-                raise FileFormatError(source, f"{frame.label} names {frame.name}: {error}") from error
+                raise FileFormatError(source, f"{frame.label} names {frame.name}: {error}. {_SKIP}") from error
             logger.warning("%s: %s left out: %s", source, frame.label, error)
             continue
         lens = _fitting(source, frame, size)
@@ -190,8 +192,7 @@ def _existing(listed: FrameList, skip_missing: bool) -> list[Frame]:
     if not skip_missing:
         raise FileFormatError(
             listed.source,
-            f"{missing[0].label} names {missing[0].name}, which does not exist ({counts}). "
-            "Run with --skip-missing to leave it out.",
+            f"{missing[0].label} names {missing[0].name}, which does not exist ({counts}). {_SKIP}",
         )
     logger.warning("%s: %d frames without a file left out (%s)", listed.source, len(missing), counts)
     return found

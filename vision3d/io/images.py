@@ -4,6 +4,7 @@ Camera poses refer to the stored pixels: an EXIF orientation is not applied, as 
 unless the picture fits its camera's size only when it is turned upright.
 """
 
+import os
 import subprocess
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from vision3d.errors import FileFormatError, InputError, MissingFileError, Shape
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _ORIENTATION = 0x0112  # EXIF tag
+_STRIPS, _TILES = (273, 279), (324, 325)  # TIFF tags: where pieces begin, and their bytes
 _WRITE_OPTIONS = {
     ".png": {"compress_level": 4},
     ".jpg": {"quality": 95, "subsampling": 0},
@@ -46,6 +48,21 @@ def upright_size(path: Path | str) -> tuple[int, int]:
     with _opened(Path(path)) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+
+
+def check_whole(path: Path | str) -> None:
+    """Check that a picture is not cut off: by the end of its file, and by decoding it only where that does not tell.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is cut off, or is no picture that can be read.
+    """
+    path = Path(path)
+    with _opened(path) as image:
+        _check_bits(path, image)
+        has_end = _has_end(path, image)
+    if not has_end:
+        _read_values(path)
 
 
 def read_image(
@@ -151,23 +168,47 @@ def _opened(path: Path):
         raise FileFormatError(path, f"is no picture that can be read ({error})") from error
 
 
+def _has_end(path: Path, image) -> bool:
+    """Whether the file surely has all of its pixels; bytes that programs append behind a picture leave it open."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 12))
+        tail = file.read()
+    if image.format == "PNG":
+        return tail[4:8] == b"IEND"
+    if image.format == "WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 <= size  # of the RIFF container
+    if image.format == "BMP":
+        return 0 < int.from_bytes(head[2:6], "little") <= size
+    if image.format == "TIFF":
+        tags = image.tag_v2
+        starts, counts = tags.get(_STRIPS[0]) or tags.get(_TILES[0], ()), tags.get(_STRIPS[1]) or tags.get(_TILES[1], ())
+        return len(starts) == len(counts) > 0 and max(map(sum, zip(starts, counts))) <= size
+    return tail.endswith(b"\xff\xd9")  # end of image, of JPEG
+
+
 def _read_values(path: Path) -> np.ndarray:
     with _opened(path) as image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
+                _check_bits(path, image)
                 if _is_deep_color(image):
                     return _read_deep_color(path, *image.size, has_alpha=image.mode == "RGBA")
                 if image.mode.startswith("I;16"):
                     return _grey(np.asarray(image).astype(np.float32) / 65535)
-                if image.mode in ("I", "F"):
-                    raise FileFormatError(path, f"holds {image.mode} pixels; want 8 or 16 bits a channel")
                 has_alpha = image.has_transparency_data
                 return np.asarray(image.convert("RGBA" if has_alpha else "RGB"), np.float32) / 255
         except FileFormatError:
             raise
         except Exception as error:  # PIL's decoders raise nearly anything on damaged files
             raise FileFormatError(path, f"cannot be decoded ({error})") from error
+
+
+def _check_bits(path: Path, image) -> None:
+    if image.mode in ("I", "F"):
+        raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits a channel")
 
 
 def _grey(values: np.ndarray) -> np.ndarray:

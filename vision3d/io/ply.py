@@ -67,7 +67,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
             raise FileFormatError(
                 table.path,
                 f"{count} of {len(table)} rows are not finite or have a rotation of length zero (first: row {first})"
-                + ("" if drop_nan else "; drop_nan=True leaves them out"),
+                + ("" if drop_nan else "; vision3d.io.ply.read_gaussians(path, drop_nan=True) leaves them out"),
             )
         arrays = {name: values[~is_bad] for name, values in arrays.items()}
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}

@@ -148,9 +148,23 @@ def smaller_picture(path: Path, factor: int) -> Path | None:
     return None
 
 
+def has_photographs(path: Path | str) -> bool:
+    """Whether a file is a data set: other programs' files are; of ours those with a split, or with pictures beside them.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no JSON, has no frames, or a frame is wrong, which is named.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    if content.get("vision3d") is None or any(key in content for key in _SPLITS):
+        return True
+    return not _is_unnamed(content) and any(frame.image_path.is_file() for frame in _frames(path, content))
+
+
 def load(path: Path) -> object:
-    """Codec: the cameras of a cameras.json, or the photographs of a transforms.json."""
-    if _read_json(path).get("vision3d") is not None:
+    """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs."""
+    if not has_photographs(path):
         return read_cameras(path)
     from vision3d.io.dataset import load_dataset
 
@@ -237,7 +251,7 @@ def _lens(path: Path, label: str, content: dict[str, Any], entry: dict[str, Any]
     model_name = entry.get("camera_model", content.get("camera_model")) or (
         "OPENCV_FISHEYE" if entry.get("is_fisheye", content.get("is_fisheye")) else "OPENCV"
     )
-    if model_name not in _MODELS:
+    if not isinstance(model_name, str) or model_name not in _MODELS:
         raise FileFormatError(path, f"{label}: camera_model {model_name} is not supported; want {', '.join(_MODELS)}")
     model, used = _MODELS[model_name]
     if model_name == "OPENCV" and values.get("k4"):
@@ -283,6 +297,8 @@ def _with_split(path: Path, content: dict[str, Any], frames: list[Frame]) -> lis
         return frames
     held_out = lists.get("val_filenames", set()) | lists.get("test_filenames", set())
     train = lists["train_filenames"]
+    if not any(frame.name in train for frame in frames):
+        raise FileFormatError(path, f"none of the {len(train)} names in train_filenames is the file_path of a frame")
     return [replace(f, is_test=f.name not in train) for f in frames if f.name in train or f.name in held_out]
 
 

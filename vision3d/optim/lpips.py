@@ -1,5 +1,7 @@
 """The LPIPS network: AlexNet's features and five linear heads, from weights that the user supplies."""
 
+import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,7 +93,12 @@ def _read(file: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(file)
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles of other protocols, which are refused
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        problem = "is no file of weights, or holds objects other than tensors, which could run code; nothing was executed"
+        raise FileFormatError(file, problem) from error
     except Exception as error:  # each format has its own errors, and all mean that this file is no use
         raise FileFormatError(file, f"cannot be read as weights: {error}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(v, Tensor) for v in tensors.values()):

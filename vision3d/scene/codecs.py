@@ -42,7 +42,8 @@ def module_for(path: Path | str) -> ModuleType:
     path = Path(path)
     name = _CODECS.get(path.suffix.lower())
     if name is None:
-        raise InputError(f"{path}: no codec for {path.suffix or 'a name without suffix'!r}; want {', '.join(sorted(_CODECS))}")
+        what = repr(path.suffix) if path.suffix else "a name without suffix"
+        raise InputError(f"{path}: no codec for {what}; want {', '.join(sorted(_CODECS))}")
     return importlib.import_module(name)
 
 
@@ -50,8 +51,8 @@ def load(path: Path | str) -> object:
     """Read whatever a file or folder holds.
 
     Args:
-        path: A .ply (GaussianScene), cameras.json (Cameras), transforms.json or a folder of posed photographs
-            (PosedImages), a folder with scene.json (Scene), or a picture (a tensor).
+        path: A .ply (GaussianScene), a transforms.json or a folder of posed photographs (PosedImages), a cameras.json without
+            the pictures that it names beside it (Cameras), a folder with scene.json (Scene), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.
@@ -80,6 +81,11 @@ def save(path: Path | str, value: object) -> None:
 def save_folder(path: Path | str, value: object) -> None:
     """Write a value that is a folder of files."""
     importlib.import_module(_FOLDERS).save(Path(path), value)
+
+
+def kind_of(value: object) -> str:
+    """What a value that was read is called in messages."""
+    return {"Tensor": "a picture", "PosedImages": "posed photographs"}.get(type(value).__name__, type(value).__name__)
 
 
 def suffix_of(value: object) -> str:

@@ -135,7 +135,7 @@ class GaussianScene:
         """
         value = codecs.load(path)
         if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {type(value).__name__}, want a Gaussian scene (.ply)")
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a Gaussian scene (.ply)")
         return value
 
     def save(self, path: Path | str) -> None:

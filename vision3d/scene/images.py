@@ -70,7 +70,7 @@ class PosedImages:
         """The photographs of a folder or of a transforms.json, as `vision3d.io.dataset.load_dataset` reads them."""
         value = codecs.load(path)
         if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {type(value).__name__}, want posed photographs")
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want posed photographs")
         return value
 
     def save(self, path: Path | str) -> None:
@@ -123,8 +123,10 @@ class PosedImages:
 
         Raises:
             FileFormatError: A file cannot be read.
-            InputError: A file's size differs from its camera's.
+            InputError: A file's size differs from its camera's, or `downscale` is not positive.
         """
+        if not downscale > 0:
+            raise InputError(f"downscale: got {downscale}, want a number > 0")
         camera = self.cameras[index] if downscale == 1 else self.cameras[index].scaled(1 / downscale)
         width, height = int(camera.width), int(camera.height)
         raw = (self.cameras if self.raw_cameras is None else self.raw_cameras)[index].to("cpu")
@@ -205,7 +207,7 @@ class PosedImages:
         mask = codecs.module_for(path).read_mask(path)
         rows, columns = mask.shape
         if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
-            raise FileFormatError(path, f"mask has {columns}x{rows} px, its picture {width}x{height}")
+            raise FileFormatError(path, f"mask has {columns}x{rows} px, its picture {width}x{height}; want the same size")
         return shrink_mask(mask, width, height)  # a picture read at half size may have a mask of full size
 
 

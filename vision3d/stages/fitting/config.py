@@ -196,11 +196,13 @@ class FitConfig:
     """Rasterizer: auto, native, reference (slow) or gsplat (CUDA)."""
 
     def __post_init__(self) -> None:
-        _check_numbers(self, 0)
         for name in ("steps", "minutes"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(name, f"got {value}, want more than 0")
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(name, f"got {value}, want a number > 0")
+        _check_numbers(self, 0)
+        if self.seed >= 2**63:
+            raise ConfigError("seed", f"got {self.seed}, want less than 2^63")
         for name in ("max_gaussians", "init_count", "batch_size", "log_every", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(name, f"got {getattr(self, name)}, want at least 1")

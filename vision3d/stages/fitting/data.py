@@ -71,9 +71,7 @@ class TrainingViews:
         self.images, self.indices = images.to("cpu"), indices.tolist()
         self.cameras = images.cameras[indices].to("cpu")
         self.masks, self.with_alpha, self.device = masks, with_alpha, device
-        smallest = int(torch.minimum(self.cameras.width, self.cameras.height).min())
-        if smallest < WINDOW:
-            raise InputError(f"{images.source}: a picture is {smallest} px on a side, want at least {WINDOW}")
+        smallest = check_sizes(images, indices)
         self.largest_factor = max((f for f in (1, 2, 4, 8) if smallest // f >= SMALLEST_SIDE), default=1)
         sizes = (self.cameras.width * self.cameras.height * 3).double().cumsum(0)
         self.num_cached = int((sizes <= cache_bytes).sum())
@@ -90,10 +88,16 @@ class TrainingViews:
         return tuple(self.images.names[i] for i in self.indices)
 
     def read_all(self, report: Callable[[int], None]) -> None:
-        """Read the pictures that fit into the memory, so that a damaged one is found before the work begins."""
+        """Read the pictures that fit into the memory, so that a damaged one is found before the work begins.
+
+        Raises:
+            InputError: A picture or mask cannot be read, or masks leave no pixel.
+        """
         for place in range(self.num_cached):
             self._full[place] = self._read(place)
             report(place + 1)
+        if self._full and not any(view.mask is None or bool(view.mask.any()) for view in self._full.values()):
+            raise InputError(f"{self.images.source}: all masks are black, so no pixel counts; want white where pixels count")
 
     def get(self, place: int, factor: int) -> TrainingView:
         """The view at `place`, `factor` times smaller (no smaller than 32 px a side)."""
@@ -149,6 +153,20 @@ class Order:
         """Take over what `state_dict` gave."""
         self.generator.set_state(state["generator"].cpu())
         self.waiting = state["waiting"].tolist()
+
+
+def check_sizes(images: PosedImages, indices: Int64[Tensor, " m"]) -> int:
+    """The shortest side of some of the views [px].
+
+    Raises:
+        InputError: A picture is smaller than the window of SSIM; names it.
+    """
+    sides = torch.minimum(images.cameras.width, images.cameras.height)[indices]
+    first = int(indices[sides.argmin()])
+    if int(sides.min()) < WINDOW:
+        size = f"{int(images.cameras.width[first])}x{int(images.cameras.height[first])}"
+        raise InputError(f"{images.source}: {images.names[first]} has {size} px, want at least {WINDOW}x{WINDOW}")
+    return int(sides.min())
 
 
 def has_alpha(path: Path) -> bool:

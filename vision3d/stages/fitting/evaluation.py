@@ -17,7 +17,7 @@ from vision3d.progress import ProgressCallback, silent
 from vision3d.render import render_views
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.scene.resample import resize_area
-from vision3d.stages.fitting.data import has_alpha
+from vision3d.stages.fitting.data import check_sizes, has_alpha
 
 logger = logging.getLogger("vision3d.fit")
 
@@ -103,7 +103,8 @@ def evaluate(
         progress: Takes each view.
 
     Raises:
-        InputError: No view is held out.
+        InputError: The scene is empty or not finite, no view is held out, masks leave no pixel, or a picture cannot be read
+            or is too small.
 
     Example:
         >>> evaluation = evaluate("run/scene.ply", "data/fox")
@@ -115,15 +116,20 @@ def evaluate(
 
         dataset = load_dataset(dataset)
     if not isinstance(scene, GaussianScene):
-        scene = GaussianScene.load(scene).validate()
+        scene = GaussianScene.load(scene)
+    scene.validate()
     if len(dataset.test) == 0:
         raise InputError(f"{dataset.source}: no view is held out, so there is nothing to measure on (--split-every 8)")
+    check_sizes(dataset, dataset.test)
     scene = scene.to(where)
     background = background_of(dataset) if background is None else background
     views, report = [], progress or silent
     for done, index in enumerate(dataset.test.tolist(), 1):
         photo, mask, camera = dataset.read(index)
         mask = mask.to(where) if masks and mask is not None else None
+        if mask is not None and not bool(mask.any()):
+            logger.warning("%s: %s left out: its mask is black, so no pixel counts", dataset.source, dataset.names[index])
+            continue
         photo = photo.to(where)
         with torch.no_grad():
             view = next(render_views(scene, camera.to(where), backgrounds=background, alpha_max=alpha_max, backend=backend))
@@ -133,14 +139,34 @@ def evaluate(
         name = dataset.names[index]
         views.append(_measure(name, image, photo, mask, shown, exposed, lpips_weights))
         if renders is not None:
-            write_image(renders / file_name(done - 1, name), torch.cat([photo, image], 1))
+            write_image(renders / file_name(len(views) - 1, name), torch.cat([photo, image], 1))
         report("eval", done, len(dataset.test), {"psnr": views[-1].psnr})
+    if not views:
+        raise InputError(_all_black(dataset))
     return Evaluation(tuple(views))
 
 
 def file_name(index: int, view: str) -> str:
     """Name of the picture of a held-out view: its place and the photograph's name."""
     return f"{index:03d}_{Path(view).stem}.png"
+
+
+def check_held_out(dataset: PosedImages, *, masks: bool) -> None:
+    """Read the held-out views once, so that a damaged one is found before a long run and not at its end.
+
+    Raises:
+        InputError: As `evaluate`.
+    """
+    if len(dataset.test) == 0:
+        return
+    check_sizes(dataset, dataset.test)
+    read = [dataset.read(index)[1] for index in dataset.test.tolist()]
+    if masks and not any(mask is None or bool(mask.any()) for mask in read):
+        raise InputError(_all_black(dataset))
+
+
+def _all_black(dataset: PosedImages) -> str:
+    return f"{dataset.source}: the masks of all held-out views are black, so no pixel counts (--no-masks)"
 
 
 def background_of(dataset: PosedImages) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, InputError, NumericalError
+from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError, Vision3DError
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
@@ -19,7 +19,7 @@ from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import FitConfig
 from vision3d.stages.fitting.curves import Curves
 from vision3d.stages.fitting.data import TrainingViews
-from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of, evaluate
+from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
@@ -30,6 +30,7 @@ from vision3d.stages.fitting.world import World
 logger = logging.getLogger("vision3d.fit")
 
 MIN_VIEWS = 3
+_STATE = {"trainer", "step", "sums", "seconds", "views"}  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,12 @@ def run(
     group.share(config.batch_size)
     images = _loaded(config, inputs)
     folder = _folder(config, run_folder, group)
-    fit = _Fit(config, images, group, device, folder, clock, progress)
+    try:
+        fit = _Fit(config, images, group, device, folder, clock, progress)
+    except Vision3DError:
+        if folder is not None:
+            folder.drop_unused()
+        raise
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()
@@ -113,6 +119,8 @@ class _Fit:
         )  # fmt: skip
         with Progress(self.views.num_cached, "read", progress) as bar:
             self.views.read_all(bar.update)
+        if group.is_first:
+            check_held_out(images, masks=config.masks)
         saved = self._saved_state()
         if saved is None:
             scene = initial_scene(config, images, self.views, self.world)
@@ -230,10 +238,13 @@ class _Fit:
         """What process 0 finds in the run folder, in every process."""
         state = None
         if self.folder is not None:
-            checkpoint = self.folder.restore()
-            state = None if checkpoint is None else checkpoint.state
-            if state is not None and state["views"] != list(self.views.names):
-                raise ConfigError("DATA", f"{self.folder.path} is a run on other photographs; cannot go on from it")
+            checkpoint, path = self.folder.restore(), self.folder.checkpoints.path
+            if checkpoint is not None:
+                state = checkpoint.state
+                if not (isinstance(state, dict) and state.keys() >= _STATE):
+                    raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is none of a fit")
+                if state["views"] != list(self.views.names):
+                    raise ConfigError("DATA", f"{self.folder.path} is a run on other photographs; cannot go on from it")
         return self.group.from_first(state)
 
 
