@@ -14,10 +14,11 @@ constexpr int RADIX = 2048;
 
 // Stable radix sort of indices by key, 11 bits a pass. Blocks of keys count and scatter on their own; small ones would
 // write to the same cache lines.
-void sort_by_key(std::vector<uint32_t>& keys, uint32_t* indices, int64_t count) {
+void sort_by_key(uint32_t* keys, uint32_t* indices, int64_t count) {
     const int64_t block = std::max<int64_t>(65536, (count + 15) / 16), blocks = (count + block - 1) / block;
-    std::vector<uint32_t> keys2(count), indices2(count), starts(blocks * RADIX);
-    uint32_t *k = keys.data(), *k2 = keys2.data(), *v = indices, *v2 = indices2.data();
+    const std::unique_ptr<uint32_t[]> spare(new uint32_t[2 * count]);
+    std::vector<uint32_t> starts(blocks * RADIX);
+    uint32_t *k = keys, *k2 = spare.get(), *v = indices, *v2 = k2 + count;
     for (int shift = 0; shift < 33; shift += 11) {
         parallel_for(count, block, [&](int64_t begin, int64_t end) {
             uint32_t* mine = starts.data() + begin / block * RADIX;
@@ -104,10 +105,10 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
         starts[image + 1] = starts[image] + visible;
     }
     order_.resize(starts[images]);
-    reach_.resize(count_);
+    reach_.reset(new Reach[count_]);  // without zeros: the threads that fill it touch it first
     const auto sort = [&](int64_t image) {
         const int64_t size = starts[image + 1] - starts[image];
-        std::vector<uint32_t> keys(size);
+        const std::unique_ptr<uint32_t[]> keys(new uint32_t[size]);
         uint32_t* order = order_.data() + starts[image];
         int64_t place = 0;
         for (int64_t i = offsets[image]; i < offsets[image + 1]; ++i)
@@ -115,7 +116,7 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
                 keys[place] = sortable(depths[i]);
                 order[place++] = uint32_t(i);
             }
-        sort_by_key(keys, order, size);
+        sort_by_key(keys.get(), order, size);
     };
     // The order and the tiles do not depend on each other: one thread sorts while the others test.
     constexpr int64_t BLOCK = 1024;

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <vector>
 #include "vision3d/tiles.h"
 
@@ -37,7 +38,7 @@ class Intersections {
     const int32_t* radii_;
     TileGrid<float> grid_;
     std::vector<uint32_t> order_;      // visible Gaussians, by image and depth
-    std::vector<Reach> reach_;         // of each pair; not set where it is not visible
+    std::unique_ptr<Reach[]> reach_;   // of each pair; not set where it is not visible
     std::vector<Chunk> chunks_;
     std::vector<int32_t> first_;       // (chunks, tiles): where the chunk's records of a tile begin
     std::vector<int32_t> tile_start_;  // (images, tiles)

@@ -1,10 +1,15 @@
 """What the native operations share: checks, memory for gradients, plain tensors."""
 
+import threading
+
 import torch
 from torch import Tensor
 
 from vision3d import native
 from vision3d.errors import BackendError
+
+_MOST_KEPT = 64 << 20  # bytes
+_kept = threading.local()
 
 
 def check_tile_size(tile_size: int) -> None:
@@ -26,8 +31,18 @@ def pair_sums(like: Tensor, num_images: int, count: int, width: int) -> Tensor:
 
 
 def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
-    """Memory for sums over pixels: of each (tile, Gaussian) on a CPU, of each Gaussian and from zero on a GPU."""
-    return like.new_empty((records, width)) if like.device.type == "cpu" else like.new_zeros((count, width))
+    """Memory for sums over pixels: of each (tile, Gaussian) on a CPU, of each Gaussian and from zero on a GPU.
+
+    On a CPU it is kept for the next call of the thread: the system would have to clear and map megabytes anew each time.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros((count, width))
+    size = records * width
+    spare = getattr(_kept, "sums", None)
+    if spare is None or spare.dtype != like.dtype or spare.numel() < size:
+        spare = like.new_empty(size)
+        _kept.sums = spare if spare.nbytes <= _MOST_KEPT else None
+    return spare[:size].view(records, width)
 
 
 def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
