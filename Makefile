@@ -69,8 +69,10 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	@$(BIN)/cmake --build build/cuda --target _native
 
 .PHONY: bench
-bench: .venv/installed-dev  ## run the benchmarks, one after the other, on a machine that does nothing else
-	@for file in benchmarks/bench_*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+bench: .venv/installed-dev  ## run the benchmarks on a machine that does nothing else (PEERS=FOLDER adds other programs)
+	@for name in raster step scaling install fit; do \
+	  echo "$$name"; $(BIN)/python "benchmarks/bench_$$name.py" $(if $(PEERS),--peers $(PEERS)); \
+	done
 
 .PHONY: demo
 demo: .venv/installed  ## fit the photo set that comes along and show how well it went

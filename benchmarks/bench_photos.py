@@ -6,12 +6,13 @@ drawn by vision3d, each with the largest alpha of its own program, and measured 
 
 import argparse
 import csv
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from support import ForeignLoad, add_options, refuse_foreign_load, write
+from support import RESULTS, ForeignLoad, add_options, refuse_foreign_load, write
 
 from vision3d.io.dataset import load_dataset
 from vision3d.runs import read_metrics
@@ -62,9 +63,11 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="photographs with cameras")
     parser.add_argument("--name", default="photos", help="of the data set; the result is photos_NAME.json")
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--budgets", type=float, nargs="*", default=(), help="minutes of shorter runs, each a whole recipe")
     parser.add_argument("--max-gaussians", type=int, help="[default: that of fit]")
+    parser.add_argument("--keep", action="store_true", help="keep the earlier result, and only add the snapshots to it")
     parser.add_argument("--snapshots", type=Path, help=".csv of another program's snapshots")
-    parser.add_argument("--snapshots-of", default="", help="program and how it ran, for the result")
+    parser.add_argument("--snapshots-of", default="peer", help="program and how it ran, for the result")
     parser.add_argument("--alpha-max", type=float, default=0.999, help="of the snapshots' program")
     parser.add_argument("--background", type=float, nargs=3, default=BLACK, help="of the snapshots' program")
     add_options(parser)
@@ -73,24 +76,35 @@ def main() -> None:
         refuse_foreign_load()
     torch.set_num_threads(2)
     images = load_dataset(options.data)
-    overrides = {} if options.max_gaussians is None else {"max_gaussians": options.max_gaussians}
-    with ForeignLoad() as load:
-        own = own_curve(images, options.minutes, overrides)
+    path = RESULTS / f"photos_{options.name}.json"
+    if options.keep:
+        results = json.loads(path.read_text())
+        own, foreign = results["vision3d"], results["foreign_load"]
+    else:
+        overrides = {} if options.max_gaussians is None else {"max_gaussians": options.max_gaussians}
+        with ForeignLoad() as load:
+            own = own_curve(images, options.minutes, overrides)
+        foreign = load.share
+        results: dict[str, Any] = {
+            "views": {"fitted": len(images.train), "held_out": [images.names[i] for i in images.test.tolist()]},
+            "size": [int(images.cameras.width[0]), int(images.cameras.height[0])],
+            "points": 0 if images.points is None else len(images.points),
+            "minutes": options.minutes,
+            "vision3d": own,
+            "peers": {},
+        }
     print(own["summary"])
-    results: dict[str, Any] = {
-        "views": {"fitted": len(images.train), "held_out": [images.names[i] for i in images.test.tolist()]},
-        "size": [int(images.cameras.width[0]), int(images.cameras.height[0])],
-        "points": 0 if images.points is None else len(images.points),
-        "minutes": options.minutes,
-        "vision3d": own,
-    }
+    for minutes in options.budgets:
+        summary = fit(FitConfig(minutes=minutes, checkpoint_every=0), images).summary
+        results.setdefault("shorter_runs", {})[f"{minutes:g} min"] = summary
+        print(minutes, summary)
     if options.snapshots is not None:
         curve = snapshot_curve(images, options.snapshots, options.alpha_max, tuple(options.background))
-        best = max((row for row in curve if row["seconds"] <= 60 * options.minutes), key=lambda row: row["psnr"])
-        results["peer"] = {"what": options.snapshots_of, "curve": curve, "best_in_time": best}
-        results["ahead_db"] = own["summary"]["psnr"] - best["psnr"]
-        print(best, results["ahead_db"])
-    write(f"photos_{options.name}", results, load.share)
+        best = max((row for row in curve if row["seconds"] <= 60 * results["minutes"]), key=lambda row: row["psnr"])
+        ahead = own["summary"]["psnr"] - best["psnr"]
+        results["peers"][options.snapshots_of] = {"best_in_time": best, "ahead_db": ahead, "curve": curve}
+        print(best, ahead)
+    write(path.stem, results, foreign)
 
 
 if __name__ == "__main__":
