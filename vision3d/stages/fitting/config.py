@@ -27,7 +27,7 @@ class RatesConfig:
     """Of the colours."""
     shN: float = 5e-4
     """Of the harmonics above degree 0."""
-    poses: float = 1e-3
+    poses: float = 1e-4
     """Of the camera poses (with pose_opt) [rad and extents]; falls to a hundredth at the end."""
     exposures: float = 1e-3
     """Of the exposures (with exposure_opt)."""
