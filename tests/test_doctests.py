@@ -50,6 +50,8 @@ def folder(tmp_path_factory):
             video.append(torch.rand(32, 32, 3))
     (folder / "data").mkdir()
     (folder / "data" / "fox").symlink_to(str(importlib.resources.files("vision3d") / "assets" / "demo"))
+    (folder / "runs" / "fox").mkdir(parents=True)
+    (folder / "runs" / "fox" / "summary.json").write_text('{"status": "done", "results": {"psnr": 30.0}}')
     return folder
 
 

@@ -29,7 +29,7 @@ def test_demo_leaves_what_it_says(cli, small_photo_set, tmp_path):
     assert lines[0] == f"2 held-out views: PSNR {values['psnr']:.2f} dB, SSIM {values['ssim']:.3f}"
     assert lines[1] == f"nearest training view in their place: PSNR {values['psnr_nearest']:.2f} dB"
     opened = [line.split()[0] for line in lines[lines.index("now open") + 1 :]]
-    assert opened == [str(out / name) for name in ("contact_sheet.png", "orbit.mp4", "curves.png", "scene.ply")]
+    assert opened == [str(out / name) for name in ("report.html", "contact_sheet.png", "orbit.mp4", "curves.png", "scene.ply")]
     assert GaussianScene.load(out / "scene.ply").num_gaussians == values["gaussians"] == 300
     video = read_video(out / "orbit.mp4")
     assert (video.width, video.height, video.fps, len(list(video))) == (50, 40, 24, 6)

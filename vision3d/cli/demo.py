@@ -87,6 +87,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "now open",
     ]
     names = {
+        "report.html": "all of it on one page",
         "contact_sheet.png": "photographs that the fit never saw, renders, and what differs",
         "orbit.mp4": "once round the scene",
         "curves.png": "how it went",

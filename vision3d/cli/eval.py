@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,7 +67,6 @@ def run(arguments: Sequence[str]) -> None:
         raise OutputExistsError(out, "give --overwrite or another --out")
     made = [] if out is None else [folder for folder in (out / "renders", out) if not folder.exists()]
     started = time.perf_counter()
-    from vision3d.atomic import atomic_write
     from vision3d.io.dataset import WHITE, load_dataset
     from vision3d.stages.fitting import evaluate
     from vision3d.stages.fitting.sheet import write_evaluation_sheet
@@ -88,9 +86,7 @@ def run(arguments: Sequence[str]) -> None:
     means = evaluation.mean()
     results = {**means, "held_out_views": len(evaluation.views), "gaussians": scene.num_gaussians}
     if out is not None:
-        with atomic_write(out / "eval.json") as temporary:
-            content = {"scene": str(options.scene), "data": str(options.data), **evaluation.to_dict()}
-            temporary.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        evaluation.save(out / "eval.json", scene=str(options.scene), data=str(options.data))
         write_evaluation_sheet(out / "contact_sheet.png", out / "renders", evaluation)
     width = max(len(view.name) for view in evaluation.views)
     lines = [f"{view.name:{width}}  PSNR {view.psnr:6.2f} dB  SSIM {view.ssim:.4f}" for view in evaluation.views]

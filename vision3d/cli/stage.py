@@ -75,6 +75,9 @@ def stage_verb(
                 raise Interrupted(f"{error}; go on with --resume --out {out}") from None
             raise
         summary = folder.write_summary(results, device=results.get("device", "cpu"))
+        from vision3d.report.page import write_report
+
+        write_report(out)
         lines = [f"{name}: {_text(value)}" for name, value in results.items()]
         lines += [f"wall_s: {summary['wall_s']:.1f}", f"run folder: {out}"]
         text = "\n".join(lines) if text_of is None else text_of(out, results)

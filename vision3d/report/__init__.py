@@ -1,4 +1,4 @@
-"""Pictures of results: renders as files, contact sheets, the course of a run."""
+"""Results to look at: renders as files, contact sheets, the course of a run, its page."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ _PUBLIC = {
     "read_pairs": "vision3d.report.sheets",
     "write_contact_sheet": "vision3d.report.sheets",
     "draw_curves": "vision3d.report.curves",
+    "write_report": "vision3d.report.page",
     "write_run_curves": "vision3d.report.curves",
 }
 
@@ -22,11 +23,13 @@ __all__ = [
     "read_pairs",
     "write_contact_sheet",
     "write_renders",
+    "write_report",
     "write_run_curves",
 ]
 
 if TYPE_CHECKING:
     from vision3d.report.curves import draw_curves, write_run_curves
+    from vision3d.report.page import write_report
     from vision3d.report.renders import write_renders
     from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
 

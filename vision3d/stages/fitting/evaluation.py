@@ -1,5 +1,6 @@
 """How good a scene is: its pictures against photographs that were held out."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vision3d.atomic import atomic_write
 from vision3d.device import resolve_device
 from vision3d.errors import InputError
 from vision3d.io.images import write_image
@@ -65,8 +67,14 @@ class Evaluation:
         return file_name(index, self.views[index].name)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values: the means and the views."""
-        return {"mean": self.mean(), "views": [asdict(view) for view in self.views]}
+        """Plain values: the means, and each view's with the name of its picture."""
+        views = [{**asdict(view), "file": self.file_name(i)} for i, view in enumerate(self.views)]
+        return {"mean": self.mean(), "views": views}
+
+    def save(self, path: Path | str, **more: str) -> None:
+        """Write `to_dict` and what else is given as JSON."""
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps({**more, **self.to_dict()}, indent=2) + "\n", "utf-8")
 
 
 def evaluate(

@@ -180,6 +180,7 @@ class _Fit:
         self.curves.close()
         if path is not None:
             if evaluation is not None:
+                evaluation.save(path / "eval.json")
                 write_evaluation_sheet(path / "contact_sheet.png", path / "renders", evaluation, summary)
             write_run_curves(path / "curves.png", path)
         return FitResult(scene, cameras, self.trainer.exposure_matrices(), evaluation, summary, path)

@@ -1,0 +1,166 @@
+"""The report of a run: one HTML page that needs nothing else, neither other files nor a network."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.report.canvas import fitted
+from vision3d.report.curves import draw_curves, run_curves
+from vision3d.report.sheets import read_pairs, spread
+from vision3d.runs import read_metrics
+
+_SIDE = 640  # longest side of a picture on the page [px]
+_MOST_VIDEO = 8 << 20  # bytes; longer videos stay beside the page
+_UNITS = {"psnr": "dB", "psnr_nearest": "dB", "above_nearest": "dB", "psnr_exposed": "dB", "training_s": "s"}
+_MACHINE = (
+    "vision3d",
+    "git",
+    "python",
+    "torch",
+    "numpy",
+    "platform",
+    "processor",
+    "cores",
+    "threads",
+    "native",
+    "gpu",
+    "device",
+)
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Write `report.html` into a run folder: figures, curves, held-out views with a slider, options, versions.
+
+    Args:
+        run_folder: A folder with summary.json; what else it has (metrics.jsonl, eval.json with renders, config.yaml, videos) is
+            shown.
+
+    Returns:
+        The page.
+
+    Raises:
+        MissingFileError: There is no summary.json.
+        FileFormatError: A file of the folder is not what it should be.
+
+    Example:
+        >>> write_report("runs/fox")
+        PosixPath('runs/fox/report.html')
+    """
+    folder = Path(run_folder)
+    summary = _read_json(folder / "summary.json")
+    if summary is None:
+        raise MissingFileError(folder / "summary.json", "want a run folder")
+    command = summary.get("command", [])
+    words = {
+        "title": html.escape(folder.resolve().name),
+        "command": html.escape(" ".join(["vision3d", *map(str, command[1:])]) if isinstance(command, list) else str(command)),
+        "status": html.escape(str(summary.get("status", ""))),
+        "figures": _figures(summary.get("results", {})),
+        "curves": _curves(folder),
+        "views": _views(folder),
+        "videos": _videos(folder),
+        "config": _config(folder),
+        "machine": _rows({name: summary[name] for name in _MACHINE if summary.get(name) is not None}),
+    }
+    template = (resources.files("vision3d.report") / "page.html").read_text("utf-8")
+    path = folder / "report.html"
+    with atomic_write(path) as temporary:
+        temporary.write_text(Template(template).substitute(words), "utf-8")
+    return path
+
+
+def _figures(results: Mapping[str, Any]) -> str:
+    if not isinstance(results, Mapping):
+        return ""
+    tiles = []
+    for name, value in results.items():
+        if isinstance(value, bool | int | float | str):
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+            unit = f" <small>{_UNITS[name]}</small>" if name in _UNITS else ""
+            tiles.append(f"<div><b>{html.escape(shown)}{unit}</b><span>{html.escape(name.replace('_', ' '))}</span></div>")
+    return "".join(tiles)
+
+
+def _curves(folder: Path) -> str:
+    if not (folder / "metrics.jsonl").exists():
+        return ""
+    curves = run_curves(read_metrics(folder / "metrics.jsonl"))
+    return _section("Course", f'<img class="curves" alt="curves" src="{_data(draw_curves(curves), "PNG")}">' if curves else "")
+
+
+def _views(folder: Path) -> str:
+    evaluation = _read_json(folder / "eval.json")
+    if evaluation is None or not (folder / "renders").is_dir():
+        return ""
+    rows = evaluation.get("views")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and {"name", "file", "psnr"} <= row.keys() for row in rows):
+        raise FileFormatError(folder / "eval.json", "lacks the names, files and figures of its views")
+    captions = {Path(str(row["file"])).name: f"{row['name']}   PSNR {row['psnr']:.2f} dB" for row in spread(rows)}
+    figures = []
+    for pair in read_pairs(folder / "renders", captions):
+        photo, render = (_data(fitted(image, _SIDE, _SIDE), "WEBP") for image in (pair.photo, pair.render))
+        caption = html.escape(pair.caption)
+        figures.append(
+            f'<figure><div class="pair"><img alt="photograph" src="{photo}"><img alt="render" src="{render}">'
+            f'<input type="range" min="0" max="100" value="50" aria-label="render or photograph, {caption}"></div>'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    return _section("Held-out views: photograph on the left of the line, render on the right", "".join(figures), "views")
+
+
+def _videos(folder: Path) -> str:
+    shown = []
+    for path in sorted(folder.glob("*.mp4")):
+        if path.stat().st_size <= _MOST_VIDEO:
+            data = base64.b64encode(path.read_bytes()).decode()
+            shown.append(f'<video controls loop muted playsinline src="data:video/mp4;base64,{data}"></video>')
+    return _section("Videos", "".join(shown))
+
+
+def _config(folder: Path) -> str:
+    path = folder / "config.yaml"
+    return (
+        f"<details><summary>Options</summary><pre>{html.escape(path.read_text('utf-8'))}</pre></details>"
+        if path.exists()
+        else ""
+    )
+
+
+def _section(title: str, content: str, kind: str = "") -> str:
+    return f'<h2>{title}</h2><div class="{kind}">{content}</div>' if content else ""
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    return "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in values.items())
+
+
+def _data(image: Float[Tensor, "h w 3"], kind: str) -> str:
+    """A picture as the address of itself."""
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.fromarray((image.clamp(0, 1) * 255).round().byte().cpu().numpy()).save(buffer, kind, quality=85)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise FileFormatError(path, "is no JSON") from error
+    if not isinstance(value, dict):
+        raise FileFormatError(path, "is no JSON object")
+    return value
