@@ -1,0 +1,39 @@
+#pragma once
+#include <cstdint>
+#include "vision3d/macros.h"
+
+// What the mesh kernels read and write: contiguous arrays with the shapes named, on the device where the kernel runs.
+namespace vision3d {
+
+template <typename T>
+struct MeshArgs {
+    int64_t images, vertices, faces;  // I, V, F
+    int width, height;
+    double near_plane, far_plane;
+    const T* positions;        // (I,V,4) homogeneous pixels X, Y, depth, W
+    const int32_t* triangles;  // (F,3)
+    int32_t* face_ids;         // (I,H,W)
+    T *barycentrics, *depths;  // (I,H,W,3) (I,H,W)
+    uint64_t* keys;            // (I,H,W), scratch of the GPU
+};
+
+template <typename T>
+struct MeshVjpArgs {
+    MeshArgs<T> forward;                      // only positions, triangles and face_ids are read
+    const T *v_barycentrics, *v_depths;
+    T* v_positions;                           // added to, starts at zero
+};
+
+template <typename T>
+struct InterpolateArgs {
+    int64_t images, sets, vertices, faces, pixels, channels;  // attributes are one set, or one an image; pixels of an image
+    const T* attributes;       // (sets,V,D)
+    const int32_t* triangles;  // (F,3)
+    const int32_t* face_ids;   // (I,pixels)
+    const T* barycentrics;     // (I,pixels,3)
+    T* values;                 // (I,pixels,D)
+    const T* v_values;
+    T *v_attributes, *v_barycentrics;  // the first is added to, starts at zero
+};
+
+}  // namespace vision3d
