@@ -88,10 +88,56 @@ void bind_mesh_interpolate(nb::module_& m) {
        "v_values"_a.noconvert(), "v_attributes"_a.noconvert(), "v_barycentrics"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
 }
 
+// `sizes` lies where the kernel runs; its sum was checked by the caller.
+template <typename W>
+TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<W, 2, int64_t>& sizes, const In<W, 4>& uvs,
+                                             const MaybeIn<W, 3>& lods, const MaybeIn<W, 3, bool>& masks, bool repeat) {
+    TextureArgs<typename W::Scalar> a{};
+    const int64_t height = uvs.shape(1), width = uvs.shape(2);
+    a.images = uvs.shape(0); a.sets = textures.shape(0); a.texels = textures.shape(1); a.channels = textures.shape(2);
+    a.pixels = height * width; a.levels = sizes.shape(0); a.repeat = repeat;
+    if (a.sets != 1 && a.sets != a.images) throw std::invalid_argument("textures: want one, or one an image");
+    a.sizes = pointer("sizes", sizes, {a.levels, 2});
+    a.textures = textures.data();
+    a.uvs = pointer("uvs", uvs, {a.images, height, width, 2});
+    a.lods = pointer("lods", lods, {a.images, height, width});
+    a.masks = pointer("masks", masks, {a.images, height, width});
+    return a;
+}
+
+template <typename W>
+void bind_mesh_texture(nb::module_& m) {
+    using T = typename W::Scalar;
+    m.def("texture_mesh", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
+                             bool repeat, Out<W, 4> values, int device, uint64_t stream) {
+        TextureArgs<T> a = texture_args<W>(textures, sizes, uvs, lods, masks, repeat);
+        a.values = pointer("values", values, {a.images, int64_t(uvs.shape(1)), int64_t(uvs.shape(2)), a.channels});
+        nb::gil_scoped_release release;
+        texture(W(device, stream).where, a);
+    }, "textures"_a.noconvert(), "sizes"_a.noconvert(), "uvs"_a.noconvert(), "lods"_a.none().noconvert(), "masks"_a.none().noconvert(),
+       "repeat"_a, "values"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+
+    m.def("texture_mesh_vjp", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
+                                 bool repeat, In<W, 4> v_values, Out<W, 3> v_textures, Out<W, 4> v_uvs, MaybeOut<W, 3> v_lods, int device,
+                                 uint64_t stream) {
+        TextureArgs<T> a = texture_args<W>(textures, sizes, uvs, lods, masks, repeat);
+        const int64_t height = uvs.shape(1), width = uvs.shape(2);
+        a.v_values = pointer("v_values", v_values, {a.images, height, width, a.channels});
+        a.v_textures = pointer("v_textures", v_textures, {a.sets, a.texels, a.channels});
+        a.v_uvs = pointer("v_uvs", v_uvs, {a.images, height, width, 2});
+        a.v_lods = pointer("v_lods", v_lods, {a.images, height, width});
+        nb::gil_scoped_release release;
+        texture_vjp(W(device, stream).where, a);
+    }, "textures"_a.noconvert(), "sizes"_a.noconvert(), "uvs"_a.noconvert(), "lods"_a.none().noconvert(), "masks"_a.none().noconvert(),
+       "repeat"_a, "v_values"_a.noconvert(), "v_textures"_a.noconvert(), "v_uvs"_a.noconvert(), "v_lods"_a.none().noconvert(),
+       "device"_a = 0, "stream"_a = 0);
+}
+
 template <typename W>
 void bind_meshes(nb::module_& m) {
     bind_mesh_rasterize<W>(m);
     bind_mesh_interpolate<W>(m);
+    bind_mesh_texture<W>(m);
 }
 
 }  // namespace vision3d::arrays

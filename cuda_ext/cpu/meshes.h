@@ -10,5 +10,7 @@ template <typename T> void rasterize(Loops, const MeshArgs<T>& args);
 template <typename T> void rasterize_vjp(Loops, const MeshVjpArgs<T>& args);
 template <typename T> void interpolate(Loops, const InterpolateArgs<T>& args);
 template <typename T> void interpolate_vjp(Loops, const InterpolateArgs<T>& args);
+template <typename T> void texture(Loops, const TextureArgs<T>& args);
+template <typename T> void texture_vjp(Loops, const TextureArgs<T>& args);
 
 }  // namespace vision3d::cpu

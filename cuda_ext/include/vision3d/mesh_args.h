@@ -36,4 +36,18 @@ struct InterpolateArgs {
     T *v_attributes, *v_barycentrics;  // the first is added to, starts at zero
 };
 
+template <typename T>
+struct TextureArgs {
+    int64_t images, sets, pixels, texels, channels, levels;  // one texture, or one an image; texels of all levels
+    const int64_t* sizes;  // (levels,2) height and width
+    bool repeat;           // else the border texels continue
+    const T* textures;     // (sets,texels,D)
+    const T* uvs;          // (I,pixels,2)
+    const T* lods;         // (I,pixels) or null: the finest level
+    const bool* masks;     // (I,pixels) or null
+    T* values;             // (I,pixels,D)
+    const T* v_values;
+    T *v_textures, *v_uvs, *v_lods;  // the first is added to, starts at zero; the last may be null
+};
+
 }  // namespace vision3d

@@ -7,14 +7,18 @@ _PUBLIC = {
     "Fragments": "vision3d.render.meshes.api",
     "interpolate": "vision3d.render.meshes.api",
     "rasterize": "vision3d.render.meshes.api",
+    "mip_pyramid": "vision3d.render.meshes.textures",
+    "texture": "vision3d.render.meshes.textures",
+    "texture_lods": "vision3d.render.meshes.textures",
     "screen_positions": "vision3d.render.meshes.positions",
 }
 
-__all__ = ["Fragments", "interpolate", "rasterize", "screen_positions"]
+__all__ = ["Fragments", "interpolate", "mip_pyramid", "rasterize", "screen_positions", "texture", "texture_lods"]
 
 if TYPE_CHECKING:
     from vision3d.render.meshes.api import Fragments, interpolate, rasterize
     from vision3d.render.meshes.positions import screen_positions
+    from vision3d.render.meshes.textures import mip_pyramid, texture, texture_lods
 
 
 def __getattr__(name: str) -> object:

@@ -71,7 +71,7 @@ def rasterize(
 
 
 def interpolate(
-    attributes: Float[Tensor, "v d"] | Float[Tensor, "i v d"],
+    attributes: Float[Tensor, "v d"] | Float[Tensor, "s v d"],
     faces: Int[Tensor, "f 3"],
     fragments: Fragments,
     *,
