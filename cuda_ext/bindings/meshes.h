@@ -134,10 +134,53 @@ void bind_mesh_texture(nb::module_& m) {
 }
 
 template <typename W>
+AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, const In<W, 2, int32_t>& neighbors,
+                                                 const In<W, 3, int32_t>& face_ids, const In<W, 3>& depths, const In<W, 4>& colors) {
+    AntialiasArgs<typename W::Scalar> a{};
+    const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
+    a.images = positions.shape(0); a.vertices = positions.shape(1); a.faces = triangles.shape(0); a.channels = colors.shape(3);
+    a.height = int(height); a.width = int(width);
+    a.positions = pointer("positions", positions, {a.images, a.vertices, 4});
+    a.triangles = pointer("triangles", triangles, {a.faces, 3});
+    a.neighbors = pointer("neighbors", neighbors, {a.faces, 3});
+    a.face_ids = pointer("face_ids", face_ids, {a.images, height, width});
+    a.depths = pointer("depths", depths, {a.images, height, width});
+    a.colors = pointer("colors", colors, {a.images, height, width, a.channels});
+    return a;
+}
+
+template <typename W>
+void bind_mesh_antialias(nb::module_& m) {
+    using T = typename W::Scalar;
+    m.def("antialias_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
+                               In<W, 3> depths, In<W, 4> colors, Out<W, 4> out_colors, int device, uint64_t stream) {
+        AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors);
+        a.out_colors = pointer("out_colors", out_colors, {a.images, a.height, a.width, a.channels});
+        nb::gil_scoped_release release;
+        antialias(W(device, stream).where, a);
+    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
+       "colors"_a.noconvert(), "out_colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+
+    m.def("antialias_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
+                                   In<W, 3> depths, In<W, 4> colors, In<W, 4> v_out_colors, Out<W, 4> v_colors, Out<W, 3> v_positions,
+                                   int device, uint64_t stream) {
+        AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors);
+        a.v_out_colors = pointer("v_out_colors", v_out_colors, {a.images, a.height, a.width, a.channels});
+        a.v_colors = pointer("v_colors", v_colors, {a.images, a.height, a.width, a.channels});
+        a.v_positions = pointer("v_positions", v_positions, {a.images, a.vertices, 4});
+        nb::gil_scoped_release release;
+        antialias_vjp(W(device, stream).where, a);
+    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
+       "colors"_a.noconvert(), "v_out_colors"_a.noconvert(), "v_colors"_a.noconvert(), "v_positions"_a.noconvert(), "device"_a = 0,
+       "stream"_a = 0);
+}
+
+template <typename W>
 void bind_meshes(nb::module_& m) {
     bind_mesh_rasterize<W>(m);
     bind_mesh_interpolate<W>(m);
     bind_mesh_texture<W>(m);
+    bind_mesh_antialias<W>(m);
 }
 
 }  // namespace vision3d::arrays

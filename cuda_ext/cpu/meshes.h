@@ -12,5 +12,7 @@ template <typename T> void interpolate(Loops, const InterpolateArgs<T>& args);
 template <typename T> void interpolate_vjp(Loops, const InterpolateArgs<T>& args);
 template <typename T> void texture(Loops, const TextureArgs<T>& args);
 template <typename T> void texture_vjp(Loops, const TextureArgs<T>& args);
+template <typename T> void antialias(Loops, const AntialiasArgs<T>& args);
+template <typename T> void antialias_vjp(Loops, const AntialiasArgs<T>& args);
 
 }  // namespace vision3d::cpu

@@ -50,4 +50,17 @@ struct TextureArgs {
     T *v_textures, *v_uvs, *v_lods;  // the first is added to, starts at zero; the last may be null
 };
 
+template <typename T>
+struct AntialiasArgs {
+    int64_t images, vertices, faces, channels;
+    int width, height;
+    const T* positions;         // (I,V,4)
+    const int32_t *triangles, *neighbors;  // (F,3): corners; face on the other side of the edge opposite each, or -1
+    const int32_t* face_ids;    // (I,H,W)
+    const T *depths, *colors;   // (I,H,W) (I,H,W,D)
+    T* out_colors;              // (I,H,W,D)
+    const T* v_out_colors;
+    T *v_colors, *v_positions;  // the second is added to, starts at zero
+};
+
 }  // namespace vision3d
