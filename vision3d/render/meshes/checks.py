@@ -86,7 +86,10 @@ def kernels(backend: str, device: torch.device) -> ModuleType:
     chosen = resolve_backend(backend, device)
     if chosen == "gsplat" and backend != "auto":
         raise BackendError("backend gsplat: draws no meshes; use backend='native' or 'reference'")
-    if chosen == "native":
+    if chosen == "native" and device.type != "cpu":
+        if backend == "native":
+            raise BackendError(f"backend native: draws meshes on the CPU alone, not on {device.type}; use backend='reference'")
+    elif chosen == "native":
         from vision3d.render.meshes import native_ops
 
         return native_ops
