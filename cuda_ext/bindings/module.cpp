@@ -10,6 +10,7 @@
 
 namespace nb = nanobind;
 void bind_images(nb::module_& m);
+void bind_meshes(nb::module_& m);
 void bind_quaternion(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
@@ -37,6 +38,7 @@ NB_MODULE(_native, m) {
     bind_images(m);
     bind_quaternion(m);
     bind_splats(m);
+    bind_meshes(m);
 #ifdef VISION3D_CUDA
     bind_cuda(m);
 #endif

@@ -1,0 +1,148 @@
+#pragma once
+#include "vision3d/mesh.h"
+
+// Analytic blending of neighbouring pixels across silhouette edges, after the idea of Laine et al. 2020 (section 3.4): where
+// an edge of the nearer face crosses the line between two pixel centres, the pixel that it cuts mixes both colours by how far
+// the edge is from the border between the pixels. The only path of gradients from coverage to vertices.
+namespace vision3d {
+
+// How two neighbouring pixels a and b mix: target (0: a, 1: b) += weight * (colour of the other - colour of the target).
+struct PairBlend {
+    int target = -1;  // -1: not at all
+    double weight = 0;
+    int front = 0;              // which of the two shows the nearer face
+    int32_t face = -1;          // the face with the silhouette
+    int edge = 0;               // its edge, by the opposite corner
+    double e_front = 0, e_back = 0;  // edge function at both centres
+};
+
+// Which side of the edge a homogeneous point is on.
+V3D_HD double line_side(const MeshFace& f, int edge, double x, double y, double w) {
+    const int j = (edge + 1) % 3, k = (edge + 2) % 3;
+    return (f.y[j] * f.w[k] - f.w[j] * f.y[k]) * x + (f.w[j] * f.x[k] - f.x[j] * f.w[k]) * y + (f.x[j] * f.y[k] - f.y[j] * f.x[k]) * w;
+}
+
+// The corner of a triangle that is neither of two.
+V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
+    for (int i = 0; i < 2; ++i)
+        if (triangle[i] != a && triangle[i] != b) return triangle[i];
+    return triangle[2];
+}
+
+constexpr int WALK = 16;  // faces between two pixel centres
+
+// Pixel a = (x, y) of an image and its neighbour b to the right (vertical false) or below.
+template <typename T>
+V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical) {
+    PairBlend blend;
+    const int64_t at = (image * a.height + y) * a.width + x, other = at + (vertical ? a.width : 1);
+    const int32_t ids[2] = {a.face_ids[at], a.face_ids[other]};
+    if (ids[0] == ids[1]) return blend;
+    blend.front = ids[0] < 0 ? 1 : (ids[1] < 0 || a.depths[at] <= a.depths[other] ? 0 : 1);
+    blend.face = ids[blend.front];
+    const T* positions = a.positions + 4 * image * a.vertices;
+    // The surface is followed from the front centre towards the other one, across edges where it goes on: near an outline
+    // faces are narrow, and the pixel seldom shows the one that ends there.
+    double first = 2;
+    for (int step = 0;; ++step) {
+        if (step == WALK) return blend;
+        const int32_t* corners = a.triangles + 3 * int64_t(blend.face);
+        const MeshFace f = load_face(positions, corners);
+        double e[2][3];
+        edge_functions(f, x + .5, y + .5, e[0]);
+        edge_functions(f, x + (vertical ? .5 : 1.5), y + (vertical ? 1.5 : .5), e[1]);
+        const double *front = e[blend.front], *back = e[1 - blend.front];
+        const double sign = front[0] * f.w[0] + front[1] * f.w[1] + front[2] * f.w[2] > 0 ? 1. : -1.;
+        first = 2;
+        for (int i = 0; i < 3; ++i) {
+            if (!(sign * (front[i] - back[i]) > 0)) continue;
+            const double t = front[i] / (front[i] - back[i]);
+            if (t < first) {
+                first = t;
+                blend.edge = i;
+            }
+        }
+        if (!(first >= 0 && first <= 1)) return blend;
+        blend.e_front = front[blend.edge];
+        blend.e_back = back[blend.edge];
+        const int32_t neighbor = a.neighbors[3 * int64_t(blend.face) + blend.edge];
+        const int j = (blend.edge + 1) % 3, k = (blend.edge + 2) % 3;
+        // A silhouette: no face behind the edge, or one that folds back to the same side.
+        if (neighbor >= 0) {
+            const int32_t* others = a.triangles + 3 * int64_t(neighbor);
+            const T* p = positions + 4 * int64_t(far_corner(others, corners[j], corners[k]));
+            const double own = line_side(f, blend.edge, f.x[blend.edge], f.y[blend.edge], f.w[blend.edge]);
+            if (!(own * line_side(f, blend.edge, double(p[0]), double(p[1]), double(p[3])) > 0)) {
+                blend.face = neighbor;
+                continue;
+            }
+        }
+        // Each edge is blended along the axis that it crosses more steeply, so that no part of it counts twice.
+        const double along_x = abs(f.y[j] * f.w[k] - f.w[j] * f.y[k]), along_y = abs(f.w[j] * f.x[k] - f.x[j] * f.w[k]);
+        if (vertical ? !(along_y > along_x) : !(along_x >= along_y)) return blend;
+        break;
+    }
+    blend.target = first > .5 ? 1 - blend.front : blend.front;
+    blend.weight = first > .5 ? first - .5 : .5 - first;
+    return blend;
+}
+
+// visit(blend, index of a, index of b) for the up to four pairs that pixel (x, y) is part of, always in the same order.
+template <typename T, typename Visit>
+V3D_HD void each_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, Visit visit) {
+    for (int n = 0; n < 4; ++n) {
+        const bool vertical = n >= 2;
+        const int px = x - (n == 1), py = y - (n == 3);
+        if (px < 0 || py < 0 || px + !vertical >= a.width || py + vertical >= a.height) continue;
+        const PairBlend blend = blend_pair(a, image, px, py, vertical);
+        const int64_t at = (image * a.height + py) * a.width + px;
+        if (blend.target >= 0) visit(blend, at, at + (vertical ? a.width : 1));
+    }
+}
+
+template <typename T>
+V3D_HD void antialias_pixel(const AntialiasArgs<T>& a, int64_t i) {
+    const int64_t D = a.channels, size = int64_t(a.width) * a.height, pixel = i % size;
+    T* out = a.out_colors + i * D;
+    for (int64_t c = 0; c < D; ++c) out[c] = a.colors[i * D + c];
+    each_pair(a, i / size, int(pixel % a.width), int(pixel / a.width), [&](const PairBlend& blend, int64_t at, int64_t other) {
+        const int64_t from = at == i ? other : at;
+        if ((blend.target == 0 ? at : other) != i) return;
+        for (int64_t c = 0; c < D; ++c) out[c] += T(blend.weight) * (a.colors[from * D + c] - a.colors[i * D + c]);
+    });
+}
+
+// Gradient by the colours of pixel i.
+template <typename T>
+V3D_HD void antialias_pixel_vjp(const AntialiasArgs<T>& a, int64_t i) {
+    const int64_t D = a.channels, size = int64_t(a.width) * a.height, pixel = i % size;
+    T* v = a.v_colors + i * D;
+    for (int64_t c = 0; c < D; ++c) v[c] = a.v_out_colors[i * D + c];
+    each_pair(a, i / size, int(pixel % a.width), int(pixel / a.width), [&](const PairBlend& blend, int64_t at, int64_t other) {
+        const int64_t target = blend.target == 0 ? at : other;
+        for (int64_t c = 0; c < D; ++c) v[c] += (target == i ? T(-blend.weight) : T(blend.weight)) * a.v_out_colors[target * D + c];
+    });
+}
+
+// Gradients by the two corners of the edge of one pair with a target; their indices in `corners`.
+template <typename T>
+V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, int32_t corners[2],
+                           double v[2][4]) {
+    const int64_t at = (image * a.height + y) * a.width + x, other = at + (vertical ? a.width : 1);
+    const int64_t target = blend.target == 0 ? at : other, from = blend.target == 0 ? other : at;
+    double v_weight = 0;
+    for (int64_t c = 0; c < a.channels; ++c)
+        v_weight += double(a.v_out_colors[target * a.channels + c]) * (double(a.colors[from * a.channels + c]) - double(a.colors[target * a.channels + c]));
+    const double v_t = blend.target == blend.front ? -v_weight : v_weight, span = blend.e_front - blend.e_back;
+    const double v_e[2] = {-v_t * blend.e_back / (span * span), v_t * blend.e_front / (span * span)};  // front, back
+    const int32_t* triangle = a.triangles + 3 * int64_t(blend.face);
+    const MeshFace f = load_face(a.positions + 4 * image * a.vertices, triangle);
+    const int j = (blend.edge + 1) % 3, k = (blend.edge + 2) % 3;
+    corners[0] = triangle[j]; corners[1] = triangle[k];
+    for (int side = 0; side < 2; ++side) {
+        const bool second = (side == 0 ? blend.front : 1 - blend.front) == 1;
+        edge_function_vjp(f, j, k, x + (second && !vertical ? 1.5 : .5), y + (second && vertical ? 1.5 : .5), v_e[side], v[0], v[1]);
+    }
+}
+
+}  // namespace vision3d

@@ -1,0 +1,66 @@
+#pragma once
+#include <cstdint>
+#include "vision3d/macros.h"
+
+// What the mesh kernels read and write: contiguous arrays with the shapes named, on the device where the kernel runs.
+namespace vision3d {
+
+template <typename T>
+struct MeshArgs {
+    int64_t images, vertices, faces;  // I, V, F
+    int width, height;
+    double near_plane, far_plane;
+    const T* positions;        // (I,V,4) homogeneous pixels X, Y, depth, W
+    const int32_t* triangles;  // (F,3)
+    int32_t* face_ids;         // (I,H,W)
+    T *barycentrics, *depths;  // (I,H,W,3) (I,H,W)
+    uint64_t* keys;            // (I,H,W), scratch of the GPU
+};
+
+template <typename T>
+struct MeshVjpArgs {
+    MeshArgs<T> forward;                      // only positions, triangles and face_ids are read
+    const T *v_barycentrics, *v_depths;
+    T* v_positions;                           // added to, starts at zero
+};
+
+template <typename T>
+struct InterpolateArgs {
+    int64_t images, sets, vertices, faces, pixels, channels;  // attributes are one set, or one an image; pixels of an image
+    const T* attributes;       // (sets,V,D)
+    const int32_t* triangles;  // (F,3)
+    const int32_t* face_ids;   // (I,pixels)
+    const T* barycentrics;     // (I,pixels,3)
+    T* values;                 // (I,pixels,D)
+    const T* v_values;
+    T *v_attributes, *v_barycentrics;  // the first is added to, starts at zero
+};
+
+template <typename T>
+struct TextureArgs {
+    int64_t images, sets, pixels, texels, channels, levels;  // one texture, or one an image; texels of all levels
+    const int64_t* sizes;  // (levels,2) height and width
+    bool repeat;           // else the border texels continue
+    const T* textures;     // (sets,texels,D)
+    const T* uvs;          // (I,pixels,2)
+    const T* lods;         // (I,pixels) or null: the finest level
+    const bool* masks;     // (I,pixels) or null
+    T* values;             // (I,pixels,D)
+    const T* v_values;
+    T *v_textures, *v_uvs, *v_lods;  // the first is added to, starts at zero; the last may be null
+};
+
+template <typename T>
+struct AntialiasArgs {
+    int64_t images, vertices, faces, channels;
+    int width, height;
+    const T* positions;         // (I,V,4)
+    const int32_t *triangles, *neighbors;  // (F,3): corners; face on the other side of the edge opposite each, or -1
+    const int32_t* face_ids;    // (I,H,W)
+    const T *depths, *colors;   // (I,H,W) (I,H,W,D)
+    T* out_colors;              // (I,H,W,D)
+    const T* v_out_colors;
+    T *v_colors, *v_positions;  // the second is added to, starts at zero
+};
+
+}  // namespace vision3d

@@ -1,0 +1,153 @@
+"""Blending at silhouettes: coverage, gradients against finite differences, and the two backends against each other."""
+
+import pytest
+import torch
+
+from tests.support.meshes import grid, random_triangles, sphere
+from vision3d import native
+from vision3d.errors import InputError, ShapeError
+from vision3d.render.meshes import antialias, edge_neighbors, rasterize
+
+needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
+
+
+def draw(positions, faces, width, height, backend, channels: int = 1) -> torch.Tensor:
+    """White on black, blended."""
+    fragments = rasterize(positions, faces, width, height, near_plane=0.1, backend=backend)
+    seen = (fragments.face_ids >= 0)[..., None].expand(-1, -1, -1, channels)
+    return antialias(seen.to(positions.dtype), positions, faces, fragments, backend=backend)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.2, 0.45, 0.55, 0.9])
+def test_an_upright_edge_has_its_exact_coverage(backend, shift):
+    positions, faces = grid(2, 2, 2.0 + shift, -3.0, 30.0, 30.0)
+    picture = draw(positions.double(), faces, 8, 6, backend)[0, :, :, 0]
+    want = torch.ones(8, dtype=torch.float64)
+    want[:2], want[2] = 0, 1 - shift
+    torch.testing.assert_close(picture, want.expand(6, 8), atol=1e-6, rtol=0)
+    turned = draw(positions.double()[..., [1, 0, 2, 3]], faces, 6, 8, backend)[0, :, :, 0]
+    torch.testing.assert_close(turned, picture.T)
+
+
+def test_the_area_of_a_disc(backend):
+    positions, faces = sphere(40, 40, torch.float64, subdivisions=3)
+    picture = draw(positions, faces, 40, 40, backend)
+    hard = (rasterize(positions, faces, 40, 40).face_ids >= 0).double().sum()
+    # The outline of the sphere at distance 3 has radius focal / sqrt(8); the mesh lies a little inside.
+    area = torch.pi * 44**2 / 8
+    assert abs(float(picture.sum()) / area - 1) < 0.006 and picture.amin() >= 0 and picture.amax() <= 1
+    assert abs(float(hard) / area - 1) < 0.03 and ((picture > 0.01) & (picture < 0.99)).sum() > 60
+
+
+def test_edges_inside_are_left_alone(backend):
+    positions, faces = grid(6, 5, -1.0, -1.0, 20.0, 20.0, jitter=1.0)
+    fragments = rasterize(positions, faces, 16, 16, backend=backend)
+    colors = torch.rand(1, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(antialias(colors, positions, faces, fragments, backend=backend), colors)
+
+
+def test_gradient_of_the_area_is_the_length_of_the_outline(backend):
+    positions, faces = grid(1, 1, 3.3, 2.2, 9.7, 11.4)
+    positions = positions.double().requires_grad_()
+    draw(positions, faces, 16, 16, backend).sum().backward()
+    # Moving the right side by 1 px adds as many pixels as rows are covered.
+    right = positions.detach()[0, :, 0] > 5
+    torch.testing.assert_close(positions.grad[0, right, 0].sum(), torch.tensor(9.0).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(positions.grad[0, ~right, 0].sum(), torch.tensor(-9.0).double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("scene", ["sphere", "triangles"])
+def test_gradient(backend, scene):
+    """Gradcheck with what each pixel shows held fixed: colours and positions."""
+    positions, faces = sphere(6, 5, torch.float64, 0) if scene == "sphere" else random_triangles(1, 6, 1, torch.float64)
+    if scene == "triangles":
+        positions = positions * positions.new_tensor([0.15, 0.15, 1, 1])
+    fragments = rasterize(positions, faces, 6, 5, near_plane=0.1)
+    colors = torch.rand(1, 5, 6, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    call = lambda c, p: antialias(c, p, faces, fragments, backend=backend)  # noqa: E731
+    assert not torch.equal(call(colors, positions), colors)
+    assert torch.autograd.gradcheck(call, (colors, positions.requires_grad_()), eps=1e-7)
+
+
+def test_silhouettes_against_finite_differences_of_the_whole(backend):
+    """Rasterized anew at every step, so that pixels change their faces on the way."""
+    positions, faces = sphere(40, 40, torch.float64, 3)
+    weights = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]  # a smooth loss
+    direction = positions.new_tensor([1.0, 0.7, 0.0, 0.0]) * positions[..., 3:]  # all to the right and down
+    loss = lambda p: (draw(p, faces, 40, 40, backend)[..., 0] * weights).sum()  # noqa: E731
+    leaf = positions.clone().requires_grad_()
+    loss(leaf).backward()
+    slope = (loss(positions + 0.5 * direction) - loss(positions - 0.5 * direction)) / 1.0
+    assert abs(float((leaf.grad * direction).sum()) / float(slope) - 1) < 0.01
+
+
+@needs_native
+@pytest.mark.parametrize("dtype, atol", [(torch.float32, 2e-4), (torch.float64, 1e-9)])
+def test_native_equals_reference(dtype, atol):
+    positions, faces = random_triangles(2, 30, 1, dtype)
+    fragments = rasterize(positions, faces, 30, 20, near_plane=0.1)
+    results = []
+    for backend in ("native", "reference"):
+        generator = torch.Generator().manual_seed(0)
+        colors = torch.rand(2, 20, 30, 3, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+        leaf = positions.clone().requires_grad_()
+        out = antialias(colors, leaf, faces, fragments, backend=backend)
+        (out * torch.rand(out.shape, generator=generator, dtype=torch.float64).to(dtype)).sum().backward()
+        results.append((out.detach(), colors.grad, leaf.grad))
+    assert (results[0][0] != colors).sum() > 50
+    for a, b in zip(*results):
+        torch.testing.assert_close(a, b, atol=atol * float(b.abs().max()), rtol=atol)
+
+
+@needs_native
+def test_threads_do_not_change_bits():
+    positions, faces = random_triangles(2, 12)
+    grads, before = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            leaf = positions.clone().requires_grad_()
+            draw(leaf, faces, 120, 110, "native", channels=3).square().sum().backward()
+            grads.append(leaf.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert grads[0].any() and torch.equal(*grads)
+
+
+@needs_native
+def test_registered_ops():
+    positions, faces = sphere(8, 6, torch.float64, 0)
+    ids, _, depths = rasterize(positions, faces, 8, 6)
+    colors = torch.rand(1, 6, 8, 2, dtype=torch.float64)
+    inputs = (positions, faces.int(), edge_neighbors(faces), ids, depths, colors)
+    torch.library.opcheck(torch.ops.vision3d.antialias_mesh_vjp.default, (*inputs, colors))
+    positions.requires_grad_(), colors.requires_grad_()
+    torch.library.opcheck(torch.ops.vision3d.antialias_mesh.default, inputs)
+
+
+def test_edge_neighbors():
+    _, faces = sphere(4, 4, subdivisions=1)
+    neighbors = edge_neighbors(faces)
+    for f, k in ((0, 0), (7, 1), (30, 2)):
+        edge = {int(faces[f, (k + 1) % 3]), int(faces[f, (k + 2) % 3])}
+        assert [int(neighbors[f, k])] == [g for g, row in enumerate(faces.tolist()) if g != f and edge <= set(row)]
+    assert edge_neighbors(torch.zeros(0, 3).long()).shape == (0, 3)
+    assert (edge_neighbors(torch.tensor([[0, 1, 2], [0, 1, 3], [0, 1, 4]])) == -1).all()  # three faces at one edge
+
+
+@pytest.mark.parametrize(
+    "change, error, text",
+    [
+        ({"colors": torch.zeros(2, 2, 3)}, ShapeError, r"colors: got shape \(2, 2, 3\), want \(I, H, W, D\)"),
+        ({"colors": torch.zeros(1, 2, 3, 3)}, ShapeError, r"colors: got shape \(1, 2, 3, 3\), want shape \(1, 2, 2, 3\)"),
+        ({"positions": torch.zeros(2, 3, 4)}, ShapeError, "2 images as positions"),
+        ({"neighbors": torch.zeros(1, 3).long()}, ShapeError, "neighbors: got torch.int64, want torch.int32"),
+        ({"faces": torch.zeros(0, 3).long()}, InputError, "a pixel shows face 0, but there are 0 faces"),
+    ],
+)
+def test_wrong_input_is_named(change, error, text):
+    positions, faces = torch.tensor([[[0.0, 0, 1, 1], [9, 0, 1, 1], [0, 9, 1, 1]]]), torch.tensor([[0, 1, 2]])
+    fragments = rasterize(positions, faces, 2, 2)
+    given = {"colors": torch.zeros(1, 2, 2, 3), "positions": positions, "faces": faces, "fragments": fragments} | change
+    with pytest.raises(error, match=text):
+        getattr(antialias, "__wrapped__", antialias)(**given)

@@ -1,0 +1,98 @@
+"""Checks of what callers pass to the mesh rasterizer: one line naming the argument, what came and what is wanted."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from vision3d.device import resolve_backend
+from vision3d.errors import BackendError, DeviceError, InputError, ShapeError
+
+
+def check_floats(name: str, tensor: object, want: str) -> None:
+    """That this is a tensor of float32 or float64."""
+    if not isinstance(tensor, Tensor):
+        raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor {want}")
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ShapeError(name, tensor.dtype, "torch.float32 or torch.float64")
+
+
+def check_tensor(name: str, tensor: object, shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> None:
+    """That a tensor has this shape, the dtype (of `like` unless one is given) and the device of `like`."""
+    if not isinstance(tensor, Tensor):
+        raise ShapeError(name, type(tensor).__name__, f"a torch.Tensor of shape {tuple(shape)}")
+    if tuple(tensor.shape) != tuple(shape):
+        raise ShapeError(name, tuple(tensor.shape), tuple(shape))
+    if tensor.dtype != (dtype or like.dtype):
+        raise ShapeError(name, tensor.dtype, dtype or like.dtype)
+    if tensor.device != like.device:
+        raise DeviceError(f"{name}: got device {tensor.device}, want {like.device}")
+
+
+def check_positions(positions: object) -> None:
+    """That these are (I, V, 4) floats."""
+    check_floats("positions", positions, "(I, V, 4)")
+    if positions.dim() != 3 or positions.shape[-1] != 4:  # type: ignore[attr-defined]
+        raise ShapeError("positions", tuple(positions.shape), "(I, V, 4)")  # type: ignore[attr-defined]
+
+
+def check_faces(faces: object, vertices: int, like: Tensor) -> Tensor:
+    """The faces as the kernels read them: contiguous int32 (F, 3) that name existing vertices.
+
+    Raises:
+        ShapeError: They have another shape, or are not int32 or int64.
+        InputError: A face names a vertex that is not there; says which.
+    """
+    if not isinstance(faces, Tensor):
+        raise ShapeError("faces", type(faces).__name__, "a torch.Tensor (F, 3)")
+    if faces.dim() != 2 or faces.shape[1] != 3:
+        raise ShapeError("faces", tuple(faces.shape), "(F, 3)")
+    if faces.dtype not in (torch.int32, torch.int64):
+        raise ShapeError("faces", faces.dtype, "torch.int64 or torch.int32")
+    if faces.device != like.device:
+        raise DeviceError(f"faces: got device {faces.device}, want {like.device}")
+    if len(faces):
+        low, high = faces.aminmax()
+        if int(low) < 0 or int(high) >= vertices:
+            bad = int(((faces < 0) | (faces >= vertices)).any(1).nonzero()[0])
+            raise InputError(f"faces: face {bad} is {faces[bad].tolist()}, but there are {vertices} vertices")
+    return faces.detach().to(torch.int32).contiguous()
+
+
+def check_face_ids(face_ids: Tensor, faces: Tensor) -> None:
+    """That the pixels show faces of this list.
+
+    Raises:
+        InputError: A pixel shows another face.
+    """
+    if face_ids.numel() and int(face_ids.max()) >= len(faces):
+        raise InputError(f"fragments.face_ids: a pixel shows face {int(face_ids.max())}, but there are {len(faces)} faces")
+
+
+def check_size(name: str, value: object) -> None:
+    """That this is a count of pixels, at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name}: got {value!r}, want an int >= 1")
+
+
+def kernels(backend: str, device: torch.device) -> ModuleType:
+    """The module with the operations of the backend that runs on the device when `backend` is asked for.
+
+    Raises:
+        BackendError: It is unknown, not built, or draws no meshes.
+    """
+    chosen = resolve_backend(backend, device)
+    if chosen == "gsplat" and backend != "auto":
+        raise BackendError("backend gsplat: draws no meshes; use backend='native' or 'reference'")
+    if chosen == "native" and device.type != "cpu":
+        if backend == "native":
+            raise BackendError(f"backend native: draws meshes on the CPU alone, not on {device.type}; use backend='reference'")
+    elif chosen == "native":
+        from vision3d.render.meshes import native_ops
+
+        return native_ops
+    from vision3d.render.reference import meshes
+
+    return meshes

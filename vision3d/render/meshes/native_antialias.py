@@ -1,0 +1,64 @@
+"""Blending at silhouettes as a `torch.library` op on the compiled kernels."""
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from vision3d import native
+
+
+def antialias(
+    positions: Float[Tensor, "i v 4"],
+    triangles: Int32[Tensor, "f 3"],
+    neighbors: Int32[Tensor, "f 3"],
+    face_ids: Int32[Tensor, "i h w"],
+    depths: Float[Tensor, "i h w"],
+    colors: Float[Tensor, "i h w d"],
+) -> Float[Tensor, "i h w d"]:
+    """Colours blended where a silhouette edge passes between two pixel centres."""
+    return _antialias(positions, triangles, neighbors, face_ids, depths.detach(), colors)
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _empty(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types="cpu")
+def _antialias(
+    positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
+) -> Tensor:
+    out = _empty(colors)
+    inputs = _plain(positions, triangles, neighbors, face_ids, depths, colors)
+    native.require().antialias_mesh(*inputs, out, **native.where(colors))
+    return out
+
+
+_antialias.register_fake(lambda positions, triangles, neighbors, face_ids, depths, colors: _empty(colors))
+
+
+@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types="cpu")
+def _antialias_vjp(
+    positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor, v_out: Tensor
+) -> tuple[Tensor, Tensor]:
+    v_colors = _empty(colors)
+    v_positions = torch.zeros_like(positions, memory_format=torch.contiguous_format)
+    inputs = _plain(positions, triangles, neighbors, face_ids, depths, colors, v_out)
+    native.require().antialias_mesh_vjp(*inputs, v_colors, v_positions, **native.where(colors))
+    return v_positions, v_colors
+
+
+_antialias_vjp.register_fake(
+    lambda positions, triangles, neighbors, face_ids, depths, colors, v_out: (_empty(positions), _empty(colors))
+)
+
+
+def _backward(ctx, v_out: Tensor) -> tuple[Tensor | None, ...]:
+    v_positions, v_colors = _antialias_vjp(*ctx.saved_tensors, v_out)
+    return v_positions, None, None, None, None, v_colors
+
+
+_antialias.register_autograd(_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))

@@ -1,0 +1,119 @@
+"""Rasterizing meshes and interpolating attributes as `torch.library` ops on the compiled kernels."""
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from vision3d import native
+
+
+def rasterize(
+    positions: Float[Tensor, "i v 4"], triangles: Int32[Tensor, "f 3"], width: int, height: int, near: float, far: float
+) -> tuple[Int32[Tensor, "i h w"], Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
+    """Face, barycentrics and depth of every pixel."""
+    barycentrics, depths, face_ids = _rasterize(positions, triangles, width, height, near, far)
+    return face_ids, barycentrics, depths
+
+
+def interpolate(
+    attributes: Float[Tensor, "s v d"],
+    triangles: Int32[Tensor, "f 3"],
+    face_ids: Int32[Tensor, "i h w"],
+    barycentrics: Float[Tensor, "i h w 3"],
+) -> Float[Tensor, "i h w d"]:
+    """Sums over corners of barycentric times attribute; one set (s = 1) or one an image."""
+    return _interpolate(attributes, triangles, face_ids, barycentrics)
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    """As kernels take them: contiguous, without a graph."""
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return torch.zeros_like(like, memory_format=torch.contiguous_format)
+
+
+def _empty(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("vision3d::rasterize_mesh", mutates_args=(), device_types="cpu")
+def _rasterize(
+    positions: Tensor, triangles: Tensor, width: int, height: int, near: float, far: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    barycentrics, depths, face_ids = _fake_rasterize(positions, triangles, width, height, near, far)
+    keys = positions.new_empty(depths.shape, dtype=torch.int64)
+    native.require().rasterize_mesh(
+        *_plain(positions, triangles), near, far, face_ids, barycentrics, depths, keys, **native.where(positions)
+    )
+    return barycentrics, depths, face_ids
+
+
+@_rasterize.register_fake
+def _fake_rasterize(
+    positions: Tensor, triangles: Tensor, width: int, height: int, near: float, far: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (positions.shape[0], height, width)
+    barycentrics, depths = positions.new_empty((*shape, 3)), positions.new_empty(shape)
+    return barycentrics, depths, positions.new_empty(shape, dtype=torch.int32)
+
+
+@torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types="cpu")
+def _rasterize_vjp(positions: Tensor, triangles: Tensor, face_ids: Tensor, v_barycentrics: Tensor, v_depths: Tensor) -> Tensor:
+    v_positions = _zeros(positions)
+    inputs = _plain(positions, triangles, face_ids, v_barycentrics, v_depths)
+    native.require().rasterize_mesh_vjp(*inputs, v_positions, **native.where(positions))
+    return v_positions
+
+
+_rasterize_vjp.register_fake(lambda positions, triangles, face_ids, v_barycentrics, v_depths: _empty(positions))
+
+
+def _keep_rasterize(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:2], output[2])
+    ctx.mark_non_differentiable(output[2])
+
+
+_rasterize.register_autograd(
+    lambda ctx, v_barycentrics, v_depths, v_face_ids: (
+        _rasterize_vjp(*ctx.saved_tensors, v_barycentrics, v_depths), None, None, None, None, None,
+    ),
+    setup_context=_keep_rasterize,
+)  # fmt: skip
+
+
+@torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types="cpu")
+def _interpolate(attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor) -> Tensor:
+    values = attributes.new_empty((*face_ids.shape, attributes.shape[2]))
+    inputs = _plain(attributes, triangles, face_ids, barycentrics)
+    native.require().interpolate_mesh(*inputs, values, **native.where(attributes))
+    return values
+
+
+_interpolate.register_fake(
+    lambda attributes, triangles, face_ids, barycentrics: attributes.new_empty((*face_ids.shape, attributes.shape[2]))
+)
+
+
+@torch.library.custom_op("vision3d::interpolate_mesh_vjp", mutates_args=(), device_types="cpu")
+def _interpolate_vjp(
+    attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor, v_values: Tensor
+) -> tuple[Tensor, Tensor]:
+    v_attributes, v_barycentrics = _zeros(attributes), _empty(barycentrics)
+    inputs = _plain(attributes, triangles, face_ids, barycentrics, v_values)
+    native.require().interpolate_mesh_vjp(*inputs, v_attributes, v_barycentrics, **native.where(attributes))
+    return v_attributes, v_barycentrics
+
+
+_interpolate_vjp.register_fake(
+    lambda attributes, triangles, face_ids, barycentrics, v_values: (_empty(attributes), _empty(barycentrics))
+)
+
+
+def _interpolate_backward(ctx, v_values: Tensor) -> tuple[Tensor, None, None, Tensor]:
+    v_attributes, v_barycentrics = _interpolate_vjp(*ctx.saved_tensors, v_values)
+    return v_attributes, None, None, v_barycentrics
+
+
+_interpolate.register_autograd(_interpolate_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))

@@ -1,0 +1,7 @@
+"""The native operations of meshes in one module, named like those of `render.reference.meshes`."""
+
+from vision3d.render.meshes.native_antialias import antialias
+from vision3d.render.meshes.native_fragments import interpolate, rasterize
+from vision3d.render.meshes.native_textures import texture
+
+__all__ = ["antialias", "interpolate", "rasterize", "texture"]

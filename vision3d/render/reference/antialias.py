@@ -1,0 +1,90 @@
+"""Plain torch version of the blending at silhouettes; the rules stand in `cuda_ext/include/vision3d/antialias.h`."""
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from vision3d.render.reference.fragments import edge_functions
+
+_WALK = 16  # faces between two pixel centres
+
+
+def antialias(
+    positions: Float[Tensor, "i v 4"],
+    triangles: Int32[Tensor, "f 3"],
+    neighbors: Int32[Tensor, "f 3"],
+    face_ids: Int32[Tensor, "i h w"],
+    depths: Float[Tensor, "i h w"],
+    colors: Float[Tensor, "i h w d"],
+) -> Float[Tensor, "i h w d"]:
+    """Colours blended where a silhouette edge passes between two pixel centres."""
+    out = colors
+    for axis in (2, 1):
+        out = out + _blend(positions.double(), triangles.long(), neighbors.long(), face_ids, depths, colors, axis)
+    return out
+
+
+def _blend(
+    positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor, axis: int
+) -> Tensor:
+    """What pairs of neighbours along an axis (2: columns) change."""
+    size = face_ids.shape[axis] - 1
+    ids = [face_ids.narrow(axis, start, size) for start in (0, 1)]
+    near = [depths.narrow(axis, start, size) for start in (0, 1)]
+    image, y, x = (ids[0] != ids[1]).nonzero(as_tuple=True)
+    pair = [value[image, y, x] for value in (*ids, *near)]
+    front = ((pair[0] < 0) | ((pair[1] >= 0) & ~(pair[2] <= pair[3]))).long()
+    face = torch.where(front == 0, pair[0], pair[1]).long()
+    step = (int(axis == 2), int(axis == 1))
+    at = [(x + step[0] * which, y + step[1] * which) for which in (front, 1 - front)]
+    with torch.no_grad():
+        face, edge, blends = _silhouettes(positions, triangles, neighbors, image, face, at, axis)
+    image, face, edge = image[blends], face[blends], edge[blends]
+    at = [(px[blends], py[blends]) for px, py in at]
+    corners = positions[image[:, None], triangles[face]]
+    edges_front, edges_back = (edge_functions(corners, px + 0.5, py + 0.5).gather(1, edge[:, None])[:, 0] for px, py in at)
+    first = edges_front / (edges_front - edges_back)
+    to_back = first > 0.5
+    weight = torch.where(to_back, first - 0.5, 0.5 - first).to(colors.dtype)[:, None]
+    spots = [(image, py, px) for px, py in at]
+    target = [torch.where(to_back, spots[1][n], spots[0][n]) for n in range(3)]
+    source = [torch.where(to_back, spots[0][n], spots[1][n]) for n in range(3)]
+    change = weight * (colors[tuple(source)] - colors[tuple(target)])
+    return torch.zeros_like(colors).index_put(tuple(target), change, accumulate=True)
+
+
+def _silhouettes(
+    positions: Tensor,
+    triangles: Tensor,
+    neighbors: Tensor,
+    image: Tensor,
+    face: Tensor,
+    at: list[tuple[Tensor, Tensor]],
+    axis: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Follows the surface from the first of two centres: the face and edge where it ends, and which pairs blend there."""
+    face, edge, rows = face.clone(), torch.zeros_like(face), torch.arange(len(face), device=face.device)
+    blends: list[Tensor] = [rows[:0]]
+    for _ in range(_WALK):
+        corners = positions[image[rows][:, None], triangles[face[rows]]]
+        front, back = (edge_functions(corners, px[rows] + 0.5, py[rows] + 0.5) for px, py in at)
+        sign = torch.where((front * corners[..., 3]).sum(-1, keepdim=True) > 0, 1.0, -1.0)
+        leaves = sign * (front - back) > 0
+        first, out = torch.where(leaves, front / (front - back), 2.0).min(-1)
+        edge[rows] = out
+        n = torch.arange(len(rows), device=rows.device)
+        own, j, k = (corners[n, (out + shift) % 3][:, [0, 1, 3]] for shift in range(3))
+        j_id, k_id = (triangles[face[rows], (out + shift) % 3][:, None] for shift in (1, 2))
+        behind = neighbors[face[rows], out]
+        others = triangles[behind.clamp(min=0)]
+        far = others.gather(1, ((others != j_id) & (others != k_id)).byte().argmax(1, keepdim=True))[:, 0]
+        lines = torch.linalg.cross(j, k)
+        folds = (lines * own).sum(-1) * (lines * positions[image[rows], far][:, [0, 1, 3]]).sum(-1) > 0
+        along_x, along_y = lines[:, 0].abs(), lines[:, 1].abs()
+        steep = along_x >= along_y if axis == 2 else along_y > along_x
+        crosses, ends = (first >= 0) & (first <= 1), (behind < 0) | folds
+        blends.append(rows[crosses & ends & steep])
+        follow = crosses & ~ends
+        face[rows[follow]] = behind[follow]
+        rows = rows[follow]
+    return face, edge, torch.cat(blends).sort().values
