@@ -14,6 +14,7 @@ from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.splat_arrays import (
     Losses,
     SplatArrays,
+    any_numbers,
     arrays_of,
     check_scene,
     logits_of_bytes,
@@ -27,6 +28,7 @@ from vision3d.scene.gaussians import GaussianScene
 _ROW = np.dtype([("means", "<f4", 3), ("scales", "<f4", 3), ("colors", "u1", 4), ("quats", "u1", 4)])
 
 
+@any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
     """Read a .splat.
 

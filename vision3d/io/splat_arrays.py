@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 OPAQUE_LOGIT = 15.0
 """What an opacity of 255 / 255 becomes, as in .ply files; 1 - sigmoid(15) = 3e-7."""
+any_numbers = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+"""Decorator of readers: no warnings on the way for numbers that `SplatArrays.to_scene` refuses."""
 _SLACK, _RATIO = 64 << 20, 20
 _PIECE = 1 << 20  # bytes that are decompressed at a time
 _BYTE_LOGITS = np.full(256, OPAQUE_LOGIT, np.float32)
@@ -40,6 +42,16 @@ class SplatArrays:
 
     def __len__(self) -> int:
         return len(self.means)
+
+    @classmethod
+    def joined(cls, parts: Sequence["SplatArrays"]) -> "SplatArrays":
+        """One after the other, all with as many harmonics."""
+
+        def all_of(name: str) -> np.ndarray:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        means, quats, log_scales = all_of("means"), all_of("quats"), all_of("log_scales")
+        return cls(means, quats, log_scales, all_of("opacity_logits"), all_of("sh"))
 
     def turned(self, signs: Sequence[int]) -> "SplatArrays":
         """In axes that point along or against the present ones.

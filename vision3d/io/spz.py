@@ -21,6 +21,7 @@ from vision3d.io.splat_arrays import (
     Gunzip,
     Losses,
     SplatArrays,
+    any_numbers,
     arrays_of,
     check_scene,
     check_size,
@@ -47,6 +48,7 @@ _STREAMS = ("positions", "alphas", "colors", "scales", "rotations", "sh")
 _MAX_DEGREE = 4
 
 
+@any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
     """Read an .spz of version 2, 3 or 4.
 
