@@ -206,7 +206,8 @@ def _node_matrix(path: Path, node: dict[str, Any], where: str) -> np.ndarray:
     quat = numbers("rotation", [0.0, 0.0, 0.0, 1.0])[[3, 0, 1, 2]]
     if not quat.any():
         raise FileFormatError(path, "rotation has length zero", where)
-    matrix[:3, :3] = quat_to_rotmat(torch.from_numpy(quat)).numpy() * numbers("scale", [1.0, 1.0, 1.0])
+    rotation = quat_to_rotmat(torch.from_numpy(quat)).numpy() if "rotation" in node else np.eye(3)
+    matrix[:3, :3] = rotation * numbers("scale", [1.0, 1.0, 1.0])
     matrix[:3, 3] = numbers("translation", [0.0, 0.0, 0.0])
     return matrix
 
