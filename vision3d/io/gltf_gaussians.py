@@ -6,6 +6,7 @@ by 180 degrees about z against a .ply, harmonics included. Meshes and other prim
 """
 
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from vision3d.io.splat_arrays import (
     any_numbers,
     arrays_of,
     check_scene,
+    check_size,
     logs_of_scales,
     opacities_of,
     to_bytes,
@@ -71,8 +73,9 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     needed = gltf.content.get("extensionsRequired", [])
     if unknown := [name for name in needed if name not in _KNOWN] if isinstance(needed, list) else ["?"]:
         raise FileFormatError(path, f"needs {', '.join(map(str, unknown[:5]))}, which is not read", "extensionsRequired")
-    parts = []
-    for matrix, primitive, where in _primitives(gltf):
+    parts, found = [], _primitives(gltf)
+    check_size(path, sum(_least_bytes(gltf, primitive) for _, primitive, _ in found), gltf.num_bytes, "nodes")
+    for matrix, primitive, where in found:
         arrays = _read_primitive(gltf, primitive, where)
         parts.append(_moved(path, arrays, matrix, where, drop_nan=drop_nan))
     if not parts:
@@ -191,15 +194,26 @@ def _primitives(gltf: Gltf) -> list[tuple[np.ndarray, dict[str, Any], str]]:
     return found
 
 
-def _node_matrix(path: Path, node: dict[str, Any], where: str) -> np.ndarray:
-    def numbers(key: str, default: list[float]) -> np.ndarray:
-        values = node.get(key, default)
-        if not isinstance(values, list) or len(values) != len(default):
-            raise FileFormatError(path, f"{key} is no list of {len(default)} numbers", where)
-        if not all(type(v) in (int, float) and abs(v) < 1e30 for v in values):
-            raise FileFormatError(path, f"{key} holds something else than finite numbers", where)
-        return np.array(values, np.float64)
+def _least_bytes(gltf: Gltf, primitive: dict[str, Any]) -> int:
+    """What a primitive takes once it is read, by the count of its centres; 0 where that is not right."""
+    attributes = primitive.get("attributes")
+    if not isinstance(attributes, dict) or "POSITION" not in attributes:
+        return 0
+    count = gltf.item("accessors", attributes["POSITION"]).get("count")
+    return 4 * 14 * count if type(count) is int and count > 0 else 0
 
+
+def _node_numbers(path: Path, node: dict[str, Any], where: str, key: str, default: list[float]) -> np.ndarray:
+    values = node.get(key, default)
+    if not isinstance(values, list) or len(values) != len(default):
+        raise FileFormatError(path, f"{key} is no list of {len(default)} numbers", where)
+    if not all(type(v) in (int, float) and abs(v) < 1e30 for v in values):
+        raise FileFormatError(path, f"{key} holds something else than finite numbers", where)
+    return np.array(values, np.float64)
+
+
+def _node_matrix(path: Path, node: dict[str, Any], where: str) -> np.ndarray:
+    numbers = functools.partial(_node_numbers, path, node, where)
     matrix = numbers("matrix", np.eye(4).ravel().tolist()).reshape(4, 4).T  # column by column
     if "matrix" in node:
         return matrix
