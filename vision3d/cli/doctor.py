@@ -21,6 +21,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "pycolmap": ("sfm", "camera poses from plain photographs"),
     "tensorboard": ("tensorboard", "curves in a browser"),
     "kornia": ("interop", "exchange of cameras with kornia"),
+    "zstandard": ("spz", ".spz files of version 4"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 

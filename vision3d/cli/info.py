@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
 Values = dict[str, Any]
 
+_ATTRIBUTES = ("means", "quats", "log_scales", "opacity_logits", "sh", "labels")
 _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InfoOptions(VerbOptions):
-    """Say what is in a scene (.ply), a cameras.json, a data set, a run folder, a picture or a video."""
+    """Say what is in a scene (.ply, .spz, .sog, .splat, .ksplat, .glb), a cameras.json, a data set, a run folder, a picture
+    or a video."""
 
     path: tyro.conf.Positional[Path]
     """File or folder."""
@@ -55,9 +57,13 @@ def describe(path: Path) -> Values:
         return _of_video(path)
     if path.is_file() and path.suffix.lower() == ".ply":
         return _of_ply(path)
+    if path.is_file() and path.suffix.lower() in (".glb", ".gltf"):
+        from vision3d.io.gltf_gaussians import read_gaussians
+
+        return {**_of_gaussians(read_gaussians(path)), "bytes": path.stat().st_size}
     value = load_dataset(path, skip_missing=True) if _is_data_set(path) else load(path)
     if isinstance(value, GaussianScene):
-        return _of_gaussians(value)
+        return {**_of_gaussians(value), "bytes": path.stat().st_size}
     if isinstance(value, Cameras):
         return _of_cameras(value)
     if isinstance(value, PosedImages):
@@ -99,6 +105,7 @@ def _of_gaussians(scene: "GaussianScene") -> Values:
         "mode": scene.mode,
         "antialiased": scene.antialiased,
         "sh_degree": scene.sh_degree,
+        "attributes": [name for name in _ATTRIBUTES if getattr(scene, name) is not None],
         **_bounds(scene.means),
         "median_m": _numbers(scene.means.median(0).values),
         "scale_quantiles_m": _quantiles(scene.scales[:, :2] if scene.mode != "3dgs" else scene.scales),

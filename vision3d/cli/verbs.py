@@ -4,6 +4,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("vision3d.cli.fit", "fit a scene of Gaussians to photographs with cameras"),
     "eval": ("vision3d.cli.eval", "measure a scene (.ply) on photographs that were held out"),
     "doctor": ("vision3d.cli.doctor", "say what works on this machine, and how to mend what does not"),
+    "convert": ("vision3d.cli.convert", "write scenes of Gaussians in other formats: .ply, .spz, .sog, .splat, .glb and more"),
     "demo": ("vision3d.cli.demo", "fit the photo set that comes along: figures, a contact sheet and a video in 4 minutes"),
     "info": ("vision3d.cli.info", "say what is in a scene, a cameras file, a data set or a run folder"),
     "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),

@@ -28,6 +28,8 @@ _OPAQUE_LOGIT = 15.0  # what files of 8-bit opacity 255 mean by infinity; 1 - si
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
     """Read a Gaussian .ply: ASCII or binary of either byte order, properties in any order, harmonics of degree 0 to 4.
 
+    A compressed one (see `vision3d.io.compressed_ply`) is known by its elements and read, too.
+
     Args:
         path: The file.
         drop_nan: Leave out rows that are not finite or have a rotation of length zero, instead of refusing the file. An
@@ -38,6 +40,10 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         FileFormatError: It is no .ply, is cut off, lacks a property, has no rows, or has rows that are not finite.
     """
     table = read_table(path)
+    if "packed_position" in table.names:
+        from vision3d.io import compressed_ply
+
+        return compressed_ply.read_gaussians(path, drop_nan=drop_nan)
     coefficients = _rest_names(table)
     scales = [name for name in ("scale_0", "scale_1", "scale_2") if name in table.names]
     wanted = [*_MEANS, *_DC, "opacity", "scale_0", "scale_1", *_ROTATION]
@@ -48,7 +54,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     harmonics = [*_DC, *(coefficients[c * (num_coeffs - 1) + k] for k in range(num_coeffs - 1) for c in range(3))]
     means, harmonics, opacities, log_scales, quats = table.columns(_MEANS, harmonics, ["opacity"], scales, _ROTATION)
     opacity_logits, sh = opacities[:, 0], harmonics.reshape(len(table), num_coeffs, 3)
-    mode, antialiased = _read_mode(table.comments, len(scales))
+    mode, antialiased = read_mode(table.comments, len(scales))
     if len(scales) == 2:
         log_scales = np.concatenate([log_scales, np.full((len(table), 1), FLAT_LOG_SCALE, np.float32)], 1)
     labels = _read_labels(table)
@@ -98,12 +104,17 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
         if scene.labels.abs().max() >= 2**31:
             raise InputError(f"{path}: labels reach {scene.labels.abs().max()}, want 32-bit integers")
         columns.append(("label", scene.labels.cpu().numpy().astype(np.int32)))
+    write_table(path, columns, mode_comments(scene))
+
+
+def mode_comments(scene: GaussianScene) -> list[str]:
+    """Lines of the header that say who wrote the file and how the scene is rendered."""
     comments = ["written by vision3d"]
     if scene.antialiased or scene.mode == "2dgs":
         comments.append(f"SplatRenderMode: {'2dgs' if scene.mode == '2dgs' else 'mip'}")
     if scene.mode == "flat":
         comments.append("Vision3dMode: flat")
-    write_table(path, columns, comments)
+    return comments
 
 
 def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"] | None]:
@@ -151,10 +162,14 @@ def load(path: Path) -> GaussianScene:
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write Gaussians."""
+    """Codec: write Gaussians, compressed where the name ends in .compressed.ply."""
     if not isinstance(value, GaussianScene):
         raise InputError(f"{path}: a .ply holds a GaussianScene, got {type(value).__name__}")
-    write_gaussians(path, value)
+    if path.name.lower().endswith(".compressed.ply"):
+        from vision3d.io import compressed_ply
+
+        return compressed_ply.write_gaussians(path, value)
+    return write_gaussians(path, value)
 
 
 def _rest_names(table: Table) -> list[str]:
@@ -166,7 +181,8 @@ def _rest_names(table: Table) -> list[str]:
     return expected
 
 
-def _read_mode(comments: list[str], num_scales: int) -> tuple[SplatMode, bool]:
+def read_mode(comments: list[str], num_scales: int) -> tuple[SplatMode, bool]:
+    """Mode and antialiasing that the comments of a header tell, or the number of its scales."""
     tags = dict(comment.replace(" ", "").split(":", 1) for comment in comments if ":" in comment)
     rendering = tags.get("SplatRenderMode", "")
     if tags.get("Vision3dMode") == "flat":
@@ -193,6 +209,4 @@ def _has_nan(values: np.ndarray) -> np.ndarray:
 
 def _missing_text(table: Table, missing: list[str]) -> str:
     text = f"lacks {' '.join(missing)}, which a Gaussian scene needs; it has {' '.join(table.names[:20])}"
-    if "packed_position" in table.names:
-        return text + " (a compressed .ply: convert it to a plain one first)"
     return text + (" (a point cloud: read it with vision3d.io.ply.read_points)" if set(_MEANS) <= set(table.names) else "")

@@ -111,6 +111,20 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
     return Table(path, header.comments, names, kinds, found.count, chunks)
 
 
+def element_names(path: Path | str) -> list[str]:
+    """The elements of a .ply file, in its order.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply, or its header is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a .ply file")
+    with path.open("rb") as file:
+        return [element.name for element in _read_header(path, file).elements]
+
+
 def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], comments: Sequence[str] = ()) -> None:
     """Write a binary little-endian .ply with one element `vertex`, whole or not at all.
 

@@ -12,6 +12,10 @@ from vision3d.errors import InputError, MissingFileError
 
 _CODECS = {
     ".ply": "vision3d.io.ply",
+    ".splat": "vision3d.io.splat",
+    ".spz": "vision3d.io.spz",
+    ".ksplat": "vision3d.io.ksplat",
+    ".sog": "vision3d.io.sog",
     ".json": "vision3d.io.transforms_json",
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
 }

@@ -1,0 +1,131 @@
+import base64
+import json
+import logging
+import struct
+
+import pytest
+import torch
+
+from tests.support.splats import assert_close, small_scene
+from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.geometry.spherical_harmonics import eval_sh
+from vision3d.io import gltf_gaussians as gltf
+from vision3d.io.gltf_container import glb_bytes, peek_json
+
+
+def parts(path):
+    """JSON and buffer of a .glb."""
+    data = path.read_bytes()
+    size = struct.unpack_from("<I", data, 12)[0]
+    return json.loads(data[20 : 20 + size]), data[28 + size :]
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Writes a .glb of a small scene, its JSON changed by a function."""
+
+    def make(change, degree=1, count=20):
+        path = tmp_path / "a.glb"
+        gltf.write_gaussians(path, small_scene(degree, count))
+        content, binary = parts(path)
+        change(content)
+        path.write_bytes(glb_bytes(content, binary))
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
+@pytest.mark.parametrize("degree", range(4))
+def test_round_trip(tmp_path, suffix, degree):
+    scene = small_scene(degree, mode="flat", antialiased=True)
+    gltf.save(tmp_path / f"a{suffix}", scene)
+    assert gltf.is_gaussian_gltf(tmp_path / f"a{suffix}")
+    assert_close(gltf.load(tmp_path / f"a{suffix}"), scene, means=0, angle=1e-6, log_scales=1e-5, opacities=1e-6, sh0=0, rest=0)
+
+
+def test_nodes_move_and_turn(edited):
+    def change(content):
+        content["nodes"] = [
+            {"children": [1], "translation": [1, 2, 3]},
+            {"mesh": 0, "rotation": [0, 0, 1, 0], "scale": [2, 2, 2]},
+        ]
+
+    plain, moved = small_scene(1, 20), gltf.read_gaussians(edited(change))
+    # In glTF's axes: half a turn about z, twice as large, then (1, 2, 3). Ours are (-x, -y, z) of those.
+    expected = 2 * plain.means * torch.tensor([-1.0, -1.0, 1.0]) + torch.tensor([-1.0, -2.0, 3.0])
+    torch.testing.assert_close(moved.means, expected)
+    torch.testing.assert_close(moved.scales, 2 * plain.scales)
+    direction = torch.tensor([0.3, -0.5, 0.8])
+    torch.testing.assert_close(eval_sh(moved.sh, direction * torch.tensor([-1, -1, 1])), eval_sh(plain.sh, direction))
+
+
+def test_losses_are_one_line(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        gltf.write_gaussians(tmp_path / "a.glb", small_scene(4, labels=torch.arange(300)))
+    (record,) = caplog.records
+    assert "harmonics above degree 3" in record.getMessage() and "labels" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda c: c["asset"].update(version="1.0"), "has glTF version '1.0'; 2 is read"),
+        (lambda c: c["accessors"][0].update(count=2**31), "at nodes: unpacks to"),
+        (lambda c: c["accessors"][0].update(count=21), r"accessors\[0\]: ends at byte"),
+        (lambda c: c["accessors"][0].update(componentType=5125), r"accessors\[0\]: has type 'VEC3' of 5125"),
+        (lambda c: c["accessors"][0].pop("bufferView"), r"accessors\[0\]: is sparse or without a bufferView"),
+        (lambda c: c["bufferViews"][0].update(byteLength=2**40), r"bufferViews\[0\]: ends at byte"),
+        (lambda c: c["bufferViews"][0].update(byteOffset=-1), r"bufferViews\[0\]: byteOffset is -1"),
+        (lambda c: c["nodes"][0].update(children=[0]), r"nodes\[0\]: is met twice"),
+        (lambda c: c["nodes"][0].update(scale=[1, 2, 3]), "cannot be moved as its nodes say"),
+        (lambda c: c["meshes"][0]["primitives"][0]["extensions"].clear(), "holds no primitive with KHR_gaussian_splatting"),
+        (lambda c: c["meshes"][0]["primitives"][0]["attributes"].pop("POSITION"), "lacks POSITION"),
+        (lambda c: c.update(extensionsRequired=["KHR_draco"]), "needs KHR_draco, which is not read"),
+        (lambda c: c["buffers"][0].update(uri="../../etc/passwd"), r"buffers\[0\]: uri '../../etc/passwd' leads out"),
+        (lambda c: c["buffers"][0].update(uri="%2e%2e/x.bin"), "leads out of the folder"),
+        (lambda c: c["buffers"][0].update(uri="data:x;base64,####"), "uri is no base64"),
+    ],
+)
+def test_wrong_json(edited, change, message):
+    with pytest.raises(FileFormatError, match=message):
+        gltf.read_gaussians(edited(change))
+
+
+def test_meshes_that_are_there_many_times_are_bounded(edited):
+    def change(content):
+        content["nodes"] = [{"mesh": 0}] * 9000
+        content["scenes"] = [{"nodes": list(range(9000))}]
+
+    with pytest.raises(FileFormatError, match="unpacks to"):
+        gltf.read_gaussians(edited(change, degree=3, count=2000))
+
+
+def test_buffers_beside(tmp_path):
+    gltf.write_gaussians(tmp_path / "a.gltf", small_scene(0))
+    content = json.loads((tmp_path / "a.gltf").read_text())
+    data = base64.b64decode(content["buffers"][0]["uri"].partition(",")[2])
+    content["buffers"][0]["uri"] = "a%20b.bin"
+    (tmp_path / "a.gltf").write_text(json.dumps(content))
+    with pytest.raises(MissingFileError, match=r"a b\.bin: does not exist; want a buffer of a\.gltf"):
+        gltf.read_gaussians(tmp_path / "a.gltf")
+    (tmp_path / "a b.bin").write_bytes(data)
+    assert torch.equal(gltf.read_gaussians(tmp_path / "a.gltf").means, small_scene(0).means)
+
+
+@pytest.mark.parametrize("data", [b"", b"glTF", b"{", b"[]", b"[" * 100000, b"glTF" + struct.pack("<4I", 1, 20, 0, 0)])
+def test_no_gltf(tmp_path, data):
+    (tmp_path / "a.glb").write_bytes(data)
+    with pytest.raises(FileFormatError):
+        gltf.read_gaussians(tmp_path / "a.glb")
+    assert not gltf.is_gaussian_gltf(tmp_path / "a.glb")
+
+
+def test_what_other_programs_see(tmp_path):
+    scene = small_scene(1)
+    gltf.write_gaussians(tmp_path / "a.glb", scene)
+    content = peek_json(tmp_path / "a.glb")
+    primitive = content["meshes"][0]["primitives"][0]
+    assert primitive["mode"] == 0 and content["extensionsUsed"] == ["KHR_gaussian_splatting"]
+    low = content["accessors"][primitive["attributes"]["POSITION"]]["min"]
+    assert low[0] == -float(scene.means[:, 0].max()) and low[2] == float(scene.means[:, 2].min())
