@@ -20,7 +20,7 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
-SOFT = {"open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard"}
+SOFT = {"open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "trimesh", "zarr"}
 
 
 def sources() -> dict[str, ast.Module]:

@@ -10,7 +10,7 @@ from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, Scene
+from vision3d.scene import Cameras, Mesh, Scene
 from vision3d.stages.fitting.config import FitConfig
 
 
@@ -47,6 +47,23 @@ def test_point_cloud(info, tmp_path):
     write_points(tmp_path / "p.ply", torch.rand(5, 3), torch.rand(5, 3))
     values, _ = info(tmp_path / "p.ply")
     assert (values["kind"], values["points"]) == ("point cloud with colours", 5)
+
+
+def test_mesh(info, tmp_path):
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    mesh = Mesh(
+        torch.cat([torch.zeros(1, 3), torch.eye(3)])[[1, 2, 3, 0]], faces, torch.rand(4, 2), texture=torch.rand(4, 6, 3)
+    )
+    mesh.save(tmp_path / "m.glb")
+    values, table = info(tmp_path / "m.glb")
+    assert (values["kind"], values["vertices"], values["faces"]) == ("mesh", 4, 4)
+    assert values["closed"] and values["manifold"] and values["faces_without_area"] == 0
+    assert values["area_m2"] == pytest.approx(1.5 + 3**0.5 / 2, rel=1e-3)  # three half squares and the slanted face
+    assert (values["attributes"], values["texture_size"]) == (["uvs", "texture"], "6x4")
+    assert values["max_m"] == [1, 1, 1] and table["attributes"] == "uvs texture"
+    pytest.importorskip("trimesh")
+    Mesh(mesh.vertices, faces[:3]).save(tmp_path / "m.ply")
+    assert info(tmp_path / "m.ply")[0]["closed"] is False
 
 
 def test_cameras(info, tmp_path):

@@ -23,7 +23,7 @@ _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InfoOptions(VerbOptions):
-    """Say what is in a scene (.ply), a cameras.json, a data set, a run folder, a picture or a video."""
+    """Say what is in a scene or mesh, a cameras.json, a data set, a run folder, a picture or a video."""
 
     path: tyro.conf.Positional[Path]
     """File or folder."""
@@ -44,6 +44,7 @@ def describe(path: Path) -> Values:
         MissingFileError: There is nothing.
         InputError: It is none of the things that vision3d reads.
     """
+    from vision3d.cli.info_types import describe_more
     from vision3d.io.dataset import load_dataset
     from vision3d.scene import Cameras, GaussianScene, PosedImages, Scene, load
 
@@ -64,6 +65,8 @@ def describe(path: Path) -> Values:
         return _of_photographs(value)
     if isinstance(value, Scene):
         return _of_scene(value)
+    if (values := describe_more(value)) is not None:
+        return {**values, **({"bytes": path.stat().st_size} if path.is_file() else {})}
     height, width, channels = value.shape  # pyright: ignore[reportAttributeAccessIssue]
     return {"kind": "picture", "size": f"{width}x{height}", "channels": channels, "bytes": path.stat().st_size}
 
@@ -77,8 +80,11 @@ def _is_data_set(path: Path) -> bool:
 
 
 def _of_ply(path: Path) -> Values:
-    from vision3d.io.ply import read_gaussians, read_points
+    from vision3d.cli.info_types import describe_more
+    from vision3d.io.ply import load, read_elements, read_gaussians, read_points
 
+    if "face" in read_elements(path):
+        return {**(describe_more(load(path)) or {}), "bytes": path.stat().st_size}
     try:
         return {**_of_gaussians(read_gaussians(path)), "bytes": path.stat().st_size}
     except FileFormatError as error:

@@ -7,6 +7,7 @@ not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased
 """
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
-from vision3d.io.ply_file import Table, read_table, write_table
+from vision3d.io.ply_file import Table, read_elements, read_table, write_table
 from vision3d.scene.checks import check_shape
 from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
+from vision3d.scene.mesh import Mesh
 
 _MEANS = ("x", "y", "z")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
@@ -145,16 +147,27 @@ def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[T
     write_table(path, columns, ["written by vision3d"])
 
 
-def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+def load(path: Path) -> object:
+    """Codec: the mesh of a file with faces, or its Gaussians."""
+    if "face" in read_elements(path):
+        return _meshes().load(path)
     return read_gaussians(path)
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write Gaussians."""
-    if not isinstance(value, GaussianScene):
-        raise InputError(f"{path}: a .ply holds a GaussianScene, got {type(value).__name__}")
-    write_gaussians(path, value)
+    """Codec: write Gaussians or a mesh."""
+    if isinstance(value, Mesh):
+        _meshes().save(path, value)
+    elif isinstance(value, GaussianScene):
+        write_gaussians(path, value)
+    else:
+        raise InputError(f"{path}: a .ply holds a GaussianScene or a Mesh, got {type(value).__name__}")
+
+
+def _meshes() -> ModuleType:
+    from vision3d.io import mesh_files
+
+    return mesh_files
 
 
 def _rest_names(table: Table) -> list[str]:

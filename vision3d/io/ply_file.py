@@ -111,6 +111,21 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
     return Table(path, header.comments, names, kinds, found.count, chunks)
 
 
+def read_elements(path: Path | str) -> dict[str, list[str]]:
+    """The elements of a .ply file that have rows, by name: their properties without lists, from the header alone.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply, or its header is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a .ply file")
+    with path.open("rb") as file:
+        header = _read_header(path, file)
+    return {element.name: [name for name, _ in element.properties] for element in header.elements if element.count}
+
+
 def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], comments: Sequence[str] = ()) -> None:
     """Write a binary little-endian .ply with one element `vertex`, whole or not at all.
 

@@ -1,4 +1,4 @@
-"""The types that stages exchange: cameras, posed photographs, Gaussian scenes, and folders of them.
+"""The types that stages exchange: cameras, posed photographs, Gaussian scenes, meshes, and folders of them.
 
 All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go
 through the codec of the file's suffix (`vision3d.scene.codecs`).
@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from vision3d.scene.codecs import load, save
     from vision3d.scene.gaussians import GaussianScene
     from vision3d.scene.images import PosedImages
+    from vision3d.scene.mesh import Mesh
     from vision3d.scene.scene import Scene
 
 _PUBLIC = {
     "Cameras": "cameras",
     "GaussianScene": "gaussians",
+    "Mesh": "mesh",
     "PosedImages": "images",
     "Scene": "scene",
     "load": "codecs",
     "save": "codecs",
 }
 
-__all__ = ["Cameras", "GaussianScene", "PosedImages", "Scene", "load", "save"]
+__all__ = ["Cameras", "GaussianScene", "Mesh", "PosedImages", "Scene", "load", "save"]
 
 
 def __getattr__(name: str) -> object:

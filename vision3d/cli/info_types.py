@@ -1,0 +1,49 @@
+"""What `vision3d info` says of meshes, point clouds, boxes, selections and sequences."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vision3d.scene import Mesh
+
+Values = dict[str, Any]
+
+
+def describe_more(value: object) -> Values | None:
+    """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
+    from vision3d.scene import Mesh
+
+    if isinstance(value, Mesh):
+        return _of_mesh(value)
+    return None
+
+
+def _of_mesh(mesh: "Mesh") -> Values:
+    from vision3d.geometry.mesh import face_areas, is_closed, is_manifold
+
+    return {
+        "kind": "mesh",
+        "vertices": mesh.num_vertices,
+        "faces": mesh.num_faces,
+        "closed": is_closed(mesh.faces),
+        "manifold": is_manifold(mesh.faces),
+        "faces_without_area": mesh.num_degenerate,
+        "area_m2": _round(float(face_areas(mesh.vertices.double(), mesh.faces).sum())),
+        **_bounds(mesh.vertices),
+        "attributes": [name for name in ("normals", "uvs", "texture", "vertex_colors") if getattr(mesh, name) is not None],
+        **({} if mesh.texture is None else {"texture_size": f"{mesh.texture.shape[1]}x{mesh.texture.shape[0]}"}),
+    }
+
+
+def _bounds(points: "Tensor") -> Values:
+    low, high = points.aminmax(dim=0)
+    return {"min_m": _numbers(low), "max_m": _numbers(high)}
+
+
+def _numbers(values: "Tensor") -> list[float]:
+    return [_round(value) for value in values.tolist()]
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
