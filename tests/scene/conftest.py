@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vision3d.scene import Cameras, GaussianScene, Mesh
+from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud
 
 
 @pytest.fixture
@@ -48,3 +48,13 @@ def mesh():
     texture = torch.randint(0, 256, (5, 7, 3), generator=generator) / 255
     colors = torch.randint(0, 256, (6, 4), generator=generator) / 255
     return Mesh(vertices, faces, uvs, normals, texture, colors)
+
+
+@pytest.fixture
+def cloud():
+    """Points with everything; colours are whole bytes."""
+    generator = torch.Generator().manual_seed(2)
+    colors = torch.randint(0, 256, (30, 3), generator=generator) / 255
+    attributes = {"ring": torch.arange(30) - 4, "time": torch.rand(30, generator=generator)}
+    points, normals = torch.randn(2, 30, 3, generator=generator)
+    return PointCloud(points, colors, normals, torch.rand(30, generator=generator), attributes)

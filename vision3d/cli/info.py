@@ -9,7 +9,7 @@ import tyro
 
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.errors import FileFormatError, MissingFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,21 +81,12 @@ def _is_data_set(path: Path) -> bool:
 
 def _of_ply(path: Path) -> Values:
     from vision3d.cli.info_types import describe_more
-    from vision3d.io.ply import load, read_elements, read_gaussians, read_points
+    from vision3d.io.ply import load
+    from vision3d.scene import GaussianScene
 
-    if "face" in read_elements(path):
-        return {**(describe_more(load(path)) or {}), "bytes": path.stat().st_size}
-    try:
-        return {**_of_gaussians(read_gaussians(path)), "bytes": path.stat().st_size}
-    except FileFormatError as error:
-        try:
-            points, colors = read_points(path)
-        except InputError:
-            raise error from None
-        if "lacks" not in error.problem:
-            raise
-    kind = "point cloud with colours" if colors is not None else "point cloud"
-    return {"kind": kind, "points": len(points), **_bounds(points), "bytes": path.stat().st_size}
+    value = load(path)
+    values = _of_gaussians(value) if isinstance(value, GaussianScene) else describe_more(value) or {}
+    return {**values, "bytes": path.stat().st_size}
 
 
 def _of_gaussians(scene: "GaussianScene") -> Values:

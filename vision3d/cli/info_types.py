@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import Mesh
+    from vision3d.scene import Mesh, PointCloud
 
 Values = dict[str, Any]
 
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Mesh
+    from vision3d.scene import Mesh, PointCloud
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
+    if isinstance(value, PointCloud):
+        return _of_points(value)
     return None
 
 
@@ -33,6 +35,16 @@ def _of_mesh(mesh: "Mesh") -> Values:
         **_bounds(mesh.vertices),
         "attributes": [name for name in ("normals", "uvs", "texture", "vertex_colors") if getattr(mesh, name) is not None],
         **({} if mesh.texture is None else {"texture_size": f"{mesh.texture.shape[1]}x{mesh.texture.shape[0]}"}),
+    }
+
+
+def _of_points(cloud: "PointCloud") -> Values:
+    names = [name for name in ("colors", "normals", "intensity") if getattr(cloud, name) is not None]
+    return {
+        "kind": "point cloud" if cloud.colors is None else "point cloud with colours",
+        "points": cloud.num_points,
+        **_bounds(cloud.points),
+        "attributes": [*names, *cloud.attributes],
     }
 
 

@@ -19,11 +19,13 @@ from vision3d.io.ply_file import Table, read_elements, read_table, write_table
 from vision3d.scene.checks import check_shape
 from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.points import PointCloud
 
 _MEANS = ("x", "y", "z")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_GAUSSIAN_SIGNS = {*_DC, *_ROTATION, "opacity", "scale_0", "packed_position"}
 _OPAQUE_LOGIT = 15.0  # what files of 8-bit opacity 255 mean by infinity; 1 - sigmoid(15) = 3e-7
 
 
@@ -148,20 +150,32 @@ def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[T
 
 
 def load(path: Path) -> object:
-    """Codec: the mesh of a file with faces, or its Gaussians."""
-    if "face" in read_elements(path):
+    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+    elements = read_elements(path)
+    if "face" in elements:
         return _meshes().load(path)
+    names = set(elements.get("vertex", ()))
+    if set(_MEANS) <= names and not names & _GAUSSIAN_SIGNS:
+        return _points().read_ply(path)
     return read_gaussians(path)
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write Gaussians or a mesh."""
+    """Codec: write Gaussians, a mesh or points."""
     if isinstance(value, Mesh):
         _meshes().save(path, value)
+    elif isinstance(value, PointCloud):
+        _points().write_ply(path, value)
     elif isinstance(value, GaussianScene):
         write_gaussians(path, value)
     else:
-        raise InputError(f"{path}: a .ply holds a GaussianScene or a Mesh, got {type(value).__name__}")
+        raise InputError(f"{path}: a .ply holds a GaussianScene, Mesh or PointCloud, got {type(value).__name__}")
+
+
+def _points() -> ModuleType:
+    from vision3d.io import point_files
+
+    return point_files
 
 
 def _meshes() -> ModuleType:

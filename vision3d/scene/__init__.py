@@ -13,19 +13,21 @@ if TYPE_CHECKING:
     from vision3d.scene.gaussians import GaussianScene
     from vision3d.scene.images import PosedImages
     from vision3d.scene.mesh import Mesh
+    from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
 
 _PUBLIC = {
     "Cameras": "cameras",
     "GaussianScene": "gaussians",
     "Mesh": "mesh",
+    "PointCloud": "points",
     "PosedImages": "images",
     "Scene": "scene",
     "load": "codecs",
     "save": "codecs",
 }
 
-__all__ = ["Cameras", "GaussianScene", "Mesh", "PosedImages", "Scene", "load", "save"]
+__all__ = ["Cameras", "GaussianScene", "Mesh", "PointCloud", "PosedImages", "Scene", "load", "save"]
 
 
 def __getattr__(name: str) -> object:

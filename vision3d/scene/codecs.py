@@ -14,12 +14,13 @@ _CODECS = {
     ".ply": "vision3d.io.ply",
     ".json": "vision3d.io.transforms_json",
     ".glb": "vision3d.io.glb",
+    ".bin": "vision3d.io.point_files",
     **dict.fromkeys((".obj", ".stl"), "vision3d.io.mesh_files"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
 }
 _FOLDERS = "vision3d.io.dataset"
 _PREVIEWS = "vision3d.report.preview"
-_SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb"}
+_SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "PointCloud": ".ply"}
 
 
 def register(suffix: str, module: str, type_name: str | None = None) -> None:
@@ -53,9 +54,10 @@ def load(path: Path | str) -> object:
     """Read whatever a file or folder holds.
 
     Args:
-        path: A .ply (GaussianScene, or Mesh where it has faces), a .glb, .obj or .stl (Mesh), a transforms.json or a folder
-            of posed photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a
-            folder with scene.json (Scene), or a picture (a tensor).
+        path: A .ply (GaussianScene; Mesh where it has faces; PointCloud where it has neither faces nor colours as
+            harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a transforms.json or a folder of posed
+            photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
+            scene.json (Scene), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.
