@@ -19,6 +19,9 @@ _PUBLIC = {
     "PosedImages": "vision3d.scene",
     "GaussianScene": "vision3d.scene",
     "Mesh": "vision3d.scene",
+    "Boxes": "vision3d.scene",
+    "Selection": "vision3d.scene",
+    "Region": "vision3d.scene",
     "PointCloud": "vision3d.scene",
     "Scene": "vision3d.scene",
 }
@@ -28,7 +31,7 @@ __all__ = [*sorted(_PUBLIC), "__version__"]
 if TYPE_CHECKING:
     from vision3d.render import render_views
     from vision3d.render.splats import rasterize, rasterize_2dgs
-    from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Scene, load
+    from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Region, Scene, Selection, load
     from vision3d.stages.fitting import evaluate, fit
 
 

@@ -10,7 +10,7 @@ from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, Mesh, Scene
+from vision3d.scene import Boxes, Cameras, Mesh, Region, Scene, Selection
 from vision3d.stages.fitting.config import FitConfig
 
 
@@ -64,6 +64,16 @@ def test_mesh(info, tmp_path):
     pytest.importorskip("trimesh")
     Mesh(mesh.vertices, faces[:3]).save(tmp_path / "m.ply")
     assert info(tmp_path / "m.ply")[0]["closed"] is False
+
+
+def test_boxes_and_selection(info, tmp_path):
+    boxes = Boxes(torch.tensor([[10.0, 2, -1, 4, 2, 1.5, 0]]), torch.tensor([0]), torch.tensor([0.5]), ("Car",))
+    boxes.save(tmp_path / "b.json")
+    values, table = info(tmp_path / "b.json")
+    assert (values["kind"], values["boxes"], values["classes"], values["scores"]) == ("boxes", 1, {"Car": 1}, [0.5, 0.5])
+    assert table["classes"] == "Car 1"
+    Selection((Region.sphere(torch.zeros(3), 1.0),)).save(tmp_path / "s.json")
+    assert info(tmp_path / "s.json")[0]["regions"] == ["sphere"]
 
 
 def test_cameras(info, tmp_path):

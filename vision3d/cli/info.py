@@ -72,11 +72,12 @@ def describe(path: Path) -> Values:
 
 
 def _is_data_set(path: Path) -> bool:
+    from vision3d.io.json_types import type_of
     from vision3d.io.transforms_json import has_photographs
 
     if path.is_dir():
         return not (path / "scene.json").is_file()
-    return path.suffix.lower() == ".json" and has_photographs(path)
+    return path.suffix.lower() == ".json" and type_of(path) not in ("boxes", "selection") and has_photographs(path)
 
 
 def _of_ply(path: Path) -> Values:

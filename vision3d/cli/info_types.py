@@ -5,19 +5,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import Mesh, PointCloud
+    from vision3d.scene import Boxes, Mesh, PointCloud, Selection
 
 Values = dict[str, Any]
 
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Mesh, PointCloud
+    from vision3d.scene import Boxes, Mesh, PointCloud, Selection
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
     if isinstance(value, PointCloud):
         return _of_points(value)
+    if isinstance(value, Boxes):
+        return _of_boxes(value)
+    if isinstance(value, Selection):
+        return _of_selection(value)
     return None
 
 
@@ -45,6 +49,22 @@ def _of_points(cloud: "PointCloud") -> Values:
         "points": cloud.num_points,
         **_bounds(cloud.points),
         "attributes": [*names, *cloud.attributes],
+    }
+
+
+def _of_boxes(boxes: "Boxes") -> Values:
+    counts = {} if boxes.labels is None else {n: int((boxes.labels == i).sum()) for i, n in enumerate(boxes.classes)}
+    bounds = _bounds(boxes.boxes[:, :3]) if len(boxes) else {}
+    scores = None if boxes.scores is None or not len(boxes) else [_round(float(value)) for value in boxes.scores.aminmax()]
+    return {"kind": "boxes", "boxes": len(boxes), "classes": counts, **bounds, "scores": scores}
+
+
+def _of_selection(selection: "Selection") -> Values:
+    return {
+        "kind": "selection",
+        "regions": [region.kind for region in selection.regions],
+        "combine": selection.combine,
+        "indices": 0 if selection.indices is None else len(selection.indices),
     }
 
 

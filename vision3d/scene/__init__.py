@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vision3d.scene.boxes import Boxes
     from vision3d.scene.cameras import Cameras
     from vision3d.scene.codecs import load, save
     from vision3d.scene.gaussians import GaussianScene
@@ -15,19 +16,35 @@ if TYPE_CHECKING:
     from vision3d.scene.mesh import Mesh
     from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
+    from vision3d.scene.selection import Region, Selection
 
 _PUBLIC = {
+    "Boxes": "boxes",
     "Cameras": "cameras",
     "GaussianScene": "gaussians",
     "Mesh": "mesh",
     "PointCloud": "points",
     "PosedImages": "images",
+    "Region": "selection",
     "Scene": "scene",
+    "Selection": "selection",
     "load": "codecs",
     "save": "codecs",
 }
 
-__all__ = ["Cameras", "GaussianScene", "Mesh", "PointCloud", "PosedImages", "Scene", "load", "save"]
+__all__ = [
+    "Boxes",
+    "Cameras",
+    "GaussianScene",
+    "Mesh",
+    "PointCloud",
+    "PosedImages",
+    "Region",
+    "Scene",
+    "Selection",
+    "load",
+    "save",
+]
 
 
 def __getattr__(name: str) -> object:
