@@ -19,6 +19,7 @@ _PUBLIC = {
     "PosedImages": "vision3d.scene",
     "GaussianScene": "vision3d.scene",
     "Mesh": "vision3d.scene",
+    "MeshGaussians": "vision3d.scene",
     "Boxes": "vision3d.scene",
     "Selection": "vision3d.scene",
     "Region": "vision3d.scene",
@@ -31,7 +32,19 @@ __all__ = [*sorted(_PUBLIC), "__version__"]
 if TYPE_CHECKING:
     from vision3d.render import render_views
     from vision3d.render.splats import rasterize, rasterize_2dgs
-    from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Region, Scene, Selection, load
+    from vision3d.scene import (
+        Boxes,
+        Cameras,
+        GaussianScene,
+        Mesh,
+        MeshGaussians,
+        PointCloud,
+        PosedImages,
+        Region,
+        Scene,
+        Selection,
+        load,
+    )
     from vision3d.stages.fitting import evaluate, fit
 
 

@@ -12,12 +12,14 @@ Values = dict[str, Any]
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Boxes, Mesh, PointCloud, Selection
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
     if isinstance(value, PointCloud):
         return _of_points(value)
+    if isinstance(value, MeshGaussians):
+        return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", "gaussians": value.num_gaussians}
     if isinstance(value, Boxes):
         return _of_boxes(value)
     if isinstance(value, Selection):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vision3d.scene.gaussians import GaussianScene
     from vision3d.scene.images import PosedImages
     from vision3d.scene.mesh import Mesh
+    from vision3d.scene.mesh_gaussians import MeshGaussians
     from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
     from vision3d.scene.selection import Region, Selection
@@ -23,6 +24,7 @@ _PUBLIC = {
     "Cameras": "cameras",
     "GaussianScene": "gaussians",
     "Mesh": "mesh",
+    "MeshGaussians": "mesh_gaussians",
     "PointCloud": "points",
     "PosedImages": "images",
     "Region": "selection",
@@ -37,6 +39,7 @@ __all__ = [
     "Cameras",
     "GaussianScene",
     "Mesh",
+    "MeshGaussians",
     "PointCloud",
     "PosedImages",
     "Region",

@@ -16,13 +16,14 @@ _CODECS = {
     ".glb": "vision3d.io.glb",
     ".bin": "vision3d.io.point_files",
     ".txt": "vision3d.io.kitti",
+    ".safetensors": "vision3d.io.safetensors_file",
     **dict.fromkeys((".obj", ".stl"), "vision3d.io.mesh_files"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
 }
 _FOLDERS = "vision3d.io.dataset"
 _PREVIEWS = "vision3d.report.preview"
 _SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "PointCloud": ".ply"}
-_SUFFIXES |= {"Boxes": ".boxes.json", "Selection": ".selection.json"}
+_SUFFIXES |= {"MeshGaussians": ".safetensors", "Boxes": ".boxes.json", "Selection": ".selection.json"}
 
 
 def register(suffix: str, module: str, type_name: str | None = None) -> None:
@@ -58,7 +59,7 @@ def load(path: Path | str) -> object:
     Args:
         path: A .ply (GaussianScene; Mesh where it has faces; PointCloud where it has neither faces nor colours as
             harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes),
-            a .json of ours (Boxes, Selection), a transforms.json or a folder of posed
+            a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
             photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
             scene.json (Scene), or a picture (a tensor).
 
