@@ -22,6 +22,7 @@ _PUBLIC = {
     "MeshGaussians": "vision3d.scene",
     "Boxes": "vision3d.scene",
     "Selection": "vision3d.scene",
+    "Sequence": "vision3d.scene",
     "Region": "vision3d.scene",
     "PointCloud": "vision3d.scene",
     "Scene": "vision3d.scene",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Region,
         Scene,
         Selection,
+        Sequence,
         load,
     )
     from vision3d.stages.fitting import evaluate, fit

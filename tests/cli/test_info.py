@@ -10,7 +10,7 @@ from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
 from vision3d.runs import RunFolder
-from vision3d.scene import Boxes, Cameras, Mesh, Region, Scene, Selection
+from vision3d.scene import Boxes, Cameras, Mesh, PointCloud, Region, Scene, Selection, Sequence
 from vision3d.stages.fitting.config import FitConfig
 
 
@@ -74,6 +74,13 @@ def test_boxes_and_selection(info, tmp_path):
     assert table["classes"] == "Car 1"
     Selection((Region.sphere(torch.zeros(3), 1.0),)).save(tmp_path / "s.json")
     assert info(tmp_path / "s.json")[0]["regions"] == ["sphere"]
+
+
+def test_sequence(info, tmp_path):
+    Sequence(PointCloud(torch.rand(4, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 4, 3)}).save(tmp_path / "s.zarr")
+    values, table = info(tmp_path / "s.zarr")
+    assert (values["kind"], values["frames"], values["times_s"], values["channels"]) == ("sequence", 2, [0, 0.5], ["points"])
+    assert table["base"].startswith("PointCloud(4 points")
 
 
 def test_cameras(info, tmp_path):

@@ -76,7 +76,7 @@ def _is_data_set(path: Path) -> bool:
     from vision3d.io.transforms_json import has_photographs
 
     if path.is_dir():
-        return not (path / "scene.json").is_file()
+        return not (path / "scene.json").is_file() and not (path / ".zgroup").is_file()
     return path.suffix.lower() == ".json" and type_of(path) not in ("boxes", "selection") and has_photographs(path)
 
 

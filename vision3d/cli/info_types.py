@@ -12,7 +12,7 @@ Values = dict[str, Any]
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection, Sequence
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
@@ -20,6 +20,10 @@ def describe_more(value: object) -> Values | None:
         return _of_points(value)
     if isinstance(value, MeshGaussians):
         return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", "gaussians": value.num_gaussians}
+    if isinstance(value, Sequence):
+        times = [_round(float(time)) for time in value.times[[0, -1]]] if len(value) else []
+        names = list(value.channels)
+        return {"kind": "sequence", "frames": len(value), "times_s": times, "channels": names, "base": repr(value.base)}
     if isinstance(value, Boxes):
         return _of_boxes(value)
     if isinstance(value, Selection):

@@ -1,4 +1,4 @@
-"""The types that stages exchange: cameras, posed photographs, Gaussian scenes, meshes, and folders of them.
+"""The types that stages exchange: cameras, photographs, Gaussians, meshes, points, boxes, sequences, scenes.
 
 All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go
 through the codec of the file's suffix (`vision3d.scene.codecs`).
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
     from vision3d.scene.selection import Region, Selection
+    from vision3d.scene.sequence import Sequence
 
 _PUBLIC = {
     "Boxes": "boxes",
@@ -30,6 +31,7 @@ _PUBLIC = {
     "Region": "selection",
     "Scene": "scene",
     "Selection": "selection",
+    "Sequence": "sequence",
     "load": "codecs",
     "save": "codecs",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "Region",
     "Scene",
     "Selection",
+    "Sequence",
     "load",
     "save",
 ]
