@@ -20,7 +20,9 @@ LAYERS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
-SOFT = {"open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "zstandard"}
+SOFT = {
+    "open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "trimesh", "zarr", "zstandard",
+}  # fmt: skip
 
 
 def sources() -> dict[str, ast.Module]:

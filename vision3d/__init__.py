@@ -18,6 +18,13 @@ _PUBLIC = {
     "Cameras": "vision3d.scene",
     "PosedImages": "vision3d.scene",
     "GaussianScene": "vision3d.scene",
+    "Mesh": "vision3d.scene",
+    "MeshGaussians": "vision3d.scene",
+    "Boxes": "vision3d.scene",
+    "Selection": "vision3d.scene",
+    "Sequence": "vision3d.scene",
+    "Region": "vision3d.scene",
+    "PointCloud": "vision3d.scene",
     "Scene": "vision3d.scene",
 }
 
@@ -26,7 +33,20 @@ __all__ = [*sorted(_PUBLIC), "__version__"]
 if TYPE_CHECKING:
     from vision3d.render import render_views
     from vision3d.render.splats import rasterize, rasterize_2dgs
-    from vision3d.scene import Cameras, GaussianScene, PosedImages, Scene, load
+    from vision3d.scene import (
+        Boxes,
+        Cameras,
+        GaussianScene,
+        Mesh,
+        MeshGaussians,
+        PointCloud,
+        PosedImages,
+        Region,
+        Scene,
+        Selection,
+        Sequence,
+        load,
+    )
     from vision3d.stages.fitting import evaluate, fit
 
 

@@ -10,7 +10,7 @@ from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, Scene
+from vision3d.scene import Boxes, Cameras, Mesh, PointCloud, Region, Scene, Selection, Sequence
 from vision3d.stages.fitting.config import FitConfig
 
 
@@ -47,6 +47,40 @@ def test_point_cloud(info, tmp_path):
     write_points(tmp_path / "p.ply", torch.rand(5, 3), torch.rand(5, 3))
     values, _ = info(tmp_path / "p.ply")
     assert (values["kind"], values["points"]) == ("point cloud with colours", 5)
+
+
+def test_mesh(info, tmp_path):
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]])
+    mesh = Mesh(
+        torch.cat([torch.zeros(1, 3), torch.eye(3)])[[1, 2, 3, 0]], faces, torch.rand(4, 2), texture=torch.rand(4, 6, 3)
+    )
+    mesh.save(tmp_path / "m.glb")
+    values, table = info(tmp_path / "m.glb")
+    assert (values["kind"], values["vertices"], values["faces"]) == ("mesh", 4, 4)
+    assert values["closed"] and values["manifold"] and values["faces_without_area"] == 0
+    assert values["area_m2"] == pytest.approx(1.5 + 3**0.5 / 2, rel=1e-3)  # three half squares and the slanted face
+    assert (values["attributes"], values["texture_size"]) == (["uvs", "texture"], "6x4")
+    assert values["max_m"] == [1, 1, 1] and table["attributes"] == "uvs texture"
+    pytest.importorskip("trimesh")
+    Mesh(mesh.vertices, faces[:3]).save(tmp_path / "m.ply")
+    assert info(tmp_path / "m.ply")[0]["closed"] is False
+
+
+def test_boxes_and_selection(info, tmp_path):
+    boxes = Boxes(torch.tensor([[10.0, 2, -1, 4, 2, 1.5, 0]]), torch.tensor([0]), torch.tensor([0.5]), ("Car",))
+    boxes.save(tmp_path / "b.json")
+    values, table = info(tmp_path / "b.json")
+    assert (values["kind"], values["boxes"], values["classes"], values["scores"]) == ("boxes", 1, {"Car": 1}, [0.5, 0.5])
+    assert table["classes"] == "Car 1"
+    Selection((Region.sphere(torch.zeros(3), 1.0),)).save(tmp_path / "s.json")
+    assert info(tmp_path / "s.json")[0]["regions"] == ["sphere"]
+
+
+def test_sequence(info, tmp_path):
+    Sequence(PointCloud(torch.rand(4, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 4, 3)}).save(tmp_path / "s.zarr")
+    values, table = info(tmp_path / "s.zarr")
+    assert (values["kind"], values["frames"], values["times_s"], values["channels"]) == ("sequence", 2, [0, 0.5], ["points"])
+    assert table["base"].startswith("PointCloud(4 points")
 
 
 def test_cameras(info, tmp_path):

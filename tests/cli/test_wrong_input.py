@@ -361,7 +361,7 @@ def test_scenes_in_other_encodings(run_scene, original, tmp_path, kind):
         ("none.ply", "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"),
         ("picture.png", "holds a picture, want a Gaussian scene (.ply)"),
         ("cameras.json", "holds Cameras, want a Gaussian scene (.ply)"),
-        ("bare", "no codec for a name without suffix; want .bmp, "),
+        ("bare", "no codec for a name without suffix; want .bin, .bmp, "),
         ("folder", "is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)"),
     ],
 )

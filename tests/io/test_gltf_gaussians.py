@@ -39,9 +39,11 @@ def edited(tmp_path):
 @pytest.mark.parametrize("degree", range(4))
 def test_round_trip(tmp_path, suffix, degree):
     scene = small_scene(degree, mode="flat", antialiased=True)
-    gltf.save(tmp_path / f"a{suffix}", scene)
+    gltf.write_gaussians(tmp_path / f"a{suffix}", scene)
     assert gltf.is_gaussian_gltf(tmp_path / f"a{suffix}")
-    assert_close(gltf.load(tmp_path / f"a{suffix}"), scene, means=0, angle=1e-6, log_scales=1e-5, opacities=1e-6, sh0=0, rest=0)
+    assert_close(
+        gltf.read_gaussians(tmp_path / f"a{suffix}"), scene, means=0, angle=1e-6, log_scales=1e-5, opacities=1e-6, sh0=0, rest=0
+    )
 
 
 def test_nodes_move_and_turn(edited):

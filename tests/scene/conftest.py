@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vision3d.scene import Cameras, GaussianScene
+from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud
 
 
 @pytest.fixture
@@ -35,3 +35,26 @@ def similarity():
     matrix[:3, :3] = 2 * torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
     matrix[:3, 3] = torch.tensor([1.0, -2, math.pi])
     return matrix
+
+
+@pytest.fixture
+def mesh():
+    """An open strip of two squares, with everything that a mesh can have; colours and texture are whole bytes."""
+    generator = torch.Generator().manual_seed(1)
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0.1], [2, 0, 0], [0, 1, 0], [1, 1, 0.3], [2, 1, 1 / 3]])
+    faces = torch.tensor([[0, 1, 4], [0, 4, 3], [1, 2, 5], [1, 5, 4]])
+    normals = torch.nn.functional.normalize(torch.randn(6, 3, generator=generator), dim=-1)
+    uvs = torch.rand(6, 2, generator=generator)
+    texture = torch.randint(0, 256, (5, 7, 3), generator=generator) / 255
+    colors = torch.randint(0, 256, (6, 4), generator=generator) / 255
+    return Mesh(vertices, faces, uvs, normals, texture, colors)
+
+
+@pytest.fixture
+def cloud():
+    """Points with everything; colours are whole bytes."""
+    generator = torch.Generator().manual_seed(2)
+    colors = torch.randint(0, 256, (30, 3), generator=generator) / 255
+    attributes = {"ring": torch.arange(30) - 4, "time": torch.rand(30, generator=generator)}
+    points, normals = torch.randn(2, 30, 3, generator=generator)
+    return PointCloud(points, colors, normals, torch.rand(30, generator=generator), attributes)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError
-from vision3d.scene import GaussianScene, Scene, codecs, load
+from vision3d.scene import Boxes, Cameras, GaussianScene, Scene, Selection, codecs, load
 
 
 def test_round_trip(tmp_path, gaussians, cameras, similarity):
@@ -19,6 +19,30 @@ def test_round_trip(tmp_path, gaussians, cameras, similarity):
         "cameras.json",
         "scene.json",
     }
+
+
+def test_round_trip_of_every_type(tmp_path, gaussians, cameras, mesh, cloud, similarity):
+    boxes = Boxes(torch.tensor([[10.0, 2, -1, 4, 2, 1.5, 0]]))
+    selection = Selection.of(cloud.points, torch.tensor([1, 2]))
+    objects = {
+        "scene": cameras,
+        "cameras": boxes,
+        "a": selection,
+        "b": mesh,
+        "c": cloud,
+        "a.selection": cameras,
+        "d": gaussians,
+    }
+    Scene(objects, {"b": similarity}, cameras).save(tmp_path)
+    again = Scene.load(tmp_path).validate()
+    assert {name: type(value) for name, value in again.objects.items()} == {n: type(v) for n, v in objects.items()}
+    assert torch.equal(again["c"].points, cloud.points) and torch.equal(again["b"].faces, mesh.faces)
+    assert again["a"].mask(again["c"].points).sum() == 2 and torch.equal(again.transforms["b"], similarity)
+    assert list(again.of_type(Cameras)) == ["scene", "a.selection"]
+    (tmp_path / "elsewhere.ply").symlink_to("/etc/passwd")
+    (tmp_path / "scene.json").write_text('{"objects": [{"name": "a", "file": "elsewhere.ply"}]}')
+    with pytest.raises(FileFormatError, match="is outside its folder"):
+        Scene.load(tmp_path)
 
 
 def test_gaussians_are_in_world_coordinates(gaussians, similarity):
@@ -77,6 +101,8 @@ def test_to_moves_everything(gaussians, cameras, similarity):
         ('{"objects": [{"name": "a"}]}', FileFormatError, "KeyError: 'file'"),
         ('{"objects": [{"name": "a", "file": "../a.ply"}]}', FileFormatError, r"names \.\./a\.ply, which is outside"),
         ('{"objects": [{"name": "a", "file": "/etc/passwd"}]}', FileFormatError, "names /etc/passwd, which is outside"),
+        ('{"objects": [], "vision3d": {"version": 9}}', FileFormatError, "is version 9 of a scene; version 1 is read"),
+        ('{"objects": [{"name": "a", "file": "a"}, {"name": "a", "file": "a"}]}', FileFormatError, "two objects of one name"),
         ('{"objects": [], "cameras": "../c.json"}', FileFormatError, "which is outside its folder"),
         ('{"objects": [{"name": "a", "file": "a.ply"}]}', MissingFileError, r"a\.ply: does not exist"),
         ('{"objects": [{"name": "a", "file": "a.ply", "transform": [["x"]]}]}', FileFormatError, "is no scene"),

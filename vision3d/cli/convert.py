@@ -143,7 +143,11 @@ def _read(path: Path, *, drop_nan: bool) -> "GaussianScene":
         from vision3d.cli.inputs import load_gaussians
 
         return load_gaussians(path)
-    return _module(path).read_gaussians(path, drop_nan=drop_nan)
+    from vision3d.io import gltf_gaussians
+    from vision3d.scene import codecs
+
+    module = gltf_gaussians if path.suffix.lower() in (".glb", ".gltf") else codecs.module_for(path)
+    return module.read_gaussians(path, drop_nan=drop_nan)
 
 
 def _changed(scene: "GaussianScene", options: ConvertOptions, matrix: "Tensor | None", source: Path) -> "GaussianScene":
@@ -165,14 +169,6 @@ def _write(path: Path, scene: "GaussianScene", spz_version: Literal[2, 4]) -> No
 
         write_gaussians(path, scene, version=spz_version)
     else:
-        _module(path).save(path, scene)
+        from vision3d.scene import codecs
 
-
-def _module(path: Path) -> Any:
-    from vision3d.scene import codecs
-
-    if path.suffix.lower() in (".glb", ".gltf"):
-        from vision3d.io import gltf_gaussians
-
-        return gltf_gaussians
-    return codecs.module_for(path)
+        codecs.module_for(path).save(path, scene)

@@ -9,7 +9,7 @@ import tyro
 
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.errors import FileFormatError, MissingFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,8 @@ _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InfoOptions(VerbOptions):
-    """Say what is in a scene (.ply, .spz, .sog, .splat, .ksplat, .glb), a cameras.json, a data set, a run folder, a picture
-    or a video."""
+    """Say what is in a scene of Gaussians (.ply, .spz, .sog, .splat, .ksplat, .glb), a mesh, points, boxes, a cameras.json, a
+    data set, a run folder, a picture or a video."""
 
     path: tyro.conf.Positional[Path]
     """File or folder."""
@@ -46,6 +46,7 @@ def describe(path: Path) -> Values:
         MissingFileError: There is nothing.
         InputError: It is none of the things that vision3d reads.
     """
+    from vision3d.cli.info_types import describe_more
     from vision3d.io.dataset import load_dataset
     from vision3d.scene import Cameras, GaussianScene, PosedImages, Scene, load
 
@@ -57,10 +58,6 @@ def describe(path: Path) -> Values:
         return _of_video(path)
     if path.is_file() and path.suffix.lower() == ".ply":
         return _of_ply(path)
-    if path.is_file() and path.suffix.lower() in (".glb", ".gltf"):
-        from vision3d.io.gltf_gaussians import read_gaussians
-
-        return {**_of_gaussians(read_gaussians(path)), "bytes": path.stat().st_size}
     value = load_dataset(path, skip_missing=True) if _is_data_set(path) else load(path)
     if isinstance(value, GaussianScene):
         return {**_of_gaussians(value), "bytes": path.stat().st_size}
@@ -70,32 +67,29 @@ def describe(path: Path) -> Values:
         return _of_photographs(value)
     if isinstance(value, Scene):
         return _of_scene(value)
+    if (values := describe_more(value)) is not None:
+        return {**values, **({"bytes": path.stat().st_size} if path.is_file() else {})}
     height, width, channels = value.shape  # pyright: ignore[reportAttributeAccessIssue]
     return {"kind": "picture", "size": f"{width}x{height}", "channels": channels, "bytes": path.stat().st_size}
 
 
 def _is_data_set(path: Path) -> bool:
+    from vision3d.io.json_types import type_of
     from vision3d.io.transforms_json import has_photographs
 
     if path.is_dir():
-        return not (path / "scene.json").is_file()
-    return path.suffix.lower() == ".json" and has_photographs(path)
+        return not (path / "scene.json").is_file() and not (path / ".zgroup").is_file()
+    return path.suffix.lower() == ".json" and type_of(path) not in ("boxes", "selection") and has_photographs(path)
 
 
 def _of_ply(path: Path) -> Values:
-    from vision3d.io.ply import read_gaussians, read_points
+    from vision3d.cli.info_types import describe_more
+    from vision3d.io.ply import load
+    from vision3d.scene import GaussianScene
 
-    try:
-        return {**_of_gaussians(read_gaussians(path)), "bytes": path.stat().st_size}
-    except FileFormatError as error:
-        try:
-            points, colors = read_points(path)
-        except InputError:
-            raise error from None
-        if "lacks" not in error.problem:
-            raise
-    kind = "point cloud with colours" if colors is not None else "point cloud"
-    return {"kind": kind, "points": len(points), **_bounds(points), "bytes": path.stat().st_size}
+    value = load(path)
+    values = _of_gaussians(value) if isinstance(value, GaussianScene) else describe_more(value) or {}
+    return {**values, "bytes": path.stat().st_size}
 
 
 def _of_gaussians(scene: "GaussianScene") -> Values:

@@ -15,7 +15,7 @@ from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.ply import mode_comments, read_mode
-from vision3d.io.ply_file import element_names, read_table
+from vision3d.io.ply_file import read_elements, read_table
 from vision3d.io.splat_arrays import (
     Losses,
     SplatArrays,
@@ -57,7 +57,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         FileFormatError: It is no compressed .ply, is cut off, or its counts do not fit each other.
     """
     path = Path(path)
-    names = element_names(path)
+    names = list(read_elements(path, with_empty=True))
     if "chunk" not in names:
         raise FileFormatError(path, f"is no compressed .ply: it has no element chunk; elements: {', '.join(names)}")
     chunk, vertex = read_table(path, "chunk"), read_table(path, "vertex")
@@ -137,7 +137,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 def is_compressed(path: Path) -> bool:
     """Whether a .ply has the elements of a compressed one."""
-    return "chunk" in element_names(path)
+    return "chunk" in read_elements(path, with_empty=True)
 
 
 def load(path: Path) -> GaussianScene:

@@ -25,7 +25,6 @@ from vision3d.io.splat_arrays import (
     SplatArrays,
     any_numbers,
     arrays_of,
-    check_scene,
     check_size,
     logs_of_scales,
     opacities_of,
@@ -143,16 +142,6 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     with atomic_write(path) as temporary:
         temporary.write_bytes(pack(content, b"".join(pieces)))
     losses.log()
-
-
-def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
-    return read_gaussians(path)
-
-
-def save(path: Path, value: object) -> None:
-    """Codec: write Gaussians."""
-    write_gaussians(path, check_scene(path, value))
 
 
 def _sh_names(degree: int) -> list[str]:

@@ -7,6 +7,7 @@ not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased
 """
 
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -14,14 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
-from vision3d.io.ply_file import Table, read_table, write_table
+from vision3d.io.ply_file import Table, read_elements, read_table, write_table
 from vision3d.scene.checks import check_shape
 from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.points import PointCloud
 
 _MEANS = ("x", "y", "z")
 _DC = ("f_dc_0", "f_dc_1", "f_dc_2")
 _ROTATION = ("rot_0", "rot_1", "rot_2", "rot_3")
 _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_GAUSSIAN_SIGNS = {*_DC, *_ROTATION, "opacity", "scale_0", "packed_position"}
 _OPAQUE_LOGIT = 15.0  # what files of 8-bit opacity 255 mean by infinity; 1 - sigmoid(15) = 3e-7
 
 
@@ -156,20 +160,43 @@ def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[T
     write_table(path, columns, ["written by vision3d"])
 
 
-def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+def load(path: Path) -> object:
+    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+    elements = read_elements(path)
+    if "face" in elements:
+        return _meshes().load(path)
+    names = set(elements.get("vertex", ()))
+    if set(_MEANS) <= names and not names & _GAUSSIAN_SIGNS:
+        return _points().read_ply(path)
     return read_gaussians(path)
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write Gaussians, compressed where the name ends in .compressed.ply."""
-    if not isinstance(value, GaussianScene):
-        raise InputError(f"{path}: a .ply holds a GaussianScene, got {type(value).__name__}")
-    if path.name.lower().endswith(".compressed.ply"):
+    """Codec: write Gaussians (compressed where the name ends in .compressed.ply), a mesh or points."""
+    if isinstance(value, Mesh):
+        _meshes().save(path, value)
+    elif isinstance(value, PointCloud):
+        _points().write_ply(path, value)
+    elif not isinstance(value, GaussianScene):
+        raise InputError(f"{path}: a .ply holds a GaussianScene, Mesh or PointCloud, got {type(value).__name__}")
+    elif path.name.lower().endswith(".compressed.ply"):
         from vision3d.io import compressed_ply
 
-        return compressed_ply.write_gaussians(path, value)
-    return write_gaussians(path, value)
+        compressed_ply.write_gaussians(path, value)
+    else:
+        write_gaussians(path, value)
+
+
+def _points() -> ModuleType:
+    from vision3d.io import point_files
+
+    return point_files
+
+
+def _meshes() -> ModuleType:
+    from vision3d.io import mesh_files
+
+    return mesh_files
 
 
 def _rest_names(table: Table) -> list[str]:

@@ -111,8 +111,12 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
     return Table(path, header.comments, names, kinds, found.count, chunks)
 
 
-def element_names(path: Path | str) -> list[str]:
-    """The elements of a .ply file, in its order.
+def read_elements(path: Path | str, *, with_empty: bool = False) -> dict[str, list[str]]:
+    """The elements of a .ply file by name, in its order: their properties without lists, from the header alone.
+
+    Args:
+        path: The file.
+        with_empty: Also those that have no rows.
 
     Raises:
         MissingFileError: There is no such file.
@@ -122,7 +126,8 @@ def element_names(path: Path | str) -> list[str]:
     if not path.is_file():
         raise MissingFileError(path, "a .ply file")
     with path.open("rb") as file:
-        return [element.name for element in _read_header(path, file).elements]
+        header = _read_header(path, file)
+    return {e.name: [name for name, _ in e.properties] for e in header.elements if e.count or with_empty}
 
 
 def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], comments: Sequence[str] = ()) -> None:

@@ -163,7 +163,14 @@ def has_photographs(path: Path | str) -> bool:
 
 
 def load(path: Path) -> object:
-    """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs."""
+    """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs.
+
+    Files of ours that hold boxes or a selection are handed on.
+    """
+    from vision3d.io import json_types
+
+    if json_types.type_of(path) in ("boxes", "selection"):
+        return json_types.read(path)
     if not has_photographs(path):
         return read_cameras(path)
     from vision3d.io.dataset import load_dataset
@@ -172,9 +179,13 @@ def load(path: Path) -> object:
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write cameras."""
+    """Codec: write cameras, boxes or a selection."""
+    from vision3d.io import json_types
+
+    if isinstance(value, json_types.Boxes | json_types.Selection):
+        return json_types.write(path, value)
     if not isinstance(value, Cameras):
-        raise InputError(f"{path}: a .json holds Cameras, got {type(value).__name__}")
+        raise InputError(f"{path}: a .json holds Cameras, Boxes or a Selection, got {type(value).__name__}")
     write_cameras(path, value)
 
 

@@ -1,4 +1,4 @@
-"""The types that stages exchange: cameras, posed photographs, Gaussian scenes, and folders of them.
+"""The types that stages exchange: cameras, photographs, Gaussians, meshes, points, boxes, sequences, scenes.
 
 All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` checks their values, `save`/`load` go
 through the codec of the file's suffix (`vision3d.scene.codecs`).
@@ -8,22 +8,49 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vision3d.scene.boxes import Boxes
     from vision3d.scene.cameras import Cameras
     from vision3d.scene.codecs import load, save
     from vision3d.scene.gaussians import GaussianScene
     from vision3d.scene.images import PosedImages
+    from vision3d.scene.mesh import Mesh
+    from vision3d.scene.mesh_gaussians import MeshGaussians
+    from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
+    from vision3d.scene.selection import Region, Selection
+    from vision3d.scene.sequence import Sequence
 
 _PUBLIC = {
+    "Boxes": "boxes",
     "Cameras": "cameras",
     "GaussianScene": "gaussians",
+    "Mesh": "mesh",
+    "MeshGaussians": "mesh_gaussians",
+    "PointCloud": "points",
     "PosedImages": "images",
+    "Region": "selection",
     "Scene": "scene",
+    "Selection": "selection",
+    "Sequence": "sequence",
     "load": "codecs",
     "save": "codecs",
 }
 
-__all__ = ["Cameras", "GaussianScene", "PosedImages", "Scene", "load", "save"]
+__all__ = [
+    "Boxes",
+    "Cameras",
+    "GaussianScene",
+    "Mesh",
+    "MeshGaussians",
+    "PointCloud",
+    "PosedImages",
+    "Region",
+    "Scene",
+    "Selection",
+    "Sequence",
+    "load",
+    "save",
+]
 
 
 def __getattr__(name: str) -> object:

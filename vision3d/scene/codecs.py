@@ -17,11 +17,18 @@ _CODECS = {
     ".ksplat": "vision3d.io.ksplat",
     ".sog": "vision3d.io.sog",
     ".json": "vision3d.io.transforms_json",
+    **dict.fromkeys((".glb", ".gltf"), "vision3d.io.gltf"),
+    ".bin": "vision3d.io.point_files",
+    ".txt": "vision3d.io.kitti",
+    ".safetensors": "vision3d.io.safetensors_file",
+    ".zarr": "vision3d.io.zarr_store",
+    **dict.fromkeys((".obj", ".stl"), "vision3d.io.mesh_files"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
 }
 _FOLDERS = "vision3d.io.dataset"
 _PREVIEWS = "vision3d.report.preview"
-_SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json"}
+_SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "PointCloud": ".ply"}
+_SUFFIXES |= {"Sequence": ".zarr", "MeshGaussians": ".safetensors", "Boxes": ".boxes.json", "Selection": ".selection.json"}
 
 
 def register(suffix: str, module: str, type_name: str | None = None) -> None:
@@ -55,8 +62,11 @@ def load(path: Path | str) -> object:
     """Read whatever a file or folder holds.
 
     Args:
-        path: A .ply (GaussianScene), a transforms.json or a folder of posed photographs (PosedImages), a cameras.json without
-            the pictures that it names beside it (Cameras), a folder with scene.json (Scene), or a picture (a tensor).
+        path: A .ply (GaussianScene; Mesh where it has faces; PointCloud where it has neither faces nor colours as
+            harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes),
+            a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
+            photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
+            scene.json (Scene), a .zarr folder (Sequence), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.
@@ -73,6 +83,8 @@ def load(path: Path | str) -> object:
             from vision3d.scene.scene import Scene
 
             return Scene.load(path)
+        if (path / ".zgroup").is_file() or path.suffix.lower() == ".zarr":
+            return importlib.import_module(_CODECS[".zarr"]).load(path)
         return importlib.import_module(_FOLDERS).load(path)
     return module_for(path).load(path)
 

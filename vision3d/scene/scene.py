@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from vision3d.scene.gaussians import GaussianScene
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VERSION = 1
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ class Scene:
 
         Args:
             name: Letters, digits, `_`, `.` and `-`.
-            value: E.g. a GaussianScene.
+            value: A GaussianScene, Mesh, PointCloud, Boxes, Selection, Cameras, ...: what has a file of its own.
             transform: Object to world.
         """
         transforms = {key: matrix for key, matrix in self.transforms.items() if key != name}
@@ -79,6 +80,10 @@ class Scene:
             objects={key: value for key, value in self.objects.items() if key != name},
             transforms={key: matrix for key, matrix in self.transforms.items() if key != name},
         )
+
+    def of_type(self, kind: type[T]) -> dict[str, T]:
+        """The objects of one type by name, each in its own coordinates: `transforms` says where they are."""
+        return {name: value for name, value in self.objects.items() if isinstance(value, kind)}
 
     def gaussians(self) -> GaussianScene:
         """All Gaussian objects as one, in world coordinates.
@@ -127,8 +132,13 @@ class Scene:
         """Write a folder: a file an object, cameras.json, and scene.json, which names them and is written last."""
         folder = Path(path)
         entries = []
+        taken = {"scene.json", "cameras.json"}
         for name, value in self.objects.items():
-            file = f"{name}{codecs.suffix_of(value)}"
+            stem, suffix = name, codecs.suffix_of(value)
+            while f"{stem}{suffix}" in taken:  # cameras named "scene", a selection "a" beside cameras "a.selection"
+                stem += "_"
+            file = f"{stem}{suffix}"
+            taken.add(file)
             value.save(folder / file)
             matrix = self.transforms.get(name)
             entries.append({"name": name, "file": file, "transform": None if matrix is None else matrix.tolist()})
@@ -153,14 +163,22 @@ class Scene:
             raise MissingFileError(index, "a folder with scene.json")
         try:
             content = json.loads(index.read_text(encoding="utf-8"))
+            version = content.get("vision3d", {}).get("version", _VERSION)
             entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
             transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
             camera_file = content.get("cameras")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise FileFormatError(index, f"is no scene of vision3d ({type(error).__name__}: {error})") from error
+        if version != _VERSION:
+            raise FileFormatError(index, f"is version {version!r} of a scene; version {_VERSION} is read")
+        if len({name for name, _, _ in entries}) < len(entries):
+            raise FileFormatError(index, "has two objects of one name")
         objects: dict[str, Any] = {name: codecs.load(_inside(index, file)) for name, file, _ in entries}
         cameras = None if camera_file is None else Cameras.load(_inside(index, str(camera_file)))
-        return cls(objects, transforms, cameras)
+        try:
+            return cls(objects, transforms, cameras)
+        except InputError as error:
+            raise FileFormatError(index, str(error)) from error
 
     def __len__(self) -> int:
         return len(self.objects)
@@ -179,6 +197,7 @@ class Scene:
 
 def _inside(index: Path, name: str) -> Path:
     path = index.parent / name
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    is_inside = "\0" not in name and path.resolve().is_relative_to(index.parent.resolve())
+    if Path(name).is_absolute() or ".." in Path(name).parts or not is_inside:
         raise FileFormatError(index, f"names {name}, which is outside its folder")
     return path

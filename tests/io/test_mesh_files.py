@@ -1,0 +1,161 @@
+import logging
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.io.images import write_image
+from vision3d.io.mesh_files import read_mesh, write_mesh
+from vision3d.scene import Mesh, load
+
+QUAD = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+
+
+def plain(**extras):
+    faces = torch.tensor([[0, 1, 2], [2, 1, 3], [3, 4, 5], [0, 5, 4]])
+    return Mesh(torch.randn(6, 3), faces, **extras)
+
+
+def colors(channels=3):
+    return torch.randint(0, 255, (6, channels)) / 255
+
+
+def assert_same(a, b, **tolerance):
+    for name in ("vertices", "faces", "uvs", "normals", "texture", "vertex_colors"):
+        left, right = getattr(a, name), getattr(b, name)
+        assert (left is None) == (right is None), name
+        if left is not None:
+            torch.testing.assert_close(left, right, **{"rtol": 0, "atol": 0, **tolerance})
+
+
+def test_missing_trimesh_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    with pytest.raises(MissingDependencyError, match=r"trimesh is needed for meshes .* pip install 'vision3d\[mesh\]'"):
+        write_mesh(tmp_path / "m.obj", plain())
+    (tmp_path / "m.stl").write_text("solid")
+    with pytest.raises(MissingDependencyError, match="trimesh"):
+        read_mesh(tmp_path / "m.stl")
+
+
+class TestWithTrimesh:
+    @pytest.fixture(autouse=True)
+    def _trimesh(self):
+        pytest.importorskip("trimesh")
+
+    @pytest.mark.parametrize("channels", [3, 4])
+    def test_ply_round_trip_is_exact(self, tmp_path, channels):
+        mesh = plain(normals=torch.randn(6, 3), vertex_colors=colors(channels))
+        mesh.save(tmp_path / "m.ply")
+        again = load(tmp_path / "m.ply")
+        assert isinstance(again, Mesh)
+        assert_same(again, mesh)
+        with_uvs = plain(uvs=torch.rand(6, 2))
+        write_mesh(tmp_path / "u.ply", with_uvs)
+        assert_same(read_mesh(tmp_path / "u.ply"), with_uvs, atol=1e-7)  # 1 - (1 - v)
+
+    def test_obj_round_trip(self, tmp_path):
+        texture = torch.randint(0, 256, (3, 5, 3)) / 255
+        mesh = plain(uvs=torch.rand(6, 2), normals=torch.nn.functional.normalize(torch.randn(6, 3), dim=-1), texture=texture)
+        mesh.save(tmp_path / "my mesh.obj")
+        again = Mesh.load(tmp_path / "my mesh.obj")
+        assert torch.equal(again.texture, texture)
+        assert again.faces.shape == mesh.faces.shape
+        torch.testing.assert_close(again.vertices[again.faces], mesh.vertices[mesh.faces], rtol=0, atol=1e-7)
+        torch.testing.assert_close(again.corner_uvs, mesh.corner_uvs, rtol=0, atol=1e-7)
+        torch.testing.assert_close(again.normals[again.faces], mesh.normals[mesh.faces], rtol=0, atol=1e-7)
+        assert {p.name for p in tmp_path.iterdir()} == {"my mesh.obj", "my mesh.mtl", "my mesh.png"}
+
+    def test_stl_welds_equal_corners(self, tmp_path):
+        mesh = plain()
+        mesh.save(tmp_path / "m.stl")
+        again = Mesh.load(tmp_path / "m.stl")
+        assert again.num_vertices == 6
+        assert torch.equal(again.vertices[again.faces], mesh.vertices[mesh.faces])
+
+    @pytest.mark.parametrize("suffix, lost", [("stl", "normals, texture, uvs"), ("ply", "texture"), ("obj", None)])
+    def test_what_a_format_cannot_hold_is_said_once(self, tmp_path, caplog, suffix, lost):
+        mesh = plain(uvs=torch.rand(6, 2), texture=torch.rand(2, 2, 3), normals=torch.randn(6, 3))
+        with caplog.at_level(logging.WARNING, "vision3d"):
+            mesh.save(tmp_path / f"m.{suffix}")
+        messages = [record.getMessage() for record in caplog.records]
+        assert messages == ([] if lost is None else [f"{tmp_path}/m.{suffix}: a .{suffix} file cannot hold {lost}; left out"])
+
+    def test_polygons_become_triangles(self, tmp_path):
+        (tmp_path / "q.obj").write_text(QUAD + "f 1 2 3 4\n")
+        mesh = read_mesh(tmp_path / "q.obj")
+        assert mesh.num_faces == 2 and mesh.uvs is None
+        torch.testing.assert_close(mesh.transform(torch.eye(4)).vertices.amax(0), torch.tensor([1.0, 1, 0]))
+
+    def test_texture_goes_up_in_obj_and_down_here(self, tmp_path):
+        write_image(tmp_path / "t.png", torch.rand(4, 4, 3))
+        (tmp_path / "m.mtl").write_text("newmtl a\nmap_Kd t.png\n")
+        (tmp_path / "q.obj").write_text("mtllib m.mtl\n" + QUAD + "usemtl a\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n")
+        mesh = read_mesh(tmp_path / "q.obj")
+        assert mesh.texture.shape == (4, 4, 3)
+        torch.testing.assert_close(mesh.corner_uvs[0], torch.tensor([[0.0, 1], [1, 1], [1, 0]]))
+
+    @pytest.mark.parametrize(
+        "obj, mtl, error, message",
+        [
+            ("mtllib none.mtl\n", None, MissingFileError, r"none\.mtl: does not exist; want the materials of q\.obj"),
+            (
+                "mtllib m.mtl\n",
+                "newmtl a\nmap_Kd t.png\n",
+                MissingFileError,
+                r"t\.png: does not exist; want the texture of q\.obj",
+            ),
+            ("mtllib ../m.mtl\n", None, FileFormatError, r"names '\.\./m\.mtl', which is outside its folder"),
+            ("mtllib m.mtl\n", "newmtl a\nmap_Kd /etc/passwd\n", FileFormatError, "names '/etc/passwd', which is outside"),
+            ("mtllib m.mtl\n", "map_Kd a.png\nmap_Kd b.png\n", FileFormatError, r"has 2 textures \(a\.png, b\.png\)"),
+        ],
+    )
+    def test_materials_that_are_missing_or_elsewhere(self, tmp_path, obj, mtl, error, message):
+        (tmp_path / "q.obj").write_text(obj + QUAD + "f 1/1 2/2 3/3\n")
+        if mtl is not None:
+            (tmp_path / "m.mtl").write_text(mtl)
+        with pytest.raises(error, match=message):
+            read_mesh(tmp_path / "q.obj")
+        assert read_mesh(tmp_path / "q.obj", skip_texture=True).num_faces == 1
+
+    @pytest.mark.parametrize(
+        "name, content, message",
+        [
+            ("a.obj", b"", r"a\.obj: is empty \(0 bytes\)"),
+            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "has no faces"),
+            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "damaged|but there are 3 vertices"),
+            ("a.obj", b"v 0 0 0\nv 1 0 0\nv nan 1 0\nf 1 2 3\n", "damaged|not finite"),
+            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "none of the 1 faces has an area"),
+            ("a.obj", b"\x89PNG", "damaged|has no faces"),
+            ("a.stl", b"solid", "damaged|has no faces"),
+            ("a.stl", b"\0" * 80 + b"\xff\xff\xff\x7f", "damaged"),
+            ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nend_header\n", "is cut off|damaged"),
+            (
+                "a.ply",
+                b"ply\nformat binary_little_endian 1.0\nelement vertex 2147483647\nproperty float x\nproperty float y\n"
+                b"property float z\nelement face 2147483647\nproperty list uchar int vertex_indices\nend_header\n\0\0",
+                "damaged|has no faces",
+            ),
+        ],
+    )
+    def test_damaged_files(self, tmp_path, name, content, message):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FileFormatError, match=message) as caught:
+            read_mesh(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+    def test_real_meshes(self, shared_data):
+        sizes = {"spot": (2930, 5856), "teapot": (3644, 6320), "suzanne": (507, 968)}
+        for name, size in sizes.items():
+            mesh = read_mesh(shared_data / "meshes" / f"{name}.obj")
+            assert (mesh.num_vertices, mesh.num_faces) == size
+            assert (mesh.uvs is not None) == (name == "spot")
+
+    def test_other_suffixes_and_missing_files(self, tmp_path):
+        with pytest.raises(InputError, match=r"no mesh format '\.off'"):
+            write_mesh(tmp_path / "a.off", plain())
+        with pytest.raises(MissingFileError, match="want a mesh"):
+            read_mesh(tmp_path / "none.stl")
+        with pytest.raises(InputError, match="0 faces"):
+            replace(plain(), faces=torch.zeros(0, 3, dtype=torch.int64)).save(tmp_path / "a.ply")

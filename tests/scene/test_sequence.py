@@ -1,0 +1,182 @@
+import json
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
+from vision3d.io import zarr_store
+from vision3d.io.zarr_store import SequenceWriter
+from vision3d.scene import GaussianScene, MeshGaussians, Scene, Sequence, load
+
+TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
+
+
+@pytest.fixture
+def moving(gaussians):
+    channels = {"means": torch.randn(3, 40, 3), "covar_factors": torch.randn(3, 40, 3, 3)}
+    return Sequence(gaussians, TIMES, channels)
+
+
+def test_frames_have_the_covariances_of_their_factors(moving, gaussians):
+    frame = moving.frame(1)
+    factors = moving.channels["covar_factors"][1]
+    torch.testing.assert_close(frame.covars, factors @ factors.mT, rtol=1e-3, atol=1e-3)
+    assert torch.equal(frame.means, moving.channels["means"][1]) and torch.equal(frame.sh, gaussians.sh)
+    edges = torch.randn(1, 40, 3, 2)
+    flat = Sequence(replace(gaussians, mode="flat"), TIMES[:1], {"edges": edges}).frame(0)
+    torch.testing.assert_close(flat.covars, edges[0] @ edges[0].mT, rtol=1e-3, atol=1e-4)
+    assert torch.equal(moving.frame(-1).means, moving.channels["means"][2]) and len(list(moving)) == 3
+
+
+def test_meshes_points_and_gaussians_on_meshes_move(mesh, cloud):
+    vertices = mesh.vertices + torch.randn(3, 6, 3)
+    assert torch.equal(Sequence(mesh, TIMES, {"vertices": vertices}).frame(2).vertices, vertices[2])
+    bound = MeshGaussians.from_mesh(mesh, 3)
+    frame = Sequence(bound, TIMES, {"vertices": vertices}).frame(0)
+    assert isinstance(frame, GaussianScene) and torch.equal(frame.means, bound.to_gaussians(vertices[0]).means)
+    assert torch.equal(Sequence(cloud, TIMES, {"intensity": torch.ones(3, 30)}).frame(0).points, cloud.points)
+
+
+def test_round_trip_is_exact_and_lazy(moving, tmp_path):
+    moving.save(tmp_path / "m.zarr")
+    again = load(tmp_path / "m.zarr")
+    assert isinstance(again, Sequence) and torch.equal(again.times, TIMES)
+    for name, values in moving.channels.items():
+        assert not isinstance(again.channels[name], torch.Tensor)
+        assert all(torch.equal(again.channels[name][i], values[i]) for i in range(3))
+    assert torch.equal(again.base.sh, moving.base.sh)
+    (tmp_path / "m.zarr" / "means" / "1.0.0").unlink()
+    again.frame(2)
+    with pytest.raises(MissingFileError, match=r"1\.0\.0: does not exist; want frame 1 of means"):
+        again.frame(1)
+    moving.save(tmp_path / "m.zarr")  # takes the place of the earlier one
+    assert len(Sequence.load(tmp_path / "m.zarr")) == 3 and [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
+    Scene({"a": moving}).save(tmp_path / "room")
+    assert len(Scene.load(tmp_path / "room")["a"]) == 3
+
+
+def test_zarr_reads_what_we_write(moving, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    moving.save(tmp_path / "m.zarr")
+    group = zarr.open_group(str(tmp_path / "m.zarr"), mode="r")
+    np.testing.assert_array_equal(group["means"][:], moving.channels["means"].numpy())
+    np.testing.assert_array_equal(group["times"][:], TIMES.numpy())
+
+
+@pytest.mark.parametrize("num_writes", range(6))
+def test_a_kill_between_any_two_files_leaves_whole_frames(cloud, tmp_path, monkeypatch, num_writes):
+    path = tmp_path / "m.zarr"
+    frames = torch.randn(4, 30, 3)
+    writer = SequenceWriter(path, cloud)
+    writer.append(0.0, points=frames[0], normals=frames[0])
+    done = 0
+
+    def killed(target):
+        nonlocal done
+        done += 1
+        if done > num_writes:
+            raise KeyboardInterrupt
+        return atomic_write(target)
+
+    atomic_write = zarr_store.atomic_write
+    monkeypatch.setattr(zarr_store, "atomic_write", killed)
+    with pytest.raises(KeyboardInterrupt):  # the second frame has six files: two chunks, two shapes, the time and its shape
+        writer.append(1.0, points=frames[1], normals=frames[1])
+    monkeypatch.setattr(zarr_store, "atomic_write", atomic_write)
+    sequence = Sequence.load(path)
+    assert len(sequence) == 1 and torch.equal(sequence.frame(0).points, frames[0])
+    writer = SequenceWriter(path, cloud, resume=True)
+    writer.append(2.0, points=frames[2], normals=frames[2])
+    sequence = Sequence.load(path)
+    assert sequence.times.tolist() == [0, 2] and torch.equal(sequence.frame(1).points, frames[2])
+
+
+def test_the_writer_refuses(cloud, gaussians, tmp_path):
+    path = tmp_path / "m.zarr"
+    writer = SequenceWriter(path, cloud)
+    assert len(Sequence.load(path)) == 0
+    writer.append(0.0, points=cloud.points)
+    with pytest.raises(InputError, match=r"time 0\.0 of frame 1, want more than 0\.0"):
+        writer.append(0.0, points=cloud.points)
+    with pytest.raises(InputError, match="frame 1 has the channels none; want points"):
+        writer.append(1.0)
+    with pytest.raises(ShapeError, match=r"points: got shape \(29, 3\), want shape \(30, 3\)"):
+        writer.append(1.0, points=cloud.points[:29])
+    with pytest.raises(InputError, match="points is not finite in frame 1"):
+        writer.append(1.0, points=cloud.points / 0)
+    with pytest.raises(OutputExistsError):
+        SequenceWriter(path, cloud)
+    with pytest.raises(InputError, match="holds frames of PointCloud"):
+        SequenceWriter(path, gaussians, resume=True)
+    with pytest.raises(OutputExistsError, match=r"it is no \.zarr folder"):
+        Sequence(cloud, TIMES).save(_file(tmp_path))
+    assert len(writer) == len(Sequence.load(path)) == 1
+
+
+def _file(folder):
+    path = folder / "x.zarr"
+    path.write_text("")
+    return path
+
+
+def test_wrong_sequences(gaussians, cloud, moving):
+    with pytest.raises(InputError, match="GaussianScene has no channel 'mean'; want means, quats"):
+        Sequence(gaussians, TIMES, {"mean": torch.zeros(3, 40, 3)})
+    with pytest.raises(ShapeError, match=r"channels\['means'\]: got shape \(2, 40, 3\), want shape \(3, 40, 3\)"):
+        Sequence(gaussians, TIMES, {"means": torch.zeros(2, 40, 3)})
+    with pytest.raises(InputError, match="exclude each other"):
+        Sequence(gaussians, TIMES, {"quats": torch.zeros(3, 40, 4), "edges": torch.zeros(3, 40, 3, 2)})
+    with pytest.raises(InputError, match="got Tensor, want GaussianScene, Mesh"):
+        Sequence(TIMES, TIMES)
+    with pytest.raises(InputError, match="times do not ascend after frame 0"):
+        Sequence(cloud, TIMES.flip(0)).validate()
+    with pytest.raises(InputError, match="no frame 3, there are 3"):
+        moving.frame(3)
+    with pytest.raises(InputError, match="frame 0: points is not finite"):
+        Sequence(cloud, TIMES, {"points": torch.full((3, 30, 3), torch.inf)}).frame(0)
+    assert repr(moving) == f"Sequence(3 frames of means, covar_factors, {moving.base!r})"
+    assert "0 to 0.25" in moving._repr_html_() and moving.to("meta").channels["means"].device.type == "meta"
+
+
+def test_shapes_beyond_the_files_count_no_frames(cloud, tmp_path):
+    writer = SequenceWriter(tmp_path / "m.zarr", cloud)
+    writer.append(0.0)
+    index = tmp_path / "m.zarr" / "times" / ".zarray"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"shape": [2**40]}))
+    with pytest.raises(MissingFileError, match="want frame 1 of times"):
+        Sequence.load(tmp_path / "m.zarr")
+
+
+@pytest.mark.parametrize(
+    "file, content, message",
+    [
+        (".zattrs", {"vision3d": {"type": "scene"}}, "is no sequence of vision3d"),
+        (".zattrs", {"vision3d": {"type": "sequence", "version": 4}}, "is version 4 of a sequence; version 1 is read"),
+        (".zattrs", {"base": "../a.ply"}, r"names '\.\./a\.ply', which is outside its folder"),
+        (".zattrs", {"channels": ["../means"]}, "outside its folder"),
+        (".zattrs", {"channels": 3}, "names no base and channels"),
+        ("means/.zarray", {"dtype": "|O"}, "is no array of one chunk a frame"),
+        ("means/.zarray", {"compressor": {"id": "blosc"}}, "compressor 'blosc', want zlib or none"),
+        ("means/.zarray", {"shape": [3, 2**40, 3], "chunks": [1, 2**40, 3]}, r"channels\['means'\]: got shape"),
+        ("means/.zarray", {"chunks": [3, 40, 3]}, "is no array of one chunk a frame"),
+        ("times/.zarray", {"shape": [3, 1], "chunks": [1, 1]}, r"has shape \(3, 1\), want one axis"),
+        ("times/0", b"x", "is damaged"),
+        ("means/1.0.0", zlib.compress(b"\0" * 10**6), "holds more bytes, want 480"),
+        ("means/1.0.0", zlib.compress(b"\0" * 9), "holds 9 bytes, want 480"),
+    ],
+)
+def test_damaged_folders(moving, tmp_path, file, content, message):
+    path = tmp_path / "m.zarr"
+    moving.save(path)
+    if isinstance(content, bytes):
+        (path / file).write_bytes(content)
+    else:
+        old = json.loads((path / file).read_text())
+        if file == ".zattrs" and "vision3d" not in content:
+            content = {"vision3d": old["vision3d"] | content}
+        (path / file).write_text(json.dumps(old | content))
+    with pytest.raises((FileFormatError, MissingFileError), match=message):
+        load(path).frame(1)

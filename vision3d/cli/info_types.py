@@ -1,0 +1,87 @@
+"""What `vision3d info` says of meshes, point clouds, boxes, selections and sequences."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vision3d.scene import Boxes, Mesh, PointCloud, Selection
+
+Values = dict[str, Any]
+
+
+def describe_more(value: object) -> Values | None:
+    """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection, Sequence
+
+    if isinstance(value, Mesh):
+        return _of_mesh(value)
+    if isinstance(value, PointCloud):
+        return _of_points(value)
+    if isinstance(value, MeshGaussians):
+        return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", "gaussians": value.num_gaussians}
+    if isinstance(value, Sequence):
+        times = [_round(float(time)) for time in value.times[[0, -1]]] if len(value) else []
+        names = list(value.channels)
+        return {"kind": "sequence", "frames": len(value), "times_s": times, "channels": names, "base": repr(value.base)}
+    if isinstance(value, Boxes):
+        return _of_boxes(value)
+    if isinstance(value, Selection):
+        return _of_selection(value)
+    return None
+
+
+def _of_mesh(mesh: "Mesh") -> Values:
+    from vision3d.geometry.mesh import face_areas, is_closed, is_manifold
+
+    return {
+        "kind": "mesh",
+        "vertices": mesh.num_vertices,
+        "faces": mesh.num_faces,
+        "closed": is_closed(mesh.faces),
+        "manifold": is_manifold(mesh.faces),
+        "faces_without_area": mesh.num_degenerate,
+        "area_m2": _round(float(face_areas(mesh.vertices.double(), mesh.faces).sum())),
+        **_bounds(mesh.vertices),
+        "attributes": [name for name in ("normals", "uvs", "texture", "vertex_colors") if getattr(mesh, name) is not None],
+        **({} if mesh.texture is None else {"texture_size": f"{mesh.texture.shape[1]}x{mesh.texture.shape[0]}"}),
+    }
+
+
+def _of_points(cloud: "PointCloud") -> Values:
+    names = [name for name in ("colors", "normals", "intensity") if getattr(cloud, name) is not None]
+    return {
+        "kind": "point cloud" if cloud.colors is None else "point cloud with colours",
+        "points": cloud.num_points,
+        **_bounds(cloud.points),
+        "attributes": [*names, *cloud.attributes],
+    }
+
+
+def _of_boxes(boxes: "Boxes") -> Values:
+    counts = {} if boxes.labels is None else {n: int((boxes.labels == i).sum()) for i, n in enumerate(boxes.classes)}
+    bounds = _bounds(boxes.boxes[:, :3]) if len(boxes) else {}
+    scores = None if boxes.scores is None or not len(boxes) else [_round(float(value)) for value in boxes.scores.aminmax()]
+    return {"kind": "boxes", "boxes": len(boxes), "classes": counts, **bounds, "scores": scores}
+
+
+def _of_selection(selection: "Selection") -> Values:
+    return {
+        "kind": "selection",
+        "regions": [region.kind for region in selection.regions],
+        "combine": selection.combine,
+        "indices": 0 if selection.indices is None else len(selection.indices),
+    }
+
+
+def _bounds(points: "Tensor") -> Values:
+    low, high = points.aminmax(dim=0)
+    return {"min_m": _numbers(low), "max_m": _numbers(high)}
+
+
+def _numbers(values: "Tensor") -> list[float]:
+    return [_round(value) for value in values.tolist()]
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,318 @@
+"""Meshes as binary glTF 2.0 (.glb).
+
+A Mesh becomes one node with one primitive: POSITION, NORMAL, TEXCOORD_0 and COLOR_0 as float32, indices as uint32, the
+texture as an embedded PNG of 8 bits a channel. Axes are kept: glTF calls y up, vision3d leaves that to the data. glTF's
+vertex colours are linear light; ours are sRGB and are converted.
+"""
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision3d.errors import FileFormatError, InputError
+from vision3d.io.glb_container import Builder, Container, read_container, write_container
+from vision3d.scene.mesh import Mesh
+
+_MAX_PIXELS = 1 << 27
+_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+_MAX_DEPTH = 64
+_READ_EXTENSIONS = {"KHR_materials_unlit"}
+
+
+def read_parts(path: Path | str) -> dict[str, Mesh]:
+    """The meshes of a .glb file by name, one a primitive, in world coordinates; each has its own texture.
+
+    Raises:
+        MissingFileError: There is no such file, or none of a name that it gives.
+        FileFormatError: It is damaged, has no triangles, or needs an extension that is not read.
+    """
+    container = read_container(path)
+    unknown = set(_strings(container, "extensionsRequired")) - _READ_EXTENSIONS
+    if unknown:
+        raise FileFormatError(container.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read")
+    textures: dict[int, Tensor] = {}
+    parts: dict[str, Mesh] = {}
+    for index, matrix in _placed_meshes(container):
+        entry = container.item("meshes", index)
+        primitives = entry.get("primitives")
+        if not isinstance(primitives, list) or not all(isinstance(p, dict) for p in primitives):
+            raise FileFormatError(container.path, f"meshes[{index}] has no list of primitives")
+        for primitive in primitives:
+            if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
+                continue  # points and lines
+            name = base = str(entry.get("name") or f"mesh_{index}")
+            for number in range(2, len(parts) + 3):
+                if name not in parts:
+                    break
+                name = f"{base}_{number}"
+            parts[name] = _mesh(container, primitive, matrix, textures)
+    if not parts:
+        raise FileFormatError(container.path, "holds no triangles")
+    return parts
+
+
+def read_mesh(path: Path | str) -> Mesh:
+    """All triangles of a .glb file as one mesh, in world coordinates.
+
+    Raises:
+        MissingFileError: There is no such file, or none of a name that it gives.
+        FileFormatError: It is damaged, has no triangles, or has several textures: `read_parts` gives them one by one.
+    """
+    first, *rest = read_parts(path).values()
+    distinct = {id(part.texture) for part in (first, *rest)}
+    if len(distinct) > 1:
+        raise FileFormatError(
+            path, f"has {len(distinct)} textures (or parts without), a Mesh has one; vision3d.io.glb.read_parts gives its parts"
+        )
+    mesh = first.merge(*rest) if rest else first
+    try:
+        return mesh.validate()
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+def write_mesh(path: Path | str, mesh: Mesh) -> None:
+    """Write a mesh, whole or not at all; where uvs are given by corner, vertices on seams are written several times.
+
+    Raises:
+        InputError: The mesh is empty or has values that are wrong.
+    """
+    mesh = mesh.validate().split_seams()
+    if mesh.num_vertices >= 2**32 - 1:
+        raise InputError(f"{path}: {mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
+    builder = Builder()
+    attributes = {"POSITION": builder.array(_array(mesh.vertices))}
+    if mesh.normals is not None:
+        attributes["NORMAL"] = builder.array(_array(mesh.normals))
+    if mesh.uvs is not None:
+        attributes["TEXCOORD_0"] = builder.array(_array(mesh.uvs))
+    if mesh.vertex_colors is not None:
+        attributes["COLOR_0"] = builder.array(_color_array(mesh.vertex_colors))
+    indices = builder.array(mesh.faces.cpu().numpy().astype(np.uint32).reshape(-1), indices=True)
+    material: dict[str, Any] = {"pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0}, "doubleSided": True}
+    if mesh.texture is not None:
+        image = builder.append("images", {"bufferView": builder.view(_png(mesh.texture)), "mimeType": "image/png"})
+        builder.append("samplers", {"wrapS": 10497, "wrapT": 10497, "magFilter": 9729, "minFilter": 9987})
+        texture = builder.append("textures", {"source": image, "sampler": 0})
+        material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": texture}
+    if any(value is not None and value.shape[-1] == 4 for value in (mesh.texture, mesh.vertex_colors)):
+        material["alphaMode"] = "BLEND"
+    builder.append("materials", material)
+    builder.append("meshes", {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
+    builder.append("nodes", {"mesh": 0})
+    builder.append("scenes", {"nodes": [0]})
+    write_container(path, builder)
+
+
+def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
+    """A picture (H, W, 3 or 4) in [0, 1] of the bytes of its file.
+
+    Raises:
+        FileFormatError: It cannot be read, or is larger than 2^27 pixels.
+    """
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's on large pictures: the size is checked here
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > _MAX_PIXELS:
+                    raise FileFormatError(
+                        path, f"{what} has {image.width}x{image.height} px, want at most {_MAX_PIXELS} in all"
+                    )
+                has_alpha = "A" in image.getbands() or "transparency" in image.info
+                values = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(path, f"{what} is no picture that can be read ({error})") from error
+    return values.astype(np.float32) / 255
+
+
+def srgb_to_linear(values: np.ndarray) -> np.ndarray:
+    """Linear light of sRGB values (IEC 61966-2-1), computed in float64."""
+    values = values.astype(np.float64)
+    return np.where(values <= 0.04045, values / 12.92, ((np.maximum(values, 0) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(values: np.ndarray) -> np.ndarray:
+    """sRGB values of linear light, computed in float64."""
+    values = values.astype(np.float64)
+    return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0) ** (1 / 2.4) - 0.055)
+
+
+def _placed_meshes(container: Container) -> list[tuple[object, np.ndarray]]:
+    """Index and world matrix of the mesh of each node; every mesh as it is where the file has no nodes."""
+    nodes = container.items("nodes")
+    if not nodes:
+        return [(i, np.eye(4)) for i in range(len(container.items("meshes")))]
+    children = {child for node in nodes for child in _indices(container, node, "children")}
+    roots = [i for i in range(len(nodes)) if i not in children]
+    if container.items("scenes"):
+        roots = _indices(container, container.item("scenes", container.content.get("scene", 0)), "nodes")
+    found, waiting, seen = [], [(root, np.eye(4), 0) for root in reversed(roots)], set()
+    while waiting:
+        index, parent, depth = waiting.pop()
+        node = container.item("nodes", index)
+        if depth > _MAX_DEPTH or index in seen:
+            raise FileFormatError(container.path, f"nodes[{index}] stands twice in the tree, or too deep in it")
+        seen.add(index)
+        matrix = parent @ _matrix(container, index, node)
+        if "mesh" in node:
+            found.append((node["mesh"], matrix))
+        waiting += [(child, matrix, depth + 1) for child in reversed(_indices(container, node, "children"))]
+    return found
+
+
+def _mesh(container: Container, primitive: dict[str, Any], matrix: np.ndarray, textures: dict[int, Tensor]) -> Mesh:
+    path = container.path
+    attributes = primitive.get("attributes")
+    if not isinstance(attributes, dict) or "POSITION" not in attributes:
+        raise FileFormatError(path, "a primitive has no POSITION")
+    vertices = container.array(attributes["POSITION"], ("VEC3",)).astype(np.float32)
+    if "indices" in primitive:
+        indices = container.array(primitive["indices"], ("SCALAR",))[:, 0].astype(np.int64)
+    else:
+        indices = np.arange(len(vertices))
+    if len(indices) and (indices.min() < 0 or indices.max() >= len(vertices)):
+        raise FileFormatError(path, f"an index is {indices.max()}, but there are {len(vertices)} vertices")
+    faces = _triangles(path, indices, primitive.get("mode", _TRIANGLES))
+    normals = uvs = colors = None
+    if "NORMAL" in attributes:
+        normals = container.array(attributes["NORMAL"], ("VEC3",)).astype(np.float32)
+    if not np.array_equal(matrix, np.eye(4)):
+        linear = matrix[:3, :3]
+        vertices = (vertices @ linear.T + matrix[:3, 3]).astype(np.float32)
+        if np.linalg.det(linear) < 0:
+            faces = faces[:, ::-1].copy()
+        if normals is not None:
+            normals = normals @ np.linalg.pinv(linear)  # row vectors: the inverse is the transposed one of columns
+            lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+            normals = (normals / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    material = container.item("materials", primitive["material"]) if "material" in primitive else {}
+    texture, factor, uv_set = _surface(container, material, textures)
+    if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
+        texture = None  # glTF: without coordinates there is nothing to look up
+    if f"TEXCOORD_{uv_set}" in attributes:
+        uvs = container.array(attributes[f"TEXCOORD_{uv_set}"], ("VEC2",)).astype(np.float32)
+    if "COLOR_0" in attributes:
+        colors = container.array(attributes["COLOR_0"], ("VEC3", "VEC4")).astype(np.float32)
+    if factor is not None:
+        width = 4 if factor[3] != 1 or (colors is not None and colors.shape[1] == 4) else 3
+        base = np.ones((len(vertices), width), np.float32)
+        if colors is not None and len(colors) == len(vertices):
+            base[:, : colors.shape[1]] = colors
+        colors = base * factor[:width]
+    if colors is not None:
+        colors = np.concatenate([linear_to_srgb(colors[:, :3]), colors[:, 3:]], 1).astype(np.float32)
+    arrays = {"uvs": uvs, "normals": normals, "vertex_colors": colors}
+    for name, values in arrays.items():
+        if values is not None and len(values) != len(vertices):
+            raise FileFormatError(path, f"a primitive has {len(vertices)} vertices but {len(values)} {name}")
+    tensors = {name: None if values is None else torch.from_numpy(values) for name, values in arrays.items()}
+    return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
+
+
+def _surface(
+    container: Container, material: dict[str, Any], textures: dict[int, Tensor]
+) -> tuple[Tensor | None, np.ndarray | None, int]:
+    """Texture, colour factor (linear RGBA; None when white) and number of the uv set of a material."""
+    rough = material.get("pbrMetallicRoughness", {})
+    if not isinstance(rough, dict):
+        raise FileFormatError(container.path, "pbrMetallicRoughness is no object")
+    try:
+        factor = np.asarray(rough.get("baseColorFactor", [1.0] * 4), np.float32)
+        if factor.shape != (4,) or not np.isfinite(factor).all():
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(container.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers") from error
+    white = None if (factor == 1).all() else factor
+    info = rough.get("baseColorTexture")
+    if info is None:
+        return None, white, 0
+    if not isinstance(info, dict):
+        raise FileFormatError(container.path, "baseColorTexture is no object")
+    source = container.item("textures", info.get("index")).get("source")
+    entry = container.item("images", source)
+    assert isinstance(source, int)
+    if source not in textures:
+        what = f"texture images[{source}]"
+        data = container.view(entry["bufferView"])[0] if "bufferView" in entry else container.resource(entry.get("uri"), what)
+        textures[source] = torch.from_numpy(decode_picture(container.path, data, what))
+    return textures[source], white, container.count(info, "texCoord", 0)
+
+
+def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:
+    if mode == _TRIANGLES:
+        if len(indices) % 3:
+            raise FileFormatError(path, f"a primitive has {len(indices)} indices, want a multiple of 3")
+        return indices.reshape(-1, 3)
+    if len(indices) < 3:
+        return np.empty((0, 3), np.int64)
+    if mode == _FAN:
+        return np.stack([np.full(len(indices) - 2, indices[0]), indices[1:-1], indices[2:]], 1)
+    faces = np.stack([indices[:-2], indices[1:-1], indices[2:]], 1)
+    faces[1::2] = faces[1::2, [1, 0, 2]]  # every second triangle of a strip runs the other way
+    return faces
+
+
+def _matrix(container: Container, index: int, node: dict[str, Any]) -> np.ndarray:
+    def numbers(key: str, default: list[float]) -> np.ndarray:
+        try:
+            values = np.asarray(node.get(key, default), np.float64)
+            if values.shape != (len(default),) or not np.isfinite(values).all():
+                raise ValueError
+        except (ValueError, TypeError) as error:
+            raise FileFormatError(container.path, f"nodes[{index}] has a wrong {key}") from error
+        return values
+
+    if "matrix" in node:
+        return numbers("matrix", [0.0] * 16).reshape(4, 4).T
+    matrix = np.eye(4)
+    x, y, z, w = quaternion = numbers("rotation", [0.0, 0.0, 0.0, 1.0])
+    if (square := quaternion @ quaternion) > 0:
+        s = 2 / square
+        rotmat = [
+            [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
+            [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
+            [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
+        ]
+        matrix[:3, :3] = np.array(rotmat)
+    matrix[:3, :3] *= numbers("scale", [1.0] * 3)
+    matrix[:3, 3] = numbers("translation", [0.0] * 3)
+    return matrix
+
+
+def _indices(container: Container, entry: dict[str, Any], key: str) -> list[int]:
+    found = entry.get(key, [])
+    if not isinstance(found, list) or not all(type(i) is int for i in found):
+        raise FileFormatError(container.path, f"{key!r} is no list of indices")
+    return found
+
+
+def _strings(container: Container, key: str) -> list[str]:
+    found = container.content.get(key, [])
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.detach().to("cpu", torch.float32).numpy())
+
+
+def _color_array(colors: Tensor) -> np.ndarray:
+    values = colors.detach().cpu().clamp(0, 1).double().numpy()
+    return np.ascontiguousarray(np.concatenate([srgb_to_linear(values[:, :3]), values[:, 3:]], 1), np.float32)
+
+
+def _png(texture: Tensor) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    values = (texture.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    Image.fromarray(values.numpy()).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()

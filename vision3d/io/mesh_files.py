@@ -1,0 +1,233 @@
+"""Meshes as .obj, .ply and .stl, through trimesh (extra `mesh`).
+
+Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
+triangles alone: corners at equal positions become one vertex when it is read. OBJ splits vertices at seams. Only the first
+of its material files is looked at.
+"""
+
+import io
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.geometry.mesh import weld_vertices
+from vision3d.io.glb_container import inside
+from vision3d.io.images import read_image, write_image
+from vision3d.scene.mesh import Mesh
+
+logger = logging.getLogger("vision3d")
+
+SUFFIXES = (".obj", ".ply", ".stl")
+_LOST = {".stl": ("normals", "uvs", "texture", "vertex_colors"), ".ply": ("texture",), ".obj": ()}
+_DIGITS = 9  # of OBJ; float32 values below 1 keep 9 decimals
+
+
+def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
+    """Read a mesh; polygons become triangles.
+
+    Args:
+        path: A .obj, .ply or .stl file.
+        skip_texture: Read an .obj without its materials, which may then be missing.
+
+    Raises:
+        MissingFileError: There is no such file, or no material file or picture that an .obj names.
+        FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder or several textures.
+        MissingDependencyError: trimesh is not there.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a mesh (.obj, .ply, .stl)")
+    suffix = path.suffix.lower()
+    if not path.stat().st_size:
+        raise FileFormatError(path, "is empty (0 bytes)")
+    texture = None if suffix != ".obj" or skip_texture else _obj_texture(path)
+    values = _loaded(path, suffix)
+    mesh = _mesh(path, values, texture)
+    if suffix == ".stl":
+        vertices, faces, _ = weld_vertices(mesh.vertices, mesh.faces, 0.0)
+        mesh = Mesh(vertices, faces)
+    try:
+        return mesh.validate()
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+def write_mesh(path: Path | str, mesh: Mesh) -> None:
+    """Write a mesh in the format of the suffix, whole or not at all; one warning names what that cannot hold.
+
+    An .obj with a texture gets a .mtl and a .png of its name beside it, written before it. Values are float32 in .ply and
+    .stl, decimals with 9 places in .obj; colours are bytes in .ply.
+
+    Raises:
+        InputError: The mesh is empty or has values that are wrong, or the suffix is none of these.
+        MissingDependencyError: trimesh is not there.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: no mesh format {suffix!r}; want {', '.join(SUFFIXES)}")
+    trimesh = _trimesh()
+    mesh = mesh.validate().split_seams().to("cpu")
+    lost = [name for name in _LOST[suffix] if getattr(mesh, name) is not None]
+    if suffix == ".ply" and mesh.vertex_colors is not None and mesh.uvs is not None:
+        lost.append("uvs")  # trimesh writes one of the two
+    if suffix == ".obj" and mesh.vertex_colors is not None and mesh.uvs is not None:
+        lost.append("vertex_colors")
+    if lost:
+        logger.warning("%s: a %s file cannot hold %s; left out", path, suffix, ", ".join(sorted(set(lost))))
+    model = trimesh.Trimesh(_array(mesh.vertices), mesh.faces.numpy(), process=False, validate=False)
+    if mesh.normals is not None and suffix != ".stl":
+        model.vertex_normals = _array(mesh.normals)
+    if suffix == ".stl":
+        data = trimesh.exchange.stl.export_stl(model)
+    elif suffix == ".ply":
+        _dress(trimesh, model, mesh, prefer_colors=True)
+        data = trimesh.exchange.ply.export_ply(model, vertex_normal=mesh.normals is not None)
+    else:
+        _dress(trimesh, model, mesh, prefer_colors=False)
+        text = trimesh.exchange.obj.export_obj(
+            model, include_normals=mesh.normals is not None, write_texture=False, digits=_DIGITS, header="written by vision3d"
+        )
+        lines = [line for line in text.splitlines() if not line.startswith(("mtllib", "usemtl"))]
+        if mesh.texture is not None:
+            lines[1:1] = [f"mtllib {path.stem}.mtl", "usemtl texture"]
+            write_image(path.with_suffix(".png"), mesh.texture)
+            with atomic_write(path.with_suffix(".mtl")) as temporary:
+                temporary.write_text(f"newmtl texture\nKd 1 1 1\nmap_Kd {path.stem}.png\n", encoding="utf-8")
+        data = ("\n".join(lines) + "\n").encode()
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def load(path: Path) -> Mesh:
+    """Codec: the mesh of a file."""
+    return read_mesh(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write a mesh."""
+    if not isinstance(value, Mesh):
+        raise InputError(f"{path}: a {path.suffix} holds a Mesh, got {type(value).__name__}")
+    write_mesh(path, value)
+
+
+def _trimesh() -> ModuleType:
+    try:
+        import trimesh
+        import trimesh.exchange.obj
+        import trimesh.exchange.ply
+        import trimesh.exchange.stl
+        import trimesh.visual
+    except ImportError as error:
+        raise MissingDependencyError("trimesh", "mesh", "meshes as .obj, .ply and .stl") from error
+    return trimesh
+
+
+def _loaded(path: Path, suffix: str) -> dict[str, Any]:
+    trimesh = _trimesh()
+    data = path.read_bytes()
+    try:
+        if suffix == ".stl":
+            values = trimesh.exchange.stl.load_stl(io.BytesIO(data))
+        elif suffix == ".ply":
+            values = trimesh.exchange.ply.load_ply(io.BytesIO(data), skip_materials=True)
+        else:
+            values = trimesh.exchange.obj.load_obj(
+                io.StringIO(data.decode("utf-8", "replace")), skip_materials=True, maintain_order=True, group_material=False
+            )
+    except MemoryError as error:
+        raise FileFormatError(path, "names more values than fit into memory") from error
+    except Exception as error:  # trimesh has no errors of its own for damaged files: any kind may come
+        raise FileFormatError(path, f"is damaged, or no {suffix} file ({type(error).__name__}: {error})") from error
+    if "geometry" in values:
+        # One entry a material or object of an .obj.
+        parts = list(values["geometry"].values())
+        values = parts[0] if len(parts) == 1 else {"parts": parts}
+    return values
+
+
+def _mesh(path: Path, values: dict[str, Any], texture: Tensor | None) -> Mesh:
+    if "parts" in values:
+        meshes = [_mesh(path, part, texture if _uvs(part) is not None else None) for part in values["parts"]]
+        if not meshes:
+            raise FileFormatError(path, "has no faces")
+        if texture is not None and any(mesh.uvs is None for mesh in meshes):
+            raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
+        return meshes[0].merge(*meshes[1:])
+    vertices, faces = values.get("vertices"), values.get("faces")
+    if vertices is None or faces is None or not len(faces):
+        raise FileFormatError(path, "has no faces")
+    try:
+        points = torch.from_numpy(np.array(vertices, np.float32).reshape(-1, 3))
+        polygons = np.array(faces, np.int64)
+        fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
+        corners = torch.from_numpy(np.stack(fans, 1).reshape(-1, 3))
+        extras: dict[str, Tensor] = {}
+        if (uvs := _uvs(values)) is not None:
+            flipped = np.array(uvs, np.float64)[:, :2]
+            flipped[:, 1] = 1 - flipped[:, 1]
+            extras["uvs"] = torch.from_numpy(flipped.astype(np.float32))
+        if (normals := values.get("vertex_normals")) is not None:
+            extras["normals"] = torch.from_numpy(np.array(normals, np.float32))
+        if (colors := values.get("vertex_colors")) is not None:
+            extras["vertex_colors"] = _colors(np.asarray(colors))
+        return Mesh(points, corners, texture=texture if "uvs" in extras else None, **extras)
+    except (ValueError, TypeError, IndexError) as error:
+        raise FileFormatError(path, f"is damaged ({error})") from error
+
+
+def _uvs(values: dict[str, Any]) -> Any:
+    return getattr(values.get("visual"), "uv", None)
+
+
+def _colors(colors: np.ndarray) -> Tensor:
+    values = colors.astype(np.float32) / (255 if colors.dtype.kind in "iu" else 1)
+    if values.shape[1] == 4 and (values[:, 3] == 1).all():
+        values = values[:, :3]
+    return torch.from_numpy(np.ascontiguousarray(values)).clamp(0, 1)
+
+
+def _obj_texture(path: Path) -> Tensor | None:
+    """The picture that the materials of an .obj name, all the same."""
+    library = next((line for line in _lines(path) if line.startswith("mtllib")), None)
+    if library is None:
+        return None
+    file = inside(path, library[len("mtllib") :].strip())
+    if not file.is_file():
+        raise MissingFileError(file, f"the materials of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
+    names = {
+        line.split(maxsplit=1)[1].strip() for line in _lines(file) if line.lower().startswith("map_kd ") and line.split()[1:]
+    }
+    if len(names) > 1:
+        raise FileFormatError(path, f"has {len(names)} textures ({', '.join(sorted(names)[:4])}), a Mesh has one")
+    if not names:
+        return None
+    picture = inside(file, names.pop())
+    if not picture.is_file():
+        raise MissingFileError(picture, f"the texture of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
+    return read_image(picture)
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text("utf-8", "replace").splitlines()]
+
+
+def _dress(trimesh: ModuleType, model: Any, mesh: Mesh, *, prefer_colors: bool) -> None:
+    if mesh.vertex_colors is not None and (prefer_colors or mesh.uvs is None):
+        values = (mesh.vertex_colors.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        model.visual = trimesh.visual.ColorVisuals(model, vertex_colors=values)
+    elif mesh.uvs is not None:
+        uvs = mesh.uvs.detach().double().numpy().copy()
+        uvs[:, 1] = 1 - uvs[:, 1]
+        model.visual = trimesh.visual.TextureVisuals(uv=uvs)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().to(torch.float32).numpy()

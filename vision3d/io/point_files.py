@@ -1,0 +1,129 @@
+"""Point clouds as .ply (every attribute a property) and as KITTI's .bin."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.io.ply_file import read_table, write_table
+from vision3d.scene.points import PointCloud
+
+logger = logging.getLogger("vision3d")
+
+_POINTS, _NORMALS = ("x", "y", "z"), ("nx", "ny", "nz")
+_COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+
+
+def read_ply(path: Path | str) -> PointCloud:
+    """Read a point cloud: x y z, and what else each vertex has; values become float32, integers int64.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply, is cut off, has no x y z or no rows, or values that are not finite.
+    """
+    table = read_table(path)
+    if missing := [name for name in _POINTS if name not in table.names]:
+        raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names[:20])}")
+    color_names = next((names for names in _COLORS if set(names) <= set(table.names)), None)
+    fields = {"points": _POINTS, "colors": color_names, "normals": _NORMALS if set(_NORMALS) <= set(table.names) else None}
+    fields["intensity"] = ("intensity",) if "intensity" in table.names else None
+    groups = {name: names for name, names in fields.items() if names is not None}
+    taken = {name for names in groups.values() for name in names}
+    others = [name for name in table.names if name not in taken]
+    arrays = dict(zip(groups, table.columns(*groups.values())))
+    if color_names is not None:
+        kind = table.kinds[table.names.index(color_names[0])]
+        # ASCII files do not keep the type.
+        top = {"u1": 255.0, "u2": 65535.0}.get(kind, 255.0 if (arrays["colors"] > 1).any() else 1.0)
+        arrays["colors"] = (arrays["colors"] / np.float32(top)).clip(0, 1)
+    if "intensity" in arrays:
+        arrays["intensity"] = arrays["intensity"][:, 0]
+    attributes = {}
+    for name in others:
+        dtype = np.float32 if table.kinds[table.names.index(name)][0] == "f" else np.int64
+        attributes[name] = torch.from_numpy(table.columns([name], dtype=dtype)[0][:, 0])
+    try:
+        cloud = PointCloud(attributes=attributes, **{name: torch.from_numpy(values) for name, values in arrays.items()})
+        return cloud.validate()
+    except InputError as error:
+        raise FileFormatError(table.path, str(error)) from error
+
+
+def write_ply(path: Path | str, cloud: PointCloud) -> None:
+    """Write a binary .ply, whole or not at all; floats come back with the same bits (float32), colours as bytes.
+
+    Raises:
+        InputError: The cloud is empty, has values that are not finite, or integers beyond 32 bits.
+    """
+    cloud.validate()
+    columns = [(" ".join(_POINTS), _array(cloud.points))]
+    if cloud.normals is not None:
+        columns.append((" ".join(_NORMALS), _array(cloud.normals)))
+    if cloud.colors is not None:
+        columns.append(("red green blue", (cloud.colors.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).numpy()))
+    if cloud.intensity is not None:
+        columns.append(("intensity", _array(cloud.intensity)))
+    for name, value in cloud.attributes.items():
+        if value.is_floating_point():
+            columns.append((name, _array(value)))
+            continue
+        if value.min() < -(2**31) or value.max() >= 2**31:
+            raise InputError(f"{path}: {name} reaches {int(value.abs().max())}, want 32-bit integers")
+        columns.append((name, value.cpu().numpy().astype(np.int32)))
+    write_table(path, columns, ["written by vision3d"])
+
+
+def read_bin(path: Path | str) -> PointCloud:
+    """Read a KITTI LiDAR sweep: rows of x y z intensity, little-endian float32, without a header.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is empty, its length is no multiple of 16 bytes, or values are not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a .bin of points")
+    size = path.stat().st_size
+    if not size or size % 16:
+        raise FileFormatError(path, f"has {size} bytes, want a multiple of 16 above 0 (x y z intensity, float32)")
+    values = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, 4))
+    try:
+        return PointCloud(values[:, :3].contiguous(), intensity=values[:, 3].contiguous()).validate()
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+def write_bin(path: Path | str, cloud: PointCloud) -> None:
+    """Write a KITTI .bin, whole or not at all; an intensity that is missing becomes 0, one warning names what is lost.
+
+    Raises:
+        InputError: The cloud is empty or has values that are not finite.
+    """
+    cloud.validate()
+    lost = [name for name in ("colors", "normals") if getattr(cloud, name) is not None] + list(cloud.attributes)
+    if lost:
+        logger.warning("%s: a .bin file cannot hold %s; left out", path, ", ".join(lost))
+    intensity = torch.zeros_like(cloud.points[:, 0]) if cloud.intensity is None else cloud.intensity
+    rows = np.concatenate([_array(cloud.points), _array(intensity)[:, None]], 1).astype("<f4")
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(rows.tobytes())
+
+
+def load(path: Path) -> PointCloud:
+    """Codec: the points of a .bin."""
+    return read_bin(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write points as .bin."""
+    if not isinstance(value, PointCloud):
+        raise InputError(f"{path}: a .bin holds a PointCloud, got {type(value).__name__}")
+    write_bin(path, value)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return values.detach().to("cpu", torch.float32).numpy()

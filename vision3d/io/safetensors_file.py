@@ -1,0 +1,98 @@
+"""Gaussians on meshes as .safetensors, with the mesh as .glb beside it.
+
+The header's metadata has `vision3d`: JSON with type, version, the name of the mesh's file and its SHA-256, so that a file of
+one run is never taken for that of another.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.io import glb
+from vision3d.io.glb_container import inside
+from vision3d.scene.mesh_gaussians import MeshGaussians
+
+_VERSION = 1
+_TYPE = "mesh_gaussians"
+_NAMES = ("face_ids", "barycentric", "rotations", "log_scales", "opacity_logits", "sh")
+
+
+def write_mesh_gaussians(path: Path | str, value: MeshGaussians) -> None:
+    """Write the mesh as .glb, then the rest; float32 values come back with the same bits.
+
+    Raises:
+        InputError: A value is wrong.
+    """
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    mesh_path = path.with_suffix(".glb")
+    value.validate()
+    glb.write_mesh(mesh_path, value.mesh)
+    own = {"type": _TYPE, "version": _VERSION, "mesh": mesh_path.name, "sha256": _digest(mesh_path)}
+    tensors = {name: getattr(value, name).detach().cpu() for name in _NAMES}
+    tensors = {name: (t.float() if t.is_floating_point() else t).contiguous() for name, t in tensors.items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, {"vision3d": json.dumps(own)})
+
+
+def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
+    """Read Gaussians and their mesh.
+
+    Raises:
+        MissingFileError: There is no such file, or not the mesh that it names.
+        FileFormatError: It is damaged, holds something else, or the mesh is not the one that it was written with.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError, OverflowError) as error:
+        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})") from error
+    try:
+        own = json.loads(metadata["vision3d"])
+        kind, version, name, digest = own["type"], own["version"], str(own["mesh"]), own["sha256"]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileFormatError(path, "does not say that it holds Gaussians on a mesh of vision3d") from error
+    if kind != _TYPE or version != _VERSION:
+        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}")
+    if missing := [name for name in _NAMES if name not in tensors]:
+        raise FileFormatError(path, f"lacks {', '.join(missing)}")
+    mesh_path = inside(path, name)
+    if not mesh_path.is_file():
+        raise MissingFileError(mesh_path, f"the mesh of {path.name}")
+    if _digest(mesh_path) != digest:
+        raise FileFormatError(path, f"was written with another mesh than {name} is now")
+    try:
+        values = {name: tensors[name].float() if tensors[name].dtype != torch.int64 else tensors[name] for name in _NAMES}
+        return MeshGaussians(glb.read_mesh(mesh_path), **values).validate()
+    except FileFormatError:
+        raise
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+def load(path: Path) -> MeshGaussians:
+    """Codec: the Gaussians of a file."""
+    return read_mesh_gaussians(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write Gaussians on a mesh."""
+    if not isinstance(value, MeshGaussians):
+        raise InputError(f"{path}: a .safetensors holds MeshGaussians, got {type(value).__name__}")
+    write_mesh_gaussians(path, value)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

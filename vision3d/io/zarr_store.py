@@ -1,0 +1,291 @@
+"""Sequences as a folder in the layout of Zarr, version 2: one chunk a frame and channel, so that a slider reads one frame.
+
+    name.zarr/
+      .zgroup .zattrs       which object is the base, which channels there are
+      base.ply              the object at rest, in its own format
+      times/.zarray 0 1 ..  one chunk a frame; its shape says how many frames count
+      means/.zarray 0.0.0 1.0.0 ..
+
+A frame is written in this order: the chunks of the channels, their shapes, the chunk of its time, the shape of the times. Each
+file is written whole or not at all, so whenever the program is killed the frames that count are whole. Programs that use the
+zarr package read the arrays; here only compression by zlib, or none, is read.
+"""
+
+import json
+import math
+import os
+import shutil
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision3d.atomic import atomic_write, make_folder
+from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
+from vision3d.io.glb_container import inside
+from vision3d.scene import codecs
+from vision3d.scene.sequence import Sequence, channel_shapes
+
+_VERSION = 1
+_LEVEL = 1  # of zlib: floats hardly shrink more at higher ones
+_TYPES = {"<f4": torch.float32, "<f8": torch.float64}
+
+
+class StoredChannel:
+    """The frames of one array, read when they are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.index = folder / ".zarray"
+        content = _read_json(self.index)
+        try:
+            shape, chunks = tuple(content["shape"]), tuple(content["chunks"])
+            is_right = all(type(n) is int and n >= 0 for n in shape) and len(shape) >= 1 and chunks == (1, *shape[1:])
+            is_right = is_right and content["zarr_format"] == 2 and content["order"] == "C" and not content["filters"]
+            compressor, dtype = content["compressor"], content["dtype"]
+            if not is_right or dtype not in _TYPES or content.get("dimension_separator", ".") != ".":
+                raise ValueError(f"shape {shape}, chunks {chunks}, dtype {dtype!r}")
+            if compressor is not None and compressor["id"] != "zlib":
+                raise ValueError(f"compressor {compressor['id']!r}, want zlib or none")
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(self.index, f"is no array of one chunk a frame ({type(error).__name__}: {error})") from error
+        self.shape: tuple[int, ...] = shape
+        self.dtype, self._is_packed = dtype, compressor is not None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        path = self.folder / _key(index, len(self.shape))
+        if not path.is_file():
+            raise MissingFileError(path, f"frame {index} of {self.folder.name}")
+        data = path.read_bytes()
+        size = math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+        if self._is_packed:
+            try:
+                stream = zlib.decompressobj()
+                data = stream.decompress(data, size + 1)  # no more than one byte too many
+                if len(data) <= size and not stream.eof:
+                    raise zlib.error("cut off")
+            except zlib.error as error:
+                raise FileFormatError(path, f"is damaged ({error})") from error
+        if len(data) != size:
+            raise FileFormatError(path, f"holds {'more' if len(data) > size else len(data)} bytes, want {size}")
+        return torch.from_numpy(np.frombuffer(data, self.dtype).reshape(self.shape[1:]).copy())
+
+    def __repr__(self) -> str:
+        return f"StoredChannel({self.shape}, {self.dtype})"
+
+
+class _Shortened:
+    """The first frames of a channel that already has more than count."""
+
+    def __init__(self, channel: StoredChannel, count: int) -> None:
+        self.channel, self.shape = channel, (count, *channel.shape[1:])
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.channel[index]
+
+
+class SequenceWriter:
+    """Appends frames to a .zarr folder; after each the folder is whole and can be read.
+
+    Example:
+        >>> from vision3d.scene import PointCloud
+        >>> writer = SequenceWriter("drops.zarr", PointCloud(torch.zeros(2, 3)))
+        >>> writer.append(0.0, points=torch.rand(2, 3))
+        >>> writer.append(0.1, points=torch.rand(2, 3))
+        >>> len(Sequence.load("drops.zarr"))
+        2
+    """
+
+    def __init__(self, path: Path | str, base: Any, *, resume: bool = False) -> None:
+        """Make the folder, or go on after its last whole frame.
+
+        Args:
+            path: A folder, as a rule with the suffix .zarr.
+            base: The object at rest.
+            resume: Go on where the folder is there; its base is kept.
+
+        Raises:
+            OutputExistsError: The folder is there and not to be resumed.
+        """
+        self.path = Path(path)
+        self._shapes = channel_shapes(Sequence(base, torch.zeros(0)).base)
+        self._names: tuple[str, ...] | None = None
+        self._count, self._last = 0, -math.inf
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if not resume:
+                raise OutputExistsError(self.path)
+            sequence = read_sequence(self.path)
+            if channel_shapes(sequence.base) != self._shapes:
+                raise InputError(f"{self.path}: holds frames of {sequence.base!r}, not of {base!r}")
+            self._names = tuple(sequence.channels) or None
+            self._count = len(sequence)
+            self._last = float(sequence.times[-1]) if self._count else -math.inf
+            return
+        make_folder(self.path)
+        self._base = f"base{codecs.suffix_of(base)}"
+        base.save(self.path / self._base)
+        _write_json(self.path / ".zattrs", self._attributes())
+        _write_json(self.path / ".zgroup", {"zarr_format": 2})
+
+    def append(self, time: float, **channels: Tensor) -> None:
+        """Write one more frame: the same channels each time, shaped as the base's fields.
+
+        Args:
+            time: Later than that of the frame before [s].
+            channels: See `Sequence.channels`, without the first axis.
+
+        Raises:
+            InputError: The time does not ascend, a channel is missing, unknown or not finite, or has another shape.
+        """
+        if not math.isfinite(time) or time <= self._last:
+            raise InputError(f"{self.path}: time {time} of frame {self._count}, want more than {self._last}")
+        if self._names is not None and set(channels) != set(self._names):
+            got = ", ".join(sorted(channels)) or "none"
+            raise InputError(f"{self.path}: frame {self._count} has the channels {got}; want {', '.join(self._names)}")
+        arrays = {}
+        for name, value in channels.items():
+            if name not in self._shapes:
+                raise InputError(f"{self.path}: no channel {name!r}; want {', '.join(self._shapes)}")
+            if tuple(value.shape) != self._shapes[name]:
+                raise ShapeError(f"{self.path}: {name}", tuple(value.shape), f"shape {self._shapes[name]}")
+            arrays[name] = value.detach().to("cpu", torch.float32).numpy()
+            if not np.isfinite(arrays[name]).all():
+                raise InputError(f"{self.path}: {name} is not finite in frame {self._count}")
+        if self._names is None:
+            self._names = tuple(channels)
+            _write_json(self.path / ".zattrs", self._attributes())
+        for name, values in arrays.items():
+            _write_chunk(self.path / name, self._count, values)
+        for name, values in arrays.items():
+            _write_shape(self.path / name, self._count + 1, values)
+        moment = np.array(time, np.float64)
+        _write_chunk(self.path / "times", self._count, moment)
+        _write_shape(self.path / "times", self._count + 1, moment)  # from here on the frame counts
+        self._count, self._last = self._count + 1, time
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _attributes(self) -> dict[str, Any]:
+        base = getattr(self, "_base", None) or _own(self.path)["base"]
+        return {"vision3d": {"type": "sequence", "version": _VERSION, "base": base, "channels": list(self._names or ())}}
+
+
+def read_sequence(path: Path | str) -> Sequence:
+    """The frames of a .zarr folder that are whole; their values are read when they are asked for.
+
+    Raises:
+        MissingFileError: There is no such folder, or a file that it needs.
+        FileFormatError: It is no sequence of vision3d, or is damaged.
+    """
+    path = Path(path)
+    own = _own(path)
+    base = codecs.load(inside(path / ".zattrs", own["base"]))
+    channels: dict[str, StoredChannel] = {}
+    times = torch.zeros(0, dtype=torch.float64)
+    if (path / "times" / ".zarray").is_file():
+        stored = StoredChannel(path / "times")
+        if len(stored.shape) != 1:
+            raise FileFormatError(stored.index, f"has shape {stored.shape}, want one axis")
+        for name in own["channels"]:
+            channels[name] = StoredChannel(inside(path / ".zattrs", name))
+        count = min(len(channel) for channel in (stored, *channels.values()))
+        count = min(count, len(os.listdir(path / "times")))  # no more than there are files, whatever the shape says
+        times = torch.stack([stored[i] for i in range(count)]) if count else times
+    cut: Mapping[str, Any] = {name: _Shortened(c, len(times)) if len(c) > len(times) else c for name, c in channels.items()}
+    try:
+        return Sequence(base, times.double(), cut).validate()  # pyright: ignore[reportArgumentType]
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+def write_sequence(path: Path | str, sequence: Sequence) -> None:
+    """Write a sequence; an earlier one of this name stays until the new one is whole.
+
+    Raises:
+        OutputExistsError: Something else is at `path`.
+    """
+    path = Path(path)
+    if path.exists() and not (path / ".zgroup").is_file():
+        raise OutputExistsError(path, "it is no .zarr folder; give another name")
+    sequence.validate()
+    name = uuid.uuid4().hex[:8]
+    temporary, old = (path.with_name(f".{path.stem}.{name}.{kind}{path.suffix}") for kind in ("tmp", "old"))
+    try:
+        writer = SequenceWriter(temporary, sequence.base)
+        for i, time in enumerate(sequence.times.tolist()):
+            writer.append(time, **{name: channel[i] for name, channel in sequence.channels.items()})
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    finally:
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def load(path: Path) -> Sequence:
+    """Codec: the sequence of a folder."""
+    return read_sequence(path)
+
+
+def save(path: Path, value: object) -> None:
+    """Codec: write a sequence."""
+    if not isinstance(value, Sequence):
+        raise InputError(f"{path}: a .zarr holds a Sequence, got {type(value).__name__}")
+    write_sequence(path, value)
+
+
+def _own(path: Path) -> dict[str, Any]:
+    """What .zattrs says of the sequence."""
+    index = path / ".zattrs"
+    own = _read_json(index).get("vision3d")
+    if not isinstance(own, dict) or own.get("type") != "sequence":
+        raise FileFormatError(index, "is no sequence of vision3d")
+    if own.get("version") != _VERSION:
+        raise FileFormatError(index, f"is version {own.get('version')!r} of a sequence; version {_VERSION} is read")
+    names = own.get("channels")
+    if not isinstance(own.get("base"), str) or not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise FileFormatError(index, "names no base and channels")
+    return own
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingFileError(path, "a part of a .zarr folder")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(path, f"is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise FileFormatError(path, "is no JSON object")
+    return content
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_chunk(folder: Path, index: int, values: np.ndarray) -> None:
+    with atomic_write(folder / _key(index, values.ndim + 1)) as temporary:
+        temporary.write_bytes(zlib.compress(np.ascontiguousarray(values).tobytes(), _LEVEL))
+
+
+def _write_shape(folder: Path, count: int, values: np.ndarray) -> None:
+    content = {"zarr_format": 2, "shape": [count, *values.shape], "chunks": [1, *values.shape], "dtype": values.dtype.str}
+    content |= {"compressor": {"id": "zlib", "level": _LEVEL}, "fill_value": 0.0, "order": "C", "filters": None}
+    _write_json(folder / ".zarray", content)
+
+
+def _key(index: int, num_axes: int) -> str:
+    return ".".join([str(index), *["0"] * (num_axes - 1)])

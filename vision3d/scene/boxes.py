@@ -1,0 +1,118 @@
+"""Boxes around objects, as detectors find them."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.scene import codecs
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """B boxes that stand upright on the x-y plane, z up (as LiDAR sets have it: x forward, y left).
+
+    Example:
+        >>> boxes = Boxes(torch.tensor([[10.0, 2, -1, 4, 1.8, 1.5, 0]]), torch.tensor([0]), classes=("Car",))
+        >>> boxes.save("boxes.json")
+        >>> Boxes.load("boxes.json")
+        Boxes(1 boxes, Car, cpu)
+    """
+
+    boxes: Float[Tensor, "b 7"]
+    """x y z of the centre [m], length, width and height [m], yaw [rad]: counter-clockwise about z; at 0 the length is along
+    x and the width along y."""
+    labels: Int64[Tensor, " b"] | None = None
+    """Class of each box, an index of `classes` where there are any."""
+    scores: Float[Tensor, " b"] | None = None
+    """Confidence in [0, 1]."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes."""
+
+    def __post_init__(self) -> None:
+        check_shape("Boxes.boxes", self.boxes, ("B", 7))
+        count = len(self.boxes)
+        if self.labels is not None:
+            check_shape("Boxes.labels", self.labels, (count,), kind="int64")
+        if self.scores is not None:
+            check_shape("Boxes.scores", self.scores, (count,))
+        object.__setattr__(self, "classes", tuple(self.classes))
+        check_device("Boxes", self._tensors())
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Boxes":
+        """The boxes of a .json, or of a KITTI label .txt in `label_2` with its calibration in `calib` beside that.
+
+        Raises:
+            InputError: The file holds something else, or cannot be read.
+        """
+        value = codecs.load(path)
+        if not isinstance(value, cls):
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want boxes (.json, .txt)")
+        return value
+
+    def save(self, path: Path | str) -> None:
+        """Write a .json, whole or not at all (KITTI's .txt: `vision3d.io.kitti.write_labels`)."""
+        codecs.save(path, self)
+
+    def validate(self) -> "Boxes":
+        """Check the values; no boxes at all is a result too.
+
+        Raises:
+            InputError: Something is not finite, a size is not positive, a score is not in [0, 1], or a label has no name.
+        """
+        for name, value in self._tensors().items():
+            if value is not None and value.is_floating_point() and len(value):
+                check_finite("Boxes", name, value)
+        if bool((is_flat := (self.boxes[:, 3:6] <= 0).any(1)).any()):
+            raise InputError(f"Boxes: box {int(is_flat.nonzero()[0])} has a size that is not positive")
+        if self.scores is not None and bool(((self.scores < 0) | (self.scores > 1)).any()):
+            raise InputError(f"Boxes: scores go from {span(self.scores)}, want 0 to 1")
+        if self.labels is not None and len(self.labels):
+            low, high = int(self.labels.min()), int(self.labels.max())
+            if low < 0 or (self.classes and high >= len(self.classes)):
+                raise InputError(f"Boxes: labels go from {low} to {high}, want 0 to {max(len(self.classes) - 1, 0)}")
+        return self
+
+    @property
+    def corners(self) -> Float[Tensor, "b 8 3"]:
+        """Corners [m]: the four of the floor counter-clockwise from front left, then those of the ceiling."""
+        signs = [(1, 1, -1), (-1, 1, -1), (-1, -1, -1), (1, -1, -1), (1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, 1)]
+        local = self.boxes.new_tensor(signs) / 2 * self.boxes[:, None, 3:6]
+        cosine, sine = self.boxes[:, 6].cos()[:, None], self.boxes[:, 6].sin()[:, None]
+        x, y, z = local.unbind(-1)
+        return torch.stack([cosine * x - sine * y, sine * x + cosine * y, z], -1) + self.boxes[:, None, :3]
+
+    @property
+    def device(self) -> torch.device:
+        return self.boxes.device
+
+    def to(self, device: torch.device | str) -> "Boxes":
+        """The same boxes on another device."""
+        return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, which: int | slice | Tensor) -> "Boxes":
+        """Some of the boxes: an index, slice, mask or index tensor."""
+        rows = [which] if isinstance(which, int) else which
+        return replace(self, **{name: None if value is None else value[rows] for name, value in self._tensors().items()})
+
+    def __repr__(self) -> str:
+        extras = (f", {' '.join(self.classes)}" if self.classes else "") + (", scores" if self.scores is not None else "")
+        return f"Boxes({len(self)} boxes{extras}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        rows = [("boxes", len(self)), ("classes", ", ".join(self.classes) or "-")]
+        rows += [(f"{name} [m]", span(self.boxes[:, i])) for i, name in enumerate(("x", "y", "z", "length", "width", "height"))]
+        return html_table(
+            "Boxes", [*rows, ("scores", "-" if self.scores is None else span(self.scores)), ("device", self.device)]
+        )
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "classes"}

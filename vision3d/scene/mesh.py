@@ -1,0 +1,239 @@
+"""Triangle meshes with a texture or colours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError, ShapeError
+from vision3d.geometry import mesh as geometry
+from vision3d.geometry.se3 import split_similarity
+from vision3d.scene import codecs
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved, span
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """V vertices and F triangles, counter-clockwise seen from outside.
+
+    The colour of a place is that of the texture, or the interpolated vertex colours; where both are given, their product
+    (in linear light, as glTF has it). A mesh with neither is grey.
+
+    Example:
+        >>> mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+        >>> mesh.save("triangle.glb")
+        >>> Mesh.load("triangle.glb")
+        Mesh(3 vertices, 1 faces, cpu)
+    """
+
+    vertices: Float[Tensor, "v 3"]
+    """Positions in the world [m]."""
+    faces: Int64[Tensor, "f 3"]
+    """Indices of the vertices of each triangle."""
+    uvs: Float[Tensor, "v 2"] | Float[Tensor, "f 3 2"] | None = None
+    """Places in the texture, one a vertex or one a corner of each face (seams without doubled vertices): (0, 0) is the
+    outer corner of its first pixel, u goes right and v down, (1, 1) is the opposite corner. Beyond 0..1 it repeats."""
+    normals: Float[Tensor, "v 3"] | None = None
+    """Unit normals; where there are none, those of the faces count."""
+    texture: Float[Tensor, "h w c"] | None = None
+    """Picture of 3 or 4 channels (alpha) in [0, 1], sRGB."""
+    vertex_colors: Float[Tensor, "v c"] | None = None
+    """Colours of 3 or 4 channels in [0, 1], sRGB."""
+
+    def __post_init__(self) -> None:
+        check_shape("Mesh.vertices", self.vertices, ("V", 3))
+        check_shape("Mesh.faces", self.faces, ("F", 3), kind="int64")
+        num_vertices, num_faces = len(self.vertices), len(self.faces)
+        if self.uvs is not None:
+            is_by_corner = isinstance(self.uvs, Tensor) and self.uvs.ndim == 3
+            check_shape("Mesh.uvs", self.uvs, (num_faces, 3, 2) if is_by_corner else (num_vertices, 2))
+        if self.normals is not None:
+            check_shape("Mesh.normals", self.normals, (num_vertices, 3))
+        if self.texture is not None:
+            check_shape("Mesh.texture", self.texture, ("H", "W", "C"))
+            if self.texture.shape[2] not in (3, 4) or not self.texture.numel():
+                raise ShapeError("Mesh.texture", tuple(self.texture.shape), "shape (H, W, 3) or (H, W, 4), not empty")
+            if self.uvs is None:
+                raise InputError("Mesh: has a texture but no uvs, which say where it goes")
+        if self.vertex_colors is not None:
+            check_shape("Mesh.vertex_colors", self.vertex_colors, (num_vertices, "C"))
+            if self.vertex_colors.shape[1] not in (3, 4):
+                raise ShapeError("Mesh.vertex_colors", tuple(self.vertex_colors.shape), f"shape ({num_vertices}, 3) or (.., 4)")
+        check_device("Mesh", self._tensors())
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Mesh":
+        """The mesh of a .glb, .obj, .ply or .stl file; all but .glb need trimesh (extra `mesh`).
+
+        Raises:
+            InputError: The file holds something else, or cannot be read.
+            MissingDependencyError: trimesh is needed and not there.
+        """
+        value = codecs.load(path)
+        if not isinstance(value, cls):
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a mesh (.glb, .obj, .ply, .stl)")
+        return value
+
+    def save(self, path: Path | str) -> None:
+        """Write a file in the format of its suffix, whole or not at all; one warning names what it cannot hold."""
+        codecs.save(path, self)
+
+    def validate(self) -> "Mesh":
+        """Check the values (shapes and dtypes are checked when the object is made).
+
+        Single faces without area, open borders and edges of more than two faces are allowed: see `geometry.mesh`.
+
+        Raises:
+            InputError: There are no faces, none has an area, one names a vertex that is not there, or something is not
+                finite.
+        """
+        if not len(self.faces):
+            raise InputError(f"Mesh: got {len(self.vertices)} vertices and 0 faces, want at least one face")
+        geometry.check_mesh(self.vertices, self.faces)
+        for name, value in self._tensors().items():
+            if value is not None and value.is_floating_point():
+                check_finite("Mesh", name, value)
+        if self.num_degenerate == len(self.faces):
+            raise InputError(f"Mesh: none of the {len(self.faces)} faces has an area")
+        return self
+
+    @property
+    def num_vertices(self) -> int:
+        return len(self.vertices)
+
+    @property
+    def num_faces(self) -> int:
+        return len(self.faces)
+
+    @property
+    def num_degenerate(self) -> int:
+        """Number of faces without area."""
+        vertices = self.vertices.detach().double()
+        return int((geometry.face_areas(vertices, self.faces) == 0).sum())
+
+    @property
+    def corner_uvs(self) -> Float[Tensor, "f 3 2"] | None:
+        """The uvs of the corners of each face, however they are stored."""
+        return self.uvs if self.uvs is None or self.uvs.ndim == 3 else self.uvs[self.faces]
+
+    @property
+    def device(self) -> torch.device:
+        return self.vertices.device
+
+    def to(self, device: torch.device | str) -> "Mesh":
+        """The same mesh on another device."""
+        return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Mesh":
+        """The mesh moved by a similarity x' = s R x + t.
+
+        Args:
+            matrix: World to new world.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        check_shape("matrix", matrix, (4, 4))
+        scale, rotmat, shift = split_similarity(matrix.to(self.vertices))
+        normals = None if self.normals is None else self.normals @ rotmat.mT.to(self.normals)
+        return replace(self, vertices=scale * self.vertices @ rotmat.mT + shift, normals=normals)
+
+    def split_seams(self) -> "Mesh":
+        """The same surface with one uv a vertex, as GLB wants it: vertices with several uvs are there several times.
+
+        Faces keep their order. Vertices that no face uses are left out where uvs are given by corner.
+        """
+        if self.uvs is None or self.uvs.ndim == 2:
+            return self
+        corners = self.faces.flatten()
+        # Bits, not values: equal floats with equal bits share a vertex, and -0 or NaN need no rule.
+        bits = (
+            self.uvs.detach().reshape(-1, 2).contiguous().view(torch.int32 if self.uvs.dtype == torch.float32 else torch.int64)
+        )
+        keys = torch.cat([corners[:, None], bits.long()], 1)
+        rows, inverse = torch.unique(keys, dim=0, return_inverse=True)
+        source = rows[:, 0]
+        first = torch.full((len(rows),), len(corners), device=self.device)
+        first.scatter_reduce_(0, inverse, torch.arange(len(corners), device=self.device), "amin")
+
+        def picked(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[source]
+
+        return Mesh(
+            vertices=self.vertices[source],
+            faces=inverse.view(-1, 3),
+            uvs=self.uvs.reshape(-1, 2)[first],
+            normals=picked(self.normals),
+            texture=self.texture,
+            vertex_colors=picked(self.vertex_colors),
+        )
+
+    def merge(self, *others: "Mesh") -> "Mesh":
+        """This mesh and others as one; normals and uvs are kept where all have them, missing colours become white.
+
+        Raises:
+            InputError: Their textures differ: a mesh has one.
+        """
+        parts = (self, *others)
+        textures = [part.texture for part in parts]
+        if any(not _is_same(texture, textures[0]) for texture in textures):
+            raise InputError("merge: the textures of the meshes differ; want one texture, or none")
+        offsets = torch.tensor([0, *(part.num_vertices for part in parts)]).cumsum(0).tolist()
+        colors = None
+        if any(part.vertex_colors is not None for part in parts):
+            colors = [_colors_or_white(part) for part in parts]
+            width = max(color.shape[1] for color in colors)
+            colors = torch.cat([torch.nn.functional.pad(c, (0, width - c.shape[1]), value=1.0) for c in colors])
+        uvs = [part.uvs for part in parts]
+        if any(uv is not None and uv.ndim == 3 for uv in uvs):
+            uvs = [part.corner_uvs for part in parts]
+        return Mesh(
+            vertices=torch.cat([part.vertices for part in parts]),
+            faces=torch.cat([part.faces + offset for part, offset in zip(parts, offsets)]),
+            uvs=_joined(uvs),
+            normals=_joined([part.normals for part in parts]),
+            texture=self.texture,
+            vertex_colors=colors,
+        )
+
+    def __repr__(self) -> str:
+        texture = "" if self.texture is None else f", texture {self.texture.shape[1]}x{self.texture.shape[0]}"
+        colors = "" if self.vertex_colors is None else ", coloured"
+        return f"Mesh({self.num_vertices} vertices, {self.num_faces} faces{texture}{colors}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("vertices", self.num_vertices),
+            ("faces", self.num_faces),
+            *((f"{axis} [m]", span(self.vertices[:, i])) for i, axis in enumerate("xyz")),
+            ("normals", "no" if self.normals is None else "yes"),
+            ("uvs", "no" if self.uvs is None else "by corner" if self.uvs.ndim == 3 else "by vertex"),
+            ("texture", "no" if self.texture is None else f"{self.texture.shape[1]}x{self.texture.shape[0]}"),
+            ("vertex colours", "no" if self.vertex_colors is None else "yes"),
+            ("device", self.device),
+        ]
+        return html_table("Mesh", rows, "" if self.texture is None else html_picture(_thumbnail(self.texture)))
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def _thumbnail(texture: Tensor, size: int = 96) -> Tensor:
+    step = max(1, -(-max(texture.shape[:2]) // size))
+    return texture[::step, ::step, :3]
+
+
+def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b or (a is not None and b is not None and torch.equal(a, b))
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if len(found) == len(parts) else None
+
+
+def _colors_or_white(mesh: Mesh) -> Tensor:
+    return mesh.vertices.new_ones(mesh.num_vertices, 3) if mesh.vertex_colors is None else mesh.vertex_colors

@@ -1,0 +1,200 @@
+"""Gaussians that are bound to the faces of a mesh and follow it."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.geometry.mesh import face_normals
+from vision3d.geometry.spherical_harmonics import rgb_to_sh0
+from vision3d.geometry.triangles import edges_to_gaussians
+from vision3d.geometry.vectors import unit
+from vision3d.scene import codecs
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
+from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.mesh import Mesh
+
+# Places of 1, 3, 4 and 6 Gaussians on a face, and their size in units of the shortest edge.
+_PLACES = {
+    1: [(1 / 3, 1 / 3, 1 / 3)],
+    3: [(1 / 2, 1 / 4, 1 / 4), (1 / 4, 1 / 2, 1 / 4), (1 / 4, 1 / 4, 1 / 2)],
+}
+_OUTER = [(2 / 3, 1 / 6, 1 / 6), (1 / 6, 2 / 3, 1 / 6), (1 / 6, 1 / 6, 2 / 3)]
+_PLACES[4] = [(1 / 3, 1 / 3, 1 / 3), *_OUTER]
+_PLACES[6] = [*_OUTER, (1 / 6, 5 / 12, 5 / 12), (5 / 12, 1 / 6, 5 / 12), (5 / 12, 5 / 12, 1 / 6)]
+_RADII = {1: 0.5 / 3**0.5, 3: 0.5 / (3**0.5 + 1), 4: 0.25 / 3**0.5, 6: 1 / (4 + 2 * 3**0.5)}
+_OVERLAP = 1.3
+_MIN_SCALE = 1e-7  # metres
+
+
+@dataclass(frozen=True, eq=False)
+class MeshGaussians:
+    """N flat Gaussians in the planes of a mesh's faces (SuGaR, Guedon and Lepetit 2024; DreamMesh4D, Li et al. 2024).
+
+    The axes on a face are e1 = unit(v0 - v1), n = its normal, and e2 = n x e1. The first axis of a Gaussian is
+    a e1 + b e2 with (a, b) its complex number, normalised; the second -b e1 + a e2, the third n.
+
+    Example:
+        >>> mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+        >>> bound = MeshGaussians.from_mesh(mesh, per_face=6)
+        >>> bound.to_gaussians()
+        GaussianScene(6 flat, SH degree 0, cpu)
+    """
+
+    mesh: Mesh
+    """At rest."""
+    face_ids: Int64[Tensor, " n"]
+    """The face of each Gaussian."""
+    barycentric: Float[Tensor, "n 3"]
+    """Weights of the corners of the face, which give the centre; they sum to 1."""
+    rotations: Float[Tensor, "n 2"]
+    """Complex numbers a + ib of any length > 0: the turn in the plane."""
+    log_scales: Float[Tensor, "n 2"]
+    """Natural logarithm of the standard deviations in the plane at rest [log m]."""
+    opacity_logits: Float[Tensor, " n"]
+    """Opacity before the sigmoid."""
+    sh: Float[Tensor, "n k 3"]
+    """Spherical harmonics of the colour minus 0.5 in the world at rest, degree 0 to 4."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mesh, Mesh):
+            raise InputError(f"MeshGaussians.mesh: got {type(self.mesh).__name__}, want a Mesh")
+        check_shape("MeshGaussians.face_ids", self.face_ids, ("N",), kind="int64")
+        count = len(self.face_ids)
+        shapes = {"barycentric": (count, 3), "rotations": (count, 2), "log_scales": (count, 2), "opacity_logits": (count,)}
+        for name, shape in {**shapes, "sh": (count, "K", 3)}.items():
+            check_shape(f"MeshGaussians.{name}", getattr(self, name), shape)
+        if self.sh.shape[1] not in (1, 4, 9, 16, 25):
+            raise ShapeError("MeshGaussians.sh", tuple(self.sh.shape), "K = 1, 4, 9, 16 or 25 (degree 0 to 4)")
+        check_device("MeshGaussians", self._tensors())
+        if self.mesh.device != self.device:
+            raise DeviceError(f"MeshGaussians: mesh on {self.mesh.device}, Gaussians on {self.device}; want one device")
+
+    @classmethod
+    def from_mesh(cls, mesh: Mesh, per_face: Literal[1, 3, 4, 6] = 6, *, opacity: float = 0.9) -> "MeshGaussians":
+        """The same number of round Gaussians on each face, as large as the face's shortest edge lets them be.
+
+        Args:
+            mesh: Its vertex colours are taken; grey where it has none. The texture is not.
+            per_face: 1, 3, 4 or 6.
+            opacity: In (0, 1), the same for all.
+        """
+        if per_face not in _PLACES or not 0 < opacity < 1:
+            raise InputError(f"from_mesh: got per_face {per_face}, opacity {opacity}; want 1, 3, 4 or 6, and (0, 1)")
+        vertices = mesh.validate().vertices
+        corners = vertices[mesh.faces]
+        shortest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amin(1)
+        scales = (shortest * _RADII[per_face] * _OVERLAP).clamp(min=_MIN_SCALE).repeat_interleave(per_face)
+        face_ids = torch.arange(mesh.num_faces, device=mesh.device).repeat_interleave(per_face)
+        barycentric = vertices.new_tensor(_PLACES[per_face]).repeat(mesh.num_faces, 1)
+        colors = torch.full_like(barycentric, 0.5)
+        if mesh.vertex_colors is not None:
+            colors = (barycentric[:, :, None] * mesh.vertex_colors[mesh.faces[face_ids]][..., :3].to(vertices)).sum(1)
+        return cls(
+            mesh=mesh,
+            face_ids=face_ids,
+            barycentric=barycentric,
+            rotations=vertices.new_tensor([1.0, 0.0]).repeat(len(face_ids), 1),
+            log_scales=scales.log()[:, None].repeat(1, 2),
+            opacity_logits=vertices.new_full((len(face_ids),), math.log(opacity / (1 - opacity))),
+            sh=rgb_to_sh0(colors)[:, None],
+        )
+
+    @classmethod
+    def load(cls, path: Path | str) -> "MeshGaussians":
+        """The Gaussians of a .safetensors file and the mesh that it names.
+
+        Raises:
+            InputError: The file holds something else, or cannot be read.
+        """
+        value = codecs.load(path)
+        if not isinstance(value, cls):
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want Gaussians on a mesh (.safetensors)")
+        return value
+
+    def save(self, path: Path | str) -> None:
+        """Write a .safetensors file, and the mesh as .glb of the same name beside it, which is written first."""
+        codecs.save(path, self)
+
+    def validate(self) -> "MeshGaussians":
+        """Check the values and the mesh.
+
+        Raises:
+            InputError: There are no Gaussians, something is not finite, a face is not there, weights do not sum to 1 (within
+                1e-3), or a complex number is zero.
+        """
+        self.mesh.validate()
+        if not self.num_gaussians:
+            raise InputError("MeshGaussians: got 0 Gaussians, want at least one")
+        for name, value in self._tensors().items():
+            if value is not None and value.is_floating_point():
+                check_finite("MeshGaussians", name, value)
+        low, high = int(self.face_ids.min()), int(self.face_ids.max())
+        if low < 0 or high >= self.mesh.num_faces:
+            raise InputError(f"MeshGaussians: face_ids go from {low} to {high}, but there are {self.mesh.num_faces} faces")
+        if bool((is_off := (self.barycentric.sum(1) - 1).abs() > 1e-3).any()):
+            raise InputError(f"MeshGaussians: barycentric does not sum to 1 in {int(is_off.sum())} of {len(is_off)} rows")
+        if bool((is_zero := (self.rotations == 0).all(1)).any()):
+            raise InputError(f"MeshGaussians: rotations have length zero in {int(is_zero.sum())} of {len(is_zero)} rows")
+        return self
+
+    def to_gaussians(self, vertices: Float[Tensor, "v 3"] | None = None) -> GaussianScene:
+        """The Gaussians in the world, mode flat; differentiable.
+
+        Args:
+            vertices: Where the vertices of the mesh are now [m]; at rest when None. Each Gaussian goes with the affine map of
+                its face, exactly: Sigma' = J Sigma J^T. Harmonics above degree 0 stay as at rest.
+        """
+        rest = self.mesh.vertices
+        corners = rest[self.mesh.faces[self.face_ids]]
+        e1 = unit(corners[:, 0] - corners[:, 1])
+        normals = face_normals(rest, self.mesh.faces)[self.face_ids]
+        e2 = torch.linalg.cross(normals, e1)
+        a, b = unit(self.rotations)[:, :, None].unbind(1)
+        edges = torch.stack([a * e1 + b * e2, a * e2 - b * e1], -1) * self.log_scales.exp()[:, None, :]
+        moved_corners = corners
+        if vertices is not None:
+            check_shape("vertices", vertices, (self.mesh.num_vertices, 3))
+            moved_corners = vertices[self.mesh.faces[self.face_ids]]
+            before, after = ((c[:, :2] - c[:, 2:]).mT for c in (corners, moved_corners))
+            edges = after @ (torch.linalg.pinv(before) @ edges)
+        quats, scales = edges_to_gaussians(edges, method="gram_schmidt" if vertices is None else "exact")
+        return GaussianScene(
+            means=(self.barycentric[:, :, None] * moved_corners).sum(1),
+            quats=quats,
+            log_scales=scales.log(),
+            opacity_logits=self.opacity_logits,
+            sh=self.sh,
+            mode="flat",
+        )
+
+    @property
+    def num_gaussians(self) -> int:
+        return len(self.face_ids)
+
+    @property
+    def device(self) -> torch.device:
+        return self.face_ids.device
+
+    def to(self, device: torch.device | str) -> "MeshGaussians":
+        """The same mesh and Gaussians on another device."""
+        tensors = {name: moved(value, device) for name, value in self._tensors().items()}
+        return replace(self, mesh=self.mesh.to(device), **tensors)  # pyright: ignore[reportArgumentType]
+
+    def __len__(self) -> int:
+        return self.num_gaussians
+
+    def __repr__(self) -> str:
+        return f"MeshGaussians({self.num_gaussians} Gaussians on {self.mesh!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [("Gaussians", self.num_gaussians), ("mesh", self.mesh), ("SH degree", math.isqrt(self.sh.shape[1]) - 1)]
+        return html_table("MeshGaussians", [*rows, ("device", self.device)])
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mesh"}

@@ -1,0 +1,140 @@
+"""Point clouds: positions with colours, normals, intensity and any other number a point."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry.se3 import split_similarity
+from vision3d.scene import codecs
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, span
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TAKEN = {"x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "intensity"}
+
+
+@dataclass(frozen=True, eq=False)
+class PointCloud:
+    """N points.
+
+    Example:
+        >>> cloud = PointCloud(torch.rand(100, 3), intensity=torch.rand(100))
+        >>> cloud.save("cloud.ply")
+        >>> PointCloud.load("cloud.ply")
+        PointCloud(100 points, intensity, cpu)
+    """
+
+    points: Float[Tensor, "n 3"]
+    """Positions [m]."""
+    colors: Float[Tensor, "n 3"] | None = None
+    """In [0, 1], sRGB; bytes in files."""
+    normals: Float[Tensor, "n 3"] | None = None
+    """Unit normals."""
+    intensity: Float[Tensor, " n"] | None = None
+    """Strength of the return of a LiDAR, as a rule in [0, 1]."""
+    attributes: Mapping[str, Float[Tensor, " n"] | Int64[Tensor, " n"]] = field(default_factory=dict)
+    """Anything else by name (letters, digits, `_`): a float or a whole number (32 bits in files) a point."""
+
+    def __post_init__(self) -> None:
+        check_shape("PointCloud.points", self.points, ("N", 3))
+        count = len(self.points)
+        for name, shape in (("colors", (count, 3)), ("normals", (count, 3)), ("intensity", (count,))):
+            if getattr(self, name) is not None:
+                check_shape(f"PointCloud.{name}", getattr(self, name), shape)
+        for name, value in self.attributes.items():
+            if not _NAME.fullmatch(name) or name in _TAKEN:
+                raise InputError(
+                    f"PointCloud: attribute name {name!r}; want letters, digits and _, and none of the fields' names"
+                )
+            is_whole = isinstance(value, Tensor) and value.dtype == torch.int64
+            check_shape(f"PointCloud.attributes[{name!r}]", value, (count,), kind="int64" if is_whole else "float")
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        check_device("PointCloud", self._tensors())
+
+    @classmethod
+    def load(cls, path: Path | str) -> "PointCloud":
+        """The points of a .ply file, or of a KITTI .bin (x y z intensity, float32).
+
+        Raises:
+            InputError: The file holds something else, or cannot be read.
+        """
+        value = codecs.load(path)
+        if not isinstance(value, cls):
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a point cloud (.ply, .bin)")
+        return value
+
+    def save(self, path: Path | str) -> None:
+        """Write a file in the format of its suffix, whole or not at all; one warning names what it cannot hold."""
+        codecs.save(path, self)
+
+    def validate(self) -> "PointCloud":
+        """Check the values (shapes and dtypes are checked when the object is made).
+
+        Raises:
+            InputError: There are no points, or something is not finite.
+        """
+        if not len(self.points):
+            raise InputError("PointCloud: got 0 points, want at least one")
+        for name, value in self._tensors().items():
+            if value is not None and value.is_floating_point():
+                check_finite("PointCloud", name, value)
+        return self
+
+    @property
+    def num_points(self) -> int:
+        return len(self.points)
+
+    @property
+    def device(self) -> torch.device:
+        return self.points.device
+
+    def to(self, device: torch.device | str) -> "PointCloud":
+        """The same points on another device."""
+        return self._mapped(lambda value: value.to(device))
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "PointCloud":
+        """The points moved by a similarity x' = s R x + t.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        check_shape("matrix", matrix, (4, 4))
+        scale, rotmat, shift = split_similarity(matrix.to(self.points))
+        normals = None if self.normals is None else self.normals @ rotmat.mT.to(self.normals)
+        return replace(self, points=scale * self.points @ rotmat.mT + shift, normals=normals)
+
+    def __len__(self) -> int:
+        return self.num_points
+
+    def __getitem__(self, which: int | slice | Tensor | Sequence[int]) -> "PointCloud":
+        """Some of the points: an index, slice, mask or index tensor."""
+        rows = [which] if isinstance(which, int) else which
+        return self._mapped(lambda value: value[rows])
+
+    def __repr__(self) -> str:
+        extras = "".join(f", {name}" for name, value in self._tensors().items() if name != "points" and value is not None)
+        return f"PointCloud({self.num_points} points{extras}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("points", self.num_points),
+            *((f"{axis} [m]", span(self.points[:, i])) for i, axis in enumerate("xyz")),
+            *((name, span(value)) for name, value in self._tensors().items() if name != "points" and value is not None),
+            ("device", self.device),
+        ]
+        return html_table("PointCloud", rows)
+
+    def _mapped(self, change) -> "PointCloud":
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "attributes"}
+        changed = {name: None if value is None else change(value) for name, value in own.items()}
+        return replace(self, attributes={name: change(value) for name, value in self.attributes.items()}, **changed)
+
+    def _tensors(self) -> dict[str, Tensor | None]:
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "attributes"}
+        return {**own, **self.attributes}

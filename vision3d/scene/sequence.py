@@ -1,0 +1,165 @@
+"""Things that move: an object at rest and what changes of it, frame by frame."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError, ShapeError
+from vision3d.geometry.covariance import covar_to_quat_scale
+from vision3d.geometry.triangles import edges_to_gaussians
+from vision3d.scene import codecs
+from vision3d.scene.checks import check_finite, check_shape, html_table
+from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.mesh_gaussians import MeshGaussians
+from vision3d.scene.points import PointCloud
+
+_FIELDS: dict[type, tuple[str, ...]] = {
+    GaussianScene: ("means", "quats", "log_scales", "opacity_logits", "sh"),
+    Mesh: ("vertices", "normals", "vertex_colors"),
+    MeshGaussians: (),
+    PointCloud: ("points", "colors", "normals", "intensity"),
+}
+_MIN_SCALE = 1e-8  # metres
+
+
+class Channel(Protocol):
+    """Values of all frames, first axis T: a tensor, or a store that reads a frame when it is asked for."""
+
+    @property
+    def shape(self) -> Any: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """A base object and T frames of it.
+
+    Example:
+        >>> base = PointCloud(torch.rand(5, 3))
+        >>> moving = Sequence(base, torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)})
+        >>> moving.frame(1)
+        PointCloud(5 points, cpu)
+    """
+
+    base: GaussianScene | Mesh | MeshGaussians | PointCloud
+    """The object at rest; what no channel changes is as here in every frame."""
+    times: Float[Tensor, " t"]
+    """Time of each frame [s], ascending."""
+    channels: Mapping[str, Channel] = field(default_factory=dict)
+    """Values by name, (T, ...) with the shape of the base's field of that name: means, quats, log_scales, opacity_logits, sh;
+    vertices, normals, vertex_colors; points, colors, intensity. Gaussians may have instead of quats and log_scales `edges`
+    (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T. Gaussians on a mesh have
+    `vertices` (T, V, 3) and become a GaussianScene."""
+
+    def __post_init__(self) -> None:
+        if type(self.base) not in _FIELDS:
+            want = ", ".join(kind.__name__ for kind in _FIELDS)
+            raise InputError(f"Sequence.base: got {type(self.base).__name__}, want {want}")
+        check_shape("Sequence.times", self.times, ("T",))
+        shapes = channel_shapes(self.base)
+        for name, channel in self.channels.items():
+            if name not in shapes:
+                raise InputError(f"Sequence: {type(self.base).__name__} has no channel {name!r}; want {', '.join(shapes)}")
+            want = (len(self.times), *shapes[name])
+            if tuple(channel.shape) != want:
+                raise ShapeError(f"Sequence.channels[{name!r}]", tuple(channel.shape), f"shape {want}")
+        names = {"edges", "covar_factors"} & set(self.channels)
+        if len(names) == 2 or (names and {"quats", "log_scales"} & set(self.channels)):
+            raise InputError("Sequence: edges, covar_factors, and quats with log_scales exclude each other")
+        object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Sequence":
+        """The frames that are whole in a .zarr folder; each is read when it is asked for.
+
+        Raises:
+            InputError: The folder holds something else, or cannot be read.
+        """
+        value = codecs.load(path)
+        if not isinstance(value, cls):
+            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a sequence (.zarr)")
+        return value
+
+    def save(self, path: Path | str) -> None:
+        """Write a .zarr folder; while running, use `vision3d.io.zarr_store.SequenceWriter`."""
+        codecs.save(path, self)
+
+    def frame(self, index: int) -> GaussianScene | Mesh | MeshGaussians | PointCloud:
+        """The object at one of the times, on the device of the base.
+
+        Raises:
+            InputError: There is no such frame, or its values are not finite.
+        """
+        if not -len(self) <= index < len(self):
+            raise InputError(f"Sequence: no frame {index}, there are {len(self)}")
+        index %= len(self)
+        values = {name: channel[index].to(self.base.device) for name, channel in self.channels.items()}
+        for name, value in values.items():
+            check_finite(f"Sequence, frame {index}", name, value)
+        if isinstance(self.base, MeshGaussians):
+            return self.base.to_gaussians(values["vertices"]) if "vertices" in values else self.base.to_gaussians()
+        if "edges" in values:
+            values["quats"], scales = edges_to_gaussians(values.pop("edges"))
+            values["log_scales"] = scales.log()
+        if "covar_factors" in values:
+            factors = values.pop("covar_factors")
+            values["quats"], scales = covar_to_quat_scale(factors @ factors.mT)
+            values["log_scales"] = scales.clamp(min=_MIN_SCALE).log()
+        return replace(self.base, **values)  # pyright: ignore[reportArgumentType]
+
+    def validate(self) -> "Sequence":
+        """Check the base, the times, and the channels that are tensors; values that are read later are checked then.
+
+        Raises:
+            InputError: Something is not finite, or the times do not ascend.
+        """
+        self.base.validate()
+        if len(self.times):
+            check_finite("Sequence", "times", self.times)
+        if bool((is_back := self.times.diff() <= 0).any()):
+            raise InputError(f"Sequence: times do not ascend after frame {int(is_back.nonzero()[0])}")
+        for name, channel in self.channels.items():
+            if isinstance(channel, Tensor) and len(channel):
+                check_finite("Sequence", name, channel)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    def to(self, device: torch.device | str) -> "Sequence":
+        """The same frames on another device; what is read later goes there then."""
+        channels = {name: c.to(device) if isinstance(c, Tensor) else c for name, c in self.channels.items()}
+        return replace(self, base=self.base.to(device), times=self.times.to(device), channels=channels)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __iter__(self) -> Iterator[GaussianScene | Mesh | MeshGaussians | PointCloud]:
+        return (self.frame(i) for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Sequence({len(self)} frames of {', '.join(self.channels) or 'nothing'}, {self.base!r})"
+
+    def _repr_html_(self) -> str:
+        span = f"{float(self.times[0]):.4g} to {float(self.times[-1]):.4g}" if len(self) else "-"
+        return html_table("Sequence", [("frames", len(self)), ("time [s]", span), ("base", self.base), *self.channels.items()])
+
+
+def channel_shapes(base: GaussianScene | Mesh | MeshGaussians | PointCloud) -> dict[str, tuple[int, ...]]:
+    """The channels that a base can have, with the shape of one frame."""
+    found = {name: getattr(base, name) for name in _FIELDS[type(base)]}
+    shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
+    if isinstance(base, GaussianScene):
+        shapes |= {"edges": (len(base), 3, 2), "covar_factors": (len(base), 3, 3)}
+    if isinstance(base, MeshGaussians):
+        shapes = {"vertices": (base.mesh.num_vertices, 3)}
+    return shapes
