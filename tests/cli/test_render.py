@@ -258,7 +258,7 @@ def test_wrong_scenes(cli, tmp_path):
 
     write_points(tmp_path / "points.ply", torch.rand(4, 3))
     code, _, err = cli("render", tmp_path / "points.ply", *out)
-    assert code == 3 and "points.ply: lacks f_dc_0" in err and "a point cloud" in err
+    assert code == 3 and "points.ply: holds a point cloud, want a Gaussian scene (.ply)" in err
 
     (tmp_path / "text.ply").write_text("hello")
     code, _, err = cli("render", tmp_path / "text.ply", *out)

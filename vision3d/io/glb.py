@@ -35,6 +35,11 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
     unknown = set(_strings(container, "extensionsRequired")) - _READ_EXTENSIONS
     if unknown:
         raise FileFormatError(container.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read")
+    with np.errstate(all="ignore"):  # whoever validates the meshes finds what is not finite
+        return _read_parts(container)
+
+
+def _read_parts(container: Container) -> dict[str, Mesh]:
     textures: dict[int, Tensor] = {}
     parts: dict[str, Mesh] = {}
     for index, matrix in _placed_meshes(container):

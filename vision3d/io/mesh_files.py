@@ -7,6 +7,7 @@ of its material files is looked at.
 
 import io
 import logging
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,8 +49,9 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     if not path.stat().st_size:
         raise FileFormatError(path, "is empty (0 bytes)")
     texture = None if suffix != ".obj" or skip_texture else _obj_texture(path)
-    values = _loaded(path, suffix)
-    mesh = _mesh(path, values, texture)
+    with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mesh = _mesh(path, _loaded(path, suffix), texture)
     if suffix == ".stl":
         vertices, faces, _ = weld_vertices(mesh.vertices, mesh.faces, 0.0)
         mesh = Mesh(vertices, faces)

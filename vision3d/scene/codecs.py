@@ -101,7 +101,9 @@ def save_folder(path: Path | str, value: object) -> None:
 
 def kind_of(value: object) -> str:
     """What a value that was read is called in messages."""
-    return {"Tensor": "a picture", "PosedImages": "posed photographs"}.get(type(value).__name__, type(value).__name__)
+    name = type(value).__name__
+    names = {"Tensor": "a picture", "PosedImages": "posed photographs", "PointCloud": "a point cloud"}
+    return names.get(name, name)
 
 
 def suffix_of(value: object) -> str:
