@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tests.support.splats import assert_close, small_scene
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.io import gltf_gaussians as gltf
 from vision3d.io.gltf_container import glb_bytes, peek_json
+from vision3d.scene import GaussianScene, Mesh, load
 
 
 def parts(path):
@@ -131,3 +132,16 @@ def test_what_other_programs_see(tmp_path):
     assert primitive["mode"] == 0 and content["extensionsUsed"] == ["KHR_gaussian_splatting"]
     low = content["accessors"][primitive["attributes"]["POSITION"]]["min"]
     assert low[0] == -float(scene.means[:, 0].max()) and low[2] == float(scene.means[:, 2].min())
+
+
+def test_a_glb_is_known_by_its_content(tmp_path):
+    scene, mesh = small_scene(1), Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]))
+    scene.save(tmp_path / "splats.glb")
+    scene.save(tmp_path / "splats.gltf")
+    mesh.save(tmp_path / "mesh.glb")
+    kinds = [type(load(tmp_path / name)) for name in ("splats.glb", "splats.gltf", "mesh.glb")]
+    assert kinds == [GaussianScene, GaussianScene, Mesh]
+    with pytest.raises(InputError, match=r"mesh\.glb: holds .*, want a Gaussian scene"):
+        GaussianScene.load(tmp_path / "mesh.glb")
+    with pytest.raises(InputError, match=r"a \.gltf a GaussianScene, got Mesh"):
+        mesh.save(tmp_path / "mesh.gltf")
