@@ -17,6 +17,7 @@ from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.fitting.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
 from vision3d.stages.fitting.trainer import Trainer
+from vision3d.stages.fitting.world import tidied
 
 # Rates of a run of some ten steps.
 FAST = RatesConfig(means=2e-3, quats=1e-2, sh0=2e-2)
@@ -65,6 +66,19 @@ def test_run_folder_holds_the_results(fitted):
     assert [line["step"] for line in lines] == list(range(10, 151, 10))
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
     assert lines[-1]["gaussians"] == scene.num_gaussians <= 80
+
+
+def test_tidying_shows_in_no_pixel(fitted, photos):
+    scene = fitted.scene
+    faint, thin = scene.opacity_logits.clone(), scene.log_scales.clone()
+    faint[:5], thin[5:10, 1] = -6.0, -30.0
+    rough = replace(scene, opacity_logits=faint, log_scales=thin)
+    tidy = tidied(rough, extent=3.0)
+    assert len(tidy) == len(scene) - 5
+    assert tidy.log_scales.min() == pytest.approx(math.log(3e-5))
+    psnrs = [evaluate(each, photos).mean()["psnr"] for each in (rough, tidy)]
+    assert psnrs[1] == pytest.approx(psnrs[0], abs=1e-3)
+    assert len(tidied(replace(scene, opacity_logits=torch.full_like(faint, -9.0)), 3.0)) == len(scene)  # never empty
 
 
 def test_the_scene_is_in_the_world_of_the_photographs(photos, fitted):

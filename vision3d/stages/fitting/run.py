@@ -25,7 +25,7 @@ from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
 from vision3d.stages.fitting.sheet import write_evaluation_sheet
 from vision3d.stages.fitting.trainer import Trainer
-from vision3d.stages.fitting.world import World
+from vision3d.stages.fitting.world import World, tidied
 
 logger = logging.getLogger("vision3d.fit")
 
@@ -160,7 +160,7 @@ class _Fit:
     def finish(self) -> FitResult:
         """Measure the scene and write it."""
         seconds = self.clock.seconds()
-        scene = self.world.scene_out(self.trainer.scene())
+        scene = tidied(self.world.scene_out(self.trainer.scene()), self.world.extent)
         cameras = self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
         path = None if self.folder is None else self.folder.path
         if path is not None:

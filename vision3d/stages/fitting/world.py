@@ -11,6 +11,8 @@ from vision3d.errors import InputError
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
 
+FAINTEST = 1 / 255 - 1e-6  # alpha below 1/255 is not drawn; the rest is rounding
+THINNEST = 1e-5  # in extents; at a distance of one extent a hundredth of a pixel where the focal length is 1000 px
 MARGIN = 1.1  # the extent is this many times the largest distance of a camera from the mean camera
 
 
@@ -60,6 +62,20 @@ class World:
         if scene.mode != "3dgs":
             log_scales[:, 2] = FLAT_LOG_SCALE
         return replace(scene, means=means.to(scene.means), log_scales=log_scales)
+
+
+def tidied(scene: GaussianScene, extent: float) -> GaussianScene:
+    """The scene as other programs like it, which shows in no pixel.
+
+    Gaussians too faint to be drawn anywhere (below `FAINTEST`) are left out, and ellipsoids get axes of at least `THINNEST`
+    extents: regularisers draw some to 1e-10 m, beyond what compressed formats hold.
+    """
+    seen = scene.opacities >= FAINTEST
+    if not bool(seen.all()) and bool(seen.any()):
+        scene = scene[seen]
+    if scene.mode != "3dgs":
+        return scene
+    return replace(scene, log_scales=scene.log_scales.clamp(min=math.log(THINNEST * extent)))
 
 
 def _with_shifts(cameras: Cameras, shifts: Float[Tensor, "c 3 1"]) -> Cameras:
