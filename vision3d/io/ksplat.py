@@ -134,7 +134,7 @@ def _decoded(
     means = rows["means"].astype(np.float32)
     if level:
         centers = np.frombuffer(data, np.uint8, section.bucket_bytes * section.num_buckets, section.place + 4 * section.partial)
-        centers = np.ascontiguousarray(centers.reshape(section.num_buckets, -1)[:, :12]).view("<f4")
+        centers = np.ascontiguousarray(centers.reshape(section.num_buckets, section.bucket_bytes)[:, :12]).view("<f4")
         with np.errstate(over="ignore", invalid="ignore"):
             step = np.float32(section.block / 2 / section.steps)
             means = (means - np.float32(section.steps)) * step + centers[_buckets(path, data, section)]

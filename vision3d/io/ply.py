@@ -65,7 +65,8 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
     is_endless = np.isinf(opacity_logits)
     opacity_logits[is_endless] = np.copysign(np.float32(_OPAQUE_LOGIT), opacity_logits[is_endless])
-    is_bad = ~quats.any(1) | np.isnan(opacity_logits)
+    with np.errstate(invalid="ignore"):  # signalling NaN
+        is_bad = ~quats.any(1) | np.isnan(opacity_logits)
     for values in (means, quats, log_scales, harmonics):
         is_bad |= _has_nan(values)
     arrays = {"means": means, "quats": quats, "log_scales": log_scales, "opacity_logits": opacity_logits, "sh": sh}
