@@ -94,7 +94,7 @@ class SplatArrays:
                     f"row {first}",
                 )
             arrays = {name: values[~is_bad] for name, values in arrays.items()}
-        tensors = {name: torch.from_numpy(np.require(values, np.float32, "CW")) for name, values in arrays.items()}
+        tensors = {name: torch.from_numpy(np.require(values, np.float32, ["C", "W"])) for name, values in arrays.items()}
         return GaussianScene(mode=self.mode, antialiased=self.antialiased, **tensors)
 
 
