@@ -85,8 +85,11 @@ def test_losses_are_one_line(tmp_path, caplog):
         (lambda c: c["meshes"][0]["primitives"][0]["extensions"].clear(), "holds no primitive with KHR_gaussian_splatting"),
         (lambda c: c["meshes"][0]["primitives"][0]["attributes"].pop("POSITION"), "lacks POSITION"),
         (lambda c: c.update(extensionsRequired=["KHR_draco"]), "needs KHR_draco, which is not read"),
-        (lambda c: c["buffers"][0].update(uri="../../etc/passwd"), r"buffers\[0\]: uri '../../etc/passwd' leads out"),
-        (lambda c: c["buffers"][0].update(uri="%2e%2e/x.bin"), "leads out of the folder"),
+        (
+            lambda c: c["buffers"][0].update(uri="../../etc/passwd"),
+            r"names '\.\./\.\./etc/passwd', which is outside",
+        ),
+        (lambda c: c["buffers"][0].update(uri="%2e%2e/x.bin"), "outside its folder"),
         (lambda c: c["buffers"][0].update(uri="data:x;base64,####"), "uri is no base64"),
     ],
 )
@@ -110,7 +113,7 @@ def test_buffers_beside(tmp_path):
     data = base64.b64decode(content["buffers"][0]["uri"].partition(",")[2])
     content["buffers"][0]["uri"] = "a%20b.bin"
     (tmp_path / "a.gltf").write_text(json.dumps(content))
-    with pytest.raises(MissingFileError, match=r"a b\.bin: does not exist; want a buffer of a\.gltf"):
+    with pytest.raises(MissingFileError, match=r"a b\.bin: does not exist; want the buffers\[0\] that a\.gltf names"):
         gltf.read_gaussians(tmp_path / "a.gltf")
     (tmp_path / "a b.bin").write_bytes(data)
     assert torch.equal(gltf.read_gaussians(tmp_path / "a.gltf").means, small_scene(0).means)

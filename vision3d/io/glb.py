@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
-from vision3d.io.glb_container import Builder, Container, read_container, write_container
+from vision3d.io.gltf_container import Builder, Gltf
 from vision3d.scene.mesh import Mesh
 
 _MAX_PIXELS = 1 << 27
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
-_MAX_DEPTH = 64
 _READ_EXTENSIONS = {"KHR_materials_unlit"}
 
 
@@ -31,33 +30,29 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
         MissingFileError: There is no such file, or none of a name that it gives.
         FileFormatError: It is damaged, has no triangles, or needs an extension that is not read.
     """
-    container = read_container(path)
-    unknown = set(_strings(container, "extensionsRequired")) - _READ_EXTENSIONS
+    gltf = Gltf(path)
+    unknown = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
     if unknown:
-        raise FileFormatError(container.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read")
+        raise FileFormatError(gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read")
     with np.errstate(all="ignore"):  # whoever validates the meshes finds what is not finite
-        return _read_parts(container)
+        return _read_parts(gltf)
 
 
-def _read_parts(container: Container) -> dict[str, Mesh]:
+def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
     textures: dict[int, Tensor] = {}
     parts: dict[str, Mesh] = {}
-    for index, matrix in _placed_meshes(container):
-        entry = container.item("meshes", index)
-        primitives = entry.get("primitives")
-        if not isinstance(primitives, list) or not all(isinstance(p, dict) for p in primitives):
-            raise FileFormatError(container.path, f"meshes[{index}] has no list of primitives")
-        for primitive in primitives:
+    for index, matrix in gltf.placed_meshes():
+        for primitive in gltf.primitives(index):
             if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
                 continue  # points and lines
-            name = base = str(entry.get("name") or f"mesh_{index}")
+            name = base = str(gltf.item("meshes", index).get("name") or f"mesh_{index}")
             for number in range(2, len(parts) + 3):
                 if name not in parts:
                     break
                 name = f"{base}_{number}"
-            parts[name] = _mesh(container, primitive, matrix, textures)
+            parts[name] = _mesh(gltf, primitive, matrix, textures)
     if not parts:
-        raise FileFormatError(container.path, "holds no triangles")
+        raise FileFormatError(gltf.path, "holds no triangles")
     return parts
 
 
@@ -111,7 +106,7 @@ def write_mesh(path: Path | str, mesh: Mesh) -> None:
     builder.append("meshes", {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
-    write_container(path, builder)
+    builder.write(path)
 
 
 def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
@@ -151,37 +146,14 @@ def linear_to_srgb(values: np.ndarray) -> np.ndarray:
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0) ** (1 / 2.4) - 0.055)
 
 
-def _placed_meshes(container: Container) -> list[tuple[object, np.ndarray]]:
-    """Index and world matrix of the mesh of each node; every mesh as it is where the file has no nodes."""
-    nodes = container.items("nodes")
-    if not nodes:
-        return [(i, np.eye(4)) for i in range(len(container.items("meshes")))]
-    children = {child for node in nodes for child in _indices(container, node, "children")}
-    roots = [i for i in range(len(nodes)) if i not in children]
-    if container.items("scenes"):
-        roots = _indices(container, container.item("scenes", container.content.get("scene", 0)), "nodes")
-    found, waiting, seen = [], [(root, np.eye(4), 0) for root in reversed(roots)], set()
-    while waiting:
-        index, parent, depth = waiting.pop()
-        node = container.item("nodes", index)
-        if depth > _MAX_DEPTH or index in seen:
-            raise FileFormatError(container.path, f"nodes[{index}] stands twice in the tree, or too deep in it")
-        seen.add(index)
-        matrix = parent @ _matrix(container, index, node)
-        if "mesh" in node:
-            found.append((node["mesh"], matrix))
-        waiting += [(child, matrix, depth + 1) for child in reversed(_indices(container, node, "children"))]
-    return found
-
-
-def _mesh(container: Container, primitive: dict[str, Any], matrix: np.ndarray, textures: dict[int, Tensor]) -> Mesh:
-    path = container.path
+def _mesh(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures: dict[int, Tensor]) -> Mesh:
+    path = gltf.path
     attributes = primitive.get("attributes")
     if not isinstance(attributes, dict) or "POSITION" not in attributes:
         raise FileFormatError(path, "a primitive has no POSITION")
-    vertices = container.array(attributes["POSITION"], ("VEC3",)).astype(np.float32)
+    vertices = gltf.array(attributes["POSITION"], (3,)).astype(np.float32)
     if "indices" in primitive:
-        indices = container.array(primitive["indices"], ("SCALAR",))[:, 0].astype(np.int64)
+        indices = gltf.array(primitive["indices"], (1,))[:, 0].astype(np.int64)
     else:
         indices = np.arange(len(vertices))
     if len(indices) and (indices.min() < 0 or indices.max() >= len(vertices)):
@@ -189,7 +161,7 @@ def _mesh(container: Container, primitive: dict[str, Any], matrix: np.ndarray, t
     faces = _triangles(path, indices, primitive.get("mode", _TRIANGLES))
     normals = uvs = colors = None
     if "NORMAL" in attributes:
-        normals = container.array(attributes["NORMAL"], ("VEC3",)).astype(np.float32)
+        normals = gltf.array(attributes["NORMAL"], (3,)).astype(np.float32)
     if not np.array_equal(matrix, np.eye(4)):
         linear = matrix[:3, :3]
         vertices = (vertices @ linear.T + matrix[:3, 3]).astype(np.float32)
@@ -199,14 +171,14 @@ def _mesh(container: Container, primitive: dict[str, Any], matrix: np.ndarray, t
             normals = normals @ np.linalg.pinv(linear)  # row vectors: the inverse is the transposed one of columns
             lengths = np.linalg.norm(normals, axis=1, keepdims=True)
             normals = (normals / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-    material = container.item("materials", primitive["material"]) if "material" in primitive else {}
-    texture, factor, uv_set = _surface(container, material, textures)
+    material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
+    texture, factor, uv_set = _surface(gltf, material, textures)
     if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
         texture = None  # glTF: without coordinates there is nothing to look up
     if f"TEXCOORD_{uv_set}" in attributes:
-        uvs = container.array(attributes[f"TEXCOORD_{uv_set}"], ("VEC2",)).astype(np.float32)
+        uvs = gltf.array(attributes[f"TEXCOORD_{uv_set}"], (2,)).astype(np.float32)
     if "COLOR_0" in attributes:
-        colors = container.array(attributes["COLOR_0"], ("VEC3", "VEC4")).astype(np.float32)
+        colors = gltf.array(attributes["COLOR_0"], (3, 4)).astype(np.float32)
     if factor is not None:
         width = 4 if factor[3] != 1 or (colors is not None and colors.shape[1] == 4) else 3
         base = np.ones((len(vertices), width), np.float32)
@@ -223,33 +195,31 @@ def _mesh(container: Container, primitive: dict[str, Any], matrix: np.ndarray, t
     return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
 
 
-def _surface(
-    container: Container, material: dict[str, Any], textures: dict[int, Tensor]
-) -> tuple[Tensor | None, np.ndarray | None, int]:
+def _surface(gltf: Gltf, material: dict[str, Any], textures: dict[int, Tensor]) -> tuple[Tensor | None, np.ndarray | None, int]:
     """Texture, colour factor (linear RGBA; None when white) and number of the uv set of a material."""
     rough = material.get("pbrMetallicRoughness", {})
     if not isinstance(rough, dict):
-        raise FileFormatError(container.path, "pbrMetallicRoughness is no object")
+        raise FileFormatError(gltf.path, "pbrMetallicRoughness is no object")
     try:
         factor = np.asarray(rough.get("baseColorFactor", [1.0] * 4), np.float32)
         if factor.shape != (4,) or not np.isfinite(factor).all():
             raise ValueError
     except (ValueError, TypeError) as error:
-        raise FileFormatError(container.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers") from error
+        raise FileFormatError(gltf.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers") from error
     white = None if (factor == 1).all() else factor
     info = rough.get("baseColorTexture")
     if info is None:
         return None, white, 0
     if not isinstance(info, dict):
-        raise FileFormatError(container.path, "baseColorTexture is no object")
-    source = container.item("textures", info.get("index")).get("source")
-    entry = container.item("images", source)
+        raise FileFormatError(gltf.path, "baseColorTexture is no object")
+    source = gltf.item("textures", info.get("index")).get("source")
+    entry = gltf.item("images", source)
     assert isinstance(source, int)
     if source not in textures:
         what = f"texture images[{source}]"
-        data = container.view(entry["bufferView"])[0] if "bufferView" in entry else container.resource(entry.get("uri"), what)
-        textures[source] = torch.from_numpy(decode_picture(container.path, data, what))
-    return textures[source], white, container.count(info, "texCoord", 0)
+        data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
+        textures[source] = torch.from_numpy(decode_picture(gltf.path, data, what))
+    return textures[source], white, gltf.whole(info, "texCoord", "baseColorTexture", 0)
 
 
 def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:
@@ -266,42 +236,8 @@ def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:
     return faces
 
 
-def _matrix(container: Container, index: int, node: dict[str, Any]) -> np.ndarray:
-    def numbers(key: str, default: list[float]) -> np.ndarray:
-        try:
-            values = np.asarray(node.get(key, default), np.float64)
-            if values.shape != (len(default),) or not np.isfinite(values).all():
-                raise ValueError
-        except (ValueError, TypeError) as error:
-            raise FileFormatError(container.path, f"nodes[{index}] has a wrong {key}") from error
-        return values
-
-    if "matrix" in node:
-        return numbers("matrix", [0.0] * 16).reshape(4, 4).T
-    matrix = np.eye(4)
-    x, y, z, w = quaternion = numbers("rotation", [0.0, 0.0, 0.0, 1.0])
-    if (square := quaternion @ quaternion) > 0:
-        s = 2 / square
-        rotmat = [
-            [1 - s * (y * y + z * z), s * (x * y - w * z), s * (x * z + w * y)],
-            [s * (x * y + w * z), 1 - s * (x * x + z * z), s * (y * z - w * x)],
-            [s * (x * z - w * y), s * (y * z + w * x), 1 - s * (x * x + y * y)],
-        ]
-        matrix[:3, :3] = np.array(rotmat)
-    matrix[:3, :3] *= numbers("scale", [1.0] * 3)
-    matrix[:3, 3] = numbers("translation", [0.0] * 3)
-    return matrix
-
-
-def _indices(container: Container, entry: dict[str, Any], key: str) -> list[int]:
-    found = entry.get(key, [])
-    if not isinstance(found, list) or not all(type(i) is int for i in found):
-        raise FileFormatError(container.path, f"{key!r} is no list of indices")
-    return found
-
-
-def _strings(container: Container, key: str) -> list[str]:
-    found = container.content.get(key, [])
+def _strings(gltf: Gltf, key: str) -> list[str]:
+    found = gltf.content.get(key, [])
     return [str(item) for item in found] if isinstance(found, list) else []
 
 

@@ -1,57 +1,69 @@
-"""The container of glTF 2.0 files (.glb, .gltf): JSON, buffers and accessors, every number checked before it is used."""
+"""The container of glTF 2.0 files (.glb, .gltf): JSON, buffers, accessors and nodes, every number checked before it is used.
+
+Source: Khronos glTF 2.0 specification, sections 3.5 (nodes), 3.6 (buffers, accessors) and 4 (GLB).
+"""
 
 import base64
 import json
 import struct
 import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, MissingFileError
-from vision3d.io.splat_arrays import read_bytes, size_limit
+from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.io.guards import inside, read_bytes, size_limit
 
-_JSON, _BIN = 0x4E4F534A, 0x004E4942
-_TYPES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_TYPES = {width: name for name, width in _WIDTHS.items()}
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
+_CODES = {kind: code for code, kind in _COMPONENTS.items()}
+_ANY = dict.fromkeys(_COMPONENTS, (False, True))
+_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
+_MAX_DEPTH = 100  # of nodes
 
 
 class Gltf:
-    """A glTF file: its JSON as `content`, and the numbers that it refers to."""
+    """A glTF file: its JSON as `content`, and what it refers to."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the JSON and the buffers.
+    def __init__(self, path: Path | str) -> None:
+        """Read the JSON and the binary chunk.
 
         Raises:
-            MissingFileError: There is no such file, or a buffer beside it is missing.
+            MissingFileError: There is no such file.
             FileFormatError: It is damaged, or another version than 2.
         """
-        self.path = path
-        data = read_bytes(path, "a glTF file")
-        text, self.binary = _chunks(path, data) if data[:4] == b"glTF" else (data, None)
-        self.content = _object(path, text)
-        version = self.section("asset").get("version")
+        self.path = Path(path)
+        data = read_bytes(self.path, "a glTF file")
+        text, self.binary = _chunks(self.path, data) if data[:4] == _MAGIC else (data, None)
+        self.content = _object(self.path, text)
+        asset = self.content.get("asset", {})
+        version = asset.get("version") if isinstance(asset, dict) else None
         if not isinstance(version, str) or not version.startswith("2."):
-            raise FileFormatError(path, f"has glTF version {version!r}; 2 is read", "asset.version")
+            raise FileFormatError(self.path, f"has glTF version {version!r}; 2 is read", "asset.version")
         self.num_bytes, self.allotted = len(data), 0
         self._buffers: dict[int, bytes] = {}
 
-    def section(self, key: str) -> dict[str, Any]:
-        """An object at the top level, empty where there is none."""
-        value = self.content.get(key, {})
-        if not isinstance(value, dict):
-            raise FileFormatError(self.path, "is no object", key)
-        return value
+    def items(self, kind: str) -> list[dict[str, Any]]:
+        """A list of the top level, empty where there is none."""
+        found = self.content.get(kind, [])
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise FileFormatError(self.path, f"{kind!r} is no list of objects")
+        return found
 
     def item(self, kind: str, index: object) -> dict[str, Any]:
-        """An object of a list at the top level."""
-        values = self.content.get(kind, [])
-        if not isinstance(values, list) or type(index) is not int or not 0 <= index < len(values):
-            raise FileFormatError(self.path, f"got {index!r}, which is not in the file", kind)
-        if not isinstance(values[index], dict):
-            raise FileFormatError(self.path, "is no object", f"{kind}[{index}]")
-        return values[index]
+        """An entry of a list of the top level."""
+        found = self.items(kind)
+        if type(index) is not int or not 0 <= index < len(found):
+            raise FileFormatError(self.path, f"names {kind}[{str(index)[:40]}], but there are {len(found)} of them")
+        return found[index]
 
     def whole(self, values: dict[str, Any], key: str, where: str, default: int | None = None, high: int = 2**40) -> int:
         """A whole number from 0 to `high`."""
@@ -60,37 +72,37 @@ class Gltf:
             raise FileFormatError(self.path, f"{key} is {str(value)[:40]}, want a whole number from 0 to {high}", where)
         return value
 
-    def accessor(self, index: object, width: int, kinds: dict[int, tuple[bool, ...]]) -> np.ndarray:
-        """The numbers (N, width) of an accessor as float32, normalised where it says so.
+    def array(self, index: object, widths: tuple[int, ...], kinds: Mapping[int, tuple[bool, ...]] = _ANY) -> np.ndarray:
+        """The numbers (N, width) of an accessor, as they are stored; float32 where they are normalised.
 
         Args:
             index: Place in the list of accessors.
-            width: Components of a row that are wanted.
+            widths: Components of a row that are allowed.
             kinds: Component types that are allowed, and whether they may be normalised.
         """
         where = f"accessors[{index}]"
         values = self.item("accessors", index)
         count = self.whole(values, "count", where, high=2**32)
         kind, is_normalized = values.get("componentType"), values.get("normalized", False)
-        if type(kind) is not int or is_normalized not in kinds.get(kind, ()) or _TYPES.get(str(values.get("type"))) != width:
+        width = _WIDTHS.get(str(values.get("type")))
+        if type(kind) is not int or is_normalized not in kinds.get(kind, ()) or width not in widths:
             text = f"has type {values.get('type')!r} of {kind!r}{' normalised' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
         if "sparse" in values or "bufferView" not in values:
             raise FileFormatError(self.path, "is sparse or without a bufferView, which is not read", where)
         dtype = np.dtype(_COMPONENTS[kind])
-        data, offset, step = self._view(values["bufferView"], dtype.itemsize * width)
-        offset += self.whole(values, "byteOffset", where, 0)
-        if count == 0:
-            raise FileFormatError(self.path, "has 0 rows", where)
-        end = offset + (count - 1) * step + dtype.itemsize * width
+        row = dtype.itemsize * width
+        data, step = self.view(values["bufferView"], row)
+        offset = self.whole(values, "byteOffset", where, 0)
+        end = offset + (count - 1) * step + row if count else offset
         if end > len(data):
-            text = f"ends at byte {end} of its bufferView, which has {len(data)}"
-            raise FileFormatError(self.path, text, where)
-        self.allot(4 * count * width, where)
-        raw = np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize))
-        result = raw.astype(np.float32)
-        if is_normalized:
-            result = np.maximum(result / np.float32(np.iinfo(dtype).max), -1)
+            raise FileFormatError(self.path, f"ends at byte {end} of its bufferView, which has {len(data)}", where)
+        self.allot(max(4, dtype.itemsize) * count * width, where)
+        if not count:
+            return np.empty((0, width), dtype)
+        result = np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize)).copy()
+        if is_normalized and dtype.kind in "iu":
+            result = np.maximum(result.astype(np.float32) / np.float32(np.iinfo(dtype).max), np.float32(-1))
         return result
 
     def allot(self, num_bytes: int, where: str) -> None:
@@ -100,8 +112,8 @@ class Gltf:
             text = f"unpacks to {self.allotted} bytes or more, out of {self.num_bytes}"
             raise FileFormatError(self.path, f"{text}; want at most {size_limit(self.num_bytes)}", where)
 
-    def _view(self, index: object, row: int) -> tuple[memoryview, int, int]:
-        """Bytes of a bufferView, 0, and its step, for rows of so many bytes."""
+    def view(self, index: object, row: int = 0) -> tuple[memoryview, int]:
+        """Bytes of a bufferView, and its step, for rows of so many bytes."""
         view, where = self.item("bufferViews", index), f"bufferViews[{index}]"
         buffer = self._buffer(view.get("buffer"))
         start, length = self.whole(view, "byteOffset", where, 0), self.whole(view, "byteLength", where)
@@ -110,47 +122,148 @@ class Gltf:
             raise FileFormatError(self.path, f"ends at byte {start + length} of its buffer, which has {len(buffer)}", where)
         if step < row:
             raise FileFormatError(self.path, f"byteStride is {step}, want at least {row}", where)
-        return memoryview(buffer)[start : start + length], 0, step
+        return memoryview(buffer)[start : start + length], step
+
+    def resource(self, uri: object, what: str) -> bytes:
+        """The bytes of a data: URI, or of a file in the folder of this one.
+
+        Raises:
+            MissingFileError: There is no such file.
+            FileFormatError: It is no URI, no base64, or leads out of the folder.
+        """
+        if not isinstance(uri, str):
+            raise FileFormatError(self.path, "has neither bytes nor a uri", what)
+        if uri.startswith("data:"):
+            try:
+                return base64.b64decode(uri.partition("base64,")[2], validate=True)
+            except ValueError as error:
+                raise FileFormatError(self.path, f"uri is no base64 ({error})", what) from error
+        file = inside(self.path, urllib.parse.unquote(uri))
+        if not file.is_file():
+            raise MissingFileError(file, f"the {what} that {self.path.name} names")
+        data = file.read_bytes()
+        self.num_bytes += len(data)
+        return data
+
+    def placed_meshes(self) -> list[tuple[int, np.ndarray]]:
+        """Each mesh of the file's scene: its index and its matrix to the world (4, 4).
+
+        Without scenes the roots are the nodes that are nobody's child; without nodes each mesh is where it is.
+        """
+        nodes = self.items("nodes")
+        if not nodes:
+            return [(i, np.eye(4)) for i in range(len(self.items("meshes")))]
+        children = [self._indices(node, "children", f"nodes[{i}]") for i, node in enumerate(nodes)]
+        below = {child for indices in children for child in indices}
+        roots = [i for i in range(len(nodes)) if i not in below]
+        if self.items("scenes"):
+            roots = self._indices(self.item("scenes", self.content.get("scene", 0)), "nodes", "scenes")
+        found, waiting, seen = [], [(root, np.eye(4), 0) for root in reversed(roots)], set()
+        while waiting:
+            index, parent, depth = waiting.pop()
+            node, where = self.item("nodes", index), f"nodes[{index}]"
+            if depth > _MAX_DEPTH or index in seen:
+                raise FileFormatError(self.path, f"is met twice or stands deeper than {_MAX_DEPTH} nodes; want a tree", where)
+            seen.add(index)
+            matrix = parent @ self._matrix(node, where)
+            if "mesh" in node:
+                found.append((self.whole(node, "mesh", where), matrix))
+            waiting += [(child, matrix, depth + 1) for child in reversed(children[index])]
+        return found
+
+    def primitives(self, mesh: int) -> list[dict[str, Any]]:
+        """The parts of a mesh."""
+        found = self.item("meshes", mesh).get("primitives", [])
+        if not isinstance(found, list) or not all(isinstance(primitive, dict) for primitive in found):
+            raise FileFormatError(self.path, "primitives is no list of objects", f"meshes[{mesh}]")
+        return found
 
     def _buffer(self, index: object) -> bytes:
         buffer, where = self.item("buffers", index), f"buffers[{index}]"
         assert isinstance(index, int)
-        if index in self._buffers:
-            return self._buffers[index]
-        uri = buffer.get("uri")
-        if uri is None:
-            if index != 0 or self.binary is None:
-                raise FileFormatError(self.path, "has neither a uri nor a binary chunk", where)
-            data = self.binary
-        elif not isinstance(uri, str):
-            raise FileFormatError(self.path, "uri is no text", where)
-        elif uri.startswith("data:"):
-            try:
-                data = base64.b64decode(uri.partition("base64,")[2], validate=True)
-            except ValueError as error:
-                raise FileFormatError(self.path, f"uri is no base64 ({error})", where) from error
-        else:
-            data = self._beside(uri, where)
-            self.num_bytes += len(data)
-        length = self.whole(buffer, "byteLength", where)
-        if length > len(data):
-            raise FileFormatError(self.path, f"is cut off: it has {len(data)} of {length} bytes", where)
-        self._buffers[index] = data
-        return data
+        if index not in self._buffers:
+            is_chunk = index == 0 and self.binary is not None and "uri" not in buffer
+            data = self.binary if is_chunk and self.binary is not None else self.resource(buffer.get("uri"), where)
+            length = self.whole(buffer, "byteLength", where)
+            if length > len(data):
+                raise FileFormatError(self.path, f"is cut off: it has {len(data)} of {length} bytes", where)
+            self._buffers[index] = data
+        return self._buffers[index]
 
-    def _beside(self, uri: str, where: str) -> bytes:
-        name = urllib.parse.unquote(uri)
-        if ":" in name or "\\" in name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
-            raise FileFormatError(self.path, f"uri {uri[:60]!r} leads out of the folder", where)
-        try:
-            file = self.path.parent / name
-            if not file.is_file():
-                raise MissingFileError(file, f"a buffer of {self.path.name}")
-            return file.read_bytes()
-        except (OSError, ValueError) as error:
-            if isinstance(error, MissingFileError):
-                raise
-            raise FileFormatError(self.path, f"uri {uri[:60]!r} cannot be read", where) from error
+    def _matrix(self, node: dict[str, Any], where: str) -> np.ndarray:
+        if "matrix" in node:
+            return self._numbers(node, "matrix", [0.0] * 16, where).reshape(4, 4).T  # column by column
+        quat = self._numbers(node, "rotation", [0.0, 0.0, 0.0, 1.0], where)[[3, 0, 1, 2]]
+        if not quat.any():
+            raise FileFormatError(self.path, "rotation has length zero", where)
+        rotation = quat_to_rotmat(torch.from_numpy(quat)).numpy() if "rotation" in node else np.eye(3)
+        matrix = np.eye(4)
+        matrix[:3, :3] = rotation * self._numbers(node, "scale", [1.0] * 3, where)
+        matrix[:3, 3] = self._numbers(node, "translation", [0.0] * 3, where)
+        return matrix
+
+    def _numbers(self, node: dict[str, Any], key: str, default: list[float], where: str) -> np.ndarray:
+        values = node.get(key, default)
+        if not isinstance(values, list) or len(values) != len(default):
+            raise FileFormatError(self.path, f"{key} is no list of {len(default)} numbers", where)
+        if not all(type(v) in (int, float) and abs(v) < 1e30 for v in values):
+            raise FileFormatError(self.path, f"{key} holds something else than finite numbers", where)
+        return np.array(values, np.float64)
+
+    def _indices(self, entry: dict[str, Any], key: str, where: str) -> list[int]:
+        found = entry.get(key, [])
+        if not isinstance(found, list) or not all(type(i) is int for i in found):
+            raise FileFormatError(self.path, f"{key} is no list of indices", where)
+        return found
+
+
+@dataclass
+class Builder:
+    """Collects what a glTF file is going to hold."""
+
+    content: dict[str, Any] = field(default_factory=dict)
+    binary: bytearray = field(default_factory=bytearray)
+
+    def view(self, data: bytes, target: int | None = None) -> int:
+        """Append bytes as a buffer view; returns its index."""
+        self.binary += b"\0" * (-len(self.binary) % 4)
+        view: dict[str, Any] = {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)}
+        self.binary += data
+        return self.append("bufferViews", view if target is None else {**view, "target": target})
+
+    def array(self, values: np.ndarray, *, indices: bool = False) -> int:
+        """Append an array (count, width) of float32, uint32 or normalised uint8; returns its accessor."""
+        values = np.ascontiguousarray(values)
+        entry: dict[str, Any] = {
+            "bufferView": self.view(values.tobytes(), _INDEX_BUFFER if indices else _VERTEX_BUFFER),
+            "componentType": _CODES[values.dtype.newbyteorder("<").str.replace("|", "<")],
+            "count": len(values),
+            "type": _TYPES[1 if values.ndim == 1 else values.shape[1]],
+        }
+        if values.dtype == np.uint8:
+            entry["normalized"] = True
+        if len(values):
+            entry["min"], entry["max"] = (np.atleast_1d(limit).tolist() for limit in (values.min(0), values.max(0)))
+        return self.append("accessors", entry)
+
+    def append(self, name: str, entry: dict[str, Any]) -> int:
+        """Append an entry to a list of the top level; returns its index."""
+        found = self.content.setdefault(name, [])
+        found.append(entry)
+        return len(found) - 1
+
+    def write(self, path: Path | str) -> None:
+        """Write a .glb, or a .gltf with its buffer in the JSON, whole or not at all."""
+        path = Path(path)
+        content = {"asset": {"version": "2.0", "generator": "vision3d"}, **self.content}
+        buffer = {"byteLength": len(self.binary)}
+        if path.suffix.lower() == ".gltf":
+            uri = "data:application/octet-stream;base64," + base64.b64encode(self.binary).decode()
+            data = _text({**content, "buffers": [{**buffer, "uri": uri}]})
+        else:
+            data = glb_bytes({**content, "buffers": [buffer]}, bytes(self.binary))
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(data)
 
 
 def peek_json(path: Path) -> dict[str, Any]:
@@ -160,50 +273,48 @@ def peek_json(path: Path) -> dict[str, Any]:
         MissingFileError, FileFormatError: As `Gltf`.
     """
     data = read_bytes(path, "a glTF file")
-    return _object(path, _chunks(path, data)[0] if data[:4] == b"glTF" else data)
+    return _object(path, _chunks(path, data)[0] if data[:4] == _MAGIC else data)
 
 
 def glb_bytes(content: dict[str, Any], binary: bytes) -> bytes:
     """A .glb of a JSON and its one buffer."""
-    text = json.dumps(content, separators=(",", ":")).encode()
+    text = _text(content)
     text += b" " * (-len(text) % 4)
     binary += bytes(-len(binary) % 4)
-    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + len(binary))
+    head = struct.pack("<4sII", _MAGIC, 2, 28 + len(text) + len(binary))
     return b"".join([head, struct.pack("<II", len(text), _JSON), text, struct.pack("<II", len(binary), _BIN), binary])
 
 
-def gltf_bytes(content: dict[str, Any], binary: bytes) -> bytes:
-    """A .gltf of a JSON and its one buffer, which becomes part of it."""
-    uri = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
-    return json.dumps({**content, "buffers": [{"byteLength": len(binary), "uri": uri}]}).encode()
+def _text(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
-    if len(data) < 20:
+    if len(data) < 12:
         raise FileFormatError(path, "header is cut off", len(data))
-    version, length, size, kind = struct.unpack_from("<4I", data, 4)
+    version, length = struct.unpack_from("<2I", data, 4)
     if version != 2:
         raise FileFormatError(path, f"has .glb version {version}; 2 is read", 4)
     if length > len(data):
         raise FileFormatError(path, f"is cut off: it has {len(data)} of {length} bytes", len(data))
-    if kind != _JSON or size > len(data) - 20:
-        raise FileFormatError(path, f"begins with a chunk of kind {kind:#x} and {size} bytes, want JSON within the file", 12)
-    place, binary = 20 + size, None
-    while binary is None and place + 8 <= length:
+    chunks: dict[int, bytes] = {}
+    place = 12
+    while place + 8 <= length:
         size, kind = struct.unpack_from("<2I", data, place)
-        if size > len(data) - place - 8:
-            raise FileFormatError(path, f"has a chunk of {size} bytes, with {len(data) - place - 8} left", place)
-        if kind == _BIN:
-            binary = data[place + 8 : place + 8 + size]
-        place += 8 + size
-    return data[20 : 20 + struct.unpack_from("<I", data, 12)[0]], binary
+        if place + 8 + size > length:
+            raise FileFormatError(path, f"has a chunk of {size} bytes, with {length - place - 8} left", place)
+        chunks.setdefault(kind, data[place + 8 : place + 8 + size])
+        place += 8 + size + (-size % 4)
+    if _JSON not in chunks:
+        raise FileFormatError(path, "has no JSON chunk", 12)
+    return chunks[_JSON], chunks.get(_BIN)
 
 
 def _object(path: Path, text: bytes) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"is no glTF file (its JSON is not understood: {str(error)[:80]})", 0) from error
+        raise FileFormatError(path, f"is no glTF file (its JSON is damaged: {str(error)[:80]})", 0) from error
     if not isinstance(content, dict):
         raise FileFormatError(path, "is no glTF file (its JSON is no object)", 0)
     return content

@@ -6,7 +6,6 @@ by 180 degrees about z against a .ply, harmonics included. Meshes and other prim
 """
 
 import dataclasses
-import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError
-from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import SH0
-from vision3d.io.gltf_container import Gltf, glb_bytes, gltf_bytes, peek_json
+from vision3d.io.glb import srgb_to_linear
+from vision3d.io.gltf_container import Builder, Gltf, peek_json
+from vision3d.io.guards import check_size
 from vision3d.io.splat_arrays import (
     OPAQUE_LOGIT,
     Losses,
     SplatArrays,
     any_numbers,
     arrays_of,
-    check_size,
     logs_of_scales,
     opacities_of,
     to_bytes,
@@ -42,7 +40,6 @@ _ROTATION = {**_FLOAT, **dict.fromkeys((5120, 5122), (True,))}
 _SCALE = {**_FLOAT, **dict.fromkeys((5121, 5123), (False, True))}
 _OPACITY = {**_FLOAT, **dict.fromkeys((5121, 5123), (True,))}
 _MAX_DEGREE = 3
-_MAX_DEPTH = 100
 _KNOWN = {EXTENSION, "KHR_mesh_quantization"}
 
 
@@ -97,10 +94,9 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     arrays = arrays_of(scene, _MAX_DEGREE).turned(_AXES)
     opacities = opacities_of(arrays.opacity_logits)
     display = np.clip(arrays.sh[:, 0] * SH0 + 0.5, 0, 1)
-    linear = np.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)  # of sRGB, IEC 61966-2-1
     columns: dict[str, np.ndarray] = {
         "POSITION": arrays.means,
-        "COLOR_0": np.concatenate([to_bytes(linear * 255), to_bytes(opacities * 255)[:, None]], 1),
+        "COLOR_0": np.concatenate([to_bytes(srgb_to_linear(display) * 255), to_bytes(opacities * 255)[:, None]], 1),
         f"{EXTENSION}:ROTATION": arrays.quats[:, [1, 2, 3, 0]],
         f"{EXTENSION}:SCALE": np.exp(np.clip(arrays.log_scales, -87, 88)),
         f"{EXTENSION}:OPACITY": opacities[:, None],
@@ -108,39 +104,23 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     degree = round(arrays.sh.shape[1] ** 0.5) - 1
     for index, name in enumerate(_sh_names(degree)):
         columns[name] = arrays.sh[:, index]
-    views, accessors, pieces, place = [], [], [], 0
-    for values in columns.values():
-        is_color = values.dtype == np.uint8
-        data = np.ascontiguousarray(values, np.uint8 if is_color else "<f4").tobytes()
-        views.append({"buffer": 0, "byteOffset": place, "byteLength": len(data), "target": 34962})
-        kind = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}[values.shape[1]]
-        accessor: dict[str, Any] = {"bufferView": len(views) - 1, "componentType": 5121 if is_color else 5126}
-        accessors.append({**accessor, "count": len(values), "type": kind, **({"normalized": True} if is_color else {})})
-        pieces.append(data)
-        place += len(data)
-    accessors[0] |= {"min": arrays.means.min(0).tolist(), "max": arrays.means.max(0).tolist()}
+    builder, attributes = Builder(), {}
+    for name, values in columns.items():
+        attributes[name] = builder.array(values if values.dtype == np.uint8 else values.astype("<f4"))
     extension = {"kernel": "ellipse", "colorSpace": "srgb_rec709_display"}
     extension |= {"projection": "perspective", "sortingMethod": "cameraDistance"}
     primitive = {
         "mode": 0,
-        "attributes": {name: index for index, name in enumerate(columns)},
+        "attributes": attributes,
         "extensions": {EXTENSION: extension},
         "extras": {"vision3d": {"mode": scene.mode, "antialiased": scene.antialiased}},
     }
-    content = {
-        "asset": {"version": "2.0", "generator": "vision3d"},
-        "extensionsUsed": [EXTENSION],
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [primitive]}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": place}],
-    }
-    pack = gltf_bytes if path.suffix.lower() == ".gltf" else glb_bytes
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(pack(content, b"".join(pieces)))
+    builder.content["extensionsUsed"] = [EXTENSION]
+    builder.append("meshes", {"primitives": [primitive]})
+    builder.append("nodes", {"mesh": 0})
+    builder.append("scenes", {"nodes": [0]})
+    builder.content["scene"] = 0
+    builder.write(path)
     losses.log()
 
 
@@ -150,36 +130,12 @@ def _sh_names(degree: int) -> list[str]:
 
 def _primitives(gltf: Gltf) -> list[tuple[np.ndarray, dict[str, Any], str]]:
     """The primitives with Gaussians of the file's scene: matrix to the world (4, 4), JSON, place."""
-    found: list[tuple[np.ndarray, dict[str, Any], str]] = []
-    path = gltf.path
-    if gltf.content.get("scenes"):
-        roots = gltf.item("scenes", gltf.content.get("scene", 0)).get("nodes", [])
-    else:
-        roots = []
-    if not isinstance(roots, list):
-        raise FileFormatError(path, "nodes is no list", "scenes")
-    left, visited = [(index, np.eye(4), 0) for index in roots], 0
-    while left:
-        index, parent, depth = left.pop(0)
-        node, where = gltf.item("nodes", index), f"nodes[{index}]"
-        visited += 1
-        if depth > _MAX_DEPTH or visited > len(gltf.content["nodes"]):  # in a tree each is met once
-            raise FileFormatError(path, f"is met twice or stands deeper than {_MAX_DEPTH} nodes; want a tree", where)
-        matrix = parent @ _node_matrix(path, node, where)
-        children = node.get("children", [])
-        if not isinstance(children, list):
-            raise FileFormatError(path, "children is no list", where)
-        left += [(child, matrix, depth + 1) for child in children]
-        if "mesh" not in node:
-            continue
-        primitives = gltf.item("meshes", node["mesh"]).get("primitives", [])
-        place = f"meshes[{node['mesh']}]"
-        if not isinstance(primitives, list) or not all(isinstance(primitive, dict) for primitive in primitives):
-            raise FileFormatError(path, "primitives is no list of objects", place)
-        for number, primitive in enumerate(primitives):
+    found = []
+    for index, matrix in gltf.placed_meshes():
+        for number, primitive in enumerate(gltf.primitives(index)):
             extensions = primitive.get("extensions", {})
             if isinstance(extensions, dict) and EXTENSION in extensions:
-                found.append((matrix, primitive, f"{place}.primitives[{number}]"))
+                found.append((matrix, primitive, f"meshes[{index}].primitives[{number}]"))
     return found
 
 
@@ -190,29 +146,6 @@ def _least_bytes(gltf: Gltf, primitive: dict[str, Any]) -> int:
         return 0
     count = gltf.item("accessors", attributes["POSITION"]).get("count")
     return 4 * 14 * count if type(count) is int and count > 0 else 0
-
-
-def _node_numbers(path: Path, node: dict[str, Any], where: str, key: str, default: list[float]) -> np.ndarray:
-    values = node.get(key, default)
-    if not isinstance(values, list) or len(values) != len(default):
-        raise FileFormatError(path, f"{key} is no list of {len(default)} numbers", where)
-    if not all(type(v) in (int, float) and abs(v) < 1e30 for v in values):
-        raise FileFormatError(path, f"{key} holds something else than finite numbers", where)
-    return np.array(values, np.float64)
-
-
-def _node_matrix(path: Path, node: dict[str, Any], where: str) -> np.ndarray:
-    numbers = functools.partial(_node_numbers, path, node, where)
-    matrix = numbers("matrix", np.eye(4).ravel().tolist()).reshape(4, 4).T  # column by column
-    if "matrix" in node:
-        return matrix
-    quat = numbers("rotation", [0.0, 0.0, 0.0, 1.0])[[3, 0, 1, 2]]
-    if not quat.any():
-        raise FileFormatError(path, "rotation has length zero", where)
-    rotation = quat_to_rotmat(torch.from_numpy(quat)).numpy() if "rotation" in node else np.eye(3)
-    matrix[:3, :3] = rotation * numbers("scale", [1.0, 1.0, 1.0])
-    matrix[:3, 3] = numbers("translation", [0.0, 0.0, 0.0])
-    return matrix
 
 
 def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatArrays:
@@ -230,7 +163,9 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatA
     plan += [(f"{EXTENSION}:OPACITY", 1, _OPACITY), *((name, 3, _FLOAT) for name in _sh_names(degree))]
     if missing := [name for name, _, _ in plan if name not in attributes]:
         raise FileFormatError(path, f"lacks {', '.join(missing)}", where)
-    columns = [gltf.accessor(attributes[name], width, kinds) for name, width, kinds in plan]
+    columns = [gltf.array(attributes[name], (width,), kinds).astype(np.float32) for name, width, kinds in plan]
+    if not len(columns[0]):
+        raise FileFormatError(path, "has 0 rows", where)
     if len({len(values) for values in columns}) > 1:
         raise FileFormatError(path, f"has attributes of {sorted({len(values) for values in columns})} rows", where)
     means, rotations, scales, opacities, *sh = columns

@@ -13,7 +13,8 @@ import numpy as np
 
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry.spherical_harmonics import SH0
-from vision3d.io.splat_arrays import SplatArrays, any_numbers, logits_of_bytes, logs_of_scales, read_bytes
+from vision3d.io.guards import read_bytes
+from vision3d.io.splat_arrays import SplatArrays, any_numbers, logits_of_bytes, logs_of_scales
 from vision3d.scene.gaussians import GaussianScene
 
 _HEADER, _SECTION_HEADER = 4096, 1024

@@ -19,7 +19,7 @@ from torch import Tensor
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
 from vision3d.geometry.mesh import weld_vertices
-from vision3d.io.glb_container import inside
+from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
 from vision3d.scene.mesh import Mesh
 

@@ -14,7 +14,7 @@ import torch
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb
-from vision3d.io.glb_container import inside
+from vision3d.io.guards import inside
 from vision3d.scene.mesh_gaussians import MeshGaussians
 
 _VERSION = 1

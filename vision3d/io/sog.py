@@ -19,6 +19,7 @@ import numpy as np
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError
+from vision3d.io.guards import check_size, read_bytes
 from vision3d.io.palette import codebook_of, nearest_entries, palette_of
 from vision3d.io.splat_arrays import (
     Losses,
@@ -26,13 +27,11 @@ from vision3d.io.splat_arrays import (
     any_numbers,
     arrays_of,
     check_scene,
-    check_size,
     from_smallest_three,
     largest_first,
     logits_of_bytes,
     morton_order,
     opacities_of,
-    read_bytes,
     to_bytes,
 )
 from vision3d.scene.gaussians import GaussianScene, SplatMode

@@ -11,6 +11,7 @@ import numpy as np
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
+from vision3d.io.guards import read_bytes
 from vision3d.io.splat_arrays import (
     Losses,
     SplatArrays,
@@ -20,7 +21,6 @@ from vision3d.io.splat_arrays import (
     logits_of_bytes,
     logs_of_scales,
     opacities_of,
-    read_bytes,
     to_bytes,
 )
 from vision3d.scene.gaussians import GaussianScene

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.errors import FileFormatError, InputError, MissingDependencyError
 from vision3d.geometry.spherical_harmonics import sh_rotation
 from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
 
@@ -21,7 +21,6 @@ OPAQUE_LOGIT = 15.0
 """What an opacity of 255 / 255 becomes, as in .ply files; 1 - sigmoid(15) = 3e-7."""
 any_numbers = np.errstate(over="ignore", invalid="ignore", divide="ignore")
 """Decorator of readers: no warnings on the way for numbers that `SplatArrays.to_scene` refuses."""
-_SLACK, _RATIO = 64 << 20, 20
 _PIECE = 1 << 20  # bytes that are decompressed at a time
 _BYTE_LOGITS = np.full(256, OPAQUE_LOGIT, np.float32)
 _BYTE_LOGITS[0] = -OPAQUE_LOGIT
@@ -148,21 +147,6 @@ class Losses:
             logger.warning("%s does not hold: %s", self.path, "; ".join(self.texts))
 
 
-def read_bytes(path: Path, want: str) -> bytes:
-    """All bytes of a file.
-
-    Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It has 0 bytes.
-    """
-    if not path.is_file():
-        raise MissingFileError(path, want)
-    data = path.read_bytes()
-    if not data:
-        raise FileFormatError(path, f"is empty (0 bytes), want {want}", 0)
-    return data
-
-
 def check_scene(path: Path, value: object) -> GaussianScene:
     """The value as a Gaussian scene.
 
@@ -172,18 +156,6 @@ def check_scene(path: Path, value: object) -> GaussianScene:
     if not isinstance(value, GaussianScene):
         raise InputError(f"{path}: a {path.suffix} file holds a GaussianScene, got {type(value).__name__}")
     return value
-
-
-def size_limit(num_bytes: int) -> int:
-    """How much a file of `num_bytes` may unpack to: 64 MiB and 20 times its size."""
-    return _SLACK + _RATIO * num_bytes
-
-
-def check_size(path: Path, wanted: int, num_bytes: int, where: object, what: str = "unpacks to") -> None:
-    """Refuse what unpacks to more than `size_limit`, before any of it is allocated."""
-    if wanted > size_limit(num_bytes):
-        text = f"{what} {wanted} bytes, out of a file of {num_bytes}; want at most {size_limit(num_bytes)}"
-        raise FileFormatError(path, text, where)
 
 
 class Gunzip:

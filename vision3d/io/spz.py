@@ -17,6 +17,7 @@ import numpy as np
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError
+from vision3d.io.guards import check_size, read_bytes
 from vision3d.io.splat_arrays import (
     Gunzip,
     Losses,
@@ -24,12 +25,10 @@ from vision3d.io.splat_arrays import (
     any_numbers,
     arrays_of,
     check_scene,
-    check_size,
     from_smallest_three,
     largest_first,
     logits_of_bytes,
     opacities_of,
-    read_bytes,
     sh_signs,
     to_bytes,
     unzstd,

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from vision3d.atomic import atomic_write, make_folder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
-from vision3d.io.glb_container import inside
+from vision3d.io.guards import inside
 from vision3d.scene import codecs
 from vision3d.scene.sequence import Sequence, channel_shapes
 
