@@ -9,7 +9,7 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs"},
+    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs"},
     {"geometry"},
     {"scene"},
     {"io", "render"},

@@ -3,8 +3,9 @@
 Public names are loaded at first use, so that `import vision3d` takes milliseconds and never compiles anything.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -50,12 +51,7 @@ if TYPE_CHECKING:
     from vision3d.stages.fitting import evaluate, fit
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'vision3d' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _PUBLIC)
 
 
 def __dir__() -> list[str]:

@@ -144,6 +144,9 @@ def test_pictures_damaged_behind_a_good_header(run, photos):
     path.write_bytes(data[:60] + bytes(100) + data[160:])
     assert_refused(run(photos), f"{path}: view 4 (images/005.png): cannot be decoded (")
     assert not run.out.exists()
+    code, _, err = run(photos, "--skip-missing")
+    assert code == 0, err
+    assert "left out" in err and "005.png" in err
 
 
 def test_picture_of_another_size(run, photos):

@@ -14,7 +14,7 @@ def test_ticks_are_few_round_and_inside(low, span):
     high = low + span
     marks = ticks(low, high)
     slack = 1e-6 * max(abs(low), abs(high), 1e-3)
-    assert 1 <= len(marks) <= 6
+    assert marks and len(marks) <= 5
     assert all(low - slack <= mark <= high + slack for mark in marks)
     steps = {round((b - a) / (marks[1] - marks[0]), 6) for a, b in itertools.pairwise(marks)}
     assert steps <= {1.0}

@@ -131,7 +131,8 @@ def assemble(
 ) -> PosedImages:
     """Check the views of a data set against its pictures and make `PosedImages` of them, sorted by name.
 
-    Only the headers and the ends of the pictures are read. See `vision3d.io.dataset.load_dataset` for the arguments.
+    Only the headers and the ends of the pictures are read, the whole ones with `skip_missing`. See
+    `vision3d.io.dataset.load_dataset` for the arguments.
 
     Raises:
         FileFormatError: A picture is missing, cannot be read or does not fit its camera, named with its frame.
@@ -149,7 +150,7 @@ def assemble(
     for frame in frames:
         try:
             size = image_size(frame.image_path)
-            check_whole(frame.image_path)
+            check_whole(frame.image_path, decode=skip_missing)  # to leave one out it must be known now
         except InputError as error:
             if not skip_missing:
                 raise FileFormatError(source, f"{frame.label} names {frame.name}: {error}. {_SKIP}") from error

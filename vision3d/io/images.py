@@ -50,8 +50,12 @@ def upright_size(path: Path | str) -> tuple[int, int]:
         return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
 
 
-def check_whole(path: Path | str) -> None:
+def check_whole(path: Path | str, *, decode: bool = False) -> None:
     """Check that a picture is not cut off: by the end of its file, and by decoding it only where that does not tell.
+
+    Args:
+        path: The picture.
+        decode: Decode it in any case, which finds damage in its middle too.
 
     Raises:
         MissingFileError: There is no such file.
@@ -61,7 +65,7 @@ def check_whole(path: Path | str) -> None:
     with _opened(path) as image:
         _check_bits(path, image)
         has_end = _has_end(path, image)
-    if not has_end:
+    if decode or not has_end:
         _read_values(path)
 
 

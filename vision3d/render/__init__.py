@@ -1,7 +1,8 @@
 """Rendering: Gaussians to images, differentiable, and whole scenes in many cameras."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
 
 _PUBLIC = {
     "View": "vision3d.render.views",
@@ -35,9 +36,4 @@ if TYPE_CHECKING:
     from vision3d.render.views import View, render_views
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'vision3d.render' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _PUBLIC)

@@ -1,7 +1,8 @@
 """Results to look at: renders as files, contact sheets, the course of a run, its page."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
 
 _PUBLIC = {
     "write_renders": "vision3d.report.renders",
@@ -34,9 +35,4 @@ if TYPE_CHECKING:
     from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'vision3d.report' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _PUBLIC)

@@ -80,7 +80,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     if not span > 0:
         return [low]
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * factor for factor in (1, 2, 5, 10, 20) if math.floor(span / (power * factor)) + 1 <= most)
+    step = next(power * factor for factor in (1, 2, 5, 10, 20) if math.floor(span / (power * factor) + 2e-9) + 1 <= most)
     first = math.ceil(low / step - 1e-9)
     return [step * i for i in range(first, math.floor(high / step + 1e-9) + 1)]
 

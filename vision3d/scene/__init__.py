@@ -4,8 +4,9 @@ All are frozen dataclasses of tensors: `to(device)` moves them, `validate()` che
 through the codec of the file's suffix (`vision3d.scene.codecs`).
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.scene.boxes import Boxes
@@ -21,19 +22,19 @@ if TYPE_CHECKING:
     from vision3d.scene.sequence import Sequence
 
 _PUBLIC = {
-    "Boxes": "boxes",
-    "Cameras": "cameras",
-    "GaussianScene": "gaussians",
-    "Mesh": "mesh",
-    "MeshGaussians": "mesh_gaussians",
-    "PointCloud": "points",
-    "PosedImages": "images",
-    "Region": "selection",
-    "Scene": "scene",
-    "Selection": "selection",
-    "Sequence": "sequence",
-    "load": "codecs",
-    "save": "codecs",
+    "Boxes": ".boxes",
+    "Cameras": ".cameras",
+    "GaussianScene": ".gaussians",
+    "Mesh": ".mesh",
+    "MeshGaussians": ".mesh_gaussians",
+    "PointCloud": ".points",
+    "PosedImages": ".images",
+    "Region": ".selection",
+    "Scene": ".scene",
+    "Selection": ".selection",
+    "Sequence": ".sequence",
+    "load": ".codecs",
+    "save": ".codecs",
 }
 
 __all__ = [
@@ -53,9 +54,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(f"vision3d.scene.{_PUBLIC[name]}"), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'vision3d.scene' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _PUBLIC)

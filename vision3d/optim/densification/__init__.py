@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from vision3d.lazy import lazy_names
+
 if TYPE_CHECKING:
     from vision3d.optim.densification.adc import ADC
     from vision3d.optim.densification.mcmc import MCMC
@@ -9,12 +11,4 @@ if TYPE_CHECKING:
 
 __all__ = ["ADC", "MCMC", "Strategy"]
 
-_MODULES = {"ADC": "adc", "MCMC": "mcmc", "Strategy": "strategy"}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    import importlib
-
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, {"ADC": ".adc", "MCMC": ".mcmc", "Strategy": ".strategy"})

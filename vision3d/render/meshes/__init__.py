@@ -1,7 +1,8 @@
 """Differentiable rasterization of triangle meshes: fragments, attributes, textures, silhouettes."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
 
 _PUBLIC = {
     "Fragments": "vision3d.render.meshes.api",
@@ -34,9 +35,4 @@ if TYPE_CHECKING:
     from vision3d.render.meshes.textures import mip_pyramid, texture, texture_lods
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'vision3d.render.meshes' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _PUBLIC)

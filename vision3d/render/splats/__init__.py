@@ -1,7 +1,8 @@
 """Differentiable rasterization of 3D and 2D Gaussians."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
 
 _PUBLIC = {
     "rasterize": "vision3d.render.splats.api",
@@ -15,9 +16,4 @@ if TYPE_CHECKING:
     from vision3d.render.splats.api_2dgs import rasterize_2dgs
 
 
-def __getattr__(name: str) -> object:
-    if name in _PUBLIC:
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
-        globals()[name] = value
-        return value
-    raise AttributeError(f"module 'vision3d.render.splats' has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _PUBLIC)
