@@ -152,7 +152,7 @@ print(status("VmHWM") - base)
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
-def threads(rounds: int = 5) -> dict[str, Any]:
+def threads(rounds: int = 15) -> dict[str, Any]:
     """Wall time of the raster part with one thread and with two, in turns; the speed-up is that of the median round."""
     found = {}
     for name, scale in SCENES.items():

@@ -1,6 +1,9 @@
+import errno
 import json
+import os
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import torch
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.io import zarr_store
 from vision3d.io.zarr_store import SequenceWriter
-from vision3d.scene import GaussianScene, MeshGaussians, Scene, Sequence, load
+from vision3d.scene import GaussianScene, MeshGaussians, PointCloud, Scene, Sequence, load
 
 TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
 
@@ -180,3 +183,20 @@ def test_damaged_folders(moving, tmp_path, file, content, message):
         (path / file).write_text(json.dumps(old | content))
     with pytest.raises((FileFormatError, MissingFileError), match=message):
         load(path).frame(1)
+
+
+def test_the_earlier_sequence_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    cloud = PointCloud(torch.zeros(2, 3))
+    Sequence(cloud, torch.tensor([0.0]), {"points": torch.ones(1, 2, 3)}).save(tmp_path / "a.zarr")
+    really = os.replace
+
+    def replace_folder(source, target):
+        if ".tmp" in Path(source).name and Path(source).is_dir():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_folder)
+    with pytest.raises(OSError, match="No space left"):
+        Sequence(cloud, torch.tensor([5.0]), {"points": torch.zeros(1, 2, 3)}).save(tmp_path / "a.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
+    assert Sequence.load(tmp_path / "a.zarr").times.tolist() == [0.0]

@@ -227,10 +227,15 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
             writer.append(time, **{name: channel[i] for name, channel in sequence.channels.items()})
         if path.exists():
             os.replace(path, old)
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
-        for folder in (temporary, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(path: Path) -> Sequence:
