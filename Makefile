@@ -23,6 +23,11 @@ help:  ## list these commands
 .venv/installed-dev: .ci/setup $(NATIVE_SOURCES)
 	@PYTHON="$(PYTHON)" .ci/setup dev
 
+.venv/installed-viewer: .ci/setup .ci/setup-viewer tests/outside/package-lock.json $(NATIVE_SOURCES)
+	@PYTHON="$(PYTHON)" .ci/setup dev,mesh,viewer
+	@.ci/setup-viewer
+	@touch $@
+
 .PHONY: setup
 setup: .venv/installed-dev  ## make .venv with all that development needs (PYTHON=python3.12 picks the interpreter)
 
@@ -59,6 +64,10 @@ test-slow: .venv/installed-dev  ## run the tests that take longer than 5 s, too
 .PHONY: test-gpu
 test-gpu: .venv/installed-dev  ## run the tests that need a CUDA device
 	@$(BIN)/python -m pytest -m gpu $(TESTS)
+
+.PHONY: test-viewer
+test-viewer: .venv/installed-viewer  ## run the tests that need a display, a browser, node or Open3D (installs them)
+	@$(PYTEST) -m "viewer and not gpu" $(TESTS)
 
 .PHONY: check-cuda
 check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
