@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from tests.support.gaussians import cameras as make_cameras, random_gaussians, r
 from vision3d import rasterize, render_views
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry.cameras import pixel_grid, pixel_rays
-from vision3d.render import depth_to_normals, depth_to_rgb, normals_to_rgb
+from vision3d.render import blending_weights, depth_to_normals, depth_to_rgb, normals_to_rgb
 from vision3d.scene import Cameras, GaussianScene
 
 
@@ -152,3 +153,29 @@ def test_normal_colours():
     torch.testing.assert_close(normals_to_rgb(normals)[0, 0], torch.tensor([0.5, 0.0, 0.5]))
     toward = normals_to_rgb(torch.tensor([[[0.0, 0, -1.0]]]), torch.eye(4))
     torch.testing.assert_close(toward[0, 0], torch.tensor([0.5, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("mode", ["3dgs", "2dgs", "flat"])
+def test_blending_weights_share_out_the_alphas(mode):
+    s, cameras = scene(mode), views()
+    weights = blending_weights(s, cameras)
+    alphas = sum(float(view.alpha.double().sum()) for view in render_views(s, cameras))
+    assert float(weights.double().sum()) == pytest.approx(alphas, rel=1e-5)
+    assert weights.min() >= 0
+
+
+def test_blending_weights_are_what_leaving_out_would_change():
+    s, cameras = scene(count=20), views()
+    weights = blending_weights(s, cameras)
+    row = int(weights.argmax())
+    features = torch.zeros(len(s), 1)
+    features[row] = 1
+    alone = sum(float(view.image.double().sum()) for view in render_views(s, cameras, features=features))
+    assert float(weights[row]) == pytest.approx(alone, rel=1e-5)
+
+
+def test_what_no_camera_sees_weighs_nothing():
+    s, cameras = scene(count=20), views()
+    means = s.means.clone()
+    means[3] = torch.tensor([0.0, 0.0, -1e4])
+    assert blending_weights(dataclasses.replace(s, means=means), cameras)[3] == 0

@@ -12,7 +12,7 @@ import torch
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.io import zarr_store
 from vision3d.io.zarr_store import SequenceWriter
-from vision3d.scene import GaussianScene, MeshGaussians, PointCloud, Scene, Sequence, load
+from vision3d.scene import Boxes, GaussianScene, MeshGaussians, PointCloud, Scene, Sequence, load
 
 TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
 
@@ -32,6 +32,15 @@ def test_frames_have_the_covariances_of_their_factors(moving, gaussians):
     flat = Sequence(replace(gaussians, mode="flat"), TIMES[:1], {"edges": edges}).frame(0)
     torch.testing.assert_close(flat.covars, edges[0] @ edges[0].mT, rtol=1e-3, atol=1e-4)
     assert torch.equal(moving.frame(-1).means, moving.channels["means"][2]) and len(list(moving)) == 3
+
+
+def test_boxes_move(tmp_path):
+    values = torch.tensor([[10.0, 2, -1, 4, 1.8, 1.5, 0], [5, 0, -1, 1, 1, 2, 1]])
+    boxes = Boxes(values, torch.tensor([0, 1]), classes=("Car", "Cow"))
+    moved = boxes.boxes + torch.arange(3.0)[:, None, None] * torch.tensor([0.5, 0, 0, 0, 0, 0, 0.1])
+    Sequence(boxes, TIMES, {"boxes": moved}).save(tmp_path / "drive.zarr")
+    read = load(tmp_path / "drive.zarr").frame(2)
+    assert torch.equal(read.boxes, moved[2]) and torch.equal(read.labels, boxes.labels) and read.classes == boxes.classes
 
 
 def test_meshes_points_and_gaussians_on_meshes_move(mesh, cloud):

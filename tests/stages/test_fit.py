@@ -67,20 +67,23 @@ def test_run_folder_holds_the_results(fitted):
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(10, 151, 10))
     assert lines[-1]["loss"] < lines[0]["loss"] / 2
-    assert lines[-1]["gaussians"] == scene.num_gaussians <= 80
+    assert 60 < scene.num_gaussians <= lines[-1]["gaussians"] <= 80  # those that no picture shows are left out
 
 
 def test_tidying_shows_in_no_pixel(fitted, photos):
-    scene = fitted.scene
-    faint, thin = scene.opacity_logits.clone(), scene.log_scales.clone()
+    scene, cameras = fitted.scene, fitted.cameras
+    faint, thin, means = scene.opacity_logits.clone(), scene.log_scales.clone(), scene.means.clone()
     faint[:5], thin[5:10, 1] = -6.0, -30.0
     rough = replace(scene, opacity_logits=faint, log_scales=thin)
-    tidy = tidied(rough, extent=3.0)
-    assert len(tidy) == len(scene) - 5
+    lost = replace(rough[10:13], means=torch.tensor([[2e4, 0, 0], [0, 2e4, 0], [0, 0, -2e4]]) + 0 * means[10:13])
+    tidy = tidied(rough.merge(lost), cameras, extent=3.0)
+    assert len(tidy) < len(scene) - 4  # five too faint, three too far, and what the fit itself left unseen
+    assert tidy.means.abs().max() < 1e3
     assert tidy.log_scales.min() == pytest.approx(math.log(3e-5))
     psnrs = [evaluate(each, photos).mean()["psnr"] for each in (rough, tidy)]
-    assert psnrs[1] == pytest.approx(psnrs[0], abs=1e-3)
-    assert len(tidied(replace(scene, opacity_logits=torch.full_like(faint, -9.0)), 3.0)) == len(scene)  # never empty
+    assert psnrs[1] == pytest.approx(psnrs[0], abs=1e-2)
+    invisible = replace(scene, opacity_logits=torch.full_like(faint, -9.0))
+    assert len(tidied(invisible, cameras, 3.0)) == len(scene)  # never empty
 
 
 def test_the_scene_is_in_the_world_of_the_photographs(photos, fitted):
@@ -148,9 +151,9 @@ def test_absolute_gradients_make_adc_grow_more(photos):
     assert counts[1] > counts[0]
 
 
-def test_random_start(photos):
-    result = fit(replace(TINY, init="random", init_count=70), photos, progress=silent)
-    assert result.scene.num_gaussians > 70
+def test_random_start(photos, tmp_path):
+    result = fit(replace(TINY, init="random", init_count=70), photos, run_folder=tmp_path / "run", progress=silent)
+    assert read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["gaussians"] > 70
     assert result.summary["psnr"] > 12
 
 

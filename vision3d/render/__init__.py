@@ -6,6 +6,7 @@ from vision3d.lazy import lazy_names
 
 _PUBLIC = {
     "View": "vision3d.render.views",
+    "blending_weights": "vision3d.render.views",
     "render_views": "vision3d.render.views",
     "rasterize": "vision3d.render.splats.api",
     "rasterize_2dgs": "vision3d.render.splats.api_2dgs",
@@ -18,6 +19,7 @@ _PUBLIC = {
 
 __all__ = [
     "View",
+    "blending_weights",
     "depth_to_normals",
     "depth_to_rgb",
     "normals_to_rgb",
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from vision3d.render.maps import depth_to_normals, depth_to_rgb, normals_to_rgb
     from vision3d.render.splats.api import rasterize
     from vision3d.render.splats.api_2dgs import rasterize_2dgs
-    from vision3d.render.views import View, render_views
+    from vision3d.render.views import View, blending_weights, render_views
 
 
 __getattr__ = lazy_names(__name__, _PUBLIC)

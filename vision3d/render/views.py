@@ -72,6 +72,30 @@ def render_views(
     return _views(scene, cameras, backdrop, render_mode, degree, features, near_plane, alpha_max, backend)
 
 
+def blending_weights(scene: GaussianScene, cameras: Cameras, *, alpha_max: float = 0.99) -> Float[Tensor, " n"]:
+    """How much of the pictures each Gaussian makes up: its alpha times what those before it let through, summed over all
+    pixels of all cameras [pixels].
+
+    Zero means that no camera sees it. The sums over all Gaussians and the alphas of `render_views` agree.
+
+    Args:
+        scene: Of any mode.
+        cameras: Without lens distortion, on the scene's device.
+        alpha_max: Largest alpha of one Gaussian.
+
+    Raises:
+        InputError: As `render_views`.
+    """
+    # A picture is linear in the colours, so its gradient by them is the weight.
+    features = torch.ones(len(scene), 1, dtype=scene.means.dtype, device=scene.device, requires_grad=True)
+    weights = torch.zeros(len(scene), dtype=torch.float64, device=scene.device)
+    with torch.enable_grad():
+        for view in render_views(scene, cameras, features=features, alpha_max=alpha_max):
+            if view.image is not None and view.image.requires_grad:
+                weights += torch.autograd.grad(view.image.sum(), features)[0][:, 0]
+    return weights.to(scene.means)
+
+
 def _views(
     scene: GaussianScene,
     cameras: Cameras,

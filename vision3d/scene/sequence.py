@@ -14,17 +14,20 @@ from vision3d.errors import InputError, ShapeError
 from vision3d.geometry.covariance import covar_to_quat_scale
 from vision3d.geometry.triangles import edges_to_gaussians
 from vision3d.scene import codecs
+from vision3d.scene.boxes import Boxes
 from vision3d.scene.checks import check_finite, check_shape, html_table
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
 from vision3d.scene.points import PointCloud
 
+Base = GaussianScene | Mesh | MeshGaussians | PointCloud | Boxes
 _FIELDS: dict[type, tuple[str, ...]] = {
     GaussianScene: ("means", "quats", "log_scales", "opacity_logits", "sh"),
     Mesh: ("vertices", "normals", "vertex_colors"),
     MeshGaussians: (),
     PointCloud: ("points", "colors", "normals", "intensity"),
+    Boxes: ("boxes", "scores"),
 }
 _MIN_SCALE = 1e-8  # metres
 
@@ -49,15 +52,15 @@ class Sequence:
         PointCloud(5 points, cpu)
     """
 
-    base: GaussianScene | Mesh | MeshGaussians | PointCloud
+    base: Base
     """The object at rest; what no channel changes is as here in every frame."""
     times: Float[Tensor, " t"]
     """Time of each frame [s], ascending."""
     channels: Mapping[str, Channel] = field(default_factory=dict)
     """Values by name, (T, ...) with the shape of the base's field of that name: means, quats, log_scales, opacity_logits, sh;
-    vertices, normals, vertex_colors; points, colors, intensity. Gaussians may have instead of quats and log_scales `edges`
-    (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T. Gaussians on a mesh have
-    `vertices` (T, V, 3) and become a GaussianScene."""
+    vertices, normals, vertex_colors; points, colors, intensity; boxes, scores. Gaussians may have instead of quats and
+    log_scales `edges` (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T. Gaussians on
+    a mesh have `vertices` (T, V, 3) and become a GaussianScene."""
 
     def __post_init__(self) -> None:
         if type(self.base) not in _FIELDS:
@@ -92,7 +95,7 @@ class Sequence:
         """Write a .zarr folder; while running, use `vision3d.io.zarr_store.SequenceWriter`."""
         codecs.save(path, self)
 
-    def frame(self, index: int) -> GaussianScene | Mesh | MeshGaussians | PointCloud:
+    def frame(self, index: int) -> Base:
         """The object at one of the times, on the device of the base.
 
         Raises:
@@ -143,7 +146,7 @@ class Sequence:
     def __len__(self) -> int:
         return len(self.times)
 
-    def __iter__(self) -> Iterator[GaussianScene | Mesh | MeshGaussians | PointCloud]:
+    def __iter__(self) -> Iterator[Base]:
         return (self.frame(i) for i in range(len(self)))
 
     def __repr__(self) -> str:
@@ -154,7 +157,7 @@ class Sequence:
         return html_table("Sequence", [("frames", len(self)), ("time [s]", span), ("base", self.base), *self.channels.items()])
 
 
-def channel_shapes(base: GaussianScene | Mesh | MeshGaussians | PointCloud) -> dict[str, tuple[int, ...]]:
+def channel_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     """The channels that a base can have, with the shape of one frame."""
     found = {name: getattr(base, name) for name in _FIELDS[type(base)]}
     shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}

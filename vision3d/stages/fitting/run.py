@@ -160,8 +160,8 @@ class _Fit:
     def finish(self) -> FitResult:
         """Measure the scene and write it."""
         seconds = self.clock.seconds()
-        scene = tidied(self.world.scene_out(self.trainer.scene()), self.world.extent)
         cameras = self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
+        scene = tidied(self.world.scene_out(self.trainer.scene()), cameras, self.world.extent, self.config.alpha_max)
         path = None if self.folder is None else self.folder.path
         if path is not None:
             scene.save(path / "scene.ply")

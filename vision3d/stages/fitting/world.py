@@ -8,10 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError
+from vision3d.render import blending_weights
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
 
-FAINTEST = 1 / 255 - 1e-6  # alpha below 1/255 is not drawn; the rest is rounding
+UNSEEN = 0.1  # pixels of all training pictures together
 THINNEST = 1e-5  # in extents; at a distance of one extent a hundredth of a pixel where the focal length is 1000 px
 MARGIN = 1.1  # the extent is this many times the largest distance of a camera from the mean camera
 
@@ -64,13 +65,20 @@ class World:
         return replace(scene, means=means.to(scene.means), log_scales=log_scales)
 
 
-def tidied(scene: GaussianScene, extent: float) -> GaussianScene:
-    """The scene as other programs like it, which shows in no pixel.
+def tidied(scene: GaussianScene, cameras: Cameras, extent: float, alpha_max: float = 0.99) -> GaussianScene:
+    """The scene as other programs like it, which shows in no picture.
 
-    Gaussians too faint to be drawn anywhere (below `FAINTEST`) are left out, and ellipsoids get axes of at least `THINNEST`
-    extents: regularisers draw some to 1e-10 m, beyond what compressed formats hold.
+    Gaussians that make up less than `UNSEEN` of the training pictures are left out: noise carries some kilometres away or
+    behind all cameras, where no picture calls them back. Ellipsoids get axes of at least `THINNEST` extents: regularisers
+    draw some to 1e-10 m, beyond what compressed formats hold.
+
+    Args:
+        scene: What a fit found, in the world of the photographs.
+        cameras: Those that it was trained on.
+        extent: Of that world [m].
+        alpha_max: Largest alpha of one Gaussian.
     """
-    seen = scene.opacities >= FAINTEST
+    seen = blending_weights(scene, cameras.to(scene.device), alpha_max=alpha_max) > UNSEEN
     if not bool(seen.all()) and bool(seen.any()):
         scene = scene[seen]
     if scene.mode != "3dgs":
