@@ -27,6 +27,8 @@ _PUBLIC = {
     "Region": "vision3d.scene",
     "PointCloud": "vision3d.scene",
     "Scene": "vision3d.scene",
+    "Motion": "vision3d.scene",
+    "Skeleton": "vision3d.scene",
 }
 
 __all__ = [*sorted(_PUBLIC), "__version__"]
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
         GaussianScene,
         Mesh,
         MeshGaussians,
+        Motion,
         PointCloud,
         PosedImages,
         Region,
         Scene,
         Selection,
         Sequence,
+        Skeleton,
         load,
     )
     from vision3d.stages.fitting import evaluate, fit

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vision3d.scene.images import PosedImages
     from vision3d.scene.mesh import Mesh
     from vision3d.scene.mesh_gaussians import MeshGaussians
+    from vision3d.scene.motion import Motion, Skeleton
     from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
     from vision3d.scene.selection import Region, Selection
@@ -27,12 +28,14 @@ _PUBLIC = {
     "GaussianScene": ".gaussians",
     "Mesh": ".mesh",
     "MeshGaussians": ".mesh_gaussians",
+    "Motion": ".motion",
     "PointCloud": ".points",
     "PosedImages": ".images",
     "Region": ".selection",
     "Scene": ".scene",
     "Selection": ".selection",
     "Sequence": ".sequence",
+    "Skeleton": ".motion",
     "load": ".codecs",
     "save": ".codecs",
 }
@@ -43,12 +46,14 @@ __all__ = [
     "GaussianScene",
     "Mesh",
     "MeshGaussians",
+    "Motion",
     "PointCloud",
     "PosedImages",
     "Region",
     "Scene",
     "Selection",
     "Sequence",
+    "Skeleton",
     "load",
     "save",
 ]

@@ -20,6 +20,7 @@ _CODECS = {
     **dict.fromkeys((".glb", ".gltf"), "vision3d.io.gltf"),
     ".bin": "vision3d.io.point_files",
     ".txt": "vision3d.io.kitti",
+    ".bvh": "vision3d.io.bvh",
     ".safetensors": "vision3d.io.safetensors_file",
     ".zarr": "vision3d.io.zarr_store",
     **dict.fromkeys((".obj", ".stl"), "vision3d.io.mesh_files"),
@@ -28,7 +29,13 @@ _CODECS = {
 _FOLDERS = "vision3d.io.dataset"
 _PREVIEWS = "vision3d.report.preview"
 _SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "PointCloud": ".ply"}
-_SUFFIXES |= {"Sequence": ".zarr", "MeshGaussians": ".safetensors", "Boxes": ".boxes.json", "Selection": ".selection.json"}
+_SUFFIXES |= {
+    "Sequence": ".zarr",
+    "MeshGaussians": ".safetensors",
+    "Boxes": ".boxes.json",
+    "Selection": ".selection.json",
+    "Motion": ".bvh",
+}
 
 
 def register(suffix: str, module: str, type_name: str | None = None) -> None:
@@ -63,7 +70,7 @@ def load(path: Path | str) -> object:
 
     Args:
         path: A .ply (GaussianScene; Mesh where it has faces; PointCloud where it has neither faces nor colours as
-            harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes),
+            harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes), a .bvh (Motion),
             a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
             photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
             scene.json (Scene), a .zarr folder (Sequence), or a picture (a tensor).
