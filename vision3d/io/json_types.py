@@ -15,7 +15,7 @@ _VERSION = 1
 
 
 def type_of(path: Path | str) -> str | None:
-    """The type that a .json of ours says it holds; None where it says nothing, or is no JSON.
+    """The type that a .json of ours says it holds, "sog" for a meta.json of SOG; None where it says nothing, or is no JSON.
 
     Raises:
         MissingFileError: There is no such file.
@@ -24,9 +24,11 @@ def type_of(path: Path | str) -> str | None:
     if not path.is_file():
         raise MissingFileError(path, "a .json file")
     try:
-        own = json.loads(path.read_text(encoding="utf-8"))["vision3d"]
-        return str(own["type"])
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "files" in content.get("means", ()):
+            return "sog"
+        return str(content["vision3d"]["type"])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
 

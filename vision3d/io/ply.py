@@ -8,6 +8,7 @@ not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased
 
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
             raise FileFormatError(
                 table.path,
                 f"{count} of {len(table)} rows are not finite or have a rotation of length zero (first: row {first})"
-                + ("" if drop_nan else "; vision3d.io.ply.read_gaussians(path, drop_nan=True) leaves them out"),
+                + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"),
             )
         arrays = {name: values[~is_bad] for name, values in arrays.items()}
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -161,15 +162,24 @@ def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[T
     write_table(path, columns, ["written by vision3d"])
 
 
-def load(path: Path) -> object:
-    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+def kind_of(path: Path) -> Literal["gaussians", "mesh", "points"]:
+    """What a .ply holds, by its header.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply.
+    """
     elements = read_elements(path)
     if "face" in elements:
-        return _meshes().load(path)
+        return "mesh"
     names = set(elements.get("vertex", ()))
-    if set(_MEANS) <= names and not names & _GAUSSIAN_SIGNS:
-        return _points().read_ply(path)
-    return read_gaussians(path)
+    return "points" if set(_MEANS) <= names and not names & _GAUSSIAN_SIGNS else "gaussians"
+
+
+def load(path: Path) -> object:
+    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+    kind = kind_of(path)
+    return _meshes().load(path) if kind == "mesh" else _points().read_ply(path) if kind == "points" else read_gaussians(path)
 
 
 def save(path: Path, value: object) -> None:
