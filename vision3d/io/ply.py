@@ -53,7 +53,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     scales = [name for name in ("scale_0", "scale_1", "scale_2") if name in table.names]
     wanted = [*_MEANS, *_DC, "opacity", "scale_0", "scale_1", *_ROTATION]
     if missing := [name for name in wanted if name not in table.names]:
-        raise FileFormatError(table.path, _missing_text(table, missing))
+        raise FileFormatError(table.path, _missing_text(table, missing), "header")
     num_coeffs = 1 + len(coefficients) // 3
     # The file has all of red, then green, then blue; here the three colours of a coefficient are neighbours.
     harmonics = [*_DC, *(coefficients[c * (num_coeffs - 1) + k] for k in range(num_coeffs - 1) for c in range(3))]
@@ -78,8 +78,9 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         if not drop_nan or count == len(table):
             raise FileFormatError(
                 table.path,
-                f"{count} of {len(table)} rows are not finite or have a rotation of length zero (first: row {first})"
+                f"{count} of {len(table)} rows are not finite or have a rotation of length zero"
                 + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"),
+                f"row {first}",
             )
         arrays = {name: values[~is_bad] for name, values in arrays.items()}
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -215,7 +216,7 @@ def _rest_names(table: Table) -> list[str]:
     expected = [f"f_rest_{i}" for i in range(len(names))]
     if set(names) != set(expected) or len(names) not in (0, 9, 24, 45, 72):
         want = "0, 9, 24, 45 or 72, numbered from 0 (degree 0 to 4)"
-        raise FileFormatError(table.path, f"has {len(names)} f_rest properties, want {want}")
+        raise FileFormatError(table.path, f"has {len(names)} f_rest properties, want {want}", "header")
     return expected
 
 

@@ -32,7 +32,7 @@ def read_ply(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
     """
     table = read_table(path)
     if missing := [name for name in _POINTS if name not in table.names]:
-        raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names[:20])}")
+        raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names[:20])}", "header")
     color_names = next((names for names in _COLORS if set(names) <= set(table.names)), None)
     fields = {"points": _POINTS, "colors": color_names, "normals": _NORMALS if set(_NORMALS) <= set(table.names) else None}
     fields["intensity"] = ("intensity",) if "intensity" in table.names else None
@@ -98,7 +98,7 @@ def read_bin(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
         raise MissingFileError(path, "a .bin of points")
     size = path.stat().st_size
     if not size or size % 16:
-        raise FileFormatError(path, f"has {size} bytes, want a multiple of 16 above 0 (x y z intensity, float32)")
+        raise FileFormatError(path, f"has {size} bytes, want a multiple of 16 above 0 (x y z intensity, float32)", size)
     values = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, 4))
     return _checked(path, lambda: PointCloud(values[:, :3].contiguous(), intensity=values[:, 3].contiguous()), drop_nan)
 

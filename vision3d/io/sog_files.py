@@ -75,7 +75,7 @@ class _Files:
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             if isinstance(error, FileFormatError):
                 raise
-            raise FileFormatError(self.path, f"is a damaged picture ({error})", self.where(name)) from error
+            raise FileFormatError(self.path, f"is a damaged picture ({str(error)[:80]})", self.where(name)) from error
 
 
 class Archive(_Files):
@@ -88,7 +88,7 @@ class Archive(_Files):
             self.archive = zipfile.ZipFile(io.BytesIO(data))
             self.members = {info.filename: info for info in self.archive.infolist()}
         except _ZIP_ERRORS as error:
-            raise FileFormatError(path, f"is no zip file, or a damaged one ({error})", 0) from error
+            raise FileFormatError(path, f"is no zip file, or a damaged one ({str(error)[:80]!a})", 0) from error
         for name in self.members:
             if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
                 raise FileFormatError(path, "has a name that leads out of the archive", f"member {name!r}")
@@ -97,7 +97,9 @@ class Archive(_Files):
         """The bytes of a member, of no more than `largest`."""
         info = self.members.get(name)
         if info is None:
-            raise FileFormatError(self.path, f"lacks {name}; it has {', '.join(list(self.members)[:10]) or 'nothing'}")
+            raise FileFormatError(
+                self.path, f"lacks {name[:80]}; it has {', '.join(list(self.members)[:10]) or 'nothing'}", "meta.json"
+            )
         where = self.where(name)
         if info.compress_type not in _METHODS:
             raise FileFormatError(self.path, f"is packed by method {info.compress_type}, want stored or deflated", where)
@@ -106,7 +108,7 @@ class Archive(_Files):
         try:
             return self.archive.read(info)
         except _ZIP_ERRORS as error:
-            raise FileFormatError(self.path, f"is damaged ({error})", where) from error
+            raise FileFormatError(self.path, f"is damaged ({str(error)[:80]!a})", where) from error
 
 
 class Folder(_Files):

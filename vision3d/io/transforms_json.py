@@ -83,16 +83,31 @@ def read_cameras(path: Path | str) -> Cameras:
     for row, lens in zip(coeffs, lenses):
         row[: len(lens.coeffs)] = torch.tensor(lens.coeffs)
     times = [frame.time for frame in frames]
+    try:
+        return _cameras(content, frames, lenses, coeffs.float() if count else None, times).validate()
+    except FileFormatError:
+        raise
+    except (InputError, ValueError, OverflowError, RuntimeError) as error:
+        raise FileFormatError(path, f"holds cameras that are wrong ({str(error).splitlines()[0][:200]})", "frames") from error
+
+
+def _cameras(
+    content: dict[str, Any],
+    frames: Sequence[Frame],
+    lenses: Sequence[Lens],
+    distortion: torch.Tensor | None,
+    times: Sequence[float | None],
+) -> Cameras:
     return Cameras(
         viewmats=torch.from_numpy(np.stack([frame.viewmat for frame in frames])).float(),
         Ks=torch.tensor([lens.K() for lens in lenses], dtype=torch.float32),
         width=torch.tensor([lens.width for lens in lenses]),
         height=torch.tensor([lens.height for lens in lenses]),
         model=lenses[0].model,
-        distortion=coeffs.float() if count else None,
+        distortion=distortion,
         names=None if _is_unnamed(content) else tuple(frame.name for frame in frames),
         times=None if any(time is None for time in times) else torch.tensor(times, dtype=torch.float32),
-    ).validate()
+    )
 
 
 def write_cameras(
@@ -207,7 +222,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise FileFormatError(path, "has no list 'frames'; want a transforms.json")
     if not content["frames"]:
-        raise FileFormatError(path, "has no frames")
+        raise FileFormatError(path, "has no frames", "frames")
     return content
 
 
