@@ -9,10 +9,10 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs"},
+    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs", "plain"},
     {"geometry"},
     {"scene"},
-    {"io", "render"},
+    {"io", "render", "interop"},
     {"optim"},
     {"report"},
     {"stages"},
@@ -22,6 +22,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
 SOFT = {
     "open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "trimesh", "zarr", "zstandard",
+    "pytorch3d",
 }  # fmt: skip
 
 

@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
 import shutil
 import signal
 import sys
@@ -31,6 +30,7 @@ from vision3d.atomic import atomic_write, make_folder
 from vision3d.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
 from vision3d.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
 from vision3d.machine import describe_machine, git_hash, peak_memory
+from vision3d.plain import to_json
 
 logger = logging.getLogger("vision3d.runs")
 _HEADER = "# vision3d run, version "
@@ -111,12 +111,12 @@ class RunFolder:
         line = {
             "step": step,
             "wall_s": round(self.elapsed(), 3),
-            **_json_value(values),
+            **values,
         }
         path = self.path / "metrics.jsonl"
         try:
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
+                file.write(to_json(line) + "\n")
         except OSError as error:
             raise Vision3DError(f"{path}: could not be written ({error.strerror}); the lines before are unchanged") from error
 
@@ -160,10 +160,10 @@ class RunFolder:
             **describe_machine(),
             "wall_s": round(self.elapsed(), 3),
             "peak_memory_bytes": peak_memory(device),
-            "results": {name: _json_value(value) for name, value in results.items()},
+            "results": results,
         }
         with atomic_write(self.path / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            temporary.write_text(to_json(summary, indent=2, ascii_only=False) + "\n", "utf-8")
         return summary
 
     def drop_unused(self) -> bool:
@@ -198,7 +198,7 @@ class RunFolder:
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= step]
             with atomic_write(path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+                temporary.write_text("".join(to_json(line) + "\n" for line in kept), "utf-8")
 
 
 def read_metrics(path: Path | str) -> list[dict[str, Any]]:
@@ -286,15 +286,3 @@ def _flat_values(config: Mapping[str, Any], keys: Collection[str]) -> list[Any]:
         return value
 
     return [at(key) for key in keys]
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no NaN; the step that produced it is in the error text
-    return str(value) if isinstance(value, Path) else value

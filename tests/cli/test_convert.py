@@ -7,7 +7,12 @@ import torch
 from tests.support.splats import small_scene
 from vision3d.io import gltf_gaussians
 from vision3d.io.ply import read_gaussians, write_gaussians
-from vision3d.scene import GaussianScene
+from vision3d.scene import GaussianScene, Mesh, PointCloud
+
+
+def square():
+    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    return Mesh(points, torch.tensor([[0, 1, 2], [0, 2, 3]]), points[:, :2].contiguous(), texture=torch.ones(2, 2, 3))
 
 
 @pytest.fixture
@@ -37,6 +42,74 @@ def test_several_files(cli, tmp_path, scene):
     assert len(GaussianScene.load(tmp_path / "out" / "b.spz")) == 300
     code, _, err = cli("convert", tmp_path / "a.ply", tmp_path / "b.ply", tmp_path / "out")
     assert code == 2 and "--to: is needed for 2 files" in err
+
+
+def test_sog_in_a_folder(cli, tmp_path, scene):
+    code, out, err = cli("convert", tmp_path / "a.ply", tmp_path / "b" / "meta.json", "--json")
+    (values,) = json.loads(out.splitlines()[-1])["files"]
+    assert (code, err) == (0, "") and values["bytes"] == sum(file.stat().st_size for file in (tmp_path / "b").iterdir())
+    for name in ("b", "b/meta.json"):
+        code, out, _ = cli("info", tmp_path / name, "--json")
+        values = json.loads(out.splitlines()[-1])
+        assert code == 0 and (values["kind"], values["gaussians"], values["sh_degree"]) == ("Gaussian scene", 300, 2)
+        assert cli("convert", tmp_path / name, tmp_path / "c.ply", "--overwrite")[0] == 0
+    assert len(GaussianScene.load(tmp_path / "c.ply")) == 300
+    assert cli("convert", tmp_path / "c.ply", tmp_path / "a.ply", tmp_path / "out", "--to", "meta.json")[0] == 0
+    assert len(GaussianScene.load(tmp_path / "out" / "c")) == 300
+
+
+@pytest.mark.parametrize("suffix", [".gltf", ".glb", ".obj", ".ply", ".stl"])
+def test_meshes(cli, tmp_path, suffix):
+    if suffix in (".obj", ".ply", ".stl"):
+        pytest.importorskip("trimesh")
+    square().save(tmp_path / "a.glb")
+    code, out, err = cli("convert", tmp_path / "a.glb", tmp_path / f"b{suffix}", "--json")
+    (values,) = json.loads(out.splitlines()[-1])["files"]
+    assert code == 0 and (values["vertices"], values["faces"]) == (4, 2) and "4 vertices, 2 faces" in out
+    assert ("cannot hold" in err) == (suffix in (".ply", ".stl"))
+    options = ["--crop", -1, -1, -1, 2, 2, 2, "--transform", "2 0 0 0 0 2 0 0 0 0 2 5 0 0 0 1"]
+    code, _, err = cli("convert", tmp_path / f"b{suffix}", tmp_path / "c.glb", *options)
+    assert (code, err) == (0, "")
+    read = Mesh.load(tmp_path / "c.glb")
+    expected = square().vertices * 2 + torch.tensor([0, 0, 5.0])
+    torch.testing.assert_close(read.vertices[read.faces], expected[square().faces])
+    assert (read.texture is None) == (suffix in (".ply", ".stl"))
+
+
+def test_part_of_a_mesh(cli, tmp_path):
+    mesh = square()
+    mesh.vertices[3] = 9
+    mesh.save(tmp_path / "a.glb")
+    assert cli("convert", tmp_path / "a.glb", tmp_path / "b.glb", "--crop", 0, 0, 0, 1, 1, 1)[0] == 0
+    read = Mesh.load(tmp_path / "b.glb")
+    assert torch.equal(read.vertices, mesh.vertices[:3]) and torch.equal(read.uvs, mesh.uvs[:3]) and read.num_faces == 1
+
+
+def test_points(cli, tmp_path):
+    cloud = PointCloud(torch.rand(9, 3), colors=torch.ones(9, 3), intensity=torch.rand(9))
+    cloud.save(tmp_path / "a.ply")
+    code, out, err = cli("convert", tmp_path / "a.ply", tmp_path / "b.bin")
+    assert code == 0 and "9 points, 144 bytes" in out and "cannot hold colors" in err
+    data = bytearray((tmp_path / "b.bin").read_bytes())
+    data[16:20] = b"\xff" * 4
+    (tmp_path / "b.bin").write_bytes(data)
+    code, _, err = cli("convert", tmp_path / "b.bin", tmp_path / "c.ply")
+    assert code == 3 and "at row 1: points not finite in 1 of 9 rows" in err and "convert --filter-nan leaves them out" in err
+    code, _, err = cli("convert", tmp_path / "b.bin", tmp_path / "c.ply", "--filter-nan")
+    rows = [0, *range(2, 9)]
+    assert (code, err) == (0, "") and torch.equal(PointCloud.load(tmp_path / "c.ply").points, cloud.points[rows])
+
+
+def test_folders(cli, tmp_path, scene):
+    folder = tmp_path / "in"
+    for name in ("a.ply", "b.compressed.ply", "deep/c.splat", "deep/sog/meta.json"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        scene.save(folder / name)
+    (folder / "notes.txt").write_text("nothing")
+    code, out, _ = cli("convert", folder, tmp_path / "out", "--to", ".glb", "--json")
+    assert code == 0 and len(json.loads(out.splitlines()[-1])["files"]) == 4
+    found = {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.glb")}
+    assert found == {"a.glb", "b.glb", "deep/c.glb", "deep/sog.glb"}
 
 
 def test_changes(cli, tmp_path, scene):
@@ -75,9 +148,15 @@ def test_rows_that_are_not_finite(cli, tmp_path):
         (["a.ply", "b.ksplat"], 2, "has no suffix that is written"),
         (["none.ply", "b.ply"], 3, "none.ply: does not exist"),
         (["a.ply", "a.ply"], 5, "a.ply: exists; give --overwrite or another name"),
-        (["m.obj", "b.ply"], 3, "is no scene of Gaussians"),
+        (["t.xyz", "b.ply"], 3, "t.xyz: holds neither Gaussians nor a mesh nor points; want .ply"),
+        (["folder", "out", "--to", ".ply"], 3, "folder: is a folder without scene.ply, scene.json or files to convert"),
+        (["a.ply", "b.obj"], 3, "a.ply: holds Gaussians, which b.obj cannot hold; want .ply, .compressed.ply, .splat"),
+        (["p.ply", "b.glb"], 3, "p.ply: holds points, which b.glb cannot hold; want .ply, .bin"),
+        (["m.glb", "b.compressed.ply"], 3, "m.glb: holds a mesh, which b.compressed.ply cannot hold; want .glb, .gltf, .obj"),
+        (["m.glb", "b.ply", "--max-sh", "1"], 2, "--max-sh: is for Gaussians, and m.glb holds a mesh"),
+        (["m.glb", "b.ply", "--crop", "5", "5", "5", "6", "6", "6"], 3, "none of 2 faces is inside --crop"),
         (["a.ply", "a.ply", "out", "--to", ".spz"], 2, "several files would become"),
-        (["a.ply", "out", "--to", ".obj"], 2, "--to: got '.obj'"),
+        (["a.ply", "out", "--to", ".ksplat"], 2, "--to: got '.ksplat'"),
         (["a.ply", "b.ply", "--max-sh", "5"], 2, "--max-sh: got 5, want 0 to 4"),
         (["a.ply", "b.ply", "--crop", "1", "0", "0", "0", "1", "1"], 2, "--crop: got"),
         (["a.ply", "b.ply", "--crop", "91", "90", "90", "99", "99", "99"], 3, "none of 300 Gaussians is inside --crop"),
@@ -89,5 +168,9 @@ def test_rows_that_are_not_finite(cli, tmp_path):
 def test_what_is_refused(cli, tmp_path, monkeypatch, scene, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.obj").write_text("v a b c\n")
+    (tmp_path / "t.xyz").write_text("1 2 3\n")
+    (tmp_path / "folder").mkdir()
+    square().save(tmp_path / "m.glb")
+    PointCloud(torch.rand(3, 3)).save(tmp_path / "p.ply")
     found, out, err = cli("convert", *arguments)
     assert (found, out) == (code, "") and message in err and not (tmp_path / "b.ply").exists()

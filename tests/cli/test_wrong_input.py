@@ -337,7 +337,7 @@ def run_scene(request, original, tmp_path, cli):
         ("no opacity", "lacks opacity, which a Gaussian scene needs; it has x y z "),
         ("cut off", ": is cut off: it holds 39 whole rows of 40"),
         ("cut header", "header is cut off before end_header"),
-        ("nan", "2 of 40 rows are not finite or have a rotation of length zero (first: row 3)"),
+        ("nan", "at row 3: 2 of 40 rows are not finite or have a rotation of length zero; drop_nan=True or vision3d convert"),
         ("no rows", "element 'vertex' has 0 rows"),
         ("empty", "is no .ply file (it does not begin with the line 'ply')"),
         ("pickle", "is no .ply file (it does not begin with the line 'ply')"),

@@ -9,7 +9,7 @@ import torch
 from tests.support.splats import assert_close, small_scene
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.spherical_harmonics import eval_sh
-from vision3d.io import gltf_gaussians as gltf
+from vision3d.io import gltf as gltf_codec, gltf_gaussians as gltf
 from vision3d.io.gltf_container import glb_bytes, peek_json
 from vision3d.scene import GaussianScene, Mesh, load
 
@@ -142,9 +142,10 @@ def test_a_glb_is_known_by_its_content(tmp_path):
     scene.save(tmp_path / "splats.glb")
     scene.save(tmp_path / "splats.gltf")
     mesh.save(tmp_path / "mesh.glb")
-    kinds = [type(load(tmp_path / name)) for name in ("splats.glb", "splats.gltf", "mesh.glb")]
-    assert kinds == [GaussianScene, GaussianScene, Mesh]
+    mesh.save(tmp_path / "mesh.gltf")
+    kinds = [type(load(tmp_path / name)) for name in ("splats.glb", "splats.gltf", "mesh.glb", "mesh.gltf")]
+    assert kinds == [GaussianScene, GaussianScene, Mesh, Mesh]
     with pytest.raises(InputError, match=r"mesh\.glb: holds .*, want a Gaussian scene"):
         GaussianScene.load(tmp_path / "mesh.glb")
-    with pytest.raises(InputError, match=r"a \.gltf a GaussianScene, got Mesh"):
-        mesh.save(tmp_path / "mesh.gltf")
+    with pytest.raises(InputError, match=r"a \.gltf holds a GaussianScene or a Mesh, got int"):
+        gltf_codec.save(tmp_path / "a.gltf", 1)

@@ -129,7 +129,7 @@ def bad_row_file(path, value=np.nan, column="f_rest_4"):
 
 def test_rows_that_are_not_finite(tmp_path):
     bad_row_file(tmp_path / "s.ply")
-    with pytest.raises(FileFormatError, match=r"2 of 7 rows are not finite .*\(first: row 2\); .*drop_nan=True\) leaves"):
+    with pytest.raises(FileFormatError, match=r"at row 2: 2 of 7 rows are not finite .*--filter-nan leaves"):
         read_gaussians(tmp_path / "s.ply")
     kept = read_gaussians(tmp_path / "s.ply", drop_nan=True)
     assert torch.equal(kept.means, random_scene(1).means[[0, 1, 3, 4, 6]])

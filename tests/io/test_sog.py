@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from tests.support.splats import assert_close, paired, small_scene
-from vision3d.errors import FileFormatError
+from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import palette, sog
-from vision3d.scene import GaussianScene
+from vision3d.scene import GaussianScene, load
 
 
 def members(path):
@@ -50,7 +50,7 @@ def test_modes_survive(tmp_path, mode, antialiased):
 
 
 def test_losses_are_one_line(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(sog, "_MAX_PALETTE", 64)
+    monkeypatch.setattr(sog, "MAX_PALETTE", 64)
     scene = small_scene(4, labels=torch.arange(300), mode="flat")
     with caplog.at_level(logging.WARNING):
         scene.save(tmp_path / "a.sog")
@@ -142,3 +142,55 @@ def test_no_zip(tmp_path, data, message):
     (tmp_path / "a.sog").write_bytes(data)
     with pytest.raises(FileFormatError, match=message):
         sog.read_gaussians(tmp_path / "a.sog")
+
+
+class TestFolder:
+    def test_round_trip(self, tmp_path):
+        scene = small_scene(2)
+        scene.save(tmp_path / "a.sog")
+        scene.save(tmp_path / "a" / "meta.json")
+        assert {path.name for path in (tmp_path / "a").iterdir()} == set(members(tmp_path / "a.sog"))
+        archived = sog.read_gaussians(tmp_path / "a.sog")
+        for path in (tmp_path / "a", tmp_path / "a" / "meta.json"):
+            read = GaussianScene.load(path)
+            assert all(torch.equal(getattr(read, name), getattr(archived, name)) for name in ("means", "quats", "sh"))
+        small_scene(0, 9).save(tmp_path / "a" / "meta.json")
+        assert len(GaussianScene.load(tmp_path / "a")) == 9
+
+    def test_a_data_set_stays_one(self, tmp_path, monkeypatch):
+        (tmp_path / "meta.json").write_text("{}")
+        (tmp_path / "transforms.json").write_text('{"frames": []}')
+        with pytest.raises(InputError, match="frames"):
+            load(tmp_path)
+
+    @pytest.mark.parametrize(
+        "change, error, message",
+        [
+            (lambda folder: (folder / "quats.webp").unlink(), MissingFileError, "quats.webp: does not exist; want a picture"),
+            (lambda folder: (folder / "quats.webp").write_bytes(b""), FileFormatError, r"is empty \(0 bytes\)"),
+            (
+                lambda folder: (folder / "quats.webp").write_bytes(webp(200, 200)),
+                FileFormatError,
+                "'quats.webp': is a picture of",
+            ),
+            (lambda folder: rename(folder, "../quats.webp"), FileFormatError, r"names '\.\./quats.webp', which is outside"),
+            (lambda folder: rename(folder, "/etc/passwd"), FileFormatError, "names '/etc/passwd', which is outside"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path, change, error, message):
+        small_scene(0).save(tmp_path / "a" / "meta.json")
+        change(tmp_path / "a")
+        with pytest.raises(error, match=message):
+            GaussianScene.load(tmp_path / "a")
+
+    def test_other_json_files(self, tmp_path):
+        with pytest.raises(
+            InputError, match=r"a \.json holds Cameras, Boxes or a Selection \(a meta\.json: Gaussians as SOG\)"
+        ):
+            small_scene(0).save(tmp_path / "a.json")
+
+
+def rename(folder, name):
+    content = json.loads((folder / "meta.json").read_text())
+    content["quats"]["files"] = [name]
+    (folder / "meta.json").write_text(json.dumps(content))

@@ -66,7 +66,11 @@ def test_real_sweep(shared_data):
     [
         ("a.bin", b"", "has 0 bytes, want a multiple of 16 above 0"),
         ("a.bin", b"\0" * 20, "has 20 bytes"),
-        ("a.bin", np.array([0, 0, math.nan, 1], np.float32).tobytes(), "points is not finite in 1 of 1 rows"),
+        (
+            "a.bin",
+            np.array([0, 0, math.nan, 1], np.float32).tobytes(),
+            "at row 0: points not finite in 1 of 1 rows; .* --filter-nan",
+        ),
         ("a.ply", b"", "is no .ply file"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "lacks y z"),
         (
@@ -79,7 +83,7 @@ def test_real_sweep(shared_data):
             "a.ply",
             b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
             b"property float intensity\nend_header\n1 2 3 nan\n",
-            "intensity is not finite in 1 of 1 rows",
+            "at row 0: intensity not finite in 1 of 1 rows",
         ),
     ],
 )

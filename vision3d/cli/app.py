@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import importlib
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from vision3d import __version__
 from vision3d.cli.verbs import VERBS
 from vision3d.errors import MissingFileError, Vision3DError, nearest_names
+from vision3d.plain import to_json
 
 EXIT_CODES = """exit codes: 0 done, 1 the run failed, 2 usage, 3 input wrong, 4 missing dependency or backend,
             5 would overwrite, 130 interrupted (a checkpoint was written)"""
@@ -113,7 +113,7 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
         traceback.print_exception(error)
     print(line if code == 130 else f"error: {line}", file=sys.stderr)
     if "--json" in arguments:
-        print(json.dumps({"ok": False, "exit_code": code, "error": line}))
+        print(to_json({"ok": False, "exit_code": code, "error": line}))
     return code
 
 

@@ -1,4 +1,4 @@
-"""`vision3d convert`: scenes of Gaussians from one file format to another."""
+"""`vision3d convert`: scenes of Gaussians, meshes and point clouds from one file format to another."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import tyro
 
@@ -17,29 +17,36 @@ from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFil
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import GaussianScene
+    from vision3d.scene import GaussianScene, Mesh, PointCloud
 
-_READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf")
-_WRITTEN = (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf")
+_SOG = "meta.json"
+_READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", _SOG)
+_WRITTEN = {
+    "GaussianScene": (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf", _SOG),
+    "Mesh": (".glb", ".gltf", ".obj", ".ply", ".stl"),
+    "PointCloud": (".ply", ".bin"),
+}
+_SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suffix in suffixes))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(VerbOptions):
-    """Write scenes of Gaussians in other formats: .ply, .compressed.ply, .spz, .sog, .splat, .glb, .gltf (.ksplat is read).
-    What a format does not hold is listed in a warning."""
+    """Write files in other formats: Gaussians as .ply, .compressed.ply, .spz, .sog, .splat, .glb, .gltf (.ksplat is read),
+    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. What a format does not hold is listed in a warning."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """IN... OUT: a file and its new name, or several files and a folder with --to."""
+    """IN... OUT: a file and its new name, or files and folders of files and a folder with --to. An OUT named meta.json
+    becomes a SOG in a folder."""
     to: str | None = None
     """Suffix, such as .spz, of the files that are written into the folder OUT."""
     max_sh: int | None = None
-    """Highest degree of the view-dependent colours that is kept."""
+    """Highest degree of the view-dependent colours of Gaussians that is kept."""
     crop: tuple[float, float, float, float, float, float] | None = None
     """Lower corner x y z and upper corner x y z [m] of the box that is kept, before --transform."""
     transform: str | None = None
     """Similarity that moves the scene: .json, .npy or .txt file of a 4x4 matrix, or its 16 numbers row by row in quotes."""
     filter_nan: Flag = False
-    """Leave out Gaussians that are not finite, instead of refusing the file."""
+    """Leave out Gaussians and points that are not finite, instead of refusing the file."""
     spz_version: Literal[2, 4] = 4
     """Version of .spz: 4 needs the package zstandard, 2 has coarser rotations and is read by older programs."""
     overwrite: Flag = False
@@ -54,14 +61,18 @@ def run(arguments: Sequence[str]) -> None:
     matrix = None if options.transform is None else parse_matrix(options.transform)
     done: list[dict[str, Any]] = []
     for source, target in pairs:
-        scene = _read(source, drop_nan=options.filter_nan)
-        count = len(scene)
-        scene = _changed(scene, options, matrix, source)
-        _write(target, scene, options.spz_version)
-        values = {"in": str(source), "out": str(target), "gaussians_in": count, "gaussians": len(scene)}
-        done.append({**values, "sh_degree": scene.sh_degree, "bytes": target.stat().st_size})
-        text = f"{source} -> {target}: {len(scene):,} Gaussians, SH degree {scene.sh_degree}, {done[-1]['bytes']:,} bytes"
-        print_summary(dataclasses.replace(options, json=False), text, {})
+        value = _read(source, drop_nan=options.filter_nan)
+        _check(value, source, target, options)
+        before = _counts(value)
+        value = _changed(value, options, matrix, source)
+        _write(target, value, options.spz_version)
+        size, counts = _size(target), _counts(value)
+        values = {"in": str(source), "out": str(target), **{f"{name}_in": count for name, count in before.items()}, **counts}
+        degree = {"sh_degree": cast("GaussianScene", value).sh_degree} if _kind(value) == "GaussianScene" else {}
+        done.append({**values, **degree, "bytes": size})
+        words = [f"{count:,} {'Gaussians' if name == 'gaussians' else name}" for name, count in counts.items()]
+        words += [f"SH degree {count}" for count in degree.values()]
+        print_summary(dataclasses.replace(options, json=False), f"{source} -> {target}: {', '.join(words)}, {size:,} bytes", {})
     print_summary(dataclasses.replace(options, quiet=True), "", {"files": done})
 
 
@@ -112,25 +123,27 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
     if options.crop is not None and not all(a <= b for a, b in zip(options.crop[:3], options.crop[3:])):
         raise ConfigError("--crop", f"got {options.crop}, want the lower corner x y z and then the upper one")
     if options.to is not None:
-        suffix = "." + options.to.lower().lstrip(".")
-        if suffix not in _WRITTEN:
-            raise ConfigError("--to", f"got {options.to!r}, want {', '.join(_WRITTEN)}")
-        pairs = [(source, out / (re.sub(r"\.compressed$", "", source.stem) + suffix)) for source in sources]
+        suffix = _SOG if options.to.lower() == _SOG else "." + options.to.lower().lstrip(".")
+        if suffix not in _SUFFIXES:
+            raise ConfigError("--to", f"got {options.to!r}, want {', '.join(_SUFFIXES)}")
+        pairs = [(file, _target(out / name, suffix)) for source in sources for file, name in _files(source)]
     elif len(sources) > 1:
         raise ConfigError("--to", f"is needed for {len(sources)} files: the suffix, such as .spz, of those in the folder {out}")
     else:
         pairs = [(sources[0], out)]
-        if out.suffix.lower() not in _WRITTEN:
-            raise ConfigError("paths", f"{out} has no suffix that is written; want {', '.join(_WRITTEN)}, or a folder and --to")
+        if out.suffix.lower() not in _SUFFIXES and out.name.lower() != _SOG:
+            raise ConfigError(
+                "paths", f"{out} has no suffix that is written; want {', '.join(_SUFFIXES)}, or a folder and --to"
+            )
     names = [target for _, target in pairs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError("paths", f"several files would become {twice}")
     for source, target in pairs:
         if not source.exists():
-            raise MissingFileError(source, "a scene of Gaussians")
-        if source.is_file() and source.suffix.lower() not in _READ:
-            raise InputError(f"{source}: is no scene of Gaussians; want {', '.join(_READ)}")
+            raise MissingFileError(source, "Gaussians, a mesh or a point cloud")
+        if source.is_file() and not _is_read(source):
+            raise InputError(f"{source}: holds neither Gaussians nor a mesh nor points; want {', '.join(_READ)}")
         if target.is_dir():
             raise ConfigError("paths", f"{target} is a folder; want a file, or --to with a suffix")
         if target.exists() and not options.overwrite:
@@ -138,37 +151,111 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
     return pairs
 
 
-def _read(path: Path, *, drop_nan: bool) -> "GaussianScene":
-    if path.is_dir():
+def _files(source: Path) -> list[tuple[Path, Path]]:
+    """A source, or all files of a folder that is no scene by itself, each with its name from there and without suffix."""
+
+    def plain(path: Path) -> Path:
+        stem = path.parent.name if path.name.lower() == _SOG else path.name if path.is_dir() else path.stem
+        return Path(re.sub(r"\.compressed$", "", stem))
+
+    if not source.is_dir() or any((source / name).is_file() for name in ("scene.json", "scene.ply", _SOG)):
+        return [(source, plain(source))]
+    found = sorted(path for path in source.rglob("*") if path.is_file() and _is_read(path))
+    if not found:
+        raise InputError(f"{source}: is a folder without scene.ply, scene.json or files to convert; want {', '.join(_READ)}")
+    below = [path.parent.parent if path.name.lower() == _SOG else path.parent for path in found]
+    return [(path, folder.relative_to(source) / plain(path)) for path, folder in zip(found, below)]
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in _READ or path.name.lower() == _SOG
+
+
+def _target(stem: Path, suffix: str) -> Path:
+    return stem / _SOG if suffix == _SOG else stem.with_name(stem.name + suffix)
+
+
+def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
+    from vision3d.io import gltf_gaussians, ply, point_files, sog
+    from vision3d.scene import codecs
+
+    suffix = path.suffix.lower()
+    kind = ply.kind_of(path) if suffix == ".ply" and path.is_file() else ""
+    if path.is_dir() and not (path / _SOG).is_file():
         from vision3d.cli.inputs import load_gaussians
 
         return load_gaussians(path)
-    from vision3d.io import gltf_gaussians
-    from vision3d.scene import codecs
-
-    module = gltf_gaussians if path.suffix.lower() in (".glb", ".gltf") else codecs.module_for(path)
+    if suffix == ".bin" or kind == "points":
+        return (point_files.read_bin if suffix == ".bin" else point_files.read_ply)(path, drop_nan=drop_nan)
+    if suffix in (".obj", ".stl") or kind == "mesh":
+        return cast("Mesh", codecs.module_for(path).load(path))
+    if suffix in (".glb", ".gltf") and not gltf_gaussians.is_gaussian_gltf(path):
+        return cast("Mesh", codecs.module_for(path).load(path))
+    if suffix in (".glb", ".gltf"):
+        return gltf_gaussians.read_gaussians(path, drop_nan=drop_nan)
+    module = sog if path.is_dir() or suffix == ".json" else codecs.module_for(path)
     return module.read_gaussians(path, drop_nan=drop_nan)
 
 
-def _changed(scene: "GaussianScene", options: ConvertOptions, matrix: "Tensor | None", source: Path) -> "GaussianScene":
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def _counts(value: "GaussianScene | Mesh | PointCloud") -> dict[str, int]:
+    names = {"GaussianScene": ["gaussians"], "Mesh": ["vertices", "faces"], "PointCloud": ["points"]}[_kind(value)]
+    return {name: getattr(value, f"num_{name}") for name in names}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files of a SOG in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.name.lower() != _SOG else path.parent.glob("*")))
+
+
+def _check(value: object, source: Path, target: Path, options: ConvertOptions) -> None:
+    """Refuse a format for something else, and options for something else."""
+    kind = _kind(value)
+    what = {"GaussianScene": "Gaussians", "Mesh": "a mesh", "PointCloud": "points"}[kind]
+    suffix = _SOG if target.name.lower() == _SOG else target.suffix.lower()
+    if suffix not in _WRITTEN[kind] or (target.name.lower().endswith(".compressed.ply") and kind != "GaussianScene"):
+        raise InputError(f"{source}: holds {what}, which {target.name} cannot hold; want {', '.join(_WRITTEN[kind])}")
+    if options.max_sh is not None and kind != "GaussianScene":
+        raise ConfigError("--max-sh", f"is for Gaussians, and {source} holds {what}")
+
+
+def _changed(
+    value: "GaussianScene | Mesh | PointCloud", options: ConvertOptions, matrix: "Tensor | None", source: Path
+) -> "GaussianScene | Mesh | PointCloud":
+    from vision3d.scene import GaussianScene
+
+    if isinstance(value, GaussianScene) and options.max_sh is not None and value.sh_degree > options.max_sh:
+        value = dataclasses.replace(value, sh=value.sh[:, : (options.max_sh + 1) ** 2].contiguous())
+    if options.crop is not None:
+        value = _cropped(value, options.crop, source)
+    return value if matrix is None else value.transform(matrix)
+
+
+def _cropped(value: "GaussianScene | Mesh | PointCloud", crop: Sequence[float], source: Path) -> Any:
     import torch
 
-    if options.max_sh is not None and scene.sh_degree > options.max_sh:
-        scene = dataclasses.replace(scene, sh=scene.sh[:, : (options.max_sh + 1) ** 2].contiguous())
-    if options.crop is not None:
-        count = len(scene)
-        scene = scene.crop(torch.tensor(options.crop, dtype=torch.float64).reshape(2, 3))
-        if not len(scene):
-            raise InputError(f"{source}: none of {count} Gaussians is inside --crop {' '.join(map(str, options.crop))}")
-    return scene if matrix is None else scene.transform(matrix)
+    from vision3d.scene import GaussianScene, Mesh
+
+    points = value.means if isinstance(value, GaussianScene) else value.vertices if isinstance(value, Mesh) else value.points
+    low, high = torch.tensor(crop, dtype=torch.float64).reshape(2, 3).to(points)
+    is_inside = ((points >= low) & (points <= high)).all(-1)
+    if isinstance(value, Mesh):
+        is_inside = is_inside[value.faces].all(-1)
+    if not is_inside.any():
+        what = {"GaussianScene": "Gaussians", "Mesh": "faces", "PointCloud": "points"}[_kind(value)]
+        raise InputError(f"{source}: none of {len(is_inside)} {what} is inside --crop {' '.join(map(str, crop))}")
+    return value.crop(is_inside) if isinstance(value, Mesh) else value[is_inside]
 
 
-def _write(path: Path, scene: "GaussianScene", spz_version: Literal[2, 4]) -> None:
+def _write(path: Path, value: object, spz_version: Literal[2, 4]) -> None:
+    from vision3d.scene import codecs
+
     if path.suffix.lower() == ".spz":
         from vision3d.io.spz import write_gaussians
 
-        write_gaussians(path, scene, version=spz_version)
+        write_gaussians(path, cast("GaussianScene", value), version=spz_version)
     else:
-        from vision3d.scene import codecs
-
-        codecs.module_for(path).save(path, scene)
+        codecs.module_for(path).save(path, value)

@@ -21,6 +21,8 @@ OPTIONAL = {  # package: (extra, what it is for)
     "pycolmap": ("sfm", "camera poses from plain photographs"),
     "tensorboard": ("tensorboard", "curves in a browser"),
     "kornia": ("interop", "exchange of cameras with kornia"),
+    "trimesh": ("interop", "meshes as .obj, .ply and .stl, exchange with trimesh"),
+    "open3d": ("open3d", "exchange with Open3D, its window"),
     "zstandard": ("spz", ".spz files of version 4"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
@@ -120,10 +122,12 @@ def _packages() -> Iterator[Finding]:
 
 def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Finding:
     suffix = f" ({purpose})" if purpose else ""
-    try:
-        return Finding(name, "ok", importlib.metadata.version(name) + suffix, is_needed=is_needed)
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name, "broken" if is_needed else "missing", f"not installed{suffix}", repair, is_needed)
+    for package in (name, f"{name}-cpu"):  # Open3D has two
+        try:
+            return Finding(name, "ok", importlib.metadata.version(package) + suffix, is_needed=is_needed)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Finding(name, "broken" if is_needed else "missing", f"not installed{suffix}", repair, is_needed)
 
 
 def _tools() -> Iterator[Finding]:

@@ -78,8 +78,9 @@ def _is_data_set(path: Path) -> bool:
     from vision3d.io.transforms_json import has_photographs
 
     if path.is_dir():
-        return not (path / "scene.json").is_file() and not (path / ".zgroup").is_file()
-    return path.suffix.lower() == ".json" and type_of(path) not in ("boxes", "selection") and has_photographs(path)
+        others = ("scene.json", ".zgroup") if (path / "transforms.json").is_file() else ("scene.json", ".zgroup", "meta.json")
+        return not any((path / name).is_file() for name in others)
+    return path.suffix.lower() == ".json" and type_of(path) not in ("boxes", "selection", "sog") and has_photographs(path)
 
 
 def _of_ply(path: Path) -> Values:

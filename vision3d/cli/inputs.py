@@ -15,7 +15,7 @@ _COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "gray": (0.5, 0.5
 
 
 def load_gaussians(path: Path) -> "GaussianScene":
-    """The Gaussians of a .ply, of a run folder with scene.ply, or of a folder with scene.json.
+    """The Gaussians of a .ply, of a run folder with scene.ply, or of a folder with scene.json or SOG's meta.json.
 
     Raises:
         MissingFileError: There is no such file or folder.
@@ -31,6 +31,8 @@ def load_gaussians(path: Path) -> "GaussianScene":
         return Scene.load(path).gaussians().validate()
     if (path / "scene.ply").is_file():
         return GaussianScene.load(path / "scene.ply").validate()
+    if (path / "meta.json").is_file() and not (path / "transforms.json").is_file():
+        return GaussianScene.load(path).validate()
     raise InputError(f"{path}: is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)")
 
 

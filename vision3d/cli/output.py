@@ -1,14 +1,13 @@
 """What a verb says: log lines on the error stream, the final summary on the output stream."""
 
-import json
 import logging
 import sys
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TextIO
 
 from vision3d.cli.options import VerbOptions
+from vision3d.plain import to_json
 
 
 def set_up_output(options: VerbOptions) -> None:
@@ -30,7 +29,7 @@ def print_summary(options: VerbOptions, text: str, values: Mapping[str, Any]) ->
     if not options.quiet:
         print(text)
     if options.json:
-        print(json.dumps({"ok": True, **values}, default=_plain))
+        print(to_json({"ok": True, **values}))
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -49,9 +48,3 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
         return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")

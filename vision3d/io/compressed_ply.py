@@ -59,18 +59,18 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     path = Path(path)
     names = list(read_elements(path, with_empty=True))
     if "chunk" not in names:
-        raise FileFormatError(path, f"is no compressed .ply: it has no element chunk; elements: {', '.join(names)}")
+        raise FileFormatError(path, f"is no compressed .ply: it has no element chunk; elements: {', '.join(names)}", "header")
     chunk, vertex = read_table(path, "chunk"), read_table(path, "vertex")
     has_colors = _LOW_COLOR[0] in chunk.names
     bounds = _BOUNDS if has_colors else _BOUNDS[:4]
     for table, wanted in ((chunk, [name for names in bounds for name in names]), (vertex, _WORDS)):
         if missing := [name for name in wanted if name not in table.names]:
             raise FileFormatError(
-                path, f"lacks {' '.join(missing)}, which a compressed .ply has; it has {' '.join(table.names)}"
+                path, f"lacks {' '.join(missing)}, which a compressed .ply has; it has {' '.join(table.names)}", "header"
             )
     count = len(vertex)
     if len(chunk) != -(-count // _CHUNK):
-        raise FileFormatError(path, f"has {len(chunk)} chunks for {count} Gaussians, want {-(-count // _CHUNK)}")
+        raise FileFormatError(path, f"has {len(chunk)} chunks for {count} Gaussians, want {-(-count // _CHUNK)}", "header")
     sh = _read_sh(path, count) if "sh" in names else np.empty((count, 1, 3), np.float32)
     limits = chunk.columns(*bounds)
     words = (vertex.columns(_WORDS, dtype=np.int64)[0] & 0xFFFFFFFF).astype(np.uint32)
@@ -155,9 +155,9 @@ def _read_sh(path: Path, count: int) -> np.ndarray:
     table = read_table(path, "sh")
     names = [f"f_rest_{i}" for i in range(len(table.names))]
     if len(names) not in (9, 24, 45) or set(names) != set(table.names):
-        raise FileFormatError(path, f"element sh has {len(names)} properties, want f_rest_* in number 9, 24 or 45")
+        raise FileFormatError(path, f"element sh has {len(names)} properties, want f_rest_* in number 9, 24 or 45", "header")
     if len(table) != count:
-        raise FileFormatError(path, f"has {len(table)} rows of harmonics for {count} Gaussians")
+        raise FileFormatError(path, f"has {len(table)} rows of harmonics for {count} Gaussians", "header")
     (levels,) = table.columns(names, dtype=np.uint8)
     num = len(names) // 3
     sh = np.empty((count, num + 1, 3), np.float32)

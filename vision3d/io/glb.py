@@ -33,7 +33,9 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
     gltf = Gltf(path)
     unknown = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
     if unknown:
-        raise FileFormatError(gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read")
+        raise FileFormatError(
+            gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
+        )
     with np.errstate(all="ignore"):  # whoever validates the meshes finds what is not finite
         return _read_parts(gltf)
 
@@ -52,7 +54,7 @@ def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
                 name = f"{base}_{number}"
             parts[name] = _mesh(gltf, primitive, matrix, textures)
     if not parts:
-        raise FileFormatError(gltf.path, "holds no triangles")
+        raise FileFormatError(gltf.path, "holds no triangles", "meshes")
     return parts
 
 
@@ -150,14 +152,14 @@ def _mesh(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures: d
     path = gltf.path
     attributes = primitive.get("attributes")
     if not isinstance(attributes, dict) or "POSITION" not in attributes:
-        raise FileFormatError(path, "a primitive has no POSITION")
+        raise FileFormatError(path, "a primitive has no POSITION", "meshes")
     vertices = gltf.array(attributes["POSITION"], (3,)).astype(np.float32)
     if "indices" in primitive:
         indices = gltf.array(primitive["indices"], (1,))[:, 0].astype(np.int64)
     else:
         indices = np.arange(len(vertices))
     if len(indices) and (indices.min() < 0 or indices.max() >= len(vertices)):
-        raise FileFormatError(path, f"an index is {indices.max()}, but there are {len(vertices)} vertices")
+        raise FileFormatError(path, f"an index is {indices.max()}, but there are {len(vertices)} vertices", "indices")
     faces = _triangles(path, indices, primitive.get("mode", _TRIANGLES))
     normals = uvs = colors = None
     if "NORMAL" in attributes:
@@ -190,7 +192,7 @@ def _mesh(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures: d
     arrays = {"uvs": uvs, "normals": normals, "vertex_colors": colors}
     for name, values in arrays.items():
         if values is not None and len(values) != len(vertices):
-            raise FileFormatError(path, f"a primitive has {len(vertices)} vertices but {len(values)} {name}")
+            raise FileFormatError(path, f"a primitive has {len(vertices)} vertices but {len(values)} {name}", "meshes")
     tensors = {name: None if values is None else torch.from_numpy(values) for name, values in arrays.items()}
     return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
 
@@ -199,19 +201,21 @@ def _surface(gltf: Gltf, material: dict[str, Any], textures: dict[int, Tensor]) 
     """Texture, colour factor (linear RGBA; None when white) and number of the uv set of a material."""
     rough = material.get("pbrMetallicRoughness", {})
     if not isinstance(rough, dict):
-        raise FileFormatError(gltf.path, "pbrMetallicRoughness is no object")
+        raise FileFormatError(gltf.path, "pbrMetallicRoughness is no object", "materials")
     try:
         factor = np.asarray(rough.get("baseColorFactor", [1.0] * 4), np.float32)
         if factor.shape != (4,) or not np.isfinite(factor).all():
             raise ValueError
     except (ValueError, TypeError) as error:
-        raise FileFormatError(gltf.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers") from error
+        raise FileFormatError(
+            gltf.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers", "materials"
+        ) from error
     white = None if (factor == 1).all() else factor
     info = rough.get("baseColorTexture")
     if info is None:
         return None, white, 0
     if not isinstance(info, dict):
-        raise FileFormatError(gltf.path, "baseColorTexture is no object")
+        raise FileFormatError(gltf.path, "baseColorTexture is no object", "materials")
     source = gltf.item("textures", info.get("index")).get("source")
     entry = gltf.item("images", source)
     assert isinstance(source, int)
@@ -225,7 +229,7 @@ def _surface(gltf: Gltf, material: dict[str, Any], textures: dict[int, Tensor]) 
 def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:
     if mode == _TRIANGLES:
         if len(indices) % 3:
-            raise FileFormatError(path, f"a primitive has {len(indices)} indices, want a multiple of 3")
+            raise FileFormatError(path, f"a primitive has {len(indices)} indices, want a multiple of 3", "indices")
         return indices.reshape(-1, 3)
     if len(indices) < 3:
         return np.empty((0, 3), np.int64)

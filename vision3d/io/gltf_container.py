@@ -55,14 +55,14 @@ class Gltf:
         """A list of the top level, empty where there is none."""
         found = self.content.get(kind, [])
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise FileFormatError(self.path, f"{kind!r} is no list of objects")
+            raise FileFormatError(self.path, "is no list of objects", kind)
         return found
 
     def item(self, kind: str, index: object) -> dict[str, Any]:
         """An entry of a list of the top level."""
         found = self.items(kind)
         if type(index) is not int or not 0 <= index < len(found):
-            raise FileFormatError(self.path, f"names {kind}[{str(index)[:40]}], but there are {len(found)} of them")
+            raise FileFormatError(self.path, f"names {kind}[{str(index)[:40]}], but there are {len(found)} of them", kind)
         return found[index]
 
     def whole(self, values: dict[str, Any], key: str, where: str, default: int | None = None, high: int = 2**40) -> int:

@@ -75,7 +75,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         arrays = _read_primitive(gltf, primitive, where)
         parts.append(_moved(path, arrays, matrix, where, drop_nan=drop_nan))
     if not parts:
-        raise FileFormatError(path, f"holds no primitive with {EXTENSION} in its scene")
+        raise FileFormatError(path, f"holds no primitive with {EXTENSION} in its scene", "meshes")
     return parts[0] if len(parts) == 1 else _merged(path, parts)
 
 

@@ -15,7 +15,7 @@ _VERSION = 1
 
 
 def type_of(path: Path | str) -> str | None:
-    """The type that a .json of ours says it holds; None where it says nothing, or is no JSON.
+    """The type that a .json of ours says it holds, "sog" for a meta.json of SOG; None where it says nothing, or is no JSON.
 
     Raises:
         MissingFileError: There is no such file.
@@ -24,9 +24,11 @@ def type_of(path: Path | str) -> str | None:
     if not path.is_file():
         raise MissingFileError(path, "a .json file")
     try:
-        own = json.loads(path.read_text(encoding="utf-8"))["vision3d"]
-        return str(own["type"])
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "files" in content.get("means", ()):
+            return "sog"
+        return str(content["vision3d"]["type"])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return None
 
 
@@ -65,33 +67,40 @@ def read(path: Path | str) -> Boxes | Selection:
     path = Path(path)
     kind = type_of(path)
     if kind not in ("boxes", "selection"):
-        raise FileFormatError(path, f"holds {kind or 'nothing of vision3d'}, want boxes or a selection")
+        text = f"holds {(kind or 'nothing of vision3d')[:40]}, want boxes or a selection"
+        raise FileFormatError(path, text, _damage(path) or "vision3d.type")
     content = json.loads(path.read_text(encoding="utf-8"))
     version = content["vision3d"].get("version")
     if version != _VERSION:
-        raise FileFormatError(path, f"is version {version!r} of {kind}; version {_VERSION} is read")
+        text = f"is version {str(version)[:40]} of {kind}; version {_VERSION} is read"
+        raise FileFormatError(path, text, "vision3d.version")
+    parts, make = _BOXES if kind == "boxes" else _SELECTION
+    values, key = [], ""
     try:
-        return (_boxes(content) if kind == "boxes" else _selection(content)).validate()
+        for key, part in parts.items():
+            values.append(part(content.get(key)))
+        key = kind
+        return make(*values).validate()
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        raise FileFormatError(path, f"is no valid {kind} ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+        text = f"is no valid {kind} ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        raise FileFormatError(path, text, key) from error
 
 
-def _boxes(content: dict[str, Any]) -> Boxes:
-    return Boxes(
-        torch.tensor(content["boxes"], dtype=torch.float32).reshape(-1, 7)
-        if not content["boxes"]
-        else _floats(content["boxes"]),
-        _optional_whole(content.get("labels")),
-        None if content.get("scores") is None else _floats(content["scores"]),
-        tuple(str(name) for name in content.get("classes", ())),
-    )
+def _damage(path: Path) -> str | None:
+    """Where a file stops being JSON."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno} column {error.colno}"
+    except UnicodeDecodeError as error:
+        return f"byte {error.start}"
+    except RecursionError:
+        return "brackets too deep"
+    return None
 
 
-def _selection(content: dict[str, Any]) -> Selection:
-    regions = [Region(r["kind"], _floats(r["center"]), _floats(r["size"]), _floats(r["quat"])) for r in content["regions"]]
-    return Selection(
-        tuple(regions), content["combine"], _optional_whole(content.get("indices")), str(content.get("points_hash", ""))
-    )
+def _region(values: Any) -> Region:
+    return Region(values["kind"], _floats(values["center"]), _floats(values["size"]), _floats(values["quat"]))
 
 
 def _floats(values: Any) -> torch.Tensor:
@@ -104,3 +113,23 @@ def _optional_whole(values: Any) -> torch.Tensor | None:
     if not isinstance(values, list) or not all(type(value) is int for value in values):
         raise InputError("want a list of whole numbers")
     return torch.tensor(values, dtype=torch.int64)
+
+
+_BOXES = (
+    {
+        "boxes": lambda rows: _floats(rows) if rows else torch.tensor(rows, dtype=torch.float32).reshape(-1, 7),
+        "labels": _optional_whole,
+        "scores": lambda values: None if values is None else _floats(values),
+        "classes": lambda names: tuple(str(name) for name in names or ()),
+    },
+    Boxes,
+)
+_SELECTION = (
+    {
+        "regions": lambda found: tuple(_region(values) for values in found),
+        "combine": lambda text: text,
+        "indices": _optional_whole,
+        "points_hash": lambda text: str(text or ""),
+    },
+    Selection,
+)

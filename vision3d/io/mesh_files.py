@@ -21,6 +21,7 @@ from vision3d.errors import FileFormatError, InputError, MissingDependencyError,
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
+from vision3d.io.ply_file import read_elements
 from vision3d.scene.mesh import Mesh
 
 logger = logging.getLogger("vision3d")
@@ -135,6 +136,7 @@ def _trimesh() -> ModuleType:
 def _loaded(path: Path, suffix: str) -> dict[str, Any]:
     trimesh = _trimesh()
     data = path.read_bytes()
+    where = _stl_place(path, data) if suffix == ".stl" else _ply_place(path) if suffix == ".ply" else None
     try:
         if suffix == ".stl":
             values = trimesh.exchange.stl.load_stl(io.BytesIO(data))
@@ -145,9 +147,10 @@ def _loaded(path: Path, suffix: str) -> dict[str, Any]:
                 io.StringIO(data.decode("utf-8", "replace")), skip_materials=True, maintain_order=True, group_material=False
             )
     except MemoryError as error:
-        raise FileFormatError(path, "names more values than fit into memory") from error
+        raise FileFormatError(path, "names more values than fit into memory", where) from error
     except Exception as error:  # trimesh has no errors of its own for damaged files: any kind may come
-        raise FileFormatError(path, f"is damaged, or no {suffix} file ({type(error).__name__}: {error})") from error
+        text = f"is damaged, or no {suffix} file ({type(error).__name__}: {str(error)[:200]!a})"
+        raise FileFormatError(path, text, _bad_line(data) if suffix == ".obj" else where) from error
     if "geometry" in values:
         # One entry a material or object of an .obj.
         parts = list(values["geometry"].values())
@@ -155,17 +158,57 @@ def _loaded(path: Path, suffix: str) -> dict[str, Any]:
     return values
 
 
+def _stl_place(path: Path, data: bytes) -> int:
+    """Where the triangles of an .stl begin, after its length has been held against its count."""
+    size = len(data)
+    count = int.from_bytes(data[80:84], "little")
+    if size == 84 + 50 * count:
+        return 84
+    if not data.lstrip().startswith(b"solid"):  # as text
+        if size < 84:
+            raise FileFormatError(path, f"is no .stl file: it has {size} bytes, and does not begin with 'solid'", 0)
+        raise FileFormatError(path, f"has {size} bytes, want {84 + 50 * count} for the {count} triangles that it names", 80)
+    return 0
+
+
+def _ply_place(path: Path) -> str:
+    """Checks the header of a .ply, which says more than trimesh does; what is wrong later is in the rows."""
+    elements = read_elements(path, with_empty=True)
+    if "vertex" not in elements or "face" not in elements:
+        raise FileFormatError(path, f"has the elements {', '.join(elements)[:80] or '-'}, want vertex and face", "header")
+    return "rows"
+
+
+def _bad_line(data: bytes) -> str | None:
+    """The first line of an .obj that is not understood, or None."""
+    counts = {b"v": 0, b"vt": 0, b"vn": 0}
+    for number, line in enumerate(data.splitlines(), 1):
+        words = line.split()
+        try:
+            if words and words[0] in counts:
+                counts[words[0]] += 1
+                if len([float(word) for word in words[1:]]) < (2 if words[0] == b"vt" else 3):
+                    return f"line {number}"
+            elif words and words[0] == b"f":
+                for place, text in ((place, text) for word in words[1:] for place, text in enumerate(word.split(b"/"))):
+                    if text and not -(2**31) < int(text) <= list(counts.values())[place]:
+                        return f"line {number}"
+        except (ValueError, IndexError):
+            return f"line {number}"
+    return None
+
+
 def _mesh(path: Path, values: dict[str, Any], texture: Tensor | None) -> Mesh:
     if "parts" in values:
         meshes = [_mesh(path, part, texture if _uvs(part) is not None else None) for part in values["parts"]]
         if not meshes:
-            raise FileFormatError(path, "has no faces")
+            raise FileFormatError(path, "has no faces", _first_bad(path))
         if texture is not None and any(mesh.uvs is None for mesh in meshes):
             raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
         return meshes[0].merge(*meshes[1:])
     vertices, faces = values.get("vertices"), values.get("faces")
     if vertices is None or faces is None or not len(faces):
-        raise FileFormatError(path, "has no faces")
+        raise FileFormatError(path, "has no faces", _first_bad(path))
     try:
         points = torch.from_numpy(np.array(vertices, np.float32).reshape(-1, 3))
         polygons = np.array(faces, np.int64)
@@ -182,7 +225,11 @@ def _mesh(path: Path, values: dict[str, Any], texture: Tensor | None) -> Mesh:
             extras["vertex_colors"] = _colors(np.asarray(colors))
         return Mesh(points, corners, texture=texture if "uvs" in extras else None, **extras)
     except (ValueError, TypeError, IndexError) as error:
-        raise FileFormatError(path, f"is damaged ({error})") from error
+        raise FileFormatError(path, f"is damaged ({str(error)[:200]!a})", _first_bad(path)) from error
+
+
+def _first_bad(path: Path) -> str | None:
+    return _bad_line(path.read_bytes()) if path.suffix.lower() == ".obj" else None
 
 
 def _uvs(values: dict[str, Any]) -> Any:

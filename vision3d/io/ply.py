@@ -8,6 +8,7 @@ not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased
 
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     scales = [name for name in ("scale_0", "scale_1", "scale_2") if name in table.names]
     wanted = [*_MEANS, *_DC, "opacity", "scale_0", "scale_1", *_ROTATION]
     if missing := [name for name in wanted if name not in table.names]:
-        raise FileFormatError(table.path, _missing_text(table, missing))
+        raise FileFormatError(table.path, _missing_text(table, missing), "header")
     num_coeffs = 1 + len(coefficients) // 3
     # The file has all of red, then green, then blue; here the three colours of a coefficient are neighbours.
     harmonics = [*_DC, *(coefficients[c * (num_coeffs - 1) + k] for k in range(num_coeffs - 1) for c in range(3))]
@@ -77,8 +78,9 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         if not drop_nan or count == len(table):
             raise FileFormatError(
                 table.path,
-                f"{count} of {len(table)} rows are not finite or have a rotation of length zero (first: row {first})"
-                + ("" if drop_nan else "; vision3d.io.ply.read_gaussians(path, drop_nan=True) leaves them out"),
+                f"{count} of {len(table)} rows are not finite or have a rotation of length zero"
+                + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"),
+                f"row {first}",
             )
         arrays = {name: values[~is_bad] for name, values in arrays.items()}
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -161,15 +163,24 @@ def write_points(path: Path | str, points: Float[Tensor, "p 3"], colors: Float[T
     write_table(path, columns, ["written by vision3d"])
 
 
-def load(path: Path) -> object:
-    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+def kind_of(path: Path) -> Literal["gaussians", "mesh", "points"]:
+    """What a .ply holds, by its header.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply.
+    """
     elements = read_elements(path)
     if "face" in elements:
-        return _meshes().load(path)
+        return "mesh"
     names = set(elements.get("vertex", ()))
-    if set(_MEANS) <= names and not names & _GAUSSIAN_SIGNS:
-        return _points().read_ply(path)
-    return read_gaussians(path)
+    return "points" if set(_MEANS) <= names and not names & _GAUSSIAN_SIGNS else "gaussians"
+
+
+def load(path: Path) -> object:
+    """Codec: the mesh of a file with faces, its Gaussians, or its points where it has no sign of Gaussians."""
+    kind = kind_of(path)
+    return _meshes().load(path) if kind == "mesh" else _points().read_ply(path) if kind == "points" else read_gaussians(path)
 
 
 def save(path: Path, value: object) -> None:
@@ -205,7 +216,7 @@ def _rest_names(table: Table) -> list[str]:
     expected = [f"f_rest_{i}" for i in range(len(names))]
     if set(names) != set(expected) or len(names) not in (0, 9, 24, 45, 72):
         want = "0, 9, 24, 45 or 72, numbered from 0 (degree 0 to 4)"
-        raise FileFormatError(table.path, f"has {len(names)} f_rest properties, want {want}")
+        raise FileFormatError(table.path, f"has {len(names)} f_rest properties, want {want}", "header")
     return expected
 
 

@@ -96,13 +96,13 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
             before.append(found)
         else:
             names = ", ".join(e.name for e in header.elements) or "none"
-            raise FileFormatError(path, f"has no element {element!r}; elements: {names}")
+            raise FileFormatError(path, f"has no element {element!r}; elements: {names}", "header")
         if found.has_lists:
-            raise FileFormatError(path, f"element {element!r} has list properties, which are not read")
+            raise FileFormatError(path, f"element {element!r} has list properties, which are not read", "header")
         if found.count == 0:
-            raise FileFormatError(path, f"element {element!r} has 0 rows")
+            raise FileFormatError(path, f"element {element!r} has 0 rows", "header")
         if not found.properties:
-            raise FileFormatError(path, f"element {element!r} has no properties")
+            raise FileFormatError(path, f"element {element!r} has no properties", "header")
         names, kinds = [name for name, _ in found.properties], [kind for _, kind in found.properties]
         if header.encoding == "ascii":
             rows = _read_ascii(path, file, found, sum(e.count for e in before))
@@ -156,9 +156,10 @@ def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], com
 
 def _read_header(path: Path, file: BinaryIO) -> Header:
     if file.readline(8).rstrip(b"\r\n") != b"ply":
-        raise FileFormatError(path, "is no .ply file (it does not begin with the line 'ply')")
+        raise FileFormatError(path, "is no .ply file (it does not begin with the line 'ply')", 0)
     encoding, comments, elements = "", [], []
     while True:
+        place = file.tell()
         line = file.readline(_MAX_HEADER)
         if not line.endswith(b"\n"):
             raise FileFormatError(path, "header is cut off before end_header", file.tell())
@@ -173,7 +174,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
             elif words[0] == "format":
                 encoding = words[1]
                 if encoding not in _ENCODINGS:
-                    raise FileFormatError(path, f"format {encoding} is unknown; want {', '.join(_ENCODINGS)}")
+                    raise FileFormatError(path, f"format {encoding[:40]!r} is unknown; want {', '.join(_ENCODINGS)}", place)
             elif words[0] == "element":
                 elements.append(Element(words[1], int(words[2])))
                 if elements[-1].count < 0:
@@ -182,7 +183,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
                 elements[-1].has_lists = True
             elif words[0] == "property":
                 if any(name == words[2] for name, _ in elements[-1].properties):
-                    raise FileFormatError(path, f"property {words[2]!r} is there twice")
+                    raise FileFormatError(path, f"property {words[2]!r} is there twice", place)
                 elements[-1].properties.append((words[2], _TYPES[words[1]]))
             else:
                 raise ValueError
@@ -190,11 +191,11 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
             if isinstance(error, FileFormatError):
                 raise
             text = line.decode("utf-8", "replace").strip()[:80]
-            raise FileFormatError(path, f"header line {text!r} is not understood") from error
+            raise FileFormatError(path, f"header line {text!r} is not understood", place) from error
         if file.tell() > _MAX_HEADER:
-            raise FileFormatError(path, f"header has no end_header in its first {_MAX_HEADER} bytes")
+            raise FileFormatError(path, f"header has no end_header in its first {_MAX_HEADER} bytes", place)
     if not encoding:
-        raise FileFormatError(path, "header has no format line")
+        raise FileFormatError(path, "header has no format line", 0)
     return Header(encoding, comments, elements, file.tell())
 
 
@@ -202,7 +203,7 @@ def _binary_chunks(path: Path, element: Element, before: list[Element], header: 
     order = _ENCODINGS[header.encoding]
     if any(e.has_lists for e in before):
         names = ", ".join(e.name for e in before if e.has_lists)
-        raise FileFormatError(path, f"element {names} with lists stands before {element.name}, which is not read")
+        raise FileFormatError(path, f"element {names} with lists stands before {element.name}, which is not read", "header")
     offset = header.size + sum(e.count * np.dtype(e.properties).itemsize for e in before)
     dtype = np.dtype([(name, order + kind) for name, kind in element.properties])
     kinds = {kind for _, kind in element.properties}

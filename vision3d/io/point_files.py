@@ -1,6 +1,7 @@
 """Point clouds as .ply (every attribute a property) and as KITTI's .bin."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,12 @@ _POINTS, _NORMALS = ("x", "y", "z"), ("nx", "ny", "nz")
 _COLORS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 
 
-def read_ply(path: Path | str) -> PointCloud:
+def read_ply(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
     """Read a point cloud: x y z, and what else each vertex has; values become float32, integers int64.
+
+    Args:
+        path: The file.
+        drop_nan: Leave out points with values that are not finite, instead of refusing the file.
 
     Raises:
         MissingFileError: There is no such file.
@@ -27,7 +32,7 @@ def read_ply(path: Path | str) -> PointCloud:
     """
     table = read_table(path)
     if missing := [name for name in _POINTS if name not in table.names]:
-        raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names[:20])}")
+        raise FileFormatError(table.path, f"lacks {' '.join(missing)}; it has {' '.join(table.names[:20])}", "header")
     color_names = next((names for names in _COLORS if set(names) <= set(table.names)), None)
     fields = {"points": _POINTS, "colors": color_names, "normals": _NORMALS if set(_NORMALS) <= set(table.names) else None}
     fields["intensity"] = ("intensity",) if "intensity" in table.names else None
@@ -46,11 +51,11 @@ def read_ply(path: Path | str) -> PointCloud:
     for name in others:
         dtype = np.float32 if table.kinds[table.names.index(name)][0] == "f" else np.int64
         attributes[name] = torch.from_numpy(table.columns([name], dtype=dtype)[0][:, 0])
-    try:
-        cloud = PointCloud(attributes=attributes, **{name: torch.from_numpy(values) for name, values in arrays.items()})
-        return cloud.validate()
-    except InputError as error:
-        raise FileFormatError(table.path, str(error)) from error
+    return _checked(
+        table.path,
+        lambda: PointCloud(attributes=attributes, **{name: torch.from_numpy(values) for name, values in arrays.items()}),
+        drop_nan,
+    )
 
 
 def write_ply(path: Path | str, cloud: PointCloud) -> None:
@@ -77,8 +82,12 @@ def write_ply(path: Path | str, cloud: PointCloud) -> None:
     write_table(path, columns, ["written by vision3d"])
 
 
-def read_bin(path: Path | str) -> PointCloud:
+def read_bin(path: Path | str, *, drop_nan: bool = False) -> PointCloud:
     """Read a KITTI LiDAR sweep: rows of x y z intensity, little-endian float32, without a header.
+
+    Args:
+        path: The file.
+        drop_nan: Leave out points with values that are not finite, instead of refusing the file.
 
     Raises:
         MissingFileError: There is no such file.
@@ -89,12 +98,9 @@ def read_bin(path: Path | str) -> PointCloud:
         raise MissingFileError(path, "a .bin of points")
     size = path.stat().st_size
     if not size or size % 16:
-        raise FileFormatError(path, f"has {size} bytes, want a multiple of 16 above 0 (x y z intensity, float32)")
+        raise FileFormatError(path, f"has {size} bytes, want a multiple of 16 above 0 (x y z intensity, float32)", size)
     values = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, 4))
-    try:
-        return PointCloud(values[:, :3].contiguous(), intensity=values[:, 3].contiguous()).validate()
-    except InputError as error:
-        raise FileFormatError(path, str(error)) from error
+    return _checked(path, lambda: PointCloud(values[:, :3].contiguous(), intensity=values[:, 3].contiguous()), drop_nan)
 
 
 def write_bin(path: Path | str, cloud: PointCloud) -> None:
@@ -123,6 +129,30 @@ def save(path: Path, value: object) -> None:
     if not isinstance(value, PointCloud):
         raise InputError(f"{path}: a .bin holds a PointCloud, got {type(value).__name__}")
     write_bin(path, value)
+
+
+def _checked(path: Path, make: Callable[[], PointCloud], drop_nan: bool) -> PointCloud:
+    """The points, without those that are not finite where these are to be left out."""
+    try:
+        cloud = make()
+        is_good, names = torch.ones(cloud.num_points, dtype=torch.bool), []
+        fields = {name: getattr(cloud, name) for name in ("points", "colors", "normals", "intensity")}
+        for name, values in {**fields, **cloud.attributes}.items():
+            if values is not None and values.is_floating_point():
+                is_finite = values.reshape(len(is_good), -1).isfinite().all(1)
+                names += [] if is_finite.all() else [name]
+                is_good &= is_finite
+        if names:
+            if not drop_nan or not is_good.any():
+                text = f"{' and '.join(names)} not finite in {int((~is_good).sum())} of {len(is_good)} rows"
+                hint = "" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"
+                raise FileFormatError(path, text + hint, f"row {int((~is_good).int().argmax())}")
+            cloud = cloud[is_good]
+        return cloud.validate()
+    except FileFormatError:
+        raise
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -58,16 +58,16 @@ def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
             metadata = file.metadata() or {}
             tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError, OverflowError) as error:
-        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})") from error
+        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})", "header") from error
     try:
         own = json.loads(metadata["vision3d"])
         kind, version, name, digest = own["type"], own["version"], str(own["mesh"]), own["sha256"]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(path, "does not say that it holds Gaussians on a mesh of vision3d") from error
+        raise FileFormatError(path, "does not say that it holds Gaussians on a mesh of vision3d", "header") from error
     if kind != _TYPE or version != _VERSION:
-        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}")
+        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}", "header")
     if missing := [name for name in _NAMES if name not in tensors]:
-        raise FileFormatError(path, f"lacks {', '.join(missing)}")
+        raise FileFormatError(path, f"lacks {', '.join(missing)}", "header")
     mesh_path = inside(path, name)
     if not mesh_path.is_file():
         raise MissingFileError(mesh_path, f"the mesh of {path.name}")

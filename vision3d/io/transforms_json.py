@@ -20,6 +20,7 @@ from vision3d.geometry.cameras import opencv_to_opengl
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import SUFFIXES
 from vision3d.scene.cameras import Cameras
+from vision3d.scene.gaussians import GaussianScene
 
 _MODELS = {  # camera_model -> projection, names of the lens coefficients that count
     "PINHOLE": ("pinhole", ()),
@@ -82,16 +83,31 @@ def read_cameras(path: Path | str) -> Cameras:
     for row, lens in zip(coeffs, lenses):
         row[: len(lens.coeffs)] = torch.tensor(lens.coeffs)
     times = [frame.time for frame in frames]
+    try:
+        return _cameras(content, frames, lenses, coeffs.float() if count else None, times).validate()
+    except FileFormatError:
+        raise
+    except (InputError, ValueError, OverflowError, RuntimeError) as error:
+        raise FileFormatError(path, f"holds cameras that are wrong ({str(error).splitlines()[0][:200]})", "frames") from error
+
+
+def _cameras(
+    content: dict[str, Any],
+    frames: Sequence[Frame],
+    lenses: Sequence[Lens],
+    distortion: torch.Tensor | None,
+    times: Sequence[float | None],
+) -> Cameras:
     return Cameras(
         viewmats=torch.from_numpy(np.stack([frame.viewmat for frame in frames])).float(),
         Ks=torch.tensor([lens.K() for lens in lenses], dtype=torch.float32),
         width=torch.tensor([lens.width for lens in lenses]),
         height=torch.tensor([lens.height for lens in lenses]),
         model=lenses[0].model,
-        distortion=coeffs.float() if count else None,
+        distortion=distortion,
         names=None if _is_unnamed(content) else tuple(frame.name for frame in frames),
         times=None if any(time is None for time in times) else torch.tensor(times, dtype=torch.float32),
-    ).validate()
+    )
 
 
 def write_cameras(
@@ -165,11 +181,14 @@ def has_photographs(path: Path | str) -> bool:
 def load(path: Path) -> object:
     """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs.
 
-    Files of ours that hold boxes or a selection are handed on.
+    Files of ours that hold boxes or a selection, and a meta.json of SOG, are handed on.
     """
-    from vision3d.io import json_types
+    from vision3d.io import json_types, sog
 
-    if json_types.type_of(path) in ("boxes", "selection"):
+    kind = json_types.type_of(path)
+    if kind == "sog":
+        return sog.load(path)
+    if kind in ("boxes", "selection"):
         return json_types.read(path)
     if not has_photographs(path):
         return read_cameras(path)
@@ -179,13 +198,17 @@ def load(path: Path) -> object:
 
 
 def save(path: Path, value: object) -> None:
-    """Codec: write cameras, boxes or a selection."""
-    from vision3d.io import json_types
+    """Codec: write cameras, boxes or a selection, or Gaussians as a meta.json of SOG."""
+    from vision3d.io import json_types, sog
 
+    if isinstance(value, GaussianScene) and path.name.lower() == "meta.json":
+        return sog.save(path, value)
     if isinstance(value, json_types.Boxes | json_types.Selection):
         return json_types.write(path, value)
     if not isinstance(value, Cameras):
-        raise InputError(f"{path}: a .json holds Cameras, Boxes or a Selection, got {type(value).__name__}")
+        raise InputError(
+            f"{path}: a .json holds Cameras, Boxes or a Selection (a meta.json: Gaussians as SOG), got {type(value).__name__}"
+        )
     write_cameras(path, value)
 
 
@@ -199,7 +222,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise FileFormatError(path, "has no list 'frames'; want a transforms.json")
     if not content["frames"]:
-        raise FileFormatError(path, "has no frames")
+        raise FileFormatError(path, "has no frames", "frames")
     return content
 
 

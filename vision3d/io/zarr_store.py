@@ -45,7 +45,7 @@ class StoredChannel:
         content = _read_json(self.index)
         try:
             shape, chunks = tuple(content["shape"]), tuple(content["chunks"])
-            is_right = all(type(n) is int and n >= 0 for n in shape) and len(shape) >= 1 and chunks == (1, *shape[1:])
+            is_right = all(type(n) is int and 0 <= n <= 2**40 for n in shape) and len(shape) >= 1 and chunks == (1, *shape[1:])
             is_right = is_right and content["zarr_format"] == 2 and content["order"] == "C" and not content["filters"]
             compressor, dtype = content["compressor"], content["dtype"]
             if not is_right or dtype not in _TYPES or content.get("dimension_separator", ".") != ".":

@@ -73,7 +73,7 @@ def load(path: Path | str) -> object:
             harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes), a .bvh (Motion),
             a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
             photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
-            scene.json (Scene), a .zarr folder (Sequence), or a picture (a tensor).
+            scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder (Sequence), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.
@@ -92,6 +92,8 @@ def load(path: Path | str) -> object:
             return Scene.load(path)
         if (path / ".zgroup").is_file() or path.suffix.lower() == ".zarr":
             return importlib.import_module(_CODECS[".zarr"]).load(path)
+        if (path / "meta.json").is_file() and not (path / "transforms.json").is_file():
+            return importlib.import_module(_CODECS[".sog"]).load(path)
         return importlib.import_module(_FOLDERS).load(path)
     return module_for(path).load(path)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
@@ -169,6 +169,22 @@ class Mesh:
             normals=picked(self.normals),
             texture=self.texture,
             vertex_colors=picked(self.vertex_colors),
+        )
+
+    def crop(self, mask: Bool[Tensor, " f"]) -> "Mesh":
+        """The faces that a mask marks, and the vertices that they use."""
+        check_shape("mask", mask, (self.num_faces,), kind="bool")
+        used, faces = torch.unique(self.faces[mask], return_inverse=True)
+        uvs = self.uvs
+        if uvs is not None:
+            uvs = uvs[mask] if uvs.ndim == 3 else uvs[used]
+        return replace(
+            self,
+            vertices=self.vertices[used],
+            faces=faces,
+            uvs=uvs,
+            normals=None if self.normals is None else self.normals[used],
+            vertex_colors=None if self.vertex_colors is None else self.vertex_colors[used],
         )
 
     def merge(self, *others: "Mesh") -> "Mesh":

@@ -1,6 +1,5 @@
 """How good a scene is: its pictures against photographs that were held out."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from vision3d.device import resolve_device
 from vision3d.errors import InputError
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
+from vision3d.plain import to_json
 from vision3d.progress import ProgressCallback, silent
 from vision3d.render import render_views
 from vision3d.scene import Cameras, GaussianScene, PosedImages
@@ -74,7 +74,7 @@ class Evaluation:
     def save(self, path: Path | str, **more: str) -> None:
         """Write `to_dict` and what else is given as JSON."""
         with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps({**more, **self.to_dict()}, indent=2) + "\n", "utf-8")
+            temporary.write_text(to_json({**more, **self.to_dict()}, indent=2) + "\n", "utf-8")
 
 
 def evaluate(

@@ -1,0 +1,344 @@
+"""Changed files: what is done to them, which readers get them, and what a reader takes for one of them.
+
+A reader has to refuse a changed file with a FileFormatError (or a MissingFileError where it names others), or to read it;
+within a second of processor time, with no more memory than 64 MiB and 20 times the file.
+"""
+
+import gzip
+import io
+import json
+import re
+import signal
+import struct
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.support.ksplat import ksplat_bytes
+from tests.support.scenes import ring_cameras
+from tests.support.splats import small_scene
+from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.io import (
+    compressed_ply,
+    glb,
+    gltf_gaussians,
+    json_types,
+    kitti,
+    ksplat,
+    mesh_files,
+    ply,
+    point_files,
+    safetensors_file,
+    sog,
+    splat,
+    spz,
+    transforms_json,
+    zarr_store,
+)
+from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Region, Selection, Sequence
+
+MOST_SECONDS = 1.0
+_PLACE = re.compile(r"\b(line|row|box|frame|camera|byte|position|index|column) \d+")
+WORDS = (0, 1, 255, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
+NUMBERS = (0, -1, 1, 2**31, 2**63, 1e308, -1e-300, None, "x", [], {}, True, 1.5, 10**30)
+
+
+def memory_limit(num_bytes: int) -> int:
+    """Bytes by which the process may grow for a file of so many."""
+    return (64 << 20) + 20 * num_bytes
+
+
+def mutated(data, random):
+    """One to four changes of bytes: bits, words, pieces cut out, doubled or moved, or the end cut off."""
+    data = bytearray(data)
+    for _ in range(random.integers(1, 5)):
+        if not data:
+            break
+        kind, place = random.integers(0, 7), int(random.integers(0, len(data)))
+        if random.random() < 0.5:
+            place = int(random.integers(0, min(len(data), 128)))  # headers are where the trouble is
+        length = int(random.integers(1, 64))
+        if kind == 0:
+            data[place] ^= 1 << int(random.integers(0, 8))
+        elif kind == 1:
+            data[place] = int(random.integers(0, 256))
+        elif kind == 2 and place + 4 <= len(data):
+            struct.pack_into("<I", data, place, WORDS[random.integers(0, len(WORDS))])
+        elif kind == 3:
+            del data[place : place + length]
+        elif kind == 4:
+            data[place:place] = data[place : place + length]
+        elif kind == 5:
+            data[place : place + length] = random.bytes(length)
+        elif random.random() < 0.5:
+            del data[place:]
+    return bytes(data)
+
+
+def mutated_json(content, random):
+    """One value of a JSON document replaced or taken out."""
+    content = json.loads(json.dumps(content))
+    node = content
+    while True:
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            return content
+        key = keys[random.integers(0, len(keys))]
+        if isinstance(node[key], dict | list) and node[key] and random.random() < 0.85:
+            node = node[key]
+            continue
+        if random.random() < 0.15:
+            del node[key]
+        else:
+            node[key] = NUMBERS[random.integers(0, len(NUMBERS))]
+        return content
+
+
+def mutated_zip(data, random):
+    """Members changed inside of a zip that is whole."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if random.random() < 0.6:
+        members["meta.json"] = json.dumps(mutated_json(json.loads(members["meta.json"]), random)).encode()
+    else:
+        name = list(members)[random.integers(0, len(members))]
+        members[name] = mutated(members[name], random)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def mutated_glb(data, random):
+    """The JSON of a .glb changed, and its lengths right."""
+    size = struct.unpack_from("<I", data, 12)[0]
+    text = json.dumps(mutated_json(json.loads(data[20 : 20 + size]), random)).encode()
+    text += b" " * (-len(text) % 4)
+    rest = data[20 + size :]
+    return struct.pack("<4s4I", b"glTF", 2, 20 + len(text) + len(rest), len(text), 0x4E4F534A) + text + rest
+
+
+def gzipped(data, random):
+    return gzip.compress(mutated(gzip.decompress(data), random), 1)
+
+
+def mutated_text(data, random):
+    """A word of a text replaced, or its bytes changed."""
+    if random.random() < 0.3:
+        return mutated(data, random)
+    words = data.split(b" ")
+    for _ in range(random.integers(1, 4)):
+        place = int(random.integers(0, len(words)))
+        words[place] = str(NUMBERS[random.integers(0, len(NUMBERS))]).encode() + (b"\n" if b"\n" in words[place] else b"")
+    return b" ".join(words)
+
+
+def mutated_document(data, random):
+    return json.dumps(mutated_json(json.loads(data), random)).encode()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader, the file that is changed for it, and how."""
+
+    read: Callable[[Path], Any]
+    name: str
+    """Of the file."""
+    make: Callable[[Path], None]
+    """Writes the whole file, and others that it names."""
+    change: Callable[[bytes, np.random.Generator], bytes] | None = None
+    """What is done to every second file; to the others `mutated`."""
+    among: tuple[str, ...] = ()
+    """Files of a folder, one of which is changed."""
+    package: str | None = None
+    """That the reader needs."""
+
+
+def _mesh(**extras):
+    points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1]])
+    return Mesh(points, torch.tensor([[0, 1, 2], [0, 2, 3]]), **extras)
+
+
+def _textured():
+    return _mesh(uvs=torch.rand(4, 2), texture=torch.rand(4, 4, 3), normals=torch.rand(4, 3))
+
+
+def _scene(write, degree=1, **options):
+    return lambda path: write(path, small_scene(degree, 20), **options)
+
+
+def _cloud(**extras):
+    return PointCloud(torch.rand(20, 3), intensity=torch.rand(20), **extras)
+
+
+def _boxes():
+    return Boxes(torch.rand(3, 7) + 1, torch.tensor([0, 1, 0]), torch.rand(3), ("Car", "Cyclist"))
+
+
+def _selection():
+    return Selection((Region.sphere(torch.zeros(3), 1.0),), indices=torch.arange(4))
+
+
+def _frames(path):
+    sequence = zarr_store.read_sequence(path)
+    for index in range(min(len(sequence), 4)):
+        sequence.frame(index)
+
+
+def _sequence(path):
+    Sequence(PointCloud(torch.rand(5, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)}).save(path)
+
+
+READERS = {
+    "ply": Reader(ply.read_gaussians, "a.ply", _scene(ply.write_gaussians)),
+    "splat": Reader(splat.read_gaussians, "a.splat", _scene(splat.write_gaussians)),
+    "compressed_ply": Reader(compressed_ply.read_gaussians, "a.ply", _scene(compressed_ply.write_gaussians)),
+    "spz2": Reader(spz.read_gaussians, "a.spz", _scene(spz.write_gaussians, version=2), gzipped),
+    "spz4": Reader(spz.read_gaussians, "a.spz", _scene(spz.write_gaussians), package="zstandard"),
+    "ksplat0": Reader(ksplat.read_gaussians, "a.ksplat", lambda path: path.write_bytes(ksplat_bytes(small_scene(1, 20), 0))),
+    "ksplat2": Reader(ksplat.read_gaussians, "a.ksplat", lambda path: path.write_bytes(ksplat_bytes(small_scene(2, 300), 2))),
+    "sog": Reader(sog.read_gaussians, "a.sog", _scene(sog.write_gaussians), mutated_zip),
+    "sog_folder": Reader(sog.read_gaussians, "meta.json", _scene(sog.write_gaussians), mutated_document),
+    "glb_gaussians": Reader(gltf_gaussians.read_gaussians, "a.glb", _scene(gltf_gaussians.write_gaussians), mutated_glb),
+    "gltf_gaussians": Reader(gltf_gaussians.read_gaussians, "a.gltf", _scene(gltf_gaussians.write_gaussians), mutated_document),
+    "glb": Reader(glb.read_mesh, "a.glb", lambda path: glb.write_mesh(path, _textured()), mutated_glb),
+    "gltf": Reader(glb.read_mesh, "a.gltf", lambda path: glb.write_mesh(path, _textured()), mutated_document),
+    "obj": Reader(
+        mesh_files.read_mesh, "a.obj", lambda path: mesh_files.write_mesh(path, _textured()), mutated_text, package="trimesh"
+    ),
+    "stl": Reader(mesh_files.read_mesh, "a.stl", lambda path: mesh_files.write_mesh(path, _mesh()), package="trimesh"),
+    "ply_mesh": Reader(
+        mesh_files.read_mesh,
+        "a.ply",
+        lambda path: mesh_files.write_mesh(path, _mesh(vertex_colors=torch.rand(4, 3))),
+        package="trimesh",
+    ),
+    "ply_points": Reader(
+        point_files.read_ply,
+        "a.ply",
+        lambda path: point_files.write_ply(path, _cloud(colors=torch.rand(20, 3), attributes={"row": torch.arange(20)})),
+    ),
+    "bin_points": Reader(point_files.read_bin, "a.bin", lambda path: point_files.write_bin(path, _cloud())),
+    "boxes": Reader(json_types.read, "a.json", lambda path: json_types.write(path, _boxes()), mutated_document),
+    "selection": Reader(json_types.read, "a.json", lambda path: json_types.write(path, _selection()), mutated_document),
+    "kitti_labels": Reader(
+        lambda path: kitti.read_labels(path, torch.eye(4)),
+        "a.txt",
+        lambda path: kitti.write_labels(path, _boxes(), torch.eye(4)),
+        mutated_text,
+    ),
+    "cameras": Reader(
+        transforms_json.read_cameras,
+        "cameras.json",
+        lambda path: transforms_json.write_cameras(path, ring_cameras()),
+        mutated_document,
+    ),
+    "transforms": Reader(
+        transforms_json.read_frames,
+        "transforms.json",
+        lambda path: transforms_json.write_cameras(path, ring_cameras()),
+        mutated_document,
+    ),
+    "mesh_gaussians": Reader(
+        safetensors_file.read_mesh_gaussians, "a.safetensors", lambda path: MeshGaussians.from_mesh(_mesh(), 1).save(path)
+    ),
+    "sequence": Reader(
+        _frames,
+        "a.zarr",
+        _sequence,
+        mutated_document,
+        (".zattrs", "times/.zarray", "points/.zarray", "points/1.0.0", "times/1"),
+    ),
+}
+
+
+@dataclass
+class Found:
+    """What many changed files did to a reader."""
+
+    files: int = 0
+    refused: int = 0
+    without_place: int = 0
+    """Refused without a place in the file."""
+    worst_cpu_s: float = 0.0
+    worst_growth: int = 0
+    """Bytes by which the process grew most."""
+    problems: list[str] = field(default_factory=list)
+
+
+def run(name: str, count: int, folder: Path, *, seed: int = 0) -> Found:
+    """Give `count` changed files to the reader `name`; a problem is a crash, a hang, too much memory or an odd message."""
+    reader, found = READERS[name], Found()
+    random = np.random.default_rng([seed, *name.encode()])
+    torch.manual_seed(0)
+    whole = folder / reader.name
+    reader.make(whole)
+    reader.read(whole)  # imports once a process
+    targets = [whole / part for part in reader.among] or [whole]
+    contents = [target.read_bytes() for target in targets]
+    before = signal.signal(signal.SIGPROF, _interrupt)
+    try:
+        for index in range(count):
+            which = int(random.integers(0, len(targets)))
+            target, data = targets[which], contents[which]
+            is_text = not reader.among or target.name.startswith(".z")
+            change = reader.change if reader.change is not None and is_text and index % 2 else mutated
+            changed = change(data, random)
+            target.write_bytes(changed)
+            _one(reader, whole, changed, found, f"file {index} of seed {seed}")
+            target.write_bytes(data)
+    finally:
+        signal.signal(signal.SIGPROF, before)
+    return found
+
+
+def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) -> None:
+    found.files += 1
+    resident = _forget_peak()
+    start = time.process_time()
+    signal.setitimer(signal.ITIMER_PROF, 10 * MOST_SECONDS)
+    try:
+        reader.read(path)
+    except (FileFormatError, MissingFileError) as error:
+        found.refused += 1
+        text = str(error)
+        is_placed = getattr(error, "where", True) is not None or error.path != path or _PLACE.search(text) is not None
+        found.without_place += not is_placed
+        if str(path.parent) not in text or "\n" in text or len(text) > 1000:
+            found.problems.append(f"{what}: message {text[:300]!r}")
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        found.problems.append(f"{what}: {type(error).__name__}: {str(error)[:200]}; {changed[:400]!r}")
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    seconds, growth = time.process_time() - start, max(0, _peak() - resident)
+    found.worst_cpu_s, found.worst_growth = max(found.worst_cpu_s, seconds), max(found.worst_growth, growth)
+    if seconds > MOST_SECONDS or growth > memory_limit(len(changed)):
+        found.problems.append(f"{what}: {seconds:.2f} s, {growth >> 20} MiB; {changed[:400]!r}")
+
+
+class _Hang(Exception):
+    pass
+
+
+def _interrupt(*_: object) -> None:
+    raise _Hang("took too long")
+
+
+def _forget_peak() -> int:
+    """Resident bytes now, from which on the peak counts (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])

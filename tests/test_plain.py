@@ -1,0 +1,28 @@
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from vision3d.cli.options import VerbOptions
+from vision3d.cli.output import print_summary
+from vision3d.plain import to_json
+
+
+def test_json_has_no_infinity():
+    value = {
+        "psnr": math.inf,
+        "views": (1, -math.inf, {"ssim": math.nan}),
+        "file": Path("a/b"),
+        3: torch.tensor([1.0, math.inf]),
+    }
+    text = to_json(value)
+    assert json.loads(text, parse_constant=lambda name: 1 / 0) == {
+        "psnr": None, "views": [1, None, {"ssim": None}], "file": "a/b", "3": [1.0, None],
+    }  # fmt: skip
+    assert to_json("ä") == '"\\u00e4"' and to_json("ä", ascii_only=False) == '"ä"'
+
+
+def test_summaries_of_verbs(tmp_path, capsys):
+    print_summary(VerbOptions(json=True, quiet=True), "", {"psnr": math.inf, "file": tmp_path})
+    assert capsys.readouterr().out == f'{{"ok": true, "psnr": null, "file": "{tmp_path}"}}\n'

@@ -1,0 +1,228 @@
+"""The files that a SOG consists of: meta.json and lossless WebP pictures, in a zip or in a folder. Everything in them is
+checked here before it is unpacked."""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision3d.atomic import atomic_write
+from vision3d.errors import FileFormatError
+from vision3d.io.guards import check_size, inside, read_bytes
+
+MAX_SIDE = 16383
+"""Longest side of a WebP picture [px]."""
+MAX_PALETTE = 1 << 16
+"""Rows of a palette of harmonics."""
+MAX_META = 1 << 22
+"""Bytes of meta.json."""
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class _Files:
+    """What an archive and a folder share: pictures by name, whose sizes are known before they are unpacked."""
+
+    def __init__(self, path: Path, num_bytes: int) -> None:
+        self.path, self.num_bytes = path, num_bytes
+        self.pictures: dict[str, tuple[bytes, tuple[int, int]]] = {}
+
+    def bytes_of(self, name: str, largest: int) -> bytes:
+        """The bytes of a file, of no more than `largest`."""
+        raise NotImplementedError
+
+    def where(self, name: str) -> str:
+        """What a file is called in messages."""
+        return f"member {name!r}"
+
+    def meta(self) -> bytes:
+        """The bytes of meta.json."""
+        return self.bytes_of("meta.json", MAX_META)
+
+    def check(self, names: list[str], wanted: list[int]) -> None:
+        """Check the pictures' sizes: `wanted` pixels and at most a row or 4 times as many, or -1 for a palette's."""
+        total = 0
+        for name, count in zip(names, wanted):
+            content = self.bytes_of(name, 20 * self.num_bytes)
+            width, height = _webp_size(self.path, name, content)
+            largest = 4 * count + MAX_SIDE if count >= 0 else 15 * 2 * MAX_PALETTE
+            if not max(count, 1) <= width * height <= largest:
+                text = f"is a picture of {width}x{height}, want {max(count, 1)} to {largest} pixels"
+                raise FileFormatError(self.path, text, self.where(name))
+            total += 4 * width * height
+            self.pictures[name] = content, (width, height)
+        check_size(self.path, total, self.num_bytes, "meta.json: count", "has pictures of")
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Width and height of a picture that was checked."""
+        return self.pictures[name][1]
+
+    def pixels(self, name: str) -> np.ndarray:
+        """The pixels (N, 4) of a picture that was checked."""
+        from PIL import Image
+
+        content, size = self.pictures[name]
+        try:
+            with Image.open(io.BytesIO(content), formats=["WEBP"]) as image:
+                if image.size != size:
+                    raise FileFormatError(self.path, f"has {image.size} pixels inside and {size} outside", self.where(name))
+                return np.asarray(image.convert("RGBA")).reshape(-1, 4)
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            if isinstance(error, FileFormatError):
+                raise
+            raise FileFormatError(self.path, f"is a damaged picture ({str(error)[:80]})", self.where(name)) from error
+
+
+class Archive(_Files):
+    """The members of a zip; nothing is unpacked before its size has been checked, and nothing is written anywhere."""
+
+    def __init__(self, path: Path) -> None:
+        data = read_bytes(path, "a .sog file")
+        super().__init__(path, len(data))
+        try:
+            self.archive = zipfile.ZipFile(io.BytesIO(data))
+            self.members = {info.filename: info for info in self.archive.infolist()}
+        except _ZIP_ERRORS as error:
+            raise FileFormatError(path, f"is no zip file, or a damaged one ({str(error)[:80]!a})", 0) from error
+        for name in self.members:
+            if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+                raise FileFormatError(path, "has a name that leads out of the archive", f"member {name!r}")
+
+    def bytes_of(self, name: str, largest: int) -> bytes:
+        """The bytes of a member, of no more than `largest`."""
+        info = self.members.get(name)
+        if info is None:
+            raise FileFormatError(
+                self.path, f"lacks {name[:80]}; it has {', '.join(list(self.members)[:10]) or 'nothing'}", "meta.json"
+            )
+        where = self.where(name)
+        if info.compress_type not in _METHODS:
+            raise FileFormatError(self.path, f"is packed by method {info.compress_type}, want stored or deflated", where)
+        if info.file_size > largest:
+            raise FileFormatError(self.path, f"has {info.file_size} bytes, want at most {largest}", where)
+        try:
+            return self.archive.read(info)
+        except _ZIP_ERRORS as error:
+            raise FileFormatError(self.path, f"is damaged ({str(error)[:80]!a})", where) from error
+
+
+class Folder(_Files):
+    """A meta.json and the pictures beside it, as splat-transform writes them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, len(read_bytes(path, "a meta.json of SOG")))
+
+    def bytes_of(self, name: str, largest: int) -> bytes:
+        """The bytes of a file of the folder; a small file cannot unpack to more than `check` allows."""
+        if name == "meta.json":
+            if self.num_bytes > largest:
+                raise FileFormatError(self.path, f"has {self.num_bytes} bytes, want at most {largest}")
+            return self.path.read_bytes()
+        content = read_bytes(inside(self.path, name), f"a picture that {self.path.name} names")
+        self.num_bytes += len(content)
+        return content
+
+    def where(self, name: str) -> str:
+        """What a file is called in messages."""
+        return f"file {name!r}"
+
+
+def write_archive(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    """Write a .sog, whole or not at all; the same content gives the same bytes."""
+    with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in {"meta.json": json.dumps(meta).encode(), **pictures}.items():
+            archive.writestr(zipfile.ZipInfo(name), content)  # of a fixed date
+
+
+def write_folder(path: Path, meta: dict[str, Any], pictures: dict[str, bytes]) -> None:
+    """Write pictures and then the meta.json `path`. An earlier one is taken away first: it would go with the new pictures."""
+    path.unlink(missing_ok=True)
+    for name, content in pictures.items():
+        with atomic_write(path.with_name(name)) as temporary:
+            temporary.write_bytes(content)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(meta), encoding="utf-8")
+
+
+class Meta:
+    """What meta.json says, checked where it is asked for by dotted keys."""
+
+    def __init__(self, path: Path, text: bytes) -> None:
+        self.path = path
+        try:
+            self.content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FileFormatError(path, f"is no JSON ({error})", "meta.json") from error
+        if not isinstance(self.content, dict):
+            raise FileFormatError(path, "holds no object", "meta.json")
+
+    def value(self, key: str) -> Any:
+        """Whatever stands there, or None."""
+        value: Any = self.content
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        """A whole number in a range."""
+        value = self.value(key)
+        if type(value) is not int or not low <= value <= high:
+            raise self._error(key, f"a whole number from {low} to {high}")
+        return value
+
+    def numbers(self, key: str, count: int) -> np.ndarray:
+        """A list of numbers; those that are not finite are found where they are used."""
+        value = self.value(key)
+        if not isinstance(value, list) or len(value) != count or not all(type(v) in (int, float) for v in value):
+            raise self._error(key, f"a list of {count} numbers")
+        try:
+            with np.errstate(over="ignore"):
+                return np.array([float(v) for v in value]).astype(np.float32)
+        except OverflowError:
+            raise self._error(key, f"a list of {count} numbers") from None
+
+    def files(self, key: str, count: int) -> list[str]:
+        """Names of members."""
+        value = self.value(f"{key}.files")
+        if not isinstance(value, list) or len(value) != count or not all(isinstance(v, str) for v in value):
+            raise self._error(f"{key}.files", f"a list of {count} names")
+        return value
+
+    def _error(self, key: str, want: str) -> FileFormatError:
+        text = json.dumps(self.value(key))[:60]
+        return FileFormatError(self.path, f"got {text}, want {want}", f"meta.json: {key}")
+
+
+def webp_bytes(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W, 4) of bytes as a lossless WebP."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    # exact: colours under alpha 0 count here.
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, exact=True, quality=50, method=2)
+    return buffer.getvalue()
+
+
+def _webp_size(path: Path, name: str, data: bytes) -> tuple[int, int]:
+    """Width and height of a lossless WebP by its header alone."""
+    where = f"member {name!r}"
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise FileFormatError(path, "is no WebP picture", where)
+    kind, place = data[12:16], 20
+    if kind == b"VP8X":
+        canvas = tuple(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        place = data.find(b"VP8L", 30) + 8
+        if place < 8 or place + 5 > len(data) or data[20] & 2:
+            raise FileFormatError(path, "is no still, lossless WebP picture", where)
+    elif kind != b"VP8L":
+        raise FileFormatError(path, f"is a WebP picture of kind {kind!r}, want a lossless one", where)
+    bits = int.from_bytes(data[place + 1 : place + 5], "little")
+    size = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8X" and canvas != size:
+        raise FileFormatError(path, f"is a WebP picture of {size} on a canvas of {canvas}", where)
+    return size
