@@ -28,7 +28,7 @@ def render_scene(
     *,
     backgrounds: Float[Tensor, "3"] | Float[Tensor, "c 3"] | Sequence[float] | None = None,
     render_mode: str = "RGB",
-    shading: shades.Shading = "smooth",
+    shading: str = "smooth",
     lights: Lights | None = None,
     antialias: bool = True,
     sh_degree: int | None = None,
@@ -85,6 +85,8 @@ def render_scene(
     if cameras.model not in ("pinhole", "ortho"):
         raise InputError(f"cameras: got model {cameras.model}; meshes are drawn in pinhole and ortho cameras only")
     shades.check_shading(shading)
+    if shading == "uvs" and any(mesh.uvs is None for mesh in meshes):
+        raise InputError("shading: got uvs, but a mesh has none; want smooth, flat, none, normals or depth")
     backdrop = one_each(backgrounds, len(cameras), meshes[0].vertices)
     style = {"shading": shading, "lights": lights, "backend": backend}
     degree = None if gaussians is None else min(gaussians.sh_degree, 4 if sh_degree is None else sh_degree)

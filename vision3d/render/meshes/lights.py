@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -41,8 +40,8 @@ class Lights:
     """Share of the headlight and of the directions that is mirrored."""
     shininess: float = 32.0
     """Exponent of the highlights: the larger, the smaller they are."""
-    highlights: Literal["blinn", "phong"] = "blinn"
-    """By the angle to the half vector (Blinn 1977), or of the mirrored light to the camera (Phong 1975)."""
+    highlights: str = "blinn"
+    """blinn or phong: by the angle to the half vector (Blinn 1977), or of the mirrored light to the camera (Phong 1975)."""
 
     def __post_init__(self) -> None:
         count = len(self.directions)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,8 +17,7 @@ from vision3d.render.meshes.lights import Lights, light
 from vision3d.render.meshes.textures import mip_pyramid, texture, texture_lods
 from vision3d.scene.mesh import Mesh
 
-Shading = Literal["smooth", "flat", "none", "normals", "uvs", "depth"]
-SHADINGS: tuple[Shading, ...] = ("smooth", "flat", "none", "normals", "uvs", "depth")
+SHADINGS = ("smooth", "flat", "none", "normals", "uvs", "depth")
 GRAY = (0.7, 0.7, 0.7)
 """sRGB colour of meshes without a texture and colours."""
 
@@ -31,7 +29,7 @@ class Surface:
     mesh: Mesh
     normals: Float[Tensor, "v 3"]
     """Unit normals of the vertices: those of the mesh, or means over the faces round each place."""
-    pyramid: list[Float[Tensor, "1 h w 3"]] | None
+    pyramid: list[Float[Tensor, "1 _ _ 3"]] | None
     """The texture in linear light, and its averages."""
     color: tuple[float, float, float]
     """sRGB colour where there is neither texture nor vertex colours."""
@@ -140,7 +138,7 @@ def shade(
     fragments: Fragments,
     viewmats: Float[Tensor, "i 4 4"],
     *,
-    shading: Shading = "smooth",
+    shading: str = "smooth",
     lights: Lights | None = None,
     camera_model: str = "pinhole",
     backend: str = "auto",
@@ -172,7 +170,7 @@ def shade(
         return depth_to_rgb(fragments.depths) * seen, normals
     if shading == "uvs":
         if mesh.uvs is None:
-            raise InputError("shading: got uvs, but a mesh has no uvs; want smooth, flat, none, normals or depth")
+            raise InputError("shading: got uvs, but the mesh has none; want smooth, flat, none, normals or depth")
         uvs = interpolate(*_uv_rows(mesh), fragments, backend=backend)
         return torch.cat([uvs - uvs.detach().floor(), 0.25 * torch.ones_like(uvs[..., :1])], -1) * seen, normals
     colors = base_colors(surface, positions, fragments, backend=backend)
