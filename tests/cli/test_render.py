@@ -254,12 +254,13 @@ def test_options_that_do_nothing_are_refused(cli, scene_file, cameras_file, tmp_
 def test_wrong_scenes(cli, tmp_path):
     out = ("--out", tmp_path / "out")
     path = tmp_path / "none.ply"
-    want = "does not exist; want a Gaussian scene, a mesh (.glb, .obj, .ply, .stl) or a folder with scene.json"
+    want = "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply, a mesh (.glb, .obj), or a folder "
+    want += "with scene.json"
     assert cli("render", path, *out) == (3, "", f"error: {path}: {want}\n")
 
     write_points(tmp_path / "points.ply", torch.rand(4, 3))
     code, _, err = cli("render", tmp_path / "points.ply", *out)
-    assert code == 3 and "points.ply: holds a point cloud, want Gaussians or a mesh" in err
+    assert code == 3 and "points.ply: holds a point cloud, want a Gaussian scene (.ply) or a mesh (.glb, .obj)" in err
 
     (tmp_path / "text.ply").write_text("hello")
     code, _, err = cli("render", tmp_path / "text.ply", *out)
@@ -313,7 +314,7 @@ def test_interrupted_video_leaves_the_earlier_one(cli, scene_file, tmp_path, mon
     before = out.read_bytes()
 
     def stopped(*arguments, **options):
-        yield from list(render_views(*arguments, **options))[:1]
+        yield from list(render_scene(*arguments, **options))[:1]
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vision3d.report.renders.render_scene", stopped)
@@ -359,7 +360,7 @@ def test_a_folder_of_gaussians_and_meshes_is_one_picture(cli, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "code", "text"),
     [
-        ("points.ply", (), 3, "error: {path}: holds a point cloud, want Gaussians or a mesh"),
+        ("points.ply", (), 3, "error: {path}: holds a point cloud, want a Gaussian scene (.ply) or a mesh (.glb, .obj)"),
         ("empty", (), 3, "error: {path}/scene.json: has no Gaussians and no meshes; there is nothing to render"),
         (
             "box.glb",
@@ -371,7 +372,7 @@ def test_a_folder_of_gaussians_and_meshes_is_one_picture(cli, tmp_path):
             "missing.glb",
             (),
             3,
-            "error: {path}: does not exist; want a Gaussian scene, a mesh (.glb, .obj",
+            "error: {path}: does not exist; want a Gaussian scene (.ply) or",
         ),
     ],
 )

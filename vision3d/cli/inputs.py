@@ -45,7 +45,9 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
     from vision3d.scene.codecs import kind_of
 
     if not path.exists():
-        raise MissingFileError(path, "a Gaussian scene, a mesh (.glb, .obj, .ply, .stl) or a folder with scene.json")
+        raise MissingFileError(
+            path, "a Gaussian scene (.ply) or a run folder with scene.ply, a mesh (.glb, .obj), or a folder with scene.json"
+        )
     if path.is_dir() and not (path / "scene.json").is_file():
         return load_gaussians(path)
     value = load(path)
@@ -56,7 +58,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         return value.validate()
     if isinstance(value, GaussianScene | Mesh | MeshGaussians):
         return value.validate()
-    raise InputError(f"{path}: holds {kind_of(value)}, want Gaussians or a mesh")
+    raise InputError(f"{path}: holds {kind_of(value)}, want a Gaussian scene (.ply) or a mesh (.glb, .obj)")
 
 
 def load_cameras(path: Path) -> "Cameras":
