@@ -61,7 +61,9 @@ class Raster:
         v_final = torch.zeros_like(final)
         common = (records, self.conics, self.colors, self.opacities, None, None, *lists, final, last, self.upstream, v_final)
         return {
-            "forward": cpu_times(lambda: module.blend(records, self.colors, None, None, *lists, image, final, last)),
+            "forward": cpu_times(
+                lambda: module.blend(records, self.colors, None, None, *lists, None, None, image, final, last)
+            ),
             "backward": cpu_times(lambda: module.blend_vjp(*common, *grads, None)),
         }
 

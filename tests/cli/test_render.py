@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.geometry import shapes
 from vision3d.io.images import image_size, read_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import read_video
-from vision3d.render import normals_to_rgb, path_cameras, render_views
-from vision3d.scene import Cameras, GaussianScene, Scene
+from vision3d.render import normals_to_rgb, path_cameras, render_scene, render_views
+from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene
 
 SMALL = ("--size", "33x25", "--quiet")
 
@@ -253,12 +254,13 @@ def test_options_that_do_nothing_are_refused(cli, scene_file, cameras_file, tmp_
 def test_wrong_scenes(cli, tmp_path):
     out = ("--out", tmp_path / "out")
     path = tmp_path / "none.ply"
-    want = "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"
+    want = "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply, a mesh (.glb, .obj), or a folder "
+    want += "with scene.json"
     assert cli("render", path, *out) == (3, "", f"error: {path}: {want}\n")
 
     write_points(tmp_path / "points.ply", torch.rand(4, 3))
     code, _, err = cli("render", tmp_path / "points.ply", *out)
-    assert code == 3 and "points.ply: holds a point cloud, want a Gaussian scene (.ply)" in err
+    assert code == 3 and "points.ply: holds a point cloud, want a Gaussian scene (.ply) or a mesh (.glb, .obj)" in err
 
     (tmp_path / "text.ply").write_text("hello")
     code, _, err = cli("render", tmp_path / "text.ply", *out)
@@ -312,10 +314,10 @@ def test_interrupted_video_leaves_the_earlier_one(cli, scene_file, tmp_path, mon
     before = out.read_bytes()
 
     def stopped(*arguments, **options):
-        yield from list(render_views(*arguments, **options))[:1]
+        yield from list(render_scene(*arguments, **options))[:1]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vision3d.report.renders.render_views", stopped)
+    monkeypatch.setattr("vision3d.report.renders.render_scene", stopped)
     code, stdout, err = cli("render", scene_file, "--frames", "3", "--out", out, "--overwrite", *SMALL)
     assert (code, stdout, err) == (130, "", "interrupted\n")
     assert out.read_bytes() == before and [*tmp_path.iterdir()] == [out]
@@ -328,3 +330,64 @@ def test_full_disk(cli, scene_file, tmp_path, monkeypatch):
     monkeypatch.setattr("vision3d.atomic.os.fsync", full)
     code, _, err = cli("render", scene_file, "--frames", "2", "--out", tmp_path / "out", *SMALL)
     assert code == 1 and "00000.png: could not be written (No space left on device)" in err
+
+
+def test_a_mesh_file_is_rendered_y_up(cli, tmp_path):
+    mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
+    mesh.save(tmp_path / "box.glb")
+    out = tmp_path / "box.png"
+    assert cli("render", tmp_path / "box.glb", "--out", out, "--shading", "flat", *SMALL) == (0, "", "")
+    cameras = path_cameras(mesh, num=1, size=(33, 25), up=torch.tensor([0.0, 1.0, 0.0]))
+    view = next(render_scene(Mesh.load(tmp_path / "box.glb"), cameras, shading="flat"))
+    assert (read_image(out) - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
+    assert view.alpha.max() == 1
+
+
+def test_a_folder_of_gaussians_and_meshes_is_one_picture(cli, tmp_path):
+    place = torch.eye(4)
+    place[:3, 3] = torch.tensor([0.1, 0.2, 0.3])
+    scene = Scene().add("ring", ring_scene(100)).add("ball", Mesh(*shapes.icosphere(1, 0.5)), place)
+    scene.save(tmp_path / "both")
+    out = tmp_path / "both.png"
+    assert cli("render", tmp_path / "both", "--out", out, "--depth", "--normals", *SMALL) == (0, "", "")
+    view = next(render_scene(Scene.load(tmp_path / "both"), path_cameras(scene, num=1, size=(33, 25)), render_mode="RGB+ED"))
+    assert (read_image(out) - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
+    depth = np.load(tmp_path / "both_depth.npy")
+    assert np.allclose(depth, torch.where(view.alpha > 0, view.depth, 0).numpy(), atol=1e-5)
+    assert read_image(tmp_path / "both_normals.png")[12, 16].sum() > 0.2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "code", "text"),
+    [
+        ("points.ply", (), 3, "error: {path}: holds a point cloud, want a Gaussian scene (.ply) or a mesh (.glb, .obj)"),
+        ("empty", (), 3, "error: {path}/scene.json: has no Gaussians and no meshes; there is nothing to render"),
+        (
+            "box.glb",
+            ("--shading", "uvs"),
+            3,
+            "error: shading: got uvs, but a mesh has none; want smooth, flat",
+        ),
+        (
+            "missing.glb",
+            (),
+            3,
+            "error: {path}: does not exist; want a Gaussian scene (.ply) or",
+        ),
+    ],
+)
+def test_what_cannot_be_rendered_is_named(cli, tmp_path, name, options, code, text):
+    points = PointCloud(torch.rand(4, 3))
+    points.save(tmp_path / "points.ply")
+    Scene().add("points", points).save(tmp_path / "empty")
+    Mesh(*shapes.box()).save(tmp_path / "box.glb")
+    path = tmp_path / name
+    found, _, stderr = cli("render", path, "--out", tmp_path / "out.png", *SMALL, *options)
+    assert found == code
+    assert stderr.startswith(text.format(path=path)) and stderr.count("\n") == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_unknown_shading_is_refused(cli, scene_file):
+    code, _, stderr = cli("render", scene_file, "--shading", "phong", *SMALL)
+    assert code == 2 and "phong" in stderr and "smooth" in stderr

@@ -12,7 +12,7 @@ from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_scene
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
-from vision3d.scene import GaussianScene
+from vision3d.scene import GaussianScene, Mesh, Scene
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 3
+    assert len(files) == 4
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -69,4 +69,15 @@ def test_compose_scenes(run, tmp_path):
     assert scene.means[:, 0].max() > 2.25  # the second one stands beside the first
     frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
     assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
+    assert min(float(frame.std()) for frame in frames) > 0.05
+
+
+def test_mesh_in_a_scene(run, tmp_path):
+    ring_scene(200).save(tmp_path / "a.ply")
+    arguments = ("--scale", "0.5", "--at", "0", "0", "0.2", "--frames", "2", "--size", "80", "--out", tmp_path / "out")
+    run("04_mesh_in_a_scene.py", tmp_path / "a.ply", *arguments)
+    scene = Scene.load(tmp_path / "out" / "scene")
+    assert isinstance(scene["mesh"], Mesh) and scene.transforms["mesh"][2, 3] == pytest.approx(0.2)
+    frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
+    assert len(frames) == 2 and frames[0].shape == (60, 80, 3)
     assert min(float(frame.std()) for frame in frames) > 0.05

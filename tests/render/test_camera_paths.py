@@ -5,11 +5,11 @@ import torch
 
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.errors import InputError
-from vision3d.geometry import paths
+from vision3d.geometry import paths, shapes
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.rotation import geodesic_distance
-from vision3d.render import path_cameras, refit_cameras, render_views
-from vision3d.scene import Cameras, GaussianScene
+from vision3d.render import path_cameras, refit_cameras, render_scene, render_views
+from vision3d.scene import Cameras, GaussianScene, Mesh, Scene
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 
@@ -148,3 +148,32 @@ def test_empty_scene_and_fisheye():
     with pytest.raises(InputError, match=r"fov_deg: got 40\.0 for fisheye cameras; want pinhole cameras"):
         refit_cameras(fisheye, fov_deg=40.0)
     assert path_cameras(ring_scene(20), "orbit", fisheye, num=1).model == "pinhole"
+
+
+def test_an_orbit_of_a_mesh_shows_all_of_it():
+    mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
+    mesh = mesh.transform(torch.tensor([[1.0, 0, 0, 3], [0, 1, 0, -2], [0, 0, 1, 1], [0, 0, 0, 1]]))
+    cameras = path_cameras(mesh, "orbit", num=3, size=(48, 36))
+    for view in render_scene(mesh, cameras):
+        border = torch.cat([view.alpha[0], view.alpha[-1], view.alpha[:, 0], view.alpha[:, -1]])
+        assert not border.any()
+        assert 0.05 < float(view.alpha.mean()) < 0.8
+
+
+def test_an_orbit_of_several_objects_turns_about_their_common_box():
+    far = torch.eye(4)
+    far[0, 3] = 4.0
+    ball = Mesh(*shapes.icosphere(2, 1.0))
+    both = path_cameras([ball, ball.transform(far)], "orbit", num=8, elevation_deg=0)
+    centers = both.camtoworlds[:, :3, 3]
+    torch.testing.assert_close(centers.mean(0), torch.tensor([2.0, 0, 0]), atol=1e-4, rtol=0)
+    alone = path_cameras(ball, "orbit", num=8, elevation_deg=0)
+    ratio = (centers - centers.mean(0)).norm(dim=1) / alone.camtoworlds[:, :3, 3].norm(dim=1)
+    torch.testing.assert_close(ratio, torch.full((8,), 3.0), atol=1e-3, rtol=0)
+    scene = Scene().add("ball", ball).add("other", ball, far)
+    torch.testing.assert_close(path_cameras(scene, num=8, elevation_deg=0).viewmats, both.viewmats)
+
+
+def test_a_mesh_without_faces_has_no_orbit():
+    with pytest.raises(InputError, match="scene: got a mesh of 0 faces, want at least one"):
+        path_cameras(Mesh(torch.rand(3, 3), torch.zeros(0, 3, dtype=torch.int64)))

@@ -242,6 +242,22 @@ def test_blending(sides, channels, tile_size):
     assert_same(case, p, sides)
 
 
+@pytest.mark.parametrize(("channels", "tile_size"), [(3, 16), (4, 4), (7, 8)])
+def test_blending_before_limits(sides, channels, tile_size):
+    p = pairs(150, 2, 53, 37, channels=channels)
+    depths = p["depths"].float().double()  # so that both precisions compare the same numbers
+    p = {**with_lists({**p, "depths": depths}, 2, 53, 37, tile_size), "depths": depths}
+    p["limits"] = depths.quantile(torch.rand(2 * 37 * 53, generator=torch.Generator().manual_seed(5)).double()).float().double()
+
+    def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
+        return ops.blend(
+            p["means2d"], p["conics"], p["colors"], p["opacities"], None, None, 53, 37, tile_size, p["offsets"], p["ids"],
+            alpha_max=0.99, depths=p["depths"], max_depths=p["limits"].view(2, 37, 53), backend=backend,
+        )  # fmt: skip
+
+    assert_same(case, p, sides)
+
+
 @pytest.mark.parametrize("channels", [3, 5])
 def test_absolute_gradients(sides, channels):
     p = with_lists(pairs(80, 1, 40, 40, channels=channels), 1, 40, 40, 16)

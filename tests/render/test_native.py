@@ -108,6 +108,7 @@ def _ops():
     yield "sh_colors", (leaf(gaussians[0]), leaf(random_sh(12, 2)[None, None]), centers, images, ids, 2)
     yield "intersect_tiles", (means2d, radii, depths, conics, opacities, images, 2, 20, 18, 16)
     yield "blend_splats", (*splats, torch.rand(2, 3, requires_grad=True), None, *grid, None)
+    yield "blend_splats limited", (*splats, None, None, *grid, None, depths, torch.full((2, 18, 20), 4.0))
     discs = ops.project_2dgs(*gaussians, g["opacities"][None], *camera, backend="native", **limits)
     dense = ops.intersect(
         *(discs[k].flatten(0, 2) for k in (1, 0, 2)), None, g["opacities"].repeat(2),
@@ -121,15 +122,21 @@ def _ops():
         g["opacities"].repeat(2),
         discs[4].flatten(0, 2),
     ]
-    yield "blend_discs", (*map(leaf, features), None, None, 20, 18, 16, dense[3], dense[2], 0.99, True)
+    discs = (*map(leaf, features), None, None, 20, 18, 16, dense[3], dense[2], 0.99, True)
+    yield "blend_discs", discs
+    yield "blend_discs limited", (*discs, torch.full((2, 18, 20), 4.0))
 
 
 @pytest.mark.parametrize(
-    "name", ["project_splats", "sh_colors", "intersect_tiles", "blend_splats", "project_discs", "blend_discs"]
-)
+    "name",
+    [
+        "project_splats", "sh_colors", "intersect_tiles", "blend_splats", "blend_splats limited", "project_discs",
+        "blend_discs", "blend_discs limited",
+    ],
+)  # fmt: skip
 def test_registered_ops(name):
     """Schema, autograd registration and fake tensors; sizes that depend on the data cannot be traced ahead of time."""
     arguments = dict(_ops())[name]
-    op = getattr(torch.ops.vision3d, name).default
+    op = getattr(torch.ops.vision3d, name.split()[0]).default
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     torch.library.opcheck(op, arguments, test_utils=tests)

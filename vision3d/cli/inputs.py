@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
-    from vision3d.scene import Cameras, GaussianScene
+    from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene
 
 logger = logging.getLogger(__name__)
 _COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "gray": (0.5, 0.5, 0.5)}
@@ -34,6 +34,33 @@ def load_gaussians(path: Path) -> "GaussianScene":
     if (path / "meta.json").is_file() and not (path / "transforms.json").is_file():
         return GaussianScene.load(path).validate()
     raise InputError(f"{path}: is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)")
+
+
+def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
+    """What can be rendered of a file, of a run folder with scene.ply, or of a folder with scene.json.
+
+    Raises:
+        MissingFileError: There is no such file or folder.
+        InputError: It holds something else, or nothing that can be rendered.
+    """
+    from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, load
+    from vision3d.scene.codecs import kind_of
+
+    if not path.exists():
+        raise MissingFileError(
+            path, "a Gaussian scene (.ply) or a run folder with scene.ply, a mesh (.glb, .obj), or a folder with scene.json"
+        )
+    if path.is_dir() and not (path / "scene.json").is_file():
+        return load_gaussians(path)
+    value = load(path)
+    if isinstance(value, Scene):
+        kinds = (GaussianScene, Mesh, MeshGaussians)
+        if not any(isinstance(part, kinds) for part in value.objects.values()):
+            raise InputError(f"{path / 'scene.json'}: has no Gaussians and no meshes; there is nothing to render")
+        return value.validate()
+    if isinstance(value, GaussianScene | Mesh | MeshGaussians):
+        return value.validate()
+    raise InputError(f"{path}: holds {kind_of(value)}, want a Gaussian scene (.ply) or a mesh (.glb, .obj)")
 
 
 def load_cameras(path: Path) -> "Cameras":

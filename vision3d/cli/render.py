@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from vision3d.cli.inputs import cameras_beside, load_cameras, load_gaussians, parse_color, parse_size
+from vision3d.cli.inputs import cameras_beside, load_cameras, load_objects, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
@@ -24,10 +24,11 @@ _UP = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderVerbOptions(VerbOptions):
-    """Make pictures or a video of a Gaussian scene: from given cameras, or along a path."""
+    """Make pictures or a video of Gaussians and meshes: from given cameras, or along a path."""
 
     scene: tyro.conf.Positional[Path]
-    """Gaussian scene (.ply), run folder with scene.ply, or folder with scene.json."""
+    """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder with scene.ply, or folder with scene.json,
+    whose Gaussians and meshes are rendered together."""
     out: Path | None = None
     """Folder of pictures, video (.mp4, .mkv, .mov), or one picture (.png, .jpg, ...) [default: beside the scene]."""
     cameras: Path | None = None
@@ -45,7 +46,7 @@ class RenderVerbOptions(VerbOptions):
     fov: float | None = None
     """Field of view over the height of the picture [degrees] [default: that of the cameras, or 50]."""
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
-    """Axis of the world that is up along a path [default: the photographs' mean, or z]."""
+    """Axis of the world that is up along a path [default: the photographs' mean, or y for .glb and .obj, or z]."""
     elevation: float | None = None
     """Height of an orbit above the middle, seen from there [degrees] [default: the photographs' median, or 20]."""
     zoom: float = 1.0
@@ -54,6 +55,9 @@ class RenderVerbOptions(VerbOptions):
     """Rounds of an orbit; negative runs the other way round."""
     background: str = "black"
     """Colour behind the scene: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    shading: Literal["smooth", "flat", "none", "normals", "uvs", "depth"] = "smooth"
+    """Meshes: lit with normals of the vertices (smooth) or of the faces (flat), in their own colours (none), or as a view of
+    their normals, texture coordinates or depth."""
     depth: Flag = False
     """Depth, too: in colours, and in folders and for one picture as .npy [m]."""
     normals: Flag = False
@@ -86,7 +90,7 @@ def run(arguments: Sequence[str]) -> None:
 
     device = resolve_device(options.device)
     backend = resolve_backend(options.backend, device)
-    scene = load_gaussians(options.scene).to(device)
+    scene = load_objects(options.scene).to(device)
     photographs = None if options.cameras is None else load_cameras(options.cameras)
     path = options.path or ("orbit" if photographs is None else None)
     out = options.out or _default_out(options.scene, path)
@@ -94,14 +98,17 @@ def run(arguments: Sequence[str]) -> None:
         assert photographs is not None
         cameras = refit_cameras(photographs, size, options.fov)
     else:
+        photographs = photographs or cameras_beside(options.scene)
+        is_y_up = photographs is None and options.scene.suffix.lower() in (".glb", ".obj")
+        up = options.up or ("y" if is_y_up else None)
         cameras = path_cameras(
             scene,
             path,
-            photographs or cameras_beside(options.scene),
+            photographs,
             num=options.frames or (1 if output_kind(out) == "picture" else 120),
             size=size,
             fov_deg=options.fov,
-            up=None if options.up is None else torch.tensor(_UP[options.up]),
+            up=None if up is None else torch.tensor(_UP[up]),
             elevation_deg=options.elevation,
             zoom=options.zoom,
             turns=options.turns,
@@ -115,6 +122,7 @@ def run(arguments: Sequence[str]) -> None:
             normals=options.normals,
             fps=options.fps,
             background=background,
+            shading=options.shading,
             sh_degree=options.sh_degree,
             alpha_max=options.alpha_max,
             backend=backend,

@@ -1,6 +1,7 @@
 """Cameras along a path: round a scene, about one of its photographs, or from photograph to photograph."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,8 @@ from vision3d.geometry import paths, se3
 from vision3d.geometry.cameras import intrinsics
 from vision3d.geometry.rotation import geodesic_distance
 from vision3d.geometry.vectors import unit
-from vision3d.scene import Cameras, GaussianScene
+from vision3d.render.composite import Drawable, split_objects
+from vision3d.scene import Cameras, GaussianScene, Mesh, Scene
 
 CameraPath = Literal["orbit", "spiral", "flythrough"]
 
@@ -24,7 +26,7 @@ _FRAMES_PER_KEY = 8  # a flight passes a photograph every so many frames, or les
 
 
 def path_cameras(
-    scene: GaussianScene,
+    scene: Scene | Drawable | Sequence[Drawable],
     path: CameraPath = "orbit",
     cameras: Cameras | None = None,
     *,
@@ -39,11 +41,12 @@ def path_cameras(
     """Pinhole cameras for a video of a scene.
 
     Orbit: a circle about what the photographs look at, at their median height and distance; without photographs about
-    the middle of the scene. Spiral: about the most central photograph. Flythrough: a smooth curve from photograph to
-    photograph, in their order where that is a sensible way, else on a short way through well-spread ones.
+    the middle of the scene: of the bulk of Gaussians, and of all of a mesh. Spiral: about the most central photograph.
+    Flythrough: a smooth curve from photograph to photograph, in their order where that is a sensible way, else on a short
+    way through well-spread ones.
 
     Args:
-        scene: What is looked at.
+        scene: What is looked at: Gaussians, meshes, several of them, or a scene of them.
         path: Shape of the path; flythrough needs photographs.
         cameras: Where photographs were taken, without lens distortion.
         num: Number of cameras; orbit and spiral loop.
@@ -126,19 +129,23 @@ class _Subject:
     """Direction of the first camera seen from the centre."""
 
 
-def _subject(scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float) -> _Subject:
-    means = scene.means.detach()
-    middle, radius = _bulk(scene)
+def _subject(
+    scene: Scene | Drawable | Sequence[Drawable],
+    cameras: Cameras | None,
+    up: Float[Tensor, "3"] | None,
+    half_angle: float,
+) -> _Subject:
+    middle, radius = _extent(scene)
     if cameras is None or len(cameras) < 2:
-        up = unit(means.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(means))
+        up = unit(middle.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(middle))
         distance = 1.15 * radius / math.sin(half_angle)
         axis = int(up.abs().argmin())  # an axis across `up`
-        start = means.new_zeros(3)
+        start = middle.new_zeros(3)
         start[axis] = 1.0
         return _Subject(middle, distance, _DEFAULT_ELEVATION, up, start)
-    poses = cameras.camtoworlds.detach().to(means)
+    poses = cameras.camtoworlds.detach().to(middle)
     centers, axes = poses[:, :3, 3], poses[:, :3, 2]
-    up = paths.mean_up(poses) if up is None else unit(up.to(means))
+    up = paths.mean_up(poses) if up is None else unit(up.to(middle))
     center = paths.focus_point(centers, axes)
     is_in_front = ((center - centers) * axes).sum(-1) > 0
     is_near = torch.linalg.vector_norm(center - middle) < 3 * radius
@@ -151,6 +158,29 @@ def _subject(scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3
     elevation = torch.asin(((offsets @ up) / distances.clamp(min=1e-12)).clamp(-1, 1)).median()
     distance = float(distances.median())
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
+
+
+def _extent(scene: Scene | Drawable | Sequence[Drawable]) -> tuple[Float[Tensor, "3"], float]:
+    """A sphere round what is looked at: of the spheres of Gaussians and meshes the one round their common box."""
+    gaussians, meshes = split_objects(scene)
+    spheres = [] if gaussians is None else [_bulk(gaussians)]
+    spheres += [_mesh_sphere(mesh) for mesh in meshes]
+    if len(spheres) == 1:
+        return spheres[0]
+    low = torch.stack([center - radius for center, radius in spheres]).amin(0)
+    high = torch.stack([center + radius for center, radius in spheres]).amax(0)
+    middle = (low + high) / 2
+    return middle, max(float(torch.linalg.vector_norm(center - middle)) + radius for center, radius in spheres)
+
+
+def _mesh_sphere(mesh: Mesh) -> tuple[Float[Tensor, "3"], float]:
+    """The middle of the box of a mesh, and the distance of its farthest corner of a face."""
+    if not mesh.num_faces:
+        raise InputError("scene: got a mesh of 0 faces, want at least one")
+    points = mesh.vertices.detach()[mesh.faces.unique()]
+    center = (points.amin(0) + points.amax(0)) / 2
+    radius = float(torch.linalg.vector_norm(points - center, dim=-1).max())
+    return center, radius if radius > 0 else 1.0
 
 
 def _bulk(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:

@@ -17,9 +17,11 @@ from vision3d.errors import InputError, OutputExistsError
 from vision3d.io.images import SUFFIXES, write_image
 from vision3d.io.video import VideoWriter
 from vision3d.progress import Progress, ProgressCallback
-from vision3d.render import depth_to_rgb, normals_to_rgb, render_views
+from vision3d.render import depth_to_rgb, normals_to_rgb, render_scene
+from vision3d.render.composite import Drawable
+from vision3d.render.meshes.lights import Lights
 from vision3d.render.views import View
-from vision3d.scene import Cameras, GaussianScene
+from vision3d.scene import Cameras, Scene
 
 OutputKind = Literal["folder", "video", "picture"]
 
@@ -29,7 +31,7 @@ _RANGE_VIEWS, _RANGE_SIDE = 16, 128
 
 
 def write_renders(
-    scene: GaussianScene,
+    scene: Scene | Drawable | Sequence[Drawable],
     cameras: Cameras,
     out: Path | str,
     *,
@@ -37,6 +39,8 @@ def write_renders(
     normals: bool = False,
     fps: float = 30.0,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    shading: str = "smooth",
+    lights: Lights | None = None,
     sh_degree: int | None = None,
     alpha_max: float = 0.99,
     backend: str = "auto",
@@ -52,13 +56,15 @@ def write_renders(
     - FILE.png (.jpg, ...) is one picture, of one camera; depth and normals likewise, depth also to FILE_depth.npy.
 
     Args:
-        scene: What is rendered.
+        scene: What is rendered: Gaussians, meshes, several of them, or a scene of them; see `render_scene`.
         cameras: Without lens distortion, on the scene's device.
         out: Folder or file, told apart by the suffix.
         depth: Whether to write depth, too.
         normals: Whether to write normals, too.
         fps: Frames of a video per second.
         background: Colour in [0, 1] behind the scene.
+        shading: Of meshes: smooth, flat, none, normals, uvs or depth.
+        lights: On meshes, for smooth and flat.
         sh_degree: Degree of the harmonics that are used; all when None.
         alpha_max: Largest alpha of one Gaussian.
         backend: auto, native, reference or gsplat.
@@ -83,13 +89,13 @@ def write_renders(
     targets = _targets(out, kind, ["color", *(["depth"] if depth else []), *(["normals"] if normals else [])])
     if not overwrite:
         _refuse_existing(out, kind, targets)
-    drawing = {"sh_degree": sh_degree, "alpha_max": alpha_max, "backend": backend}
+    drawing = {"shading": shading, "lights": lights, "sh_degree": sh_degree, "alpha_max": alpha_max, "backend": backend}
     with torch.no_grad(), Progress(len(cameras), "render", progress) as bar, ExitStack() as files:
         videos = {layer: files.enter_context(VideoWriter(path, fps=fps)) for layer, path in targets.items() if kind == "video"}
         depth_range = _depth_range(scene, cameras, drawing) if depth else (None, None)
         mode = "RGB+ED" if depth or normals else "RGB"
         names = _file_names(cameras)
-        for i, view in enumerate(render_views(scene, cameras, backgrounds=background, render_mode=mode, **drawing)):
+        for i, view in enumerate(render_scene(scene, cameras, backgrounds=background, render_mode=mode, **drawing)):
             pictures = _pictures(view, cameras.viewmats[i], depth_range)
             for layer, target in targets.items():
                 image = pictures[layer]
@@ -147,14 +153,14 @@ def _refuse_existing(out: Path, kind: OutputKind, targets: Mapping[str, Path]) -
 
 
 def _depth_range(
-    scene: GaussianScene, cameras: Cameras, drawing: Mapping[str, object]
+    scene: Scene | Drawable | Sequence[Drawable], cameras: Cameras, drawing: Mapping[str, object]
 ) -> tuple[float, float] | tuple[None, None]:
     """Nearest and farthest depth to show in colours, the same for all frames, from a few small ones."""
     step = -(-len(cameras) // _RANGE_VIEWS)
     few = cameras[::step]
     factor = min(1.0, _RANGE_SIDE / int(torch.maximum(few.width, few.height).max()))
     depths = []
-    for view in render_views(scene, few.scaled(factor), render_mode="ED", **drawing):  # pyright: ignore[reportArgumentType]
+    for view in render_scene(scene, few.scaled(factor), render_mode="ED", **drawing):  # pyright: ignore[reportArgumentType]
         depths.append(view.depth[(view.alpha > 0.5) & (view.depth > 0)])  # pyright: ignore[reportOptionalSubscript, reportOptionalOperand]
     shown = torch.cat(depths).sort().values
     if len(shown) == 0:
@@ -170,10 +176,11 @@ def _pictures(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[floa
         pictures["depth"] = depth_to_rgb(view.depth, view.alpha, *depth_range)
     if view.normal is not None:
         normal = torch.nn.functional.normalize(view.normal, dim=-1)
-        if min(normal.shape[:2]) > 2 and not bool(normal[0].any() | normal[:, 0].any()):
+        if min(normal.shape[:2]) > 2:
             # Normals of a depth map lack the outermost pixels.
             inner = normal[1:-1, 1:-1].movedim(-1, 0)[None]
-            normal = torch.nn.functional.pad(inner, (1, 1, 1, 1), mode="replicate")[0].movedim(0, -1)
+            filled = torch.nn.functional.pad(inner, (1, 1, 1, 1), mode="replicate")[0].movedim(0, -1)
+            normal = torch.where((normal == 0).all(-1, keepdim=True), filled, normal)
         pictures["normals"] = normals_to_rgb(normal * view.alpha[..., None], viewmat)
     return pictures
 
