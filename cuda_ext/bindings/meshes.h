@@ -21,8 +21,8 @@ template <typename W>
 void bind_mesh_rasterize(nb::module_& m) {
     using T = typename W::Scalar;
     m.def("rasterize_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, double near_plane, double far_plane,
-                               Out<W, 3, int32_t> face_ids, Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys, int device,
-                               uint64_t stream) {
+                               Out<W, 3, int32_t> face_ids, Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys,
+                               Out<W, 2, int32_t> queue, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshArgs<T> a = mesh_args<W>(positions, triangles, height, width);
         a.near_plane = near_plane; a.far_plane = far_plane;
@@ -30,10 +30,12 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.barycentrics = pointer("barycentrics", barycentrics, {a.images, height, width, 3});
         a.depths = pointer("depths", depths, {a.images, height, width});
         a.keys = reinterpret_cast<uint64_t*>(pointer("keys", keys, {a.images, height, width}));
+        a.queue = pointer("queue", queue, {a.images, a.faces + 1});
         nb::gil_scoped_release release;
         rasterize(W(device, stream).where, a);
     }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "near_plane"_a, "far_plane"_a, "face_ids"_a.noconvert(),
-       "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+       "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "queue"_a.noconvert(), "device"_a = 0,
+       "stream"_a = 0);
 
     m.def("rasterize_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> v_barycentrics,
                                    In<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {

@@ -15,6 +15,7 @@ struct MeshArgs {
     int32_t* face_ids;         // (I,H,W)
     T *barycentrics, *depths;  // (I,H,W,3) (I,H,W)
     uint64_t* keys;            // (I,H,W), scratch of the GPU
+    int32_t* queue;            // (I,F+1), likewise
 };
 
 template <typename T>

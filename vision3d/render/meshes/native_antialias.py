@@ -27,7 +27,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types=("cpu", "cuda"))
 def _antialias(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
 ) -> Tensor:
@@ -40,7 +40,7 @@ def _antialias(
 _antialias.register_fake(lambda positions, triangles, neighbors, face_ids, depths, colors: _empty(colors))
 
 
-@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _antialias_vjp(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor, v_out: Tensor
 ) -> tuple[Tensor, Tensor]:
