@@ -50,7 +50,6 @@ def trimesh_rays(mesh: Mesh, drawn: Drawn) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def check(agreement: Agreement) -> None:
-    print(agreement, agreement.share)
     assert agreement.seen > 0.1 * agreement.pixels
     assert agreement.share >= 0.999
     assert agreement.edges + agreement.ties == agreement.differ  # each one is explained
