@@ -45,7 +45,7 @@ void rasterize_vjp(Host, const MeshVjpArgs<T>& a) {
 
 template <typename T>
 void interpolate(Host, const InterpolateArgs<T>& a) {
-    launch(a.images * a.pixels, [&](int64_t i) { interpolate_pixel(a, i); });
+    launch(a.images * a.pixels, [&](int64_t i) { interpolate_pixel(a, i, a.channels); });
 }
 
 template <typename T>
@@ -65,6 +65,7 @@ void texture_vjp(Host, const TextureArgs<T>& a) {
 
 template <typename T>
 void antialias(Host, const AntialiasArgs<T>& a) {
+    launch(pixels_of(a), [&](int64_t i) { bodies::find_pairs(a, i); });
     launch(pixels_of(a), [&](int64_t i) { antialias_pixel(a, i); });
 }
 

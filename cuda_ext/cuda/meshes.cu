@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(THREADS) rasterize_vjp_kernel(MeshVjpArgs<T> a
 template <typename T>
 __global__ void __launch_bounds__(THREADS) interpolate_kernel(InterpolateArgs<T> args, int64_t count) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i < count) interpolate_pixel(args, i);
+    if (i < count) interpolate_pixel(args, i, args.channels);
 }
 
 template <typename T>
@@ -49,6 +49,12 @@ template <typename T>
 __global__ void __launch_bounds__(THREADS) texture_vjp_kernel(TextureArgs<T> args, int64_t count) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count) bodies::texture_vjp(args, i);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) find_pairs_kernel(AntialiasArgs<T> args, int64_t count) {
+    const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < count) bodies::find_pairs(args, i);
 }
 
 template <typename T>
@@ -110,6 +116,7 @@ void texture_vjp(const Stream& where, const TextureArgs<T>& a) {
 template <typename T>
 void antialias(const Stream& where, const AntialiasArgs<T>& a) {
     const int64_t count = a.images * a.height * a.width;
+    launch("find_pairs", where, blocks_of(count), THREADS, find_pairs_kernel<T>, a, count);
     launch("antialias", where, blocks_of(count), THREADS, antialias_kernel<T>, a, count);
 }
 

@@ -151,7 +151,7 @@ V3D_BODY void interpolate_vjp(const Block& block, const InterpolateArgs<T>& a) {
         const int64_t i = block.index * block.threads + t, image = i / a.pixels;
         keys[t] = -1;
         if (i >= a.images * a.pixels) return;
-        interpolate_pixel_vjp(a, i);
+        interpolate_pixel_vjp(a, i, a.channels);
         if (a.face_ids[i] >= 0) keys[t] = (a.sets == 1 ? 0 : image) * a.faces + a.face_ids[i];
     });
     for (int64_t c = 0; c < a.channels; ++c) {
@@ -176,15 +176,22 @@ V3D_BODY void texture_vjp(const TextureArgs<T>& a, int64_t i) {
 }
 
 template <typename T>
+V3D_BODY void find_pairs(const AntialiasArgs<T>& a, int64_t i) {
+    const int64_t size = int64_t(a.width) * a.height, image = i / size;
+    FaceLines lines;
+    a.pairs[i] = find_pairs(a, image, int(i % size % a.width), int(i % size / a.width),
+                            [&](int32_t face) -> const FaceLines& { return lines = face_lines(a, image, face); });
+}
+
+template <typename T>
 V3D_BODY void antialias_vjp(const AntialiasArgs<T>& a, int64_t i) {
     antialias_pixel_vjp(a, i);
     const int64_t size = int64_t(a.width) * a.height, image = i / size;
     const int x = int(i % size % a.width), y = int(i % size / a.width);
     for (int n = 0; n < 2; ++n) {
         const bool vertical = n == 1;
-        if (vertical ? y + 1 >= a.height : x + 1 >= a.width) continue;
+        if (!(a.pairs[i] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
         const PairBlend blend = blend_pair(a, image, x, y, vertical);
-        if (blend.target < 0) continue;
         int32_t corners[2];
         double v[2][4] = {};
         blend_pair_vjp(a, image, x, y, vertical, blend, corners, v);
