@@ -46,75 +46,100 @@ class LinesOfImage {
 
 constexpr int64_t ROWS = 8;  // of a picture that a thread takes at once
 
-// visit(x) for the pixels of a row that are part of a pair that blends, and for some others: mostly there are none.
-template <typename T, typename Visit>
-void each_blended(const AntialiasArgs<T>& a, int64_t row, Visit visit) {
-    const uint8_t *own = a.pairs + row * a.width, *above = own - (row % a.height ? a.width : 0);
-    for (int first = 0; first < a.width; first += 8) {
-        const int count = std::min(8, a.width - first);
-        uint64_t some[2] = {};
-        std::memcpy(&some[0], own + first, count);
-        std::memcpy(&some[1], above + first, count);
-        if (some[0] == 0 && some[1] == 0 && (first == 0 || own[first - 1] == 0)) continue;
-        for (int x = first; x < first + count; ++x) visit(x);
-    }
+// Two pixels, counted over all images, of which the first takes a share of the other's colour.
+struct Blended {
+    int64_t target, from;
+    double weight;
+};
+
+Blended blended(const PairBlend& blend, int64_t at, int64_t other) {
+    return blend.target == 0 ? Blended{at, other, blend.weight} : Blended{other, at, blend.weight};
 }
 
-// body(row counted over all images)
-template <typename T, typename Body>
-void each_row(const AntialiasArgs<T>& a, Body body) {
-    parallel_for(a.images * a.height, ROWS, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row) body(row);
-    });
+void copy_rows(const void* from, void* to, int64_t begin, int64_t end, int64_t bytes) {
+    std::memcpy(static_cast<char*>(to) + begin * bytes, static_cast<const char*>(from) + begin * bytes, (end - begin) * bytes);
 }
 
 }  // namespace
 
+// Threads find the pairs, row by row; few blend, and one thread adds them in the order of the picture, which keeps the bits.
 template <typename T>
 void antialias(Loops, const AntialiasArgs<T>& a) {
+    const int64_t D = a.channels;
     LinesOfImage<T> known(a);
+    std::vector<std::vector<Blended>> found((a.height + ROWS - 1) / ROWS);
     for (int64_t image = 0; image < a.images; ++image) {
         known.load(image);
         parallel_for(a.height, ROWS, [&](int64_t begin, int64_t end) {
             FaceLines met;
             const auto lines = [&](int32_t face) -> const FaceLines& { return known.get(face, met); };
+            std::vector<Blended>& pairs = found[begin / ROWS];
+            pairs.clear();
+            copy_rows(a.colors, a.out_colors, image * a.height + begin, image * a.height + end, a.width * D * sizeof(T));
             for (int64_t y = begin; y < end; ++y)
-                for (int x = 0; x < a.width; ++x) a.pairs[(image * a.height + y) * a.width + x] = find_pairs(a, image, x, int(y), lines);
+                for (int x = 0; x < a.width; ++x) {
+                    const int64_t i = (image * a.height + y) * a.width + x;
+                    const bool right = x + 1 < a.width && a.face_ids[i] != a.face_ids[i + 1];
+                    const bool below = y + 1 < a.height && a.face_ids[i] != a.face_ids[i + a.width];
+                    uint8_t& flags = a.pairs[i] = 0;
+                    if (right) {
+                        const PairBlend blend = blend_pair(a, image, x, int(y), false, lines);
+                        if (blend.target >= 0) {
+                            flags |= PAIR_RIGHT;
+                            pairs.push_back(blended(blend, i, i + 1));
+                        }
+                    }
+                    if (below) {
+                        const PairBlend blend = blend_pair(a, image, x, int(y), true, lines);
+                        if (blend.target >= 0) {
+                            flags |= PAIR_BELOW;
+                            pairs.push_back(blended(blend, i, i + a.width));
+                        }
+                    }
+                }
         });
+        for (const auto& pairs : found)
+            for (const Blended& pair : pairs)
+                for (int64_t c = 0; c < D; ++c)
+                    a.out_colors[pair.target * D + c] += T(pair.weight) * (a.colors[pair.from * D + c] - a.colors[pair.target * D + c]);
     }
-    each_row(a, [&](int64_t row) {
-        const int64_t first = row * a.width;
-        std::copy(a.colors + first * a.channels, a.colors + (first + a.width) * a.channels, a.out_colors + first * a.channels);
-        each_blended(a, row, [&](int x) { antialias_pixel(a, first + x); });
-    });
 }
 
 template <typename T>
 void antialias_vjp(Loops, const AntialiasArgs<T>& a) {
     struct Share {
-        int64_t corner;  // counted over all images
-        double v[4];
+        Blended pair;
+        int64_t corners[2];  // counted over all images
+        double v[2][4];
     };
-    std::vector<std::vector<Share>> rows(a.images * a.height);
-    each_row(a, [&](int64_t row) {
-        const int64_t first = row * a.width, image = row / a.height;
-        const int y = int(row % a.height);
-        std::copy(a.v_out_colors + first * a.channels, a.v_out_colors + (first + a.width) * a.channels, a.v_colors + first * a.channels);
-        each_blended(a, row, [&](int x) {
-            antialias_pixel_vjp(a, first + x);
+    const int64_t D = a.channels, rows = a.images * a.height;
+    std::vector<std::vector<Share>> found((rows + ROWS - 1) / ROWS);
+    parallel_for(rows, ROWS, [&](int64_t begin, int64_t end) {
+        copy_rows(a.v_out_colors, a.v_colors, begin, end, a.width * D * sizeof(T));
+        for (int64_t i = begin * a.width; i < end * a.width; ++i) {
+            if (a.pairs[i] == 0) continue;
+            const int64_t image = i / a.width / a.height;
+            const int x = int(i % a.width), y = int(i / a.width % a.height);
             for (const bool vertical : {false, true}) {
-                if (!(a.pairs[first + x] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
+                if (!(a.pairs[i] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
+                const PairBlend blend = blend_pair(a, image, x, y, vertical);
+                Share share{blended(blend, i, i + (vertical ? a.width : 1)), {}, {}};
                 int32_t corners[2];
-                double v[2][4] = {};
-                blend_pair_vjp(a, image, x, y, vertical, blend_pair(a, image, x, y, vertical), corners, v);
-                for (int k = 0; k < 2; ++k) rows[row].push_back({image * a.vertices + corners[k], {v[k][0], v[k][1], v[k][2], v[k][3]}});
+                blend_pair_vjp(a, image, x, y, vertical, blend, corners, share.v);
+                for (int k = 0; k < 2; ++k) share.corners[k] = image * a.vertices + corners[k];
+                found[begin / ROWS].push_back(share);
             }
-        });
+        }
     });
-    // Few pixels lie on silhouettes; adding in their order keeps the bits.
-    for (const auto& row : rows)
-        for (const Share& share : row)
-            for (int k = 0; k < 4; ++k) a.v_positions[4 * share.corner + k] += T(share.v[k]);
+    for (const auto& shares : found)
+        for (const Share& share : shares) {
+            for (int64_t c = 0; c < D; ++c) {
+                const T v = T(share.pair.weight) * a.v_out_colors[share.pair.target * D + c];
+                a.v_colors[share.pair.target * D + c] -= v;
+                a.v_colors[share.pair.from * D + c] += v;
+            }
+            for (int k = 0; k < 8; ++k) a.v_positions[4 * share.corners[k / 4] + k % 4] += T(share.v[k / 4][k % 4]);
+        }
 }
 
 template void antialias(Loops, const AntialiasArgs<float>&);

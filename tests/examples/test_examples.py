@@ -12,7 +12,7 @@ from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_scene
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
-from vision3d.scene import GaussianScene
+from vision3d.scene import GaussianScene, Mesh
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 3
+    assert len(files) == 4
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -70,3 +70,12 @@ def test_compose_scenes(run, tmp_path):
     frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
     assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
     assert min(float(frame.std()) for frame in frames) > 0.05
+
+
+def test_recover_a_mesh(run, tmp_path):
+    printed = run("04_recover_a_mesh.py", "--steps", "60", "--size", "48", "--out", tmp_path / "out")
+    metres = [float(value) for value in re.findall(r"off by ([\d.]+) m", printed)]
+    assert len(metres) == 3
+    assert metres[0] > 0.15 and metres[-1] < metres[0] / 3
+    assert Mesh.load(tmp_path / "out" / "mesh.glb").num_faces == 1280
+    assert read_image(tmp_path / "out" / "pictures.png").shape == (3 * 48, 6 * 48, 3)
