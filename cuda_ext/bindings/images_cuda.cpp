@@ -8,6 +8,7 @@ using namespace nb::literals;
 using namespace vision3d;
 using namespace vision3d::arrays;
 
+void bind_meshes_cuda(nb::module_& m);
 void bind_splats_cuda(nb::module_& m);
 
 namespace {
@@ -94,4 +95,5 @@ void bind_cuda(nb::module_& m) {
     bind<float>(m);
     bind<double>(m);
     bind_splats_cuda(m);
+    bind_meshes_cuda(m);
 }

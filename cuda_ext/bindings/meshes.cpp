@@ -1,5 +1,6 @@
 #include "bindings/meshes.h"
 #include "cpu/meshes.h"
+#include "cuda/host_meshes.h"
 
 namespace nb = nanobind;
 using namespace vision3d;
@@ -8,4 +9,7 @@ using namespace vision3d::arrays;
 void bind_meshes(nb::module_& m) {
     arrays::bind_meshes<CpuTarget<float, cpu::Loops>>(m);
     arrays::bind_meshes<CpuTarget<double, cpu::Loops>>(m);
+    nb::module_ bodies = nb::borrow<nb::module_>(m.attr("kernel_bodies"));
+    arrays::bind_meshes<CpuTarget<float, host::Host>>(bodies);
+    arrays::bind_meshes<CpuTarget<double, host::Host>>(bodies);
 }

@@ -21,8 +21,8 @@ template <typename W>
 void bind_mesh_rasterize(nb::module_& m) {
     using T = typename W::Scalar;
     m.def("rasterize_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, double near_plane, double far_plane,
-                               Out<W, 3, int32_t> face_ids, Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys, int device,
-                               uint64_t stream) {
+                               Out<W, 3, int32_t> face_ids, Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys,
+                               Out<W, 2, int32_t> queue, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshArgs<T> a = mesh_args<W>(positions, triangles, height, width);
         a.near_plane = near_plane; a.far_plane = far_plane;
@@ -30,10 +30,12 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.barycentrics = pointer("barycentrics", barycentrics, {a.images, height, width, 3});
         a.depths = pointer("depths", depths, {a.images, height, width});
         a.keys = reinterpret_cast<uint64_t*>(pointer("keys", keys, {a.images, height, width}));
+        a.queue = pointer("queue", queue, {a.images, a.faces + 1});
         nb::gil_scoped_release release;
         rasterize(W(device, stream).where, a);
     }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "near_plane"_a, "far_plane"_a, "face_ids"_a.noconvert(),
-       "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+       "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "queue"_a.noconvert(), "device"_a = 0,
+       "stream"_a = 0);
 
     m.def("rasterize_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> v_barycentrics,
                                    In<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {
@@ -56,6 +58,7 @@ InterpolateArgs<typename W::Scalar> interpolate_args(const In<W, 3>& attributes,
     InterpolateArgs<typename W::Scalar> a{};
     a.images = face_ids.shape(0); a.sets = attributes.shape(0); a.vertices = attributes.shape(1); a.channels = attributes.shape(2);
     a.faces = triangles.shape(0); a.pixels = int64_t(face_ids.shape(1)) * int64_t(face_ids.shape(2));
+    a.height = face_ids.shape(1);
     if (a.sets != 1 && a.sets != a.images) throw std::invalid_argument("attributes: want one set, or one an image");
     a.attributes = attributes.data(); a.face_ids = face_ids.data();
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
@@ -135,7 +138,8 @@ void bind_mesh_texture(nb::module_& m) {
 
 template <typename W>
 AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, const In<W, 2, int32_t>& neighbors,
-                                                 const In<W, 3, int32_t>& face_ids, const In<W, 3>& depths, const In<W, 4>& colors) {
+                                                 const In<W, 3, int32_t>& face_ids, const In<W, 3>& depths, const In<W, 4>& colors,
+                                                 const Out<W, 3, uint8_t>& pairs) {
     AntialiasArgs<typename W::Scalar> a{};
     const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
     a.images = positions.shape(0); a.vertices = positions.shape(1); a.faces = triangles.shape(0); a.channels = colors.shape(3);
@@ -146,6 +150,7 @@ AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, cons
     a.face_ids = pointer("face_ids", face_ids, {a.images, height, width});
     a.depths = pointer("depths", depths, {a.images, height, width});
     a.colors = pointer("colors", colors, {a.images, height, width, a.channels});
+    a.pairs = pointer("pairs", pairs, {a.images, height, width});
     return a;
 }
 
@@ -153,26 +158,26 @@ template <typename W>
 void bind_mesh_antialias(nb::module_& m) {
     using T = typename W::Scalar;
     m.def("antialias_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
-                               In<W, 3> depths, In<W, 4> colors, Out<W, 4> out_colors, int device, uint64_t stream) {
-        AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors);
+                               In<W, 3> depths, In<W, 4> colors, Out<W, 3, uint8_t> pairs, Out<W, 4> out_colors, int device, uint64_t stream) {
+        AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors, pairs);
         a.out_colors = pointer("out_colors", out_colors, {a.images, a.height, a.width, a.channels});
         nb::gil_scoped_release release;
         antialias(W(device, stream).where, a);
     }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
-       "colors"_a.noconvert(), "out_colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+       "colors"_a.noconvert(), "pairs"_a.noconvert(), "out_colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
 
     m.def("antialias_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
-                                   In<W, 3> depths, In<W, 4> colors, In<W, 4> v_out_colors, Out<W, 4> v_colors, Out<W, 3> v_positions,
-                                   int device, uint64_t stream) {
-        AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors);
+                                   In<W, 3> depths, In<W, 4> colors, Out<W, 3, uint8_t> pairs, In<W, 4> v_out_colors, Out<W, 4> v_colors,
+                                   Out<W, 3> v_positions, int device, uint64_t stream) {
+        AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors, pairs);
         a.v_out_colors = pointer("v_out_colors", v_out_colors, {a.images, a.height, a.width, a.channels});
         a.v_colors = pointer("v_colors", v_colors, {a.images, a.height, a.width, a.channels});
         a.v_positions = pointer("v_positions", v_positions, {a.images, a.vertices, 4});
         nb::gil_scoped_release release;
         antialias_vjp(W(device, stream).where, a);
     }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
-       "colors"_a.noconvert(), "v_out_colors"_a.noconvert(), "v_colors"_a.noconvert(), "v_positions"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+       "colors"_a.noconvert(), "pairs"_a.noconvert(), "v_out_colors"_a.noconvert(), "v_colors"_a.noconvert(),
+       "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
 }
 
 template <typename W>

@@ -38,7 +38,7 @@ NB_MODULE(_native, m) {
     bind_images(m);
     bind_quaternion(m);
     bind_splats(m);
-    bind_meshes(m);
+    bind_meshes(m);  // after the splats, which make the submodule of the kernels' bodies
 #ifdef VISION3D_CUDA
     bind_cuda(m);
 #endif

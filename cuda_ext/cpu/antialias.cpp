@@ -1,46 +1,145 @@
 #include "vision3d/antialias.h"
 
+#include <algorithm>
+#include <cstring>
 #include <vector>
 #include "cpu/meshes.h"
 #include "cpu/parallel.h"
 
 namespace vision3d::cpu {
+namespace {
 
+// The lines of the faces that an image shows, each found once; a face behind them that a walk meets is found when it is met.
+template <typename T>
+class LinesOfImage {
+  public:
+    explicit LinesOfImage(const AntialiasArgs<T>& a) : a_(a), slots_(a.faces) {}
+
+    void load(int64_t image) {
+        image_ = image;
+        const int64_t size = int64_t(a_.width) * a_.height;
+        const int32_t* ids = a_.face_ids + image * size;
+        std::fill(slots_.begin(), slots_.end(), -1);
+        faces_.clear();
+        for (int64_t i = 0; i < size; ++i) {
+            if (ids[i] < 0 || slots_[ids[i]] >= 0) continue;
+            slots_[ids[i]] = int32_t(faces_.size());
+            faces_.push_back(ids[i]);
+        }
+        lines_.resize(faces_.size());
+        parallel_for(int64_t(faces_.size()), 512, [&](int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n) lines_[n] = face_lines(a_, image, faces_[n]);
+        });
+    }
+
+    const FaceLines& get(int32_t face, FaceLines& met) const {
+        if (slots_[face] >= 0) return lines_[slots_[face]];
+        return met = face_lines(a_, image_, face);
+    }
+
+  private:
+    const AntialiasArgs<T>& a_;
+    int64_t image_ = 0;
+    std::vector<int32_t> slots_, faces_;
+    std::vector<FaceLines> lines_;
+};
+
+constexpr int64_t ROWS = 8;  // of a picture that a thread takes at once
+
+// Two pixels, counted over all images, of which the first takes a share of the other's colour.
+struct Blended {
+    int64_t target, from;
+    double weight;
+};
+
+Blended blended(const PairBlend& blend, int64_t at, int64_t other) {
+    return blend.target == 0 ? Blended{at, other, blend.weight} : Blended{other, at, blend.weight};
+}
+
+void copy_rows(const void* from, void* to, int64_t begin, int64_t end, int64_t bytes) {
+    std::memcpy(static_cast<char*>(to) + begin * bytes, static_cast<const char*>(from) + begin * bytes, (end - begin) * bytes);
+}
+
+}  // namespace
+
+// Threads find the pairs, row by row; few blend, and one thread adds them in the order of the picture, which keeps the bits.
 template <typename T>
 void antialias(Loops, const AntialiasArgs<T>& a) {
-    parallel_for(a.images * a.height, 4, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin * a.width; i < end * a.width; ++i) antialias_pixel(a, i);
-    });
+    const int64_t D = a.channels;
+    LinesOfImage<T> known(a);
+    std::vector<std::vector<Blended>> found((a.height + ROWS - 1) / ROWS);
+    for (int64_t image = 0; image < a.images; ++image) {
+        known.load(image);
+        parallel_for(a.height, ROWS, [&](int64_t begin, int64_t end) {
+            FaceLines met;
+            const auto lines = [&](int32_t face) -> const FaceLines& { return known.get(face, met); };
+            std::vector<Blended>& pairs = found[begin / ROWS];
+            pairs.clear();
+            copy_rows(a.colors, a.out_colors, image * a.height + begin, image * a.height + end, a.width * D * sizeof(T));
+            for (int64_t y = begin; y < end; ++y)
+                for (int x = 0; x < a.width; ++x) {
+                    const int64_t i = (image * a.height + y) * a.width + x;
+                    const bool right = x + 1 < a.width && a.face_ids[i] != a.face_ids[i + 1];
+                    const bool below = y + 1 < a.height && a.face_ids[i] != a.face_ids[i + a.width];
+                    uint8_t& flags = a.pairs[i] = 0;
+                    if (right) {
+                        const PairBlend blend = blend_pair(a, image, x, int(y), false, lines);
+                        if (blend.target >= 0) {
+                            flags |= PAIR_RIGHT;
+                            pairs.push_back(blended(blend, i, i + 1));
+                        }
+                    }
+                    if (below) {
+                        const PairBlend blend = blend_pair(a, image, x, int(y), true, lines);
+                        if (blend.target >= 0) {
+                            flags |= PAIR_BELOW;
+                            pairs.push_back(blended(blend, i, i + a.width));
+                        }
+                    }
+                }
+        });
+        for (const auto& pairs : found)
+            for (const Blended& pair : pairs)
+                for (int64_t c = 0; c < D; ++c)
+                    a.out_colors[pair.target * D + c] += T(pair.weight) * (a.colors[pair.from * D + c] - a.colors[pair.target * D + c]);
+    }
 }
 
 template <typename T>
 void antialias_vjp(Loops, const AntialiasArgs<T>& a) {
     struct Share {
-        int64_t corner;  // counted over all images
-        double v[4];
+        Blended pair;
+        int64_t corners[2];  // counted over all images
+        double v[2][4];
     };
-    std::vector<std::vector<Share>> rows(a.images * a.height);
-    parallel_for(a.images * a.height, 4, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
-            for (int x = 0; x < a.width; ++x) {
-                antialias_pixel_vjp(a, row * a.width + x);
-                const int64_t image = row / a.height;
-                const int y = int(row % a.height);
-                for (const bool vertical : {false, true}) {
-                    if (vertical ? y + 1 >= a.height : x + 1 >= a.width) continue;
-                    const PairBlend blend = blend_pair(a, image, x, y, vertical);
-                    if (blend.target < 0) continue;
-                    int32_t corners[2];
-                    double v[2][4] = {};
-                    blend_pair_vjp(a, image, x, y, vertical, blend, corners, v);
-                    for (int k = 0; k < 2; ++k) rows[row].push_back({image * a.vertices + corners[k], {v[k][0], v[k][1], v[k][2], v[k][3]}});
-                }
+    const int64_t D = a.channels, rows = a.images * a.height;
+    std::vector<std::vector<Share>> found((rows + ROWS - 1) / ROWS);
+    parallel_for(rows, ROWS, [&](int64_t begin, int64_t end) {
+        copy_rows(a.v_out_colors, a.v_colors, begin, end, a.width * D * sizeof(T));
+        for (int64_t i = begin * a.width; i < end * a.width; ++i) {
+            if (a.pairs[i] == 0) continue;
+            const int64_t image = i / a.width / a.height;
+            const int x = int(i % a.width), y = int(i / a.width % a.height);
+            for (const bool vertical : {false, true}) {
+                if (!(a.pairs[i] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
+                const PairBlend blend = blend_pair(a, image, x, y, vertical);
+                Share share{blended(blend, i, i + (vertical ? a.width : 1)), {}, {}};
+                int32_t corners[2];
+                blend_pair_vjp(a, image, x, y, vertical, blend, corners, share.v);
+                for (int k = 0; k < 2; ++k) share.corners[k] = image * a.vertices + corners[k];
+                found[begin / ROWS].push_back(share);
             }
+        }
     });
-    // Few pixels lie on silhouettes; adding in their order keeps the bits.
-    for (const auto& row : rows)
-        for (const Share& share : row)
-            for (int k = 0; k < 4; ++k) a.v_positions[4 * share.corner + k] += T(share.v[k]);
+    for (const auto& shares : found)
+        for (const Share& share : shares) {
+            for (int64_t c = 0; c < D; ++c) {
+                const T v = T(share.pair.weight) * a.v_out_colors[share.pair.target * D + c];
+                a.v_colors[share.pair.target * D + c] -= v;
+                a.v_colors[share.pair.from * D + c] += v;
+            }
+            for (int k = 0; k < 8; ++k) a.v_positions[4 * share.corners[k / 4] + k % 4] += T(share.v[k / 4][k % 4]);
+        }
 }
 
 template void antialias(Loops, const AntialiasArgs<float>&);

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 #include "cpu/adam.h"
+#include "cpu/mesh_tile.h"
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
 
@@ -40,6 +41,7 @@ struct Kernels {
     ImageKernels<float> images;
     ImageKernels<double> images64;
     bool (*finite_range)(const float* values, int64_t count);
+    MeshKernels meshes;
 };
 
 // The table in use: the widest set that this processor runs, until set_isa says otherwise.

@@ -1,8 +1,10 @@
 #include "cpu/meshes.h"
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 #include <vector>
-#include "cpu/face_groups.h"
+#include "cpu/dispatch.h"
 #include "cpu/parallel.h"
 #include "vision3d/interpolate.h"
 #include "vision3d/mesh.h"
@@ -10,7 +12,37 @@
 namespace vision3d::cpu {
 namespace {
 
-constexpr int TILE = 32;  // pixels; the keys of a tile stay in the first cache
+// Corners of one image in double, and where each is seen; NaN where it is not, or is not finite.
+struct Corners {
+    std::vector<double> points, pixels;  // (V,4) (V,2)
+
+    template <typename T>
+    void load(const T* positions, int64_t count, double near_plane) {
+        points.resize(4 * count);
+        pixels.resize(2 * count);
+        parallel_for(count, 8192, [&](int64_t begin, int64_t end) {
+            for (int64_t v = begin; v < end; ++v) {
+                double* p = &points[4 * v];
+                for (int k = 0; k < 4; ++k) p[k] = double(positions[4 * v + k]);
+                const bool seen = p[2] >= near_plane && p[3] > 0 && p[0] * 0 + p[1] * 0 + p[2] * 0 + p[3] * 0 == 0;
+                pixels[2 * v] = seen ? p[0] / p[3] : NAN;
+                pixels[2 * v + 1] = seen ? p[1] / p[3] : NAN;
+            }
+        });
+    }
+
+    PixelBox box(const int32_t* face, int width, int height, double near_plane) const {
+        double sum = 0, box[4] = {1e300, 1e300, -1e300, -1e300};
+        for (int i = 0; i < 3; ++i) {
+            const double x = pixels[2 * int64_t(face[i])], y = pixels[2 * int64_t(face[i]) + 1];
+            sum += x + y;
+            box[0] = min(box[0], x); box[1] = min(box[1], y);
+            box[2] = max(box[2], x); box[3] = max(box[3], y);
+        }
+        if (sum == sum) return pixels_between(box, BOX_MARGIN, width, height);
+        return face_box(load_face(points.data(), face), width, height, near_plane);
+    }
+};
 
 // Faces of one image by the tiles that their boxes touch, each list in the order of the faces.
 struct TileLists {
@@ -22,8 +54,8 @@ struct TileLists {
             for (size_t f = 0; f < boxes.size(); ++f) {
                 const PixelBox& b = boxes[f];
                 if (b.x0 >= b.x1 || b.y0 >= b.y1) continue;
-                for (int ty = b.y0 / TILE; ty <= (b.y1 - 1) / TILE; ++ty)
-                    for (int tx = b.x0 / TILE; tx <= (b.x1 - 1) / TILE; ++tx) visit(int64_t(ty) * tiles_x + tx, int32_t(f));
+                for (int ty = b.y0 / MESH_TILE_H; ty <= (b.y1 - 1) / MESH_TILE_H; ++ty)
+                    for (int tx = b.x0 / MESH_TILE_W; tx <= (b.x1 - 1) / MESH_TILE_W; ++tx) visit(int64_t(ty) * tiles_x + tx, int32_t(f));
             }
         };
         each([&](int64_t tile, int32_t) { ++begins[tile + 1]; });
@@ -35,96 +67,140 @@ struct TileLists {
 };
 
 template <typename T>
-void draw_tile(const MeshArgs<T>& a, int64_t image, const std::vector<PixelBox>& boxes, const TileLists& lists, int64_t tile, int tiles_x) {
-    const int left = int(tile % tiles_x) * TILE, top = int(tile / tiles_x) * TILE;
-    const int right = std::min(left + TILE, a.width), bottom = std::min(top + TILE, a.height);
-    uint64_t keys[TILE * TILE];
-    std::fill(keys, keys + TILE * TILE, NO_FRAGMENT);
-    const T* positions = a.positions + 4 * image * a.vertices;
-    for (int64_t n = lists.begins[tile]; n < lists.begins[tile + 1]; ++n) {
-        const int32_t face = lists.faces[n];
-        const PixelBox& b = boxes[face];
-        const MeshFace f = load_face(positions, a.triangles + 3 * int64_t(face));
-        for (int y = std::max(b.y0, top); y < std::min(b.y1, bottom); ++y)
-            for (int x = std::max(b.x0, left); x < std::min(b.x1, right); ++x) {
-                double e[3], depth;
-                if (!covers(f, x + .5, y + .5, a.near_plane, a.far_plane, e, depth)) continue;
-                uint64_t& key = keys[(y - top) * TILE + x - left];
-                key = std::min(key, fragment_key(depth, face));
-            }
+void draw_tile(const MeshArgs<T>& a, int64_t image, const MeshFaces& faces, const TileLists& lists, int64_t tile, int tiles_x) {
+    const int left = int(tile % tiles_x) * MESH_TILE_W, top = int(tile / tiles_x) * MESH_TILE_H;
+    const int right = std::min(left + MESH_TILE_W, a.width), bottom = std::min(top + MESH_TILE_H, a.height);
+    const int64_t begin = lists.begins[tile], count = lists.begins[tile + 1] - begin;
+    if (count == 0) {
+        for (int y = top; y < bottom; ++y) {
+            const int64_t first = (image * a.height + y) * a.width + left, end = first + right - left;
+            std::fill(a.face_ids + first, a.face_ids + end, -1);
+            std::fill(a.depths + first, a.depths + end, T(0));
+            std::fill(a.barycentrics + 3 * first, a.barycentrics + 3 * end, T(0));
+        }
+        return;
     }
-    for (int y = top; y < bottom; ++y)
-        for (int x = left; x < right; ++x)
-            write_fragment(a, (image * a.height + y) * a.width + x, keys[(y - top) * TILE + x - left]);
+    MeshTile drawn;
+    drawn.image = image;
+    drawn.left = left; drawn.top = top; drawn.right = right; drawn.bottom = bottom;
+    std::fill(std::begin(drawn.keys), std::end(drawn.keys), NO_KEY);
+    std::memset(drawn.e, 0, sizeof drawn.e);
+    std::memset(drawn.depth, 0, sizeof drawn.depth);
+    const MeshKernels& loops = kernels().meshes;
+    loops.draw(faces, lists.faces.data() + begin, count, drawn);
+    if constexpr (sizeof(T) == 4) loops.finish(drawn, a);
+    else loops.finish64(drawn, a);
 }
 
-// Sums of `width` numbers of each corner over the pixels of every face, added to rows[corner].
-template <typename T, typename Pixel>
-void sum_corners(const FaceGroups& groups, const int32_t* triangles, int64_t width, T* rows, Pixel pixel) {
-    const int64_t count = int64_t(groups.faces.size());
-    std::vector<double> sums(count * 3 * width, 0);
-    parallel_for(count, 256, [&](int64_t begin, int64_t end) {
-        for (int64_t g = begin; g < end; ++g)
-            for (int64_t n = groups.begins[g]; n < groups.begins[g + 1]; ++n) pixel(groups.pixels[n], groups.faces[g], &sums[g * 3 * width]);
-    });
-    // Faces share corners, so this goes in their order.
-    for (int64_t g = 0; g < count; ++g)
-        for (int k = 0; k < 3; ++k) {
-            T* row = rows + width * triangles[3 * int64_t(groups.faces[g]) + k];
-            for (int64_t c = 0; c < width; ++c) row[c] += T(sums[(g * 3 + k) * width + c]);
-        }
+constexpr int64_t RUN_ROWS = 8;  // rows of a picture that a thread takes at once
+
+// Pixels of a row that show one face, and sums over them of `width` numbers for each corner.
+struct Run {
+    int32_t face;
+    int64_t begin, end;  // counted over all images
+};
+
+// For every run of pixels with one face: sum(run, sums), then rows(image)[corner] += sums. Threads sum, and one adds, in the
+// order of the picture, so the bits do not depend on their number.
+template <typename T, typename Width, typename Sum, typename Rows>
+void sum_runs(const int32_t* face_ids, int64_t images, int64_t height, int64_t row_pixels, const int32_t* triangles, Width width, Sum sum,
+              Rows rows) {
+    struct Part {
+        std::vector<Run> runs;
+        std::vector<double> sums;
+    };
+    const int64_t size = 3 * int64_t(width), parts = (height + RUN_ROWS - 1) / RUN_ROWS;
+    std::vector<Part> found(parts);
+    for (int64_t image = 0; image < images; ++image) {
+        parallel_for(parts, 1, [&](int64_t index, int64_t) {
+            Part& part = found[index];
+            part.runs.clear();
+            for (int64_t y = index * RUN_ROWS; y < std::min(height, (index + 1) * RUN_ROWS); ++y) {
+                const int64_t first = (image * height + y) * row_pixels, last = first + row_pixels;
+                for (int64_t i = first; i < last;) {
+                    const int32_t face = face_ids[i];
+                    const int64_t begin = i++;
+                    while (i < last && face_ids[i] == face) ++i;
+                    if (face >= 0) part.runs.push_back({face, begin, i});
+                }
+            }
+            part.sums.assign(part.runs.size() * size, 0.);
+            for (size_t n = 0; n < part.runs.size(); ++n) sum(part.runs[n], part.sums.data() + n * size);
+        });
+        T* to = rows(image);
+        for (const Part& part : found)
+            for (size_t n = 0; n < part.runs.size(); ++n)
+                for (int k = 0; k < 3; ++k) {
+                    T* row = to + int64_t(width) * triangles[3 * int64_t(part.runs[n].face) + k];
+                    for (int64_t c = 0; c < width; ++c) row[c] += T(part.sums[n * size + k * width + c]);
+                }
+    }
+}
+
+// body(channels), a constant where there are few.
+template <typename Body>
+void with_few_channels(int64_t channels, Body body) {
+    switch (channels) {
+        case 1: return body(std::integral_constant<int64_t, 1>());
+        case 2: return body(std::integral_constant<int64_t, 2>());
+        case 3: return body(std::integral_constant<int64_t, 3>());
+        case 4: return body(std::integral_constant<int64_t, 4>());
+        default: return body(channels);
+    }
 }
 
 }  // namespace
 
 template <typename T>
 void rasterize(Loops, const MeshArgs<T>& a) {
-    const int tiles_x = (a.width + TILE - 1) / TILE, tiles_y = (a.height + TILE - 1) / TILE;
+    const int tiles_x = (a.width + MESH_TILE_W - 1) / MESH_TILE_W, tiles_y = (a.height + MESH_TILE_H - 1) / MESH_TILE_H;
     std::vector<PixelBox> boxes(a.faces);
+    Corners corners;
     for (int64_t image = 0; image < a.images; ++image) {
+        corners.load(a.positions + 4 * image * a.vertices, a.vertices, a.near_plane);
         parallel_for(a.faces, 4096, [&](int64_t begin, int64_t end) {
-            for (int64_t f = begin; f < end; ++f)
-                boxes[f] = face_box(load_face(a.positions + 4 * image * a.vertices, a.triangles + 3 * f), a.width, a.height, a.near_plane);
+            for (int64_t f = begin; f < end; ++f) boxes[f] = corners.box(a.triangles + 3 * f, a.width, a.height, a.near_plane);
         });
+        const MeshFaces faces{corners.points.data(), a.triangles, boxes.data(), a.near_plane, a.far_plane};
         const TileLists lists(boxes, tiles_x, tiles_y);
-        parallel_for(int64_t(tiles_x) * tiles_y, 1, [&](int64_t tile, int64_t) { draw_tile(a, image, boxes, lists, tile, tiles_x); });
+        parallel_for(int64_t(tiles_x) * tiles_y, 1, [&](int64_t tile, int64_t) { draw_tile(a, image, faces, lists, tile, tiles_x); });
     }
 }
 
 template <typename T>
 void rasterize_vjp(Loops, const MeshVjpArgs<T>& a) {
     const MeshArgs<T>& f = a.forward;
-    const int64_t size = int64_t(f.width) * f.height;
-    for (int64_t image = 0; image < f.images; ++image) {
-        const FaceGroups groups(f.face_ids + image * size, size, f.faces);
-        sum_corners(groups, f.triangles, 4, a.v_positions + 4 * image * f.vertices, [&](int64_t pixel, int32_t face, double* sums) {
-            fragment_vjp(a, image * size + pixel, face, reinterpret_cast<double(*)[4]>(sums));
-        });
-    }
+    sum_runs<T>(
+        f.face_ids, f.images, f.height, f.width, f.triangles, std::integral_constant<int64_t, 4>(),
+        [&](const Run& run, double* sums) { run_vjp(a, run.face, run.begin, run.end, reinterpret_cast<double(*)[4]>(sums)); },
+        [&](int64_t image) { return a.v_positions + 4 * image * f.vertices; });
 }
 
 template <typename T>
 void interpolate(Loops, const InterpolateArgs<T>& a) {
-    parallel_for(a.images * a.pixels, 4096, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) interpolate_pixel(a, i);
+    with_few_channels(a.channels, [&](auto channels) {
+        parallel_for(a.images * a.pixels, 4096, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) interpolate_pixel(a, i, channels);
+        });
     });
 }
 
 template <typename T>
 void interpolate_vjp(Loops, const InterpolateArgs<T>& a) {
-    parallel_for(a.images * a.pixels, 4096, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) interpolate_pixel_vjp(a, i);
+    std::fill(a.v_barycentrics, a.v_barycentrics + 3 * a.images * a.pixels, T(0));
+    with_few_channels(a.channels, [&](auto channels) {
+        sum_runs<T>(
+            a.face_ids, a.images, a.height, a.pixels / std::max<int64_t>(a.height, 1), a.triangles, channels,
+            [&](const Run& run, double* sums) {
+                for (int64_t i = run.begin; i < run.end; ++i) {
+                    interpolate_pixel_vjp(a, i, channels);
+                    for (int k = 0; k < 3; ++k)
+                        for (int64_t c = 0; c < channels; ++c)
+                            sums[k * channels + c] += double(a.barycentrics[3 * i + k]) * double(a.v_values[i * channels + c]);
+                }
+            },
+            [&](int64_t image) { return a.v_attributes + (a.sets == 1 ? 0 : image) * a.vertices * a.channels; });
     });
-    const int64_t D = a.channels;
-    for (int64_t image = 0; image < a.images; ++image) {
-        const FaceGroups groups(a.face_ids + image * a.pixels, a.pixels, a.faces);
-        T* rows = a.v_attributes + (a.sets == 1 ? 0 : image) * a.vertices * D;
-        sum_corners(groups, a.triangles, D, rows, [&](int64_t pixel, int32_t, double* sums) {
-            const int64_t i = image * a.pixels + pixel;
-            for (int k = 0; k < 3; ++k)
-                for (int64_t c = 0; c < D; ++c) sums[k * D + c] += double(a.barycentrics[3 * i + k]) * double(a.v_values[i * D + c]);
-        });
-    }
 }
 
 #define V3D_INSTANTIATE(T)                                     \

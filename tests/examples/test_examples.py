@@ -81,3 +81,12 @@ def test_mesh_in_a_scene(run, tmp_path):
     frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
     assert len(frames) == 2 and frames[0].shape == (60, 80, 3)
     assert min(float(frame.std()) for frame in frames) > 0.05
+
+
+def test_recover_a_mesh(run, tmp_path):
+    printed = run("05_recover_a_mesh.py", "--steps", "60", "--size", "48", "--out", tmp_path / "out")
+    metres = [float(value) for value in re.findall(r"off by ([\d.]+) m", printed)]
+    assert len(metres) == 3
+    assert metres[0] > 0.15 and metres[-1] < metres[0] / 3
+    assert Mesh.load(tmp_path / "out" / "mesh.glb").num_faces == 1280
+    assert read_image(tmp_path / "out" / "pictures.png").shape == (3 * 48, 6 * 48, 3)

@@ -120,7 +120,8 @@ def test_registered_ops():
     ids, _, depths = rasterize(positions, faces, 8, 6)
     colors = torch.rand(1, 6, 8, 2, dtype=torch.float64)
     inputs = (positions, faces.int(), edge_neighbors(faces), ids, depths, colors)
-    torch.library.opcheck(torch.ops.vision3d.antialias_mesh_vjp.default, (*inputs, colors))
+    _, pairs = torch.ops.vision3d.antialias_mesh(*inputs)
+    torch.library.opcheck(torch.ops.vision3d.antialias_mesh_vjp.default, (*inputs, pairs, colors))
     positions.requires_grad_(), colors.requires_grad_()
     torch.library.opcheck(torch.ops.vision3d.antialias_mesh.default, inputs)
 

@@ -216,6 +216,22 @@ def test_threads_do_not_change_bits():
 
 
 @needs_native
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_instruction_set_draws_the_same_bits(dtype):
+    module = native.require()
+    scenes = [random_triangles(2, 300, dtype=dtype), sphere(70, 50, dtype, 3), grid(6, 5, 0.5, 0.5, 62.5, 40.5, 0.4)]
+    drawn, before = [], module.isa()
+    try:
+        for name in module.available_isas():
+            module.set_isa(name)
+            drawn.append([rasterize(p.to(dtype), faces, 70, 50, near_plane=0.1) for p, faces in scenes])
+    finally:
+        module.set_isa(before)
+    for others in drawn[1:]:
+        assert all(torch.equal(a, b) for one, other in zip(drawn[0], others) for a, b in zip(one, other))
+
+
+@needs_native
 def test_registered_ops():
     positions, faces = random_triangles(2, 5, dtype=torch.float64)
     triangles = faces.int()

@@ -213,7 +213,7 @@ def _mesh(path: Path, values: dict[str, Any], texture: Tensor | None) -> Mesh:
         points = torch.from_numpy(np.array(vertices, np.float32).reshape(-1, 3))
         polygons = np.array(faces, np.int64)
         fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
-        corners = torch.from_numpy(np.stack(fans, 1).reshape(-1, 3))
+        corners = torch.from_numpy(np.ascontiguousarray(np.stack(fans, 1).reshape(-1, 3)))
         extras: dict[str, Tensor] = {}
         if (uvs := _uvs(values)) is not None:
             flipped = np.array(uvs, np.float64)[:, :2]

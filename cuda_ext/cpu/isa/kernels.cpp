@@ -11,6 +11,8 @@
 
 namespace vision3d::V3D_ISA {
 
+const MeshKernels& mesh_table();  // meshes.cpp
+
 const Kernels& table() {
     static const Kernels kernels = [] {
         Kernels k{};
@@ -29,6 +31,7 @@ const Kernels& table() {
         k.images = {ssim_row<float>, ssim_vjp_row<float>, adam_range<float>};
         k.images64 = {ssim_row<double>, ssim_vjp_row<double>, adam_range<double>};
         k.finite_range = finite_range;
+        k.meshes = mesh_table();
         return k;
     }();
     return kernels;

@@ -78,6 +78,27 @@ struct Block {
             if (at <= k && at < used) atomicAdd(target + at, mine);
         }
     }
+
+    // target(key, k) += the sum over the threads with that key of rows[thread][k]; threads with key -1 add nothing. A warp
+    // whose keys are all the same, as inside of a face, adds once. Blocks of whole warps.
+    template <int N, typename T, typename Target>
+    __device__ __forceinline__ void add_by_key(PerThread<T[N]>& rows, PerThread<int64_t>& keys, Target target) const {
+        const int64_t key = keys[0];
+        const unsigned some = __ballot_sync(0xffffffffu, key >= 0);
+        if (!some) return;
+        const int64_t first = __shfl_sync(0xffffffffu, key, __ffs(some) - 1);
+        if (__all_sync(0xffffffffu, key < 0 || key == first)) {
+            V3D_UNROLL
+            for (int k = 0; k < N; ++k) {
+                T sum = key < 0 ? T(0) : rows[0][k];
+                for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+                if (int(threadIdx.x) % 32 == k % 32) atomicAdd(&target(first, k), sum);
+            }
+        } else if (key >= 0) {
+            V3D_UNROLL
+            for (int k = 0; k < N; ++k) atomicAdd(&target(key, k), rows[0][k]);
+        }
+    }
 };
 
 // target += value, where other threads may add too.
@@ -86,6 +107,13 @@ V3D_BODY void add(T& target, T value, bool shared) {
     if (shared) atomicAdd(&target, value);
     else target += value;
 }
+
+V3D_BODY void keep_least(uint64_t& target, uint64_t value) {
+    atomicMin(reinterpret_cast<unsigned long long*>(&target), static_cast<unsigned long long>(value));
+}
+
+// count++, each thread with a number of its own.
+V3D_BODY int32_t next_place(int32_t& count) { return atomicAdd(&count, 1); }
 
 #else
 
@@ -130,12 +158,22 @@ struct Block {
         for (int t = 0; t < threads; ++t)
             for (int k = 0; counts[t] && k < used; ++k) target[k] += rows[t][k];
     }
+
+    template <int N, typename T, typename Target>
+    void add_by_key(PerThread<T[N]>& rows, PerThread<int64_t>& keys, Target target) const {
+        for (int t = 0; t < threads; ++t)
+            for (int k = 0; keys[t] >= 0 && k < N; ++k) target(keys[t], k) += rows[t][k];
+    }
 };
 
 template <typename T>
 V3D_BODY void add(T& target, T value, bool) {
     target += value;
 }
+
+V3D_BODY void keep_least(uint64_t& target, uint64_t value) { target = value < target ? value : target; }
+
+V3D_BODY int32_t next_place(int32_t& count) { return count++; }
 
 #endif
 

@@ -16,12 +16,6 @@ struct PairBlend {
     double e_front = 0, e_back = 0;  // edge function at both centres
 };
 
-// Which side of the edge a homogeneous point is on.
-V3D_HD double line_side(const MeshFace& f, int edge, double x, double y, double w) {
-    const int j = (edge + 1) % 3, k = (edge + 2) % 3;
-    return (f.y[j] * f.w[k] - f.w[j] * f.y[k]) * x + (f.w[j] * f.x[k] - f.x[j] * f.w[k]) * y + (f.x[j] * f.y[k] - f.y[j] * f.x[k]) * w;
-}
-
 // The corner of a triangle that is neither of two.
 V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
     for (int i = 0; i < 2; ++i)
@@ -29,74 +23,114 @@ V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
     return triangle[2];
 }
 
+// The edges of a face as lines: edge function i is a x + b y + c at pixel (x, y), and a x + b y + c w at a homogeneous point.
+struct FaceLines {
+    double a[3], b[3], c[3];
+    double sign;  // of the edge functions inside
+    bool ends[3];  // silhouettes: no face behind the edge, or one that folds back to the same side
+};
+
+template <typename T>
+V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t face) {
+    const T* positions = a.positions + 4 * image * a.vertices;
+    const int32_t* corners = a.triangles + 3 * int64_t(face);
+    const MeshFace f = load_face(positions, corners);
+    FaceLines lines;
+    for (int i = 0; i < 3; ++i) {
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        lines.a[i] = f.y[j] * f.w[k] - f.w[j] * f.y[k];
+        lines.b[i] = f.w[j] * f.x[k] - f.x[j] * f.w[k];
+        lines.c[i] = f.x[j] * f.y[k] - f.y[j] * f.x[k];
+    }
+    const double area = f.x[0] * lines.a[0] + f.y[0] * lines.b[0] + f.w[0] * lines.c[0];  // the same for every corner
+    lines.sign = area > 0 ? 1. : -1.;
+    for (int i = 0; i < 3; ++i) {
+        const int32_t neighbor = a.neighbors[3 * int64_t(face) + i];
+        lines.ends[i] = true;
+        if (neighbor < 0) continue;
+        const int32_t far = far_corner(a.triangles + 3 * int64_t(neighbor), corners[(i + 1) % 3], corners[(i + 2) % 3]);
+        const T* p = positions + 4 * int64_t(far);
+        lines.ends[i] = area * (lines.a[i] * double(p[0]) + lines.b[i] * double(p[1]) + lines.c[i] * double(p[3])) > 0;
+    }
+    return lines;
+}
+
 constexpr int WALK = 16;  // faces between two pixel centres
 
-// Pixel a = (x, y) of an image and its neighbour b to the right (vertical false) or below.
-template <typename T>
-V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical) {
+// Pixel a = (x, y) of an image and its neighbour b to the right (vertical false) or below; lines(face) gives its FaceLines.
+template <typename T, typename Lines>
+V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, Lines lines) {
     PairBlend blend;
     const int64_t at = (image * a.height + y) * a.width + x, other = at + (vertical ? a.width : 1);
     const int32_t ids[2] = {a.face_ids[at], a.face_ids[other]};
     if (ids[0] == ids[1]) return blend;
     blend.front = ids[0] < 0 ? 1 : (ids[1] < 0 || a.depths[at] <= a.depths[other] ? 0 : 1);
     blend.face = ids[blend.front];
-    const T* positions = a.positions + 4 * image * a.vertices;
+    for (int i = 0; i < 3; ++i)  // faces at an edge that is no silhouette are one surface: by far the most pairs
+        if (ids[1 - blend.front] >= 0 && a.neighbors[3 * int64_t(blend.face) + i] == ids[1 - blend.front] && !lines(blend.face).ends[i])
+            return blend;
+    const double px = x + (blend.front && !vertical ? 1.5 : .5), py = y + (blend.front && vertical ? 1.5 : .5);
+    const double step = blend.front ? 1. : -1.;  // from the back centre to the front one
     // The surface is followed from the front centre towards the other one, across edges where it goes on: near an outline
     // faces are narrow, and the pixel seldom shows the one that ends there.
-    double first = 2;
-    for (int step = 0;; ++step) {
-        if (step == WALK) return blend;
-        const int32_t* corners = a.triangles + 3 * int64_t(blend.face);
-        const MeshFace f = load_face(positions, corners);
-        double e[2][3];
-        edge_functions(f, x + .5, y + .5, e[0]);
-        edge_functions(f, x + (vertical ? .5 : 1.5), y + (vertical ? 1.5 : .5), e[1]);
-        const double *front = e[blend.front], *back = e[1 - blend.front];
-        const double sign = front[0] * f.w[0] + front[1] * f.w[1] + front[2] * f.w[2] > 0 ? 1. : -1.;
-        first = 2;
+    for (int n = 0; n < WALK; ++n) {
+        const FaceLines& f = lines(blend.face);
+        double first = 2;
         for (int i = 0; i < 3; ++i) {
-            if (!(sign * (front[i] - back[i]) > 0)) continue;
-            const double t = front[i] / (front[i] - back[i]);
+            const double change = step * (vertical ? f.b[i] : f.a[i]);
+            if (!(f.sign * change > 0)) continue;
+            const double value = f.a[i] * px + f.b[i] * py + f.c[i], t = value / change;
             if (t < first) {
                 first = t;
                 blend.edge = i;
+                blend.e_front = value;
+                blend.e_back = value - change;
             }
         }
         if (!(first >= 0 && first <= 1)) return blend;
-        blend.e_front = front[blend.edge];
-        blend.e_back = back[blend.edge];
-        const int32_t neighbor = a.neighbors[3 * int64_t(blend.face) + blend.edge];
-        const int j = (blend.edge + 1) % 3, k = (blend.edge + 2) % 3;
-        // A silhouette: no face behind the edge, or one that folds back to the same side.
-        if (neighbor >= 0) {
-            const int32_t* others = a.triangles + 3 * int64_t(neighbor);
-            const T* p = positions + 4 * int64_t(far_corner(others, corners[j], corners[k]));
-            const double own = line_side(f, blend.edge, f.x[blend.edge], f.y[blend.edge], f.w[blend.edge]);
-            if (!(own * line_side(f, blend.edge, double(p[0]), double(p[1]), double(p[3])) > 0)) {
-                blend.face = neighbor;
-                continue;
-            }
+        if (!f.ends[blend.edge]) {
+            blend.face = a.neighbors[3 * int64_t(blend.face) + blend.edge];
+            if (blend.face == ids[1 - blend.front]) return blend;  // the surface goes on to the other centre
+            continue;
         }
         // Each edge is blended along the axis that it crosses more steeply, so that no part of it counts twice.
-        const double along_x = abs(f.y[j] * f.w[k] - f.w[j] * f.y[k]), along_y = abs(f.w[j] * f.x[k] - f.x[j] * f.w[k]);
+        const double along_x = abs(f.a[blend.edge]), along_y = abs(f.b[blend.edge]);
         if (vertical ? !(along_y > along_x) : !(along_x >= along_y)) return blend;
-        break;
+        blend.target = first > .5 ? 1 - blend.front : blend.front;
+        blend.weight = first > .5 ? first - .5 : .5 - first;
+        return blend;
     }
-    blend.target = first > .5 ? 1 - blend.front : blend.front;
-    blend.weight = first > .5 ? first - .5 : .5 - first;
     return blend;
 }
 
-// visit(blend, index of a, index of b) for the up to four pairs that pixel (x, y) is part of, always in the same order.
+template <typename T>
+V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical) {
+    FaceLines lines;
+    return blend_pair(a, image, x, y, vertical, [&](int32_t face) -> const FaceLines& { return lines = face_lines(a, image, face); });
+}
+
+constexpr uint8_t PAIR_RIGHT = 1, PAIR_BELOW = 2;
+
+// Which of its two pairs, with the pixels to the right and below, pixel (x, y) blends in. Few do, and only they cost anything
+// from there on.
+template <typename T, typename Lines>
+V3D_HD uint8_t find_pairs(const AntialiasArgs<T>& a, int64_t image, int x, int y, Lines lines) {
+    const int32_t* id = a.face_ids + (image * a.height + y) * a.width + x;
+    uint8_t found = 0;
+    if (x + 1 < a.width && id[0] != id[1] && blend_pair(a, image, x, y, false, lines).target >= 0) found |= PAIR_RIGHT;
+    if (y + 1 < a.height && id[0] != id[a.width] && blend_pair(a, image, x, y, true, lines).target >= 0) found |= PAIR_BELOW;
+    return found;
+}
+
+// visit(blend, index of a, index of b) for the up to four pairs of pixel (x, y) that blend, always in the same order.
 template <typename T, typename Visit>
 V3D_HD void each_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, Visit visit) {
     for (int n = 0; n < 4; ++n) {
         const bool vertical = n >= 2;
         const int px = x - (n == 1), py = y - (n == 3);
-        if (px < 0 || py < 0 || px + !vertical >= a.width || py + vertical >= a.height) continue;
-        const PairBlend blend = blend_pair(a, image, px, py, vertical);
+        if (px < 0 || py < 0) continue;
         const int64_t at = (image * a.height + py) * a.width + px;
-        if (blend.target >= 0) visit(blend, at, at + (vertical ? a.width : 1));
+        if (a.pairs[at] & (vertical ? PAIR_BELOW : PAIR_RIGHT)) visit(blend_pair(a, image, px, py, vertical), at, at + (vertical ? a.width : 1));
     }
 }
 
@@ -124,7 +158,7 @@ V3D_HD void antialias_pixel_vjp(const AntialiasArgs<T>& a, int64_t i) {
     });
 }
 
-// Gradients by the two corners of the edge of one pair with a target; their indices in `corners`.
+// Gradients by the two corners of the edge of one pair that blends; their indices in `corners`.
 template <typename T>
 V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, int32_t corners[2],
                            double v[2][4]) {

@@ -76,12 +76,20 @@ V3D_HD void extend_box(double x, double y, double w, double box[4], bool& whole)
     box[2] = max(box[2], x / w); box[3] = max(box[3], y / w);
 }
 
+// Pixels with centres in a box of x, y, x, y, or up to a margin outside.
+V3D_HD PixelBox pixels_between(const double box[4], double margin, int width, int height) {
+    return {ceil_tile(box[0] - .5 - margin, width), ceil_tile(box[1] - .5 - margin, height), floor_tile(box[2] + .5 + margin, width),
+            floor_tile(box[3] + .5 + margin, height)};
+}
+
+constexpr double BOX_MARGIN = 1. / 256;  // pixels, for rounding
+
 // Pixels that the part in front of the near plane can cover; empty for corners that are not finite.
 V3D_HD PixelBox face_box(const MeshFace& f, int width, int height, double near_plane) {
     double sum = 0;
     for (int i = 0; i < 3; ++i) sum += f.x[i] * 0 + f.y[i] * 0 + f.z[i] * 0 + f.w[i] * 0;
     if (!(sum == 0)) return {0, 0, 0, 0};
-    double box[4] = {1e300, 1e300, -1e300, -1e300}, margin = 1. / 256;
+    double box[4] = {1e300, 1e300, -1e300, -1e300}, margin = BOX_MARGIN;
     bool whole = false, any = false;
     for (int i = 0; i < 3; ++i) {
         const int j = (i + 1) % 3;
@@ -95,8 +103,7 @@ V3D_HD PixelBox face_box(const MeshFace& f, int width, int height, double near_p
     }
     if (!any) return {0, 0, 0, 0};
     if (whole) return {0, 0, width, height};
-    return {floor_tile(box[0] - .5 - margin, width), floor_tile(box[1] - .5 - margin, height), ceil_tile(box[2] + .5 + margin, width),
-            ceil_tile(box[3] + .5 + margin, height)};
+    return pixels_between(box, margin, width, height);
 }
 
 // The outputs of pixel i, counted over all images, from the winner's key.
@@ -153,6 +160,49 @@ V3D_HD void fragment_vjp(const MeshVjpArgs<T>& a, int64_t i, int32_t face, doubl
     for (int k = 0; k < 3; ++k) v_b[k] = double(a.v_barycentrics[3 * i + k]);
     fragment_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), double(pixel % f.width) + .5,
                  double(pixel / f.width) + .5, v_b, double(a.v_depths[i]), v);
+}
+
+// The same summed over pixels [begin, end) of one row, all of which show `face`. Edge functions are linear along a row, so their
+// gradients g and g x, with x counted from the first pixel, are all that has to be summed.
+template <typename T>
+V3D_HD void run_vjp(const MeshVjpArgs<T>& a, int32_t face, int64_t begin, int64_t end, double v[3][4]) {
+    const MeshArgs<T>& m = a.forward;
+    const int64_t size = int64_t(m.width) * m.height, image = begin / size, pixel = begin % size;
+    const MeshFace f = load_face(m.positions + 4 * image * m.vertices, m.triangles + 3 * int64_t(face));
+    const double px = double(pixel % m.width) + .5, py = double(pixel / m.width) + .5;
+    double dx[3], dy[3], at[3], slope[3], g[3] = {}, gx[3] = {};
+    for (int i = 0; i < 3; ++i) {
+        dx[i] = f.x[i] - px * f.w[i];
+        dy[i] = f.y[i] - py * f.w[i];
+    }
+    for (int i = 0; i < 3; ++i) {
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        at[i] = dx[j] * dy[k] - dy[j] * dx[k];
+        slope[i] = dy[j] * f.w[k] - f.w[j] * dy[k];
+    }
+    for (int64_t n = begin; n < end; ++n) {
+        const double x = double(n - begin), e[3] = {at[0] + x * slope[0], at[1] + x * slope[1], at[2] + x * slope[2]};
+        const double scale = 1 / (e[0] + e[1] + e[2]), v_depth = double(a.v_depths[n]);
+        double by[3], along = 0;
+        for (int i = 0; i < 3; ++i) {
+            const double weight = e[i] * scale;
+            by[i] = double(a.v_barycentrics[3 * n + i]) + v_depth * f.z[i];
+            along += by[i] * weight;
+            v[i][2] += v_depth * weight;
+        }
+        for (int i = 0; i < 3; ++i) {
+            const double v_e = (by[i] - along) * scale;
+            g[i] += v_e;
+            gx[i] += v_e * x;
+        }
+    }
+    for (int i = 0; i < 3; ++i) {
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        const double xj = g[i] * dx[j] - gx[i] * f.w[j], xk = g[i] * dx[k] - gx[i] * f.w[k];  // sums of g times (x_j - x w_j)
+        const double yj = g[i] * dy[j], yk = g[i] * dy[k], gxj = gx[i] * dy[j], gxk = gx[i] * dy[k];
+        v[j][0] += yk; v[j][1] -= xk; v[j][3] += py * xk - px * yk - gxk;
+        v[k][0] -= yj; v[k][1] += xj; v[k][3] += px * yj + gxj - py * xj;
+    }
 }
 
 }  // namespace vision3d

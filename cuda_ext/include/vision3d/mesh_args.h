@@ -15,6 +15,7 @@ struct MeshArgs {
     int32_t* face_ids;         // (I,H,W)
     T *barycentrics, *depths;  // (I,H,W,3) (I,H,W)
     uint64_t* keys;            // (I,H,W), scratch of the GPU
+    int32_t* queue;            // (I,F+1), likewise
 };
 
 template <typename T>
@@ -27,6 +28,7 @@ struct MeshVjpArgs {
 template <typename T>
 struct InterpolateArgs {
     int64_t images, sets, vertices, faces, pixels, channels;  // attributes are one set, or one an image; pixels of an image
+    int64_t height;            // of an image
     const T* attributes;       // (sets,V,D)
     const int32_t* triangles;  // (F,3)
     const int32_t* face_ids;   // (I,pixels)
@@ -58,6 +60,7 @@ struct AntialiasArgs {
     const int32_t *triangles, *neighbors;  // (F,3): corners; face on the other side of the edge opposite each, or -1
     const int32_t* face_ids;    // (I,H,W)
     const T *depths, *colors;   // (I,H,W) (I,H,W,D)
+    uint8_t* pairs;             // (I,H,W): which pairs blend, found forward
     T* out_colors;              // (I,H,W,D)
     const T* v_out_colors;
     T *v_colors, *v_positions;  // the second is added to, starts at zero

@@ -82,26 +82,31 @@ V3D_HD const T* texture_of(const TextureArgs<T>& a, int64_t i) {
     return a.textures + (a.sets == 1 ? 0 : i / a.pixels) * a.texels * a.channels;
 }
 
-// Values of pixel i: bilinear in each level, linear between levels; zero where the mask is false or uv is not finite.
-template <typename T>
-V3D_HD void texture_pixel(const TextureArgs<T>& a, int64_t i) {
-    const int64_t D = a.channels;
-    T* out = a.values + i * D;
-    for (int64_t c = 0; c < D; ++c) out[c] = T(0);
+// visit(texel of the set, weight) for what pixel i reads.
+template <typename T, typename Visit>
+V3D_HD void each_texel(const TextureArgs<T>& a, int64_t i, Visit visit) {
     if (a.masks != nullptr && !a.masks[i]) return;
-    const T* texture = texture_of(a, i);
     const LevelMix<T> mix = mix_levels(a, i);
     for (int m = 0; m < mix.count; ++m) {
         Texels<T> t;
         if (!place(a, i, mix.levels[m], t)) return;
         const T share = m == 0 ? T(1) - mix.share : mix.share;
         for (int r = 0; r < 2; ++r)
-            for (int s = 0; s < 2; ++s) {
-                const T weight = share * (r ? t.fy : T(1) - t.fy) * (s ? t.fx : T(1) - t.fx);
-                const T* texel = texture + (t.begins[r] + t.columns[s]) * D;
-                for (int64_t c = 0; c < D; ++c) out[c] += weight * texel[c];
-            }
+            for (int s = 0; s < 2; ++s)
+                visit(t.begins[r] + t.columns[s], share * (r ? t.fy : T(1) - t.fy) * (s ? t.fx : T(1) - t.fx));
     }
+}
+
+// Values of pixel i: bilinear in each level, linear between levels; zero where the mask is false or uv is not finite.
+template <typename T>
+V3D_HD void texture_pixel(const TextureArgs<T>& a, int64_t i) {
+    const int64_t D = a.channels;
+    const T* texture = texture_of(a, i);
+    T* out = a.values + i * D;
+    for (int64_t c = 0; c < D; ++c) out[c] = T(0);
+    each_texel(a, i, [&](int64_t texel, T weight) {
+        for (int64_t c = 0; c < D; ++c) out[c] += weight * texture[texel * D + c];
+    });
 }
 
 // Gradients by uv and by the level of detail of pixel i.

@@ -86,10 +86,7 @@ def kernels(backend: str, device: torch.device) -> ModuleType:
     chosen = resolve_backend(backend, device)
     if chosen == "gsplat" and backend != "auto":
         raise BackendError("backend gsplat: draws no meshes; use backend='native' or 'reference'")
-    if chosen == "native" and device.type != "cpu":
-        if backend == "native":
-            raise BackendError(f"backend native: draws meshes on the CPU alone, not on {device.type}; use backend='reference'")
-    elif chosen == "native":
+    if chosen == "native":
         from vision3d.render.meshes import native_ops
 
         return native_ops

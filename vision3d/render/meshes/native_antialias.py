@@ -16,7 +16,7 @@ def antialias(
     colors: Float[Tensor, "i h w d"],
 ) -> Float[Tensor, "i h w d"]:
     """Colours blended where a silhouette edge passes between two pixel centres."""
-    return _antialias(positions, triangles, neighbors, face_ids, depths.detach(), colors)
+    return _antialias(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
 
 
 def _plain(*tensors: Tensor) -> list[Tensor]:
@@ -27,38 +27,55 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types=("cpu", "cuda"))
 def _antialias(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
-) -> Tensor:
-    out = _empty(colors)
+) -> tuple[Tensor, Tensor]:
+    """The picture, and which pairs of pixels blend: bit 0 with the one to the right, bit 1 with the one below."""
+    out, pairs = _fake(positions, triangles, neighbors, face_ids, depths, colors)
     inputs = _plain(positions, triangles, neighbors, face_ids, depths, colors)
-    native.require().antialias_mesh(*inputs, out, **native.where(colors))
-    return out
+    native.require().antialias_mesh(*inputs, pairs, out, **native.where(colors))
+    return out, pairs
 
 
-_antialias.register_fake(lambda positions, triangles, neighbors, face_ids, depths, colors: _empty(colors))
+@_antialias.register_fake
+def _fake(
+    positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
+) -> tuple[Tensor, Tensor]:
+    return _empty(colors), face_ids.new_empty(face_ids.shape, dtype=torch.uint8)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _antialias_vjp(
-    positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor, v_out: Tensor
+    positions: Tensor,
+    triangles: Tensor,
+    neighbors: Tensor,
+    face_ids: Tensor,
+    depths: Tensor,
+    colors: Tensor,
+    pairs: Tensor,
+    v_out: Tensor,
 ) -> tuple[Tensor, Tensor]:
     v_colors = _empty(colors)
     v_positions = torch.zeros_like(positions, memory_format=torch.contiguous_format)
-    inputs = _plain(positions, triangles, neighbors, face_ids, depths, colors, v_out)
+    inputs = _plain(positions, triangles, neighbors, face_ids, depths, colors, pairs, v_out)
     native.require().antialias_mesh_vjp(*inputs, v_colors, v_positions, **native.where(colors))
     return v_positions, v_colors
 
 
 _antialias_vjp.register_fake(
-    lambda positions, triangles, neighbors, face_ids, depths, colors, v_out: (_empty(positions), _empty(colors))
+    lambda positions, triangles, neighbors, face_ids, depths, colors, pairs, v_out: (_empty(positions), _empty(colors))
 )
 
 
-def _backward(ctx, v_out: Tensor) -> tuple[Tensor | None, ...]:
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _backward(ctx, v_out: Tensor, v_pairs: Tensor | None) -> tuple[Tensor | None, ...]:
     v_positions, v_colors = _antialias_vjp(*ctx.saved_tensors, v_out)
     return v_positions, None, None, None, None, v_colors
 
 
-_antialias.register_autograd(_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+_antialias.register_autograd(_backward, setup_context=_keep)

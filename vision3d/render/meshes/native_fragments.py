@@ -38,15 +38,15 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::rasterize_mesh", mutates_args=(), device_types=("cpu", "cuda"))
 def _rasterize(
     positions: Tensor, triangles: Tensor, width: int, height: int, near: float, far: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     barycentrics, depths, face_ids = _fake_rasterize(positions, triangles, width, height, near, far)
-    keys = positions.new_empty(depths.shape, dtype=torch.int64)
-    native.require().rasterize_mesh(
-        *_plain(positions, triangles), near, far, face_ids, barycentrics, depths, keys, **native.where(positions)
-    )
+    keys = positions.new_empty(depths.shape, dtype=torch.int64)  # scratch of the kernels of a GPU, as the next one
+    queue = positions.new_empty((len(positions), len(triangles) + 1), dtype=torch.int32)
+    outputs = (face_ids, barycentrics, depths, keys, queue)
+    native.require().rasterize_mesh(*_plain(positions, triangles), near, far, *outputs, **native.where(positions))
     return barycentrics, depths, face_ids
 
 
@@ -59,7 +59,7 @@ def _fake_rasterize(
     return barycentrics, depths, positions.new_empty(shape, dtype=torch.int32)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _rasterize_vjp(positions: Tensor, triangles: Tensor, face_ids: Tensor, v_barycentrics: Tensor, v_depths: Tensor) -> Tensor:
     v_positions = _zeros(positions)
     inputs = _plain(positions, triangles, face_ids, v_barycentrics, v_depths)
@@ -83,7 +83,7 @@ _rasterize.register_autograd(
 )  # fmt: skip
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types=("cpu", "cuda"))
 def _interpolate(attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor) -> Tensor:
     values = attributes.new_empty((*face_ids.shape, attributes.shape[2]))
     inputs = _plain(attributes, triangles, face_ids, barycentrics)
@@ -96,7 +96,7 @@ _interpolate.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh_vjp", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("vision3d::interpolate_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
 def _interpolate_vjp(
     attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor, v_values: Tensor
 ) -> tuple[Tensor, Tensor]:
