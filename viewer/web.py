@@ -17,6 +17,7 @@ from typing import Any
 
 from vision3d.errors import ConfigError, MissingDependencyError
 from vision3d.viewer.layers import Layers
+from vision3d.viewer.viewpoint import start_viewpoint
 from vision3d.viewer.web_draw import Drawer
 from vision3d.viewer.web_panel import Panel
 from vision3d.viewer.web_select import SelectionTool
@@ -58,12 +59,18 @@ class WebViewer:
             raise _in_use(host, port)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._wake = threading.Event()
-        gui, scene = self.server.gui, self.server.scene
-        gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=False)
-        scene.world_axes.visible = False
         self.drawer = Drawer(self.server, layers, lambda *camera: self.panel.look_through(*camera))
-        self.panel = Panel(self.server, layers, self.drawer)
-        self.selection = SelectionTool(self.server, self.drawer, Path(folder))
+        try:
+            self._set_up(Path(folder))
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self, folder: Path) -> None:
+        self.server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=False)
+        self.server.scene.world_axes.visible = False
+        self.panel = Panel(self.server, self.layers, self.drawer)
+        self.selection = SelectionTool(self.server, self.drawer, folder)
         self.drawer.draw(self.panel.time_s)
         self._place_camera()
         self.server.on_client_connect(self._connected)
@@ -92,15 +99,16 @@ class WebViewer:
         Returns:
             Names of the layers that changed.
         """
-        was_empty = len(self.layers) == 0
-        changed = self.layers.refresh()
-        if changed:
-            self.drawer.draw(self.panel.time_s, is_new=was_empty)
-        self.panel.rebuild()
-        if changed and was_empty:
-            self._place_camera()
-            for client in self.server.get_clients().values():
-                self.panel.look(client, self.layers.start)
+        with self.drawer.lock:
+            was_empty = len(self.layers) == 0
+            changed = self.layers.refresh()
+            if changed:
+                self.drawer.draw(self.panel.time_s, is_new=was_empty)
+            self.panel.rebuild()
+            if changed and was_empty:
+                self._place_camera()
+                for client in self.server.get_clients().values():
+                    self.panel.look(client, self.layers.start)
         return changed
 
     def close(self) -> None:
@@ -110,8 +118,9 @@ class WebViewer:
         _stop(self.server)
 
     def _place_camera(self) -> None:
-        view, radius = self.layers.start, self.drawer.bounds.radius
-        self.server.scene.set_up_direction(tuple(self.layers.up.tolist()))
+        up, radius = self.layers.up, self.drawer.bounds.radius
+        view = start_viewpoint(list(self.layers), self.drawer.bounds, up)
+        self.server.scene.set_up_direction(tuple(up.tolist()))
         first = self.server.initial_camera
         first.position, first.look_at = view.position.double().numpy(), view.target.double().numpy()
         first.up, first.fov = view.up.double().numpy(), math.radians(view.fov_deg)

@@ -17,7 +17,7 @@ from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.errors import ConfigError, InputError, MissingDependencyError, OutputExistsError
 from vision3d.geometry import se3, shapes
 from vision3d.io.glb import mesh_bytes
-from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud, Region, Scene, Selection
+from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud, Region, Scene, Selection, Sequence
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.web import WebViewer, free_port, warn_if_public
 from vision3d.viewer.web_draw import splat_buffer, splat_unit
@@ -162,6 +162,25 @@ def test_selections_are_written_into_their_folder_alone(viewer, tmp_path):
     tool.remove()
     assert [region.kind for region in tool.selection.regions] == ["box"]
     assert Selection.load(tmp_path / "part.selection.json").regions[0].kind == "box"
+
+
+@pytest.mark.viewer
+def test_a_damaged_frame(tmp_path, caplog):
+    """At the start it is an error, which leaves no server; later the frame before stays."""
+    package("viser")
+    moving = Sequence(PointCloud(torch.zeros(5, 3)), torch.arange(4.0), {"points": torch.rand(4, 5, 3)})
+    moving.save(tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/points/1.0.0").write_bytes(b"x")
+    with WebViewer(Layers.open([tmp_path / "a.zarr"]), port=0) as viewer:
+        viewer.panel.advance()
+        assert "1.0.0: is damaged" in caplog.text
+        viewer.panel.advance()
+        assert viewer.panel.time_s == 2
+    (tmp_path / "a.zarr/points/0.0.0").write_bytes(b"x")
+    port = free_port("127.0.0.1", 0)
+    with pytest.raises(InputError, match=r"0\.0\.0: is damaged"):
+        WebViewer(Layers.open([tmp_path / "a.zarr"]), port=port)
+    assert free_port("127.0.0.1", port) == port
 
 
 @pytest.mark.viewer
