@@ -38,13 +38,6 @@ const steps = {
   settle: async (page) => settled(page, { x: 0, y: 0, ...page.viewportSize() }),
   shot: async (page, path) => { await page.screenshot({ path }); },
   click: (page, name) => page.getByText(name, { exact: true }).first().click({ timeout: 10000 }),
-  drag: async (page, x, y, toX, toY) => {
-    await page.mouse.move(x, y);
-    await page.mouse.down();
-    await page.mouse.move((x + toX) / 2, (y + toY) / 2, { steps: 4 });
-    await page.mouse.move(toX, toY, { steps: 4 });
-    await page.mouse.up();
-  },
   fill: async (page, label, value) => {
     const input = inputOf(page, label);
     await input.fill(value);

@@ -165,6 +165,21 @@ def test_selections_are_written_into_their_folder_alone(viewer, tmp_path):
 
 
 @pytest.mark.viewer
+def test_a_region_follows_its_gizmo_and_its_size(viewer):
+    tool = viewer.selection
+    tool.add("box")
+    tool.add("sphere")
+    _, gizmo, _ = tool._regions[0]
+    gizmo.position, gizmo.wxyz = (1.0, 2.0, 3.0), (0.0, 1.0, 0.0, 0.0)
+    tool._moved(0)
+    tool._size.value = (0.5, float(tool._regions[1][0].size[0]), float(tool._regions[1][0].size[0]))
+    tool._resized()  # one radius: the number that was changed counts for all three
+    box, sphere = tool.selection.regions
+    assert box.center.tolist() == [1, 2, 3] and box.quat.tolist() == [0, 1, 0, 0]
+    assert sphere.size.tolist() == [0.5, 0.5, 0.5] and tuple(tool._size.value) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.viewer
 def test_a_damaged_frame(tmp_path, caplog):
     """At the start it is an error, which leaves no server; later the frame before stays."""
     package("viser")
