@@ -95,7 +95,7 @@ class RunFolder:
         else:
             if not (overwrite or resume):
                 raise OutputExistsError(path)
-            if not _is_run(path):
+            if not is_run_folder(path):
                 raise OutputExistsError(path, "it is no run folder of vision3d; give another --out")
             if not overwrite:
                 run._check_config(configuration.read_yaml(path / "config.yaml"), path / "config.yaml")
@@ -262,7 +262,8 @@ def finish_step_on_interrupt() -> Iterator[StopSignal]:
             signal.signal(number, handler)
 
 
-def _is_run(path: Path) -> bool:
+def is_run_folder(path: Path) -> bool:
+    """Whether a folder is that of a run, by the head of its config.yaml."""
     try:
         with (path / "config.yaml").open(encoding="utf-8") as file:
             return file.readline().startswith(_HEADER)

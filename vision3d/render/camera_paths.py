@@ -128,7 +128,7 @@ class _Subject:
 
 def _subject(scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3"] | None, half_angle: float) -> _Subject:
     means = scene.means.detach()
-    middle, radius = _bulk(scene)
+    middle, radius = bulk_of(scene)
     if cameras is None or len(cameras) < 2:
         up = unit(means.new_tensor([0.0, 0.0, 1.0]) if up is None else up.to(means))
         distance = 1.15 * radius / math.sin(half_angle)
@@ -153,18 +153,39 @@ def _subject(scene: GaussianScene, cameras: Cameras | None, up: Float[Tensor, "3
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
 
 
-def _bulk(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:
-    """The middle of where the detail is, and the distance from it within which most of it lies."""
+def bulk_of(scene: GaussianScene) -> tuple[Float[Tensor, "3"], float]:
+    """The middle of where the detail of a scene is, and the distance from it within which most of it lies [m].
+
+    Raises:
+        InputError: The scene is empty.
+    """
     if scene.num_gaussians == 0:
         raise InputError("scene: got 0 Gaussians, want at least one")
-    means, sizes = scene.means.detach(), scene.log_scales.detach().mean(-1).exp()
-    smallest = _quantile(sizes, torch.ones_like(sizes), 0.05)
-    # Backgrounds and haze are made of few large Gaussians, what was photographed of many small ones.
-    weights = scene.opacities.detach() / sizes.clamp(min=max(smallest, 1e-12)).square()
-    edges = [[_quantile(means[:, i], weights, share) for i in range(3)] for share in (0.15, 0.85)]
-    center = torch.tensor(edges).mean(0).to(means)
-    radius = _quantile(torch.linalg.vector_norm(means - center, dim=-1), weights, 0.75)
+    return bulk_of_points(scene.means.detach(), _detail(scene))
+
+
+def bulk_of_points(
+    points: Float[Tensor, "n 3"], weights: Float[Tensor, " n"], *, edge: float = 0.15, share: float = 0.75
+) -> tuple[Float[Tensor, "3"], float]:
+    """Middle and radius of weighted points [m], whatever a few of them far away do.
+
+    Args:
+        points: At least one.
+        weights: >= 0, not all 0.
+        edge: Part of the weight that is left out at either end of each axis to find the middle.
+        share: Part of the weight within the radius about the middle.
+    """
+    edges = [[_quantile(points[:, i], weights, part) for i in range(3)] for part in (edge, 1 - edge)]
+    center = torch.tensor(edges).mean(0).to(points)
+    radius = _quantile(torch.linalg.vector_norm(points - center, dim=-1), weights, share)
     return center, radius if radius > 0 else 1.0
+
+
+def _detail(scene: GaussianScene) -> Float[Tensor, " n"]:
+    """Backgrounds and haze are made of few large Gaussians, what was photographed of many small ones."""
+    sizes = scene.log_scales.detach().mean(-1).exp()
+    smallest = _quantile(sizes, torch.ones_like(sizes), 0.05)
+    return scene.opacities.detach() / sizes.clamp(min=max(smallest, 1e-12)).square()
 
 
 def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], share: float) -> float:

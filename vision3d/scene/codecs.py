@@ -54,8 +54,13 @@ def module_for(path: Path | str) -> ModuleType:
     name = _CODECS.get(path.suffix.lower())
     if name is None:
         what = repr(path.suffix) if path.suffix else "a name without suffix"
-        raise InputError(f"{path}: no codec for {what}; want {', '.join(sorted(_CODECS))}")
+        raise InputError(f"{path}: no codec for {what}; want {', '.join(suffixes())}")
     return importlib.import_module(name)
+
+
+def suffixes() -> list[str]:
+    """The suffixes that have a codec, sorted."""
+    return sorted(_CODECS)
 
 
 def load(path: Path | str) -> object:

@@ -24,6 +24,7 @@ from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
 from vision3d.stages.fitting.sheet import write_evaluation_sheet
+from vision3d.stages.fitting.snapshot import snapshot_state
 from vision3d.stages.fitting.trainer import Trainer
 from vision3d.stages.fitting.world import World, tidied
 
@@ -161,7 +162,7 @@ class _Fit:
         """Measure the scene and write it."""
         seconds = self.clock.seconds()
         scene = tidied(self.world.scene_out(self.trainer.scene()), self.world.extent)
-        cameras = self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
+        cameras = self._cameras()
         path = None if self.folder is None else self.folder.path
         if path is not None:
             scene.save(path / "scene.ply")
@@ -223,6 +224,10 @@ class _Fit:
             progress=self.callback,
         )
 
+    def _cameras(self) -> Cameras:
+        """The training cameras as they stand, in the world of the photographs."""
+        return self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
+
     def _save(self) -> None:
         if self.folder is None:
             return
@@ -232,6 +237,7 @@ class _Fit:
             "sums": self.sums,
             "seconds": self.clock.seconds(),
             "views": list(self.views.names),
+            "snapshot": snapshot_state(self.world, self._cameras()),
         }
         self.folder.save_checkpoint(self.step, state)
 

@@ -1,0 +1,108 @@
+"""Line segments of what has no surface: cameras, boxes and selected regions. Each is (n, 2, 3): both ends of n segments [m]."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.geometry import se3
+from vision3d.geometry.cameras import pixel_rays
+from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.geometry.vectors import any_orthogonal, unit
+from vision3d.scene import Boxes, Cameras
+from vision3d.scene.selection import Region
+
+_BOX = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
+_CIRCLE_STEPS = 48
+
+
+def frustum_lines(cameras: Cameras, depth: float) -> Float[Tensor, "c 10 2 3"]:
+    """Each camera as a pyramid: four edges from the centre to the corners of the image, its border, and a roof on its top.
+
+    Args:
+        cameras: C cameras of any model, lens distortion included.
+        depth: Distance of the corners from the camera along z; along the ray for fisheye [m].
+    """
+    corners, tops = _image_plane(cameras, depth)
+    apex = corners.new_zeros(len(cameras), 1, 3)
+    if cameras.model == "ortho":  # rays do not meet: a box without a back
+        apex = corners * corners.new_tensor([1.0, 1.0, 0.0])
+    sides = torch.stack([apex.expand_as(corners), corners], -2)
+    border = torch.stack([corners, corners.roll(-1, 1)], -2)
+    roof = torch.stack([corners[:, :2], tops.expand(-1, 2, -1)], -2)
+    lines = torch.cat([sides, border, roof], 1)
+    return se3.transform_points(cameras.camtoworlds, lines.flatten(1, 2)).unflatten(1, (10, 2))
+
+
+def frustum_depth(cameras: Cameras, radius: float) -> float:
+    """How deep to draw the pyramids, so that neighbours hardly touch [m].
+
+    Args:
+        cameras: All that are drawn.
+        radius: Of what else is shown [m]; a tenth of it is the most.
+    """
+    if len(cameras) < 2:
+        return 0.1 * radius
+    centers = cameras.centers
+    apart = torch.cdist(centers, centers, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = apart.fill_diagonal_(math.inf).amin(1)
+    # Cameras at one place, as on a tripod, say nothing about the size.
+    return min(max(0.5 * float(nearest.median()), 0.02 * radius), 0.1 * radius)
+
+
+def image_corners(cameras: Cameras, depth: float) -> Float[Tensor, "c 4 3"]:
+    """Where the corners of each picture lie in the world: top left, top right, bottom right, bottom left."""
+    return se3.transform_points(cameras.camtoworlds, _image_plane(cameras, depth)[0])
+
+
+def box_lines(boxes: Boxes) -> Float[Tensor, "b 14 2 3"]:
+    """The twelve edges of each box, and an arrow's two sides on its floor that point to the front."""
+    corners = boxes.corners
+    edges = corners[:, torch.tensor(_BOX, device=corners.device)]
+    front = (corners[:, 0] + corners[:, 3]) / 2
+    middle = corners[:, :4].mean(1)
+    side = (corners[:, 0] - corners[:, 3]) / 4
+    arrow = torch.stack([torch.stack([middle + side, front], 1), torch.stack([middle - side, front], 1)], 1)
+    return torch.cat([edges, arrow], 1)
+
+
+def region_lines(region: Region, plane_size: float = 1.0) -> Float[Tensor, "n 2 3"]:
+    """The edges of a box, three circles of a sphere, or a square of a plane with its normal.
+
+    Args:
+        region: What is selected.
+        plane_size: Edge of the square that stands for a plane [m].
+    """
+    if region.kind == "plane":
+        normal = unit(region.size)
+        first = any_orthogonal(normal) * plane_size / 2
+        second = torch.linalg.cross(normal, first)
+        corners = region.center + torch.stack([first + second, first - second, -first - second, second - first])
+        arrow = torch.stack([region.center, region.center + normal * plane_size / 4])
+        return torch.cat([torch.stack([corners, corners.roll(-1, 0)], 1), arrow[None]])
+    if region.kind == "sphere":
+        angle = torch.arange(_CIRCLE_STEPS).to(region.center) * (2 * math.pi / _CIRCLE_STEPS)
+        flat = torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], -1) * region.size[0]
+        circles = region.center + torch.stack([flat, flat.roll(1, -1), flat.roll(2, -1)])
+        return torch.stack([circles, circles.roll(-1, 1)], 2).flatten(0, 1)
+    signs = region.size.new_tensor(
+        [(1, 1, -1), (-1, 1, -1), (-1, -1, -1), (1, -1, -1), (1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, 1)]
+    )
+    corners = region.center + (signs * region.size) @ quat_to_rotmat(region.quat).mT
+    return corners[torch.tensor(_BOX, device=corners.device)]
+
+
+def _image_plane(cameras: Cameras, depth: float) -> tuple[Float[Tensor, "c 4 3"], Float[Tensor, "c 1 3"]]:
+    """Corners of the pictures, and the tip above their upper edge, in camera axes."""
+    width, height = cameras.width.to(cameras.Ks), cameras.height.to(cameras.Ks)
+    zero = torch.zeros_like(width)
+    x = torch.stack([zero, width, width, zero], -1)
+    y = torch.stack([zero, zero, height, height], -1)
+    pixels = torch.stack([x, y], -1)
+    origins, directions = pixel_rays(pixels, cameras.Ks, cameras.model, cameras.distortion)
+    if cameras.model != "fisheye":
+        directions = directions / directions[..., 2:]
+    corners = torch.nan_to_num(origins + depth * directions)
+    upper, lower = corners[:, :2].mean(1, keepdim=True), corners[:, 2:].mean(1, keepdim=True)
+    return corners, upper + 0.25 * (upper - lower)

@@ -1,0 +1,199 @@
+"""The paths of a command line as things to show, and which of them are still being written."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.checkpoints import CheckpointFolder
+from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.runs import is_run_folder
+from vision3d.scene import Cameras, PointCloud, PosedImages, Scene, codecs
+
+_WANT = "a scene, mesh, point cloud, boxes, cameras, a data set, a folder with scene.json, a .zarr or a run folder"
+_FILES = ("scene.ply", "cameras.json")  # of a run of fit, read here by their names
+_OTHERS = (".zarr", ".glb", ".safetensors", ".boxes.json")  # what other stages leave in a run folder
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """Something that was read, with a name that need not be unique yet."""
+
+    name: str
+    value: Any
+    transform: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """What a path held at one moment."""
+
+    items: tuple[Item, ...]
+    signature: tuple = ()
+    """Of the files that it was read from: when it differs, they have changed."""
+    note: str = ""
+    """How far it has come, for people."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A path that was opened."""
+
+    path: Path
+    opened: Opened
+    is_followed: bool = False
+    """Whether it is a run folder or a sequence, which may still grow."""
+
+    def signature(self) -> tuple:
+        """That of the files as they are now."""
+        return _run_signature(self.path) if is_run_folder(self.path) else _stat(self.path / "times" / ".zarray")
+
+
+def sources_of(paths: Iterable[Path | str]) -> list[Source]:
+    """Open every path.
+
+    Raises:
+        MissingFileError: There is nothing at a path.
+        InputError: A path holds nothing that can be shown, is damaged, or is given twice; or there are none.
+        MissingDependencyError: A format needs a package that is not there.
+    """
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise InputError(f"got no file or folder to show; want {_WANT}")
+    seen: set[Path] = set()
+    for path in paths:
+        if not path.exists():
+            raise MissingFileError(path, _WANT)
+        if path.resolve() in seen:
+            raise InputError(f"{path}: is given twice; name each file or folder once")
+        seen.add(path.resolve())
+    return [open_source(path) for path in paths]
+
+
+def open_source(path: Path) -> Source:
+    """Read what there is to show at a path.
+
+    Raises:
+        InputError: It holds nothing that can be shown, or is damaged.
+        MissingDependencyError: Its format needs a package that is not there.
+    """
+    name = path.resolve().name if path.is_dir() else path.name
+    if path.is_dir() and is_run_folder(path):
+        return Source(path, _open_run(path, name), is_followed=True)
+    if path.is_dir() and not (path / "scene.json").is_file() and ((path / ".zgroup").is_file() or path.suffix == ".zarr"):
+        signature = _stat(path / "times" / ".zarray")
+        sequence = _checked(path, codecs.load(path))
+        opened = Opened((Item(_stem(name), sequence),), signature, f"{_stem(name)}: {len(sequence)} frames")
+        return Source(path, opened, is_followed=True)
+    return Source(path, Opened(tuple(_items(path, _stem(name)))))
+
+
+def _items(path: Path, name: str) -> list[Item]:
+    value = _loaded(path)
+    if isinstance(value, Scene):
+        items = [Item(key, _checked(path, item), _of(value, key)) for key, item in value.objects.items()]
+        if value.cameras is not None and len(value.cameras):
+            items.append(Item("cameras", _checked(path, value.cameras)))
+        if not items:
+            raise InputError(f"{path}: is an empty scene; there is nothing to show")
+        return items
+    items = [Item(name, _checked(path, value))]
+    if isinstance(value, PosedImages) and value.points is not None and len(value.points):
+        items.append(Item(f"{name}.points", PointCloud(value.points, value.point_colors)))
+    return items
+
+
+def _loaded(path: Path) -> Any:
+    from vision3d.io.dataset import load_dataset
+    from vision3d.io.images import SUFFIXES
+
+    if path.is_dir():
+        return Scene.load(path) if (path / "scene.json").is_file() else load_dataset(path, skip_missing=True)
+    opens = [suffix for suffix in codecs.suffixes() if suffix not in SUFFIXES]
+    if path.suffix.lower() not in opens:
+        what = repr(path.suffix) if path.suffix else "a name without suffix"
+        raise InputError(f"{path}: no viewer for {what}; want {', '.join(opens)}, or a folder")
+    if path.suffix.lower() == ".json":
+        from vision3d.io.json_types import type_of
+        from vision3d.io.transforms_json import has_photographs
+
+        if type_of(path) not in ("boxes", "selection") and has_photographs(path):
+            return load_dataset(path, skip_missing=True)
+    return codecs.load(path)
+
+
+def _checked(path: Path, value: Any) -> Any:
+    try:
+        return value.validate()
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+def _of(scene: Scene, name: str) -> Tensor:
+    return scene.transforms.get(name, torch.eye(4)).to(torch.float32)
+
+
+def _stem(name: str) -> str:
+    """A file's name without its suffixes: `car.boxes.json` is `car`."""
+    for suffix in (".boxes.json", ".selection.json", *codecs.suffixes()):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _open_run(path: Path, name: str) -> Opened:
+    """The scene of a run when it is done, or of its newest checkpoint, and what else it left."""
+    signature, newest = _run_signature(path), _newest(path)
+    items, note = [], ""
+    if newest is not None and newest.suffix == ".pt":
+        from vision3d.stages.fitting.snapshot import load_snapshot
+
+        snapshot = load_snapshot(newest)
+        items = [Item(name, snapshot.scene), Item(f"{name}.cameras", snapshot.cameras)]
+        note = f"{name}: step {snapshot.step}"
+    elif newest is not None:
+        items = [Item(name, _checked(newest, codecs.load(newest)))]
+        cameras = path / "cameras.json"
+        if cameras.is_file():
+            items.append(Item(f"{name}.cameras", _checked(cameras, Cameras.load(cameras))))
+        note = f"{name}: done"
+    for file in _others(path):
+        value = codecs.load(file)
+        items.append(Item(f"{name}.{_stem(file.name)}", _checked(file, value)))
+    is_running = not (path / "summary.json").is_file()
+    if not items and not is_running:
+        raise InputError(f"{path}: is a run folder with nothing to show; want scene.ply, a checkpoint, or {', '.join(_OTHERS)}")
+    return Opened(tuple(items), signature, note if items else f"{name}: waits for the first checkpoint")
+
+
+def _newest(path: Path) -> Path | None:
+    """scene.ply, unless the run went on after it."""
+    checkpoints = CheckpointFolder(path / "checkpoints").paths()
+    found = [file for file in [*checkpoints[-1:], path / "scene.ply"] if file.is_file()]
+    try:
+        return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+    except OSError:  # an old checkpoint that is removed in this moment
+        return None
+
+
+def _others(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.name.endswith(_OTHERS) and file.name not in _FILES)
+
+
+def _run_signature(path: Path) -> tuple:
+    newest = _newest(path)
+    files = [newest, path / "cameras.json", path / "summary.json", *_others(path)]
+    files += [file / "times" / ".zarray" for file in _others(path) if file.suffix == ".zarr"]
+    return tuple(_stat(file) for file in files if file is not None)
+
+
+def _stat(path: Path) -> tuple:
+    try:
+        state = path.stat()
+    except OSError:
+        return (str(path), None)
+    return (str(path), state.st_mtime_ns, state.st_size)
