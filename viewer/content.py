@@ -37,7 +37,8 @@ class Content:
         self._made: dict[str, tuple[tuple, Model]] = {}
         self._joined: dict[tuple[str, bool], tuple[tuple, Splats]] = {}
         self._tinted: dict[str, tuple[tuple, Splats | Dots]] = {}
-        self.radius = max(layers.bounds.radius, 1e-9)
+        self.bounds = layers.bounds
+        self.radius = max(self.bounds.radius, 1e-9)
         self._lock = threading.RLock()
 
     @property

@@ -24,11 +24,18 @@ from vision3d.viewer.photographs import Thumbnails, blended, placed
 from vision3d.viewer.picking import Pick, pick
 from vision3d.viewer.picture import Color, draw, to_bytes
 from vision3d.viewer.recording import Recorder, next_path, save_picture, write_video
+from vision3d.viewer.viewpoint import Bounds, start_viewpoint
 
 SECONDS_PER_KEY = 2.0
 """Of a camera path."""
 VIDEO_FPS = 30.0
 _REFRESH_S = 1.0
+
+
+def first_view(layers: Layers, bounds: Bounds) -> FreeCamera:
+    """Where a viewer of these layers begins."""
+    up = layers.up
+    return FreeCamera.of(start_viewpoint(layers, bounds, up), up)
 
 
 class Session:
@@ -58,7 +65,7 @@ class Session:
         self.layers, self.size, self.out, self.background = layers, size, out, background
         self._show, self.say = show, say
         self.content = Content(layers)
-        self.home = start or FreeCamera.of(layers.start, layers.up)
+        self.home = start or first_view(layers, self.content.bounds)
         self.view = self.home
         times = layers.times
         self.time = float(times[0]) if len(times) else 0.0
@@ -141,7 +148,7 @@ class Session:
         cameras = self.layers[layer].cameras
         if cameras is None or not 0 <= index < len(cameras):
             raise InputError(f"no camera {index} in {layer}; it has {0 if cameras is None else len(cameras)}")
-        depth = float((self.content.layers.bounds.center - cameras.centers[index].cpu()) @ cameras.camtoworlds[index, :3, 2].cpu())
+        depth = float((self.content.bounds.center - cameras.centers[index].cpu()) @ cameras.camtoworlds[index, :3, 2].cpu())
         distance = depth if depth > 0.1 * self.content.radius else self.content.radius
         self.chosen = (layer, index)
         self.view = self._at_camera = FreeCamera.of_camera(cameras[index], self.home.up, distance, self.size)
