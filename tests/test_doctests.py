@@ -35,11 +35,12 @@ class Checker(doctest.OutputChecker):
 def folder(tmp_path_factory):
     """A folder with the files that examples name."""
     from vision3d.io.video import VideoWriter
-    from vision3d.scene import Cameras, GaussianScene
+    from vision3d.scene import Cameras, GaussianScene, Mesh
 
     folder = tmp_path_factory.mktemp("examples")
     for name in ("scene.ply", "chair.ply", "room.ply"):
         GaussianScene.from_points(torch.rand(20, 3), torch.rand(20, 3)).save(folder / name)
+    Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])).save(folder / "chair.glb")
     viewmats = torch.eye(4).repeat(2, 1, 1)
     viewmats[:, 2, 3] = 3
     Ks = torch.tensor([[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]).repeat(2, 1, 1)

@@ -14,6 +14,7 @@ _PUBLIC = {
     "rasterize_2dgs": "vision3d.render.splats",
     "fit": "vision3d.stages.fitting",
     "evaluate": "vision3d.stages.fitting",
+    "render_scene": "vision3d.render",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
     "Cameras": "vision3d.scene",
@@ -32,7 +33,7 @@ _PUBLIC = {
 __all__ = [*sorted(_PUBLIC), "__version__"]
 
 if TYPE_CHECKING:
-    from vision3d.render import render_views
+    from vision3d.render import render_scene, render_views
     from vision3d.render.splats import rasterize, rasterize_2dgs
     from vision3d.scene import (
         Boxes,

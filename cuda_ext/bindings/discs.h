@@ -102,12 +102,13 @@ void bind_blend_discs(nb::module_& m) {
 
     m.def("blend_discs", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
                             In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max,
-                            bool distortion, Out<W, 4> out_colors, Out<W, 3> transmittances, Out<W, 4> normals, Out<W, 3> distortions,
+                            bool distortion, MaybeIn<W, 3> max_depths, Out<W, 4> out_colors, Out<W, 3> transmittances, Out<W, 4> normals, Out<W, 3> distortions,
                             Out<W, 3> moments, Out<W, 3> medians, Out<W, 3, int32_t> last_ids, Out<W, 3, int32_t> median_ids, int device,
                             uint64_t stream) {
         DiscBlendArgs<T> d =
             disc_blend_args<W>(records, colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max, distortion);
         BlendArgs<T>& a = d.base;
+        a.max_depths = pointer("max_depths", max_depths, {a.images, height, width});
         a.out_colors = pointer("out_colors", out_colors, {a.images, height, width, a.channels});
         a.out_transmittances = pointer("transmittances", transmittances, {a.images, height, width});
         a.last_ids = pointer("last_ids", last_ids, {a.images, height, width});
@@ -120,7 +121,7 @@ void bind_blend_discs(nb::module_& m) {
         blend_discs(W(device, stream).where, d);
     }, "records"_a.noconvert(), "colors"_a.noconvert(), "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(),
        "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "distortion"_a,
-       "out_colors"_a.noconvert(), "transmittances"_a.noconvert(), "normals"_a.noconvert(), "distortions"_a.noconvert(),
+       "max_depths"_a.none().noconvert(), "out_colors"_a.noconvert(), "transmittances"_a.noconvert(), "normals"_a.noconvert(), "distortions"_a.noconvert(),
        "moments"_a.noconvert(), "medians"_a.noconvert(), "last_ids"_a.noconvert(), "median_ids"_a.noconvert(), "device"_a = 0,
        "stream"_a = 0);
 

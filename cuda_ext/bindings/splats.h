@@ -251,18 +251,23 @@ void bind_blend(nb::module_& m) {
        "device"_a = 0, "stream"_a = 0);
 
     m.def("blend", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
-                      In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, Out<W, 4> out_colors,
-                      Out<W, 3> out_transmittances, Out<W, 3, int32_t> last_ids, int device, uint64_t stream) {
+                      In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, MaybeIn<W, 1> depths,
+                      MaybeIn<W, 3> max_depths, Out<W, 4> out_colors, Out<W, 3> out_transmittances, Out<W, 3, int32_t> last_ids,
+                      int device, uint64_t stream) {
         BlendArgs<T> a = blend_args<W>(colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max);
         a.packed = reinterpret_cast<const Record<T>*>(pointer("records", records, {a.splats, RECORD}));
+        a.depths = pointer("depths", depths, {a.splats});
+        a.max_depths = pointer("max_depths", max_depths, {a.images, height, width});
+        if (a.max_depths && !a.depths) throw std::invalid_argument("max_depths: want depths, too");
         a.out_colors = pointer("out_colors", out_colors, {a.images, height, width, a.channels});
         a.out_transmittances = pointer("out_transmittances", out_transmittances, {a.images, height, width});
         a.last_ids = pointer("last_ids", last_ids, {a.images, height, width});
         nb::gil_scoped_release release;
         blend(W(device, stream).where, a);
     }, "records"_a.noconvert(), "colors"_a.noconvert(), "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "out_colors"_a.noconvert(),
-       "out_transmittances"_a.noconvert(), "last_ids"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+       "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "depths"_a.none().noconvert(),
+       "max_depths"_a.none().noconvert(), "out_colors"_a.noconvert(), "out_transmittances"_a.noconvert(), "last_ids"_a.noconvert(),
+       "device"_a = 0, "stream"_a = 0);
 
     m.def("blend_vjp", [](In<W, 2> records, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, MaybeIn<W, 2> backgrounds,
                           MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height,

@@ -20,10 +20,10 @@ __global__ void __launch_bounds__(THREADS) make_disc_records_kernel(int64_t coun
     make_disc_record(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
 }
 
-template <int D, typename T>
+template <int D, bool LIMITED, typename T>
 __global__ void __launch_bounds__(MAX_THREADS) blend_kernel(BlendArgs<T> args) {
     __shared__ bodies::Staged<T> staged[MAX_THREADS];
-    bodies::blend<D>(Block(), args, staged);
+    bodies::blend<D, LIMITED>(Block(), args, staged);
 }
 
 template <int D, bool ABSGRAD, typename T>
@@ -38,10 +38,10 @@ __global__ void __launch_bounds__(THREADS) blend_finish_kernel(BlendVjpArgs<T> a
     if (i < args.forward.splats) blend_finish(args, finish, i, args.sums + i * blend_row(args));
 }
 
-template <int D, typename T>
+template <int D, bool LIMITED, typename T>
 __global__ void __launch_bounds__(MAX_THREADS) blend_discs_kernel(DiscBlendArgs<T> args) {
     __shared__ bodies::StagedDisc<T> staged[MAX_THREADS];
-    bodies::blend_discs<D>(Block(), args, staged);
+    bodies::blend_discs<D, LIMITED>(Block(), args, staged);
 }
 
 template <int D, typename T>
@@ -81,7 +81,8 @@ void make_records(const Stream& where, int64_t count, int64_t channels, const T*
 template <typename T>
 void blend(const Stream& where, const BlendArgs<T>& args) {
     with_width<T>(args.channels, [&](auto width) {
-        launch("blend", where, tiles_of(args), args.tile_size * args.tile_size, blend_kernel<width(), T>, args);
+        const auto kernel = args.max_depths ? blend_kernel<width(), true, T> : blend_kernel<width(), false, T>;
+        launch("blend", where, tiles_of(args), args.tile_size * args.tile_size, kernel, args);
     });
 }
 
@@ -105,7 +106,8 @@ void make_disc_records(const Stream& where, int64_t count, int64_t channels, con
 template <typename T>
 void blend_discs(const Stream& where, const DiscBlendArgs<T>& args) {
     with_width<T>(args.base.channels, [&](auto width) {
-        launch("blend_discs", where, tiles_of(args.base), args.base.tile_size * args.base.tile_size, blend_discs_kernel<width(), T>, args);
+        const auto kernel = args.base.max_depths ? blend_discs_kernel<width(), true, T> : blend_discs_kernel<width(), false, T>;
+        launch("blend_discs", where, tiles_of(args.base), args.base.tile_size * args.base.tile_size, kernel, args);
     });
 }
 

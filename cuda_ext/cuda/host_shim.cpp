@@ -126,7 +126,8 @@ void blend(Host, const BlendArgs<T>& args) {
     with_width(args.channels, [&](auto width) {
         launch_blocks(tiles_of(args), args.tile_size * args.tile_size, [&](Block block) {
             std::vector<bodies::Staged<T>> staged(block.threads);
-            bodies::blend<width()>(block, args, staged.data());
+            if (args.max_depths) bodies::blend<width(), true>(block, args, staged.data());
+            else bodies::blend<width(), false>(block, args, staged.data());
         });
     });
 }
@@ -169,7 +170,8 @@ void blend_discs(Host, const DiscBlendArgs<T>& args) {
     with_width(args.base.channels, [&](auto width) {
         launch_blocks(tiles_of(args.base), args.base.tile_size * args.base.tile_size, [&](Block block) {
             std::vector<bodies::StagedDisc<T>> staged(block.threads);
-            bodies::blend_discs<width()>(block, args, staged.data());
+            if (args.base.max_depths) bodies::blend_discs<width(), true>(block, args, staged.data());
+            else bodies::blend_discs<width(), false>(block, args, staged.data());
         });
     });
 }

@@ -6,6 +6,7 @@ from vision3d.lazy import lazy_names
 
 _PUBLIC = {
     "View": "vision3d.render.views",
+    "render_scene": "vision3d.render.composite",
     "render_views": "vision3d.render.views",
     "rasterize": "vision3d.render.splats.api",
     "rasterize_2dgs": "vision3d.render.splats.api_2dgs",
@@ -25,11 +26,13 @@ __all__ = [
     "rasterize",
     "rasterize_2dgs",
     "refit_cameras",
+    "render_scene",
     "render_views",
 ]
 
 if TYPE_CHECKING:
     from vision3d.render.camera_paths import path_cameras, refit_cameras
+    from vision3d.render.composite import render_scene
     from vision3d.render.maps import depth_to_normals, depth_to_rgb, normals_to_rgb
     from vision3d.render.splats.api import rasterize
     from vision3d.render.splats.api_2dgs import rasterize_2dgs

@@ -1,7 +1,7 @@
 """Rendering whole scenes: one image after another, whatever the sizes of the cameras and the mode of the scene."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -62,12 +62,8 @@ def render_views(
         >>> for view in render_views(scene, Cameras.load("cameras.json"), render_mode="RGB+ED"):
         ...     print(view.image.shape, view.depth.median())
     """
-    if cameras.distortion is not None:
-        raise InputError("cameras: have lens distortion, which cannot be rendered; use the undistorted cameras")
-    if scene.mode == "2dgs" and cameras.model != "pinhole":
-        raise InputError(f"cameras: got model {cameras.model}; scenes of mode 2dgs are rendered in pinhole cameras only")
-    checks.check_choice("render_mode", render_mode, checks.RENDER_MODES)
-    backdrop = _backdrop(backgrounds, len(cameras), scene.sh)
+    check_views(scene, cameras, render_mode)
+    backdrop = one_each(backgrounds, len(cameras), scene.sh)
     degree = (scene.sh_degree if sh_degree is None else min(sh_degree, scene.sh_degree)) if features is None else None
     return _views(scene, cameras, backdrop, render_mode, degree, features, near_plane, alpha_max, backend)
 
@@ -86,19 +82,11 @@ def _views(
     gaussians = (scene.means, scene.quats, scene.scales, scene.opacities, scene.sh if features is None else features)
     for i, (width, height) in enumerate(zip(cameras.width.tolist(), cameras.height.tolist())):
         viewmats, Ks = cameras.viewmats[i : i + 1], cameras.Ks[i : i + 1]
-        behind = None if backdrop is None else backdrop[i : i + 1]
-        if scene.mode == "2dgs":
-            rendered, alpha, normal, *_ = rasterize_2dgs(
-                *gaussians, viewmats, Ks, width, height, near_plane=near_plane, sh_degree=degree, backgrounds=behind,
-                render_mode=render_mode, packed=True, alpha_max=alpha_max, backend=backend,
-            )  # fmt: skip
-        else:
-            normal = None
-            rendered, alpha, _ = rasterize(
-                *gaussians, viewmats, Ks, width, height, near_plane=near_plane, sh_degree=degree, backgrounds=behind,
-                render_mode=render_mode, rasterize_mode="antialiased" if scene.antialiased else "classic",
-                camera_model=cameras.model, alpha_max=alpha_max, backend=backend,
-            )  # fmt: skip
+        rendered, alpha, normal = draw(
+            scene, gaussians, cameras.model, viewmats, Ks, width, height, near_plane=near_plane, sh_degree=degree,
+            backgrounds=None if backdrop is None else backdrop[i : i + 1], render_mode=render_mode, alpha_max=alpha_max,
+            backend=backend,
+        )  # fmt: skip
         depth = None if render_mode == "RGB" else rendered[0, ..., -1]
         if normal is None and depth is not None and render_mode.endswith("ED"):
             normal = depth_to_normals(depth[None], viewmats, Ks, cameras.model)
@@ -106,7 +94,36 @@ def _views(
         yield View(image, alpha[0, ..., 0], depth, None if normal is None else normal[0])
 
 
-def _backdrop(backgrounds: Tensor | Sequence[float] | None, count: int, like: Tensor) -> Tensor | None:
+def draw(
+    scene: GaussianScene, gaussians: tuple[Tensor, ...], model: str, *views: Tensor | int, **options: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, alphas, and normals of discs, by the rasterizer that a scene's mode wants.
+
+    Args:
+        scene: Its mode and antialiasing count.
+        gaussians: Means, quats, scales, opacities, and colours or harmonics.
+        model: Of the cameras.
+        views: viewmats, Ks, width, height.
+        options: Of both rasterizers.
+    """
+    if scene.mode == "2dgs":
+        rendered, alpha, normal, *_ = rasterize_2dgs(*gaussians, *views, packed=True, **options)  # pyright: ignore[reportArgumentType]
+        return rendered, alpha, normal
+    filtering = "antialiased" if scene.antialiased else "classic"
+    rendered, alpha, _ = rasterize(*gaussians, *views, rasterize_mode=filtering, camera_model=model, **options)  # pyright: ignore[reportArgumentType]
+    return rendered, alpha, None
+
+
+def check_views(scene: GaussianScene | None, cameras: Cameras, render_mode: str) -> None:
+    """Raises InputError unless these cameras and this mode can be rendered."""
+    if cameras.distortion is not None:
+        raise InputError("cameras: have lens distortion, which cannot be rendered; use the undistorted cameras")
+    if scene is not None and scene.mode == "2dgs" and cameras.model != "pinhole":
+        raise InputError(f"cameras: got model {cameras.model}; scenes of mode 2dgs are rendered in pinhole cameras only")
+    checks.check_choice("render_mode", render_mode, checks.RENDER_MODES)
+
+
+def one_each(backgrounds: Tensor | Sequence[float] | None, count: int, like: Tensor) -> Tensor | None:
     """One background a camera."""
     if backgrounds is None:
         return None

@@ -79,16 +79,17 @@ V3D_INLINE void load_color(const BlendArgs<float>& args, const Record<float>& r,
 constexpr int MAX_CHANNELS = 32;
 
 // D is the number of channels, or 0 for "read it from args" (at most MAX_CHANNELS).
-template <int D>
+template <int D, bool LIMITED>
 static void blend_forward_tile(const BlendArgs<float>& args, int64_t index) {
     const simd::FlushToZero flush;
     const Tile tile(args, index);
     const int channels = D > 0 ? D : int(args.channels);
-    alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], C[(D > 0 ? D : MAX_CHANNELS) * MAX_PIXELS];
+    alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], limit[LIMITED ? MAX_PIXELS : 1], C[(D > 0 ? D : MAX_CHANNELS) * MAX_PIXELS];
     uint64_t open = 0;
     tile.each_pixel(args, [&](int slot, int64_t pixel) {
         T[slot] = pixel >= 0 ? 1.f : -1.f;  // a negative sign marks a pixel that is finished
         last[slot] = -1.f;
+        if constexpr (LIMITED) limit[slot] = pixel >= 0 ? args.max_depths[pixel] : 0.f;
         for (int k = 0; k < channels; ++k) C[k * MAX_PIXELS + slot] = 0.f;
         open |= uint64_t(pixel >= 0) << (slot / LANES);
     });
@@ -109,7 +110,12 @@ static void blend_forward_tile(const BlendArgs<float>& args, int64_t index) {
             const int block = __builtin_ctzll(mask), slot = block * LANES;
             const F dx = dx0 + F(tile.left[block]), dy = dy0 + F(tile.top[block]);
             const F e = log2_alpha(dx, dy, ha, b, hc, lo), t = simd::load(T + slot);
-            const M hit = is_hit(e, lo, zero < t);
+            M live = zero < t;
+            if constexpr (LIMITED) {  // what follows in the list lies deeper still
+                live = live & (F(args.depths[id]) < simd::load(limit + slot));
+                if (!simd::any(live)) open &= ~(uint64_t(1) << block);
+            }
+            const M hit = is_hit(e, lo, live);
             if (!simd::any(hit)) continue;
             const Blend<F, M> step = blend_forward(e, hit, t, alpha_max);
             for (int k = 0; k < channels; ++k) {
@@ -211,11 +217,14 @@ static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
 }
 
 static void blend_any(const BlendArgs<float>& args, int64_t index) {
-    switch (args.channels) {
-        case 1: return blend_forward_tile<1>(args, index);
-        case 3: return blend_forward_tile<3>(args, index);
-        case 4: return blend_forward_tile<4>(args, index);
-        default: return blend_forward_tile<0>(args, index);
+    switch (args.channels * 2 + (args.max_depths != nullptr)) {
+        case 2: return blend_forward_tile<1, false>(args, index);
+        case 3: return blend_forward_tile<1, true>(args, index);
+        case 6: return blend_forward_tile<3, false>(args, index);
+        case 7: return blend_forward_tile<3, true>(args, index);
+        case 8: return blend_forward_tile<4, false>(args, index);
+        case 9: return blend_forward_tile<4, true>(args, index);
+        default: return args.max_depths ? blend_forward_tile<0, true>(args, index) : blend_forward_tile<0, false>(args, index);
     }
 }
 

@@ -113,18 +113,20 @@ struct DiscLanes {
     }
 };
 
-static void blend_discs(const DiscBlendArgs<float>& discs, int64_t index) {
+template <bool LIMITED>
+static void blend_discs_tile(const DiscBlendArgs<float>& discs, int64_t index) {
     const simd::FlushToZero flush;
     const BlendArgs<float>& args = discs.base;
     const Tile tile(args, index);
     const int D = int(args.channels);
     alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], median[MAX_PIXELS], spread[MAX_PIXELS], moment[MAX_PIXELS],
-        C[(MAX_CHANNELS + 3) * MAX_PIXELS];
+        limit[LIMITED ? MAX_PIXELS : 1], C[(MAX_CHANNELS + 3) * MAX_PIXELS];
     uint64_t open = 0;
     tile.each_pixel(args, [&](int slot, int64_t pixel) {
         T[slot] = pixel >= 0 ? 1.f : -1.f;
         last[slot] = middle[slot] = -1.f;
         median[slot] = spread[slot] = moment[slot] = 0.f;
+        if constexpr (LIMITED) limit[slot] = pixel >= 0 ? args.max_depths[pixel] : 0.f;
         for (int k = 0; k < D + 3; ++k) C[k * MAX_PIXELS + slot] = 0.f;
         open |= uint64_t(pixel >= 0) << (slot / LANES);
     });
@@ -142,7 +144,12 @@ static void blend_discs(const DiscBlendArgs<float>& discs, int64_t index) {
             const int block = __builtin_ctzll(mask), slot = block * LANES;
             const F dx = lanes.dx0 + F(tile.left[block]), dy = lanes.dy0 + F(tile.top[block]), t = simd::load(T + slot);
             const F e = meet_disc<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo).e;
-            const M hit = is_hit(e, lanes.lo, zero < t);
+            M live = zero < t;
+            if constexpr (LIMITED) {
+                live = live & (depth < simd::load(limit + slot));
+                if (!simd::any(live)) open &= ~(uint64_t(1) << block);
+            }
+            const M hit = is_hit(e, lanes.lo, live);
             if (!simd::any(hit)) continue;
             const Blend<F, M> step = blend_forward(e, hit, t, alpha_max);
             for (int k = 0; k < D + 3; ++k) {
@@ -177,6 +184,11 @@ static void blend_discs(const DiscBlendArgs<float>& discs, int64_t index) {
         discs.moments[pixel] = moment[slot];
         discs.medians[pixel] = median[slot];
     });
+}
+
+static void blend_discs(const DiscBlendArgs<float>& args, int64_t index) {
+    if (args.base.max_depths) blend_discs_tile<true>(args, index);
+    else blend_discs_tile<false>(args, index);
 }
 
 static void blend_discs_vjp(const DiscBlendVjpArgs<float>& vjp, int64_t index) {

@@ -55,13 +55,13 @@ struct Tile {
 template <int D, typename T>
 struct Pixel {
     int64_t place;  // in the image, -1 outside
-    T x, y, transmittance, color[D];
+    T x, y, transmittance, limit, color[D];
     int32_t last;
     bool open;
 };
 
-// D is at least the number of channels.
-template <int D, typename T>
+// D is at least the number of channels; LIMITED where there are max_depths.
+template <int D, bool LIMITED, typename T>
 V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* staged) {
     const Tile<T> tile(args, block.index);
     const bool shown = !args.masks || args.masks[block.index];
@@ -71,6 +71,7 @@ V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* sta
         Pixel<D, T>& p = pixels[t];
         p.place = tile.pixel(args, t, p.x, p.y);
         p.open = shown && p.place >= 0;
+        if constexpr (LIMITED) p.limit = p.open ? args.max_depths[p.place] : T(0);
         p.transmittance = T(1);
         p.last = -1;
         for (int k = 0; k < D; ++k) p.color[k] = T(0);
@@ -87,6 +88,10 @@ V3D_BODY void blend(const Block& block, const BlendArgs<T>& args, Staged<T>* sta
             Pixel<D, T>& p = pixels[t];
             for (int j = 0; j < used && p.open; ++j) {
                 const Staged<T>& r = staged[j];
+                if constexpr (LIMITED) {  // what follows in the list lies deeper still
+                    p.open = args.depths[r.id] < p.limit;
+                    if (!p.open) break;
+                }
                 const T e = log2_alpha(p.x - r.x, p.y - r.y, r.ha, r.b, r.hc, r.lo);
                 if (!is_hit(e, r.lo, true)) continue;
                 const Blend<T, bool> step = blend_forward(e, true, p.transmittance, args.alpha_max);

@@ -24,12 +24,12 @@ V3D_BODY void stage(const DiscBlendArgs<T>& discs, int64_t record, StagedDisc<T>
 template <int D, typename T>
 struct DiscPixel {
     int64_t place;
-    T x, y, transmittance, median, spread, moment, color[D], normal[3];
+    T x, y, transmittance, limit, median, spread, moment, color[D], normal[3];
     int32_t last, middle;
     bool open;
 };
 
-template <int D, typename T>
+template <int D, bool LIMITED, typename T>
 V3D_BODY void blend_discs(const Block& block, const DiscBlendArgs<T>& discs, StagedDisc<T>* staged) {
     const BlendArgs<T>& args = discs.base;
     const Tile<T> tile(args, block.index);
@@ -40,6 +40,7 @@ V3D_BODY void blend_discs(const Block& block, const DiscBlendArgs<T>& discs, Sta
         DiscPixel<D, T>& p = pixels[t];
         p.place = tile.pixel(args, t, p.x, p.y);
         p.open = shown && p.place >= 0;
+        if constexpr (LIMITED) p.limit = p.open ? args.max_depths[p.place] : T(0);
         p.transmittance = T(1);
         p.median = p.spread = p.moment = T(0);
         p.last = p.middle = -1;
@@ -57,6 +58,10 @@ V3D_BODY void blend_discs(const Block& block, const DiscBlendArgs<T>& discs, Sta
             DiscPixel<D, T>& p = pixels[t];
             for (int j = 0; j < used && p.open; ++j) {
                 const StagedDisc<T>& r = staged[j];
+                if constexpr (LIMITED) {
+                    p.open = r.depth < p.limit;
+                    if (!p.open) break;
+                }
                 const T dx = p.x - r.x, dy = p.y - r.y;
                 if (!(abs(dx) <= r.rx && abs(dy) <= r.ry)) continue;
                 const T e = meet_disc<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo).e;

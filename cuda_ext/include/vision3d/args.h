@@ -69,6 +69,8 @@ struct BlendArgs {
     const T* colors;              // (nnz,D)
     const T* backgrounds;         // (I,D)
     const bool* masks;            // (I,tiles_y,tiles_x): false leaves the tile as background
+    const T *depths, *max_depths;  // (nnz) and (I,H,W), of the forward alone: a pixel ends before the first depth that is not
+                                   // below its limit; both null: no limits. Of discs the records hold the depths.
     const int32_t *offsets, *ids;  // (I,tiles_y,tiles_x), (M)
     T *out_colors, *out_transmittances;  // (I,H,W,D) (I,H,W)
     int32_t* last_ids;                   // (I,H,W)

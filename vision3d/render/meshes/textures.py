@@ -10,7 +10,7 @@ from vision3d.render.meshes.api import Fragments, check_fragments, interpolate
 
 
 def texture(
-    textures: Float[Tensor, "th tw d"] | Float[Tensor, "s th tw d"],
+    textures: Float[Tensor, "th tw d"] | Float[Tensor, "s th tw d"] | list[Float[Tensor, "s lh lw d"]],
     uvs: Float[Tensor, "i h w 2"],
     *,
     lods: Float[Tensor, "i h w"] | None = None,
@@ -23,7 +23,7 @@ def texture(
     Gradients reach the texture, `uvs` and `lods`. On a CPU they have the same bits for any number of threads.
 
     Args:
-        textures: One for all images, or one each.
+        textures: One for all images, or one each; or the pyramid of them, to compute it once for many calls.
         uvs: (0, 0) is the upper left corner of the texture, (1, 1) the lower right one, as in glTF.
         lods: Level of detail of each pixel, 0 is the finest, as of `texture_lods`; None reads the finest alone.
         masks: Pixels to fill (True); the others are zero and give no gradient. Usually `fragments.face_ids >= 0`.
@@ -43,25 +43,27 @@ def texture(
         >>> texture(board, torch.tensor([[[[0.25, 0.25], [0.5, 0.25], [0.75, 0.25]]]])).flatten()
         tensor([0.0000, 0.5000, 1.0000])
     """
-    checks.check_floats("textures", textures, "(H, W, D) or (I, H, W, D)")
-    if textures.dim() not in (3, 4) or 0 in textures.shape[-3:-1]:
-        raise ShapeError("textures", tuple(textures.shape), "(H, W, D) or (I, H, W, D) with at least one texel")
+    levels = textures if isinstance(textures, list) else None
+    finest = textures[0] if isinstance(textures, list) else textures
+    checks.check_floats("textures", finest, "(H, W, D) or (I, H, W, D)")
+    if finest.dim() not in (3, 4) or 0 in finest.shape[-3:-1]:
+        raise ShapeError("textures", tuple(finest.shape), "(H, W, D) or (I, H, W, D) with at least one texel")
     if not isinstance(uvs, Tensor) or uvs.dim() != 4:
         raise ShapeError("uvs", getattr(uvs, "shape", type(uvs).__name__), "(I, H, W, 2)")
     shape = tuple(uvs.shape[:3])
-    checks.check_tensor("uvs", uvs, (*shape, 2), textures)
+    checks.check_tensor("uvs", uvs, (*shape, 2), finest)
     if lods is not None:
-        checks.check_tensor("lods", lods, shape, textures)
+        checks.check_tensor("lods", lods, shape, finest)
     if masks is not None:
-        checks.check_tensor("masks", masks, shape, textures, torch.bool)
-    if textures.dim() == 4 and len(textures) not in (1, shape[0]):
-        raise ShapeError("textures", tuple(textures.shape), f"one, or {shape[0]} as there are images")
+        checks.check_tensor("masks", masks, shape, finest, torch.bool)
+    if finest.dim() == 4 and len(finest) not in (1, shape[0]):
+        raise ShapeError("textures", tuple(finest.shape), f"one, or {shape[0]} as there are images")
     if wrap not in ("repeat", "clamp"):
         raise InputError(f"wrap: got {wrap!r}; {nearest_names(str(wrap), ('repeat', 'clamp'))}")
-    kernels = checks.kernels(backend, textures.device)
-    pyramid = [textures[None] if textures.dim() == 3 else textures]
+    kernels = checks.kernels(backend, finest.device)
+    pyramid = [finest[None] if finest.dim() == 3 else finest]
     if lods is not None:
-        pyramid = mip_pyramid(pyramid[0])
+        pyramid = mip_pyramid(pyramid[0]) if levels is None else levels
     sizes = [(level.shape[1], level.shape[2]) for level in pyramid]
     texels = torch.cat([level.flatten(1, 2) for level in pyramid], 1)
     return kernels.texture(texels, sizes, uvs, lods, masks, wrap == "repeat")

@@ -22,6 +22,8 @@ def blend(
     *,
     alpha_max: float,
     absgrad: Float[Tensor, "nnz 2"] | None = None,
+    depths: Float[Tensor, " nnz"] | None = None,
+    max_depths: Float[Tensor, "i h w"] | None = None,
 ) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
     """Colours, transmittances and the position in `flatten_ids` of the last Gaussian blended, -1 where there is none.
 
@@ -30,15 +32,17 @@ def blend(
 
     Args:
         absgrad: Receives in the backward pass the sum over pixels of |d loss / d mean| for each coordinate.
+        depths: By which the lists are sorted; read with `max_depths`.
+        max_depths: At a pixel only Gaussians whose depth is below count.
     """
     cuts = cut_exponents(opacities)
 
-    def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor) -> State:
+    def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor, *limit: Tensor) -> State:
         transmittance, color, last, done = state
         dx, dy = pixel_offsets(means2d, ids, x, y, absgrad)
         a, b, c = (entry[ids][..., None] for entry in conics.unbind(-1))
         exponent = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-        alpha = slab_alpha(exponent, ids, listed, opacities, cuts, alpha_max)
+        alpha = before_limit(slab_alpha(exponent, ids, listed, opacities, cuts, alpha_max), depths, ids, *limit)
         weight, _, transmittance, done = weigh(alpha, transmittance, done)
         color = color + weight.mT @ colors[ids]
         last = torch.maximum(last, torch.where(weight > 0, positions[..., None], -1).amax(1).int())
@@ -53,7 +57,7 @@ def blend(
             outside,
         )
 
-    transmittance, color, last = walk(step, start, masks, width, height, tile_size, isect_offsets, flatten_ids)
+    transmittance, color, last = walk(step, start, masks, width, height, tile_size, isect_offsets, flatten_ids, max_depths)
     color = color + graph_link(means2d, conics, colors, opacities)
     if backgrounds is not None:
         color = color + transmittance[..., None] * backgrounds[:, None, None]
@@ -80,6 +84,13 @@ def slab_alpha(exponent: Tensor, ids: Tensor, listed: Tensor, opacities: Tensor,
     counts = listed[..., None] & (exponent >= 0) & (exponent <= cuts[ids][..., None])
     exponent = torch.where(counts, exponent, 0)
     return torch.where(counts, (opacities[ids][..., None] * torch.exp(-exponent)).clamp(max=alpha_max), 0)
+
+
+def before_limit(alpha: Tensor, depths: Tensor | None, ids: Tensor, limit: Tensor | None = None) -> Tensor:
+    """Alpha of a slab, 0 where the depth is not below the pixel's limit."""
+    if limit is None or depths is None:
+        return alpha
+    return torch.where(depths.detach()[ids][..., None] < limit[:, None], alpha, 0)
 
 
 def graph_link(*inputs: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import quat_to_rotmat
-from vision3d.render.reference.blending import cut_exponents, graph_link, slab_alpha
+from vision3d.render.reference.blending import before_limit, cut_exponents, graph_link, slab_alpha
 from vision3d.render.reference.projection import (
     MAX_EXTENT,
     PairIds,
@@ -100,6 +100,7 @@ def blend_2dgs(
     *,
     alpha_max: float,
     distloss: bool,
+    max_depths: Float[Tensor, "i h w"] | None = None,
 ) -> tuple[
     Float[Tensor, "i h w d"],
     Float[Tensor, "i h w"],
@@ -119,10 +120,11 @@ def blend_2dgs(
         shift = torch.nn.functional.pad(densify * ray_transforms[:, 2, 2:], (0, 1))
         ray_transforms = ray_transforms + torch.nn.functional.pad(shift[..., None], (2, 0))
 
-    def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor) -> State:
+    def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor, *limit: Tensor) -> State:
         transmittance, feature, distortion, moment, median, last, middle, done = state
         exponent, met = _disc_exponent(means2d[ids], ray_transforms[ids], x, y)
         alpha = slab_alpha(torch.where(met, exponent, -1), ids, listed, opacities, cuts, alpha_max)
+        alpha = before_limit(alpha, colors[:, -1], ids, *limit)
         weight, before, transmittance, done = weigh(alpha, transmittance, done)
         feature = feature + weight.mT @ features[ids]
         depth = colors[ids][:, :, -1]
@@ -146,7 +148,7 @@ def blend_2dgs(
         return means2d.new_ones(pixels), feature, zeros, zeros, zeros, nothing, nothing, outside
 
     transmittance, feature, distortion, _, median, last, middle = walk(
-        step, start, masks, width, height, tile_size, isect_offsets, flatten_ids
+        step, start, masks, width, height, tile_size, isect_offsets, flatten_ids, max_depths
     )
     feature = feature + graph_link(means2d, ray_transforms, features, opacities)
     color, normal = feature[..., :-3], feature[..., -3:]

@@ -89,12 +89,14 @@ def walk(
     tile_size: int,
     isect_offsets: Int[Tensor, "i th tw"],
     flatten_ids: Int[Tensor, " m"],
+    limits: Float[Tensor, "i h w"] | None = None,
 ) -> list[Tensor]:
     """Fold `step` over every tile's list and return the final states as images.
 
     Args:
         step: (state, ids (T, L), positions in flatten_ids (T, L), which are in the list (T, L), pixel x and y (T, P))
-            -> state. The last entry of the state says which pixels take no more (T, P); it is not returned.
+            -> state. The last entry of the state says which pixels take no more (T, P); it is not returned. With
+            `limits` their values at the pixels (T, P) come as one more argument.
         start: (number of tiles, pixels outside the image (T, P)) -> first state, each entry (T, P, ...).
     """
     tiles_y, tiles_x = isect_offsets.shape[1:]
@@ -113,6 +115,9 @@ def walk(
         rows = corner[tiles, None, 1] + inner // tile_size
         state = start(len(tiles), (columns >= width) | (rows >= height))
         pixels = (columns.to(state[0].dtype) + 0.5, rows.to(state[0].dtype) + 0.5)
+        if limits is not None:
+            image = torch.div(tiles, tiles_x * tiles_y, rounding_mode="floor")[:, None]
+            pixels = (*pixels, limits[image, rows.clamp(max=height - 1), columns.clamp(max=width - 1)])
         for offset in range(0, int((end - begin)[tiles].max()), _SLAB):
             longest = min(_SLAB, int((end - begin)[tiles].max()) - offset)
             positions = begin[tiles, None] + offset + torch.arange(longest, device=begin.device)

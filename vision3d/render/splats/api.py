@@ -49,6 +49,7 @@ def rasterize(
     *,
     alpha_max: float = 0.99,
     masks: Bool[Tensor, "*batch c th tw"] | None = None,
+    max_depths: Float[Tensor, "*batch c h w"] | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "*batch c h w x"], Float[Tensor, "*batch c h w 1"], dict[str, Any]]:
     """Render 3D Gaussians in every camera (Kerbl et al. 2023), on a CPU or a GPU with the same result.
@@ -88,6 +89,8 @@ def rasterize(
         with_ut: Not supported, like the arguments down to viewmats_rs: raises BackendError unless backend="gsplat".
         alpha_max: Largest alpha of one Gaussian; 0.999 for scenes made with gsplat 1.5.3. gsplat has its own.
         masks: Tiles to render (True); the others show the background.
+        max_depths: Farthest depth that is seen at each pixel [m], as of a surface that stands there: a Gaussian whose depth
+            is not below it adds nothing to the pixel. inf sees everything. Without gradient; not with backend="gsplat".
         backend: auto, native, reference (plain torch) or gsplat (CUDA).
 
     Returns:
@@ -118,6 +121,7 @@ def rasterize(
     tiles = (-(-height // tile_size), -(-width // tile_size))
     if masks is not None:
         checks.check_tensor("masks", masks, (*size.batch, size.num_cameras, *tiles), means, torch.bool)
+    checks.check_max_depths(max_depths, size, height, width, means)
     if sparse_grad and (not packed or size.batch):
         raise InputError("sparse_grad: needs packed=True and no batch dimensions")
     chosen = ops.resolve(backend, means.device)
@@ -133,8 +137,7 @@ def rasterize(
         "viewmats_rs": viewmats_rs,
     }
     if chosen == "gsplat":
-        if masks is not None:
-            raise BackendError("masks: gsplat.rasterization takes none; use backend='native' or 'reference'")
+        checks.refuse_for_gsplat("gsplat.rasterization", masks=masks, max_depths=max_depths)
         import gsplat
 
         unsupported = {name: value for name, value in unsupported.items() if value is not None}
@@ -181,11 +184,11 @@ def rasterize(
         backdrop = None if backgrounds is None or render_mode in ("D", "ED") else backgrounds.flatten(0, -2)
         features = pair_colors(pairs, means, colors, viewmats, sh_degree, chosen)
         features, backdrop = with_depth(features, flat_depths, backdrop, render_mode)
-        shown = None if masks is None else masks.flatten(0, -3)
+        shown, limits = (None if maps is None else maps.flatten(0, -3) for maps in (masks, max_depths))
         parts = [
             ops.blend(
                 flat_means2d, flat_conics, chunk, opacity, behind, shown, width, height, tile_size, isect_offsets,
-                flatten_ids, alpha_max=alpha_max, absgrad=absgrad, backend=chosen,
+                flatten_ids, alpha_max=alpha_max, absgrad=absgrad, depths=flat_depths, max_depths=limits, backend=chosen,
             )
             for chunk, behind in _chunks(features, backdrop, channel_chunk)
         ]  # fmt: skip

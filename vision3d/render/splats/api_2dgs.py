@@ -40,6 +40,7 @@ def rasterize_2dgs(
     *,
     alpha_max: float = 0.99,
     masks: Bool[Tensor, "*batch c th tw"] | None = None,
+    max_depths: Float[Tensor, "*batch c h w"] | None = None,
     backend: str = "auto",
 ) -> _Maps:
     """Render discs in every pinhole camera (Huang et al. 2024, 2D Gaussian Splatting).
@@ -72,6 +73,8 @@ def rasterize_2dgs(
         depth_mode: Depth that `surf_normals` come from: expected (of RGB+ED, whatever the mode) or median.
         alpha_max: As for `rasterize`.
         masks: As for `rasterize`.
+        max_depths: As for `rasterize`. The depth of a disc is that of its centre at every pixel, in the limit as in the
+            order, in expected and in median depths: the discs before a limit are the first ones of the list.
         backend: As for `rasterize`.
 
     Returns:
@@ -92,6 +95,7 @@ def rasterize_2dgs(
     tiles = (-(-height // tile_size), -(-width // tile_size))
     if masks is not None:
         checks.check_tensor("masks", masks, (*size.batch, size.num_cameras, *tiles), means, torch.bool)
+    checks.check_max_depths(max_depths, size, height, width, means)
     if eps2d != 0.3:
         raise InputError(f"eps2d: got {eps2d}; the low-pass filter of 2D Gaussians is fixed, leave the default 0.3")
     if absgrad:
@@ -100,8 +104,7 @@ def rasterize_2dgs(
         raise InputError("sparse_grad: needs packed=True and no batch dimensions")
     chosen = ops.resolve(backend, means.device)
     if chosen == "gsplat":
-        if masks is not None:
-            raise BackendError("masks: gsplat.rasterization_2dgs takes none; use backend='native' or 'reference'")
+        checks.refuse_for_gsplat("gsplat.rasterization_2dgs", masks=masks, max_depths=max_depths)
         import gsplat
 
         return gsplat.rasterization_2dgs(
@@ -136,10 +139,11 @@ def rasterize_2dgs(
         inner_mode = "D" if render_mode in ("D", "ED") else "RGB+D"
         features = pair_colors(pairs, means, colors, scene_viewmats, sh_degree, chosen)
         features, backdrop = with_depth(features, flat_depths, backdrop, inner_mode)
+        shown, limits = (None if maps is None else maps.flatten(0, -3) for maps in (masks, max_depths))
         image, transmittance, normal, distortion, median, last_ids, median_ids = ops.blend_2dgs(
             pairs.flat(means2d), pairs.flat(transforms), features, opacity, pairs.flat(normals), pairs.flat(densify),
-            backdrop, None if masks is None else masks.flatten(0, -3), width, height, tile_size, isect_offsets,
-            flatten_ids, alpha_max=alpha_max, distloss=distloss, backend=chosen,
+            backdrop, shown, width, height, tile_size, isect_offsets,
+            flatten_ids, alpha_max=alpha_max, distloss=distloss, max_depths=limits, backend=chosen,
         )  # fmt: skip
         shape = (*size.batch, size.num_cameras, height, width)
         alphas = 1 - transmittance.reshape(*shape, 1)

@@ -140,6 +140,23 @@ def check_numbers(
         raise InputError(f"alpha_max: got {alpha_max}, want a number in (0, 1]")
 
 
+def check_max_depths(max_depths: Tensor | None, size: Sizes, height: int, width: int, means: Tensor) -> None:
+    """That there is a depth for each pixel, or none at all."""
+    if max_depths is not None:
+        check_tensor("max_depths", max_depths, (*size.batch, size.num_cameras, height, width), means)
+
+
+def refuse_for_gsplat(function: str, **options: object) -> None:
+    """Raise for options of ours that gsplat's function does not have.
+
+    Raises:
+        BackendError: Names the first that is given.
+    """
+    for name, value in options.items():
+        if value is not None:
+            raise BackendError(f"{name}: {function} takes none; use backend='native' or 'reference'")
+
+
 def refuse_unsupported(options: dict[str, object]) -> None:
     """Raise for options of gsplat that no backend of ours has.
 

@@ -60,6 +60,7 @@ def blend_2dgs(
     *,
     alpha_max: float,
     distloss: bool,
+    max_depths: Float[Tensor, "i h w"] | None = None,
 ) -> tuple[
     Float[Tensor, "i h w d"],
     Float[Tensor, "i h w"],
@@ -74,7 +75,8 @@ def blend_2dgs(
     if densify is not None:
         shift = torch.nn.functional.pad(densify * ray_transforms[:, 2, 2:], (0, 1))
         ray_transforms = ray_transforms + torch.nn.functional.pad(shift[..., None], (2, 0))
-    lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, distloss)
+    limits = None if max_depths is None else max_depths.detach()
+    lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, distloss, limits)
     return _blend(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
@@ -148,10 +150,11 @@ def _blend(
     flatten_ids: Tensor,
     alpha_max: float,
     distortion: bool,
+    max_depths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
     means2d, transforms, colors, opacities, normals = map(plain, (means2d, transforms, colors, opacities, normals))
-    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
+    backgrounds, masks, max_depths = map(plain_or_none, (backgrounds, masks, max_depths))
     records = colors.new_empty((len(opacities), module.DISC_RECORD))
     where = native.where(means2d)
     module.make_disc_records(means2d, transforms, opacities, normals, colors, records, **where)
@@ -161,7 +164,7 @@ def _blend(
     last_ids, median_ids = (colors.new_empty(image, dtype=torch.int32) for _ in range(2))
     maps = (shown, transmittances, normal, distortions, moments, medians, last_ids, median_ids)
     lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, distortion)
-    module.blend_discs(records, colors, backgrounds, masks, *lists, *maps, **where)
+    module.blend_discs(records, colors, backgrounds, masks, *lists, max_depths, *maps, **where)
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
@@ -248,7 +251,7 @@ def _project_backward(ctx, _radii, *upstream):
 
 def _blend_setup(ctx, inputs, output):
     means2d, transforms, colors, opacities, _, backgrounds, masks, width, height, tile_size, *lists = inputs
-    isect_offsets, flatten_ids, alpha_max, distortion = lists
+    isect_offsets, flatten_ids, alpha_max, distortion = lists[:4]
     _, transmittances, _, _, _, last_ids, median_ids, moments, records = output
     ctx.mark_non_differentiable(last_ids, median_ids, moments, records)
     ctx.save_for_backward(
@@ -265,7 +268,7 @@ def _blend_backward(ctx, v_colors, v_transmittances, v_normals, v_distortions, v
     upstream = (v_colors, v_transmittances, v_normals, v_distortions, v_medians)
     grads = _blend_vjp(*gaussians, *size, isect_offsets, flatten_ids, *rules, *maps, *upstream)
     v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors) if ctx.needs_input_grad[5] else None
-    return *grads, v_backgrounds, *(None for _ in range(8))
+    return *grads, v_backgrounds, *(None for _ in range(9))
 
 
 _project.register_autograd(_project_backward, setup_context=_project_setup)

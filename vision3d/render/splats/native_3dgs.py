@@ -108,6 +108,8 @@ def blend(
     *,
     alpha_max: float,
     absgrad: Float[Tensor, "nnz 2"] | None = None,
+    depths: Float[Tensor, " nnz"] | None = None,
+    max_depths: Float[Tensor, "i h w"] | None = None,
 ) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
     """Colours, transmittances and the place in `flatten_ids` of the last Gaussian drawn.
 
@@ -116,6 +118,8 @@ def blend(
     """
     check_tile_size(tile_size)
     lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, absgrad)
+    if max_depths is not None and depths is not None:
+        lists = (*lists, depths.detach(), max_depths.detach())
     channels = colors.shape[1]
     if channels <= _MAX_CHANNELS:
         return _blend(means2d, conics, colors, opacities, backgrounds, masks, *lists)[:3]
@@ -238,17 +242,19 @@ def _blend(
     flatten_ids: Tensor,
     alpha_max: float,
     absgrad: Tensor | None,
+    depths: Tensor | None = None,
+    max_depths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module, where = native.require(), native.where(means2d)
     images = len(isect_offsets)
     means2d, conics, colors, opacities = map(plain, (means2d, conics, colors, opacities))
-    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
+    backgrounds, masks, depths, max_depths = map(plain_or_none, (backgrounds, masks, depths, max_depths))
     records = means2d.new_empty((len(opacities), module.RECORD))
     module.make_records(means2d, conics, colors, opacities, records, **where)
     out_colors = colors.new_empty((images, height, width, colors.shape[1]))
     transmittances = colors.new_empty((images, height, width))
     last_ids = colors.new_empty((images, height, width), dtype=torch.int32)
-    lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max)
+    lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, depths, max_depths)
     module.blend(records, colors, backgrounds, masks, *lists, out_colors, transmittances, last_ids, **where)
     return out_colors, transmittances, last_ids, records
 
@@ -343,7 +349,7 @@ def _sh_setup(ctx, inputs, output):
 
 
 def _blend_setup(ctx, inputs, output):
-    _, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs
+    _, conics, colors, opacities, backgrounds, masks, *options, isect_offsets, flatten_ids, alpha_max, absgrad = inputs[:13]
     _, transmittances, last_ids, records = output
     ctx.mark_non_differentiable(last_ids, records)
     lists = (isect_offsets, flatten_ids)
@@ -364,7 +370,7 @@ def _blend_backward(ctx, v_colors, v_transmittances, _last, _records):
     v_backgrounds = None
     if ctx.needs_input_grad[4]:
         v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors)
-    return *grads, v_backgrounds, *(None for _ in range(8))
+    return *grads, v_backgrounds, *(None for _ in range(10))
 
 
 _project.register_autograd(_project_backward, setup_context=_project_setup)

@@ -180,6 +180,8 @@ def blend(
     *,
     alpha_max: float,
     absgrad: bool = False,
+    depths: Float[Tensor, " nnz"] | None = None,
+    max_depths: Float[Tensor, "i h w"] | None = None,
     backend: Backend,
 ) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
     """Blend the tile lists front to back: C = sum_i T_i alpha_i c_i + T background, T_i = prod_{j < i} (1 - alpha_j).
@@ -191,6 +193,8 @@ def blend(
         masks: Tiles that are False show the background alone.
         absgrad: `means2d.absgrad` (nnz, 2) is made here as zeros; each backward pass adds sum over pixels of
             |d loss / d means2d| to it (Ye et al. 2024, AbsGS).
+        depths: By which the lists are sorted; needed with `max_depths`. Without gradient.
+        max_depths: A pixel ends before the first Gaussian whose depth is not below. Without gradient.
 
     Returns:
         Colours, transmittances, and the position in `flatten_ids` of the last Gaussian blended (int32, -1: none).
@@ -202,7 +206,7 @@ def blend(
             sums = means2d.absgrad = torch.zeros_like(means2d)  # pyright: ignore[reportAttributeAccessIssue]
     return _kernels(backend).blend(
         means2d, conics, colors, opacities, backgrounds, masks, width, height, tile_size, isect_offsets, flatten_ids,
-        alpha_max=alpha_max, absgrad=sums,
+        alpha_max=alpha_max, absgrad=sums, depths=depths, max_depths=max_depths,
     )  # fmt: skip
 
 
@@ -258,6 +262,7 @@ def blend_2dgs(
     *,
     alpha_max: float,
     distloss: bool,
+    max_depths: Float[Tensor, "i h w"] | None = None,
     backend: Backend,
 ) -> tuple[
     Float[Tensor, "i h w d"],
@@ -277,6 +282,7 @@ def blend_2dgs(
         colors: The last channel is the depth that distortion and median read.
         densify: Zeros that receive as gradient that of the projected centres through the rays, M33 dL/d(M13, M23).
         distloss: Compute the distortion; otherwise it is zero.
+        max_depths: As for `blend`, with the depth of the disc's centre, by which the lists are sorted.
 
     Returns:
         Colours, transmittances, camera-space normals weighted like colours, distortion
@@ -286,5 +292,5 @@ def blend_2dgs(
     """
     return _kernels(backend).blend_2dgs(
         means2d, ray_transforms, colors, opacities, normals, densify, backgrounds, masks, width, height, tile_size,
-        isect_offsets, flatten_ids, alpha_max=alpha_max, distloss=distloss,
+        isect_offsets, flatten_ids, alpha_max=alpha_max, distloss=distloss, max_depths=max_depths,
     )  # fmt: skip

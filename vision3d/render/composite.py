@@ -1,0 +1,254 @@
+"""Meshes and Gaussians in one picture: each Gaussian before or behind the surface, pixel by pixel."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+
+from vision3d.errors import DeviceError, InputError
+from vision3d.geometry.cameras import CameraModel
+from vision3d.render.maps import depth_to_normals
+from vision3d.render.meshes import shading as shades
+from vision3d.render.meshes.api import Fragments, rasterize
+from vision3d.render.meshes.lights import Lights
+from vision3d.render.meshes.positions import screen_positions
+from vision3d.render.meshes.silhouettes import antialias as blend_silhouettes, edge_neighbors
+from vision3d.render.views import View, check_views, draw, one_each, render_views
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene
+
+Drawable = GaussianScene | Mesh | MeshGaussians
+
+
+def render_scene(
+    objects: Scene | Drawable | Sequence[Drawable],
+    cameras: Cameras,
+    *,
+    backgrounds: Float[Tensor, "3"] | Float[Tensor, "c 3"] | Sequence[float] | None = None,
+    render_mode: str = "RGB",
+    shading: shades.Shading = "smooth",
+    lights: Lights | None = None,
+    antialias: bool = True,
+    sh_degree: int | None = None,
+    near_plane: float = 0.01,
+    alpha_max: float = 0.99,
+    backend: str = "auto",
+) -> Iterator[View]:
+    """Render Gaussians and meshes together in each camera, one at a time, with gradients where tensors ask for them.
+
+    A Gaussian adds to a pixel only if its depth (of its centre, as in the order of blending) is below that of the mesh
+    there; the mesh takes the light that is left: C = sum_i T_i alpha_i c_i + T mesh. Meshes are opaque, the nearest is seen.
+    Where there are no meshes this is `render_views`.
+
+    Gradients reach what is drawn; through the outlines of meshes with `antialias`. Which Gaussians a mesh hides has none.
+
+    Args:
+        objects: Gaussians, meshes, and Gaussians on meshes (drawn as Gaussians), or a scene of them, whose other objects are
+            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras.
+        cameras: Without lens distortion; pinhole or ortho where there are meshes.
+        backgrounds: sRGB colour behind everything, for all cameras or one each; black when None.
+        render_mode: RGB, D, ED, RGB+D or RGB+ED.
+        shading: Of meshes: smooth, flat, none, normals, uvs or depth; see `vision3d.render.meshes.shade`.
+        lights: For smooth and flat; `Lights()` when None.
+        antialias: Blend the outlines of meshes with what is beside them, as far as Gaussians do not cover them.
+        sh_degree: Degree of the harmonics that are used; all when None.
+        near_plane: Smallest depth that is seen [m].
+        alpha_max: Largest alpha of one Gaussian.
+        backend: auto, native or reference.
+
+    Returns:
+        Views as of `render_views`. Where a mesh is seen alpha is 1; the depth of meshes is not antialiased. Normals are those
+        of meshes and of Gaussians, weighted like colours; None where 3D Gaussians are there and the mode is not an ED one.
+
+    Raises:
+        InputError: There is nothing to draw, Gaussians are of several modes, or the cameras do not fit.
+        DeviceError: Objects are on other devices than the cameras.
+
+    Example:
+        >>> from vision3d import Cameras, GaussianScene, Mesh
+        >>> objects = [GaussianScene.load("room.ply"), Mesh.load("chair.glb")]
+        >>> for view in render_scene(objects, Cameras.load("cameras.json"), render_mode="RGB+ED"):
+        ...     print(view.image.shape, view.depth.median())
+    """
+    gaussians, meshes = split_objects(objects)
+    check_views(gaussians, cameras, render_mode)
+    for value in (*meshes, *([] if gaussians is None else [gaussians])):
+        if value.device != cameras.viewmats.device:
+            raise DeviceError(f"objects: got one on {value.device}, want {cameras.viewmats.device} as the cameras")
+    if not meshes and gaussians is not None:
+        return render_views(
+            gaussians, cameras, backgrounds=backgrounds, render_mode=render_mode, sh_degree=sh_degree, near_plane=near_plane,
+            alpha_max=alpha_max, backend=backend,
+        )  # fmt: skip
+    if cameras.model not in ("pinhole", "ortho"):
+        raise InputError(f"cameras: got model {cameras.model}; meshes are drawn in pinhole and ortho cameras only")
+    shades.check_shading(shading)
+    backdrop = one_each(backgrounds, len(cameras), meshes[0].vertices)
+    style = {"shading": shading, "lights": lights, "backend": backend}
+    degree = None if gaussians is None else min(gaussians.sh_degree, 4 if sh_degree is None else sh_degree)
+    splatting = {"sh_degree": degree, "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend}
+    return _views(gaussians, _Meshes.of(meshes), cameras, backdrop, render_mode, antialias, style, splatting)
+
+
+def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[GaussianScene | None, list[Mesh]]:
+    """All Gaussians as one, and the meshes, in world coordinates.
+
+    Raises:
+        InputError: There is nothing to draw, something else among a sequence, or Gaussians are of several modes.
+    """
+    if isinstance(objects, Scene):
+        placed = [
+            (value.to_gaussians() if isinstance(value, MeshGaussians) else value, objects.transforms.get(name))
+            for name, value in objects.objects.items()
+            if isinstance(value, Drawable)
+        ]
+        parts = [value if matrix is None else value.transform(matrix) for value, matrix in placed]
+    else:
+        parts = [objects] if isinstance(objects, Drawable) else list(objects)
+    for value in parts:
+        if not isinstance(value, Drawable):
+            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh or MeshGaussians")
+    meshes = [value for value in parts if isinstance(value, Mesh)]
+    bound = [value.to_gaussians() if isinstance(value, MeshGaussians) else value for value in parts]
+    splats = [value for value in bound if isinstance(value, GaussianScene)]
+    if not parts:
+        raise InputError("objects: got nothing to draw, want Gaussians or meshes")
+    if not splats:
+        return None, meshes
+    if len({value.mode for value in splats}) > 1:  # without thickness or not: one way of rendering
+        splats = [replace(value, mode="3dgs") if value.mode == "flat" else value for value in splats]
+    return splats[0].merge(*splats[1:]), meshes
+
+
+@dataclass(frozen=True, eq=False)
+class _Meshes:
+    """Several meshes as one surface of V welded places and F faces."""
+
+    surfaces: list[shades.Surface]
+    first_faces: list[int]
+    vertices: Float[Tensor, "v 3"]
+    faces: Int32[Tensor, "f 3"]
+    """Of places, so that seams of textures are no outlines."""
+    neighbors: Int32[Tensor, "f 3"]
+
+    @classmethod
+    def of(cls, meshes: Sequence[Mesh]) -> "_Meshes":
+        welded, faces, first_faces, count = [], [], [], 0
+        for mesh in meshes:
+            _, place = torch.unique(mesh.vertices.detach(), dim=0, return_inverse=True)
+            first_faces.append(sum(map(len, faces)))
+            faces.append(place[mesh.faces] + count)
+            welded.append(mesh.vertices[shades.first_of_each(place)])
+            count += len(welded[-1])
+        joined = torch.cat(faces).int()
+        return cls([shades.Surface.of(mesh) for mesh in meshes], first_faces, torch.cat(welded), joined, edge_neighbors(joined))
+
+    def shade(
+        self, fragments: Fragments, viewmats: Tensor, Ks: Tensor, model: CameraModel, **style: Any
+    ) -> tuple[Float[Tensor, "1 h w 3"], Float[Tensor, "1 h w 3"]]:
+        """Colours and normals; zero where no mesh is seen."""
+        color = normal = 0.0
+        for surface, first in zip(self.surfaces, self.first_faces):
+            ids = fragments.face_ids - first
+            ids = torch.where((ids >= 0) & (ids < surface.mesh.num_faces), ids, -1)
+            seen = ids >= 0
+            if not bool(seen.any()):
+                continue
+            # All depths stay: the colours of shading depth have one range.
+            own = Fragments(ids, fragments.barycentrics * seen[..., None], fragments.depths)
+            positions = screen_positions(surface.mesh.vertices, viewmats, Ks, model)
+            part = shades.shade(surface, positions, own, viewmats, camera_model=model, **style)
+            color, normal = color + part[0], normal + part[1]
+        nothing = fragments.barycentrics.new_zeros(fragments.barycentrics.shape)
+        return nothing + color, nothing + normal
+
+
+def _views(
+    gaussians: GaussianScene | None,
+    meshes: _Meshes,
+    cameras: Cameras,
+    backdrop: Tensor | None,
+    render_mode: str,
+    antialias: bool,
+    style: dict[str, Any],
+    splatting: dict[str, Any],
+) -> Iterator[View]:
+    backend, near_plane = splatting["backend"], splatting["near_plane"]
+    for i, (width, height) in enumerate(zip(cameras.width.tolist(), cameras.height.tolist())):
+        viewmats, Ks = cameras.viewmats[i : i + 1], cameras.Ks[i : i + 1]
+        positions = screen_positions(meshes.vertices, viewmats, Ks, cameras.model)
+        fragments = rasterize(positions, meshes.faces, width, height, near_plane=near_plane, backend=backend)
+        hit = fragments.face_ids >= 0
+        color, normal = meshes.shade(fragments, viewmats, Ks, cameras.model, **style)
+        if backdrop is not None:
+            color = torch.where(hit[..., None], color, backdrop[i])
+        alpha, depth, left = hit.to(color.dtype), fragments.depths, hit.to(color.dtype)
+        if gaussians is not None:
+            limits = torch.where(hit, fragments.depths, torch.inf).detach()
+            splats = _splats(gaussians, cameras.model, viewmats, Ks, width, height, limits, **splatting)
+            through = 1 - splats.alpha
+            color = splats.color + through[..., None] * color
+            alpha, depth, left = torch.where(hit, 1, splats.alpha), splats.depth + through * depth, through * hit
+            normal = _normals(gaussians, splats, normal, left, viewmats, Ks, cameras.model, render_mode)
+        if antialias and render_mode not in ("D", "ED"):
+            # What Gaussians cover stays: an outline behind them is not seen.
+            shown = torch.nn.functional.max_pool2d(left, 3, 1, 1)[..., None]
+            layers = torch.cat([color, alpha[..., None]], -1)
+            blended = blend_silhouettes(layers, positions, meshes.faces, fragments, neighbors=meshes.neighbors, backend=backend)
+            color, alpha = torch.lerp(layers, blended, shown).split([3, 1], -1)
+            alpha = alpha[..., 0]
+        if render_mode.endswith("ED"):
+            depth = depth / torch.where(hit, 1, alpha if gaussians is None else splats.alpha).clamp(min=1e-10)
+        yield View(
+            None if render_mode in ("D", "ED") else color[0],
+            alpha[0],
+            None if render_mode == "RGB" else depth[0],
+            None if normal is None else normal[0],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Splats:
+    """Gaussians before the meshes: colours and depths are weighted."""
+
+    color: Float[Tensor, "1 h w 3"]
+    alpha: Float[Tensor, "1 h w"]
+    depth: Float[Tensor, "1 h w"]
+    normal: Float[Tensor, "1 h w 3"] | None
+
+
+def _splats(
+    scene: GaussianScene,
+    model: CameraModel,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    limits: Float[Tensor, "1 h w"],
+    **options: Any,
+) -> _Splats:
+    gaussians = (scene.means, scene.quats, scene.scales, scene.opacities, scene.sh)
+    options |= {"render_mode": "RGB+D", "max_depths": limits}
+    rendered, alpha, normal = draw(scene, gaussians, model, viewmats, Ks, width, height, **options)
+    return _Splats(rendered[..., :-1], alpha[..., 0], rendered[..., -1], normal)
+
+
+def _normals(
+    scene: GaussianScene,
+    splats: _Splats,
+    of_meshes: Tensor,
+    left: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    model: CameraModel,
+    render_mode: str,
+) -> Tensor | None:
+    """Normals of the discs and the meshes by weight; of 3D Gaussians those of their expected depth."""
+    if splats.normal is not None:
+        return splats.normal + left[..., None] * of_meshes
+    if not render_mode.endswith("ED"):
+        return None
+    surface = depth_to_normals(splats.depth / splats.alpha.clamp(min=1e-10), viewmats, Ks, model)
+    return torch.lerp(surface, of_meshes, left[..., None])
