@@ -15,10 +15,13 @@ from vision3d.scene.selection import Region
 from vision3d.viewer.layers import Drawable, Layer, Layers
 from vision3d.viewer.lines import frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.models import COLORS, Dots, Lines, Model, Splats, Surface
+from vision3d.viewer.viewpoint import Bounds
 
 CAMERA_COLOR = torch.tensor([0.55, 0.72, 0.95])
 CHOSEN_COLOR = torch.tensor([1.0, 0.62, 0.2])
 _SELECTED = torch.tensor([1.0, 0.55, 0.1])
+_SAMPLE = 20_000  # Gaussians that decide on the bounds
+_ALONE = 2.0  # a thing without surroundings reaches less than so many times as far as most of it
 _REGION_COLOR = torch.tensor([1.0, 0.75, 0.25])
 
 
@@ -37,7 +40,7 @@ class Content:
         self._made: dict[str, tuple[tuple, Model]] = {}
         self._joined: dict[tuple[str, bool], tuple[tuple, Splats]] = {}
         self._tinted: dict[str, tuple[tuple, Splats | Dots]] = {}
-        self.bounds = layers.bounds
+        self.bounds = whole_bounds(layers)
         self.radius = max(self.bounds.radius, 1e-9)
         self._lock = threading.RLock()
 
@@ -79,7 +82,9 @@ class Content:
     def named(self, time: float) -> list[tuple[str, Model]]:
         """The models of the visible layers by name, for picking."""
         with self._lock:
-            pairs = [(layer.name, self.model(layer, time)) for layer in self.layers if layer.visible and layer.kind != "cameras"]
+            pairs = [
+                (layer.name, self.model(layer, time)) for layer in self.layers if layer.visible and layer.kind != "cameras"
+            ]
         return [(name, model) for name, model in pairs if model is not None]
 
     def _of_layers(
@@ -121,7 +126,9 @@ class Content:
         if isinstance(value, GaussianScene):
             return Splats.of(value.transform(matrix) if is_moved else value)
         if isinstance(value, Mesh):
-            return Surface.of(value.transform(matrix) if is_moved else value)
+            before = self._made.get(layer.name, (None, None))[1]
+            mesh = value.transform(matrix) if is_moved else value
+            return Surface.of(mesh, before if isinstance(before, Surface) else None)
         if isinstance(value, PointCloud):
             return Dots.of(value.transform(matrix) if is_moved else value, self.dot_size)
         if isinstance(value, Boxes):
@@ -164,6 +171,21 @@ class Content:
             known = (key, changed)
             self._tinted[name] = known
         return known[1]
+
+
+def whole_bounds(layers: Layers) -> Bounds:
+    """The bounds of layers, widened to all Gaussians where these are one thing without surroundings."""
+    bounds = layers.bounds
+    radius = bounds.radius
+    for layer in layers:
+        value = layers.frame(layer.name)
+        if isinstance(value, GaussianScene) and value.num_gaussians:
+            some = value[:: max(1, value.num_gaussians // _SAMPLE)]
+            means = se3.transform_points(layer.transform.to(some.means), some.means[some.opacities > 0.1]).cpu()
+            if len(means):
+                reach = float(torch.linalg.vector_norm(means - bounds.center, dim=-1).quantile(0.995))
+                radius = max(radius, reach) if reach < _ALONE * bounds.radius else radius
+    return replace(bounds, radius=radius)
 
 
 def inside(points: Float[Tensor, "n 3"], regions: Sequence[Region]) -> Bool[Tensor, " n"]:

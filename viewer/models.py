@@ -1,14 +1,16 @@
-"""Scene types in the form in which the viewer draws them: made once an object, so that a frame does view-dependent work only."""
+"""Scene types in the form in which the viewer draws them: made once, so that a picture does only what the view changes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int32, Int64
 from torch import Tensor
 
 from vision3d.geometry import se3
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
+from vision3d.render.meshes import edge_neighbors, shading
 from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud
 from vision3d.viewer.lines import box_lines
 
@@ -84,32 +86,40 @@ class Splats:
 
 @dataclass(frozen=True, eq=False)
 class Surface:
-    """Triangles with colours."""
+    """A mesh with all that does not change between pictures."""
 
-    vertices: Float[Tensor, "v 3"]
-    faces: Int64[Tensor, "f 3"]
-    colors: Float[Tensor, "v 3"] | None
-    uvs: Float[Tensor, "t 2"] | None
-    uv_faces: Int64[Tensor, "f 3"] | None
-    texture: Float[Tensor, "h w 3"] | None
-    normals: Float[Tensor, "v 3"] | None
+    shaded: shading.Surface
+    corners: Float[Tensor, "w 3"]
+    """Its places: vertices that lie together, as at seams of a texture, count once."""
+    faces: Int32[Tensor, "f 3"]
+    """Of places."""
+    neighbors: Int32[Tensor, "f 3"]
+    place: Int64[Tensor, " v"]
+    """Of each vertex."""
     is_lit: bool = True
     """Whether a light at the camera shades it."""
 
     @classmethod
     @torch.no_grad()
-    def of(cls, mesh: Mesh) -> "Surface":
-        """A mesh, ready to be drawn on the processor."""
+    def of(cls, mesh: Mesh, before: "Surface | None" = None, *, is_lit: bool = True) -> "Surface":
+        """A mesh, ready to be drawn on the processor.
+
+        Args:
+            mesh: What is drawn.
+            before: Of an earlier frame: what faces and texture say is taken over where they are the same objects.
+            is_lit: See the field.
+        """
         mesh = mesh.to("cpu")
-        uvs = uv_faces = None
-        if mesh.texture is not None and mesh.uvs is not None:
-            is_by_corner = mesh.uvs.dim() == 3
-            uvs = mesh.uvs.reshape(-1, 2).float().contiguous()
-            uv_faces = torch.arange(3 * len(mesh.faces)).view(-1, 3) if is_by_corner else mesh.faces
-        texture = None if mesh.texture is None else mesh.texture[..., :3].float().contiguous()
-        colors = None if mesh.vertex_colors is None else mesh.vertex_colors[:, :3].float().contiguous()
-        normals = None if mesh.normals is None else mesh.normals.float().contiguous()
-        return cls(mesh.vertices.float().contiguous(), mesh.faces, colors, uvs, uv_faces, texture, normals)
+        if before is not None and before.shaded.mesh.faces is mesh.faces and before.shaded.mesh.texture is mesh.texture:
+            corners = mesh.vertices[shading.first_of_each(before.place)]
+            normals = mesh.normals
+            if normals is None:
+                normals = vertex_normals(corners, before.faces.long())[before.place]
+            return replace(before, shaded=replace(before.shaded, mesh=mesh, normals=normals), corners=corners)
+        _, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
+        faces = place[mesh.faces].int()
+        corners = mesh.vertices[shading.first_of_each(place)]
+        return cls(shading.Surface.of(mesh), corners, faces, edge_neighbors(faces), place, is_lit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.rotation import so3_exp
-from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
+from vision3d.geometry.vectors import any_orthogonal, unit
 from vision3d.scene import Cameras
 from vision3d.viewer.viewpoint import Viewpoint
 

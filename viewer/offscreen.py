@@ -75,7 +75,10 @@ def placed_view(layers: Layers, azimuth_deg: float | None, elevation_deg: float 
     view = FreeCamera.of(own, layers.up)
     across = orthogonal_part(-view.camtoworld[:3, 2], up) if standing else any_orthogonal(up)
     side = torch.linalg.cross(up, across)
-    turn, height = math.radians(azimuth_deg or 0.0), math.radians(_DEFAULT_ELEVATION if elevation_deg is None else elevation_deg)
+    turn, height = (
+        math.radians(azimuth_deg or 0.0),
+        math.radians(_DEFAULT_ELEVATION if elevation_deg is None else elevation_deg),
+    )
     direction = math.cos(height) * (math.cos(turn) * across + math.sin(turn) * side) + math.sin(height) * up
     eye = bounds.center.double() + view.distance * direction
     return replace(view, camtoworld=look_at(eye, bounds.center.double(), up))

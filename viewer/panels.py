@@ -268,7 +268,9 @@ class Panel:
         kinds.set_on_selection_changed(lambda name, index: setattr(session, "region_kind", None if index == 0 else name))
         self._row(box, gui.Label("a click places"), kinds)
         radius = session.content.radius
-        size = self._slide(0.005 * radius, radius, session.region_size, lambda value: self.act(lambda: session.resize_region(value)))
+        size = self._slide(
+            0.005 * radius, radius, session.region_size, lambda value: self.act(lambda: session.resize_region(value))
+        )
         box.add_child(size)
         self._region_label = gui.Label("nothing selected")
         self._row(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vision3d.errors import Vision3DError
 from vision3d.geometry.cameras import pixel_rays
-from vision3d.scene import Cameras, PosedImages
+from vision3d.scene import Cameras, Mesh, PosedImages
 from vision3d.scene.resample import sample
 from vision3d.viewer.lines import frustum_depth, image_corners
 from vision3d.viewer.models import Surface
@@ -82,7 +82,7 @@ def _surface(pictures: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, 
         uvs.append(torch.stack([u[[0, 1, 1, 0]], v[[0, 0, 1, 1]]], -1))
     faces = (torch.tensor([[0, 2, 1], [0, 3, 2]])[None] + 4 * torch.arange(len(pictures))[:, None, None]).view(-1, 3)
     flat = torch.cat(uvs).contiguous()
-    return Surface(corners.reshape(-1, 3).contiguous(), faces, None, flat, faces, texture, None, is_lit=False)
+    return Surface.of(Mesh(corners.reshape(-1, 3).contiguous(), faces, uvs=flat, texture=texture), is_lit=False)
 
 
 def placed(photograph: Float[Tensor, "h w 3"], camera: Cameras, view: Cameras) -> tuple[np.ndarray, np.ndarray]:

@@ -92,12 +92,13 @@ def _pick_vertex(name: str, surface: Surface, camera: Cameras, x: float, y: floa
     # A picture of one pixel whose centre is the place.
     K = camera.Ks[0].clone()
     K[:2, 2] += K.new_tensor([0.5 - x, 0.5 - y])
-    positions = screen_positions(surface.vertices, camera.viewmats, K[None])
-    face, weights, depth = rasterize_faces(positions, surface.faces, 1, 1, near_plane=_NEAR)
+    mesh = surface.shaded.mesh
+    positions = screen_positions(mesh.vertices.float(), camera.viewmats, K[None])
+    face, weights, depth = rasterize_faces(positions, mesh.faces, 1, 1, near_plane=_NEAR)
     if int(face) < 0:
         return None
-    vertex = int(surface.faces[int(face), int(weights.argmax())])
-    return Pick(name, "vertex", vertex, surface.vertices[vertex].clone(), float(depth))
+    vertex = int(mesh.faces[int(face), int(weights.argmax())])
+    return Pick(name, "vertex", vertex, mesh.vertices[vertex].float().clone(), float(depth))
 
 
 def _pick_dot(name: str, dots: Dots, camera: Cameras, x: float, y: float) -> Pick | None:

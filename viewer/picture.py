@@ -1,14 +1,14 @@
 """Pictures for interaction, on the processor: surfaces, points and lines by depth, Gaussians blended over them."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.render.meshes import interpolate, rasterize as rasterize_faces, screen_positions, texture
+from vision3d.render.meshes import antialias, rasterize as rasterize_faces, screen_positions, shading
 from vision3d.render.splats import ops, rasterize_2dgs
 from vision3d.scene import Cameras
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
@@ -17,7 +17,6 @@ from vision3d.viewer.overlays import draw_dots, draw_lines
 _TILE = 16
 _STRIP_ROWS = 12  # rows of tiles that are blended before asking again whether the picture is still wanted
 _NEAR, _FAR = 0.01, 1e10
-_GREY = 0.72
 Color = tuple[float, float, float]
 
 
@@ -54,8 +53,7 @@ def draw(
 ) -> Picture:
     """The picture of everything that is given, at `quality.scale` times the camera's size.
 
-    Surfaces, points and lines hide each other by depth. Gaussians are blended over what lies behind their expected depth and
-    hidden by what lies before it.
+    Surfaces, points and lines hide each other by depth, and are seen through the Gaussians before them.
 
     Args:
         models: What is seen.
@@ -74,7 +72,7 @@ def draw(
         depth = torch.full((height, width), torch.inf)
         for model in models:
             if isinstance(model, Surface):
-                _draw_surface(image, depth, model, camera)
+                _draw_surface(image, depth, model, camera, quality.scale == 1)
                 _check(is_stale)
         for model in models:
             if isinstance(model, Dots):
@@ -82,11 +80,11 @@ def draw(
             elif isinstance(model, Lines) and len(model.starts):
                 draw_lines(image, depth, model, camera)
         _check(is_stale)
-        is_empty = not any(isinstance(model, Surface | Dots | Lines) for model in models)
+        limits = any(not isinstance(model, Splats) for model in models)
         for splats in models:
             if isinstance(splats, Splats) and len(splats):
-                _draw_splats(image, depth, splats, camera, quality, is_stale, is_empty)
-                is_empty = False
+                _draw_splats(image, depth, splats, camera, quality, is_stale, limits)
+                limits = True  # Gaussians of another kind are before or behind these as a whole
         return Picture(image, depth)
 
 
@@ -112,59 +110,36 @@ def scaled_camera(camera: Cameras, scale: float) -> Cameras:
     return camera.resized(*size)
 
 
-def _draw_surface(image: Tensor, depth: Tensor, surface: Surface, camera: Cameras) -> None:
+def _draw_surface(image: Tensor, depth: Tensor, surface: Surface, camera: Cameras, is_smooth: bool) -> None:
     height, width = depth.shape
-    positions = screen_positions(surface.vertices, camera.viewmats, camera.Ks)
+    positions = screen_positions(surface.corners, camera.viewmats, camera.Ks)
     fragments = rasterize_faces(positions, surface.faces, width, height, near_plane=_NEAR)
-    faces, found = fragments.face_ids[0], fragments.depths[0]
-    shown = (faces >= 0) & (found < depth)
+    shown = (fragments.face_ids[0] >= 0) & (fragments.depths[0] < depth)
     if not bool(shown.any()):
         return
-    colors = None
-    if surface.texture is not None and surface.uvs is not None and surface.uv_faces is not None:
-        uvs = interpolate(surface.uvs, surface.uv_faces, fragments)
-        colors = texture(surface.texture, uvs, masks=shown[None])[0][shown]
-    if surface.colors is not None:
-        own = interpolate(surface.colors, surface.faces, fragments)[0][shown]
-        colors = own if colors is None else colors * own
-    if colors is None:
-        colors = torch.full((int(shown.sum()), 3), _GREY)
-    if surface.is_lit:
-        colors = colors * _headlight(surface, fragments, faces, shown, camera)[:, None]
-    image[shown], depth[shown] = colors, found[shown]
-
-
-def _headlight(surface: Surface, fragments, faces: Tensor, shown: Tensor, camera: Cameras) -> Float[Tensor, " m"]:
-    """Brightness under a light at the camera, both sides alike."""
-    if surface.normals is not None:
-        normals = interpolate(surface.normals, surface.faces, fragments)[0][shown]
-    else:
-        corners = surface.vertices[surface.faces]
-        normals = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])[faces[shown].long()]
-    normals = torch.nn.functional.normalize(normals, dim=-1) @ camera.viewmats[0, :3, :3].mT
-    row, column = shown.nonzero(as_tuple=True)
-    K = camera.Ks[0]
-    rays = torch.stack([(column + 0.5 - K[0, 2]) / K[0, 0], (row + 0.5 - K[1, 2]) / K[1, 1], torch.ones(len(row))], -1)
-    return 0.3 + 0.7 * (normals * torch.nn.functional.normalize(rays, dim=-1)).sum(-1).abs()
+    places = screen_positions(surface.shaded.mesh.vertices, camera.viewmats, camera.Ks)
+    style: Literal["smooth", "none"] = "smooth" if surface.is_lit else "none"
+    colors, _ = shading.shade(surface.shaded, places, fragments, camera.viewmats, shading=style)
+    torch.where(shown[..., None], colors[0], image, out=image)
+    if is_smooth:
+        blended = antialias(image[None], positions, surface.faces, fragments, neighbors=surface.neighbors)[0]
+        # What stands before the outline stays as it is.
+        near = torch.nn.functional.max_pool2d(shown[None].float(), 3, 1, 1)[0] > 0
+        near &= ~((fragments.face_ids[0] >= 0) & ~shown)
+        torch.where(near[..., None], blended, image, out=image)
+    torch.where(shown, fragments.depths[0], depth, out=depth)
 
 
 def _draw_splats(
-    image: Tensor, depth: Tensor, splats: Splats, camera: Cameras, quality: Quality, is_stale: Callable[[], bool], is_first: bool
+    image: Tensor, depth: Tensor, splats: Splats, camera: Cameras, quality: Quality, is_stale: Callable[[], bool], limits: bool
 ) -> None:
-    colors, own, alpha = _blend(splats, camera, quality, is_stale)
-    rest = 1 - alpha
-    if is_first:
-        image.mul_(rest[..., None]).add_(colors)
-        torch.where(alpha > 0.5, own, depth, out=depth)
-        return
-    hidden = depth < own
-    over = image * rest[..., None] + colors
-    torch.where(hidden[..., None], image, over, out=image)
-    torch.where(hidden | (alpha <= 0.5), depth, own, out=depth)
+    colors, own, alpha = _blend(splats, camera, quality, is_stale, depth if limits else None)
+    image.mul_(1 - alpha[..., None]).add_(colors)
+    torch.where(alpha > 0.5, own, depth, out=depth)
 
 
 def _blend(
-    splats: Splats, camera: Cameras, quality: Quality, is_stale: Callable[[], bool]
+    splats: Splats, camera: Cameras, quality: Quality, is_stale: Callable[[], bool], limits: Float[Tensor, "h w"] | None
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Colours weighted by alpha, expected depth, alpha."""
     width, height = int(camera.width), int(camera.height)
@@ -180,7 +155,7 @@ def _blend(
         features = splats.colors[:count] if sh is None else sh[:count]
         out, alpha, *_ = rasterize_2dgs(
             means, quats, scales, opacities, features, viewmats, Ks, width, height, near_plane=_NEAR,
-            sh_degree=None if sh is None else degree, render_mode="RGB+ED",
+            sh_degree=None if sh is None else degree, render_mode="RGB+ED", max_depths=None if limits is None else limits[None],
         )  # fmt: skip
         return out[0, ..., :3], out[0, ..., 3], alpha[0, ..., 0]
     (images, gaussians), (radii, means2d, depths, conics, compensations) = ops.project_pairs(
@@ -209,11 +184,13 @@ def _blend(
         below = offsets[0, first + _STRIP_ROWS :].flatten()
         ids = flatten_ids if not len(below) else flatten_ids[: int(below[0])]
         top = _TILE * first
+        bottom = min(height, top + _TILE * _STRIP_ROWS)
+        nearest = {} if limits is None else {"depths": depths, "max_depths": limits[None, top:bottom]}
         moved = means2d - means2d.new_tensor([0.0, top])
         strips.append(
             ops.blend(
-                moved, conics, features, opacity, None, None, width, min(height - top, _TILE * _STRIP_ROWS), _TILE,
-                rows.contiguous(), ids, alpha_max=0.99, backend=backend,
+                moved, conics, features, opacity, None, None, width, bottom - top, _TILE, rows.contiguous(), ids,
+                alpha_max=0.99, backend=backend, **nearest,
             )[:2]
         )  # fmt: skip
     out, left = (torch.cat([strip[i][0] for strip in strips]) for i in (0, 1))

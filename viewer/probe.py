@@ -35,7 +35,7 @@ import open3d
 gui = open3d.visualization.gui
 app = gui.Application.instance
 app.initialize()
-window = app.create_window("vision3d", 64, 64, -1, -1, 1)  # 1: hidden
+window = app.create_window("probe", 64, 64, -1, -1, 1)  # 1: hidden
 app.run_one_tick()
 window.close()
 app.run_one_tick()
@@ -93,8 +93,8 @@ class Probe:
             self._process.kill()
             self._process.communicate()
             raise BackendError(
-                f"Open3D did not open a window within {self._timeout:g} s; if a display is missing or far away: apt install xvfb "
-                f"xauth && xvfb-run -a vision3d view ...; {_OTHERWISE}"
+                f"Open3D did not open a window within {self._timeout:g} s; if the display is far away, on a virtual one: "
+                f"apt install xvfb xauth && xvfb-run -a vision3d view ...; {_OTHERWISE}"
             ) from None
         found = re.search(r"^vision3d-probe (\{.*\})$", output, re.MULTILINE)
         if self._process.returncode == 0 and found:

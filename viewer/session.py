@@ -174,9 +174,7 @@ class Session:
             cameras = layer.cameras
             if isinstance(layer.value, PosedImages) and cameras is not None:
                 self._thumbnails.append(
-                    Thumbnails(
-                        layer.value, cameras, self.content.radius, lambda made, name=layer.name: show(name, tuple(made))
-                    )
+                    Thumbnails(layer.value, cameras, self.content.radius, lambda made, name=layer.name: show(name, tuple(made)))
                 )
 
     # Time
@@ -204,11 +202,11 @@ class Session:
         if self.path_time is not None and len(self.keys) > 1:
             self.path_time = (self.path_time + passed) % self.path_seconds
             self.move(self._on_path(self.path_time))
-        if self.layers.is_followed and now - self._refreshed > _REFRESH_S:
-            if self._refreshing is None or not self._refreshing.is_alive():
-                self._refreshed = now
-                self._refreshing = threading.Thread(target=self._refresh, name="refresh", daemon=True)
-                self._refreshing.start()
+        is_reading = self._refreshing is not None and self._refreshing.is_alive()
+        if self.layers.is_followed and now - self._refreshed > _REFRESH_S and not is_reading:
+            self._refreshed = now
+            self._refreshing = threading.Thread(target=self._refresh, name="refresh", daemon=True)
+            self._refreshing.start()
 
     # Picking and selecting
 
@@ -399,7 +397,9 @@ class Session:
         def read() -> None:
             try:
                 with torch.inference_mode():
-                    scale = max(1.0, float(images.cameras.height[index]) / size[1], float(images.cameras.width[index]) / size[0])
+                    scale = max(
+                        1.0, float(images.cameras.height[index]) / size[1], float(images.cameras.width[index]) / size[0]
+                    )
                     photograph, _, camera = images.read(index, downscale=scale)
                     self._photograph = (view, placed(photograph.cpu(), camera.to("cpu"), view.camera(*size)))
             except Vision3DError as error:
