@@ -48,7 +48,9 @@ class Panel:
         self.em = window.theme.font_size
         em = self.em
         self.widget = gui.ScrollableVert(round(0.6 * em), gui.Margins(round(0.7 * em)))
+        self.foot = gui.Vert(0, gui.Margins(round(0.7 * em), round(0.3 * em)))
         self.status = gui.Label("")
+        self.foot.add_child(self.status)
         self.time_bar: Any = None
         self._checks: dict[str, Any] = {}
         self._camera_names: list[tuple[str, int]] = []
@@ -154,9 +156,15 @@ class Panel:
     def _row(self, box: Any, *widgets: Any) -> None:
         row = self._gui.Horiz(round(0.4 * self.em))
         for widget in widgets:
-            row.add_child(widget)
+            row.add_child(self._lowered(widget) if isinstance(widget, self._gui.Label) else widget)
         row.add_stretch()
         box.add_child(row)
+
+    def _lowered(self, label: Any) -> Any:
+        """A label whose text is level with that of a button beside it."""
+        box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
+        box.add_child(label)
+        return box
 
     def _button(self, text: str, action: Callable[[], Any]) -> Any:
         button = self._gui.Button(text)
@@ -169,6 +177,7 @@ class Panel:
         slider.set_limits(low, high)
         slider.double_value = value
         slider.set_on_value_changed(changed)
+        slider.background_color = self._gui.Color(0.32, 0.32, 0.32)
         return slider
 
     def _show_layer(self, name: str, on: bool) -> None:
@@ -242,6 +251,7 @@ class Panel:
         dots.set_limits(1, 8)
         dots.int_value = session.content.dot_size
         dots.set_on_value_changed(self._set_dots)
+        dots.background_color = gui.Color(0.32, 0.32, 0.32)
         box.add_child(dots)
         self._row(
             box,
@@ -325,7 +335,7 @@ class Panel:
         self._play = self._button("Play", self.toggle_time)
         self._slider = self._slide(float(times[0]), float(times[-1]), session.time, session.set_time)
         self._clock = gui.Label(f"{session.time:.3f} s")
-        for widget in (self._play, self._slider, self._clock):
+        for widget in (self._play, self._slider, self._lowered(self._clock)):
             self.time_bar.add_child(widget)
 
     def toggle_time(self) -> None:

@@ -65,6 +65,8 @@ class Session:
         self.layers, self.size, self.out, self.background = layers, size, out, background
         self._show, self.say = show, say
         self.content = Content(layers)
+        self.drawer: Callable[[Request], None] | None = None
+        """Takes requests in place of the loop that draws on the processor, but those with a photograph."""
         self.home = start or first_view(layers, self.content.bounds)
         self.view = self.home
         times = layers.times
@@ -114,8 +116,13 @@ class Session:
 
     def request(self, is_moving: bool = True) -> None:
         """Ask for a picture of the state as it is now."""
-        if self._is_open:
-            self.loop.request(self.now(is_moving))
+        if not self._is_open:
+            return
+        request = self.now(is_moving)
+        if self.drawer is not None and request.finish is None:
+            self.drawer(request)
+        else:
+            self.loop.request(request)
 
     def now(self, is_moving: bool = True) -> Request:
         """The request for a picture of the state as it is now."""

@@ -13,7 +13,7 @@ import torch
 from vision3d.geometry.cameras import project
 from vision3d.geometry.se3 import transform_points
 from vision3d.viewer.layers import Layers
-from vision3d.viewer.loop import Shown
+from vision3d.viewer.loop import Request, Shown
 from vision3d.viewer.navigation import FreeCamera
 from vision3d.viewer.panels import Panel
 from vision3d.viewer.session import Session
@@ -46,9 +46,9 @@ def open_window(
         start: The first view; that of the layers when None.
         title: Of the window.
     """
+    keep_output_clean()
     import open3d
 
-    open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
     gui = open3d.visualization.gui
     app = gui.Application.instance
     app.initialize()
@@ -67,7 +67,10 @@ class _Window:
         if extra:
             self.window.size = gui.Size(size[0] + 320 + extra, size[1])
         self._canvas: Any = None
+        self._is_open = True
         self._pending: Shown | None = None
+        self._request: Request | None = None
+        self._is_handed = False
         self._is_posted = False
         self.session = Session(
             layers, size=size, out=out, background=background, show=self._shown, say=self._say_later, start=start
@@ -80,11 +83,11 @@ class _Window:
 
             self._canvas = HardwareView(open3d, self.window, self.session, self._on_mouse)
             self._view = self._canvas.widget
-            self._image.visible = False
             self.window.add_child(self._view)
+            self.session.drawer = self._hand_over
         self.panel = Panel(gui, self.window, self.session)
         self.window.add_child(self.panel.widget)
-        self.window.add_child(self.panel.status)
+        self.window.add_child(self.panel.foot)
         if self.panel.time_bar is not None:
             self.window.add_child(self.panel.time_bar)
         self._image.set_on_mouse(self._on_mouse)
@@ -99,7 +102,6 @@ class _Window:
         self._clicked = -1e9
         self._flew = time.perf_counter()
         self._frames: list[float] = []
-        self._is_open = True
         self.session.load_thumbnails()
         self.session.request(is_moving=True)
         self.panel.update()
@@ -118,12 +120,33 @@ class _Window:
         shown, self._pending = self._pending, None
         if shown is None or not self._is_open:
             return
+        self._image.visible = True
+        if self._canvas is not None:
+            self._view.visible = False
+            self.window.set_needs_layout()
         self._image.update_image(self._o3d.geometry.Image(np.ascontiguousarray(shown.pixels)))
         now = time.perf_counter()
         self._frames = [*(moment for moment in self._frames if now - moment < 1), now]
         height, width = (round(side * shown.quality.scale) for side in shown.pixels.shape[:2])
         rate = "" if shown.is_whole else f", {len(self._frames)} a second"
         self.window.title = f"vision3d   {width} x {height}, {1000 * shown.seconds:.0f} ms{rate}"
+        self.window.post_redraw()
+
+    def _hand_over(self, request: Request) -> None:
+        """The newest request waits for Open3D's renderer, which belongs to the thread of the window."""
+        self._request = request
+        if not self._is_handed and self._is_open:
+            self._is_handed = True
+            self._app.post_to_main_thread(self.window, self._draw)
+
+    def _draw(self) -> None:
+        self._is_handed = False
+        if not self._is_open or self._request is None:
+            return
+        self._canvas.show(self._request)
+        if not self._view.visible or self._image.visible:
+            self._view.visible, self._image.visible = True, False
+            self.window.set_needs_layout()
         self.window.post_redraw()
 
     def _say_later(self, text: str) -> None:
@@ -149,9 +172,7 @@ class _Window:
         if self.panel.time_bar is not None:
             self.panel.time_bar.frame = gui.Rect(rect.x, rect.y + rect.height - bar, left, bar)
         self.panel.widget.frame = gui.Rect(rect.x + left, rect.y, wide, rect.height - foot)
-        self.panel.status.frame = gui.Rect(
-            rect.x + left + round(0.7 * em), rect.y + rect.height - foot, wide - round(1.4 * em), foot
-        )
+        self.panel.foot.frame = gui.Rect(rect.x + left, rect.y + rect.height - foot, wide, foot)
         self.session.resize(left, rect.height - bar)
 
     def _on_mouse(self, event: Any) -> Any:
@@ -291,6 +312,21 @@ class _Window:
     def _on_close(self) -> bool:
         self._is_open = False
         return True
+
+
+def keep_output_clean() -> None:
+    """Send what the renderer prints by itself to the error stream if that is wanted (VISION3D_DEBUG=1), else nowhere.
+
+    Python's own streams go on as before: they get descriptors of their own.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+    is_shown = os.environ.get("VISION3D_DEBUG") == "1"
+    target = os.dup(2) if is_shown else os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(target, descriptor)
 
 
 def leave(code: int) -> None:
