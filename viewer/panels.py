@@ -13,6 +13,7 @@ from vision3d.viewer.navigation import UP_AXES
 from vision3d.viewer.session import Session
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
+_MOST_ROWS = 10  # of layers before they scroll
 HELP = """Mouse
   left drag             turn about the middle
   right or Shift drag   move along the picture
@@ -47,20 +48,24 @@ class Panel:
         self._gui, self._window, self._session = gui, window, session
         self.em = window.theme.font_size
         em = self.em
-        self.widget = gui.ScrollableVert(round(0.6 * em), gui.Margins(round(0.7 * em)))
+        self.widget = gui.Vert(round(0.5 * em), gui.Margins(round(0.7 * em)))  # a ScrollableVert hides the tracks of sliders
         self.foot = gui.Vert(0, gui.Margins(round(0.7 * em), round(0.3 * em)))
         self.status = gui.Label("")
         self.foot.add_child(self.status)
         self.time_bar: Any = None
         self._checks: dict[str, Any] = {}
         self._camera_names: list[tuple[str, int]] = []
+        self._tools()
         self._layer_box = self._section("Layers", True)
+        if len(list(session.layers)) > _MOST_ROWS:
+            rows = gui.ScrollableVert(round(0.35 * em))
+            self._layer_box.add_child(rows)
+            self._layer_box = rows
         self.update_layers()
         self._cameras()
-        self._view()
         self._selection()
+        self._view()
         self._path()
-        self._files()
         if len(session.layers.times) > 1:
             self._time()
 
@@ -90,7 +95,10 @@ class Panel:
             self._slider.double_value = session.time
             self._play.text = "Pause" if session.is_playing else "Play"
             self._clock.text = f"{session.time:.3f} s"
-        self._pick_label.text = self._pick_text()
+        text = self._pick_text()
+        if text != self._pick_label.text:
+            self._pick_label.text = text
+            self._window.set_needs_layout()
         self._region_label.text = f"{len(session.regions)} placed" if session.regions else "nothing selected"
         self._path_label.text = f"{len(session.keys)} keys" if session.keys else "no keys yet"
         self._fly.text = "Stop" if session.path_time is not None else "Play"
@@ -148,7 +156,7 @@ class Panel:
 
     def _section(self, title: str, is_open: bool) -> Any:
         em = self.em
-        box = self._gui.CollapsableVert(title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), 0, 0))
+        box = self._gui.CollapsableVert(title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0))
         box.set_is_open(is_open)
         self.widget.add_child(box)
         return box
@@ -177,7 +185,6 @@ class Panel:
         slider.set_limits(low, high)
         slider.double_value = value
         slider.set_on_value_changed(changed)
-        slider.background_color = self._gui.Color(0.32, 0.32, 0.32)
         return slider
 
     def _show_layer(self, name: str, on: bool) -> None:
@@ -251,13 +258,7 @@ class Panel:
         dots.set_limits(1, 8)
         dots.int_value = session.content.dot_size
         dots.set_on_value_changed(self._set_dots)
-        dots.background_color = gui.Color(0.32, 0.32, 0.32)
         box.add_child(dots)
-        self._row(
-            box,
-            self._button("First view", lambda: session.move(session.home)),
-            self._button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
-        )
 
     def _set_background(self, name: str) -> None:
         self._session.background = BACKGROUNDS[name]
@@ -323,10 +324,15 @@ class Panel:
         dialog.set_on_done(done)
         self._window.show_dialog(dialog)
 
-    def _files(self) -> None:
-        box = self._section("Files", True)
+    def _tools(self) -> None:
         self._record = self._button("Record", self.toggle_recording)
-        self._row(box, self._button("Screenshot", self.screenshot), self._record)
+        self._row(
+            self.widget,
+            self._button("First view", lambda: self._session.move(self._session.home)),
+            self._button("Screenshot", self.screenshot),
+            self._record,
+            self._button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
+        )
 
     def _time(self) -> None:
         session, gui = self._session, self._gui
@@ -335,7 +341,7 @@ class Panel:
         self._play = self._button("Play", self.toggle_time)
         self._slider = self._slide(float(times[0]), float(times[-1]), session.time, session.set_time)
         self._clock = gui.Label(f"{session.time:.3f} s")
-        for widget in (self._play, self._slider, self._lowered(self._clock)):
+        for widget in (self._play, self._lowered(self._slider), self._lowered(self._clock)):
             self.time_bar.add_child(widget)
 
     def toggle_time(self) -> None:

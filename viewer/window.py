@@ -49,6 +49,7 @@ def open_window(
     keep_output_clean()
     import open3d
 
+    open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
     gui = open3d.visualization.gui
     app = gui.Application.instance
     app.initialize()
