@@ -156,7 +156,9 @@ class Panel:
 
     def _section(self, title: str, is_open: bool) -> Any:
         em = self.em
-        box = self._gui.CollapsableVert(title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0))
+        box = self._gui.CollapsableVert(
+            title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
+        )
         box.set_is_open(is_open)
         self.widget.add_child(box)
         return box

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vision3d.errors import BackendError, MissingDependencyError
 
 TIMEOUT_S = 60
-_OTHERWISE = "without a window: --offscreen OUT.png"
+_OTHERWISE = "without a window: --web or --offscreen OUT.png"
 _PACKAGES = {  # of Debian and Ubuntu
     "libusb-1.0.so": "libusb-1.0-0",
     "libGL.so": "libgl1",

@@ -119,9 +119,10 @@ def guess_up(layers: Iterable["Layer"]) -> Float[Tensor, "3"]:
 
 
 def start_viewpoint(layers: Iterable["Layer"], bounds: Bounds, up: Float[Tensor, "3"]) -> Viewpoint:
-    """The view of the first camera; where there is none, one that frames the bounds."""
+    """The view of the first camera; where there is none, or nothing else to see, one that frames the bounds."""
     layers = list(layers)
-    for layer in layers:
+    has_things = any(layer.kind not in ("cameras", "selection") for layer in layers)
+    for layer in layers if has_things else []:
         if (cameras := layer.cameras) is not None and len(cameras):
             return Viewpoint.of_camera(cameras.to("cpu"), 0, bounds)
     return Viewpoint.framing(bounds, up, _front(layers, up))

@@ -100,3 +100,6 @@ def test_a_scene_with_cameras_starts_at_the_first():
     layers = [layer("gaussians", ring_scene(20)), layer("cameras", cameras)]
     view = start_viewpoint(layers, Bounds(torch.zeros(3), 1.0), torch.tensor([0.0, 0, 1]))
     assert torch.allclose(view.position, cameras.centers[0], atol=1e-6)
+    alone = start_viewpoint(layers[1:], bounds_of([(cameras, I)]), torch.tensor([0.0, 0, 1]))
+    pixels = project(se3.transform_points(alone.camera(90, 60).viewmats[0], cameras.centers), alone.camera(90, 60).Ks[0])
+    assert bool(((pixels > 0) & (pixels < torch.tensor([90.0, 60]))).all())  # all cameras are in view

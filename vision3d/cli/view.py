@@ -1,7 +1,8 @@
-"""`vision3d view`: look at scenes in a window, or make one picture of them where there is none."""
+"""`vision3d view`: scenes, meshes, points, boxes, cameras, sequences and runs in a window, in a browser, or as one picture."""
 
 import dataclasses
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,15 +55,25 @@ class ViewOptions(VerbOptions):
     """Folder for screenshots, videos, selections and camera paths of the window."""
     overwrite: Flag = False
     """Replace the picture of --offscreen if it is there."""
+    web: Flag = False
+    """Show it in a browser instead of a window."""
+    host: str = "127.0.0.1"
+    """Address that the page of --web is served on; 0.0.0.0 lets other machines in."""
+    port: int = 8080
+    """Port of that page; 0 takes a free one."""
+    open: bool = True
+    """Open that page in the browser of this desktop."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Open a window, or write a picture."""
+    """Open a window, serve a page, or write a picture."""
     options = parse(ViewOptions, arguments, "view")
     set_up_output(options)
     _check(options)
     size = parse_size("--size", options.size)
     background = parse_color("--background", options.background)
+    if options.web:
+        return _serve(options, _open(options))
     return _picture(options, size, background) if options.offscreen is not None else _window(options, size, background)
 
 
@@ -96,6 +107,23 @@ def _window(options: ViewOptions, size: tuple[int, int], background: tuple[float
     open_window(layers, size=size, out=options.out, background=background, use_open3d=use_open3d, start=start)
     print_summary(options, "", {"open3d": graphics.open3d, "has_gpu": graphics.has_gpu, "used_open3d": use_open3d})
     leave(0)
+    return 0
+
+
+def _serve(options: ViewOptions, layers: "Layers") -> int:
+    from vision3d.viewer.web import WebViewer, open_browser, warn_if_public
+
+    warn_if_public(options.host)
+    try:
+        with WebViewer(layers, host=options.host, port=options.port, folder=options.out) as viewer:
+            names = [layer.name for layer in layers]
+            print_summary(options, f"{viewer.url}  (Ctrl-C ends)", {"url": viewer.url, "layers": names})
+            sys.stdout.flush()
+            if options.open:
+                open_browser(viewer.url)
+            viewer.run()
+    except KeyboardInterrupt:  # the way to end it
+        pass
     return 0
 
 
@@ -146,6 +174,8 @@ def _check(options: ViewOptions) -> None:
     ):
         if not is_right:
             raise ConfigError(name, f"got {value}, want {want}")
+    if options.web and options.offscreen is not None:
+        raise ConfigError("--web", "shows a page and --offscreen writes a picture; give one of them")
     if options.offscreen is not None and options.offscreen.suffix.lower() not in _PICTURES:
         raise ConfigError("--offscreen", f"got {options.offscreen}, want a picture ({', '.join(_PICTURES)})")
     if options.cameras is not None or options.camera is not None:

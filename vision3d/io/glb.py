@@ -82,9 +82,22 @@ def write_mesh(path: Path | str, mesh: Mesh) -> None:
     Raises:
         InputError: The mesh is empty or has values that are wrong.
     """
+    _built(mesh).write(path)
+
+
+def mesh_bytes(mesh: Mesh) -> bytes:
+    """What `write_mesh` writes into a .glb.
+
+    Raises:
+        InputError: The mesh is empty or has values that are wrong.
+    """
+    return _built(mesh).to_bytes()
+
+
+def _built(mesh: Mesh) -> Builder:
     mesh = mesh.validate().split_seams()
     if mesh.num_vertices >= 2**32 - 1:
-        raise InputError(f"{path}: {mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
+        raise InputError(f"{mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
     builder = Builder()
     attributes = {"POSITION": builder.array(_array(mesh.vertices))}
     if mesh.normals is not None:
@@ -106,7 +119,7 @@ def write_mesh(path: Path | str, mesh: Mesh) -> None:
     builder.append("meshes", {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
-    builder.write(path)
+    return builder
 
 
 def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:

@@ -255,15 +255,18 @@ class Builder:
     def write(self, path: Path | str) -> None:
         """Write a .glb, or a .gltf with its buffer in the JSON, whole or not at all."""
         path = Path(path)
-        content = {"asset": {"version": "2.0", "generator": "vision3d"}, **self.content}
-        buffer = {"byteLength": len(self.binary)}
-        if path.suffix.lower() == ".gltf":
-            uri = "data:application/octet-stream;base64," + base64.b64encode(self.binary).decode()
-            data = _text({**content, "buffers": [{**buffer, "uri": uri}]})
-        else:
-            data = glb_bytes({**content, "buffers": [buffer]}, bytes(self.binary))
+        data = self.to_bytes(is_binary=path.suffix.lower() != ".gltf")
         with atomic_write(path) as temporary:
             temporary.write_bytes(data)
+
+    def to_bytes(self, is_binary: bool = True) -> bytes:
+        """The content of a .glb, or of a .gltf with its buffer in the JSON."""
+        content = {"asset": {"version": "2.0", "generator": "vision3d"}, **self.content}
+        buffer = {"byteLength": len(self.binary)}
+        if is_binary:
+            return glb_bytes({**content, "buffers": [buffer]}, bytes(self.binary))
+        uri = "data:application/octet-stream;base64," + base64.b64encode(self.binary).decode()
+        return _text({**content, "buffers": [{**buffer, "uri": uri}]})
 
 
 def peek_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,190 @@
+"""The web page in headless Chromium, held against our own pictures."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.datasets import write_ring_photographs
+from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.geometry import shapes
+from vision3d.geometry.cameras import project
+from vision3d.io.images import read_image
+from vision3d.io.zarr_store import SequenceWriter
+from vision3d.progress import silent
+from vision3d.render import render_views
+from vision3d.scene import Boxes, Mesh, PointCloud, Selection
+from vision3d.stages.fitting import FitConfig, fit
+from vision3d.viewer.layers import Layers
+
+pytestmark = [pytest.mark.viewer, pytest.mark.slow]
+
+SIZE = (900, 600)  # of the browser's window
+
+
+def rise(folder):
+    """The ring, rising by 1.2 m in four frames."""
+    scene = ring_scene()
+    writer = SequenceWriter(folder, scene)
+    for i in range(4):
+        writer.append(i / 4, means=scene.means + torch.tensor([0, 0, 0.4 * i]))
+    return folder
+
+
+def our_picture(layers, name, time=0.0):
+    """What our rasterizer shows of a layer at the start, in the colours that the page has."""
+    scene = layers.frame(name, time)
+    flat = replace(scene, sh=scene.sh[:, :1])
+    return next(iter(render_views(flat, layers.start.camera(*SIZE), backgrounds=(1.0, 1.0, 1.0)))).image
+
+
+def psnr(a, b):
+    return -10 * math.log10(float((a - b).square().mean()))
+
+
+def picture(path):
+    return read_image(path)[..., :3]
+
+
+def test_the_picture_is_ours(browse, tmp_path):
+    """A second rasterizer, with its own cuts: Gaussians end at 2.8 standard deviations there."""
+    ring_cameras().save(tmp_path / "cameras.json")
+    layers = Layers.open([rise(tmp_path / "rise.zarr"), tmp_path / "cameras.json"])
+    layers.show("cameras", False)
+    first, last, hidden = (tmp_path / f"{name}.png" for name in ("first", "last", "hidden"))
+    browse(layers, [
+        ["settle"], ["download", "Save picture", str(first)],
+        ["fill", "Frame", "3"], ["see", "0.75 s"], ["settle"], ["download", "Save picture", str(last)],
+        ["tick", "rise ("], ["settle"], ["download", "Save picture", str(hidden)],
+    ])  # fmt: skip
+    for path, time in ((first, 0.0), (last, 0.75)):
+        ours, theirs = our_picture(layers, "rise", time), picture(path)
+        assert theirs.shape == ours.shape
+        assert float(theirs.std()) > 0.1  # not empty
+        assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.02)
+        assert psnr(theirs, ours) > 28
+    assert psnr(picture(first), picture(last)) < 15  # the scene moved
+    assert float((picture(hidden) - 1).abs().max()) == 0  # nothing but the background
+
+
+def test_a_slow_turn_of_the_clock_plays_all_frames(browse, tmp_path):
+    layers = Layers.open([rise(tmp_path / "rise.zarr")])
+    seen = []
+    browse(layers, [["tick", "Play"], ["wait", 3000]], lambda viewer: seen.append(viewer.panel.time_s))
+    assert set(seen) == {0.0, 0.25, 0.5, 0.75}
+
+
+def test_a_box_and_a_sphere_are_written_as_a_selection(browse, tmp_path):
+    ring_scene().save(tmp_path / "ring.ply")
+    layers = Layers.open([tmp_path / "ring.ply"])
+    browse(layers, [
+        ["click", "Selection"], ["click", "box"], ["see", "ring: "], ["click", "sphere"], ["wait", 500],
+        ["fill", "File name", "middle"], ["wait", 500], ["click", "Write selection"], ["see", "Selection written"],
+        ["settle"], ["shot", str(tmp_path / "page.png")],
+    ])  # fmt: skip
+    selection = Selection.load(tmp_path / "middle.selection.json")
+    bounds = layers.bounds
+    box, sphere = selection.regions
+    assert (box.kind, sphere.kind, selection.combine) == ("box", "sphere", "any")
+    assert torch.allclose(box.center, bounds.center, atol=1e-5)
+    assert float(sphere.size[0]) == pytest.approx(bounds.radius / 3, rel=0.05)
+    drawn = picture(tmp_path / "page.png")
+    is_orange = (drawn[..., 0] > 0.85) & (drawn[..., 1] < 0.4) & (drawn[..., 2] < 0.1)
+    assert int(is_orange.sum()) > 100  # the lines of the last region
+
+
+def test_a_camera_is_looked_through(browse, tmp_path):
+    photos = write_ring_photographs(tmp_path / "photos")
+    ring_scene().save(tmp_path / "ring.ply")
+    layers = Layers.open([photos, tmp_path / "ring.ply"])
+    places = []
+
+    def note(viewer):
+        places.extend(torch.tensor(client.camera.position) for client in viewer.server.get_clients().values())
+
+    path = tmp_path / "photo.png"
+    steps = [["wait", 2000], ["fill", "Camera", "5"], ["wait", 2000], ["settle"], ["download", "Save picture", str(path)]]
+    browse(layers, steps, note)
+    assert torch.allclose(places[0], layers["photos"].cameras.centers[0].double(), atol=1e-4)
+    assert torch.allclose(places[-1], layers["photos"].cameras.centers[5].double(), atol=1e-4)
+    # The photograph of the camera that one stands in is not in the way; the picture shows the scene as the photograph does.
+    camera = layers["photos"].cameras[5]
+    scene = layers["ring"].value
+    ours = next(iter(render_views(scene, camera, backgrounds=(1.0, 1.0, 1.0)))).image
+    crop = picture(path)[:, 50:850]  # the camera is 4 to 3, the window 3 to 2
+    small = torch.nn.functional.interpolate(crop.permute(2, 0, 1)[None], size=(36, 48), mode="area")[0].permute(1, 2, 0)
+    assert psnr(small[2:], ours[2:]) > 20
+
+
+def test_a_textured_mesh_covers_what_it_should(browse, tmp_path):
+    vertices, faces = shapes.icosphere(3)
+    uvs = vertices[:, :2] * 0.4 + 0.5
+    texture = torch.zeros(64, 64, 3)
+    texture[:, :32, 0] = texture[:, 32:, 2] = 1
+    Mesh(vertices, faces, uvs=uvs, texture=texture).save(tmp_path / "ball.glb")
+    layers = Layers.open([tmp_path / "ball.glb"])
+    path = tmp_path / "ball.png"
+    browse(layers, [["wait", 1500], ["settle"], ["download", "Save picture", str(path)]])
+    seen = picture(path)
+    covered = (seen - 1).abs().amax(-1) > 0.05
+    camera = layers.start.camera(*SIZE)
+    pixels = project((vertices @ camera.viewmats[0, :3, :3].mT) + camera.viewmats[0, :3, 3], camera.Ks[0])
+    height = float(pixels[:, 1].max() - pixels[:, 1].min())
+    assert float(covered.any(1).sum()) == pytest.approx(height, abs=4)
+    is_red, is_blue = (seen[..., 0] > seen[..., 2] + 0.2), (seen[..., 2] > seen[..., 0] + 0.2)
+    assert int((is_red | is_blue).sum()) > 0.9 * int(covered.sum())
+    assert int(is_red.sum()) > 2000 and int(is_blue.sum()) > 2000
+
+
+def test_points_and_boxes_are_where_they_should(browse, tmp_path):
+    points = torch.rand(400, 3) * torch.tensor([4.0, 2, 1])
+    PointCloud(points, torch.tensor([1.0, 0, 0]).repeat(400, 1)).save(tmp_path / "cloud.ply")
+    Boxes(torch.tensor([[2.0, 1, 0.5, 4, 2, 1, 0]]), torch.tensor([2])).save(tmp_path / "around.boxes.json")
+    layers = Layers.open([tmp_path / "cloud.ply", tmp_path / "around.boxes.json"])
+    path = tmp_path / "points.png"
+    browse(layers, [["settle"], ["download", "Save picture", str(path)]])
+    seen = picture(path)
+    camera = layers.start.camera(*SIZE)
+
+    def at(places):
+        moved = places @ camera.viewmats[0, :3, :3].mT + camera.viewmats[0, :3, 3]
+        return project(moved, camera.Ks[0])
+
+    rows, columns = ((seen[..., 0] > 0.7) & (seen[..., 1] < 0.4)).nonzero().T
+    assert len(rows) > 300
+    assert torch.stack([columns, rows], -1).float().mean(0).tolist() == pytest.approx(at(points).mean(0).tolist(), abs=6)
+    corners = at(layers["around"].value.corners[0])
+    rows, columns = ((seen[..., 1] > seen[..., 0] + 0.2) & (seen[..., 1] > seen[..., 2] + 0.2)).nonzero().T  # green
+    spans = [columns.min(), columns.max(), rows.min(), rows.max()]
+    want = [corners[:, 0].min(), corners[:, 0].max(), corners[:, 1].min(), corners[:, 1].max()]
+    assert [float(v) for v in spans] == pytest.approx([float(v) for v in want], abs=3)
+
+
+def test_a_running_fit_is_followed(browse, tmp_path):
+    photos = write_ring_photographs(tmp_path / "photos")
+    config = FitConfig(steps=20, max_gaussians=300, sh_degree=0, checkpoint_every=10)
+    done = fit(config, photos, run_folder=tmp_path / "done", progress=silent)
+    live = tmp_path / "live"
+    live.mkdir()
+    (live / "config.yaml").write_bytes((done.run_folder / "config.yaml").read_bytes())
+    layers = Layers.open([live])
+    turns = []
+
+    def go_on(viewer):
+        turns.append(viewer)
+        if viewer.server.get_clients() and len(turns) > 30 and not (live / "checkpoints").exists():
+            (live / "checkpoints").mkdir()
+            name = "checkpoints/step_000010.pt"
+            (live / name).write_bytes((done.run_folder / name).read_bytes())
+
+    path = tmp_path / "live.png"
+    browse(layers, [
+        ["see", "live: waits for the first checkpoint"], ["see", "live: step 10"], ["wait", 2000], ["settle"],
+        ["download", "Save picture", str(path)],
+    ], go_on)  # fmt: skip
+    assert [layer.name for layer in layers] == ["live", "live.cameras"]
+    layers.show("live.cameras", False)
+    ours = our_picture(layers, "live")
+    assert torch.allclose(picture(path).mean((0, 1)), ours.mean((0, 1)), atol=0.05)
+    assert float(picture(path).std()) > 0.05

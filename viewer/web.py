@@ -1,0 +1,186 @@
+"""The viewer in a browser: a page that viser serves from this machine, without anything from the net."""
+
+import contextlib
+import errno
+import io
+import logging
+import math
+import os
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vision3d.errors import ConfigError, MissingDependencyError
+from vision3d.viewer.layers import Layers
+from vision3d.viewer.web_draw import Drawer
+from vision3d.viewer.web_panel import Panel
+from vision3d.viewer.web_select import SelectionTool
+
+logger = logging.getLogger("vision3d.view")
+
+_REFRESH_SECONDS = 1.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class WebViewer:
+    """A page with the layers; it is served from the moment that this is made until `close`.
+
+    Of Gaussians the page shows the colours of harmonics of degree 0, the same from all sides.
+
+    Args:
+        layers: What is shown.
+        host: Address that is listened on.
+        port: Port; with 0 a free one is chosen.
+        folder: Where selections are written.
+
+    Raises:
+        MissingDependencyError: viser is not there.
+        ConfigError: The port is in use or not allowed, or the host is none of this machine's.
+
+    Example:
+        >>> with WebViewer(Layers.open(["scene.ply"]), port=0) as viewer:
+        ...     viewer.run()
+    """
+
+    def __init__(self, layers: Layers, *, host: str = "127.0.0.1", port: int = 8080, folder: Path | str = ".") -> None:
+        viser = _viser()
+        port = free_port(host, port)
+        self.layers = layers
+        with contextlib.redirect_stdout(io.StringIO()):  # its frame with the address
+            self.server: Any = viser.ViserServer(host, port, label="vision3d", verbose=False)
+        if self.server.get_port() != port:  # someone took it in between, and viser went to the next one
+            _stop(self.server)
+            raise _in_use(host, port)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._wake = threading.Event()
+        gui, scene = self.server.gui, self.server.scene
+        gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=False)
+        scene.world_axes.visible = False
+        self.drawer = Drawer(self.server, layers, lambda *camera: self.panel.look_through(*camera))
+        self.panel = Panel(self.server, layers, self.drawer)
+        self.selection = SelectionTool(self.server, self.drawer, Path(folder))
+        self.drawer.draw(self.panel.time_s)
+        self._place_camera()
+        self.server.on_client_connect(self._connected)
+
+    def run(self, until: Callable[[], bool] | None = None) -> None:
+        """Serve until Ctrl-C: play, and follow what is still being written.
+
+        Args:
+            until: Asked after every turn; ends when it says True.
+        """
+        next_look = time.monotonic() + _REFRESH_SECONDS
+        while until is None or not until():
+            if self.panel.is_playing:
+                began = time.monotonic()
+                self.panel.advance()
+                self._wake.wait(max(0.0, self.panel.frame_seconds - (time.monotonic() - began)))
+            else:
+                self._wake.wait(0.1)
+            if self.layers.is_followed and time.monotonic() >= next_look:
+                self.refresh()
+                next_look = time.monotonic() + _REFRESH_SECONDS
+
+    def refresh(self) -> list[str]:
+        """Look for what is new in run folders and growing sequences, and show it.
+
+        Returns:
+            Names of the layers that changed.
+        """
+        was_empty = len(self.layers) == 0
+        changed = self.layers.refresh()
+        if changed:
+            self.drawer.draw(self.panel.time_s, is_new=was_empty)
+        self.panel.rebuild()
+        if changed and was_empty:
+            self._place_camera()
+            for client in self.server.get_clients().values():
+                self.panel.look(client, self.layers.start)
+        return changed
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.drawer.close()
+        self._wake.set()
+        _stop(self.server)
+
+    def _place_camera(self) -> None:
+        view, radius = self.layers.start, self.drawer.bounds.radius
+        self.server.scene.set_up_direction(tuple(self.layers.up.tolist()))
+        first = self.server.initial_camera
+        first.position, first.look_at = view.position.double().numpy(), view.target.double().numpy()
+        first.up, first.fov = view.up.double().numpy(), math.radians(view.fov_deg)
+        first.near, first.far = 1e-3 * radius, 1e3 * radius
+
+    def _connected(self, client: Any) -> None:
+        radius = self.drawer.bounds.radius
+        client.camera.max_orbit_distance = max(1e3 * radius, client.camera.min_orbit_distance)
+        client.camera.min_orbit_distance = 1e-3 * radius
+        client.camera.on_update(lambda camera: self.drawer.clear_view(camera.position))
+        self.drawer.clear_view(client.camera.position)
+
+    def __enter__(self) -> "WebViewer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def free_port(host: str, port: int) -> int:
+    """The port if it can be listened on, or a free one for 0.
+
+    Raises:
+        ConfigError: It is in use or not allowed, or the host is none of this machine's.
+    """
+    if not 0 <= port <= 65535:
+        raise ConfigError("port", f"got {port}, want 1 to 65535, or 0 for a free one")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as listener:
+            if os.name == "posix":  # so that a port whose last connection has just ended counts as free
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            return int(listener.getsockname()[1])
+    except socket.gaierror as error:
+        raise ConfigError("host", f"got {host!r}, which is no address of this machine ({error.strerror})") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _in_use(host, port) from error
+        if error.errno == errno.EACCES:
+            raise ConfigError("port", f"{port} may not be used by this user; give one above 1023") from error
+        raise ConfigError("host", f"got {host!r}, which is no address of this machine ({error.strerror})") from error
+
+
+def open_browser(url: str) -> None:
+    """Show a page in the browser of this desktop; without a desktop nothing happens."""
+    has_desktop = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    if has_desktop:
+        webbrowser.open(url)
+
+
+def warn_if_public(host: str) -> None:
+    """Say that others can come in, where the address is not that of this machine alone."""
+    if host not in _LOOPBACK:
+        logger.warning("%s: everyone who reaches this address sees the scene and can write selections", host)
+
+
+def _stop(server: Any) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):  # it says so
+        server.stop()
+
+
+def _in_use(host: str, port: int) -> ConfigError:
+    return ConfigError("port", f"{port} is in use on {host}; give another --port, or --port 0 for a free one")
+
+
+def _viser() -> Any:
+    try:
+        import viser
+    except ImportError as error:
+        raise MissingDependencyError("viser", "viewer", "the viewer in a browser") from error
+    return viser

@@ -1,0 +1,179 @@
+"""The panel of the web page: layers, time, views and pictures."""
+
+import io
+import logging
+import math
+from typing import Any
+
+import numpy as np
+
+from vision3d.errors import Vision3DError
+from vision3d.viewer.layers import Layer, Layers
+from vision3d.viewer.viewpoint import Viewpoint
+from vision3d.viewer.web_draw import Drawer
+
+logger = logging.getLogger("vision3d.view")
+
+_COUNTS = {"gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions"}
+
+
+class Panel:
+    """What the page offers beside the picture.
+
+    Args:
+        server: A `viser.ViserServer`.
+        layers: What is shown.
+        drawer: Draws them.
+    """
+
+    def __init__(self, server: Any, layers: Layers, drawer: Drawer) -> None:
+        self.server, self.layers, self.drawer = server, layers, drawer
+        self.time_s = 0.0
+        gui = server.gui
+        self._note = gui.add_markdown("", order=0)
+        self._layer_folder = gui.add_folder("Layers", order=2)
+        self._checkboxes: dict[str, Any] = {}
+        self._time_folder: Any = None
+        self._slider: Any = None
+        self._moments: list[float] = []
+        with gui.add_folder("View", order=3):
+            self._reset = gui.add_button("Back to the start")
+            self._cameras = gui.add_dropdown("Cameras of", ("-",), visible=False)
+            self._camera = gui.add_slider("Camera", 0, 1, 1, 0, visible=False)
+            self._picture = gui.add_button("Save picture")
+        self._reset.on_click(lambda event: self.look(event.client, self.layers.start))
+        self._cameras.on_update(lambda event: self._choose(event.client))
+        self._camera.on_update(lambda event: self._jump(event.client))
+        self._picture.on_click(lambda event: self._save_picture(event.client))
+        self.rebuild()
+
+    @property
+    def is_playing(self) -> bool:
+        return self._slider is not None and bool(self._play.value)
+
+    @property
+    def frame_seconds(self) -> float:
+        """How long a frame stays while playing."""
+        return 1 / float(self._speed.value)
+
+    def rebuild(self) -> None:
+        """Take over layers, frames and notes that are new."""
+        self._note.content = self.layers.note()
+        self._note.visible = bool(self._note.content)
+        for layer in self.layers:
+            label = f"{layer.name} ({layer_text(layer)})"
+            box = self._checkboxes.get(layer.name)
+            if box is None:
+                with self._layer_folder:
+                    box = self.server.gui.add_checkbox(label, layer.visible)
+                box.on_update(lambda _, name=layer.name, box=box: self.drawer.show(name, bool(box.value)))
+                self._checkboxes[layer.name] = box
+            elif box.label != label:
+                box.label = label
+        self._rebuild_time()
+        names = tuple(layer.name for layer in self.layers if layer.cameras is not None and len(layer.cameras))
+        if names and self._cameras.options != names:
+            self._cameras.options = names
+            self._cameras.visible = len(names) > 1
+            self._choose(None)
+
+    def advance(self) -> None:
+        """One frame on, from the last to the first."""
+        if self._slider is not None and self._moments:
+            self._slider.value = (int(self._slider.value) + 1) % len(self._moments)
+            self._moved()
+
+    def look(self, client: Any, view: Viewpoint) -> None:
+        """Bring a browser's camera to a viewpoint."""
+        if client is None:
+            return
+        with client.atomic():
+            client.camera.up_direction = view.up.double().numpy()
+            client.camera.position = view.position.double().numpy()
+            client.camera.look_at = view.target.double().numpy()
+            client.camera.fov = math.radians(view.fov_deg)
+
+    def look_through(self, client: Any, name: str, index: int) -> None:
+        """Bring a browser's camera to where a photograph was taken."""
+        cameras = self.layers[name].cameras
+        if cameras is not None:
+            self.look(client, Viewpoint.of_camera(cameras.to("cpu"), index, self.drawer.bounds))
+
+    def _rebuild_time(self) -> None:
+        moments = self.layers.times.tolist()
+        if moments == self._moments:
+            return
+        self._moments = moments
+        if len(moments) < 2:
+            self.time_s = moments[0] if moments else 0.0
+            return
+        gui = self.server.gui
+        if self._slider is None:
+            self._time_folder = gui.add_folder("Time", order=1)
+            with self._time_folder:
+                self._slider = gui.add_slider("Frame", 0, len(moments) - 1, 1, 0)
+                self._clock = gui.add_markdown("")
+                self._play = gui.add_checkbox("Play", False)
+                self._speed = gui.add_slider("Frames a second", 1, 60, 1, 12)
+            self._slider.on_update(lambda _: self._moved())
+        self._slider.max = len(moments) - 1
+        self._moved()
+
+    def _moved(self) -> None:
+        index = min(int(self._slider.value), len(self._moments) - 1)
+        self.time_s = self._moments[index]
+        self._clock.content = f"{self.time_s:.4g} s"
+        try:
+            self.drawer.draw(self.time_s)
+        except Vision3DError as error:  # a frame that is damaged: the one before stays
+            logger.warning("%s", error)
+
+    def _choose(self, client: Any) -> None:
+        cameras = self.layers[self._cameras.value].cameras
+        if cameras is None:
+            return
+        self._camera.visible = len(cameras) > 1
+        if len(cameras) > 1:
+            self._camera.max = len(cameras) - 1
+            self._camera.value = min(int(self._camera.value), len(cameras) - 1)
+        self._jump(client)
+
+    def _jump(self, client: Any) -> None:
+        if client is not None and self._cameras.value in self._checkboxes:
+            self.look_through(client, self._cameras.value, int(self._camera.value))
+
+    def _save_picture(self, client: Any) -> None:
+        """What the browser shows, as it draws it."""
+        if client is None:
+            return
+        try:
+            picture = client.get_render(
+                client.camera.image_height, client.camera.image_width, transport_format="png", timeout=60
+            )
+        except (RuntimeError, TimeoutError) as error:
+            client.add_notification("No picture", str(error), auto_close_seconds=8.0, color="red")
+            return
+        client.send_file_download("vision3d.png", png_of(picture), save_immediately=True)
+
+
+def layer_text(layer: Layer) -> str:
+    """What a layer holds, in few words."""
+    if layer.cameras is not None:
+        return f"{len(layer.cameras)} cameras"
+    value = getattr(layer.value, "base", layer.value)
+    kind = {"mesh": "faces"}.get(layer.kind, layer.kind)
+    field = "face_ids" if hasattr(value, "face_ids") else _COUNTS[layer.kind]
+    frames = f", {len(layer.times)} frames" if len(layer.times) else ""
+    return f"{len(getattr(value, field)):,} {kind}{frames}"
+
+
+def png_of(picture: np.ndarray) -> bytes:
+    """A picture (H, W, 3 or 4) of bytes as a PNG, on white where it is transparent."""
+    from PIL import Image
+
+    if picture.shape[2] == 4:
+        alpha = picture[..., 3:].astype(np.float32) / 255
+        picture = (picture[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
