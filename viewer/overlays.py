@@ -49,17 +49,15 @@ def draw_lines(image: Float[Tensor, "h w 3"], depth: Float[Tensor, "h w"], lines
         lines: The segments.
         camera: A pinhole camera of the picture's size.
     """
-    viewmat, K = camera.viewmats[0], camera.Ks[0]
+    # In float64, as the ends may be far outside of the picture.
+    viewmat, K = camera.viewmats[0].double(), camera.Ks[0].double()
     height, width = depth.shape
-    a = lines.starts @ viewmat[:3, :3].mT + viewmat[:3, 3]
-    b = lines.ends @ viewmat[:3, :3].mT + viewmat[:3, 3]
+    a = lines.starts.double() @ viewmat[:3, :3].mT + viewmat[:3, 3]
+    b = lines.ends.double() @ viewmat[:3, :3].mT + viewmat[:3, 3]
     kept = (torch.maximum(a[:, 2], b[:, 2]) > _NEAR).nonzero()[:, 0]
     a, b, colors = a[kept], b[kept], lines.colors[kept]
-    # What is behind the near plane is cut off.
-    cut = lambda p, q: torch.where((p[:, 2:] < _NEAR), p + (q - p) * ((_NEAR - p[:, 2:]) / (q[:, 2:] - p[:, 2:])), p)  # noqa: E731
-    a, b = cut(a, b), cut(b, a)
-    pixel = lambda p: torch.stack([K[0, 0] * p[:, 0] / p[:, 2] + K[0, 2], K[1, 1] * p[:, 1] / p[:, 2] + K[1, 2]], -1)  # noqa: E731
-    start, end = pixel(a), pixel(b)
+    a, b = _before_near(a, b), _before_near(b, a)
+    start, end = (K[:2, :2].diagonal() * point[:, :2] / point[:, 2:] + K[:2, 2] for point in (a, b))
     first, last = _clipped(start, end, width, height)
     shown = (last > first).nonzero()[:, 0]
     start, end, first, last, colors = start[shown], end[shown], first[shown], last[shown], colors[shown]
@@ -67,9 +65,9 @@ def draw_lines(image: Float[Tensor, "h w 3"], depth: Float[Tensor, "h w"], lines
     length = ((end - start).abs().amax(-1) * (last - first)).ceil().long().clamp(1, _MOST_STEPS) + 1
     segment = torch.arange(len(length)).repeat_interleave(length)
     step = torch.arange(len(segment)) - (length.cumsum(0) - length)[segment]
-    t = torch.lerp(first[segment], last[segment], step / (length[segment] - 1))
+    t = torch.lerp(first[segment], last[segment], step / (length[segment] - 1).double())
     place = torch.lerp(start[segment], end[segment], t[:, None])
-    z = 1 / torch.lerp(inverse[segment, 0], inverse[segment, 1], t)  # 1 / z is linear in the picture
+    z = (1 / torch.lerp(inverse[segment, 0], inverse[segment, 1], t)).float()  # 1 / z is linear in the picture
     side = max(1, round(2 * height / 720))
     column, row = ((place[:, i] - (side - 1) / 2).floor().long() for i in (0, 1))
     offsets = torch.arange(side)
@@ -77,6 +75,13 @@ def draw_lines(image: Float[Tensor, "h w 3"], depth: Float[Tensor, "h w"], lines
     rows = (row[:, None, None] + offsets[None, :, None]).expand(-1, -1, side).flatten()
     # A hair nearer, so that edges on a surface are seen whole.
     _put(image, depth, columns, rows, (0.998 * z).repeat_interleave(side * side), colors[segment], side * side)
+
+
+def _before_near(ends: Tensor, others: Tensor) -> Tensor:
+    """The ends of segments, those behind the near plane moved onto it."""
+    is_behind = ends[:, 2:] < _NEAR
+    share = (_NEAR - ends[:, 2:]) / torch.where(is_behind, others[:, 2:] - ends[:, 2:], 1)
+    return torch.where(is_behind, ends + (others - ends) * share, ends)
 
 
 def _put(

@@ -100,8 +100,8 @@ class Panel:
             self._pick_label.text = text
             self._window.set_needs_layout()
         self._region_label.text = f"{len(session.regions)} placed" if session.regions else "nothing selected"
-        self._path_label.text = f"{len(session.keys)} keys" if session.keys else "no keys yet"
-        self._fly.text = "Stop" if session.path_time is not None else "Play"
+        self._path_label.text = f"{len(session.flight.keys)} keys" if session.flight.keys else "no keys yet"
+        self._fly.text = "Stop" if session.flight.time is not None else "Play"
         self._record.text = "Stop" if session.is_recording else "Record"
         if self._camera_names:
             self._frusta.checked = session.with_cameras
@@ -142,7 +142,7 @@ class Panel:
 
     def toggle_path(self) -> None:
         """Fly along the camera path, or stop."""
-        self.act(lambda: self._session.play_path(self._session.path_time is None))
+        self.act(lambda: self._session.fly(self._session.flight.time is None))
 
     def toggle_recording(self) -> None:
         """Record, or stop."""

@@ -63,6 +63,39 @@ class Thumbnails:
                 self._show(tuple(surfaces))
 
 
+class Photograph:
+    """Reads a photograph in a thread, which takes longer than a picture, as the view of its camera shows it.
+
+    Args:
+        images: The photographs.
+        index: Which one.
+        view: The pinhole camera of the picture.
+        done: Called in the thread when it is there.
+        say: Takes a line about what went wrong, in the thread.
+    """
+
+    def __init__(
+        self, images: PosedImages, index: int, view: Cameras, done: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        self.placed: tuple[np.ndarray, np.ndarray] | None = None
+        """Colours and where they are, of `placed`, when it is read."""
+        self._arguments = (images, index, view, done, say)
+        threading.Thread(target=self._run, name="photograph", daemon=True).start()
+
+    def _run(self) -> None:
+        images, index, view, done, say = self._arguments
+        cameras = images.cameras
+        ratios = float(cameras.width[index]) / float(view.width), float(cameras.height[index]) / float(view.height)
+        try:
+            with torch.inference_mode():
+                photograph, _, camera = images.read(index, downscale=max(1.0, *ratios))
+                self.placed = placed(photograph.cpu(), camera.to("cpu"), view)
+        except Vision3DError as error:
+            say(str(error))
+            return
+        done()
+
+
 def _small(images: PosedImages, index: int) -> Float[Tensor, "h w 3"]:
     sides = images.cameras.width[index], images.cameras.height[index]
     return images.read(index, downscale=max(1.0, float(max(sides)) / _THUMBNAIL))[0].cpu()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.render.meshes import antialias, rasterize as rasterize_faces, screen_positions, shading
+from vision3d.render.meshes import Fragments, antialias, rasterize as rasterize_faces, screen_positions, shading
 from vision3d.render.splats import ops, rasterize_2dgs
 from vision3d.scene import Cameras
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
@@ -70,10 +70,12 @@ def draw(
         width, height = int(camera.width), int(camera.height)
         image = torch.tensor(background).expand(height, width, 3).contiguous()
         depth = torch.full((height, width), torch.inf)
-        for model in models:
-            if isinstance(model, Surface):
-                _draw_surface(image, depth, model, camera, quality.scale == 1)
-                _check(is_stale)
+        surfaces = [model for model in models if isinstance(model, Surface)]
+        outlines = [_draw_surface(image, depth, surface, camera, is_stale) for surface in surfaces]
+        if quality.scale == 1:
+            for surface, (positions, fragments) in zip(surfaces, outlines):
+                _smooth_outline(image, depth, surface, positions, fragments)
+        _check(is_stale)
         for model in models:
             if isinstance(model, Dots):
                 draw_dots(image, depth, model, camera, quality.share)
@@ -110,24 +112,33 @@ def scaled_camera(camera: Cameras, scale: float) -> Cameras:
     return camera.resized(*size)
 
 
-def _draw_surface(image: Tensor, depth: Tensor, surface: Surface, camera: Cameras, is_smooth: bool) -> None:
+def _draw_surface(
+    image: Tensor, depth: Tensor, surface: Surface, camera: Cameras, is_stale: Callable[[], bool]
+) -> tuple[Float[Tensor, "1 w 4"], Fragments]:
+    """Colours and depths where it is nearest; its positions and fragments for the outline."""
+    _check(is_stale)
     height, width = depth.shape
     positions = screen_positions(surface.corners, camera.viewmats, camera.Ks)
     fragments = rasterize_faces(positions, surface.faces, width, height, near_plane=_NEAR)
     shown = (fragments.face_ids[0] >= 0) & (fragments.depths[0] < depth)
-    if not bool(shown.any()):
-        return
-    places = screen_positions(surface.shaded.mesh.vertices, camera.viewmats, camera.Ks)
-    style: Literal["smooth", "none"] = "smooth" if surface.is_lit else "none"
-    colors, _ = shading.shade(surface.shaded, places, fragments, camera.viewmats, shading=style)
-    torch.where(shown[..., None], colors[0], image, out=image)
-    if is_smooth:
+    if bool(shown.any()):
+        places = screen_positions(surface.shaded.mesh.vertices, camera.viewmats, camera.Ks)
+        style: Literal["smooth", "none"] = "smooth" if surface.is_lit else "none"
+        colors, _ = shading.shade(surface.shaded, places, fragments, camera.viewmats, shading=style)
+        torch.where(shown[..., None], colors[0], image, out=image)
+        torch.where(shown, fragments.depths[0], depth, out=depth)
+    return positions, fragments
+
+
+def _smooth_outline(image: Tensor, depth: Tensor, surface: Surface, positions: Tensor, fragments: Fragments) -> None:
+    """Blend the pixels along its outline with what is beside them, except where something nearer stands."""
+    covered = fragments.face_ids[0] >= 0
+    shown = covered & (fragments.depths[0] <= depth)
+    near = torch.nn.functional.max_pool2d(shown[None].float(), 3, 1, 1)[0] > 0
+    near &= ~(covered & ~shown)
+    if bool(shown.any()):
         blended = antialias(image[None], positions, surface.faces, fragments, neighbors=surface.neighbors)[0]
-        # What stands before the outline stays as it is.
-        near = torch.nn.functional.max_pool2d(shown[None].float(), 3, 1, 1)[0] > 0
-        near &= ~((fragments.face_ids[0] >= 0) & ~shown)
         torch.where(near[..., None], blended, image, out=image)
-    torch.where(shown, fragments.depths[0], depth, out=depth)
 
 
 def _draw_splats(
@@ -185,12 +196,12 @@ def _blend(
         ids = flatten_ids if not len(below) else flatten_ids[: int(below[0])]
         top = _TILE * first
         bottom = min(height, top + _TILE * _STRIP_ROWS)
-        nearest = {} if limits is None else {"depths": depths, "max_depths": limits[None, top:bottom]}
+        farthest = None if limits is None else limits[None, top:bottom]
         moved = means2d - means2d.new_tensor([0.0, top])
         strips.append(
             ops.blend(
                 moved, conics, features, opacity, None, None, width, bottom - top, _TILE, rows.contiguous(), ids,
-                alpha_max=0.99, backend=backend, **nearest,
+                alpha_max=0.99, backend=backend, depths=None if limits is None else depths, max_depths=farthest,
             )[:2]
         )  # fmt: skip
     out, left = (torch.cat([strip[i][0] for strip in strips]) for i in (0, 1))

@@ -1,9 +1,8 @@
 """The viewer without its window: what is seen, from where, when, and what mouse, keys and buttons do to it."""
 
-import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,22 +12,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError, Vision3DError
-from vision3d.geometry.paths import interpolate_poses
 from vision3d.scene import Cameras, PosedImages, Selection
 from vision3d.scene.selection import Region
 from vision3d.viewer.content import Content
+from vision3d.viewer.flight import FPS, Flight
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.loop import PictureLoop, Request, Shown
 from vision3d.viewer.navigation import FreeCamera
-from vision3d.viewer.photographs import Thumbnails, blended, placed
+from vision3d.viewer.photographs import Photograph, Thumbnails, blended
 from vision3d.viewer.picking import Pick, pick
 from vision3d.viewer.picture import Color, draw, to_bytes
 from vision3d.viewer.recording import Recorder, next_path, save_picture, write_video
 from vision3d.viewer.viewpoint import Bounds, start_viewpoint
 
-SECONDS_PER_KEY = 2.0
-"""Of a camera path."""
-VIDEO_FPS = 30.0
 _REFRESH_S = 1.0
 
 
@@ -80,11 +76,10 @@ class Session:
         """What a click places: sphere, box, or nothing."""
         self.region_size = 0.15 * self.content.radius
         self.picked: Pick | None = None
-        self.keys: list[FreeCamera] = []
-        self.path_time: float | None = None
+        self.flight = Flight()
         self.last: Shown | None = None
         self._at_camera: FreeCamera | None = None
-        self._photograph: tuple[FreeCamera, tuple[np.ndarray, np.ndarray]] | None = None
+        self._photograph: Photograph | None = None
         self._recorder: Recorder | None = None
         self._video: threading.Thread | None = None
         self._is_open = True
@@ -102,7 +97,7 @@ class Session:
         return self.view.camera(*self.size)
 
     def move(self, view: FreeCamera) -> None:
-        """Look from elsewhere: coarse at once, whole when nothing more comes."""
+        """Look from elsewhere."""
         self.view = view
         self.request(is_moving=True)
 
@@ -132,11 +127,12 @@ class Session:
             "with_cameras": self.with_cameras and not at_camera,
             "regions": self.regions,
             "mark": None if self.picked is None else self.picked.position,
-            "path": None if self.path_time is not None or not self.keys else self._path_points(),
+            "path": None if self.flight.time is not None else self.flight.points(),
         }
         moment, finish = self.time, None
-        if at_camera and self._photograph is not None and self.photograph_weight > 0 and self._photograph[0] is self.view:
-            photograph, weight = self._photograph[1], self.photograph_weight
+        photograph = self._photograph.placed if at_camera and self._photograph is not None else None
+        if photograph is not None and self.photograph_weight > 0:
+            weight = self.photograph_weight
             finish = lambda pixels: blended(pixels, photograph, weight)  # noqa: E731
         models = lambda: self.content.models(moment, **options)  # noqa: E731
         return Request(models, self.camera(), self.background, is_moving, finish)
@@ -159,8 +155,11 @@ class Session:
         distance = depth if depth > 0.1 * self.content.radius else self.content.radius
         self.chosen = (layer, index)
         self.view = self._at_camera = FreeCamera.of_camera(cameras[index], self.home.up, distance, self.size)
-        self.path_time = None
-        self._read_photograph(layer, index, self.view)
+        self.flight.stop()
+        images = self.layers[layer].value
+        self._photograph = None
+        if isinstance(images, PosedImages):
+            self._photograph = Photograph(images, index, self.camera(), lambda: self.request(is_moving=False), self.say)
         self.request(is_moving=True)
 
     def set_up(self, up: Float[Tensor, "3"]) -> None:
@@ -206,9 +205,8 @@ class Session:
             # As long again as the last frame before it starts anew.
             period = float(times[-1] - times[0]) * len(times) / (len(times) - 1)
             self.set_time(float(times[0]) + (self.time - float(times[0]) + passed) % period)
-        if self.path_time is not None and len(self.keys) > 1:
-            self.path_time = (self.path_time + passed) % self.path_seconds
-            self.move(self._on_path(self.path_time))
+        if (view := self.flight.advance(passed)) is not None:
+            self.move(view)
         is_reading = self._refreshing is not None and self._refreshing.is_alive()
         if self.layers.is_followed and now - self._refreshed > _REFRESH_S and not is_reading:
             self._refreshed = now
@@ -263,45 +261,33 @@ class Session:
 
     # Camera paths
 
-    @property
-    def path_seconds(self) -> float:
-        """How long the camera path takes [s]."""
-        return SECONDS_PER_KEY * max(len(self.keys) - 1, 1)
-
     def add_key(self) -> None:
         """The view becomes the next key of the camera path."""
-        self.keys.append(self.view)
+        self.flight.add(self.view)
         self.request(is_moving=False)
 
-    def play_path(self, on: bool) -> None:
+    def fly(self, on: bool) -> None:
         """Fly along the camera path, or stop.
 
         Raises:
-            InputError: It has fewer than two keys.
+            InputError: It has fewer than two keys, or all are the same.
         """
-        if on and len(self.keys) < 2:
-            raise InputError(f"the camera path has {len(self.keys)} keys; add at least two views")
-        self.path_time = 0.0 if on else None
+        self.flight.start() if on else self.flight.stop()
         self._ticked = time.perf_counter()
         self.request()
 
     def clear_path(self) -> None:
         """Forget the keys."""
-        self.keys, self.path_time = [], None
+        self.flight.clear()
         self.request(is_moving=False)
 
     def save_path(self) -> Path:
-        """Write the keys as a cameras.json.
+        """Write the keys of the camera path as a cameras.json.
 
         Raises:
             InputError: There are none.
         """
-        if not self.keys:
-            raise InputError("the camera path has no keys; add views")
-        path = next_path(self.out, "path", ".cameras.json")
-        self.out.mkdir(parents=True, exist_ok=True)
-        width, height = self.size
-        Cameras.cat([key.camera(width, height) for key in self.keys]).save(path)
+        self.flight.save(path := next_path(self.out, "path", ".cameras.json"), self.size)
         return path
 
     def load_path(self, path: Path) -> None:
@@ -310,12 +296,7 @@ class Session:
         Raises:
             Vision3DError: It cannot be read.
         """
-        cameras = Cameras.load(path).validate()
-        self.keys = [
-            FreeCamera.of_camera(camera, self.home.up, self.view.distance, (int(camera.width), int(camera.height)))
-            for camera in cameras
-        ]
-        self.path_time = None
+        self.flight.load(path, self.home.up, self.view.distance)
         self.request(is_moving=False)
 
     # Files
@@ -354,12 +335,14 @@ class Session:
             self._video = None
             return None
         times = self.layers.times
-        if len(self.keys) < 2 and len(times) < 2:
+        keys = self.flight.keys
+        if len(keys) < 2 and len(times) < 2:
             raise InputError("there is no camera path with two keys and nothing moves")
-        seconds = self.path_seconds if len(self.keys) > 1 else float(times[-1] - times[0])
-        count = max(2, round(seconds * VIDEO_FPS))
-        path = next_path(self.out, "path", ".mp4")
-        self._video = threading.Thread(target=self._render_path, args=(path, count, self.now(), self.time), daemon=True)
+        seconds = self.flight.seconds if len(keys) > 1 else float(times[-1] - times[0])
+        count = max(2, round(seconds * FPS))
+        path, flight = next_path(self.out, "path", ".mp4"), Flight()
+        flight.keys = keys
+        self._video = threading.Thread(target=self._render_path, args=(path, count, self.now(), self.time, flight), daemon=True)
         self._video.start()
         return path
 
@@ -393,59 +376,16 @@ class Session:
             self.say(self.layers.note())
             self.request(is_moving=False)
 
-    def _read_photograph(self, layer: str, index: int, view: FreeCamera) -> None:
-        """In a thread of its own: a photograph takes longer than a picture."""
-        images = self.layers[layer].value
-        self._photograph = None
-        if not isinstance(images, PosedImages):
-            return
-        size = self.size
+    def _render_path(self, path: Path, count: int, request: Request, start: float, flight: Flight) -> None:
+        me, times = threading.current_thread(), self.layers.times
+        size = (int(request.camera.width), int(request.camera.height))
 
-        def read() -> None:
-            try:
-                with torch.inference_mode():
-                    scale = max(
-                        1.0, float(images.cameras.height[index]) / size[1], float(images.cameras.width[index]) / size[0]
-                    )
-                    photograph, _, camera = images.read(index, downscale=scale)
-                    self._photograph = (view, placed(photograph.cpu(), camera.to("cpu"), view.camera(*size)))
-            except Vision3DError as error:
-                self.say(str(error))
-                return
-            if self.is_at_camera and self.view is view:
-                self.request(is_moving=False)
-
-        threading.Thread(target=read, name="photograph", daemon=True).start()
-
-    def _path_points(self) -> Float[Tensor, "n 3"]:
-        if len(self.keys) < 2:
-            return torch.stack([key.position for key in self.keys]).float()
-        return interpolate_poses(torch.stack([key.camtoworld for key in self.keys]), 16 * len(self.keys))[:, :3, 3].float()
-
-    def _on_path(self, seconds: float, count: int = 0) -> FreeCamera:
-        """The view at a time of the camera path."""
-        steps = count or 1 + round(self.path_seconds * VIDEO_FPS)
-        poses = interpolate_poses(torch.stack([key.camtoworld for key in self.keys]), steps)
-        place = min(seconds / self.path_seconds, 1.0) * (steps - 1)
-        share = place * (len(self.keys) - 1) / (steps - 1)
-        first = min(int(share), len(self.keys) - 2)
-        fov = math.fsum(
-            weight * key.fov_deg for weight, key in zip((1 - (share - first), share - first), self.keys[first : first + 2])
-        )
-        return replace(self.keys[0], camtoworld=poses[round(place)], fov_deg=fov)
-
-    def _render_path(self, path: Path, count: int, request: Request, start: float) -> None:
-        me = threading.current_thread()
-        times = self.layers.times
-
-        def pictures():
+        def pictures() -> Iterator[np.ndarray]:
             for number in range(count):
                 share = number / (count - 1)
                 moment = start if len(times) < 2 else float(times[0] + share * (times[-1] - times[0]))
-                models = self.content.models(moment, with_cameras=False, regions=())
-                camera = request.camera
-                if len(self.keys) > 1:
-                    camera = self._on_path(share * self.path_seconds, count).camera(int(camera.width), int(camera.height))
+                models = self.content.models(moment, with_cameras=False)
+                camera = flight.at(share * flight.seconds).camera(*size) if len(flight.keys) > 1 else request.camera
                 yield to_bytes(draw(models, camera, request.background).image)
 
         def is_wanted(number: int) -> bool:
@@ -453,7 +393,7 @@ class Session:
             return self._video is me
 
         try:
-            written = write_video(path, pictures(), VIDEO_FPS, is_wanted)
+            written = write_video(path, pictures(), FPS, is_wanted)
         except Vision3DError as error:
             self.say(str(error))
             return

@@ -195,7 +195,7 @@ class _Window:
                 self._drag(event, x - self._at[0], y - self._at[1])
             self._press = None
         elif event.type == kinds.WHEEL:
-            session.path_time = None
+            session.flight.stop()
             session.move(session.view.zoomed(0.88 ** float(event.wheel_dy)))
         else:
             return answer.IGNORED
@@ -203,7 +203,7 @@ class _Window:
 
     def _drag(self, event: Any, right: float, down: float) -> None:
         gui, session = self._gui, self.session
-        session.path_time = None
+        session.flight.stop()
         view, buttons = session.view, gui.MouseButton
         is_left = not (event.is_button_down(buttons.RIGHT) or event.is_button_down(buttons.MIDDLE))
         if event.is_modifier_down(gui.KeyModifier.CTRL):
@@ -256,7 +256,7 @@ class _Window:
             if not self._held:
                 self._flew = time.perf_counter()
             self._held.add(key)
-            session.path_time = None
+            session.flight.stop()
             return True
         if event.is_repeat and key not in (int(keys.COMMA), int(keys.PERIOD), int(keys.N), int(keys.P)):
             return False
