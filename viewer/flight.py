@@ -106,6 +106,8 @@ class Flight:
         Raises:
             Vision3DError: It cannot be read.
         """
+        if path.suffix.lower() != ".json":
+            raise InputError(f"{path}: is no file of cameras; want a cameras.json")
         cameras = Cameras.load(path).validate()
         self.keys = tuple(
             FreeCamera.of_camera(camera, up, distance, (int(camera.width), int(camera.height))) for camera in cameras

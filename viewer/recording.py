@@ -78,7 +78,7 @@ class Recorder:
     def _fill(self) -> None:
         """The last picture until now."""
         if self._last is not None:
-            until = int((self._clock() - self._start) * self.fps)
+            until = int((self._clock() - self._start) * self.fps + 1e-6)
             while self._video.num_frames < until:
                 self._video.append(self._last)
 

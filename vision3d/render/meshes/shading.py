@@ -31,7 +31,7 @@ class Surface:
     mesh: Mesh
     normals: Float[Tensor, "v 3"]
     """Unit normals of the vertices: those of the mesh, or means over the faces round each place."""
-    pyramid: list[Float[Tensor, "1 h w 3"]] | None
+    pyramid: list[Float[Tensor, "1 _ _ 3"]] | None
     """The texture in linear light, and its averages."""
     color: tuple[float, float, float]
     """sRGB colour where there is neither texture nor vertex colours."""
