@@ -164,6 +164,7 @@ def test_thumbnails_fill_the_frusta(open_session, photographs):
         thumbnails._thread.join(WAIT)
     assert sum(surface.shaded.mesh.num_faces for surface in session.content.photographs) == 2 * 8
     after = picture(session)
+    assert not session.said, session.said[0]
     assert (after.astype(int).sum(-1) > 0).sum() > (before.astype(int).sum(-1) > 0).sum()
 
 

@@ -10,7 +10,7 @@ from vision3d.render.meshes.api import Fragments, check_fragments, interpolate
 
 
 def texture(
-    textures: Float[Tensor, "th tw d"] | Float[Tensor, "s th tw d"] | list[Float[Tensor, "s lh lw d"]],
+    textures: Float[Tensor, "th tw d"] | Float[Tensor, "s th tw d"] | list[Float[Tensor, "s _ _ d"]],
     uvs: Float[Tensor, "i h w 2"],
     *,
     lods: Float[Tensor, "i h w"] | None = None,
@@ -69,7 +69,7 @@ def texture(
     return kernels.texture(texels, sizes, uvs, lods, masks, wrap == "repeat")
 
 
-def mip_pyramid(textures: Float[Tensor, "s th tw d"]) -> list[Float[Tensor, "s lh lw d"]]:
+def mip_pyramid(textures: Float[Tensor, "s th tw d"]) -> list[Float[Tensor, "s _ _ d"]]:
     """The textures and their averages, each of half the size (rounded down, at least 1), down to one texel."""
     levels = [textures]
     while max(levels[-1].shape[1:3]) > 1:
