@@ -165,12 +165,12 @@ class Layers:
     @property
     def up(self) -> Float[Tensor, "3"]:
         """Direction that is up in the world: as given, of the cameras, or as the kinds of files have it."""
-        return guess_up(self) if self._given_up is None else self._given_up
+        return guess_up(list(self)) if self._given_up is None else self._given_up
 
     @property
     def start(self) -> Viewpoint:
         """Where a viewer begins: at the first camera, or where all is in view."""
-        return start_viewpoint(self, self.bounds, self.up)
+        return start_viewpoint(list(self), self.bounds, self.up)
 
     @property
     def is_followed(self) -> bool:

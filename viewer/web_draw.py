@@ -25,7 +25,7 @@ _THUMBNAIL = 200  # px
 _COLORS = [(31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (227, 119, 194)]
 _CAMERA_COLOR, _HELD_OUT_COLOR, _SELECTION_COLOR = (60, 60, 60), (214, 39, 40), (255, 170, 0)
 _GREY = 110
-_POINT_SIZE = 0.002  # in radii of what is shown
+_POINT_SIZES = (0.002, 0.01)  # smallest and largest, in radii of what is shown
 
 
 class Drawer:
@@ -106,7 +106,8 @@ class Drawer:
             self._put(layer, [self.server.scene.add_glb(name, mesh_bytes(value), **_placed(layer))])
         elif isinstance(value, PointCloud):
             placed = _placed(layer)
-            size = _POINT_SIZE * self.bounds.radius / placed["scale"]
+            smallest, largest = _POINT_SIZES  # in between about half of how far the points of a surface are apart
+            size = min(max(len(value) ** -0.5, smallest), largest) * self.bounds.radius / placed["scale"]
             points, colors = _array(value.points), _point_colors(value)
             node = self.server.scene.add_point_cloud(
                 name, points, colors, point_size=size, point_shape="circle", precision="float32", **placed

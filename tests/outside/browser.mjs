@@ -5,7 +5,7 @@
 // STEPS.json is a list of lists: [what, ...arguments]. The answer has `errors` (of the console and of scripts), `requests` (all
 // addresses that were asked for), and `values` (one for each step that gives one).
 
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const [executablePath, url, stepsFile] = process.argv.slice(2);
@@ -57,6 +57,7 @@ const steps = {
       input.dispatchEvent(new Event("input", { bubbles: true }));
     }, value);
   },
+  touch: (page, path) => writeFileSync(path, ""),
   eval: async (page, code) => { answer.values.push(await page.evaluate(code)); },
   download: async (page, name, path) => {
     const waiting = page.waitForEvent("download", { timeout: 60000 });

@@ -76,7 +76,7 @@ def test_a_slow_turn_of_the_clock_plays_all_frames(browse, tmp_path):
 
 
 def test_a_box_and_a_sphere_are_written_as_a_selection(browse, tmp_path):
-    ring_scene().save(tmp_path / "ring.ply")
+    PointCloud(ring_scene().means).save(tmp_path / "ring.ply")
     layers = Layers.open([tmp_path / "ring.ply"])
     browse(layers, [
         ["click", "Selection"], ["click", "box"], ["see", "ring: "], ["click", "sphere"], ["wait", 500],
@@ -106,8 +106,9 @@ def test_a_camera_is_looked_through(browse, tmp_path):
     path = tmp_path / "photo.png"
     steps = [["wait", 2000], ["fill", "Camera", "5"], ["wait", 2000], ["settle"], ["download", "Save picture", str(path)]]
     browse(layers, steps, note)
-    assert torch.allclose(places[0], layers["photos"].cameras.centers[0].double(), atol=1e-4)
-    assert torch.allclose(places[-1], layers["photos"].cameras.centers[5].double(), atol=1e-4)
+    centers = layers["photos"].cameras.centers.double()
+    assert any(torch.allclose(place, centers[0], atol=1e-4) for place in places)  # the start
+    assert torch.allclose(places[-1], centers[5], atol=1e-4)
     # The photograph of the camera that one stands in is not in the way; the picture shows the scene as the photograph does.
     camera = layers["photos"].cameras[5]
     scene = layers["ring"].value
@@ -151,9 +152,10 @@ def test_points_and_boxes_are_where_they_should(browse, tmp_path):
         moved = places @ camera.viewmats[0, :3, :3].mT + camera.viewmats[0, :3, 3]
         return project(moved, camera.Ks[0])
 
-    rows, columns = ((seen[..., 0] > 0.7) & (seen[..., 1] < 0.4)).nonzero().T
-    assert len(rows) > 300
-    assert torch.stack([columns, rows], -1).float().mean(0).tolist() == pytest.approx(at(points).mean(0).tolist(), abs=6)
+    is_red = torch.nn.functional.max_pool2d((seen[..., 0] > seen[..., 1] + 0.5).float()[None], 3, 1, 1)[0]
+    columns, rows = at(points).long().T
+    assert float(is_red[rows, columns].mean()) > 0.97  # some lie behind an edge of the box
+    assert float(is_red.mean()) < 0.1
     corners = at(layers["around"].value.corners[0])
     rows, columns = ((seen[..., 1] > seen[..., 0] + 0.2) & (seen[..., 1] > seen[..., 2] + 0.2)).nonzero().T  # green
     spans = [columns.min(), columns.max(), rows.min(), rows.max()]
@@ -169,22 +171,22 @@ def test_a_running_fit_is_followed(browse, tmp_path):
     live.mkdir()
     (live / "config.yaml").write_bytes((done.run_folder / "config.yaml").read_bytes())
     layers = Layers.open([live])
-    turns = []
+    seen = tmp_path / "seen"
 
     def go_on(viewer):
-        turns.append(viewer)
-        if viewer.server.get_clients() and len(turns) > 30 and not (live / "checkpoints").exists():
+        if seen.exists() and not (live / "checkpoints").exists():
             (live / "checkpoints").mkdir()
             name = "checkpoints/step_000010.pt"
             (live / name).write_bytes((done.run_folder / name).read_bytes())
 
     path = tmp_path / "live.png"
     browse(layers, [
-        ["see", "live: waits for the first checkpoint"], ["see", "live: step 10"], ["wait", 2000], ["settle"],
+        ["see", "live: waits for the first checkpoint"], ["touch", str(seen)], ["see", "live: step 10"], ["wait", 2000], ["settle"],
         ["download", "Save picture", str(path)],
     ], go_on)  # fmt: skip
     assert [layer.name for layer in layers] == ["live", "live.cameras"]
     layers.show("live.cameras", False)
-    ours = our_picture(layers, "live")
-    assert torch.allclose(picture(path).mean((0, 1)), ours.mean((0, 1)), atol=0.05)
-    assert float(picture(path).std()) > 0.05
+    # After ten steps all is haze of faint Gaussians, whose tails the page cuts off below an alpha of 0.01.
+    ours, theirs = our_picture(layers, "live"), picture(path)
+    assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.1)
+    assert float(torch.corrcoef(torch.stack([theirs.flatten(), ours.flatten()]))[0, 1]) > 0.9

@@ -1,0 +1,226 @@
+"""The web viewer without a browser: what is sent, the port, the verb and its errors."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.outside import package
+from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.errors import ConfigError, InputError, MissingDependencyError, OutputExistsError
+from vision3d.geometry import se3, shapes
+from vision3d.io.glb import mesh_bytes
+from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud, Region, Scene, Selection
+from vision3d.viewer.layers import Layers
+from vision3d.viewer.web import WebViewer, free_port, warn_if_public
+from vision3d.viewer.web_draw import splat_buffer, splat_unit
+from vision3d.viewer.web_panel import layer_text, png_of
+from vision3d.viewer.web_select import count_selected
+
+
+@pytest.fixture
+def taken():
+    """A port that someone listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_a_port_in_use(taken):
+    with pytest.raises(ConfigError, match=f"^port: {taken} is in use on 127.0.0.1; give another --port, or --port 0 ") as found:
+        free_port("127.0.0.1", taken)
+    assert found.value.exit_code == 2
+    assert free_port("127.0.0.1", 0) not in (0, taken)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "text"),
+    [
+        ("127.0.0.1", 65536, "port: got 65536, want 1 to 65535, or 0 for a free one"),
+        ("127.0.0.1", -1, "port: got -1, want 1 to 65535"),
+        ("192.0.2.7", 0, "host: got '192.0.2.7', which is no address of this machine"),
+        ("no host", 0, "host: got 'no host', which is no address of this machine"),
+    ],
+)
+def test_addresses_that_cannot_be_listened_on(host, port, text):
+    with pytest.raises(ConfigError, match=text):
+        free_port(host, port)
+
+
+def test_viser_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    text = r"^viser is needed for the viewer in a browser: pip install 'vision3d\[viewer\]'$"
+    with pytest.raises(MissingDependencyError, match=text) as found:
+        WebViewer(Layers([]), port=0)
+    assert found.value.exit_code == 4
+
+
+def test_an_address_for_all_is_said(caplog):
+    warn_if_public("127.0.0.1")
+    assert caplog.text == ""
+    warn_if_public("0.0.0.0")
+    assert "0.0.0.0: everyone who reaches this address sees the scene and can write selections" in caplog.text
+
+
+def test_gaussians_survive_half_floats():
+    """In metres, the covariance of Gaussians below a millimetre would be lost."""
+    ring = ring_scene()
+    for size in (1e-5, 1e-3, 1.0, 1e3):
+        scene = replace(ring, means=ring.means * size, log_scales=ring.log_scales + float(np.log(size)))
+        unit = splat_unit(scene)
+        words = splat_buffer(scene, unit)
+        halves = np.ascontiguousarray(words[:, 4:7]).view(np.float16).astype(np.float64)
+        want = scene.covars.double().numpy().reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
+        assert np.allclose(halves * unit**2, want, rtol=2e-3, atol=1e-3 * want.max())
+        centers = np.ascontiguousarray(words[:, :3]).view(np.float32)
+        assert np.allclose(centers * unit, scene.means.numpy(), rtol=1e-5, atol=1e-6 * size)
+
+
+def test_parts_of_a_layer_in_few_words(tmp_path):
+    ring_scene().save(tmp_path / "ring.ply")
+    ring_cameras().save(tmp_path / "cameras.json")
+    Mesh(*shapes.icosphere(0)).save(tmp_path / "ball.glb")
+    Boxes(torch.ones(2, 7)).save(tmp_path / "cars.boxes.json")
+    names = ("ring.ply", "cameras.json", "ball.glb", "cars.boxes.json")
+    layers = Layers.open(tmp_path / name for name in names)
+    assert [layer_text(layer) for layer in layers] == ["2,250 gaussians", "6 cameras", "20 faces", "2 boxes"]
+
+
+def test_a_picture_is_put_on_white():
+    from io import BytesIO
+
+    from PIL import Image
+
+    picture = np.zeros((2, 3, 4), np.uint8)
+    picture[0, :, 3] = 255
+    assert np.asarray(Image.open(BytesIO(png_of(picture)))).tolist() == [[[0, 0, 0]] * 3, [[255, 255, 255]] * 3]
+
+
+def test_selected_points_are_counted_in_the_world(tmp_path):
+    move = se3.similarity(torch.tensor(1.0), torch.eye(3), torch.tensor([10.0, 0, 0]))
+    cloud = PointCloud(torch.tensor([[0.0, 0, 0], [1, 0, 0], [5, 0, 0]]))
+    Scene().add("cloud", cloud, move).add("hidden", cloud).add("boxes", Boxes(torch.ones(1, 7))).save(tmp_path / "room")
+    layers = Layers.open([tmp_path / "room"])
+    layers.show("hidden", False)
+    selection = Selection((Region.sphere(torch.tensor([10.0, 0, 0]), 2.0),))
+    assert count_selected(selection, layers) == {"cloud": (2, 3)}
+
+
+def test_the_bytes_of_a_mesh_are_those_of_its_file(tmp_path):
+    mesh = Mesh(*shapes.icosphere(1))
+    mesh.save(tmp_path / "ball.glb")
+    assert mesh_bytes(mesh) == (tmp_path / "ball.glb").read_bytes()
+
+
+@pytest.mark.viewer
+def test_the_buffer_is_visers_own():
+    viser = package("viser")
+    scene = ring_scene()[:100]
+    server = viser.ViserServer("127.0.0.1", free_port("127.0.0.1", 0), verbose=False)
+    try:
+        colors = (scene.sh[:, 0] * 0.28209479177387814 + 0.5).clamp(0, 1)
+        values = [scene.means, scene.covars, colors, scene.opacities[:, None]]
+        node = server.scene.add_gaussian_splats("/a", *(value.numpy() for value in values))
+        words = splat_buffer(scene, 1.0)
+        assert np.array_equal(node.buffer[:, :7], words[:, :7])
+        bytes_apart = np.abs(node.buffer[:, 7:].view(np.uint8).astype(int) - words[:, 7:].copy().view(np.uint8).astype(int))
+        assert bytes_apart.max() <= 1
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def viewer(tmp_path):
+    package("viser")
+    PointCloud(torch.rand(50, 3)).save(tmp_path / "cloud.ply")
+    with WebViewer(Layers.open([tmp_path / "cloud.ply"]), port=0, folder=tmp_path) as viewer:
+        yield viewer
+
+
+@pytest.mark.viewer
+def test_selections_are_written_into_their_folder_alone(viewer, tmp_path):
+    tool = viewer.selection
+    with pytest.raises(InputError, match=r"^selection: got no region; add a box or a sphere first$"):
+        tool.write("a")
+    tool.add("box")
+    for name in ("../a", "/tmp/a", "", ".a", "a b", "a/b"):
+        with pytest.raises(InputError, match=r"^file name: got .*; want letters, digits, _ . - with a letter or digit first$"):
+            tool.write(name)
+    assert tool.write("part") == tool.write("part.selection.json") == tmp_path / "part.selection.json"
+    (tmp_path / "mine.selection.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match=r"mine\.selection\.json: exists; choose another name$"):
+        tool.write("mine")
+    tool.add("sphere")
+    tool.remove()
+    assert [region.kind for region in tool.selection.regions] == ["box"]
+    assert Selection.load(tmp_path / "part.selection.json").regions[0].kind == "box"
+
+
+@pytest.mark.viewer
+def test_more_cameras_than_nodes_are_one_set_of_lines(tmp_path):
+    package("viser")
+    ring_cameras(301).save(tmp_path / "cameras.json")
+    ring_cameras(5).save(tmp_path / "few.json")
+    with WebViewer(Layers.open([tmp_path / "cameras.json", tmp_path / "few.json"]), port=0) as viewer:
+        assert len(viewer.drawer._nodes["cameras"]) == 1
+        assert len(viewer.drawer._nodes["few"]) == 5
+        stand = ring_cameras(5).centers[2].numpy()
+        viewer.drawer.clear_view(stand)
+        assert [node.visible for node in viewer.drawer._nodes["few"]] == [True, True, False, True, True]
+        viewer.drawer.clear_view(stand + 1)
+        assert all(node.visible for node in viewer.drawer._nodes["few"])
+        viewer.drawer.show("few", False)
+        viewer.drawer.clear_view(stand + 1)
+        assert not any(node.visible for node in viewer.drawer._nodes["few"])
+
+
+def program(*arguments, **options):
+    command = [sys.executable, "-m", "vision3d", "view", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.viewer
+@pytest.mark.slow
+def test_ctrl_c_ends_the_program(tmp_path):
+    package("viser")
+    GaussianScene.from_points(torch.rand(20, 3)).save(tmp_path / "a.ply")
+    process = program(str(tmp_path / "a.ply"), "--web", "--port", "0", "--no-open", "--json")
+    lines = [process.stdout.readline(), process.stdout.readline()]
+    url = json.loads(lines[1])["url"]
+    assert lines[0] == f"{url}  (Ctrl-C ends)\n" and json.loads(lines[1])["layers"] == ["a"]
+    import urllib.request
+
+    with urllib.request.urlopen(url) as page:
+        assert b"<html" in page.read()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.viewer
+def test_the_verb_names_a_port_in_use(cli, taken, tmp_path):
+    package("viser")
+    ring_scene(10).save(tmp_path / "a.ply")
+    code, out, err = cli("view", tmp_path / "a.ply", "--web", "--port", taken, "--no-open")
+    assert (code, out) == (2, "")
+    assert err == f"error: port: {taken} is in use on 127.0.0.1; give another --port, or --port 0 for a free one\n"
+
+
+def test_the_verb_names_what_is_missing(cli, tmp_path, monkeypatch):
+    ring_scene(10).save(tmp_path / "a.ply")
+    monkeypatch.setitem(sys.modules, "viser", None)
+    code, out, err = cli("view", tmp_path / "a.ply", "--web", "--no-open")
+    assert (code, out) == (4, "")
+    assert err == "error: viser is needed for the viewer in a browser: pip install 'vision3d[viewer]'\n"
+    code, _, err = cli("view", tmp_path / "b.ply", "--web")
+    assert code == 3 and err.startswith(f"error: {tmp_path}{os.sep}b.ply: does not exist; want a scene, mesh, ")
+    code, _, err = cli("view", "--web")
+    assert code in (2, 3) and err.startswith("error: ") and err.count("\n") == 1
