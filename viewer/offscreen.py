@@ -16,7 +16,7 @@ from vision3d.viewer.navigation import FreeCamera
 from vision3d.viewer.picture import Color, draw
 from vision3d.viewer.viewpoint import Viewpoint, start_viewpoint
 
-_DEFAULT_ELEVATION = 20.0
+_DEFAULT_ELEVATION, _STEEPEST = 20.0, 89.99  # degrees
 
 
 def write_picture(
@@ -75,10 +75,10 @@ def placed_view(layers: Layers, azimuth_deg: float | None, elevation_deg: float 
     view = FreeCamera.of(own, layers.up)
     across = orthogonal_part(-view.camtoworld[:3, 2], up) if standing else any_orthogonal(up)
     side = torch.linalg.cross(up, across)
-    turn, height = (
-        math.radians(azimuth_deg or 0.0),
-        math.radians(_DEFAULT_ELEVATION if elevation_deg is None else elevation_deg),
-    )
+    elevation = _DEFAULT_ELEVATION if elevation_deg is None else elevation_deg
+    # Straight from above there would be no direction that is up in the picture.
+    height = math.radians(max(-_STEEPEST, min(_STEEPEST, elevation)))
+    turn = math.radians(azimuth_deg or 0.0)
     direction = math.cos(height) * (math.cos(turn) * across + math.sin(turn) * side) + math.sin(height) * up
     eye = bounds.center.double() + view.distance * direction
     return replace(view, camtoworld=look_at(eye, bounds.center.double(), up))
