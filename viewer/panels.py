@@ -178,7 +178,7 @@ class Panel:
 
     def _button(self, text: str, action: Callable[[], Any]) -> Any:
         button = self._gui.Button(text)
-        button.horizontal_padding_em, button.vertical_padding_em = 0.6, 0.1
+        button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
         button.set_on_clicked(action)
         return button
 

@@ -116,8 +116,9 @@ class Session:
         request = self.now(is_moving)
         if self.drawer is not None and request.finish is None:
             self.drawer(request)
-        else:
-            self.loop.request(request)
+            if self._recorder is None:
+                return
+        self.loop.request(request)
 
     def now(self, is_moving: bool = True) -> Request:
         """The request for a picture of the state as it is now."""
@@ -255,7 +256,6 @@ class Session:
         if not self.regions:
             raise InputError("nothing is selected; choose sphere or box and click into the picture")
         path = next_path(self.out, "selection", ".json")
-        self.out.mkdir(parents=True, exist_ok=True)
         Selection(self.regions).save(path)
         return path
 

@@ -22,7 +22,7 @@ _TURN = 0.008  # radians a pixel of a drag
 _CLICK_PX, _DOUBLE_S = 4, 0.35
 _FLY_SHARE = 0.8  # of the distance to the middle in a second
 _CAMERA_REACH = 12  # pixels from a camera that still choose it
-_PANEL_EM = 21
+_PANEL_EM = 22
 
 
 def open_window(
@@ -119,7 +119,8 @@ class _Window:
     def _put(self) -> None:
         self._is_posted = False
         shown, self._pending = self._pending, None
-        if shown is None or not self._is_open:
+        is_hidden = shown is not None and self._canvas is not None and shown.request.finish is None  # is for a recording
+        if shown is None or is_hidden or not self._is_open:
             return
         self._image.visible = True
         if self._canvas is not None:

@@ -59,9 +59,11 @@ def test_the_first_camera_of_a_data_set_is_the_first_view(cli, tmp_path, scene_f
     assert psnr(read_image(tmp_path / "b.png"), want) > 45
 
 
-def test_sides_and_heights(cli, tmp_path, scene_file):
-    """From above half a turn turns the picture; from the side a floor is less; nearer and with a narrow lens it is more."""
-    pictures = []
+def test_sides_and_heights(cli, tmp_path):
+    """From above half a turn turns the picture; from the side a ring is less; nearer and with a narrow lens it is more."""
+    pictures, scene_file = [], tmp_path / "ring.ply"
+    scene = ring_scene(400)
+    scene[scene.means[:, 2] > 0.2].save(scene_file)  # in a floor seen from above, rounding decides what is in front
     for name, options in {
         "a": ("--elevation", 90), "b": ("--elevation", 90, "--azimuth", 180), "c": ("--elevation", 5), "d": ("--zoom", 3),
         "e": ("--fov", 20), "f": ("--elevation", 90, "--up", "-z"),
@@ -73,7 +75,7 @@ def test_sides_and_heights(cli, tmp_path, scene_file):
     above, round_, low, near, narrow, below = pictures
     assert psnr(above.flip(0, 1), round_) > 25
     lit = [float((picture.sum(-1) > 0.05).float().mean()) for picture in (above, low, near, narrow)]
-    assert lit[1] < 0.7 * lit[0] and lit[2] > lit[1]
+    assert lit[1] < 0.85 * lit[0] and lit[2] > lit[1]
     assert lit[3] > lit[1]
     assert psnr(above, below) < 25
 

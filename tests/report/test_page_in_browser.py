@@ -38,11 +38,11 @@ def test_the_page_works_from_a_file_alone(tmp_path):
     assert count == 2 and are_loaded and (left, right) == ("0%", "100%")
     # One end of the slider shows the photograph, the other the render: each is that of the file.
     both = read_image(sorted((folder.path / "renders").glob("*.png"))[0])
-    third = both.shape[1] // 3
-    photo, render = (both[:, i * third : (i + 1) * third].permute(2, 0, 1)[None] for i in range(2))
+    half = both.shape[1] // 2
+    photo, render = (both[:, i * half : (i + 1) * half].permute(2, 0, 1)[None] for i in range(2))
     height, width, top, left = (round(value) for value in (h, w, y, x))
-    for path, half in zip(shots, (render, photo)):
-        want = torch.nn.functional.interpolate(half, size=(height, width), mode="bilinear")[0].permute(1, 2, 0)
+    for path, side in zip(shots, (render, photo)):
+        want = torch.nn.functional.interpolate(side, size=(height, width), mode="bilinear")[0].permute(1, 2, 0)
         seen = read_image(path)[top : top + height, left : left + width, :3]
         error = (seen - want)[8:-8, 8:-8]  # without the outline
         assert float(error.square().mean()) < 1e-3  # 30 dB; what WebP and scaling change

@@ -289,6 +289,20 @@ def test_a_recording_is_a_video(open_session, ring, tmp_path):
     assert f"{tmp_path / 'out' / 'recording_001.mp4'}: " in session.said[-1]
 
 
+def test_another_renderer_takes_requests_and_recordings_go_on(open_session, ring, tmp_path):
+    session = open_session(ring)
+    assert session.loop.wait(WAIT)
+    taken, before = [], len(session.shown)
+    session.drawer = taken.append
+    session.move(session.view.zoomed(0.9))
+    assert len(taken) == 1 and session.loop.wait(WAIT) and len(session.shown) == before
+    session.record(True)
+    session.move(session.view.zoomed(0.9))
+    assert len(taken) == 3 and session.loop.wait(WAIT) and len(session.shown) > before
+    session.record(False)
+    assert (tmp_path / "out" / "recording_001.mp4").is_file()
+
+
 def test_a_video_of_what_moves(open_session, tmp_path):
     session = open_session(moving(tmp_path))
     path = session.render_path()

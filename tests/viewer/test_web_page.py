@@ -181,7 +181,8 @@ def test_a_running_fit_is_followed(browse, tmp_path):
 
     path = tmp_path / "live.png"
     browse(layers, [
-        ["see", "live: waits for the first checkpoint"], ["touch", str(seen)], ["see", "live: step 10"], ["wait", 2000], ["settle"],
+        ["see", "live: waits for the first checkpoint"], ["touch", str(seen)],
+        ["see", "live: step 10"], ["wait", 2000], ["settle"],
         ["download", "Save picture", str(path)],
     ], go_on)  # fmt: skip
     assert [layer.name for layer in layers] == ["live", "live.cameras"]
