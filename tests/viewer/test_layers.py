@@ -9,6 +9,7 @@ import torch
 
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.checkpoints import Checkpoint, save_checkpoint
 from vision3d.errors import InputError, MissingFileError
 from vision3d.geometry import se3, shapes
 from vision3d.io.zarr_store import SequenceWriter
@@ -185,6 +186,13 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_one_before(run, tmp_path):
     layers = Layers.open([folder])
     (folder / "checkpoints/step_000020.pt").write_bytes(b"PK half a file")
     assert layers.refresh() == [] and layers.note() == "ring: step 10"
+
+
+def test_a_checkpoint_of_something_else(run, tmp_path):
+    folder = copied(run, tmp_path / "other")
+    save_checkpoint(folder / "checkpoints/step_000005.pt", Checkpoint(5, {}, {"weights": torch.zeros(2)}, {}))
+    with pytest.raises(InputError, match=r"step_000005\.pt: is no checkpoint of a fit \(KeyError: 'snapshot'\)$"):
+        Layers.open([folder])
 
 
 def test_a_run_that_goes_on_after_its_end_shows_the_newer_checkpoint(run, tmp_path):
