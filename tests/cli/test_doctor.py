@@ -1,5 +1,6 @@
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import sys
 
@@ -91,3 +92,46 @@ def test_version_line_prefers_the_release(monkeypatch):
     text = "nvcc: NVIDIA\nCopyright (c) 2025\nCuda compilation tools, release 13.0, V13.0.88\n"
     monkeypatch.setattr(doctor, "_output", lambda *command: text)
     assert doctor._version_line("nvcc") == "Cuda compilation tools, release 13.0, V13.0.88"
+
+
+def test_without_open3d_the_extra_is_named(cli, monkeypatch):
+    find_spec, version = importlib.util.find_spec, importlib.metadata.version
+
+    def without(name, *rest):
+        if name.startswith("open3d"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "open3d" else find_spec(name, *rest))
+    code, found, _ = findings(cli)
+    assert code == 0
+    assert found["open3d"]["state"] == "missing" and found["open3d"]["repair"].endswith("'vision3d[viewer]'")
+    assert "display" not in found
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "repair"),
+    [
+        (None, "a window opens; the processor draws in it", None),
+        (
+            "Open3D does not load: libGL.so.1 is missing; apt install libgl1; without a window: ...",
+            "Open3D does not load: libGL.so.1 is missing", "apt install libgl1",
+        ),
+    ],
+)  # fmt: skip
+def test_whether_a_window_opens(cli, monkeypatch, problem, text, repair):
+    from vision3d.errors import BackendError
+    from vision3d.viewer import probe
+
+    class Stand:
+        def result(self):
+            if problem:
+                raise BackendError(problem)
+            return probe.Graphics("0.20.0", False)
+
+    monkeypatch.setattr(probe, "Probe", Stand)
+    monkeypatch.setattr(doctor, "_version", lambda name: "0.20.0")
+    code, found, _ = findings(cli)
+    assert code == 0 and found["open3d"]["text"].startswith("0.20.0")
+    assert (found["display"]["text"], found["display"]["repair"]) == (text, repair)

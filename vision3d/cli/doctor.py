@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     """Examine the machine and print the report."""
     options = parse(DoctorOptions, arguments, "doctor")
     set_up_output(options)
-    findings = [*_interpreter(), *_torch(), *_native(), *_packages(), *_tools()]
+    findings = [*_interpreter(), *_torch(), *_native(), *_packages(), *_window(), *_tools()]
     broken = [finding for finding in findings if finding.is_needed and finding.state != "ok"]
     values = {"works": not broken, "findings": [dataclasses.asdict(finding) for finding in findings]}
     print_summary(options, _report(findings, bool(broken)), values)
@@ -131,6 +132,33 @@ def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Findin
     return Finding(name, "broken" if is_needed else "missing", f"not installed{suffix}", repair, is_needed)
 
 
+def _window() -> Iterator[Finding]:
+    """Open3D, whose package has two names, and whether a window opens."""
+    versions = [version for name in ("open3d", "open3d-cpu") if (version := _version(name)) is not None]
+    if not versions and importlib.util.find_spec("open3d") is None:
+        yield Finding("open3d", "missing", "not installed (the window of vision3d view)", _pip("'vision3d[viewer]'"))
+        return
+    yield Finding("open3d", "ok", f"{versions[0] if versions else 'version unknown'} (the window of vision3d view)")
+    from vision3d.errors import Vision3DError
+    from vision3d.viewer.probe import Probe
+
+    try:
+        graphics = Probe().result()
+    except Vision3DError as error:
+        text = str(error)
+        found = re.search(r"apt install [^;]+", text)
+        yield Finding("display", "missing", text.partition(";")[0], found[0].strip() if found else None)
+        return
+    yield Finding("display", "ok", f"a window opens; {'its GPU' if graphics.has_gpu else 'the processor'} draws in it")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _tools() -> Iterator[Finding]:
     yield _ffmpeg()
     for name, packages in {"g++": "g++", "cmake": None, "nvcc": None}.items():
@@ -161,8 +189,6 @@ def _hard_dependencies() -> list[str]:
         requirements = importlib.metadata.requires("vision3d") or []
     except importlib.metadata.PackageNotFoundError:  # runs from a checkout that is not installed
         return ["numpy", "scipy", "tyro", "PyYAML", "rich", "pillow", "imageio", "safetensors", "jaxtyping"]
-    import re
-
     return [re.split(r"[\s<>=!~;\[]", text)[0] for text in requirements if "extra ==" not in text]
 
 

@@ -1,60 +1,116 @@
-"""`vision3d view`: scenes, meshes, points, boxes, cameras, sequences and runs in a browser."""
+"""`vision3d view`: scenes, meshes, points, boxes, cameras, sequences and runs in a window, in a browser, or as one picture."""
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from vision3d.cli.app import UsageError
+from vision3d.cli.inputs import load_cameras, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
+from vision3d.errors import ConfigError, OutputExistsError
 
-_UP = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
+if TYPE_CHECKING:
+    from vision3d.viewer.layers import Layers
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewOptions(VerbOptions):
-    """Look at scenes of Gaussians, meshes, points, boxes, cameras, data sets, sequences (.zarr), scene folders and runs; a run
-    that is still going on is followed."""
+    """Look at what is in files and folders, together in one world: scenes of Gaussians, meshes, points, boxes, cameras with
+    their photographs, selections, sequences, scene folders, and runs, followed while they go on."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Files and folders, shown together."""
+    """Files and folders."""
+    offscreen: Path | None = None
+    """Write one picture (.png, .jpg, .webp) instead of opening a window; needs neither Open3D nor a display."""
+    size: str = "1280x720"
+    """WIDTHxHEIGHT of the picture [pixels]."""
+    cameras: Path | None = None
+    """Look from one of these cameras: cameras.json, transforms.json or a data set."""
+    camera: int | None = None
+    """Which camera, from 0 [default: 0 with --cameras; else the first view is chosen by what there is]."""
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
-    """Axis of the world that is up [default: that of the cameras, or as the kind of file has it]."""
+    """Axis of the world that is up [default: the cameras' mean, else as usual for the kind of file]."""
+    azimuth: float | None = None
+    """Turn of the first view about the middle, counter-clockwise from above [degrees]."""
+    elevation: float | None = None
+    """Height of the first view above the middle, seen from there [degrees] [default: 20]."""
+    zoom: float = 1.0
+    """Divides the distance of the first view."""
+    fov: float | None = None
+    """Field of view over the height of the picture [degrees]."""
+    time: float | None = None
+    """Moment of what moves [s] [default: the first]."""
+    background: str = "black"
+    """Colour behind everything: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    renderer: Literal["auto", "cpu", "open3d"] = "auto"
+    """What draws in the window: the processor, or Open3D on a GPU [default: Open3D where a GPU is found]."""
     out: Path = Path()
-    """Folder for selections."""
+    """Folder for screenshots, videos, selections and camera paths of the window."""
+    overwrite: Flag = False
+    """Replace the picture of --offscreen if it is there."""
     web: Flag = False
-    """Show it in a browser."""
+    """Show it in a browser instead of a window."""
     host: str = "127.0.0.1"
-    """Address that the page is served on; 0.0.0.0 lets other machines in."""
+    """Address that the page of --web is served on; 0.0.0.0 lets other machines in."""
     port: int = 8080
-    """Port of the page; 0 takes a free one."""
+    """Port of that page; 0 takes a free one."""
     open: bool = True
-    """Open the page in the browser of this desktop."""
+    """Open that page in the browser of this desktop."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show files and folders until the user ends it."""
+    """Open a window, serve a page, or write a picture."""
     options = parse(ViewOptions, arguments, "view")
     set_up_output(options)
-    if not options.web:
-        raise UsageError("vision3d view: say where to show it: --web")
-
-    import torch
-
-    from vision3d.viewer.layers import Layers
-
-    up = None
-    if options.up is not None:
-        up = torch.tensor(_UP[options.up[-1]]) * (-1 if options.up.startswith("-") else 1)
-    layers = Layers.open(options.paths, up=up)
-    return _serve(options, layers)
+    _check(options)
+    size = parse_size("--size", options.size)
+    background = parse_color("--background", options.background)
+    if options.web:
+        return _serve(options, _open(options))
+    return _picture(options, size, background) if options.offscreen is not None else _window(options, size, background)
 
 
-def _serve(options: ViewOptions, layers) -> int:
+def _picture(options: ViewOptions, size: tuple[int, int], background: tuple[float, float, float]) -> int:
+    from vision3d.viewer.offscreen import write_picture
+
+    out = options.offscreen
+    assert out is not None
+    if out.exists() and not options.overwrite:
+        raise OutputExistsError(out, "give --overwrite or another --offscreen")
+    layers = _open(options)
+    write_picture(layers, out, size=size, start=_start(options, layers, size), background=background, time=options.time)
+    text = f"{out}: {size[0]}x{size[1]}, {', '.join(layer.name for layer in layers)}"
+    print_summary(options, text, {"file": str(out), "layers": {layer.name: layer.kind for layer in layers}})
+    return 0
+
+
+def _window(options: ViewOptions, size: tuple[int, int], background: tuple[float, float, float]) -> int:
+    from vision3d.viewer.probe import Probe
+
+    probe = Probe()  # works while the files are read
+    try:
+        from vision3d.viewer.window import leave, open_window
+
+        layers = _open(options)
+        graphics = probe.result()
+    finally:
+        probe.close()
+    use_open3d = options.renderer == "open3d" or (options.renderer == "auto" and graphics.has_gpu)
+    start = _start(options, layers, size)
+    open_window(layers, size=size, out=options.out, background=background, use_open3d=use_open3d, start=start)
+    print_summary(options, "", {"open3d": graphics.open3d, "has_gpu": graphics.has_gpu, "used_open3d": use_open3d})
+    leave(0)
+    return 0
+
+
+def _serve(options: ViewOptions, layers: "Layers") -> int:
     from vision3d.viewer.web import WebViewer, open_browser, warn_if_public
 
     warn_if_public(options.host)
@@ -69,3 +125,60 @@ def _serve(options: ViewOptions, layers) -> int:
     except KeyboardInterrupt:  # the way to end it
         pass
     return 0
+
+
+def _open(options: ViewOptions) -> "Layers":
+    import torch
+
+    from vision3d.viewer.layers import Layers
+    from vision3d.viewer.navigation import UP_AXES
+
+    return Layers.open(options.paths, up=None if options.up is None else torch.tensor(UP_AXES[options.up]))
+
+
+def _start(options: ViewOptions, layers: "Layers", size: tuple[int, int]) -> Any:
+    """The first view, or None for that of the layers."""
+    from vision3d.viewer.navigation import FreeCamera
+    from vision3d.viewer.offscreen import placed_view
+
+    given = (options.azimuth, options.elevation, options.fov)
+    if options.cameras is None and options.camera is None and given == (None, None, None) and options.zoom == 1:
+        return None
+    cameras = None
+    if options.cameras is not None:
+        cameras = load_cameras(options.cameras)
+    elif options.camera is not None:
+        found = [layer.cameras for layer in layers if layer.cameras is not None and len(layer.cameras)]
+        if not found:
+            raise ConfigError("--camera", "there are no cameras among what is shown; give --cameras FILE")
+        cameras = found[0]
+    if cameras is not None:
+        index = options.camera or 0
+        if not 0 <= index < len(cameras):
+            raise ConfigError("--camera", f"got {index}, want 0 to {len(cameras) - 1}")
+        view = FreeCamera.of_camera(cameras[index].to("cpu"), layers.up, layers.bounds.radius, size)
+    else:
+        view = placed_view(layers, options.azimuth, options.elevation)
+    if options.fov is not None:
+        view = dataclasses.replace(view, fov_deg=options.fov)
+    return view.zoomed(1 / options.zoom)
+
+
+def _check(options: ViewOptions) -> None:
+    for name, value, is_right, want in (
+        ("--zoom", options.zoom, 0 < options.zoom < math.inf, "a number > 0"),
+        ("--fov", options.fov, options.fov is None or 0 < options.fov < 180, "degrees between 0 and 180"),
+        ("--elevation", options.elevation, options.elevation is None or abs(options.elevation) <= 90, "degrees from -90 to 90"),
+        ("--azimuth", options.azimuth, options.azimuth is None or abs(options.azimuth) < math.inf, "degrees"),
+        ("--time", options.time, options.time is None or abs(options.time) < math.inf, "seconds"),
+    ):
+        if not is_right:
+            raise ConfigError(name, f"got {value}, want {want}")
+    if options.web and options.offscreen is not None:
+        raise ConfigError("--web", "shows a page and --offscreen writes a picture; give one of them")
+    if options.offscreen is not None and options.offscreen.suffix.lower() not in _PICTURES:
+        raise ConfigError("--offscreen", f"got {options.offscreen}, want a picture ({', '.join(_PICTURES)})")
+    if options.cameras is not None or options.camera is not None:
+        for name, value in (("--azimuth", options.azimuth), ("--elevation", options.elevation)):
+            if value is not None:
+                raise ConfigError(name, "turns a view about the middle; leave out --camera and --cameras, or this")

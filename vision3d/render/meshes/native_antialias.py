@@ -16,7 +16,7 @@ def antialias(
     colors: Float[Tensor, "i h w d"],
 ) -> Float[Tensor, "i h w d"]:
     """Colours blended where a silhouette edge passes between two pixel centres."""
-    return _antialias(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
+    return native.direct(_antialias)(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
 
 
 def _plain(*tensors: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ def rasterize(
     positions: Float[Tensor, "i v 4"], triangles: Int32[Tensor, "f 3"], width: int, height: int, near: float, far: float
 ) -> tuple[Int32[Tensor, "i h w"], Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
     """Face, barycentrics and depth of every pixel."""
-    barycentrics, depths, face_ids = _rasterize(positions, triangles, width, height, near, far)
+    barycentrics, depths, face_ids = native.direct(_rasterize)(positions, triangles, width, height, near, far)
     return face_ids, barycentrics, depths
 
 
@@ -22,7 +22,7 @@ def interpolate(
     barycentrics: Float[Tensor, "i h w 3"],
 ) -> Float[Tensor, "i h w d"]:
     """Sums over corners of barycentric times attribute; one set (s = 1) or one an image."""
-    return _interpolate(attributes, triangles, face_ids, barycentrics)
+    return native.direct(_interpolate)(attributes, triangles, face_ids, barycentrics)
 
 
 def _plain(*tensors: Tensor) -> list[Tensor]:

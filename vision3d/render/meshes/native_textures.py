@@ -16,7 +16,7 @@ def texture(
     repeat: bool,
 ) -> Float[Tensor, "i h w d"]:
     """Values at `uvs` of one texture (s = 1) or one an image, whose levels lie one after the other in `texels`."""
-    return _texture(texels, torch.tensor(sizes, device=texels.device), uvs, lods, masks, repeat)
+    return native.direct(_texture)(texels, torch.tensor(sizes, device=texels.device), uvs, lods, masks, repeat)
 
 
 def _plain(*tensors: Tensor | None) -> list[Tensor | None]:

@@ -40,7 +40,7 @@ def project_2dgs(
     """Radii, screen centres, depths, ray transforms and camera-space normals of discs in all cameras."""
     reach = None if opacities is None else opacities.detach()
     limits = (width, height, near_plane, far_plane, radius_clip)
-    return _project(means, quats, scales, reach, viewmats, Ks.detach(), *limits)
+    return native.direct(_project)(means, quats, scales, reach, viewmats, Ks.detach(), *limits)
 
 
 def blend_2dgs(
@@ -77,7 +77,7 @@ def blend_2dgs(
         ray_transforms = ray_transforms + torch.nn.functional.pad(shift[..., None], (2, 0))
     limits = None if max_depths is None else max_depths.detach()
     lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, distloss, limits)
-    return _blend(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
+    return native.direct(_blend)(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
 @torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types=("cpu", "cuda"))

@@ -74,7 +74,7 @@ def project_pairs(
     options = (eps2d, near_plane, far_plane, radius_clip, antialiased)
     camera = (_MODELS[camera_model], width, height, *options)
     reach = None if opacities is None else opacities.detach()
-    outputs = _project(means, quats, scales, covars, reach, viewmats, Ks.detach(), *camera, packed)
+    outputs = native.direct(_project)(means, quats, scales, covars, reach, viewmats, Ks.detach(), *camera, packed)
     return outputs[:2], outputs[2:]
 
 
@@ -90,7 +90,7 @@ def sh_colors(
     """max(SH(direction from the camera centre) + 0.5, 0) of visible pairs, which are sorted by image."""
     centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
     image_ids = camera_ids if len(viewmats) == 1 else batch_ids * viewmats.shape[1] + camera_ids
-    return _sh_colors(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
+    return native.direct(_sh_colors)(means, sh[:, None] if sh.dim() == 4 else sh, centers, image_ids, gaussian_ids, degree)
 
 
 def blend(
@@ -122,7 +122,7 @@ def blend(
         lists = (*lists, depths.detach(), max_depths.detach())
     channels = colors.shape[1]
     if channels <= _MAX_CHANNELS:
-        return _blend(means2d, conics, colors, opacities, backgrounds, masks, *lists)[:3]
+        return native.direct(_blend)(means2d, conics, colors, opacities, backgrounds, masks, *lists)[:3]
     behind = [None] * channels if backgrounds is None else backgrounds.split(_MAX_CHANNELS, 1)
     parts = [
         _blend(means2d, conics, part, opacities, back, masks, *lists)

@@ -22,7 +22,7 @@ def intersect(
     tile_size: int,
 ) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, "i th tw"]]:
     """Tile lists, front to back; pairs are sorted by image."""
-    return _intersect(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
+    return native.direct(_intersect)(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
 
 
 @torch.library.custom_op("vision3d::intersect_tiles", mutates_args=(), device_types=("cpu", "cuda"))

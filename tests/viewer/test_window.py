@@ -1,0 +1,287 @@
+"""The real window on a virtual display: what it shows against the renderer, mouse and keys, the slider, the selection."""
+
+import contextlib
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.datasets import write_ring_photographs
+from tests.support.outside import package, program
+from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.geometry import shapes
+from vision3d.io.images import read_image
+from vision3d.optim.metrics import psnr
+from vision3d.render import refit_cameras, render_views
+from vision3d.scene import Mesh, Selection, Sequence
+
+pytestmark = [pytest.mark.viewer, pytest.mark.slow]
+SIZE = (480, 360)
+PANEL = 352
+WAIT = 240
+
+
+@pytest.fixture(scope="module")
+def display():
+    """An X server without a screen."""
+    package("open3d")
+    server = program("Xvfb")
+    program("xdotool")
+    program("import")
+    for _ in range(5):
+        name = f":{random.SystemRandom().randint(200, 60000)}"
+        process = subprocess.Popen([server, name, "-screen", "0", "1000x700x24"], stderr=subprocess.DEVNULL)
+        time.sleep(1)
+        if process.poll() is None:
+            yield name
+            process.terminate()
+            process.wait()
+            return
+    pytest.fail("Xvfb does not start")
+
+
+class Screen:
+    """A window of `vision3d view` on the display, and hands."""
+
+    def __init__(self, display, folder, arguments):
+        self.environment = {**os.environ, "DISPLAY": display, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.getcwd()}
+        self.folder = folder
+        size = f"{SIZE[0]}x{SIZE[1]}"
+        command = [sys.executable, "-m", "vision3d", "view", *map(str, arguments), "--size", size, "--out", str(folder / "out")]
+        self.log = (folder / "log.txt").open("w+")
+        self.process = subprocess.Popen(command, env=self.environment, stdout=self.log, stderr=self.log)
+        self.window = ""
+
+    def do(self, *command):
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False).stdout.strip()
+
+    def find(self):
+        """The title tells the size of the picture once there is one."""
+        self.window = self.do("xdotool", "search", "--name", "vision3d   [0-9]+ x [0-9]+").partition("\n")[0]
+        return bool(self.window)
+
+    def until(self, condition, what):
+        end = time.monotonic() + WAIT
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > end:
+                self.log.seek(0)
+                pytest.fail(f"no {what}; exit code {self.process.poll()}: {self.log.read()[-500:]}")
+            time.sleep(0.3)
+
+    def title(self):
+        return self.do("xdotool", "getwindowname", self.window)
+
+    def rest(self):
+        """Wait until the picture is whole and does not change any more; the picture beside the panel, in [0, 1]."""
+        before = None
+        end = time.monotonic() + WAIT
+        while time.monotonic() < end:
+            time.sleep(0.7)
+            picture = self.grab()
+            is_whole = self.title().startswith(f"vision3d   {picture.shape[1]} x ")
+            if is_whole and before is not None and before.shape == picture.shape and bool((before == picture).all()):
+                return picture
+            before = picture
+        pytest.fail(f"the picture never rests: {self.title()}")
+
+    def grab(self):
+        path = self.folder / "grab.png"
+        self.do("import", "-window", self.window, str(path))
+        whole = read_image(path)
+        return whole[:, : whole.shape[1] - PANEL]
+
+    def drag(self, start, end, button=1):
+        self.do("xdotool", "mousemove", "--window", self.window, *map(str, start), "mousedown", str(button))
+        for share in np.linspace(0, 1, 6)[1:]:
+            time.sleep(0.15)
+            place = [str(round(a + share * (b - a))) for a, b in zip(start, end)]
+            self.do("xdotool", "mousemove", "--window", self.window, *place)
+        time.sleep(0.15)
+        self.do("xdotool", "mouseup", str(button))
+
+    def click(self, x, y, button=1):
+        self.do("xdotool", "mousemove", "--window", self.window, str(x), str(y))
+        time.sleep(0.2)
+        self.do("xdotool", "mousedown", str(button))
+        time.sleep(0.2)
+        self.do("xdotool", "mouseup", str(button))
+
+    def key(self, name):
+        self.do("xdotool", "key", "--window", self.window, name)
+
+    def close(self):
+        self.do("xdotool", "windowquit", self.window)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(30)
+        self.process.kill()
+        return self.process.wait()
+
+
+@pytest.fixture
+def show(display, tmp_path):
+    opened = []
+
+    def show_(*arguments):
+        opened.append(Screen(display, tmp_path, arguments))
+        opened[-1].until(opened[-1].find, "a window")
+        return opened[-1]
+
+    yield show_
+    for screen in opened:
+        if screen.process.poll() is None:
+            screen.process.kill()
+            screen.process.wait()
+        screen.log.close()
+
+
+@pytest.fixture
+def files(tmp_path):
+    ring_scene(800).save(tmp_path / "ring.ply")
+    ring_cameras().save(tmp_path / "given.json")
+    return tmp_path / "ring.ply", "--cameras", tmp_path / "given.json", "--camera", 1, "--background", "0.1,0.2,0.4"
+
+
+def rendered(camera=1):
+    """The renderer's picture for the same camera."""
+    view = refit_cameras(ring_cameras()[camera], SIZE)
+    return next(render_views(ring_scene(800), view, backgrounds=(0.1, 0.2, 0.4))).image.clamp(0, 1)
+
+
+def test_the_window_shows_what_the_renderer_draws(show, files):
+    screen = show(*files)
+    picture, want = screen.rest(), rendered()
+    assert picture.shape == want.shape
+    assert psnr(picture, want) > 50  # bytes on the screen, which round by at most 1 / 510: 59 dB
+    # What it would be if something were wrong:
+    wrong = {
+        "upside down": want.flip(0), "mirrored": want.flip(1), "red and blue swapped": want.flip(2),
+        "another camera": rendered(2), "a row lower": want.roll(1, 0), "a column farther": want.roll(1, 1),
+        "linear light": want**2.2,
+    }  # fmt: skip
+    assert {name: value for name, other in wrong.items() if (value := psnr(picture, other)) > 42} == {}
+    assert screen.close() == 0
+
+
+@pytest.mark.parametrize("renderer", ["open3d"])
+def test_open3ds_renderer_shows_the_same(show, files, renderer):
+    """Its splats are cut and filtered in other ways, so the colours differ a little, but not the camera."""
+    screen = show(*files, "--renderer", renderer)
+    end = time.monotonic() + 60
+    want, best = rendered(), 0.0
+    while best < 22 and time.monotonic() < end:
+        time.sleep(1)
+        best = psnr(screen.grab(), want)
+    assert best > 22
+    picture = screen.grab()
+    for other in (want.flip(0), want.flip(1), want.flip(2), rendered(2)):
+        assert psnr(picture, other) < best - 4
+    assert screen.close() == 0
+
+
+def test_mouse_and_keys_move_the_camera(show, files):
+    screen = show(*files)
+    first = screen.rest()
+    screen.drag((200, 200), (300, 200))
+    turned = screen.rest()
+    assert psnr(first, turned) < 30
+    screen.drag((300, 200), (200, 200))
+    assert psnr(first, screen.rest()) > 38  # and back
+    screen.click(240, 180, button=4)
+    nearer = screen.rest()
+    assert psnr(first, nearer) < 30
+    screen.key("Home")
+    assert psnr(first, screen.rest()) > 38
+
+
+def test_a_click_picks_and_selects_and_the_files_are_written(show, files):
+    screen = show(*files)
+    first = screen.rest()
+    screen.click(240, 200)
+    marked = screen.rest()
+    assert 0 < int(((first - marked).abs().amax(-1) > 0.1).sum()) < 2000  # a small cross
+    screen.key("x")
+    out = screen.folder / "out"
+    screen.until(lambda: (out / "view_001.png").is_file(), "screenshot")
+    assert psnr(read_image(out / "view_001.png"), marked) > 38
+
+
+def test_the_selection_tool(show, files):
+    """Choose sphere in the panel with the mouse, click into the picture, save."""
+    screen = show(*files)
+    screen.rest()
+    panel = Panel(screen)
+    panel.choose_sphere()
+    screen.click(240, 200)
+    screen.rest()
+    panel.save_selection()
+    out = screen.folder / "out"
+    screen.until(lambda: (out / "selection_001.json").is_file(), "selection")
+    selection = Selection.load(out / "selection_001.json")
+    assert [region.kind for region in selection.regions] == ["sphere"]
+    count = int(selection.mask(ring_scene(800).means).sum())
+    assert 0 < count < 1200
+
+
+class Panel:
+    """Where the widgets are, from the left edge of the panel and the top [px], for a window with one layer and no cameras."""
+
+    COMBO, SPHERE, SAVE = (184, 168), (150, 212), (49, 230)
+
+    def __init__(self, screen):
+        self.screen, self.left = screen, SIZE[0]
+
+    def choose_sphere(self):
+        self.screen.click(self.left + self.COMBO[0], self.COMBO[1])
+        time.sleep(1.5)
+        self.screen.click(self.left + self.SPHERE[0], self.SPHERE[1])
+        time.sleep(1.5)
+
+    def save_selection(self):
+        self.screen.click(self.left + self.SAVE[0], self.SAVE[1])
+
+
+def test_the_slider_changes_the_picture(show, tmp_path):
+    vertices, faces = shapes.icosphere(2)
+    shift = torch.linspace(-1, 1, 5)[:, None, None] * torch.tensor([1.0, 0, 0])
+    Sequence(Mesh(0.5 * vertices, faces), 0.5 * torch.arange(5), {"vertices": 0.5 * vertices + shift}).save(
+        tmp_path / "ball.zarr"
+    )
+    screen = show(tmp_path / "ball.zarr")
+    first = screen.rest()
+    y = first.shape[0] - 18
+    screen.drag((100, y), (350, y))
+    later = screen.rest()
+    assert psnr(first[: y - 30], later[: y - 30]) < 25
+    screen.key("comma")
+    earlier = screen.rest()
+    assert psnr(later[: y - 30], earlier[: y - 30]) < 30
+
+
+def test_it_begins_at_the_first_camera_and_goes_to_the_next(show, tmp_path):
+    data = write_ring_photographs(tmp_path / "photographs")
+    ring_scene(800).save(tmp_path / "ring.ply")
+    screen = show(tmp_path / "ring.ply", data, "--background", "0.1,0.2,0.4")
+    time.sleep(3)
+    first = screen.rest()
+    screen.key("n")
+    time.sleep(2)
+    second = screen.rest()
+    assert psnr(first, second) < 25
+    screen.key("p")
+    time.sleep(2)
+    assert psnr(first, screen.rest()) > 35
+
+
+def test_a_window_that_is_closed_leaves_no_process_and_no_words(show, files):
+    screen = show(*files, "--quiet")
+    screen.rest()
+    assert screen.close() == 0
+    screen.log.seek(0)
+    assert screen.log.read() == ""
+    assert not Path(screen.folder / "out").exists()

@@ -1,0 +1,122 @@
+"""Open3D's own scene in the window, for machines with a GPU: models as its geometries, the camera set by the session."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.viewer.loop import Request
+from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
+from vision3d.viewer.session import Session
+
+_LINE_WIDTH = 2.0
+_SH0 = 0.28209479177387814
+
+
+class HardwareView:
+    """A widget that shows the requests of a session with Open3D's renderer.
+
+    Args:
+        open3d: The module.
+        window: Of `open3d.visualization.gui`.
+        session: Its requests come to `show`.
+        on_mouse: Takes mouse events in place of Open3D's camera.
+    """
+
+    def __init__(self, open3d: Any, window: Any, session: Session, on_mouse: Callable[[Any], Any]) -> None:
+        self._o3d, self._window, self._session = open3d, window, session
+        self.widget = open3d.visualization.gui.SceneWidget()
+        self.widget.scene = open3d.visualization.rendering.Open3DScene(window.renderer)
+        self.widget.scene.show_axes(False)
+        self.widget.set_on_mouse(on_mouse)
+        self._background: tuple[float, ...] | None = None
+        self._names: dict[int, tuple[str, Model]] = {}
+        self._count = 0
+
+    def show(self, request: Request) -> None:
+        """Show a request: only models that are new are handed over."""
+        scene = self.widget.scene
+        if request.background != self._background:
+            self._background = request.background
+            scene.set_background([*request.background, 1.0])
+        models = {id(model): model for model in request.models()}
+        for key in [key for key in self._names if key not in models]:
+            scene.remove_geometry(self._names.pop(key)[0])
+        for key, model in models.items():
+            if key not in self._names:
+                self._count += 1
+                name = f"model {self._count}"
+                self._names[key] = (name, model)  # holds the model, so that its id stays its own
+                self._add(name, model)
+        self._place(request)
+        self.widget.force_redraw()
+
+    def _place(self, request: Request) -> None:
+        camera, content = request.camera, self._session.content
+        pose = camera.camtoworlds[0].double()
+        away = float(torch.linalg.vector_norm(pose[:3, 3] - content.bounds.center.double()))
+        near, far = max(1e-3 * content.radius, 1e-4), away + 20 * content.radius
+        lens = self.widget.scene.camera
+        lens.set_projection(camera.Ks[0].double().numpy(), near, far, float(camera.width), float(camera.height))
+        lens.look_at((pose[:3, 3] + pose[:3, 2]).float().numpy(), pose[:3, 3].float().numpy(), -pose[:3, 1].float().numpy())
+
+    def _add(self, name: str, model: Model) -> None:
+        o3d, scene = self._o3d, self.widget.scene
+        material = o3d.visualization.rendering.MaterialRecord()
+        if isinstance(model, Splats):
+            material.shader = "gaussianSplat"
+            material.gaussian_splat_antialias = model.antialiased
+            material.gaussian_splat_sh_degree = model.degree
+            scene.add_geometry(name, splat_cloud(o3d, model), material)
+        elif isinstance(model, Surface):
+            mesh = model.shaded.mesh
+            shape = o3d.geometry.TriangleMesh(_vectors(o3d, mesh.vertices), _indices(o3d, mesh.faces))
+            shape.vertex_normals = _vectors(o3d, model.shaded.normals)
+            material.shader = "defaultLit" if model.is_lit else "defaultUnlit"
+            if mesh.vertex_colors is not None:
+                shape.vertex_colors = _vectors(o3d, mesh.vertex_colors[:, :3])
+            elif mesh.texture is None:
+                material.base_color = [*model.shaded.color, 1.0]
+            if mesh.texture is not None and (uvs := mesh.corner_uvs) is not None:
+                shape.triangle_uvs = o3d.utility.Vector2dVector(uvs.reshape(-1, 2).double().numpy())
+                pixels = (mesh.texture[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+                material.albedo_img = o3d.geometry.Image(np.ascontiguousarray(pixels))
+            scene.add_geometry(name, shape, material)
+        elif isinstance(model, Dots):
+            cloud = o3d.geometry.PointCloud(_vectors(o3d, model.points))
+            cloud.colors = _vectors(o3d, model.colors)
+            material.shader, material.point_size = "defaultUnlit", float(model.size)
+            scene.add_geometry(name, cloud, material)
+        elif isinstance(model, Lines) and len(model.starts):
+            ends = torch.stack([model.starts, model.ends], 1).reshape(-1, 3)
+            pairs = torch.arange(len(ends)).view(-1, 2).int().numpy()
+            lines = o3d.geometry.LineSet(_vectors(o3d, ends), o3d.utility.Vector2iVector(pairs))
+            lines.colors = _vectors(o3d, model.colors)
+            material.shader, material.line_width = "unlitLine", _LINE_WIDTH * self._window.scaling
+            scene.add_geometry(name, lines, material)
+
+
+def splat_cloud(o3d: Any, splats: Splats) -> Any:
+    """Gaussians as the point cloud that Open3D's shader `gaussianSplat` draws."""
+    cloud = o3d.t.geometry.PointCloud()
+    sh = (splats.colors[:, None] - 0.5) / _SH0 if splats.sh is None else splats.sh
+    logits = torch.logit(splats.opacities, eps=1e-6)
+    values = {
+        "positions": splats.means, "scale": splats.scales, "rot": splats.quats, "opacity": logits[:, None], "f_dc": sh[:, 0],
+    }  # fmt: skip
+    if sh.shape[1] > 1:
+        values["f_rest"] = sh[:, 1:]
+    for name, value in values.items():
+        cloud.point[name] = o3d.core.Tensor(np.ascontiguousarray(value.float().numpy()))
+    return cloud
+
+
+def _vectors(o3d: Any, values: Float[Tensor, "n 3"]) -> Any:
+    return o3d.utility.Vector3dVector(np.ascontiguousarray(values.double().numpy()))
+
+
+def _indices(o3d: Any, values: Tensor) -> Any:
+    return o3d.utility.Vector3iVector(np.ascontiguousarray(values.int().numpy()))

@@ -1,0 +1,367 @@
+"""The side panel of the window: each section is a box of Open3D's widgets that speak to a session."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision3d.errors import Vision3DError
+from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
+from vision3d.viewer.layers import Drawable, Layer
+from vision3d.viewer.navigation import UP_AXES
+from vision3d.viewer.session import Session
+
+BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
+_MOST_ROWS = 10  # of layers before they scroll
+HELP = """Mouse
+  left drag             turn about the middle
+  right or Shift drag   move along the picture
+  Ctrl drag             look round
+  wheel                 nearer, farther
+  click                 pick a Gaussian, vertex, point or camera
+  double click          put the middle there
+
+Keys
+  W A S D, Q E    fly; down, up
+  arrows          turn about the middle
+  Home            the first view
+  C               cameras on or off
+  N P             next, previous camera
+  Space           play what moves
+  , .             a frame back, on
+  K L             add a key to the camera path, play it
+  X               screenshot
+  V               record a video, stop"""
+
+
+class Panel:
+    """Sections for layers, time, cameras, view, selection, camera path and files.
+
+    Args:
+        gui: The module `open3d.visualization.gui`.
+        window: Its window.
+        session: What the widgets change.
+    """
+
+    def __init__(self, gui: Any, window: Any, session: Session) -> None:
+        self._gui, self._window, self._session = gui, window, session
+        self.em = window.theme.font_size
+        em = self.em
+        self.widget = gui.Vert(round(0.5 * em), gui.Margins(round(0.7 * em)))  # a ScrollableVert hides the tracks of sliders
+        self.foot = gui.Vert(0, gui.Margins(round(0.7 * em), round(0.3 * em)))
+        self.status = gui.Label("")
+        self.foot.add_child(self.status)
+        self.time_bar: Any = None
+        self._checks: dict[str, Any] = {}
+        self._camera_names: list[tuple[str, int]] = []
+        self._tools()
+        self._layer_box = self._section("Layers", True)
+        if len(list(session.layers)) > _MOST_ROWS:
+            rows = gui.ScrollableVert(round(0.35 * em))
+            self._layer_box.add_child(rows)
+            self._layer_box = rows
+        self.update_layers()
+        self._cameras()
+        self._selection()
+        self._view()
+        self._path()
+        if len(session.layers.times) > 1:
+            self._time()
+
+    # Reacting
+
+    def update_layers(self) -> None:
+        """Rows for layers that are new; counts of those that changed."""
+        for layer in self._session.layers:
+            text = f"{layer.name}   {describe(layer, self._session.layers.frame(layer.name, self._session.time))}"
+            check = self._checks.get(layer.name)
+            if check is None or check[1] != text:
+                if check is None:
+                    proxy = self._gui.WidgetProxy()
+                    self._layer_box.add_child(proxy)
+                else:
+                    proxy = check[0]
+                widget = self._gui.Checkbox(text)
+                widget.checked = layer.visible
+                widget.set_on_checked(lambda on, name=layer.name: self._show_layer(name, on))
+                proxy.set_widget(widget)
+                self._checks[layer.name] = (proxy, text)
+
+    def update(self) -> None:
+        """Bring the widgets to the state of the session."""
+        session = self._session
+        if self.time_bar is not None:
+            self._slider.double_value = session.time
+            self._play.text = "Pause" if session.is_playing else "Play"
+            self._clock.text = f"{session.time:.3f} s"
+        text = self._pick_text()
+        if text != self._pick_label.text:
+            self._pick_label.text = text
+            self._window.set_needs_layout()
+        self._region_label.text = f"{len(session.regions)} placed" if session.regions else "nothing selected"
+        self._path_label.text = f"{len(session.flight.keys)} keys" if session.flight.keys else "no keys yet"
+        self._fly.text = "Stop" if session.flight.time is not None else "Play"
+        self._record.text = "Stop" if session.is_recording else "Record"
+        if self._camera_names:
+            self._frusta.checked = session.with_cameras
+            if session.chosen in self._camera_names:
+                self._list.selected_index = self._camera_names.index(session.chosen)
+
+    def act(self, action: Callable[[], Any], done: str = "") -> None:
+        """Do what a button says; an error, or `done` with the result, is the line that the status shows."""
+        try:
+            result = action()
+        except Vision3DError as error:
+            self.say(str(error))
+        else:
+            if done:
+                self.say(done.format(result))
+        self.update()
+
+    def say(self, text: str) -> None:
+        """Show a line at the foot of the panel."""
+        width = 40
+        words, lines = text.split(), [""]
+        for word in words:
+            parts = [word[i : i + width] for i in range(0, len(word), width)] or [""]
+            for part in parts:
+                if len(lines[-1]) + len(part) + 1 > width:
+                    lines.append("")
+                lines[-1] = f"{lines[-1]} {part}".strip()
+        self.status.text = "\n".join(lines[:4])
+        self._window.post_redraw()
+
+    def next_camera(self, step: int) -> None:
+        """Jump to another camera of the list."""
+        if not self._camera_names:
+            return
+        chosen = self._session.chosen
+        now = self._camera_names.index(chosen) if chosen in self._camera_names else -step
+        self.act(lambda: self._session.choose_camera(*self._camera_names[(now + step) % len(self._camera_names)]))
+
+    def toggle_path(self) -> None:
+        """Fly along the camera path, or stop."""
+        self.act(lambda: self._session.fly(self._session.flight.time is None))
+
+    def toggle_recording(self) -> None:
+        """Record, or stop."""
+        self.act(lambda: self._session.record(not self._session.is_recording))
+
+    def screenshot(self) -> None:
+        """Write the picture."""
+        self.act(self._session.save_screenshot, "wrote {}")
+
+    # Sections
+
+    def _section(self, title: str, is_open: bool) -> Any:
+        em = self.em
+        box = self._gui.CollapsableVert(
+            title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
+        )
+        box.set_is_open(is_open)
+        self.widget.add_child(box)
+        return box
+
+    def _row(self, box: Any, *widgets: Any) -> None:
+        row = self._gui.Horiz(round(0.4 * self.em))
+        for widget in widgets:
+            row.add_child(self._lowered(widget) if isinstance(widget, self._gui.Label) else widget)
+        row.add_stretch()
+        box.add_child(row)
+
+    def _lowered(self, label: Any) -> Any:
+        """A label whose text is level with that of a button beside it."""
+        box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
+        box.add_child(label)
+        return box
+
+    def _button(self, text: str, action: Callable[[], Any]) -> Any:
+        button = self._gui.Button(text)
+        button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
+        button.set_on_clicked(action)
+        return button
+
+    def _slide(self, low: float, high: float, value: float, changed: Callable[[float], None]) -> Any:
+        slider = self._gui.Slider(self._gui.Slider.DOUBLE)
+        slider.set_limits(low, high)
+        slider.double_value = value
+        slider.set_on_value_changed(changed)
+        return slider
+
+    def _show_layer(self, name: str, on: bool) -> None:
+        self._session.layers.show(name, on)
+        self._session.request(is_moving=False)
+
+    def _cameras(self) -> None:
+        session, gui = self._session, self._gui
+        layers = session.content.camera_layers
+        if not layers:
+            return
+        box = self._section("Cameras", True)
+        self._frusta = gui.Checkbox("show where they stand")
+        self._frusta.checked = True
+        self._frusta.set_on_checked(self._show_cameras)
+        box.add_child(self._frusta)
+        names = []
+        for layer in layers:
+            cameras = layer.cameras
+            for index in range(len(cameras)):  # pyright: ignore[reportArgumentType]
+                self._camera_names.append((layer.name, index))
+                name = cameras.names[index] if cameras is not None and cameras.names else str(index)
+                names.append(name if len(layers) == 1 else f"{layer.name} {name}")
+        self._list = gui.ListView()
+        self._list.set_items(names)
+        self._list.set_max_visible_items(min(6, len(names)))
+        self._list.set_on_selection_changed(lambda name, is_double: self._jump(self._list.selected_index))
+        box.add_child(self._list)
+        self._row(
+            box,
+            self._button("Previous", lambda: self.next_camera(-1)),
+            self._button("Next", lambda: self.next_camera(1)),
+        )
+        if any(isinstance(layer.value, PosedImages) for layer in layers):
+            box.add_child(gui.Label("photograph over the picture"))
+            box.add_child(self._slide(0, 1, session.photograph_weight, self._set_weight))
+
+    def _jump(self, index: int) -> None:
+        if 0 <= index < len(self._camera_names):
+            self.act(lambda: self._session.choose_camera(*self._camera_names[index]))
+
+    def _show_cameras(self, on: bool) -> None:
+        self._session.with_cameras = on
+        self._session.request(is_moving=False)
+
+    def _set_weight(self, weight: float) -> None:
+        self._session.photograph_weight = weight
+        self._session.request(is_moving=False)
+
+    def _view(self) -> None:
+        session, gui = self._session, self._gui
+        box = self._section("View", False)
+        axes = gui.Combobox()
+        names = ["as opened", *UP_AXES]
+        for name in names:
+            axes.add_item(name)
+        first_up = session.home.up
+        axes.set_on_selection_changed(
+            lambda name, index: session.set_up(torch.tensor(UP_AXES[name]) if name in UP_AXES else first_up)
+        )
+        self._row(box, gui.Label("up"), axes)
+        colors = gui.Combobox()
+        for name in BACKGROUNDS:
+            colors.add_item(name)
+        if session.background in BACKGROUNDS.values():
+            colors.selected_index = list(BACKGROUNDS.values()).index(session.background)
+        colors.set_on_selection_changed(lambda name, index: self._set_background(name))
+        self._row(box, gui.Label("background"), colors)
+        box.add_child(gui.Label("size of points"))
+        dots = gui.Slider(gui.Slider.INT)
+        dots.set_limits(1, 8)
+        dots.int_value = session.content.dot_size
+        dots.set_on_value_changed(self._set_dots)
+        box.add_child(dots)
+
+    def _set_background(self, name: str) -> None:
+        self._session.background = BACKGROUNDS[name]
+        self._session.request(is_moving=False)
+
+    def _set_dots(self, size: float) -> None:
+        self._session.content.dot_size = int(size)
+        self._session.request(is_moving=False)
+
+    def _selection(self) -> None:
+        session, gui = self._session, self._gui
+        box = self._section("Pick and select", True)
+        self._pick_label = gui.Label(self._pick_text())
+        box.add_child(self._pick_label)
+        kinds = gui.Combobox()
+        for name in ("nothing", "sphere", "box"):
+            kinds.add_item(name)
+        kinds.set_on_selection_changed(lambda name, index: setattr(session, "region_kind", None if index == 0 else name))
+        self._row(box, gui.Label("a click places"), kinds)
+        radius = session.content.radius
+        size = self._slide(
+            0.005 * radius, radius, session.region_size, lambda value: self.act(lambda: session.resize_region(value))
+        )
+        box.add_child(size)
+        self._region_label = gui.Label("nothing selected")
+        self._row(
+            box,
+            self._button("Save", lambda: self.act(session.save_selection, "wrote {}")),
+            self._button("Clear", lambda: self.act(session.clear_regions)),
+            self._region_label,
+        )
+
+    def _pick_text(self) -> str:
+        picked = self._session.picked
+        if picked is None:
+            return "click into the picture"
+        return "\n".join(picked.lines(self._session.layers.frame(picked.layer, self._session.time)))
+
+    def _path(self) -> None:
+        session, gui = self._session, self._gui
+        box = self._section("Camera path", False)
+        self._path_label = gui.Label("no keys yet")
+        self._fly = self._button("Play", self.toggle_path)
+        self._row(box, self._button("Add view", lambda: self.act(session.add_key)), self._fly, self._path_label)
+        self._row(
+            box,
+            self._button("Save", lambda: self.act(session.save_path, "wrote {}")),
+            self._button("Load", self._load_path),
+            self._button("Clear", lambda: self.act(session.clear_path)),
+            self._button("Video", lambda: self.act(session.render_path, "makes {}; once more gives it up")),
+        )
+
+    def _load_path(self) -> None:
+        dialog = self._gui.FileDialog(self._gui.FileDialog.OPEN, "Cameras", self._window.theme)
+        dialog.add_filter(".json", "Cameras (.json)")
+        dialog.set_path(str(self._session.out.resolve()))
+        dialog.set_on_cancel(self._window.close_dialog)
+
+        def done(path: str) -> None:
+            self._window.close_dialog()
+            self.act(lambda: self._session.load_path(Path(path)))
+
+        dialog.set_on_done(done)
+        self._window.show_dialog(dialog)
+
+    def _tools(self) -> None:
+        self._record = self._button("Record", self.toggle_recording)
+        self._row(
+            self.widget,
+            self._button("First view", lambda: self._session.move(self._session.home)),
+            self._button("Screenshot", self.screenshot),
+            self._record,
+            self._button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
+        )
+
+    def _time(self) -> None:
+        session, gui = self._session, self._gui
+        times = session.layers.times
+        self.time_bar = gui.Horiz(round(0.6 * self.em), gui.Margins(round(0.6 * self.em), round(0.3 * self.em)))
+        self._play = self._button("Play", self.toggle_time)
+        self._slider = self._slide(float(times[0]), float(times[-1]), session.time, session.set_time)
+        self._clock = gui.Label(f"{session.time:.3f} s")
+        for widget in (self._play, self._lowered(self._slider), self._lowered(self._clock)):
+            self.time_bar.add_child(widget)
+
+    def toggle_time(self) -> None:
+        """Play what moves, or stop."""
+        self._session.is_playing = not self._session.is_playing
+        self.update()
+
+
+def describe(layer: Layer, value: Drawable) -> str:
+    """How much is in a layer, for its row."""
+    count = {
+        GaussianScene: lambda: f"{value.num_gaussians:,} Gaussians",  # pyright: ignore[reportAttributeAccessIssue]
+        Mesh: lambda: f"{value.num_faces:,} faces",  # pyright: ignore[reportAttributeAccessIssue]
+        PointCloud: lambda: f"{value.num_points:,} points",  # pyright: ignore[reportAttributeAccessIssue]
+        Boxes: lambda: f"{len(value):,} boxes",  # pyright: ignore[reportArgumentType]
+        Cameras: lambda: f"{len(value):,} cameras",  # pyright: ignore[reportArgumentType]
+        PosedImages: lambda: f"{len(value):,} photographs",  # pyright: ignore[reportArgumentType]
+        Selection: lambda: f"{len(value.regions):,} regions",  # pyright: ignore[reportAttributeAccessIssue]
+    }[type(value)]()
+    frames = f", {len(layer.times):,} frames" if len(layer.times) else ""
+    return count.replace(",", " ") + frames

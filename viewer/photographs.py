@@ -1,0 +1,149 @@
+"""Photographs in the viewer: small ones in the frusta of their cameras, and one blended over the picture of its camera."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import Vision3DError
+from vision3d.geometry.cameras import pixel_rays
+from vision3d.scene import Cameras, Mesh, PosedImages
+from vision3d.scene.resample import sample
+from vision3d.viewer.lines import frustum_depth, image_corners
+from vision3d.viewer.models import Surface
+
+_THUMBNAIL = 96  # pixels of the longer side
+_BATCH = 6  # thumbnails that are read before they are shown
+
+
+class Thumbnails:
+    """Reads the photographs of a layer in a thread, small, and makes surfaces of them where their cameras are.
+
+    Args:
+        images: The photographs.
+        cameras: Theirs, in the world.
+        radius: Of what is shown [m].
+        show: Takes all surfaces so far, in the thread.
+        most: How many photographs are read, evenly through all.
+    """
+
+    def __init__(
+        self, images: PosedImages, cameras: Cameras, radius: float, show: Callable[[Sequence[Surface]], None], most: int = 200
+    ) -> None:
+        self._images, self._show, self._is_open = images, show, True
+        self._corners = image_corners(cameras.to("cpu"), 0.999 * frustum_depth(cameras, radius)).float()
+        step = max(1, -(-len(cameras) // most))
+        self._indices = list(range(0, len(cameras), step))
+        self._thread = threading.Thread(target=self._run, name="thumbnails", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._is_open = False
+        self._thread.join()
+
+    def _run(self) -> None:
+        surfaces: list[Surface] = []
+        for first in range(0, len(self._indices), _BATCH):
+            pictures, corners = [], []
+            for index in self._indices[first : first + _BATCH]:
+                if not self._is_open:
+                    return
+                try:
+                    with torch.inference_mode():
+                        pictures.append(_small(self._images, index))
+                except Vision3DError:  # the frustum stays empty
+                    continue
+                corners.append(self._corners[index])
+            if pictures:
+                surfaces.append(_surface(pictures, torch.stack(corners)))
+                self._show(tuple(surfaces))
+
+
+class Photograph:
+    """Reads a photograph in a thread, which takes longer than a picture, as the view of its camera shows it.
+
+    Args:
+        images: The photographs.
+        index: Which one.
+        view: The pinhole camera of the picture.
+        done: Called in the thread when it is there.
+        say: Takes a line about what went wrong, in the thread.
+    """
+
+    def __init__(
+        self, images: PosedImages, index: int, view: Cameras, done: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        self.placed: tuple[np.ndarray, np.ndarray] | None = None
+        """Colours and where they are, of `placed`, when it is read."""
+        self._arguments = (images, index, view, done, say)
+        threading.Thread(target=self._run, name="photograph", daemon=True).start()
+
+    def _run(self) -> None:
+        images, index, view, done, say = self._arguments
+        cameras = images.cameras
+        ratios = float(cameras.width[index]) / float(view.width), float(cameras.height[index]) / float(view.height)
+        try:
+            with torch.inference_mode():
+                photograph, _, camera = images.read(index, downscale=max(1.0, *ratios))
+                self.placed = placed(photograph.cpu(), camera.to("cpu"), view)
+        except Vision3DError as error:
+            say(str(error))
+            return
+        done()
+
+
+def _small(images: PosedImages, index: int) -> Float[Tensor, "h w 3"]:
+    sides = images.cameras.width[index], images.cameras.height[index]
+    return images.read(index, downscale=max(1.0, float(max(sides)) / _THUMBNAIL))[0].cpu()
+
+
+def _surface(pictures: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, "c 4 3"]) -> Surface:
+    """Pictures in a row of one texture, each on two triangles."""
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    texture = torch.zeros(height, width * len(pictures), 3)
+    uvs = []
+    for i, picture in enumerate(pictures):
+        rows, columns = picture.shape[:2]
+        texture[:rows, i * width : i * width + columns] = picture
+        # Half a pixel inside, so that neighbours do not shine through.
+        u = (i * width + torch.tensor([0.5, columns - 0.5])) / texture.shape[1]
+        v = torch.tensor([0.5, rows - 0.5]) / height
+        uvs.append(torch.stack([u[[0, 1, 1, 0]], v[[0, 0, 1, 1]]], -1))
+    faces = (torch.tensor([[0, 2, 1], [0, 3, 2]])[None] + 4 * torch.arange(len(pictures))[:, None, None]).view(-1, 3)
+    flat = torch.cat(uvs).contiguous()
+    return Surface.of(Mesh(corners.reshape(-1, 3).contiguous(), faces, uvs=flat, texture=texture), is_lit=False)
+
+
+def placed(photograph: Float[Tensor, "h w 3"], camera: Cameras, view: Cameras) -> tuple[np.ndarray, np.ndarray]:
+    """A photograph as the view of a camera at the same place shows it, and how much of each pixel it covers.
+
+    Args:
+        photograph: In [0, 1].
+        camera: Its camera, of its size (a batch of one).
+        view: The pinhole camera of the picture (a batch of one); position and rotation are taken to be the same.
+
+    Returns:
+        Colours (H, W, 3) and whether they are there (H, W, 1), floats in [0, 1].
+    """
+    width, height = int(view.width), int(view.height)
+    grid = torch.stack(torch.meshgrid(torch.arange(width) + 0.5, torch.arange(height) + 0.5, indexing="xy"), -1)
+    _, rays = pixel_rays(grid.reshape(-1, 2), view.Ks[0])
+    plane = rays[:, :2] / rays[:, 2:]
+    K = camera.Ks[0].to(plane)
+    pixels = torch.stack([K[0, 0] * plane[:, 0] + K[0, 2], K[1, 1] * plane[:, 1] + K[1, 2]], -1).view(height, width, 2)
+    limits = pixels.new_tensor([int(camera.width), int(camera.height)])
+    is_there = ((pixels >= 0) & (pixels <= limits)).all(-1, keepdim=True)
+    return sample(photograph.float(), pixels).numpy(), is_there.float().numpy()
+
+
+def blended(pixels: np.ndarray, photograph: tuple[np.ndarray, np.ndarray], weight: float) -> np.ndarray:
+    """Bytes of a picture with `weight` (0 to 1) of a photograph from `placed` over it."""
+    colors, is_there = photograph
+    if colors.shape != pixels.shape:
+        return pixels
+    share = weight * is_there
+    return np.clip(pixels * (1 - share) + 255 * share * colors + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,338 @@
+"""The window: Open3D's widgets round a picture that the processor draws, or round Open3D's own scene where there is a GPU."""
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vision3d.geometry.cameras import project
+from vision3d.geometry.se3 import transform_points
+from vision3d.viewer.layers import Layers
+from vision3d.viewer.loop import Request, Shown
+from vision3d.viewer.navigation import FreeCamera
+from vision3d.viewer.panels import Panel
+from vision3d.viewer.session import Session
+
+_TURN = 0.008  # radians a pixel of a drag
+_CLICK_PX, _DOUBLE_S = 4, 0.35
+_FLY_SHARE = 0.8  # of the distance to the middle in a second
+_CAMERA_REACH = 12  # pixels from a camera that still choose it
+_PANEL_EM = 22
+
+
+def open_window(
+    layers: Layers,
+    *,
+    size: tuple[int, int],
+    out: Path,
+    background: tuple[float, float, float],
+    use_open3d: bool,
+    start: FreeCamera | None = None,
+    title: str = "vision3d",
+) -> None:
+    """Show layers in a window until it is closed. A `Probe` must have said that one opens here.
+
+    Args:
+        layers: What is shown.
+        size: Of the picture beside the panel [px].
+        out: Folder for what is written.
+        background: Colour behind everything.
+        use_open3d: Whether Open3D's renderer draws, which wants a GPU; else the processor.
+        start: The first view; that of the layers when None.
+        title: Of the window.
+    """
+    keep_output_clean()
+    import open3d
+
+    open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
+    gui = open3d.visualization.gui
+    app = gui.Application.instance
+    app.initialize()
+    window = _Window(open3d, app, layers, size, out, background, use_open3d, start, title)
+    app.run()
+    window.session.close()
+
+
+class _Window:
+    def __init__(self, open3d, app, layers, size, out, background, use_open3d, start, title) -> None:
+        self._o3d, self._gui, self._app = open3d, open3d.visualization.gui, app
+        gui = self._gui
+        self.window = app.create_window(title, size[0] + 320, size[1])
+        em = self.window.theme.font_size
+        extra = round(_PANEL_EM * em) - 320
+        if extra:
+            self.window.size = gui.Size(size[0] + 320 + extra, size[1])
+        self._canvas: Any = None
+        self._is_open = True
+        self._pending: Shown | None = None
+        self._request: Request | None = None
+        self._is_handed = False
+        self._is_posted = False
+        self.session = Session(
+            layers, size=size, out=out, background=background, show=self._shown, say=self._say_later, start=start
+        )
+        self._image = gui.ImageWidget()
+        self._view: Any = self._image
+        self.window.add_child(self._image)
+        if use_open3d:
+            from vision3d.viewer.hardware import HardwareView
+
+            self._canvas = HardwareView(open3d, self.window, self.session, self._on_mouse)
+            self._view = self._canvas.widget
+            self.window.add_child(self._view)
+            self.session.drawer = self._hand_over
+        self.panel = Panel(gui, self.window, self.session)
+        self.window.add_child(self.panel.widget)
+        self.window.add_child(self.panel.foot)
+        if self.panel.time_bar is not None:
+            self.window.add_child(self.panel.time_bar)
+        self._image.set_on_mouse(self._on_mouse)
+        self.window.set_on_key(self._on_key)
+        self.window.set_on_layout(self._on_layout)
+        self.window.set_on_tick_event(self._on_tick)
+        self.window.set_on_close(self._on_close)
+        self._held: set[int] = set()
+        self._press: tuple[float, float] | None = None
+        self._at = (0.0, 0.0)
+        self._has_dragged = False
+        self._clicked = -1e9
+        self._flew = time.perf_counter()
+        self._frames: list[float] = []
+        self.session.load_thumbnails()
+        self.session.request(is_moving=True)
+        self.panel.update()
+
+    # Pictures
+
+    def _shown(self, shown: Shown) -> None:
+        """In the thread that draws: the newest picture waits for the window."""
+        self._pending = shown
+        if not self._is_posted and self._is_open:
+            self._is_posted = True
+            self._app.post_to_main_thread(self.window, self._put)
+
+    def _put(self) -> None:
+        self._is_posted = False
+        shown, self._pending = self._pending, None
+        is_hidden = shown is not None and self._canvas is not None and shown.request.finish is None  # is for a recording
+        if shown is None or is_hidden or not self._is_open:
+            return
+        self._image.visible = True
+        if self._canvas is not None:
+            self._view.visible = False
+            self.window.set_needs_layout()
+        self._image.update_image(self._o3d.geometry.Image(np.ascontiguousarray(shown.pixels)))
+        now = time.perf_counter()
+        self._frames = [*(moment for moment in self._frames if now - moment < 1), now]
+        height, width = (round(side * shown.quality.scale) for side in shown.pixels.shape[:2])
+        rate = "" if shown.is_whole else f", {len(self._frames)} a second"
+        self.window.title = f"vision3d   {width} x {height}, {1000 * shown.seconds:.0f} ms{rate}"
+        self.window.post_redraw()
+
+    def _hand_over(self, request: Request) -> None:
+        """The newest request waits for Open3D's renderer, which belongs to the thread of the window."""
+        self._request = request
+        if not self._is_handed and self._is_open:
+            self._is_handed = True
+            self._app.post_to_main_thread(self.window, self._draw)
+
+    def _draw(self) -> None:
+        self._is_handed = False
+        if not self._is_open or self._request is None:
+            return
+        self._canvas.show(self._request)
+        if not self._view.visible or self._image.visible:
+            self._view.visible, self._image.visible = True, False
+            self.window.set_needs_layout()
+        self.window.post_redraw()
+
+    def _say_later(self, text: str) -> None:
+        if text and self._is_open:
+            self._app.post_to_main_thread(self.window, lambda: self._said(text))
+
+    def _said(self, text: str) -> None:
+        self.panel.say(text)
+        self.panel.update_layers()
+        self.panel.update()
+
+    # Events
+
+    def _on_layout(self, context: Any) -> None:
+        gui, rect = self._gui, self.window.content_rect
+        em = self.window.theme.font_size
+        wide = min(round(_PANEL_EM * em), rect.width // 2)
+        bar = 0 if self.panel.time_bar is None else round(2.2 * em)
+        foot = round(5.4 * em)
+        left = rect.width - wide
+        for widget in {self._image, self._view}:
+            widget.frame = gui.Rect(rect.x, rect.y, left, rect.height - bar)
+        if self.panel.time_bar is not None:
+            self.panel.time_bar.frame = gui.Rect(rect.x, rect.y + rect.height - bar, left, bar)
+        self.panel.widget.frame = gui.Rect(rect.x + left, rect.y, wide, rect.height - foot)
+        self.panel.foot.frame = gui.Rect(rect.x + left, rect.y + rect.height - foot, wide, foot)
+        self.session.resize(left, rect.height - bar)
+
+    def _on_mouse(self, event: Any) -> Any:
+        gui, session = self._gui, self.session
+        kinds, answer = gui.MouseEvent.Type, gui.Widget.EventCallbackResult
+        x, y = event.x - self._view.frame.x, event.y - self._view.frame.y
+        if event.type == kinds.BUTTON_DOWN:
+            self._press, self._at, self._has_dragged = (x, y), (x, y), False
+        elif event.type == kinds.DRAG and self._press is not None:
+            if math.dist(self._press, (x, y)) >= _CLICK_PX:
+                self._has_dragged = True
+            if self._has_dragged:
+                self._drag(event, x - self._at[0], y - self._at[1])
+                self._at = (x, y)
+        elif event.type == kinds.BUTTON_UP and self._press is not None:
+            if not self._has_dragged and math.dist(self._press, (x, y)) < _CLICK_PX:
+                self._click(x, y)
+            elif not self._has_dragged:  # a drag so quick that no event came between
+                self._drag(event, x - self._at[0], y - self._at[1])
+            self._press = None
+        elif event.type == kinds.WHEEL:
+            session.flight.stop()
+            session.move(session.view.zoomed(0.88 ** float(event.wheel_dy)))
+        else:
+            return answer.IGNORED
+        return answer.CONSUMED
+
+    def _drag(self, event: Any, right: float, down: float) -> None:
+        gui, session = self._gui, self.session
+        session.flight.stop()
+        view, buttons = session.view, gui.MouseButton
+        is_left = not (event.is_button_down(buttons.RIGHT) or event.is_button_down(buttons.MIDDLE))
+        if event.is_modifier_down(gui.KeyModifier.CTRL):
+            session.move(view.looked(_TURN * right / 2, -_TURN * down / 2))
+        elif is_left and not event.is_modifier_down(gui.KeyModifier.SHIFT):
+            session.move(view.orbited(-_TURN * right, -_TURN * down))
+        else:
+            session.move(view.panned(right, down, session.size[1]))
+
+    def _click(self, x: float, y: float) -> None:
+        now = time.perf_counter()
+        is_double, self._clicked = now - self._clicked < _DOUBLE_S, now
+        session = self.session
+        camera = self._camera_at(x, y)
+        if camera is not None and session.region_kind is None:
+            session.choose_camera(*camera)
+        else:
+            picked = session.click(x, y)
+            if is_double and picked is not None:
+                session.move(session.view.centered(picked.position))
+        self.panel.update()
+
+    def _camera_at(self, x: float, y: float) -> tuple[str, int] | None:
+        """The camera whose centre is seen near a place."""
+        session = self.session
+        if not session.with_cameras or session.is_at_camera:
+            return None
+        view, best = session.camera(), None
+        for layer in session.content.camera_layers:
+            cameras = layer.cameras
+            if not layer.visible or cameras is None:
+                continue
+            seen = transform_points(view.viewmats[0], cameras.centers.cpu().float())
+            pixels = project(seen[None], view.Ks)[0]
+            away = (pixels - pixels.new_tensor([x, y])).norm(dim=-1)
+            away[seen[:, 2] <= 0] = torch.inf
+            index = int(away.argmin())
+            if float(away[index]) < (best[0] if best else _CAMERA_REACH):
+                best = (float(away[index]), (layer.name, index))
+        return None if best is None else best[1]
+
+    def _on_key(self, event: Any) -> bool:
+        session, panel, keys = self.session, self.panel, self._gui.KeyName
+        key = int(event.key)
+        flying = {int(getattr(keys, name)) for name in ("W", "A", "S", "D", "Q", "E", "LEFT", "RIGHT", "UP", "DOWN")}
+        if event.type == self._gui.KeyEvent.Type.UP:
+            self._held.discard(key)
+            return key in flying
+        if key in flying:
+            if not self._held:
+                self._flew = time.perf_counter()
+            self._held.add(key)
+            session.flight.stop()
+            return True
+        if event.is_repeat and key not in (int(keys.COMMA), int(keys.PERIOD), int(keys.N), int(keys.P)):
+            return False
+        actions = {
+            keys.HOME: lambda: session.move(session.home),
+            keys.C: self._toggle_cameras,
+            keys.N: lambda: panel.next_camera(1),
+            keys.P: lambda: panel.next_camera(-1),
+            keys.SPACE: panel.toggle_time if panel.time_bar is not None else panel.toggle_path,
+            keys.COMMA: lambda: session.step_frame(-1),
+            keys.PERIOD: lambda: session.step_frame(1),
+            keys.K: lambda: panel.act(session.add_key),
+            keys.L: panel.toggle_path,
+            keys.X: panel.screenshot,
+            keys.V: panel.toggle_recording,
+        }
+        action = {int(name): action for name, action in actions.items()}.get(key)
+        if action is None:
+            return False
+        action()
+        panel.update()
+        return True
+
+    def _toggle_cameras(self) -> None:
+        self.session.with_cameras = not self.session.with_cameras
+        self.session.request(is_moving=False)
+
+    def _on_tick(self) -> bool:
+        if not self._is_open:
+            return False
+        self._fly()
+        before = self.session.time
+        self.session.tick()
+        if self.session.time != before:
+            self.panel.update()
+            return True
+        time.sleep(0.004)  # the loop of the window asks again at once
+        return False
+
+    def _fly(self) -> None:
+        now = time.perf_counter()
+        passed, self._flew = min(now - self._flew, 0.1), now
+        if not self._held:
+            return
+        keys, session = self._gui.KeyName, self.session
+        held = lambda name: int(getattr(keys, name)) in self._held  # noqa: E731
+        step = _FLY_SHARE * session.view.distance * passed
+        view = session.view.flown(
+            step * (held("D") - held("A")), step * (held("Q") - held("E")), step * (held("W") - held("S"))
+        )
+        turn = 1.2 * passed
+        session.move(view.orbited(turn * (held("LEFT") - held("RIGHT")), turn * (held("DOWN") - held("UP"))))
+
+    def _on_close(self) -> bool:
+        self._is_open = False
+        return True
+
+
+def keep_output_clean() -> None:
+    """Send what the renderer prints by itself to the error stream if that is wanted (VISION3D_DEBUG=1), else nowhere.
+
+    Python's own streams go on as before: they get descriptors of their own.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8", errors="replace")
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+    is_shown = os.environ.get("VISION3D_DEBUG") == "1"
+    target = os.dup(2) if is_shown else os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(target, descriptor)
+
+
+def leave(code: int) -> None:
+    """End the process at once: Open3D's renderer does not survive the tidying up of an interpreter."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
