@@ -71,7 +71,7 @@ def quat_to_euler(quats: Float[Tensor, "*batch 4"], order: str) -> Float[Tensor,
     # (w, x) = cos(b/2) (cos s, sin s), (y, z) = sin(b/2) (cos d, sin d), with s, d half the sum and the difference.
     upper, lower = torch.stack([w, x], -1), torch.stack([y, z], -1)
     cosine, sine = length(upper), length(lower)
-    tolerance = 4 * torch.finfo(quats.dtype).eps
+    tolerance = 2 * torch.finfo(quats.dtype).eps
     no_sum, no_difference = cosine <= tolerance * sine, sine <= tolerance * cosine
     half_sum = atan2(torch.where(no_sum, 0, x), torch.where(no_sum, 1, w))
     half_difference = atan2(torch.where(no_difference, 0, z), torch.where(no_difference, 1, y))

@@ -7,7 +7,7 @@ from torch import Tensor
 from vision3d.errors import ShapeError
 from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd
 from vision3d.geometry.rotation import nearest_rotation
-from vision3d.geometry.spectral import lyapunov
+from vision3d.geometry.spectral import largest_entry, lyapunov, without_dust
 from vision3d.geometry.vectors import unit
 
 
@@ -38,7 +38,7 @@ class _NearestOrthogonal(torch.autograd.Function):
 
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
-        left, _, right = torch.linalg.svd(matrices)
+        left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
         return left @ right
 
     @staticmethod
@@ -48,8 +48,8 @@ class _NearestOrthogonal(torch.autograd.Function):
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         matrices, nearest = ctx.saved_tensors
-        inner = nearest.mT @ v
-        return nearest @ lyapunov(nearest.mT @ matrices, inner - inner.mT)
+        inner, scale = nearest.mT @ v, largest_entry(matrices)
+        return nearest @ lyapunov(nearest.mT @ (matrices / scale), inner - inner.mT) / scale
 
 
 def _size(matrices: Tensor) -> int:

@@ -131,7 +131,9 @@ def _bisect(first: Tensor, second: Tensor) -> Tensor:
     # Of two unit vectors the sum and the difference are orthogonal; the longer one is the safe one to start from.
     is_wide = across.square().sum(-1, keepdim=True) > middle.square().sum(-1, keepdim=True)
     safe = unit(torch.where(is_wide, across, middle))
-    other = orthogonal_part(torch.where(is_wide, middle, across), safe)
+    narrow = torch.where(is_wide, middle, across)
+    is_rounding = length(narrow.detach())[..., None] < 8 * torch.finfo(narrow.dtype).eps
+    other = orthogonal_part(torch.where(is_rounding, 0, narrow), safe)
     middle, across = torch.where(is_wide, other, safe), torch.where(is_wide, safe, other)
     x_axis, y_axis = unit(middle + across), unit(middle - across)
     return torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)], -1)

@@ -70,9 +70,7 @@ class RowOp:
             lambda ctx, v: backward(*ctx.saved_tensors, v),
             setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output),
         )
-        backward.register_autograd(
-            double_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs)
-        )
+        backward.register_autograd(double_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
         self.forward, self.backward = forward, backward
 
     def __call__(self, values: Tensor) -> Tensor:

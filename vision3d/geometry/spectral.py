@@ -29,8 +29,7 @@ def least_eigenvector(symmetric: Float[Tensor, "*batch n n"]) -> Float[Tensor, "
     Where that eigenvalue is a double one the vector is any one of its plane, and turns within it get no gradient.
     """
     symmetric = (symmetric + symmetric.mT) / 2
-    scale = symmetric.detach().abs().amax((-2, -1), keepdim=True)
-    return _LeastEigenvector.apply(symmetric / torch.where(scale < 4 * torch.finfo(scale.dtype).tiny, 1, scale))
+    return _LeastEigenvector.apply(symmetric / largest_entry(symmetric))
 
 
 def sqrt_spd(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
@@ -50,12 +49,30 @@ def exp_symmetric(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batc
     return (found + found.mT) / 2
 
 
+def largest_entry(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch 1 1"]:
+    """The largest entry of each matrix, without gradient; 1 where its inverse would be infinite."""
+    scale = matrices.detach().abs().amax((-2, -1), keepdim=True)
+    return torch.where(scale < 4 * torch.finfo(scale.dtype).tiny, 1, scale)
+
+
+def without_dust(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch m n"]:
+    """Matrices with entries of about 1 whose tiniest entries are zero: LAPACK gives NaN, or up, on numbers near underflow."""
+    info = torch.finfo(matrices.dtype)
+    return torch.where(matrices.abs() < info.tiny / info.eps, 0, matrices)
+
+
+def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
+    scale = largest_entry(symmetric)
+    values, axes = torch.linalg.eigh(without_dust(symmetric / scale))
+    return values * scale[..., 0], axes
+
+
 class _Lyapunov(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
     def forward(symmetric: Tensor, right: Tensor) -> Tensor:
-        values, axes = torch.linalg.eigh(symmetric)
+        values, axes = _eigh(symmetric)
         sums = values[..., :, None] + values[..., None, :]
         is_singular = _is_zero(sums, values)
         inner = torch.where(is_singular, 0, axes.mT @ right @ axes / torch.where(is_singular, 1, sums))
@@ -77,7 +94,7 @@ class _PseudoSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(symmetric: Tensor, right: Tensor) -> Tensor:
-        values, axes = torch.linalg.eigh(symmetric)
+        values, axes = _eigh(symmetric)
         is_singular = _is_zero(values, values)
         inner = (axes.mT @ right[..., None]).squeeze(-1)
         inner = torch.where(is_singular, 0, inner / torch.where(is_singular, 1, values))
@@ -99,7 +116,7 @@ class _LeastEigenvector(torch.autograd.Function):
 
     @staticmethod
     def forward(symmetric: Tensor) -> Tensor:
-        return torch.linalg.eigh(symmetric)[1][..., 0]
+        return _eigh(symmetric)[1][..., 0]
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -123,7 +140,7 @@ class _Sqrt(torch.autograd.Function):
 
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
-        values, axes = torch.linalg.eigh(matrices)
+        values, axes = _eigh(matrices)
         return (axes * values.clamp(min=0).sqrt()[..., None, :]) @ axes.mT
 
     @staticmethod
@@ -140,7 +157,7 @@ class _Log(torch.autograd.Function):
 
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
-        values, axes = torch.linalg.eigh(matrices)
+        values, axes = _eigh(matrices)
         return (axes * values.clamp(min=torch.finfo(values.dtype).tiny).log()[..., None, :]) @ axes.mT
 
     @staticmethod
@@ -159,7 +176,7 @@ class _InverseDexp(torch.autograd.Function):
 
     @staticmethod
     def forward(symmetric: Tensor, right: Tensor) -> Tensor:
-        values, axes = torch.linalg.eigh(symmetric)
+        values, axes = _eigh(symmetric)
         half = (values[..., :, None] - values[..., None, :]) / 2
         mean = (values[..., :, None] + values[..., None, :]) / 2
         is_small = half.abs() < 1e-4
@@ -184,7 +201,11 @@ def _second_dexp(symmetric: Tensor, first: Tensor, second: Tensor) -> Tensor:
     zero = torch.zeros_like(symmetric)
 
     def corner(a: Tensor, b: Tensor) -> Tensor:
-        rows = [torch.cat([symmetric, a, zero], -1), torch.cat([zero, symmetric, b], -1), torch.cat([zero, zero, symmetric], -1)]
+        rows = [
+            torch.cat([symmetric, a, zero], -1),
+            torch.cat([zero, symmetric, b], -1),
+            torch.cat([zero, zero, symmetric], -1),
+        ]
         return torch.linalg.matrix_exp(torch.cat(rows, -2))[..., :n, 2 * n :]
 
     return corner(first, second) + corner(second, first)

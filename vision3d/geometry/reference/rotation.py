@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import rotmat_to_quat, unit_quat_to_rotmat
 from vision3d.geometry.smooth import atan_over, cos_of, sin_over
-from vision3d.geometry.spectral import lyapunov
+from vision3d.geometry.spectral import largest_entry, lyapunov, without_dust
 from vision3d.geometry.vectors import length, orthogonal_part, unit
 
 
@@ -51,8 +51,7 @@ def nearest_rotation_vjp(
     matrices: Float[Tensor, "*batch n n"], rotmats: Float[Tensor, "*batch n n"], v_rotmats: Float[Tensor, "*batch n n"]
 ) -> Float[Tensor, "*batch n n"]:
     # R^T dM - dM^T R = S W + W S with S = R^T M and dR = R W; the solution is its own adjoint.
-    scale = matrices.detach().abs().amax((-2, -1), keepdim=True)
-    scale = torch.where(scale < 4 * torch.finfo(scale.dtype).tiny, 1, scale)
+    scale = largest_entry(matrices)
     inner = rotmats.mT @ v_rotmats
     return rotmats @ lyapunov(rotmats.mT @ (matrices / scale), inner - inner.mT) / scale
 
@@ -62,8 +61,7 @@ class _NearestRotation(torch.autograd.Function):
 
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
-        scale = matrices.abs().amax((-2, -1), keepdim=True)
-        left, _, right = torch.linalg.svd(matrices / torch.where(scale < 4 * torch.finfo(scale.dtype).tiny, 1, scale))
+        left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
         sign = torch.linalg.det(left @ right).sign()[..., None, None]
         return left @ torch.cat([right[..., :-1, :], sign * right[..., -1:, :]], -2)
 
