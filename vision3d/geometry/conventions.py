@@ -19,7 +19,7 @@ __all__ = [
 
 
 def rows_to_columns(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    """Matrices that act on row vectors from the right (x' = x M, as in PyTorch3D and Direct3D) as ours, which act on columns."""
+    """Matrices that act on row vectors from the right (x' = x M, as in PyTorch3D), as ours, which act on columns."""
     return matrices.mT
 
 

@@ -120,7 +120,7 @@ def orthogonal_from_columns(
 def similarity_from_columns(
     values: Float[Tensor, "*batch d"], translations: Float[Tensor, "*batch n"]
 ) -> Float[Tensor, "*batch n1 n1"]:
-    """Matrices [a R, t; 0 1] of x' = a R x + t: R by Gram-Schmidt of n^2 - n numbers, the scale a is the first column's length."""
+    """Matrices [a R, t; 0 1] of x' = a R x + t: R by Gram-Schmidt, a the length of the first column."""
     n = translations.shape[-1]
     if values.shape[-1] != n * n - n:
         raise ShapeError("values", values.shape, f"(..., {n * n - n}) for translations of {n} numbers")

@@ -7,7 +7,6 @@ numbers can be (Zhou et al. 2019).
 import dataclasses
 from collections.abc import Callable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -47,6 +46,7 @@ def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False
         ShapeError: Not the representation's `dimension`.
 
     Example:
+        >>> import torch
         >>> to_rotmat(torch.tensor([0.0, 2, 0, -3, 0, 0]), "6d")
         tensor([[ 0., -1.,  0.],
                 [ 1.,  0.,  0.],

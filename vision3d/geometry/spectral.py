@@ -196,7 +196,7 @@ class _InverseDexp(torch.autograd.Function):
 
 
 def _second_dexp(symmetric: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    # D^2 exp(Y)[A, B] stands in the corner of the exponential of [[Y, A, .], [., Y, B], [., ., Y]], and of that with A, B swapped.
+    # D^2 exp(Y)[A, B] is the corner of the exponential of [[Y, A, .], [., Y, B], [., ., Y]], plus that with A, B swapped.
     n = symmetric.shape[-1]
     zero = torch.zeros_like(symmetric)
 
