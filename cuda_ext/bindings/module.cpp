@@ -11,7 +11,7 @@
 namespace nb = nanobind;
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
-void bind_quaternion(nb::module_& m);
+void bind_rows(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
 void bind_cuda(nb::module_& m);
@@ -36,8 +36,8 @@ NB_MODULE(_native, m) {
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
     bind_images(m);
-    bind_quaternion(m);
     bind_splats(m);
+    bind_rows(m);
     bind_meshes(m);  // after the splats, which make the submodule of the kernels' bodies
 #ifdef VISION3D_CUDA
     bind_cuda(m);

@@ -3,6 +3,7 @@
 #include "cpu/isa/blend.inc.h"
 #include "cpu/isa/images.inc.h"
 #include "cpu/isa/project.inc.h"
+#include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
 #include "cpu/isa/surfel.inc.h"
 
@@ -30,6 +31,7 @@ const Kernels& table() {
         k.blend_discs_vjp = blend_discs_vjp;
         k.images = {ssim_row<float>, ssim_vjp_row<float>, adam_range<float>};
         k.images64 = {ssim_row<double>, ssim_vjp_row<double>, adam_range<double>};
+        rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
         k.finite_range = finite_range;
         k.meshes = mesh_table();
         return k;
