@@ -14,6 +14,7 @@ _PUBLIC = {
     "rasterize_2dgs": "vision3d.render.splats",
     "fit": "vision3d.stages.fitting",
     "evaluate": "vision3d.stages.fitting",
+    "mesh_scene": "vision3d.stages.meshing",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
     "Cameras": "vision3d.scene",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         load,
     )
     from vision3d.stages.fitting import evaluate, fit
+    from vision3d.stages.meshing import mesh_scene
 
 
 __getattr__ = lazy_names(__name__, _PUBLIC)

@@ -8,4 +8,5 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("vision3d.cli.demo", "fit the photo set that comes along: figures, a contact sheet and a video in 4 minutes"),
     "info": ("vision3d.cli.info", "say what is in a scene, a cameras file, a data set or a run folder"),
     "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
+    "mesh": ("vision3d.cli.mesh", "make a triangle mesh with a texture out of a scene"),
 }
