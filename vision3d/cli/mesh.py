@@ -20,7 +20,7 @@ _WRITTEN = (".glb", ".obj", ".ply", ".stl")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshOptions(ConfigOptions):
-    """Make a triangle mesh with a texture out of a Gaussian scene, and measure nothing: see docs/mesh.md for what to expect."""
+    """Make a triangle mesh with a texture out of a Gaussian scene."""
 
     scene: tyro.conf.Positional[Path]
     """Gaussian scene (.ply, .spz, .sog, .splat, ...), run folder with scene.ply, or folder with scene.json."""
@@ -62,10 +62,10 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _text(out: Path, values: dict[str, Any]) -> str:
-    size = values["texture_size"]
+    size, state = values["texture_size"], "closed" if values["is_closed"] else "open"
     colors = f"a texture of {size}x{size}" if size else "vertex colours"
     return (
-        f"{out}: {values['faces']:,} faces, {'closed' if values['is_closed'] else 'open'}, {colors}, {values['bytes']:,} bytes\n"
+        f"{out}: {values['faces']:,} faces, {state}, {colors}, {values['bytes']:,} bytes\n"
         f"{values['method']} with voxels of {values['voxel']:.4g} m ({values['resolution']} along the longest side), "
         f"{values['views']} views, {values['wall_s']:.1f} s"
     )

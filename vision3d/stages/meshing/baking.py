@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,8 +135,9 @@ def spread(picture: Float[Tensor, "h w c"], is_known: Bool[Tensor, "h w"]) -> Fl
 
     if bool(is_known.all()) or not bool(is_known.any()):
         return picture
-    rows, columns = distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
-    return picture[torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]
+    nearest: Any = distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
+    rows, columns = torch.from_numpy(nearest).long()
+    return picture[rows, columns]
 
 
 def _drawn(mesh: Mesh, camera: Cameras, size: int) -> tuple[Fragments, Tensor, Tensor]:

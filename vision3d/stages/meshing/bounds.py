@@ -29,6 +29,9 @@ class Box:
     low: Float[Tensor, "3"]
     high: Float[Tensor, "3"]
 
+    def __str__(self) -> str:
+        return " to ".join(" ".join(f"{value:.4g}" for value in corner.tolist()) for corner in (self.low, self.high))
+
     @property
     def longest(self) -> float:
         """The longest side [m]."""
@@ -68,9 +71,8 @@ def find_box(views: SceneViews, step: Callable[[int], None]) -> Box:
     low, high = ends[lost].float(), ends[-1 - lost].float()
     margin = _MARGIN * float((high - low).max())
     if not margin > 0:
-        raise InputError(
-            f"scene: all {len(shown)} points of its surface are at {[round(x, 4) for x in low.tolist()]}; want some extent"
-        )
+        place = " ".join(f"{x:.4g}" for x in low.tolist())
+        raise InputError(f"scene: all {len(shown)} points of its surface are at {place}; want something with an extent")
     return Box(low - margin, high + margin)
 
 

@@ -47,6 +47,8 @@ class MeshConfig:
     """Parts of less than this share of the area of the largest part are left out, in [0, 1]."""
     fill_holes: int = 0
     """Holes with at most this many edges are closed; 0: none."""
+    smooth: int = 5
+    """Rounds of smoothing that keeps the volume, before faces are taken away; 0: none."""
     faces: int = 50_000
     """Most faces; 0 keeps all."""
     texture_size: int = 1024
@@ -79,6 +81,7 @@ class MeshConfig:
             ("supersample", 0.1 <= self.supersample <= 8, "0.1 to 8"),
             ("min_component", 0 <= self.min_component <= 1, "a number in [0, 1]"),
             ("fill_holes", self.fill_holes >= 0, "0 or more"),
+            ("smooth", self.smooth >= 0, "0 or more"),
             ("faces", self.faces == 0 or self.faces >= 4, "0 or at least 4"),
             ("texture_size", self.texture_size == 0 or 16 <= self.texture_size <= 8192, "0, or 16 to 8192"),
             ("padding", 0 <= self.padding <= 64, "0 to 64"),

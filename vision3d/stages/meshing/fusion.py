@@ -9,21 +9,27 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.scene import Mesh
 from vision3d.stages.meshing.bounds import Box
 from vision3d.stages.meshing.config import MIN_RESOLUTION
-from vision3d.stages.meshing.views import Maps, SceneViews
+from vision3d.stages.meshing.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 
 SIDE = 16
 """Voxels along a side of a block."""
-BLOCK_BYTES = SIDE**3 * (8 + 16) + 40_000
-"""Of one block: distance and weight, four indices of marching cubes a voxel, and its share of the surface."""
+BLOCK_BYTES = SIDE**3 * (9 + 16) + 40_000
+"""Of one block: distance, weight and count, four indices of marching cubes a voxel, and its share of the surface."""
+_AT_ONCE = 64
+"""Blocks whose voxels are looked at together."""
+_LEAST_COSINE = 0.15
+"""Surfaces seen at less than this tell nothing."""
+_STEEP = 12
+"""Depths of neighbouring pixels that differ by more pixels than this belong to two surfaces."""
 _KEY = 1 << 20
 """Blocks along an axis, at most, on either side of the world's origin."""
 
@@ -52,6 +58,9 @@ def open3d() -> ModuleType:
 def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, step: Callable[[int], None]) -> Mesh:
     """The surface where the mean signed distance to what the views show is zero.
 
+    The distance of a voxel is that from the tangent plane of what its pixel shows, in front of it at most the truncation.
+    Views count by the cosine between the normal and the ray. A voxel that is farther behind is hidden and learns nothing.
+
     Args:
         views: Rendered scene.
         grid: Of `plan`.
@@ -64,34 +73,101 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
         MissingDependencyError: Open3D is not there.
     """
     o3d = open3d()
-    tensor, float32 = o3d.core.Tensor, o3d.core.float32
-    count = len(grid.blocks)
+    count, float32 = len(grid.blocks), o3d.core.float32
     voxels = o3d.t.geometry.VoxelBlockGrid(
         ("tsdf", "weight"), (float32, float32), ((1), (1)), grid.voxel, SIDE, count + 1, o3d.core.Device("CPU:0")
     )
+    rows, _ = voxels.hashmap().activate(o3d.core.Tensor(grid.blocks.int().numpy()))
+    rows = torch.from_numpy(rows.numpy().astype(np.int64))
+    # These share the memory of the grid.
+    sums, weights = (torch.from_numpy(voxels.attribute(name).numpy()).view(-1, SIDE**3) for name in ("tsdf", "weight"))
+    sums.zero_(), weights.zero_()
+    times = torch.zeros(len(sums), SIDE**3, dtype=torch.uint8)
     corners = grid.blocks.double() * SIDE * grid.voxel
-    reach = 0.5 * math.sqrt(3) * SIDE * grid.voxel + truncation * grid.voxel
-    middles = corners + 0.5 * SIDE * grid.voxel
+    reach = (0.5 * math.sqrt(3) * SIDE + truncation) * grid.voxel
     for index in range(len(views)):
-        maps = views[index]
-        viewmat, K = views.cameras.viewmats[index].cpu().double(), views.cameras.Ks[index].cpu().double()
-        depth, far = _with_free_space(maps, reach)
-        seen = _in_sight(middles, reach, viewmat, K, maps)
-        if bool(seen.any()):
-            K = K.clone()
-            K[:2, 2] -= 0.5  # Open3D has the centre of the first pixel at 0
-            voxels.integrate(
-                tensor(grid.blocks[seen].int().numpy()), o3d.t.geometry.Image(tensor(depth.numpy())), tensor(K.numpy()),
-                tensor(viewmat.numpy()), 1.0, 2 * far, truncation,
-            )  # fmt: skip
+        rays = _Rays.of(views, index, truncation * grid.voxel)
+        seen = rays.in_sight(corners + 0.5 * SIDE * grid.voxel, reach).nonzero()[:, 0]
+        for some in seen.split(_AT_ONCE):
+            distance, weight = rays.distances(corners[some], grid.voxel)
+            place = rows[some]
+            sums[place] += distance * weight
+            weights[place] += weight
+            times[place] += ((weight > 0) & (times[place] < 255)).to(torch.uint8)
         step(index + 1)
-    found = voxels.extract_triangle_mesh(min_views - 0.5)
+    sums /= weights.clamp(min=1e-6)
+    weights[times < min_views] = 0
+    found = voxels.extract_triangle_mesh(0.5 * _LEAST_COSINE)
     if "indices" not in found.triangle or not len(found.triangle.indices):
         raise InputError(
-            f"scene: no part of it is seen by {min_views} of the {len(views)} views; want more cameras, or fewer --min-views"
+            f"scene: no part of its surface is seen by {min_views} of the {len(views)} views; "
+            "want more cameras, or fewer --min-views"
         )
     vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
     return Mesh(vertices, torch.from_numpy(found.triangle.indices.numpy().astype(np.int64)))
+
+
+class _Rays(NamedTuple):
+    """What one view tells about places."""
+
+    maps: Float[Tensor, "1 2 h w"]
+    """Inverse depth (0 where the ray meets nothing) and cosine; NaN where the view tells nothing."""
+    viewmat: Float[Tensor, "4 4"]
+    K: Float[Tensor, "3 3"]
+    truncation: float
+    """[m]."""
+
+    @classmethod
+    def of(cls, views: SceneViews, index: int, truncation: float) -> "_Rays":
+        maps, K = views[index], views.cameras.Ks[index].cpu().double()
+        directions = torch.nn.functional.normalize(views.points(index, maps) - views.cameras.centers[index].cpu(), dim=-1)
+        cosine = -(directions * maps.normal).sum(-1)
+        inverse = torch.where(maps.depth > 0, 1 / maps.depth, torch.nan)
+        inverse[cosine < _LEAST_COSINE] = torch.nan
+        # At an edge, inverse depths between those of both sides are of no surface.
+        depth = torch.where(maps.depth > 0, maps.depth, torch.inf)
+        far = torch.nn.functional.max_pool2d(depth[None], 3, 1, 1)[0]
+        near = -torch.nn.functional.max_pool2d(-depth[None], 3, 1, 1)[0]
+        inverse[far - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation)] = torch.nan
+        is_free = -torch.nn.functional.max_pool2d(-maps.is_free[None].float(), 3, 1, 1)[0] > 0
+        inverse[is_free], cosine[is_free] = 0, 1
+        return cls(torch.stack([inverse, cosine])[None], views.cameras.viewmats[index].cpu().double(), K, truncation)
+
+    def distances(self, corners: Float[Tensor, "b 3"], voxel: float) -> tuple[Float[Tensor, "b v"], Float[Tensor, "b v"]]:
+        """Signed distances of the voxels of blocks in truncations, at most 1, and weights, 0 where the view tells nothing."""
+        height, width = self.maps.shape[-2:]
+        z, y, x = torch.meshgrid(*[torch.arange(SIDE, dtype=torch.float64) * voxel] * 3, indexing="ij")  # x runs fastest
+        turned = torch.stack([x, y, z], -1).view(-1, 3) @ self.viewmat[:3, :3].T
+        base = corners @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
+        places = base.float()[:, None] + turned.float()
+        depth = places[..., 2]
+        plane = places[..., :2] / depth.clamp(min=1e-6)[..., None]
+        K = self.K.float()
+        grid = torch.stack(
+            [
+                (plane[..., 0] * K[0, 0] + plane[..., 1] * K[0, 1] + K[0, 2]) * (2 / width) - 1,
+                (plane[..., 1] * K[1, 1] + K[1, 2]) * (2 / height) - 1,
+            ],
+            -1,
+        )
+        # Inverse depth is linear in the picture where the surface is flat.
+        found = torch.nn.functional.grid_sample(self.maps, grid[None], align_corners=False, padding_mode="border")
+        inverse, cosine = found[0]
+        stretch = (1 + plane.square().sum(-1)).sqrt() * cosine
+        distance = (1 / inverse - depth) * stretch / self.truncation
+        is_told = (distance > -1) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
+        return distance.clamp(max=1).nan_to_num(0), torch.where(is_told, cosine.nan_to_num(0), 0)
+
+    def in_sight(self, middles: Float[Tensor, "b 3"], reach: float) -> Bool[Tensor, " b"]:
+        """Blocks that may be in the picture, judged by the balls about them."""
+        x, y, z = (middles @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]).unbind(-1)
+        height, width = self.maps.shape[-2:]
+        is_seen = z > -reach
+        for place, focal, center, size in ((x, self.K[0, 0], self.K[0, 2], width), (y, self.K[1, 1], self.K[1, 2], height)):
+            for slope, sign in ((-center / focal, 1), ((size - center) / focal, -1)):
+                # Signed distance from the plane through the eye and a side of the picture.
+                is_seen &= sign * (place - slope * z) / (1 + slope**2).sqrt() > -reach
+        return is_seen
 
 
 def plan(
@@ -108,9 +184,7 @@ def plan(
     while True:
         blocks = _near_surfaces(views, box, voxel, truncation, step)
         if not len(blocks):
-            raise InputError(
-                f"box: no view shows a surface inside {box.low.tolist()} to {box.high.tolist()}; want another --box"
-            )
+            raise InputError(f"box: no view shows a surface inside {box}; want another --box")
         share = len(blocks) * BLOCK_BYTES / max_bytes
         if share <= 1:
             break
@@ -150,21 +224,3 @@ def cell_keys(points: Float[Tensor, "n 3"], side: float) -> Int64[Tensor, " n"]:
     """One number for the cell of this side that each point is in."""
     place = torch.floor(points / side).long() + _KEY
     return (place[:, 0] * 2 * _KEY + place[:, 1]) * 2 * _KEY + place[:, 2]
-
-
-def _with_free_space(maps: Maps, reach: float) -> tuple[Tensor, float]:
-    """The depth map with a far value where rays meet nothing, and that value."""
-    far = 10 * float(maps.depth.max()) + 1e3 * reach
-    return torch.where(maps.is_free, far, maps.depth).float().contiguous(), far
-
-
-def _in_sight(middles: Float[Tensor, "b 3"], reach: float, viewmat: Tensor, K: Tensor, maps: Maps) -> Tensor:
-    """Blocks that may be in the picture, judged by the balls about them."""
-    x, y, z = (middles @ viewmat[:3, :3].T + viewmat[:3, 3]).unbind(-1)
-    height, width = maps.depth.shape
-    is_seen = z > -reach
-    for place, focal, center, size in ((x, K[0, 0], K[0, 2], width), (y, K[1, 1], K[1, 2], height)):
-        for slope, sign in ((-center / focal, 1), ((size - center) / focal, -1)):
-            # Signed distance from the plane through the eye and a side of the picture.
-            is_seen &= sign * (place - slope * z) / (1 + slope**2).sqrt() > -reach
-    return is_seen

@@ -27,7 +27,7 @@ _STEEPEST = 0.17
 def reconstruct(
     views: SceneViews, box: Box, voxel: float, *, trim: float, max_bytes: float, step: Callable[[int], None]
 ) -> tuple[Mesh, float]:
-    """The surface whose indicator function fits the points and normals of the depth maps, and the cell that was taken [m].
+    """The surface whose indicator function fits the points and normals of the depth maps, and the side of its cells [m].
 
     Args:
         views: Rendered scene.
@@ -46,7 +46,7 @@ def reconstruct(
     asked = voxel
     points, normals = _thinned(views, box, voxel, step)
     if len(points) < 10:
-        raise InputError(f"box: no view shows a surface inside {box.low.tolist()} to {box.high.tolist()}; want another --box")
+        raise InputError(f"box: no view shows a surface inside {box}; want another --box")
     while len(points) * POINT_BYTES > max_bytes:
         voxel *= max(1.05, 1.02 * math.sqrt(len(points) * POINT_BYTES / max_bytes))
         points, normals = _means(points, normals, torch.ones(len(points), dtype=torch.float64), voxel)[:2]
@@ -58,12 +58,11 @@ def reconstruct(
             round(box.longest / asked), max_bytes / 1e9, round(box.longest / voxel),
         )  # fmt: skip
     depth = min(_MAX_DEPTH, max(4, math.ceil(math.log2(1.1 * box.longest / voxel))))
+    threads = torch.get_num_threads()
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.numpy()))
     cloud.normals = o3d.utility.Vector3dVector(normals.numpy())
     with o3d.utility.VerbosityContextManager(o3d.utility.VerbosityLevel.Error):
-        found, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
-            cloud, depth=depth, n_threads=torch.get_num_threads()
-        )
+        found, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=depth, n_threads=threads)
     vertices = torch.from_numpy(np.asarray(found.vertices).copy())
     faces = torch.from_numpy(np.asarray(found.triangles).astype(np.int64))
     is_kept = box.contains(vertices.float())
@@ -104,8 +103,9 @@ def _means(points: Tensor, normals: Tensor, weights: Tensor, voxel: float) -> tu
     _, group = torch.unique(cell_keys(points, voxel), return_inverse=True)
     count = int(group.max()) + 1
     total = torch.zeros(count, dtype=torch.float64).index_add(0, group, weights)
-    mean = [
-        torch.zeros(count, 3, dtype=torch.float64).index_add(0, group, weights[:, None] * x) / total[:, None]
-        for x in (points, normals)
-    ]
-    return mean[0], mean[1], total
+
+    def mean(values: Tensor) -> Tensor:
+        sums = torch.zeros(count, 3, dtype=torch.float64).index_add(0, group, weights[:, None] * values)
+        return sums / total[:, None]
+
+    return mean(points), mean(normals), total

@@ -149,6 +149,7 @@ def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, in
     filled = 0
     if config.fill_holes:
         surface, filled = cleanup.fill_holes(surface, config.fill_holes)
+    surface = cleanup.smooth(surface, config.smooth)
     if config.faces:
         surface = cleanup.decimate(surface, config.faces)
     return surface, left_out, filled

@@ -105,9 +105,8 @@ def as_discs(scene: GaussianScene) -> GaussianScene:
     order = scene.log_scales.argsort(-1, descending=True)
     axes = quat_to_rotmat(scene.quats).gather(2, order[:, None].expand(-1, 3, -1))
     axes = torch.cat([axes[..., :2], torch.linalg.cross(axes[..., 0], axes[..., 1])[..., None]], -1)
-    return replace(
-        scene, quats=rotmat_to_quat(axes), log_scales=scene.log_scales.gather(1, order), mode="2dgs", antialiased=False
-    )
+    quats, log_scales = rotmat_to_quat(axes), scene.log_scales.gather(1, order)
+    return replace(scene, quats=quats, log_scales=log_scales, mode="2dgs", antialiased=False)
 
 
 def _disc_maps(discs: GaussianScene, camera: Cameras, backend: str) -> tuple[Tensor, Tensor]:
