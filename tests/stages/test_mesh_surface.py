@@ -81,7 +81,7 @@ class Floating(ExactViews):
 @pytest.mark.viewer
 def test_views_carve_what_others_see_floating():
     cameras = Cameras.cat([cameras_around(24, 96)[:1], cameras_around(24, 96)])  # the first one twice: two views agree
-    views = Floating(exact_views(sphere, cameras).scene, cameras, is_median=False)
+    views = Floating(exact_views(sphere, cameras).scene, cameras, quantile=None)
     mesh = surface_of(views, 64)
     assert sphere(mesh.vertices).max() < 0.1
 
@@ -196,7 +196,9 @@ def test_the_box_ends_where_the_cameras_stand():
 
 def test_views_without_a_surface():
     views = exact_views(lambda points: points.norm(dim=-1) + 1, cameras_around(4, 32))
-    with pytest.raises(InputError, match=r"scene: none of the 4 views shows a surface \(opacity of at least 0.5\); want cameras"):
+    with pytest.raises(
+        InputError, match=r"scene: none of the 4 views shows a surface \(opacity of at least 0.5\); want cameras"
+    ):
         find_box(views, ignore)
 
 
@@ -204,7 +206,7 @@ def test_cameras_round_a_scene():
     scene = blobs()
     cameras = surrounding_cameras(scene, 20, 64).validate()
     assert len(cameras) == 20 and cameras.centers.mean(0).norm() < 1
-    alphas = [maps.alpha for maps in SceneViews(scene, cameras, is_median=False)]
+    alphas = [maps.alpha for maps in SceneViews(scene, cameras, quantile=None)]
     assert all(float(alpha.max()) > 0.5 for alpha in alphas)
     assert all(float(torch.cat([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]).max()) < 0.2 for alpha in alphas)
     far = GaussianScene.from_points(torch.tensor([[1e3, 0, 0], [0, 1e3, 0], [0, 0, -1e3]]), scale_factor=0.1, sh_degree=0)

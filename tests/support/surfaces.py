@@ -46,8 +46,8 @@ def traced(distance: Distance, cameras: Cameras, index: int) -> tuple[Tensor, Te
     pose, K = cameras.camtoworlds[index].double(), cameras.Ks[index].double()
     origins, directions = camera_rays(pose, K, width, height)
     along = torch.zeros(height, width, dtype=torch.float64)
-    for _ in range(400):  # a signed distance is a step that never goes too far
-        along = along + distance(origins + along[..., None] * directions)
+    for _ in range(150):  # a signed distance is a step that never goes too far
+        along = (along + distance(origins + along[..., None] * directions)).clamp(max=1e3)
     points = origins + along[..., None] * directions
     is_hit = (distance(points).abs() < 1e-6) & (along < 100)
     return is_hit, points, torch.where(is_hit, along * (directions @ pose[:3, 2]), 0)
@@ -64,11 +64,11 @@ class ExactViews(SceneViews):
         near = points.detach().requires_grad_()
         with torch.enable_grad():
             normals = torch.autograd.grad(self.distance(near).sum(), near)[0]
-        shown = is_hit[..., None] * colors(points.float())
-        return Maps(shown, is_hit.float(), depth.float(), (is_hit[..., None] * normals).float())
+        shown, facing = (torch.where(is_hit[..., None], x, 0).float() for x in (colors(points.float()), normals))
+        return Maps(shown, is_hit.float(), depth.float(), facing)
 
 
 def exact_views(distance: Distance, cameras: Cameras) -> ExactViews:
     """Views with closed-form depths, normals and colours."""
     nothing = GaussianScene.from_points(torch.zeros(4, 3) + torch.arange(4.0)[:, None])
-    return ExactViews(nothing, cameras, is_median=False, distance=distance)
+    return ExactViews(nothing, cameras, quantile=None, distance=distance)

@@ -64,7 +64,9 @@ def colors_of(
         weight, grid = _weights(points, normals, mesh, camera, maps)
         seen = weight > 0
         if bool(seen.any()):
-            total[seen] += weight[seen, None] * _sampled(maps.color, grid[seen])
+            # Where nothing is there is no colour to mix with.
+            shown = _sampled(torch.cat([maps.color * maps.alpha[..., None], maps.alpha[..., None]], -1), grid[seen])
+            total[seen] += weight[seen, None] * shown[:, :3] / shown[:, 3:]
             weights[seen] += weight[seen]
         step(index + 1)
     is_seen = weights > 0

@@ -24,12 +24,13 @@ class MeshConfig:
     """Side of a voxel [m], in place of a resolution."""
     box: Corners | None = None
     """Lower corner x y z and upper corner x y z of what becomes a mesh [m] [default: what the cameras stand round]."""
-    depth: Literal["auto", "expected", "median"] = "auto"
-    """Which depth of the blended Gaussians counts: the one at half of the opacity (median) or the mean (expected).
-    [auto: median]"""
+    depth: Literal["quantile", "expected"] = "quantile"
+    """Depth of a ray: where it has met a share of the opacity (quantile), or the mean over what it meets (expected)."""
+    quantile: float = 0.3
+    """That share, in (0, 1); 0.5 gives the median, which lies behind the surface of most fits."""
     alpha_min: float = 0.5
     """Pixels of less opacity show no surface, in (0, 1]."""
-    truncation: float = 4.0
+    truncation: float = 6.0
     """Distance from the surface up to which a view tells about it [voxels]."""
     min_views: int = 2
     """A place of the surface must be seen by so many views (tsdf only)."""
@@ -71,6 +72,7 @@ class MeshConfig:
             ("resolution", self.resolution >= MIN_RESOLUTION, f"at least {MIN_RESOLUTION}"),
             ("voxel", self.voxel is None or 0 < self.voxel < float("inf"), "a number > 0"),
             ("box", self.box is None or all(abs(value) < float("inf") for value in self.box), "finite numbers"),
+            ("quantile", 0 < self.quantile < 1, "a number in (0, 1)"),
             ("alpha_min", 0 < self.alpha_min <= 1, "a number in (0, 1]"),
             ("truncation", 1 <= self.truncation <= 64, "1 to 64 voxels"),
             ("min_views", self.min_views >= 1, "1 or more"),

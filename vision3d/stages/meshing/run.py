@@ -76,7 +76,8 @@ def run(
     assert cameras is not None
     sized = _sized(cameras, config).to(device)
     max_bytes = 1e9 * config.max_memory
-    views = SceneViews(scene.to(device), sized, config.alpha_min, config.depth != "expected", backend, _FOR_VIEWS * max_bytes)
+    quantile = None if config.depth == "expected" else config.quantile
+    views = SceneViews(scene.to(device), sized, config.alpha_min, quantile, backend, _FOR_VIEWS * max_bytes)
     with Progress(len(views), "render", progress) as bar:
         found = find_box(views, bar.update)
     box = found if config.box is None else Box(torch.tensor(config.box[:3]), torch.tensor(config.box[3:]))
