@@ -6,6 +6,7 @@ surfaces are known in closed form, inside a box about the table.
 
 import argparse
 import dataclasses
+import json
 import math
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from vision3d.io.dataset import load_dataset
 from vision3d.io.images import write_image
 from vision3d.optim.metrics import psnr
 from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
-from vision3d.scene import Cameras, Mesh, PosedImages
+from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.meshing import MeshConfig, mesh_scene
 from vision3d.stages.meshing.fusion import open3d
@@ -89,6 +90,23 @@ def fit_config(mode: str, **changes: Any) -> FitConfig:
     return dataclasses.replace(base, steps=STEPS, sh_degree=1, checkpoint_every=0, **changes)
 
 
+def fitted_scene(name: str, images: PosedImages, config: FitConfig, cache: Path | None) -> tuple[GaussianScene, Cameras, dict]:
+    """The scene of a fit, its training cameras and its figures; from the cache where an earlier run left it."""
+    folder = None if cache is None else cache / name
+    if folder is not None and (folder / "fit.json").is_file():
+        figures = json.loads((folder / "fit.json").read_text())
+        return GaussianScene.load(folder / "scene.ply"), Cameras.load(folder / "cameras.json"), figures
+    start = time.process_time()
+    fitted = fit(config, images)
+    figures = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1)}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        fitted.scene.save(folder / "scene.ply")
+        fitted.cameras.save(folder / "cameras.json")
+        (folder / "fit.json").write_text(json.dumps(figures))
+    return fitted.scene, fitted.cameras, figures
+
+
 def samples_of(mesh: Mesh, count: int = SAMPLES, seed: int = 0) -> Tensor:
     """Points evenly on a mesh."""
     generator = torch.Generator().manual_seed(seed)
@@ -142,23 +160,21 @@ def chamfer(name: str, mesh: Mesh) -> dict[str, float]:
     return {key: round(100 * float(value) / diagonal, 4) for key, value in values.items()}
 
 
-def of_shapes() -> dict[str, Any]:
+def of_shapes(cache: Path | None) -> dict[str, Any]:
     """Sphere and torus, fitted in both modes, fused by both methods and read at both depths."""
     results: dict[str, Any] = {"views": VIEWS, "size": SIZE, "steps": STEPS, "gaussians": 8000, "unit": "% of the diagonal"}
     for name in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
             images = photographs(name, Path(folder))
             for mode in ("2dgs", "3dgs"):
-                start = time.process_time()
                 config = fit_config(mode, max_gaussians=8000, init_count=8000, background="random")
-                fitted = fit(config, images)
-                fit_cpu_s = time.process_time() - start
-                row: dict[str, Any] = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(fit_cpu_s, 1)}
+                scene, cameras, figures = fitted_scene(f"{name}_{mode}", images, config, cache)
+                row: dict[str, Any] = dict(figures)
                 variants = {"tsdf": MeshConfig(), "tsdf, expected depth": MeshConfig(depth="expected", texture_size=0)}
                 variants["poisson"] = MeshConfig(method="poisson", texture_size=0)
                 for kind, mesh_config in variants.items():
                     start = time.process_time()
-                    made = mesh_scene(mesh_config, fitted.scene, fitted.cameras)
+                    made = mesh_scene(mesh_config, scene, cameras)
                     found = {"mesh_cpu_s": round(time.process_time() - start, 1), **chamfer(name, made.mesh)}
                     found |= {key: made.summary[key] for key in ("faces", "is_closed", "resolution", "seen_share")}
                     if made.mesh.texture is not None:
@@ -178,7 +194,7 @@ def _psnr_in_held_out_views(mesh: Mesh, images: PosedImages) -> float:
     return round(sum(found) / len(found), 3)
 
 
-def of_demo() -> dict[str, Any]:
+def of_demo(cache: Path | None) -> dict[str, Any]:
     """The still life of the shipped photo set on its table."""
     folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
     sys.path.insert(0, str(folder))
@@ -195,13 +211,10 @@ def of_demo() -> dict[str, Any]:
         return places, ((places > low) & (places < high)).all(-1)
 
     images = load_dataset(folder)
+    scene, cameras, figures = fitted_scene("demo", images, fit_config("2dgs", max_gaussians=20_000), cache)
+    results: dict[str, Any] = {"steps": STEPS, **figures}
     start = time.process_time()
-    fitted = fit(fit_config("2dgs", max_gaussians=20_000), images)
-    results: dict[str, Any] = {
-        "steps": STEPS, "fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1),
-    }  # fmt: skip
-    start = time.process_time()
-    made = mesh_scene(MeshConfig(box=DEMO_BOX, resolution=256, faces=100_000, texture_size=2048), fitted.scene, fitted.cameras)
+    made = mesh_scene(MeshConfig(box=DEMO_BOX, resolution=256, faces=100_000, texture_size=2048), scene, cameras)
     results |= {"mesh_cpu_s": round(time.process_time() - start, 1), "mesh": made.summary}
     truth = []
     for camera in images.cameras[images.train]:
@@ -230,7 +243,7 @@ def of_demo() -> dict[str, Any]:
         _, is_inside = hits(camera)
         photo = images.read(index)[0]
         rgb, alpha = drawn(made.mesh, camera).split([3, 1], -1)
-        view = next(iter(render_views(fitted.scene, camera, backgrounds=fitted.summary["background"])))
+        view = next(iter(render_views(scene, camera)))
         assert view.image is not None
         errors.append((rgb * alpha - photo).square().mean(-1)[is_inside])
         own_errors.append((view.image.clamp(0, 1) - photo).square().mean(-1)[is_inside])
@@ -247,6 +260,7 @@ PARTS = {"shapes": of_shapes, "demo": of_demo}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which [default: all]")
+    parser.add_argument("--scenes", type=Path, help="folder that keeps the fitted scenes, and gives them to the next run")
     parser.add_argument("--threads", type=int, default=2)
     add_options(parser)
     options = parser.parse_args()
@@ -255,7 +269,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for name in options.parts or PARTS:
         with ForeignLoad() as load:
-            results = PARTS[name]()
+            results = PARTS[name](options.scenes)
         print(name, results)
         write(f"mesh_{name}", {"what": PARTS[name].__doc__, **results}, load.share)
 

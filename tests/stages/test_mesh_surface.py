@@ -52,10 +52,10 @@ def samples(mesh, count=20_000):
 def test_exact_depths_give_the_surface_back(distance, volume):
     mesh = surface_of(exact_views(distance, cameras_around(32, 160)))
     off = distance(samples(mesh)).abs()
-    # A voxel is 0.031; the depth of the nearest pixel is off by up to half a pixel of 0.019 across the surface.
-    assert off.mean() < 0.0025 and off.max() < 0.02
+    # A voxel is 0.031, a pixel on the surface 0.019.
+    assert off.mean() < 0.001 and off.max() < 0.02
     assert geometry.is_closed(mesh.faces)
-    assert abs(float(geometry.volume(mesh.vertices.double(), mesh.faces)) / volume - 1) < 0.006
+    assert abs(float(geometry.volume(mesh.vertices.double(), mesh.faces)) / volume - 1) < 0.003
 
 
 @pytest.mark.viewer
@@ -154,11 +154,11 @@ def test_poisson_of_exact_depths(distance):
 @pytest.mark.viewer
 def test_poisson_closes_what_no_view_sees_unless_it_is_trimmed():
     package("open3d")
-    cameras = cameras_around(40, 96)[:16]  # from above alone
+    cameras = cameras_around(40, 96)[:10]  # from above alone
     views = exact_views(sphere, cameras)
     closed, _ = reconstruct(views, BOX, 3 / 64, trim=0.0, max_bytes=1e9, step=ignore)
     trimmed, _ = reconstruct(views, BOX, 3 / 64, trim=3.0, max_bytes=1e9, step=ignore)
-    assert closed.vertices[:, 2].min() < -0.6 < trimmed.vertices[:, 2].min()
+    assert closed.vertices[:, 2].min() < trimmed.vertices[:, 2].min() - 0.1
     assert sphere(trimmed.vertices).abs().max() < 0.15
 
 
@@ -205,10 +205,11 @@ def test_views_without_a_surface():
 def test_cameras_round_a_scene():
     scene = blobs()
     cameras = surrounding_cameras(scene, 20, 64).validate()
-    assert len(cameras) == 20 and cameras.centers.mean(0).norm() < 1
+    assert len(cameras) == 20 and cameras.centers.mean(0).norm() < 0.5
     alphas = [maps.alpha for maps in SceneViews(scene, cameras, quantile=None)]
     assert all(float(alpha.max()) > 0.5 for alpha in alphas)
-    assert all(float(torch.cat([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]).max()) < 0.2 for alpha in alphas)
+    # Soft Gaussians reach to the borders of the pictures, but no farther than their faint ends.
+    assert all(float(torch.cat([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]).max()) < 0.5 for alpha in alphas)
     far = GaussianScene.from_points(torch.tensor([[1e3, 0, 0], [0, 1e3, 0], [0, 0, -1e3]]), scale_factor=0.1, sh_degree=0)
     with_far = surrounding_cameras(replace(scene, sh=scene.sh[:, :1]).merge(far), 20, 64)
     assert (with_far.centers - cameras.centers).norm(dim=-1).max() < 1.5
@@ -242,6 +243,12 @@ def test_fisheye_cameras_are_refused():
 
 
 # --- clean-up
+
+
+def test_normals_of_vertices_between_faces_without_area():
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [1, 3, 1], [1, 3, 3]]))
+    torch.testing.assert_close(cleanup.normals_of(mesh), torch.tensor([0.0, 0, 1]).expand(4, 3))
 
 
 def joined(*meshes):
@@ -279,8 +286,9 @@ def test_smoothing_takes_noise_and_keeps_the_volume():
     noise = 0.01 * torch.randn(len(vertices), 1, generator=torch.Generator().manual_seed(0))
     rough = Mesh(vertices * (1 + noise), faces)
     smoothed = cleanup.smooth(rough, 10)
-    assert sphere(smoothed.vertices).std() < 0.35 * sphere(rough.vertices).std()
-    assert abs(geometry.volume(smoothed.vertices, faces) / geometry.volume(vertices, faces) - 1) < 2e-3
+    assert sphere(smoothed.vertices).std() < 0.4 * sphere(rough.vertices).std()
+    # A round multiplies waves by (1 - k / 2) (1 + 0.53 k), which is at most 1.00085.
+    assert abs(geometry.volume(smoothed.vertices, faces) / geometry.volume(rough.vertices, faces) - 1) < 1.00085**30 - 1
     assert cleanup.smooth(rough, 0) is rough
 
 

@@ -103,7 +103,8 @@ def surrounding_cameras(scene: GaussianScene, num: int = 48, size: int = 512, fo
     _check("size", size, size >= 1, "1 or more")
     _check("fov_deg", fov_deg, 0 < fov_deg < 180, "between 0 and 180")
     center, radius = _bulk(scene)
-    reach = torch.linalg.vector_norm(scene.means.detach() - center, dim=-1)
+    sizes = scene.log_scales.detach().amax(-1).exp()
+    reach = torch.linalg.vector_norm(scene.means.detach() - center, dim=-1) + 2 * sizes
     # All of it, where it is one thing; of a thing with surroundings the thing.
     radius = max(radius, min(_quantile(reach, scene.opacities.detach(), 0.999), 2.5 * radius))
     half_angle = 0.5 * math.radians(fov_deg)

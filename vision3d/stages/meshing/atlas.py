@@ -8,8 +8,9 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from vision3d.errors import InputError, MissingDependencyError
-from vision3d.geometry.mesh import face_adjacency, face_areas, face_normals, vertex_normals
+from vision3d.geometry.mesh import face_adjacency, face_areas, face_normals
 from vision3d.scene import Mesh
+from vision3d.stages.meshing.cleanup import normals_of
 
 logger = logging.getLogger("vision3d.mesh")
 
@@ -41,7 +42,7 @@ def unwrap(mesh: Mesh, size: int, padding: int) -> Mesh:
     except ImportError as error:
         raise MissingDependencyError("xatlas", "mesh", "textures (--texture-size 0 makes vertex colours)") from error
 
-    normals = vertex_normals(mesh.vertices.double(), mesh.faces).float()
+    normals = normals_of(mesh)
     atlas, sources, order = xatlas.Atlas(), [], []
     for piece in pieces(mesh):
         used, corners = torch.unique(mesh.faces[piece], return_inverse=True)

@@ -30,9 +30,9 @@ class MeshConfig:
     """That share, in (0, 1); 0.5 gives the median, which lies behind the surface of most fits."""
     alpha_min: float = 0.5
     """Pixels of less opacity show no surface, in (0, 1]."""
-    truncation: float = 6.0
+    truncation: float = 5.0
     """Distance from the surface up to which a view tells about it [voxels]."""
-    min_views: int = 2
+    min_views: int = 1
     """A place of the surface must be seen by so many views (tsdf only)."""
     trim: float = 4.0
     """What lies farther than this from all points is cut away [voxels] (poisson only); 0 keeps the closed surface."""

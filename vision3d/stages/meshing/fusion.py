@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.geometry.mesh import drop_unused_vertices
 from vision3d.scene import Mesh
 from vision3d.stages.meshing.bounds import Box
 from vision3d.stages.meshing.config import MIN_RESOLUTION
@@ -41,6 +42,8 @@ class Grid(NamedTuple):
     """Their side [m]."""
     blocks: Int64[Tensor, "b 3"]
     """Places of the blocks, in sides of a block."""
+    box: Box
+    """What is kept."""
 
 
 def open3d() -> ModuleType:
@@ -81,7 +84,8 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
     rows = torch.from_numpy(rows.numpy().astype(np.int64))
     # These share the memory of the grid.
     sums, weights = (torch.from_numpy(voxels.attribute(name).numpy()).view(-1, SIDE**3) for name in ("tsdf", "weight"))
-    sums.zero_(), weights.zero_()
+    for values in (sums, weights):
+        values.zero_()
     times = torch.zeros(len(sums), SIDE**3, dtype=torch.uint8)
     corners = grid.blocks.double() * SIDE * grid.voxel
     reach = (0.5 * math.sqrt(3) * SIDE + truncation) * grid.voxel
@@ -98,13 +102,17 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
     sums /= weights.clamp(min=1e-6)
     weights[times < min_views] = 0
     found = voxels.extract_triangle_mesh(0.5 * _LEAST_COSINE)
-    if "indices" not in found.triangle or not len(found.triangle.indices):
+    vertices, faces = torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64)
+    if "indices" in found.triangle and len(found.triangle.indices):
+        vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
+        faces = torch.from_numpy(found.triangle.indices.numpy().astype(np.int64))
+        vertices, faces, _ = drop_unused_vertices(vertices, faces[grid.box.contains(vertices)[faces].all(1)])
+    if not len(faces):
         raise InputError(
             f"scene: no part of its surface is seen by {min_views} of the {len(views)} views; "
             "want more cameras, or fewer --min-views"
         )
-    vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
-    return Mesh(vertices, torch.from_numpy(found.triangle.indices.numpy().astype(np.int64)))
+    return Mesh(vertices, faces)
 
 
 class _Rays(NamedTuple):
@@ -153,9 +161,10 @@ class _Rays(NamedTuple):
         # Inverse depth is linear in the picture where the surface is flat.
         found = torch.nn.functional.grid_sample(self.maps, grid[None], align_corners=False, padding_mode="border")
         inverse, cosine = found[0]
-        stretch = (1 + plane.square().sum(-1)).sqrt() * cosine
-        distance = (1 / inverse - depth) * stretch / self.truncation
-        is_told = (distance > -1) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
+        along = (1 / inverse - depth) * (1 + plane.square().sum(-1)).sqrt() / self.truncation
+        # Past a rim, what is far behind along the ray may be near the tangent plane: it is hidden all the same.
+        is_told = (along > -1) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
+        distance = along * cosine
         return distance.clamp(max=1).nan_to_num(0), torch.where(is_told, cosine.nan_to_num(0), 0)
 
     def in_sight(self, middles: Float[Tensor, "b 3"], reach: float) -> Bool[Tensor, " b"]:
@@ -198,7 +207,7 @@ def plan(
             "a resolution of %d would take more than the %.3g GB for voxels; %d is taken (--max-memory)",
             round(longest / asked), max_bytes / 1e9, round(longest / voxel),
         )  # fmt: skip
-    return Grid(voxel, blocks)
+    return Grid(voxel, blocks, box)
 
 
 def _near_surfaces(views: SceneViews, box: Box, voxel: float, truncation: float, step: Callable[[int], None]) -> Tensor:

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -161,8 +161,8 @@ def _colored(config: MeshConfig, surface: Mesh, views: SceneViews, progress: Pro
     with Progress(len(views), "color", progress) as bar:
         step: Callable[[int], None] = bar.update
         if not config.texture_size:
-            normals = geometry.vertex_normals(surface.vertices, surface.faces)
-            return baking.color_vertices(Mesh(surface.vertices, surface.faces, normals=normals), views, step)
+            with_normals = replace(surface, normals=cleanup.normals_of(surface))
+            return baking.color_vertices(with_normals, views, step)
         mesh = unwrap(surface, config.texture_size, config.padding)
         mesh, seen = baking.bake(mesh, views, config.texture_size, step)
     if config.sharpen:
