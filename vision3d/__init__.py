@@ -15,6 +15,7 @@ _PUBLIC = {
     "fit": "vision3d.stages.fitting",
     "evaluate": "vision3d.stages.fitting",
     "render_scene": "vision3d.render",
+    "mesh_scene": "vision3d.stages.meshing",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
     "Cameras": "vision3d.scene",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         load,
     )
     from vision3d.stages.fitting import evaluate, fit
+    from vision3d.stages.meshing import mesh_scene
 
 
 __getattr__ = lazy_names(__name__, _PUBLIC)

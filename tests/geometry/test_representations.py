@@ -139,9 +139,7 @@ def test_agrees_with_scipy():
     for name, values in {"rotvec": theirs.as_rotvec(), "mrp": theirs.as_mrp()}.items():
         assert representations.from_rotmat(rotmats, name).numpy() == pytest.approx(values, abs=1e-12)
     quats = torch.from_numpy(theirs.as_quat(canonical=True))
-    torch.testing.assert_close(
-        representations.from_rotmat(rotmats, "quat"), quaternion.xyzw_to_wxyz(quats), atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(representations.from_rotmat(rotmats, "quat"), quaternion.xyzw_to_wxyz(quats), atol=1e-12, rtol=0)
 
 
 def test_closed_forms_of_the_rarer_ones():
@@ -268,7 +266,9 @@ def test_matrices_that_are_no_rotations_are_refused_when_asked():
 def test_half_turns_are_refused_when_asked(name):
     rotmats = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1, -1]))])
     assert representations.from_rotmat(rotmats, name).isfinite().all()
-    with pytest.raises(InputError, match="rotmats: 1 of 2 are half turns, which the Gibbs vector and Cayley's map do not reach"):
+    with pytest.raises(
+        InputError, match="rotmats: 1 of 2 are half turns, which the Gibbs vector and Cayley's map do not reach"
+    ):
         representations.from_rotmat(rotmats, name, check=True)
 
 

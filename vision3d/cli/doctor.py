@@ -26,6 +26,9 @@ OPTIONAL = {  # package: (extra, what it is for)
     "trimesh": ("interop", "meshes as .obj, .ply and .stl, exchange with trimesh"),
     "open3d": ("open3d", "exchange with Open3D, its window"),
     "zstandard": ("spz", ".spz files of version 4"),
+    "open3d": ("mesh", "surfaces of scenes, and the viewer"),
+    "xatlas": ("mesh", "textures of meshes"),
+    "fast_simplification": ("mesh", "meshes of fewer faces"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 

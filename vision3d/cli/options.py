@@ -38,26 +38,32 @@ class VerbOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunOptions(VerbOptions):
-    """Options of verbs that make a run folder; their dataclass has a field `settings: Settings[TheirConfig]`."""
+class ConfigOptions(VerbOptions):
+    """Options of verbs with a configuration; their dataclass has a field `settings: Settings[TheirConfig]`."""
+
+    config: str | None = None
+    """YAML file, or name of a preset, with values for the options below; options that are named go before it."""
+    print_config: Flag = False
+    """Print the resolved configuration as YAML and do nothing else."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions(ConfigOptions):
+    """Options of verbs that make a run folder."""
 
     out: Path | None = None
     """Run folder [default: runs/VERB_DATE]."""
-    config: str | None = None
-    """YAML file, or name of a preset, with values for the options below; options that are named go before it."""
     resume: Flag = False
     """Go on with the run in the folder --out."""
     overwrite: Flag = False
     """Empty the run folder --out first if a run is there."""
-    print_config: Flag = False
-    """Print the resolved configuration as YAML and do nothing else."""
 
 
 def parse(cls: type[T], arguments: Sequence[str], verb: str, *, stage: str | None = None) -> T:
     """The options dataclass `cls` of `verb` from its command line.
 
     Args:
-        cls: `VerbOptions`, `RunOptions` or a subclass.
+        cls: `VerbOptions`, `ConfigOptions`, `RunOptions` or a subclass.
         arguments: The command line after the verb.
         verb: For the texts.
         stage: Where `--config NAME` looks for presets.
@@ -98,7 +104,7 @@ def option_names(cls: type) -> list[str]:
 def _defaults_from_config(cls: type[T], arguments: list[str], verb: str, stage: str | None) -> T | None:
     """The options with the settings of `--config` in place of the defaults, or None without `--config`."""
     source = _value_of("--config", arguments)
-    if source is None or not issubclass(cls, RunOptions):
+    if source is None or not issubclass(cls, ConfigOptions):
         return None
     hints = typing.get_type_hints(cls)
     settings = configuration.load_yaml(hints["settings"], source, stage=stage)

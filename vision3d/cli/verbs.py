@@ -9,4 +9,5 @@ VERBS: dict[str, tuple[str, str]] = {
     "info": ("vision3d.cli.info", "say what is in a scene, a cameras file, a data set or a run folder"),
     "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
     "view": ("vision3d.cli.view", "look at scenes, meshes, points, sequences and runs in a window or a browser"),
+    "mesh": ("vision3d.cli.mesh", "make a triangle mesh with a texture out of a scene"),
 }

@@ -16,6 +16,7 @@ _PUBLIC = {
     "normals_to_rgb": "vision3d.render.maps",
     "path_cameras": "vision3d.render.camera_paths",
     "refit_cameras": "vision3d.render.camera_paths",
+    "surrounding_cameras": "vision3d.render.camera_paths",
 }
 
 __all__ = [
@@ -30,10 +31,11 @@ __all__ = [
     "refit_cameras",
     "render_scene",
     "render_views",
+    "surrounding_cameras",
 ]
 
 if TYPE_CHECKING:
-    from vision3d.render.camera_paths import path_cameras, refit_cameras
+    from vision3d.render.camera_paths import path_cameras, refit_cameras, surrounding_cameras
     from vision3d.render.composite import render_scene
     from vision3d.render.maps import depth_to_normals, depth_to_rgb, normals_to_rgb
     from vision3d.render.splats.api import rasterize

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.geometry import paths, se3
-from vision3d.geometry.cameras import intrinsics
+from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.rotation import geodesic_distance
 from vision3d.geometry.vectors import unit
 from vision3d.render.composite import Drawable, split_objects
@@ -88,6 +88,38 @@ def path_cameras(
         else:
             raise InputError(f"path: got {path!r}, want orbit, spiral or flythrough")
     return Cameras.from_camtoworlds(poses, K.to(poses), width, height)
+
+
+def surrounding_cameras(scene: GaussianScene, num: int = 48, size: int = 512, fov_deg: float = DEFAULT_FOV_DEG) -> Cameras:
+    """Square pinhole cameras evenly on a sphere round a scene (golden spiral about z), looking at its middle.
+
+    Args:
+        scene: What is looked at. Few Gaussians far away, such as those of a background, do not move the cameras.
+        num: Number of cameras.
+        size: Width and height of their pictures [px].
+        fov_deg: Field of view over the width and the height [degrees].
+
+    Raises:
+        InputError: A number is out of its range, or the scene is empty.
+    """
+    _check("num", num, num >= 1, "1 or more")
+    _check("size", size, size >= 1, "1 or more")
+    _check("fov_deg", fov_deg, 0 < fov_deg < 180, "between 0 and 180")
+    center, radius = _bulk(scene)
+    sizes = scene.log_scales.detach().amax(-1).exp()
+    reach = torch.linalg.vector_norm(scene.means.detach() - center, dim=-1) + 2 * sizes
+    # All of it, where it is one thing; of a thing with surroundings the thing.
+    radius = max(radius, min(_quantile(reach, scene.opacities.detach(), 0.999), 2.5 * radius))
+    half_angle = 0.5 * math.radians(fov_deg)
+    place = torch.arange(num, dtype=torch.float64) + 0.5
+    height = 1 - 2 * place / num
+    turn = place * math.pi * (3 - 5**0.5)
+    around = (1 - height.square()).sqrt()
+    directions = torch.stack([around * turn.cos(), around * turn.sin(), height], -1).to(center)
+    eyes = center + 1.15 * radius / math.sin(half_angle) * directions
+    focal = 0.5 * size / math.tan(half_angle)
+    K = intrinsics(focal, focal, size / 2, size / 2).to(center)
+    return Cameras.from_camtoworlds(look_at(eyes, center, center.new_tensor([0.0, 0.0, 1.0])), K, size, size)
 
 
 def refit_cameras(cameras: Cameras, size: tuple[int, int] | None = None, fov_deg: float | None = None) -> Cameras:

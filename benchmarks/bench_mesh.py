@@ -1,0 +1,278 @@
+"""Meshes out of Gaussians that were fitted to rendered views: distance from the true surface, and textures in held-out views.
+
+`shapes`: a sphere and a torus with colours in closed form, drawn by our mesh rasterizer. `demo`: the shipped photo set, whose
+surfaces are known in closed form, inside a box about the table.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from support import ForeignLoad, add_options, refuse_foreign_load, write
+from torch import Tensor
+
+from vision3d.config import load_yaml
+from vision3d.geometry import mesh as geometry, shapes
+from vision3d.geometry.cameras import camera_rays, intrinsics, look_at
+from vision3d.io.dataset import load_dataset
+from vision3d.io.images import write_image
+from vision3d.optim.metrics import psnr
+from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
+from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages
+from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.meshing import MeshConfig, mesh_scene
+from vision3d.stages.meshing.fusion import open3d
+
+SIZE, VIEWS = 192, 40
+SAMPLES = 100_000
+STEPS = 2000
+SHAPES = {"sphere": shapes.icosphere(6), "torus": shapes.torus(1.0, 0.4, 256, 128)}
+DEMO_BOX = (-1.05, -1.05, -0.07, 1.05, 1.05, 1.25)
+
+
+def pattern(points: Tensor) -> Tensor:
+    """Colours of places, in waves of several lengths so that a fit has something to hold on to."""
+    channels = []
+    for k, (slow, fast) in enumerate([(3.0, 7.0), (4.0, 9.0), (5.0, 6.0)]):
+        x, y, z = points.roll(k, -1).unbind(-1)
+        waves = 0.22 * torch.sin(slow * x + 1.3 * k) * torch.cos(slow * y - k)
+        channels.append(0.5 + waves + 0.2 * torch.sin(2.3 * fast * z + fast * x) * torch.sin(2 * fast * y + k))
+    return torch.stack(channels, -1).clamp(0, 1)
+
+
+def drawn(mesh: Mesh, camera: Cameras, samples: int = 3) -> Tensor:
+    """Colours and alpha (H, W, 4) of a mesh in a camera, `samples` x `samples` of each pixel averaged.
+
+    A mesh without a texture has the colours of `pattern`.
+    """
+    width, height = int(camera.width) * samples, int(camera.height) * samples
+    positions = screen_positions(mesh.vertices, camera.viewmats, camera.resized(width, height).Ks)
+    fragments = rasterize(positions, mesh.faces, width, height)
+    mask = (fragments.face_ids >= 0)[..., None].float()
+    if mesh.texture is None or mesh.uvs is None:
+        colors = pattern(interpolate(mesh.vertices, mesh.faces, fragments))
+    else:
+        size = (mesh.texture.shape[0], mesh.texture.shape[1])
+        lods = texture_lods(positions, mesh.faces, fragments, mesh.uvs, mesh.faces, size)
+        colors = texture(mesh.texture, interpolate(mesh.uvs, mesh.faces, fragments), lods=lods)
+    both = torch.cat([colors * mask, mask], -1).permute(0, 3, 1, 2)
+    rgb, alpha = torch.nn.functional.avg_pool2d(both, samples)[0].permute(1, 2, 0).split([3, 1], -1)
+    return torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1)
+
+
+def photographs(name: str, folder: Path) -> PosedImages:
+    """Views all around a shape, every fifth of them held out."""
+    place = torch.arange(VIEWS) + 0.5
+    height, angle = 1 - 2 * place / VIEWS, place * math.pi * (3 - 5**0.5)
+    around = (1 - height**2).sqrt()
+    eyes = 4 * torch.stack([around * angle.cos(), around * angle.sin(), height], -1)
+    K = intrinsics(1.7 * SIZE, 1.7 * SIZE, SIZE / 2, SIZE / 2)
+    poses = look_at(eyes, torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    cameras = Cameras.from_camtoworlds(poses, K, SIZE, SIZE)
+    paths = [folder / f"{i:02d}.png" for i in range(VIEWS)]
+    for camera, path in zip(cameras, paths, strict=True):
+        write_image(path, drawn(Mesh(*SHAPES[name]), camera))
+    return PosedImages(cameras, tuple(paths), torch.arange(VIEWS) % 5 == 2, source=folder)
+
+
+def fit_config(mode: str, **changes: Any) -> FitConfig:
+    """The preset `surface` for discs, the defaults for ellipsoids."""
+    base = load_yaml(FitConfig, "surface", stage="fitting") if mode == "2dgs" else FitConfig()
+    return dataclasses.replace(base, steps=STEPS, sh_degree=1, checkpoint_every=0, **changes)
+
+
+def fitted_scene(name: str, images: PosedImages, config: FitConfig, cache: Path | None) -> tuple[GaussianScene, Cameras, dict]:
+    """The scene of a fit, its training cameras and its figures; from the cache where an earlier run left it."""
+    folder = None if cache is None else cache / name
+    if folder is not None and (folder / "fit.json").is_file():
+        figures = json.loads((folder / "fit.json").read_text())
+        return GaussianScene.load(folder / "scene.ply"), Cameras.load(folder / "cameras.json"), figures
+    start = time.process_time()
+    fitted = fit(config, images)
+    figures = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1)}
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        fitted.scene.save(folder / "scene.ply")
+        fitted.cameras.save(folder / "cameras.json")
+        (folder / "fit.json").write_text(json.dumps(figures))
+    return fitted.scene, fitted.cameras, figures
+
+
+def samples_of(mesh: Mesh, count: int = SAMPLES, seed: int = 0) -> Tensor:
+    """Points evenly on a mesh."""
+    generator = torch.Generator().manual_seed(seed)
+    vertices = mesh.vertices.double()
+    shares = geometry.face_areas(vertices, mesh.faces).cumsum(0)
+    face = torch.searchsorted(shares / shares[-1], torch.rand(count, generator=generator, dtype=torch.float64))
+    a, b, c = vertices[mesh.faces[face.clamp(max=mesh.num_faces - 1)]].unbind(1)
+    u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
+    root = u.sqrt()
+    return (1 - root) * a + root * (1 - v) * b + root * v * c
+
+
+def to_mesh(points: Tensor, mesh: Mesh) -> Tensor:
+    """Distances of points from a mesh."""
+    o3d = open3d()
+    scene = o3d.t.geometry.RaycastingScene()
+    scene.add_triangles(o3d.core.Tensor(mesh.vertices.float().numpy()), o3d.core.Tensor(mesh.faces.numpy().astype(np.uint32)))
+    return torch.from_numpy(scene.compute_distance(o3d.core.Tensor(points.float().numpy())).numpy()).double()
+
+
+def to_points(points: Tensor, others: Tensor) -> Tensor:
+    """Distances of points from the nearest of others."""
+    from scipy.spatial import KDTree
+
+    return torch.from_numpy(KDTree(others.numpy()).query(points.numpy())[0])
+
+
+def to_shape(points: Tensor, name: str) -> Tensor:
+    """Signed distances of points from a shape, in closed form."""
+    if name == "sphere":
+        return points.norm(dim=-1) - 1
+    around = points[:, :2].norm(dim=-1) - 1
+    return (around.square() + points[:, 2].square()).sqrt() - 0.4
+
+
+def chamfer(name: str, mesh: Mesh) -> dict[str, float]:
+    """Distances in percent of the diagonal of the shape's box: to the surfaces, and between the samples alone."""
+    truth = Mesh(*SHAPES[name])
+    diagonal = float((truth.vertices.max(0).values - truth.vertices.min(0).values).norm())
+    own, true = samples_of(mesh), samples_of(truth, seed=1)
+    there, back = to_shape(own, name), to_mesh(true, mesh)
+    between = 0.5 * (to_points(own, true).mean() + to_points(true, own).mean())
+    values = {
+        "mesh_to_truth": there.abs().mean(),
+        "truth_to_mesh": back.mean(),
+        "chamfer": 0.5 * (there.abs().mean() + back.mean()),
+        "chamfer_of_samples": between,
+        "bias": there.mean(),
+        "max": there.abs().max(),
+    }
+    return {key: round(100 * float(value) / diagonal, 4) for key, value in values.items()}
+
+
+def of_shapes(cache: Path | None) -> dict[str, Any]:
+    """Sphere and torus, fitted in both modes, fused by both methods and read at both depths."""
+    results: dict[str, Any] = {"views": VIEWS, "size": SIZE, "steps": STEPS, "gaussians": 8000, "unit": "% of the diagonal"}
+    for name in SHAPES:
+        with tempfile.TemporaryDirectory() as folder:
+            images = photographs(name, Path(folder))
+            for mode in ("2dgs", "3dgs"):
+                config = fit_config(mode, max_gaussians=8000, init_count=8000, background="random")
+                scene, cameras, figures = fitted_scene(f"{name}_{mode}", images, config, cache)
+                row: dict[str, Any] = dict(figures)
+                variants = {"tsdf": MeshConfig(), "tsdf, expected depth": MeshConfig(depth="expected", texture_size=0)}
+                variants["poisson"] = MeshConfig(method="poisson", texture_size=0)
+                for kind, mesh_config in variants.items():
+                    start = time.process_time()
+                    made = mesh_scene(mesh_config, scene, cameras)
+                    found = {"mesh_cpu_s": round(time.process_time() - start, 1), **chamfer(name, made.mesh)}
+                    found |= {key: made.summary[key] for key in ("faces", "is_closed", "resolution", "seen_share")}
+                    if made.mesh.texture is not None:
+                        found["psnr"] = _psnr_in_held_out_views(made.mesh, images)
+                    row[kind] = found
+                    print(name, mode, kind, found, flush=True)
+                results.setdefault(name, {})[mode] = row
+    return results
+
+
+def _psnr_in_held_out_views(mesh: Mesh, images: PosedImages) -> float:
+    """Mean over the held-out views of the textured mesh and the photographs, both before white."""
+    found = []
+    for index in images.test.tolist():
+        rgb, alpha = drawn(mesh, images.cameras[index]).split([3, 1], -1)
+        found.append(float(psnr(rgb * alpha + 1 - alpha, images.read(index)[0])))
+    return round(sum(found) / len(found), 3)
+
+
+def of_demo(cache: Path | None) -> dict[str, Any]:
+    """The still life of the shipped photo set on its table."""
+    folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
+    sys.path.insert(0, str(folder))
+    import scene as still_life
+
+    def hits(camera: Cameras) -> tuple[Tensor, Tensor]:
+        """True places of the pixels (H, W, 3), and which are inside the box."""
+        origins, directions = camera_rays(
+            camera.camtoworlds[0].double(), camera.Ks[0].double(), int(camera.width), int(camera.height)
+        )
+        along = still_life.trace(origins.reshape(-1, 3).numpy(), directions.reshape(-1, 3).numpy())[0]
+        places = origins + torch.from_numpy(along).view(*origins.shape[:2], 1) * directions
+        low, high = torch.tensor(DEMO_BOX, dtype=torch.float64).view(2, 3)
+        return places, ((places > low) & (places < high)).all(-1)
+
+    images = load_dataset(folder)
+    scene, cameras, figures = fitted_scene("demo", images, fit_config("2dgs", max_gaussians=20_000), cache)
+    results: dict[str, Any] = {"steps": STEPS, **figures}
+    start = time.process_time()
+    made = mesh_scene(MeshConfig(box=DEMO_BOX, resolution=256, faces=100_000, texture_size=2048), scene, cameras)
+    results |= {"mesh_cpu_s": round(time.process_time() - start, 1), "mesh": made.summary}
+    truth = []
+    for camera in images.cameras[images.train]:
+        places, is_inside = hits(camera)
+        truth.append(places[is_inside])
+    points = torch.cat(truth)
+    # Near surfaces have more pixels; one point a cell of 4 mm makes the samples even.
+    _, first = np.unique(np.floor(points.numpy() / 0.004).astype(np.int64), axis=0, return_index=True)
+    points = points[torch.from_numpy(first)]
+    own = samples_of(made.mesh)
+    there, back = to_points(own, points), to_mesh(points, made.mesh)
+    diagonal = math.dist(DEMO_BOX[:3], DEMO_BOX[3:])
+    results |= {
+        "truth": f"{len(points)} places that the training views see, one a cell of 4 mm, in closed form",
+        "diagonal_m": diagonal,
+        "chamfer": round(50 * float(there.mean() + back.mean()) / diagonal, 4),
+        "mesh_to_truth": round(100 * float(there.mean()) / diagonal, 4),
+        "truth_to_mesh": round(100 * float(back.mean()) / diagonal, 4),
+        "median_mm": {"mesh_to_truth": 1e3 * float(there.median()), "truth_to_mesh": 1e3 * float(back.median())},
+    }
+    errors, own_errors, covered = [], [], []
+    from vision3d.render import render_views
+
+    for index in images.test.tolist():
+        camera = images.cameras[index]
+        _, is_inside = hits(camera)
+        photo = images.read(index)[0]
+        rgb, alpha = drawn(made.mesh, camera).split([3, 1], -1)
+        view = next(iter(render_views(scene, camera)))
+        assert view.image is not None
+        errors.append((rgb * alpha - photo).square().mean(-1)[is_inside])
+        own_errors.append((view.image.clamp(0, 1) - photo).square().mean(-1)[is_inside])
+        covered.append(alpha[..., 0][is_inside])
+    for name, found in (("psnr_on_the_table", errors), ("fit_psnr_on_the_table", own_errors)):
+        results[name] = round(sum(-10 * math.log10(float(error.mean())) for error in found) / len(found), 3)
+    results["covered"] = round(float(torch.cat(covered).mean()), 4)
+    return results
+
+
+PARTS = {"shapes": of_shapes, "demo": of_demo}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which [default: all]")
+    parser.add_argument("--scenes", type=Path, help="folder that keeps the fitted scenes, and gives them to the next run")
+    parser.add_argument("--threads", type=int, default=2)
+    add_options(parser)
+    options = parser.parse_args()
+    if not options.busy:
+        refuse_foreign_load()
+    torch.set_num_threads(options.threads)
+    for name in options.parts or PARTS:
+        with ForeignLoad() as load:
+            results = PARTS[name](options.scenes)
+        print(name, results)
+        write(f"mesh_{name}", {"what": PARTS[name].__doc__, **results}, load.share)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""`vision3d mesh` from the outside: files, cameras, figures, and wrong input."""
+
+import importlib
+import json
+import subprocess
+
+import pytest
+import torch
+
+from tests.support.outside import npm_package, package, program
+from tests.support.photos import ring
+from vision3d.errors import MissingDependencyError
+from vision3d.geometry import mesh as geometry, shapes
+from vision3d.geometry.quaternion import rotmat_to_quat
+from vision3d.geometry.vectors import any_orthogonal
+from vision3d.io.images import write_image
+from vision3d.scene import GaussianScene, Mesh
+from vision3d.stages.meshing import MeshConfig, mesh_scene
+
+FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--sharpen", 20, "--quiet")
+
+
+def ball(mode="2dgs"):
+    """Discs on a ball, red above and blue below."""
+    vertices, _ = shapes.icosphere(4)
+    count = len(vertices)
+    across = any_orthogonal(vertices)
+    turns = torch.stack([across, torch.linalg.cross(vertices, across), vertices], -1)
+    red = torch.tensor([1.5, -1.5, -1.5])
+    return GaussianScene(
+        means=vertices,
+        quats=rotmat_to_quat(turns),
+        log_scales=torch.tensor([0.05, 0.05, 0.005]).log().expand(count, 3).clone(),
+        opacity_logits=torch.full((count,), 5.0),
+        sh=torch.where(vertices[:, 2:] > 0, red, red.flip(0))[:, None],
+        mode=mode,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Scenes as discs and as ellipsoids."""
+    path = tmp_path_factory.mktemp("scenes")
+    ball().save(path / "scene.ply")
+    ball("3dgs").save(path / "ellipsoids.ply")
+    ball("3dgs").save(path / "scene.spz")
+    return path
+
+
+def assert_refused(result, *parts, code=3):
+    """One line on the error stream with these parts, and the exit code."""
+    got, out, err = result
+    assert (got, out) == (code, ""), err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    for part in parts:
+        assert str(part) in err, err
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("name", ["scene.ply", "ellipsoids.ply"])
+@pytest.mark.parametrize("method", ["tsdf", "poisson"])
+def test_a_ball_becomes_a_mesh(cli, folder, tmp_path, name, method):
+    for needed in ("open3d", "xatlas", "fast_simplification"):
+        package(needed)
+    out = tmp_path / "ball.glb"
+    code, text, err = cli("mesh", folder / name, "--out", out, "--method", method, *FEW, "--json")
+    assert code == 0, err
+    values = json.loads(text.splitlines()[-1])
+    assert values["ok"] and values["is_closed"] and values["method"] == method and values["cameras"] == "round the scene"
+    assert 300 < values["faces"] <= 800 and values["bytes"] == out.stat().st_size and values["seen_share"] > 0.99
+    mesh = Mesh.load(out)
+    assert mesh.num_faces == values["faces"] and mesh.texture.shape == (128, 128, 3)
+    off = (mesh.vertices.norm(dim=-1) - 1).abs()
+    assert off.mean() < 0.02 and off.max() < 0.06
+    towards = (geometry.face_normals(mesh.vertices, mesh.faces) * mesh.vertices[mesh.faces].mean(1)).sum(-1)
+    assert (towards > 0).float().mean() > 0.99
+    texels = (mesh.uvs * 128).long().clamp(max=127)
+    colors = mesh.texture[texels[:, 1], texels[:, 0]]
+    top, bottom = (colors[sign * mesh.vertices[:, 2] > 0.4].mean(0) for sign in (1, -1))
+    assert top[0] > 0.8 > 0.2 > top[2] and bottom[2] > 0.8 > 0.2 > bottom[0]
+
+
+@pytest.mark.viewer
+def test_the_file_is_valid_gltf(cli, folder, tmp_path):
+    package("open3d")
+    validator = npm_package("gltf-validator")
+    out = tmp_path / "ball.glb"
+    assert cli("mesh", folder / "scene.ply", "--out", out, *FEW)[0] == 0
+    code = (
+        "const [validator, file] = process.argv.slice(1);"
+        "require(validator).validateBytes(new Uint8Array(require('fs').readFileSync(file)))"
+        ".then(report => console.log(JSON.stringify(report.issues)))"
+    )
+    done = subprocess.run(
+        [program("node"), "-e", code, str(validator), str(out)], capture_output=True, text=True, timeout=60, check=True
+    )
+    issues = json.loads(done.stdout)
+    assert issues["numErrors"] == 0 and issues["numWarnings"] == 0, issues
+
+
+@pytest.mark.viewer
+def test_cameras_vertex_colours_and_overwriting(cli, folder, tmp_path):
+    package("open3d")
+    ring(12).save(tmp_path / "cameras.json")
+    ball().save(tmp_path / "scene.ply")
+    few = (*FEW, "--faces", 0, "--texture-size", 0)
+    code, text, err = cli("mesh", tmp_path, *few, "--json")  # the folder of a run, with the cameras beside
+    assert code == 0, err
+    values = json.loads(text.splitlines()[-1])
+    assert values["cameras"] == "given" and values["views"] == 12 and values["faces"] > 800
+    mesh = Mesh.load(tmp_path / "mesh.glb")
+    assert mesh.texture is None and mesh.vertex_colors is not None
+    assert_refused(cli("mesh", tmp_path, *few), f"{tmp_path / 'mesh.glb'}: exists; give --overwrite or another --out", code=5)
+    before = (tmp_path / "mesh.glb").stat().st_ino
+    assert cli("mesh", tmp_path, *few, "--overwrite")[0] == 0
+    assert (tmp_path / "mesh.glb").stat().st_ino != before
+    cameras = tmp_path / "cameras.json"
+    assert cli("mesh", folder / "scene.ply", "--cameras", cameras, "--out", tmp_path / "b.glb", *few)[0] == 0
+
+
+@pytest.mark.viewer
+def test_memory_makes_voxels_larger(cli, folder, tmp_path):
+    package("open3d")
+    few = (*FEW, "--faces", 0, "--texture-size", 0, "--resolution", 128)
+    code, text, err = cli("mesh", folder / "scene.ply", "--out", tmp_path / "b.glb", *few, "--max-memory", 0.02, "--json")
+    assert code == 0 and json.loads(text.splitlines()[-1])["resolution"] < 100
+    assert "warning: a resolution of 128 would take more than the 0.012 GB for voxels; " in err
+    result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "c.glb", *few, "--max-memory", 1e-4)
+    assert_refused(result, "max_memory: got 6e-05 GB for voxels, want at least ", " for this scene", code=2)
+    assert not (tmp_path / "c.glb").exists()
+
+
+@pytest.mark.viewer
+def test_the_same_mesh_again():
+    package("open3d")
+    config = MeshConfig(views=12, view_size=64, resolution=32, faces=400, texture_size=128, sharpen=10)
+    first, second = (mesh_scene(config, ball()).mesh for _ in range(2))
+    assert torch.equal(first.vertices, second.vertices) and torch.equal(first.texture, second.texture)
+
+
+@pytest.mark.viewer
+def test_a_part_of_a_scene_by_its_box(cli, folder, tmp_path):
+    package("open3d")
+    few = (*FEW, "--faces", 0, "--texture-size", 0, "--box", -2, -2, 0, 2, 2, 2)
+    assert cli("mesh", folder / "scene.ply", "--out", tmp_path / "half.glb", *few)[0] == 0
+    mesh = Mesh.load(tmp_path / "half.glb")
+    assert -0.9 < mesh.vertices[:, 2].min() < 0.1 and mesh.vertices[:, 2].max() > 0.95
+
+
+@pytest.mark.viewer
+def test_scenes_without_a_surface(cli, tmp_path):
+    package("open3d")
+    scene = ball()
+    faint = GaussianScene(scene.means, scene.quats, scene.log_scales, scene.opacity_logits - 11, scene.sh, "2dgs")
+    faint.save(tmp_path / "faint.ply")
+    result = cli("mesh", tmp_path / "faint.ply", *FEW)
+    assert_refused(result, "scene: none of the 16 views shows a surface (opacity of at least 0.5); want cameras")
+    few = (*FEW, "--min-views", 16, "--box", -3, -3, 0.9, 3, 3, 3)
+    result = cli("mesh", tmp_path / "faint.ply", *few, "--alpha-min", 0.001, "--views", 4)
+    assert result[0] in (0, 3)  # nothing or a shred, never a traceback
+    assert not list(tmp_path.glob(".*tmp*"))
+
+
+# --- wrong input, of which none needs Open3D
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (["--resolution", "0"], "resolution: got 0, want at least 16"),
+        (["--voxel", "-1"], "voxel: got -1.0, want a number > 0"),
+        (["--box", *"111000"], "box: got 1 1 1 0 0 0, want the lower corner x y z and then the upper one"),
+        (["--alpha-min", "2"], "alpha_min: got 2.0, want a number in (0, 1]"),
+        (["--quantile", "1"], "quantile: got 1.0, want a number in (0, 1)"),
+        (["--truncation", "0"], "truncation: got 0.0, want 1 to 64 voxels"),
+        (["--views", "2"], "views: got 2, want 4 or more"),
+        (["--faces", "3"], "faces: got 3, want 0 or at least 4"),
+        (["--texture-size", "5"], "texture_size: got 5, want 0, or 16 to 8192"),
+        (["--max-memory", "0"], "max_memory: got 0.0, want a number > 0"),
+        (["--method", "marching"], "invalid value"),
+        (["--resolutoin", "5"], "--resolutoin: unknown option of vision3d mesh; did you mean --resolution"),
+        (["--out", "mesh.fbx"], "--out: got mesh.fbx, want a name that ends in .glb, .obj, .ply, .stl"),
+    ],
+)
+def test_wrong_options(cli, folder, options, text):
+    code, out, err = cli("mesh", folder / "scene.ply", *options)
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+    assert text in err or (text == "invalid value" and "tsdf" in err), err
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("none.ply", "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"),
+        ("picture.png", "holds a picture, want a Gaussian scene (.ply)"),
+        ("empty", "is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)"),
+        ("no_rows.ply", "element 'vertex' has 0 rows"),
+    ],
+)
+def test_what_is_no_scene(cli, folder, tmp_path, name, text):
+    write_image(tmp_path / "picture.png", torch.zeros(12, 12, 3))
+    (tmp_path / "empty").mkdir()
+    header = (folder / "scene.ply").read_bytes().split(b"end_header\n")[0]
+    (tmp_path / "no_rows.ply").write_bytes(header.replace(b"vertex 2562", b"vertex 0") + b"end_header\n")
+    assert_refused(cli("mesh", tmp_path / name, "--out", tmp_path / "out.glb"), tmp_path / name, text)
+    assert not (tmp_path / "out.glb").exists()
+
+
+def test_what_is_no_file_of_cameras(cli, folder, tmp_path):
+    result = cli("mesh", folder / "scene.ply", "--cameras", tmp_path / "none.json", "--out", tmp_path / "out.glb")
+    assert_refused(result, "none.json: does not exist; want a cameras.json, a transforms.json or a data set")
+
+
+def test_out_is_a_folder(cli, folder, tmp_path):
+    (tmp_path / "mesh.glb").mkdir()
+    result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "mesh.glb")
+    assert_refused(result, f"--out: {tmp_path / 'mesh.glb'} is a folder; want the name of a mesh, such as", code=2)
+
+
+def test_missing_packages_are_named_before_anything_is_rendered(cli, folder, tmp_path, monkeypatch):
+    def missing(name, *_):
+        if name == "open3d":
+            raise ImportError(name)
+        return load(name, *_)
+
+    load = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", missing)
+    result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "out.glb", "--quiet")
+    assert_refused(result, "open3d is needed for meshes of scenes: pip install 'vision3d[mesh]'", code=4)
+    with pytest.raises(MissingDependencyError, match="open3d is needed"):
+        mesh_scene(MeshConfig(), ball())
+
+
+def test_configuration_is_printed_and_read(cli, folder, tmp_path):
+    code, text, err = cli("mesh", folder / "scene.ply", "--resolution", 99, "--print-config")
+    assert code == 0 and "resolution: 99" in text, err
+    (tmp_path / "mine.yaml").write_text(text)
+    code, again, _ = cli("mesh", folder / "scene.ply", "--config", tmp_path / "mine.yaml", "--print-config")
+    assert code == 0 and again == text
+    (tmp_path / "wrong.yaml").write_text("resolutoin: 5")
+    code, _, err = cli("mesh", folder / "scene.ply", "--config", tmp_path / "wrong.yaml")
+    assert code == 2 and "resolutoin" in err

@@ -1,0 +1,241 @@
+"""Charts and colours of meshes: no overlaps, colours given back, no seams, what no view sees."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.outside import package
+from tests.support.surfaces import cameras_around, colors, exact_views, sphere
+from vision3d.errors import InputError, MissingDependencyError
+from vision3d.geometry import mesh as geometry, shapes
+from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
+from vision3d.scene import Mesh
+from vision3d.stages.meshing import baking
+from vision3d.stages.meshing.atlas import pieces, unwrap
+
+
+def ignore(*_):
+    """The progress of nobody."""
+
+
+def unwrapped_plane(divisions=4):
+    """A square in z = 0 that fills the middle of its texture."""
+    vertices, faces = shapes.plane((1.6, 1.6), divisions, divisions)
+    uvs = vertices[:, :2] * torch.tensor([1.0, -1.0]) / 2 + 0.5
+    return Mesh(vertices, faces, uvs=uvs, normals=torch.tensor([0.0, 0, 1]).expand(len(vertices), 3))
+
+
+def drawn(mesh, camera, *, by_level=False):
+    """Colours of a textured mesh in one camera, and where it is."""
+    positions = screen_positions(mesh.vertices, camera.viewmats, camera.Ks)
+    fragments = rasterize(positions, mesh.faces, int(camera.width), int(camera.height))
+    uvs = interpolate(mesh.uvs, mesh.faces, fragments)
+    lods = texture_lods(positions, mesh.faces, fragments, mesh.uvs, mesh.faces, mesh.texture.shape[:2]) if by_level else None
+    places = interpolate(mesh.vertices, mesh.faces, fragments)[0]
+    return texture(mesh.texture, uvs, lods=lods)[0], fragments.face_ids[0] >= 0, places
+
+
+def psnr(a, b):
+    return float(-10 * (a - b).square().mean().log10())
+
+
+# --- charts
+
+
+def test_pieces_are_all_faces_once_and_look_one_way():
+    vertices, faces = shapes.icosphere(4)
+    mesh = Mesh(vertices, faces)
+    found = pieces(mesh)
+    assert torch.equal(torch.cat(found).sort().values, torch.arange(len(faces)))
+    assert len(found) == 6
+    normals = geometry.face_normals(vertices, faces)
+    for piece in found:
+        main = torch.nn.functional.normalize(normals[piece].sum(0), dim=0)
+        assert (normals[piece] @ main).min() > 0.4
+
+
+def test_large_pieces_are_cut(monkeypatch):
+    monkeypatch.setattr("vision3d.stages.meshing.atlas._MOST_FACES", 100)
+    mesh = Mesh(*shapes.icosphere(3))
+    found = pieces(mesh)
+    assert max(map(len, found)) <= 100
+    assert torch.equal(torch.cat(found).sort().values, torch.arange(mesh.num_faces))
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize(
+    "shape", [shapes.icosphere(3), shapes.torus(1.0, 0.4, 40, 20), shapes.box((1.0, 2.0, 0.3), 3)], ids=["ball", "ring", "box"]
+)
+def test_charts_do_not_overlap_and_hold_every_face(shape):
+    package("xatlas")
+    size, padding = 256, 3
+    mesh = unwrap(Mesh(*shape), size, padding)
+    assert mesh.num_faces == len(shape[1])
+    torch.testing.assert_close(mesh.vertices[mesh.faces], shape[0][shape[1]])  # the same faces in their order
+    assert mesh.uvs.min() >= 0 and mesh.uvs.max() <= 1
+    corners = size * mesh.uvs[mesh.faces].double()
+    sides = corners[:, 1:] - corners[:, :1]
+    areas = 0.5 * (sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0])
+    assert (areas.abs() > 1e-3).all()
+    # Drawn in one order and in the other, every texel belongs to the same face: no two faces share one.
+    flat = torch.nn.functional.pad(4 * size * mesh.uvs, (0, 2), value=1.0)[None]
+    first = rasterize(flat, mesh.faces, 4 * size, 4 * size).face_ids
+    second = rasterize(flat, mesh.faces.flip(0), 4 * size, 4 * size).face_ids
+    second = torch.where(second >= 0, mesh.num_faces - 1 - second, second)
+    assert (first != second).float().mean() < 1e-4  # texel centres on an edge to within rounding
+    # The drawn texels are as many as the area of the faces says.
+    assert abs(float((first >= 0).sum()) / (16 * float(areas.abs().sum())) - 1) < 0.01
+    # Between two charts there is free space.
+    assert min_gap(mesh, first[0] >= 0, 4 * size) >= 4 * padding - 4
+
+
+def min_gap(mesh, mask, size):
+    """The least distance between texels of two charts, in texels."""
+    from scipy.ndimage import distance_transform_edt, label
+
+    charts, count = label(mask.numpy(), structure=[[1] * 3] * 3)
+    gaps = [distance_transform_edt(charts != k)[(charts != k) & (charts > 0)].min() for k in range(1, count + 1)]
+    return min(gaps) if count > 1 else size
+
+
+@pytest.mark.viewer
+def test_charts_that_do_not_fit():
+    package("xatlas")
+    with pytest.raises(
+        InputError, match=r"texture_size: .* charts with a padding of 8 do not fit on 16x16 texels; want a larger"
+    ):
+        unwrap(Mesh(*shapes.icosphere(2)), 16, 8)
+
+
+# --- colours
+
+
+def test_vertex_colours_are_given_back():
+    mesh = unwrapped_plane()
+    shade = 0.5 + 0.25 * torch.cat([mesh.vertices[:, :2], mesh.vertices.sum(1, keepdim=True)], 1)
+    texels = baking.texels_of(mesh, 128)
+    want = 0.5 + 0.25 * torch.cat([texels.points[:, :2], texels.points.sum(1, keepdim=True)], 1)
+    picture = torch.zeros(128, 128, 3)
+    flat = torch.nn.functional.pad(128 * mesh.uvs, (0, 2), value=1.0)[None]
+    picture[texels.mask] = interpolate(shade, mesh.faces, rasterize(flat, mesh.faces, 128, 128))[0][texels.mask]
+    torch.testing.assert_close(picture[texels.mask], want, atol=1e-4, rtol=0)  # places under texels are right
+    textured = replace(mesh, texture=baking.spread(picture, texels.mask))
+    got, mask, places = drawn(textured, cameras_around(6, 96, 2.5)[0])
+    inner = mask & (places[..., :2].abs() < 0.78).all(-1)
+    want = 0.5 + 0.25 * torch.cat([places[..., :2], places.sum(-1, keepdim=True)], -1)
+    assert inner.sum() > 1000 and psnr(got[inner], want[inner]) > 60
+
+
+def test_colours_of_views_come_back_on_vertices():
+    vertices, faces = shapes.icosphere(4)
+    mesh = Mesh(vertices, faces, normals=vertices)
+    baked, seen = baking.color_vertices(mesh, exact_views(sphere, cameras_around(20, 128)), ignore)
+    assert seen == 1
+    assert psnr(baked.vertex_colors, colors(vertices)) > 40
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("steps", [0, 60])
+def test_a_texture_out_of_views_shows_them_again(steps):
+    package("xatlas")
+    views = exact_views(sphere, cameras_around(20, 128))
+    mesh, seen = baking.bake(unwrap(Mesh(*shapes.icosphere(4)), 256, 4), views, 256, ignore)
+    assert seen > 0.999
+    if steps:
+        mesh = baking.sharpen(mesh, views, steps, ignore)
+    others = cameras_around(7, 100, 3.5)
+    for by_level in (False, True):
+        got = [drawn(mesh, others[i], by_level=by_level) for i in range(7)]
+        figures = []
+        for (image, mask, places), eye in zip(got, others.centers, strict=True):
+            towards = torch.nn.functional.normalize(eye - places, dim=-1)
+            inner = mask & ((towards * places).sum(-1) > 0.3)  # edges mix with nothing
+            figures.append(psnr(image[inner], colors(places[inner])))
+        assert min(figures) > 40, figures
+
+
+@pytest.mark.viewer
+def test_no_seams_where_charts_meet():
+    package("xatlas")
+    mesh = unwrap(Mesh(*shapes.icosphere(3)), 128, 4)
+    texels = baking.texels_of(mesh, 128)
+    picture = torch.zeros(128, 128, 3)
+    picture[texels.mask] = 1.0  # white charts on black
+    far = cameras_around(3, 24, 8.0)  # the levels of the pyramid mix charts with what is between them
+    white = replace(mesh, texture=baking.spread(picture, texels.mask))
+    dark = replace(mesh, texture=picture)
+    for by_level in (False, True):
+        image, mask, _ = drawn(white, far[0], by_level=by_level)
+        assert image[mask].min() > 0.9999
+    image, mask, _ = drawn(dark, far[0], by_level=True)
+    assert image[mask].min() < 0.9  # without the spreading there are seams
+
+
+def test_hidden_places_take_no_colour_from_what_hides_them():
+    plane = unwrapped_plane(8)
+    ball = shapes.icosphere(3, 0.3)
+    above = Mesh(ball[0] + torch.tensor([0.0, 0, 0.6]), ball[1], normals=ball[0] / 0.3)
+    both = Mesh(plane.vertices, plane.faces, normals=plane.normals).merge(above)
+
+    def distance(points):
+        low = (points[..., 2].abs() - 1e-4).clamp(min=0) + (points[..., :2].abs() - 0.8).clamp(min=0).norm(dim=-1)
+        return torch.minimum(low, (points - torch.tensor([0.0, 0, 0.6])).norm(dim=-1) - 0.3)
+
+    views = exact_views(distance, cameras_around(1, 160, 3.0))
+    views.cameras = replace(
+        views.cameras, viewmats=torch.tensor([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 3], [0, 0, 0, 1]])[None]
+    )
+    grid = torch.linspace(-0.7, 0.7, 57)
+    points = torch.nn.functional.pad(torch.stack(torch.meshgrid(grid, grid, indexing="ij"), -1).flatten(0, 1), (0, 1))
+    normals = torch.tensor([0.0, 0, 1]).expand(len(points), 3)
+    got, is_seen = baking.colors_of(points, normals, both, views, ignore)
+    from_middle = points[:, :2].norm(dim=-1)
+    shadow = 0.3 / (1 - (0.3 / 2.4) ** 2) ** 0.5 * 3 / 2.4  # of the ball on the plane, seen from 3 above it
+    assert not is_seen[from_middle < shadow - 0.06].any()
+    assert is_seen[from_middle > shadow + 0.08].all()
+    is_clear = from_middle > shadow + 0.08
+    assert (got[is_clear] - colors(points[is_clear])).abs().max() < 0.01
+
+
+def test_what_no_view_sees_has_the_nearest_colour():
+    vertices, faces = shapes.icosphere(3)
+    mesh = Mesh(vertices, faces, normals=vertices)
+    baked, seen = baking.color_vertices(mesh, exact_views(sphere, cameras_around(20, 96)[:4]), ignore)
+    assert 0.2 < seen < 0.8
+    assert (baked.vertex_colors[vertices[:, 2] < -0.9] > 0).all()  # the scene has no black
+    assert (baked.vertex_colors[vertices[:, 2] > 0.9] - colors(vertices[vertices[:, 2] > 0.9])).abs().max() < 0.05
+
+
+def test_spreading_takes_the_nearest():
+    picture = torch.arange(5.0)[:, None, None].expand(5, 5, 1).contiguous()
+    known = torch.zeros(5, 5, dtype=torch.bool)
+    known[1], known[4] = True, True
+    assert baking.spread(picture, known)[:, 0, 0].tolist() == [1, 1, 1, 4, 4]
+    assert torch.equal(baking.spread(picture, torch.zeros_like(known)), picture)
+
+
+def test_missing_packages_are_named(monkeypatch):
+    import builtins
+
+    from vision3d.stages.meshing import cleanup, fusion
+
+    load = builtins.__import__
+
+    def without(name, *rest, **kwargs):
+        if name in ("xatlas", "fast_simplification"):
+            raise ImportError(name)
+        return load(name, *rest, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    ball = Mesh(*shapes.icosphere(2))
+    with pytest.raises(
+        MissingDependencyError, match=r"xatlas is needed for textures \(--texture-size 0 makes vertex colours\)"
+    ):
+        unwrap(ball, 64, 2)
+    text = r"fast-simplification is needed for fewer faces \(--faces 0 keeps all\): pip install 'vision3d\[mesh\]'"
+    with pytest.raises(MissingDependencyError, match=text):
+        cleanup.decimate(ball, 10)
+    monkeypatch.setattr("importlib.import_module", lambda name: without("xatlas"))
+    with pytest.raises(MissingDependencyError, match="open3d is needed for meshes of scenes"):
+        fusion.open3d()

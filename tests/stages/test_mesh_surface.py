@@ -1,0 +1,314 @@
+"""Depth maps to a surface: exact depths of closed forms, what floats, the bound on the memory, the box."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from tests.support.outside import package
+from tests.support.photos import blobs
+from tests.support.surfaces import ExactViews, cameras_around, exact_views, sphere, torus
+from vision3d.errors import ConfigError, InputError
+from vision3d.geometry import mesh as geometry, shapes
+from vision3d.render import surrounding_cameras
+from vision3d.scene import Cameras, GaussianScene, Mesh
+from vision3d.stages.meshing import cleanup
+from vision3d.stages.meshing.bounds import Box, find_box
+from vision3d.stages.meshing.fusion import BLOCK_BYTES, fuse, plan
+from vision3d.stages.meshing.poisson import reconstruct
+from vision3d.stages.meshing.views import Maps, SceneViews, as_discs
+
+BOX = Box(torch.full((3,), -1.5), torch.full((3,), 1.5))
+
+
+def ignore(_):
+    """The progress of nobody."""
+
+
+def surface_of(views, resolution=96, truncation=4.0):
+    package("open3d")
+    grid = plan(views, BOX, BOX.longest / resolution, truncation=truncation, max_bytes=2e9, step=ignore)
+    return fuse(views, grid, truncation=truncation, min_views=2, step=ignore)
+
+
+def samples(mesh, count=20_000):
+    """Points evenly on a mesh."""
+    generator = torch.Generator().manual_seed(0)
+    corners = mesh.vertices.double()[mesh.faces]
+    areas = geometry.face_areas(mesh.vertices.double(), mesh.faces)
+    face = torch.multinomial(areas, count, replacement=True, generator=generator)
+    u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
+    root = u.sqrt()
+    return (1 - root) * corners[face, 0] + root * (1 - v) * corners[face, 1] + root * v * corners[face, 2]
+
+
+# --- truncated signed distances
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("distance, volume", [(sphere, 4 / 3 * torch.pi), (torus, 2 * torch.pi**2 * 0.16)])
+def test_exact_depths_give_the_surface_back(distance, volume):
+    mesh = surface_of(exact_views(distance, cameras_around(32, 160)))
+    off = distance(samples(mesh)).abs()
+    # A voxel is 0.031, a pixel on the surface 0.019.
+    assert off.mean() < 0.001 and off.max() < 0.02
+    assert geometry.is_closed(mesh.faces)
+    assert abs(float(geometry.volume(mesh.vertices.double(), mesh.faces)) / volume - 1) < 0.003
+
+
+@pytest.mark.viewer
+def test_faces_run_counter_clockwise_seen_from_outside():
+    mesh = surface_of(exact_views(sphere, cameras_around(24, 96)), 48)
+    middles = mesh.vertices[mesh.faces].mean(1)
+    assert ((geometry.face_normals(mesh.vertices, mesh.faces) * middles).sum(-1) > 0).float().mean() > 0.999
+
+
+@dataclass
+class Floating(ExactViews):
+    """The sphere, before which two of the views show a disc that is not there."""
+
+    def _render(self, index: int) -> Maps:
+        maps = super()._render(index)
+        if index > 1:
+            return maps
+        depth = maps.depth.clone()
+        depth[40:56, 40:56] = 2.6  # 0.4 above the sphere
+        return maps._replace(depth=depth, alpha=torch.where(depth > 0, 1.0, maps.alpha))
+
+
+@pytest.mark.viewer
+def test_views_carve_what_others_see_floating():
+    cameras = Cameras.cat([cameras_around(24, 96)[:1], cameras_around(24, 96)])  # the first one twice: two views agree
+    views = Floating(exact_views(sphere, cameras).scene, cameras, quantile=None)
+    mesh = surface_of(views, 64)
+    assert sphere(mesh.vertices).max() < 0.1
+
+
+@pytest.mark.viewer
+def test_voxels_grow_until_they_fit(caplog):
+    views = exact_views(sphere, cameras_around(8, 64))
+    fine = plan(views, BOX, 3 / 128, truncation=4.0, max_bytes=1e9, step=ignore)
+    max_bytes = 0.3 * len(fine.blocks) * BLOCK_BYTES
+    with caplog.at_level("WARNING", "vision3d.mesh"):
+        coarse = plan(views, BOX, 3 / 128, truncation=4.0, max_bytes=max_bytes, step=ignore)
+    assert len(coarse.blocks) * BLOCK_BYTES <= max_bytes and coarse.voxel > fine.voxel
+    assert "a resolution of 128 would take more than the" in caplog.text and "is taken (--max-memory)" in caplog.text
+    with pytest.raises(ConfigError, match=r"max_memory: got 2e-05 GB for voxels, want at least .* for this scene"):
+        plan(views, BOX, 3 / 128, truncation=4.0, max_bytes=2e4, step=ignore)
+
+
+MEMORY = """
+import resource
+from tests.support.surfaces import cameras_around, exact_views, torus
+from tests.stages.test_mesh_surface import BOX, ignore
+from vision3d.stages.meshing.fusion import BLOCK_BYTES, fuse, open3d, plan
+views = exact_views(torus, cameras_around(16, 192))
+list(views)
+open3d()
+grid = plan(views, BOX, 3 / 40, truncation=4.0, max_bytes=1e9, step=ignore)
+fuse(views, grid, truncation=4.0, min_views=2, step=ignore)  # what a first call loads
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+grid = plan(views, BOX, 3 / 320, truncation=4.0, max_bytes=1e9, step=ignore)
+fuse(views, grid, truncation=4.0, min_views=2, step=ignore)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(1024 * (after - before), len(grid.blocks) * BLOCK_BYTES)
+"""
+
+
+@pytest.mark.viewer
+@pytest.mark.slow
+def test_the_memory_of_voxels_is_what_was_planned():
+    package("open3d")
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=300, check=True)
+    used, planned = map(float, done.stdout.split())
+    assert planned > 1e8, "too small to tell"
+    assert 0.4 * planned < used < 1.1 * planned, (used, planned)
+
+
+@pytest.mark.viewer
+def test_a_box_beside_the_scene():
+    package("open3d")
+    views, beside = exact_views(sphere, cameras_around(8, 48)), Box(torch.full((3,), 5.0), torch.full((3,), 6.0))
+    with pytest.raises(InputError, match="box: no view shows a surface inside 5 5 5 to 6 6 6; want another --box"):
+        plan(views, beside, 0.02, truncation=4.0, max_bytes=1e9, step=ignore)
+    with pytest.raises(InputError, match="box: no view shows a surface inside 5 5 5 to 6 6 6; want another --box"):
+        reconstruct(views, beside, 0.02, trim=4.0, max_bytes=1e9, step=ignore)
+
+
+# --- Poisson
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("distance", [sphere, torus])
+def test_poisson_of_exact_depths(distance):
+    package("open3d")
+    mesh, voxel = reconstruct(exact_views(distance, cameras_around(32, 128)), BOX, 3 / 64, trim=0.0, max_bytes=1e9, step=ignore)
+    assert voxel == 3 / 64
+    off = distance(samples(mesh)).abs()
+    assert off.mean() < 0.006 and off.max() < 0.05
+    assert geometry.is_closed(mesh.faces)
+
+
+@pytest.mark.viewer
+def test_poisson_closes_what_no_view_sees_unless_it_is_trimmed():
+    package("open3d")
+    cameras = cameras_around(40, 96)[:10]  # from above alone
+    views = exact_views(sphere, cameras)
+    closed, _ = reconstruct(views, BOX, 3 / 64, trim=0.0, max_bytes=1e9, step=ignore)
+    trimmed, _ = reconstruct(views, BOX, 3 / 64, trim=3.0, max_bytes=1e9, step=ignore)
+    assert closed.vertices[:, 2].min() < trimmed.vertices[:, 2].min() - 0.1
+    assert sphere(trimmed.vertices).abs().max() < 0.15
+
+
+@pytest.mark.viewer
+def test_points_of_poisson_grow_until_they_fit(caplog):
+    package("open3d")
+    views = exact_views(sphere, cameras_around(12, 96))
+    with caplog.at_level("WARNING", "vision3d.mesh"):
+        _, voxel = reconstruct(views, BOX, 3 / 128, trim=4.0, max_bytes=2e7, step=ignore)
+    assert voxel > 3 / 128 and "is taken (--max-memory)" in caplog.text
+    with pytest.raises(ConfigError, match=r"max_memory: got 1e-06 GB for points, which is too little for this scene"):
+        reconstruct(views, BOX, 3 / 128, trim=4.0, max_bytes=1e3, step=ignore)
+
+
+# --- box and cameras
+
+
+def test_the_box_holds_what_the_views_show():
+    box = find_box(exact_views(torus, cameras_around(16, 64)), ignore)
+    want = torch.tensor([1.4, 1.4, 0.4])
+    assert (box.high > want).all() and (box.high < want + 0.15).all() and torch.allclose(box.low, -box.high, atol=0.03)
+
+
+def test_the_box_ends_where_the_cameras_stand():
+    def in_a_hall(points):
+        return torch.minimum(sphere(points), 20 - points.norm(dim=-1))
+
+    box = find_box(exact_views(in_a_hall, cameras_around(16, 64)), ignore)
+    assert box.high.max() < 1.2
+    outwards = cameras_around(16, 64)
+    turned = outwards.viewmats.clone()
+    turned[:, [0, 2]] *= -1  # turned round, they look at the walls
+    assert find_box(exact_views(in_a_hall, replace(outwards, viewmats=turned)), ignore).high.max() > 15
+
+
+def test_views_without_a_surface():
+    views = exact_views(lambda points: points.norm(dim=-1) + 1, cameras_around(4, 32))
+    with pytest.raises(
+        InputError, match=r"scene: none of the 4 views shows a surface \(opacity of at least 0.5\); want cameras"
+    ):
+        find_box(views, ignore)
+
+
+def test_cameras_round_a_scene():
+    scene = blobs()
+    cameras = surrounding_cameras(scene, 20, 64).validate()
+    assert len(cameras) == 20 and cameras.centers.mean(0).norm() < 0.5
+    alphas = [maps.alpha for maps in SceneViews(scene, cameras, quantile=None)]
+    assert all(float(alpha.max()) > 0.5 for alpha in alphas)
+    # Soft Gaussians reach to the borders of the pictures, but no farther than their faint ends.
+    assert all(float(torch.cat([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]]).max()) < 0.5 for alpha in alphas)
+    far = GaussianScene.from_points(torch.tensor([[1e3, 0, 0], [0, 1e3, 0], [0, 0, -1e3]]), scale_factor=0.1, sh_degree=0)
+    with_far = surrounding_cameras(replace(scene, sh=scene.sh[:, :1]).merge(far), 20, 64)
+    assert (with_far.centers - cameras.centers).norm(dim=-1).max() < 1.5
+    with pytest.raises(InputError, match="num: got 0, want 1 or more"):
+        surrounding_cameras(scene, 0)
+
+
+# --- views
+
+
+def test_ellipsoids_as_discs_across_their_shortest_axis():
+    scene = blobs()
+    discs = as_discs(scene)
+    assert discs.mode == "2dgs" and (discs.log_scales.diff(dim=-1) <= 0).all()
+    torch.testing.assert_close(discs.covars, scene.covars, atol=1e-6, rtol=1e-4)
+
+
+def test_views_are_rendered_once_where_they_fit(monkeypatch):
+    views = exact_views(sphere, cameras_around(4, 16))
+    rendered = []
+    render = ExactViews._render
+    monkeypatch.setattr(ExactViews, "_render", lambda self, index: rendered.append(index) or render(self, index))
+    views._free = 2 * 16 * 16 * 8 * 4  # two views of 8 floats a pixel
+    list(views), list(views)
+    assert rendered == [0, 1, 2, 3, 2, 3]
+
+
+def test_fisheye_cameras_are_refused():
+    with pytest.raises(InputError, match="cameras: got fisheye ones, want pinhole cameras without lens distortion"):
+        SceneViews(blobs(), replace(cameras_around(4, 16), model="fisheye"))
+
+
+# --- clean-up
+
+
+def test_normals_of_vertices_between_faces_without_area():
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]])
+    mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [1, 3, 1], [1, 3, 3]]))
+    torch.testing.assert_close(cleanup.normals_of(mesh), torch.tensor([0.0, 0, 1]).expand(4, 3))
+
+
+def joined(*meshes):
+    return Mesh(*meshes[0]).merge(*(Mesh(*mesh) for mesh in meshes[1:]))
+
+
+def test_small_and_hidden_parts_go():
+    big, faces = shapes.icosphere(3)
+    crumb, inside = shapes.icosphere(1, 0.05), shapes.icosphere(2, 0.5)
+    beside = (crumb[0] + torch.tensor([2.0, 0, 0]), crumb[1])
+    mesh = joined((big, faces), beside, inside)
+    kept, left_out = cleanup.main_parts(mesh, 0.02)
+    assert left_out == 1 and kept.num_faces == len(faces) + len(inside[1])
+    kept, left_out = cleanup.main_parts(mesh, 0.0, cameras_around(8, 128))
+    assert left_out == 1 and kept.num_faces == len(faces) + len(crumb[1])
+    torch.testing.assert_close(kept.vertices[: len(big)], big)
+
+
+def test_holes_are_filled_up_to_a_size():
+    vertices, faces = shapes.icosphere(3)
+    near = (vertices @ vertices[0]) > 0.97
+    far = (vertices @ vertices[0]) < -0.8
+    mesh = Mesh(vertices, faces[~(near[faces].any(1) | far[faces].any(1))])
+    sizes = len(geometry.boundary_edges(mesh.faces))
+    small, count = cleanup.fill_holes(mesh, 20)
+    assert count == 1 and 0 < len(geometry.boundary_edges(small.faces)) < sizes
+    closed, count = cleanup.fill_holes(mesh, 200)
+    assert count == 2 and geometry.is_closed(closed.faces)
+    assert geometry.volume(closed.vertices, closed.faces) > 0
+    assert cleanup.fill_holes(closed, 200)[1] == 0
+
+
+def test_smoothing_takes_noise_and_keeps_the_volume():
+    vertices, faces = shapes.icosphere(4)
+    noise = 0.01 * torch.randn(len(vertices), 1, generator=torch.Generator().manual_seed(0))
+    rough = Mesh(vertices * (1 + noise), faces)
+    smoothed = cleanup.smooth(rough, 10)
+    assert sphere(smoothed.vertices).std() < 0.4 * sphere(rough.vertices).std()
+    # A round multiplies waves by (1 - k / 2) (1 + 0.53 k), which is at most 1.00085.
+    assert abs(geometry.volume(smoothed.vertices, faces) / geometry.volume(rough.vertices, faces) - 1) < 1.00085**30 - 1
+    assert cleanup.smooth(rough, 0) is rough
+
+
+def test_smoothing_keeps_the_borders_of_open_meshes():
+    vertices, faces = shapes.plane((2.0, 2.0), 10, 10)
+    smoothed = cleanup.smooth(Mesh(vertices, faces), 10)
+    assert smoothed.vertices[:, 2].abs().max() == 0
+    edge = vertices[:, 0] == 1
+    inner = edge & (vertices[:, 1].abs() < 0.7)
+    torch.testing.assert_close(smoothed.vertices[inner, 0], vertices[inner, 0], atol=0.05, rtol=0)
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize("count", [2000, 300])
+@pytest.mark.parametrize("shape", [shapes.icosphere(5), shapes.torus(1.0, 0.4, 120, 60)])
+def test_decimation_keeps_closed_meshes_closed(shape, count):
+    package("fast_simplification")
+    mesh = cleanup.decimate(Mesh(*shape), count)
+    assert 0.5 * count < mesh.num_faces <= count
+    assert geometry.is_closed(mesh.faces)
+    volumes = [float(geometry.volume(m.vertices.double(), m.faces)) for m in (mesh, Mesh(*shape))]
+    assert abs(volumes[0] / volumes[1] - 1) < (0.02 if count == 2000 else 0.1)
+    assert cleanup.decimate(mesh, 10_000) is mesh

@@ -1,0 +1,71 @@
+"""`vision3d mesh`: a scene of Gaussians -> a triangle mesh with a texture."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from vision3d.cli.inputs import cameras_beside, load_cameras, load_gaussians
+from vision3d.cli.options import ConfigOptions, Flag, Settings, parse
+from vision3d.cli.output import print_summary, set_up_output
+from vision3d.config import dump_yaml
+from vision3d.errors import ConfigError, OutputExistsError
+from vision3d.progress import TerminalProgress
+from vision3d.stages.meshing.config import MeshConfig
+
+_WRITTEN = (".glb", ".obj", ".ply", ".stl")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshOptions(ConfigOptions):
+    """Make a triangle mesh with a texture out of a Gaussian scene."""
+
+    scene: tyro.conf.Positional[Path]
+    """Gaussian scene (.ply, .spz, .sog, .splat, ...), run folder with scene.ply, or folder with scene.json."""
+    out: Path | None = None
+    """Mesh to write: .glb with the texture; .obj, .ply, .stl need trimesh [default: mesh.glb beside the scene]."""
+    cameras: Path | None = None
+    """Cameras of the photographs: cameras.json, transforms.json or a data set folder [default: cameras.json beside the
+    scene, else cameras all round it]."""
+    overwrite: Flag = False
+    """Replace the file if it is there."""
+    settings: Settings[MeshConfig] = dataclasses.field(default_factory=MeshConfig)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Make a mesh and write it."""
+    options = parse(MeshOptions, arguments, "mesh", stage="meshing")
+    set_up_output(options)
+    if options.print_config:
+        print(dump_yaml(options.settings), end="")
+        return
+    folder = options.scene if options.scene.is_dir() else options.scene.parent
+    out = options.out or folder / "mesh.glb"
+    if out.suffix.lower() not in _WRITTEN:
+        raise ConfigError("--out", f"got {out}, want a name that ends in {', '.join(_WRITTEN)}")
+    if out.is_dir():
+        raise ConfigError("--out", f"{out} is a folder; want the name of a mesh, such as {out / 'mesh.glb'}")
+    if out.exists() and not options.overwrite:
+        raise OutputExistsError(out, "give --overwrite or another --out")
+    scene = load_gaussians(options.scene)
+    cameras = cameras_beside(options.scene) if options.cameras is None else load_cameras(options.cameras)
+
+    from vision3d.stages.meshing import mesh_scene
+
+    with TerminalProgress(quiet=options.quiet) as progress:
+        result = mesh_scene(options.settings, scene, cameras, progress=progress)
+    result.mesh.save(out)
+    values: dict[str, Any] = {"out": str(out), **result.summary, "bytes": out.stat().st_size}
+    print_summary(options, _text(out, values), values)
+
+
+def _text(out: Path, values: dict[str, Any]) -> str:
+    size, state = values["texture_size"], "closed" if values["is_closed"] else "open"
+    colors = f"a texture of {size}x{size}" if size else "vertex colours"
+    return (
+        f"{out}: {values['faces']:,} faces, {state}, {colors}, {values['bytes']:,} bytes\n"
+        f"{values['method']} with voxels of {values['voxel']:.4g} m ({values['resolution']} along the longest side), "
+        f"{values['views']} views, {values['wall_s']:.1f} s"
+    )

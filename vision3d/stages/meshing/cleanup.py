@@ -1,0 +1,159 @@
+"""From the raw surface to a small one: parts that float, holes, and fewer faces."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision3d.errors import InputError, MissingDependencyError
+from vision3d.geometry import mesh as geometry
+from vision3d.geometry.vectors import unit
+from vision3d.render.meshes import rasterize, screen_positions
+from vision3d.scene import Cameras, Mesh
+
+logger = logging.getLogger("vision3d.mesh")
+
+_TAUBIN = (0.5, -0.53)
+"""Steps towards the means and back: a pass band of 0.1."""
+_GENTLE, _GENTLER = 7.0, 3.0
+"""Aggressiveness of the decimation, and that of the second attempt."""
+
+
+def main_parts(mesh: Mesh, min_share: float, cameras: Cameras | None = None) -> tuple[Mesh, int]:
+    """The parts with at least `min_share` of the area of the largest one that some camera sees, and how many others went.
+
+    A part is what hangs together by edges. What lies wholly inside of another part is seen by no camera, and goes.
+
+    Args:
+        mesh: Without texture and colours.
+        min_share: In [0, 1].
+        cameras: Pinhole cameras; all parts count as seen when None.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = mesh.num_faces
+    pairs, _ = geometry.face_adjacency(mesh.faces)
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T.numpy()), shape=(count, count))
+    num_parts, labels = connected_components(graph, directed=False)
+    labels = torch.from_numpy(labels).long()
+    areas = torch.zeros(num_parts, dtype=torch.float64)
+    areas.index_add_(0, labels, geometry.face_areas(mesh.vertices.double(), mesh.faces))
+    is_kept = areas >= min_share * areas.max()
+    if cameras is not None and int(is_kept.sum()) > 1:
+        is_seen = torch.zeros(num_parts, dtype=torch.bool)
+        is_seen[labels[seen_faces(mesh, cameras)]] = True
+        is_kept &= is_seen if bool((is_kept & is_seen).any()) else True
+    vertices, faces, _ = geometry.drop_unused_vertices(mesh.vertices, mesh.faces[is_kept[labels]])
+    return Mesh(vertices, faces), num_parts - int(is_kept.sum())
+
+
+def seen_faces(mesh: Mesh, cameras: Cameras) -> Tensor:
+    """Faces that are the nearest at some pixel of some camera."""
+    is_seen = torch.zeros(mesh.num_faces, dtype=torch.bool)
+    for camera in cameras.to("cpu"):
+        positions = screen_positions(mesh.vertices, camera.viewmats.to(mesh.vertices), camera.Ks.to(mesh.vertices))
+        ids = rasterize(positions, mesh.faces, int(camera.width), int(camera.height)).face_ids
+        is_seen[ids[ids >= 0].long()] = True
+    return is_seen.nonzero()[:, 0]
+
+
+def fill_holes(mesh: Mesh, max_edges: int) -> tuple[Mesh, int]:
+    """The mesh with its holes of at most `max_edges` edges closed by fans about their middles, and how many there were.
+
+    Holes that touch each other at a vertex stay.
+    """
+    edges = torch.stack([mesh.faces, mesh.faces.roll(-1, 1)], -1).flatten(0, 1)
+    keys = edges.sort(-1).values @ torch.tensor([mesh.num_vertices, 1])
+    _, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+    border = edges[counts[inverse] == 1]
+    starts, times = torch.unique(border[:, 0], return_counts=True)
+    forked = set(starts[times > 1].tolist())
+    following = {a: b for a, b in border.tolist() if a not in forked}
+    vertices, faces, filled = [mesh.vertices], [mesh.faces], 0
+    while following:
+        first, place = following.popitem()
+        loop = [first]
+        while place != first and place in following:
+            loop.append(place)
+            place = following.pop(place)
+        if place != first or not 3 <= len(loop) <= max_edges:
+            continue
+        ring = torch.tensor(loop)
+        vertices.append(mesh.vertices[ring].mean(0, keepdim=True))
+        middle = torch.full_like(ring, mesh.num_vertices + filled)
+        faces.append(torch.stack([ring.roll(-1), ring, middle], -1))  # against the border's direction
+        filled += 1
+    return Mesh(torch.cat(vertices), torch.cat(faces)), filled
+
+
+def smooth(mesh: Mesh, rounds: int) -> Mesh:
+    """The mesh with its vertices drawn towards the means of their neighbours and pushed back (Taubin 1995).
+
+    Noise of the length of a few edges goes, the volume stays. Borders of open meshes are smoothed along themselves.
+    """
+    if not rounds:
+        return mesh
+    offsets, neighbors = geometry.vertex_neighbors(mesh.faces, mesh.num_vertices)
+    owners = torch.repeat_interleave(torch.arange(mesh.num_vertices), offsets.diff())
+    border = torch.zeros(mesh.num_vertices, dtype=torch.bool)
+    border[geometry.boundary_edges(mesh.faces).flatten()] = True
+    counts = border[neighbors] | ~border[owners]
+    owners, neighbors = owners[counts], neighbors[counts]
+    number = torch.bincount(owners, minlength=mesh.num_vertices)[:, None]
+    places = mesh.vertices.double()
+    for _ in range(rounds):
+        for weight in _TAUBIN:
+            means = torch.zeros_like(places).index_add_(0, owners, places[neighbors]) / number.clamp(min=1)
+            places = torch.where(number > 0, torch.lerp(places, means, weight), places)
+    return Mesh(places.float(), mesh.faces)
+
+
+def normals_of(mesh: Mesh) -> Tensor:
+    """Unit normals of the vertices; where the faces have no area, those of their other vertices."""
+    normals = geometry.vertex_normals(mesh.vertices.double(), mesh.faces)
+    around = torch.zeros_like(normals)
+    around.index_add_(0, mesh.faces.flatten(), normals[mesh.faces].sum(1).repeat_interleave(3, 0))
+    is_known = normals.any(1, keepdim=True)
+    return unit(torch.where(is_known, normals, around), normals.new_tensor([0.0, 0.0, 1.0])).float()
+
+
+def decimate(mesh: Mesh, max_faces: int) -> Mesh:
+    """The mesh with about `max_faces` faces or fewer; closed where it was closed.
+
+    Raises:
+        InputError: Nothing would remain.
+        MissingDependencyError: fast-simplification is not there.
+    """
+    if mesh.num_faces <= max_faces:
+        return mesh
+    try:
+        import fast_simplification
+    except ImportError as error:
+        raise MissingDependencyError("fast-simplification", "mesh", "fewer faces (--faces 0 keeps all)") from error
+
+    was_closed = geometry.is_closed(mesh.faces)
+    points, faces = mesh.vertices.float().numpy(), mesh.faces.numpy().astype(np.int32)
+    best: Mesh | None = None
+    for aggressiveness in (_GENTLE, _GENTLER):
+        out: Any = fast_simplification.simplify(points, faces, target_count=max_faces, agg=aggressiveness)
+        found = _tidied(torch.from_numpy(out[0]).float(), torch.from_numpy(out[1].astype(np.int64)))
+        if best is None or (found is not None and geometry.is_closed(found.faces)):
+            best = found
+        if best is not None and (not was_closed or geometry.is_closed(best.faces)):
+            return best
+    if best is None:
+        raise InputError(f"faces: nothing remains of {mesh.num_faces} faces with at most {max_faces}; want more --faces")
+    logger.warning("with at most %d faces the closed surface gets open edges; want more --faces", max_faces)
+    return best
+
+
+def _tidied(vertices: Tensor, faces: Tensor) -> Mesh | None:
+    """Without faces that name a vertex twice and vertices that no face names; None when nothing remains."""
+    faces = faces[(faces != faces.roll(1, 1)).all(1)]
+    if not len(faces):
+        return None
+    vertices, faces, _ = geometry.drop_unused_vertices(vertices, faces)
+    return Mesh(vertices, faces)

@@ -1,0 +1,98 @@
+"""Options of a mesh."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vision3d.device import BackendName
+from vision3d.errors import ConfigError
+
+Corners = tuple[float, float, float, float, float, float]
+
+MIN_RESOLUTION = 16
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """From a scene of Gaussians to a mesh with a texture."""
+
+    method: Literal["tsdf", "poisson"] = "tsdf"
+    """How depth maps become a surface: truncated signed distances (tsdf), which leave open what no view sees, or Poisson's
+    equation on the points (poisson), which closes it."""
+    resolution: int = 256
+    """Voxels along the longest side of the box; at least 16."""
+    voxel: float | None = None
+    """Side of a voxel [m], in place of a resolution."""
+    box: Corners | None = None
+    """Lower corner x y z and upper corner x y z of what becomes a mesh [m] [default: what the cameras stand round]."""
+    depth: Literal["quantile", "expected"] = "quantile"
+    """Depth of a ray: where it has met a share of the opacity (quantile), or the mean over what it meets (expected)."""
+    quantile: float = 0.3
+    """That share, in (0, 1); 0.5 gives the median, which lies behind the surface of most fits."""
+    alpha_min: float = 0.5
+    """Pixels of less opacity show no surface, in (0, 1]."""
+    truncation: float = 5.0
+    """Distance from the surface up to which a view tells about it [voxels]."""
+    min_views: int = 1
+    """A place of the surface must be seen by so many views (tsdf only)."""
+    trim: float = 4.0
+    """What lies farther than this from all points is cut away [voxels] (poisson only); 0 keeps the closed surface."""
+    views: int = 48
+    """Cameras round the scene where none are given."""
+    view_size: int = 512
+    """Width and height of their pictures [px]."""
+    max_view_size: int = 1024
+    """Longest side of the depth maps [px]; larger cameras are scaled down."""
+    supersample: float = 1.0
+    """Depth maps are so many times as large as the pictures of the cameras."""
+    min_component: float = 0.02
+    """Parts of less than this share of the area of the largest part are left out, in [0, 1]."""
+    fill_holes: int = 0
+    """Holes with at most this many edges are closed; 0: none."""
+    smooth: int = 5
+    """Rounds of smoothing that keeps the volume, before faces are taken away; 0: none."""
+    faces: int = 50_000
+    """Most faces; 0 keeps all."""
+    texture_size: int = 1024
+    """Side of the texture [texels]; 0 makes vertex colours in its place."""
+    padding: int = 4
+    """Free texels round each chart of the texture."""
+    sharpen: int = 300
+    """Steps that fit the texture to the rendered views after they have been averaged; 0: none."""
+    max_memory: float = 4.0
+    """Memory for voxels and for views that are kept [GB]; voxels become larger where they would not fit."""
+    device: str = "auto"
+    """Where views are rendered: auto, cpu or cuda. The rest runs on the processor."""
+    backend: BackendName = "auto"
+    """Rasterizer of the Gaussians."""
+
+    def __post_init__(self) -> None:
+        if self.box is not None and not all(low < high for low, high in zip(self.box[:3], self.box[3:])):
+            raise ConfigError("box", f"got {_numbers(self.box)}, want the lower corner x y z and then the upper one")
+        for name, is_right, want in (
+            ("resolution", self.resolution >= MIN_RESOLUTION, f"at least {MIN_RESOLUTION}"),
+            ("voxel", self.voxel is None or 0 < self.voxel < float("inf"), "a number > 0"),
+            ("box", self.box is None or all(abs(value) < float("inf") for value in self.box), "finite numbers"),
+            ("quantile", 0 < self.quantile < 1, "a number in (0, 1)"),
+            ("alpha_min", 0 < self.alpha_min <= 1, "a number in (0, 1]"),
+            ("truncation", 1 <= self.truncation <= 64, "1 to 64 voxels"),
+            ("min_views", self.min_views >= 1, "1 or more"),
+            ("trim", 0 <= self.trim < float("inf"), "a number >= 0"),
+            ("views", self.views >= 4, "4 or more"),
+            ("view_size", 16 <= self.view_size <= 8192, "16 to 8192"),
+            ("max_view_size", 16 <= self.max_view_size <= 8192, "16 to 8192"),
+            ("supersample", 0.1 <= self.supersample <= 8, "0.1 to 8"),
+            ("min_component", 0 <= self.min_component <= 1, "a number in [0, 1]"),
+            ("fill_holes", self.fill_holes >= 0, "0 or more"),
+            ("smooth", self.smooth >= 0, "0 or more"),
+            ("faces", self.faces == 0 or self.faces >= 4, "0 or at least 4"),
+            ("texture_size", self.texture_size == 0 or 16 <= self.texture_size <= 8192, "0, or 16 to 8192"),
+            ("padding", 0 <= self.padding <= 64, "0 to 64"),
+            ("sharpen", self.sharpen >= 0, "0 or more"),
+            ("max_memory", 0 < self.max_memory < float("inf"), "a number > 0"),
+        ):
+            if not is_right:
+                raise ConfigError(name, f"got {getattr(self, name)}, want {want}")
+
+
+def _numbers(values: Corners) -> str:
+    return " ".join(f"{value:g}" for value in values)

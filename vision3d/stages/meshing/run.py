@@ -1,0 +1,171 @@
+"""The stage: views, box, surface, clean-up, charts and colours, one after the other."""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from vision3d.device import resolve_backend, resolve_device
+from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.geometry import mesh as geometry
+from vision3d.progress import Progress, ProgressCallback
+from vision3d.render import surrounding_cameras
+from vision3d.scene import Cameras, GaussianScene, Mesh
+from vision3d.stages.meshing import baking, cleanup
+from vision3d.stages.meshing.atlas import unwrap
+from vision3d.stages.meshing.bounds import Box, find_box
+from vision3d.stages.meshing.config import MIN_RESOLUTION, MeshConfig
+from vision3d.stages.meshing.fusion import fuse, open3d, plan
+from vision3d.stages.meshing.poisson import reconstruct
+from vision3d.stages.meshing.views import SceneViews
+
+logger = logging.getLogger("vision3d.mesh")
+
+_MOST_VOXELS = 1 << 15
+_FOR_VIEWS = 0.4
+"""Share of the memory that keeps views, so that they are rendered once."""
+
+
+@dataclass(frozen=True)
+class MeshResult:
+    """What a scene became."""
+
+    mesh: Mesh
+    """In the world of the scene, with normals, and with uvs and a texture or with vertex colours."""
+    summary: dict[str, Any]
+    """Plain figures: vertices, faces, is_closed, voxel, resolution, parts left out, share of the colours seen, times."""
+
+
+def run(
+    config: MeshConfig, scene: GaussianScene, cameras: Cameras | None = None, *, progress: ProgressCallback | None = None
+) -> MeshResult:
+    """Make a mesh with a texture out of a scene of Gaussians.
+
+    Args:
+        config: Options.
+        scene: Of any mode; discs (2dgs) lie on surfaces and give the best meshes.
+        cameras: From where the scene was photographed: what they show is trusted. Without them there are cameras all
+            round the scene.
+        progress: Takes every view of every step.
+
+    Raises:
+        InputError: The scene is empty, no view shows a surface, or the cameras are not pinholes.
+        ConfigError: The memory does not do for a coarse mesh.
+        MissingDependencyError: Open3D, fast-simplification or xatlas is needed and not there.
+
+    Example:
+        >>> from vision3d import Cameras, GaussianScene
+        >>> from vision3d.stages.meshing import MeshConfig, mesh_scene
+        >>> scene, cameras = GaussianScene.load("runs/cup/scene.ply"), Cameras.load("runs/cup/cameras.json")
+        >>> result = mesh_scene(MeshConfig(resolution=256, faces=20_000), scene, cameras)
+        >>> result.mesh.save("cup.glb")
+    """
+    device = resolve_device(config.device)
+    backend = resolve_backend(config.backend, device)
+    _check_packages(config)
+    if not len(scene):
+        raise InputError("scene: got 0 Gaussians, want at least one")
+    started = time.monotonic()
+    is_given = cameras is not None and len(cameras) > 0
+    if not is_given:
+        cameras = surrounding_cameras(scene, config.views, config.view_size)
+    assert cameras is not None
+    sized = _sized(cameras, config).to(device)
+    max_bytes = 1e9 * config.max_memory
+    quantile = None if config.depth == "expected" else config.quantile
+    views = SceneViews(scene.to(device), sized, config.alpha_min, quantile, backend, _FOR_VIEWS * max_bytes)
+    with Progress(len(views), "render", progress) as bar:
+        found = find_box(views, bar.update)
+    box = found if config.box is None else Box(torch.tensor(config.box[:3]), torch.tensor(config.box[3:]))
+    voxel = box.longest / config.resolution if config.voxel is None else config.voxel
+    if not MIN_RESOLUTION <= box.longest / voxel <= _MOST_VOXELS:
+        longest = f"{box.longest:.4g} m"
+        raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest}, want {MIN_RESOLUTION} to {_MOST_VOXELS} along it")
+    raw, figures = _surface(config, views, box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
+    surface, left_out, filled = _cleaned(config, raw, views)
+    mesh, seen = _colored(config, surface, views, progress)
+    summary = {
+        "vertices": mesh.num_vertices,
+        "faces": mesh.num_faces,
+        "is_closed": geometry.is_closed(surface.faces),
+        **figures,
+        "raw_faces": raw.num_faces,
+        "parts_left_out": left_out,
+        "holes_filled": filled,
+        "texture_size": config.texture_size,
+        "seen_share": round(seen, 4),
+        "views": len(views),
+        "cameras": "given" if is_given else "round the scene",
+        "device": str(device),
+        "wall_s": round(time.monotonic() - started, 3),
+    }
+    return MeshResult(mesh, summary)
+
+
+def _check_packages(config: MeshConfig) -> None:
+    """Before anything is rendered, all that will be needed."""
+
+    open3d()
+    if config.faces and importlib.util.find_spec("fast_simplification") is None:
+        raise MissingDependencyError("fast-simplification", "mesh", "fewer faces (--faces 0 keeps all)")
+    if config.texture_size and importlib.util.find_spec("xatlas") is None:
+        raise MissingDependencyError("xatlas", "mesh", "textures (--texture-size 0 makes vertex colours)")
+
+
+def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
+    """The cameras with pictures of the size of the depth maps."""
+    longest = torch.maximum(cameras.width, cameras.height) * config.supersample
+    factor = config.supersample * (config.max_view_size / longest).clamp(max=1)
+    sizes = [(size * factor).round().long().clamp(min=1) for size in (cameras.width, cameras.height)]
+    return cameras.resized(*sizes)
+
+
+def _surface(
+    config: MeshConfig, views: SceneViews, box: Box, voxel: float, max_bytes: float, progress: ProgressCallback | None
+) -> tuple[Mesh, dict[str, Any]]:
+    """The raw surface, and what it was made with."""
+    if config.method == "poisson":
+        with Progress(len(views), "points", progress) as bar:
+            raw, voxel = reconstruct(views, box, voxel, trim=config.trim, max_bytes=max_bytes, step=bar.update)
+        blocks = {}
+    else:
+        with Progress(len(views), "plan", progress) as bar:
+            grid = plan(views, box, voxel, truncation=config.truncation, max_bytes=max_bytes, step=bar.update)
+        with Progress(len(views), "fuse", progress) as bar:
+            raw = fuse(views, grid, truncation=config.truncation, min_views=min(config.min_views, len(views)), step=bar.update)
+        voxel, blocks = grid.voxel, {"blocks": len(grid.blocks)}
+    corners = [round(value, 5) for value in (*box.low.tolist(), *box.high.tolist())]
+    figures = {"method": config.method, "voxel": voxel, "resolution": round(box.longest / voxel), "box": corners, **blocks}
+    logger.info("surface of %d faces, voxels of %.4g m", raw.num_faces, voxel)
+    return raw, figures
+
+
+def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, int, int]:
+    """The surface that is left, and the numbers of parts that went and of holes that were filled."""
+    surface, left_out = cleanup.main_parts(raw, config.min_component, views.cameras)
+    filled = 0
+    if config.fill_holes:
+        surface, filled = cleanup.fill_holes(surface, config.fill_holes)
+    surface = cleanup.smooth(surface, config.smooth)
+    if config.faces:
+        surface = cleanup.decimate(surface, config.faces)
+    return surface, left_out, filled
+
+
+def _colored(config: MeshConfig, surface: Mesh, views: SceneViews, progress: ProgressCallback | None) -> tuple[Mesh, float]:
+    """The surface with normals and colours, and the share of the colours that views show."""
+    with Progress(len(views), "color", progress) as bar:
+        step: Callable[[int], None] = bar.update
+        if not config.texture_size:
+            with_normals = replace(surface, normals=cleanup.normals_of(surface))
+            return baking.color_vertices(with_normals, views, step)
+        mesh = unwrap(surface, config.texture_size, config.padding)
+        mesh, seen = baking.bake(mesh, views, config.texture_size, step)
+    if config.sharpen:
+        with Progress(config.sharpen, "sharpen", progress) as bar:
+            mesh = baking.sharpen(mesh, views, config.sharpen, lambda n, loss: bar.update(n, loss=loss))
+    return mesh, seen
