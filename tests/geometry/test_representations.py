@@ -243,7 +243,7 @@ def test_wrong_shapes_are_refused():
         unwrap(representations.to_rotmat)(torch.zeros(2, 5), "6d")
     with pytest.raises(ShapeError, match=r"rotmats: got shape \(3, 2\), want"):
         unwrap(representations.from_rotmat)(torch.zeros(3, 2), "6d")
-    with pytest.raises(ShapeError, match="want torch.float32 or torch.float64"):
+    with pytest.raises(ShapeError, match=r"want torch\.float32 or torch\.float64"):
         unwrap(representations.to_rotmat)(torch.zeros(6, dtype=torch.int64), "6d")
 
 

@@ -105,7 +105,7 @@ def surrounding_cameras(scene: GaussianScene, num: int = 48, size: int = 512, fo
     _check("num", num, num >= 1, "1 or more")
     _check("size", size, size >= 1, "1 or more")
     _check("fov_deg", fov_deg, 0 < fov_deg < 180, "between 0 and 180")
-    center, radius = _bulk(scene)
+    center, radius = bulk_of(scene)
     sizes = scene.log_scales.detach().amax(-1).exp()
     reach = torch.linalg.vector_norm(scene.means.detach() - center, dim=-1) + 2 * sizes
     # All of it, where it is one thing; of a thing with surroundings the thing.
