@@ -22,9 +22,8 @@ OPTIONAL = {  # package: (extra, what it is for)
     "tensorboard": ("tensorboard", "curves in a browser"),
     "kornia": ("interop", "exchange of cameras with kornia"),
     "zstandard": ("spz", ".spz files of version 4"),
-    "open3d": ("mesh", "surfaces of scenes, and the viewer"),
     "xatlas": ("mesh", "textures of meshes"),
-    "fast_simplification": ("mesh", "meshes of fewer faces"),
+    "fast-simplification": ("mesh", "meshes of fewer faces"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 
