@@ -27,7 +27,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "open3d": ("open3d", "meshes out of scenes, windows, exchange with Open3D"),
     "zstandard": ("spz", ".spz files of version 4"),
     "xatlas": ("mesh", "textures of meshes"),
-    "fast_simplification": ("mesh", "meshes of fewer faces"),
+    "fast-simplification": ("mesh", "meshes of fewer faces"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 

@@ -46,7 +46,7 @@ class MeshConfig:
     """Depth maps are so many times as large as the pictures of the cameras."""
     min_component: float = 0.02
     """Parts of less than this share of the area of the largest part are left out, in [0, 1]."""
-    fill_holes: int = 0
+    fill_holes: int = 16
     """Holes with at most this many edges are closed; 0: none."""
     smooth: int = 5
     """Rounds of smoothing that keeps the volume, before faces are taken away; 0: none."""
