@@ -32,7 +32,8 @@ Keys
   , .             a frame back, on
   K L             add a key to the camera path, play it
   X               screenshot
-  V               record a video, stop"""
+  V               record a video, stop
+  Esc             close the window"""
 
 
 class Panel:

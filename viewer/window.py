@@ -273,12 +273,14 @@ class _Window:
             keys.L: panel.toggle_path,
             keys.X: panel.screenshot,
             keys.V: panel.toggle_recording,
+            keys.ESCAPE: self._quit,
         }
         action = {int(name): action for name, action in actions.items()}.get(key)
         if action is None:
             return False
         action()
-        panel.update()
+        if self._is_open:
+            panel.update()
         return True
 
     def _toggle_cameras(self) -> None:
@@ -310,6 +312,10 @@ class _Window:
         )
         turn = 1.2 * passed
         session.move(view.orbited(turn * (held("LEFT") - held("RIGHT")), turn * (held("DOWN") - held("UP"))))
+
+    def _quit(self) -> None:
+        self._is_open = False
+        self.window.close()
 
     def _on_close(self) -> bool:
         self._is_open = False

@@ -116,7 +116,7 @@ class Screen:
         self.do("xdotool", "key", "--window", self.window, name)
 
     def close(self):
-        self.do("xdotool", "windowquit", self.window)
+        self.key("Escape")
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(30)
         self.process.kill()
