@@ -10,7 +10,7 @@ from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
 from vision3d.runs import RunFolder
-from vision3d.scene import Boxes, Cameras, Mesh, PointCloud, Region, Scene, Selection, Sequence
+from vision3d.scene import Boxes, Cameras, Mesh, MeshGaussians, PointCloud, Region, Scene, Selection, Sequence
 from vision3d.stages.fitting.config import FitConfig
 
 
@@ -81,6 +81,15 @@ def test_sequence(info, tmp_path):
     values, table = info(tmp_path / "s.zarr")
     assert (values["kind"], values["frames"], values["times_s"], values["channels"]) == ("sequence", 2, [0, 0.5], ["points"])
     assert table["base"].startswith("PointCloud(4 points")
+    assert values["bytes"] == sum(file.stat().st_size for file in (tmp_path / "s.zarr").rglob("*") if file.is_file())
+
+
+def test_gaussians_on_a_mesh(info, tmp_path):
+    mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+    MeshGaussians.from_mesh(mesh, 3).save(tmp_path / "a.safetensors")
+    values, _ = info(tmp_path / "a.safetensors")
+    assert (values["kind"], values["faces"], values["gaussians"], values["sh_degree"]) == ("Gaussians on a mesh", 1, 3, 0)
+    assert values["bytes"] == (tmp_path / "a.safetensors").stat().st_size
 
 
 def test_cameras(info, tmp_path):

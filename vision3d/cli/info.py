@@ -60,17 +60,23 @@ def describe(path: Path) -> Values:
         return _of_ply(path)
     value = load_dataset(path, skip_missing=True) if _is_data_set(path) else load(path)
     if isinstance(value, GaussianScene):
-        return {**_of_gaussians(value), "bytes": path.stat().st_size}
+        return {**_of_gaussians(value), "bytes": _size(path)}
     if isinstance(value, Cameras):
         return _of_cameras(value)
     if isinstance(value, PosedImages):
         return _of_photographs(value)
     if isinstance(value, Scene):
-        return _of_scene(value)
+        return {**_of_scene(value), "bytes": _size(path)}
     if (values := describe_more(value)) is not None:
-        return {**values, **({"bytes": path.stat().st_size} if path.is_file() else {})}
+        return {**values, "bytes": _size(path)}
     height, width, channels = value.shape  # pyright: ignore[reportAttributeAccessIssue]
     return {"kind": "picture", "size": f"{width}x{height}", "channels": channels, "bytes": path.stat().st_size}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, of all files of a folder, or of those beside the meta.json of SOG."""
+    folder = path.parent if path.name.lower() == "meta.json" else path
+    return path.stat().st_size if folder.is_file() else sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _is_data_set(path: Path) -> bool:

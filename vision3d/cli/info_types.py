@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import Boxes, Mesh, PointCloud, Selection
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection
 
 Values = dict[str, Any]
 
@@ -19,7 +19,7 @@ def describe_more(value: object) -> Values | None:
     if isinstance(value, PointCloud):
         return _of_points(value)
     if isinstance(value, MeshGaussians):
-        return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", "gaussians": value.num_gaussians}
+        return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", **_of_bound(value)}
     if isinstance(value, Sequence):
         times = [_round(float(time)) for time in value.times[[0, -1]]] if len(value) else []
         names = list(value.channels)
@@ -29,6 +29,10 @@ def describe_more(value: object) -> Values | None:
     if isinstance(value, Selection):
         return _of_selection(value)
     return None
+
+
+def _of_bound(value: "MeshGaussians") -> Values:
+    return {"gaussians": value.num_gaussians, "sh_degree": round(value.sh.shape[1] ** 0.5) - 1}
 
 
 def _of_mesh(mesh: "Mesh") -> Values:
