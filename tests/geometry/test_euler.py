@@ -88,7 +88,9 @@ def test_gradients(order):
     assert torch.autograd.gradcheck(lambda x: euler.quat_to_euler(x, order), quats)
     assert torch.autograd.gradgradcheck(lambda x: euler.quat_to_euler(x, order), quats)
     rotmats = quaternion.quat_to_rotmat(quats.detach())
-    torch.testing.assert_close(torch.vmap(lambda r: euler.rotmat_to_euler(r, order))(rotmats), euler.rotmat_to_euler(rotmats, order))
+    torch.testing.assert_close(
+        torch.vmap(lambda r: euler.rotmat_to_euler(r, order))(rotmats), euler.rotmat_to_euler(rotmats, order)
+    )
 
 
 def test_a_zero_quaternion_is_the_identity_without_gradient():

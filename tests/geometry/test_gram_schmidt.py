@@ -58,9 +58,7 @@ def test_degenerate_columns(n):
 @pytest.mark.parametrize("n", SIZES)
 def test_round_trips(n):
     rotmats = haar64(n, 2000)
-    torch.testing.assert_close(
-        gram_schmidt.from_columns(gram_schmidt.to_columns(rotmats), n), rotmats, atol=1e-13, rtol=0
-    )
+    torch.testing.assert_close(gram_schmidt.from_columns(gram_schmidt.to_columns(rotmats), n), rotmats, atol=1e-13, rtol=0)
     values = gram_schmidt.to_stereographic(rotmats)
     assert values.shape == (2000, n * n - 2 * n + 2) and values.abs().max() <= 1
     torch.testing.assert_close(gram_schmidt.from_stereographic(values, n), rotmats, atol=1e-12, rtol=0)
@@ -88,7 +86,9 @@ def test_three_dimensions_are_the_6d_representation():
 def test_generalised_cross_product(n):
     vectors = torch.randn(20, n, n - 1, dtype=torch.float64)
     cross = gram_schmidt.generalized_cross(vectors)
-    torch.testing.assert_close((vectors * cross[..., None]).sum(-2), torch.zeros(20, n - 1, dtype=torch.float64), atol=1e-11, rtol=0)
+    torch.testing.assert_close(
+        (vectors * cross[..., None]).sum(-2), torch.zeros(20, n - 1, dtype=torch.float64), atol=1e-11, rtol=0
+    )
     whole = torch.cat([vectors, cross[..., None]], -1)
     torch.testing.assert_close(torch.linalg.det(whole), cross.square().sum(-1))
     if n == 3:
@@ -111,7 +111,12 @@ def test_special_orthogonal_is_the_closest_rotation(n):
     assert (torch.linalg.det(matrices) < 0).any()
     nearest = special_orthogonal(matrices)
     check_rotations(nearest, 1e-13)
-    others = torch.cat([haar64(n, 500, 1).expand(500, 40, n, n), nearest @ torch.linalg.matrix_exp(_skew(1e-3 * torch.randn(100, 1, n, n).double()))])
+    others = torch.cat(
+        [
+            haar64(n, 500, 1).expand(500, 40, n, n),
+            nearest @ torch.linalg.matrix_exp(_skew(1e-3 * torch.randn(100, 1, n, n).double())),
+        ]
+    )
     distance = (matrices - nearest).norm(dim=(1, 2))
     assert (distance <= (matrices - others).norm(dim=(2, 3)).amin(0) + 1e-12).all()
     left, right = haar64(n, 40), haar64(n, 40)
@@ -198,7 +203,9 @@ def test_equivariance():
     matrices = torch.randn(100, 3, 3, dtype=torch.float64)
     by_columns = gram_schmidt.gram_schmidt(matrices[..., :2])
     torch.testing.assert_close(gram_schmidt.gram_schmidt(left @ matrices[..., :2]), left @ by_columns)
-    assert (gram_schmidt.gram_schmidt((matrices @ right)[..., :2]) - by_columns @ right).abs().max() > 0.5  # from the left alone
+    assert (
+        gram_schmidt.gram_schmidt((matrices @ right)[..., :2]) - by_columns @ right
+    ).abs().max() > 0.5  # from the left alone
 
 
 @pytest.mark.parametrize(("projection", "want", "margin"), [("svd", 3.0, 0.06), ("gram_schmidt", 6.0, 0.12)])

@@ -230,7 +230,10 @@ def test_linear_group_agrees_with_scipy():
 def test_derivatives_of_the_polar_chart():
     # At scaled rotations, the most common matrices of all, eigenvalues are equal.
     for n in (2, 3):
-        for matrix in (1.5 * gram_schmidt.haar_rotmats(n, dtype=torch.float64), linear.exp(torch.randn(n, n, dtype=torch.float64) / 2)):
+        for matrix in (
+            1.5 * gram_schmidt.haar_rotmats(n, dtype=torch.float64),
+            linear.exp(torch.randn(n, n, dtype=torch.float64) / 2),
+        ):
             leaf = matrix.requires_grad_()
             assert torch.autograd.gradcheck(linear.coordinates, leaf)
             assert torch.autograd.gradgradcheck(linear.coordinates, leaf, fast_mode=True)
@@ -244,11 +247,19 @@ def test_positive_definite_matrices(n):
     positive = spd.exp(symmetric)
     close(spd.log(positive), symmetric, atol=1e-11)
     close(spd.sqrt(positive) @ spd.sqrt(positive), positive, rtol=1e-11)
-    close(spd.inverse_sqrt(positive) @ positive @ spd.inverse_sqrt(positive), torch.eye(n, dtype=torch.float64).expand(30, n, n), atol=1e-10)
+    close(
+        spd.inverse_sqrt(positive) @ positive @ spd.inverse_sqrt(positive),
+        torch.eye(n, dtype=torch.float64).expand(30, n, n),
+        atol=1e-10,
+    )
     assert positive[3].numpy() == pytest.approx(linalg.expm(symmetric[3].numpy()), rel=1e-11)
     assert spd.sqrt(positive[3]).numpy() == pytest.approx(linalg.sqrtm(positive[3].numpy()), rel=1e-10)
     g = linear.exp(torch.randn(n, n, dtype=torch.float64) / n)
-    close(spd.geodesic_distance(g @ positive[:9] @ g.mT, g @ positive[9:18] @ g.mT), spd.geodesic_distance(positive[:9], positive[9:18]), rtol=1e-8)
+    close(
+        spd.geodesic_distance(g @ positive[:9] @ g.mT, g @ positive[9:18] @ g.mT),
+        spd.geodesic_distance(positive[:9], positive[9:18]),
+        rtol=1e-8,
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3])
@@ -273,7 +284,7 @@ def test_closed_forms_of_2x2_equal_the_decomposition():
 
 @pytest.mark.wrong_types
 def test_wrong_input_is_refused():
-    with pytest.raises(ConfigError, match="group: 'so' is no linear group; (did you mean|valid: gl, sl)"):
+    with pytest.raises(ConfigError, match=r"group: 'so' is no linear group; (did you mean|valid: gl, sl)"):
         linear.dimension(2, "so")
     with pytest.raises(ShapeError, match=r"values: got shape \(4,\), want \(..., 3\)"):
         linear.from_coordinates(torch.zeros(4), 2, "sl")

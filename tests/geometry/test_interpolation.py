@@ -155,7 +155,10 @@ def test_distances():
 
 
 def test_gradients_of_means():
-    x, weights = torch.randn(4, 3, dtype=torch.float64, requires_grad=True), torch.rand(4, dtype=torch.float64, requires_grad=True)
+    x, weights = (
+        torch.randn(4, 3, dtype=torch.float64, requires_grad=True),
+        torch.rand(4, dtype=torch.float64, requires_grad=True),
+    )
     assert torch.autograd.gradcheck(lambda x, w: means.chordal_mean(rotation.so3_exp(x / 2), w), (x, weights))
     assert torch.autograd.gradcheck(lambda x, w: means.karcher_mean(rotation.so3_exp(x / 3), w, 3), (x, weights))
     assert torch.autograd.gradcheck(lambda x, w: means.quaternion_mean(rotation.rotvec_to_quat(x / 3), w), (x, weights))
@@ -203,7 +206,9 @@ def test_registration_never_mirrors():
     assert scale >= 0
 
 
-@pytest.mark.parametrize("source", [torch.zeros(5, 3), torch.arange(5.0)[:, None] * torch.tensor([1.0, 2, 3]), torch.zeros(0, 3)])
+@pytest.mark.parametrize(
+    "source", [torch.zeros(5, 3), torch.arange(5.0)[:, None] * torch.tensor([1.0, 2, 3]), torch.zeros(0, 3)]
+)
 def test_registration_of_degenerate_points(source):
     source = source.double().requires_grad_()
     target = (source.detach() @ rotation.so3_exp(torch.tensor([0.3, 0.2, 0.1]).double()).T + 1).requires_grad_()

@@ -139,9 +139,7 @@ def test_agrees_with_scipy():
     for name, values in {"rotvec": theirs.as_rotvec(), "mrp": theirs.as_mrp()}.items():
         assert representations.from_rotmat(rotmats, name).numpy() == pytest.approx(values, abs=1e-12)
     quats = torch.from_numpy(theirs.as_quat(canonical=True))
-    torch.testing.assert_close(
-        representations.from_rotmat(rotmats, "quat"), quaternion.xyzw_to_wxyz(quats), atol=1e-12, rtol=0
-    )
+    torch.testing.assert_close(representations.from_rotmat(rotmats, "quat"), quaternion.xyzw_to_wxyz(quats), atol=1e-12, rtol=0)
 
 
 def test_closed_forms_of_the_rarer_ones():
@@ -241,11 +239,11 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.wrong_types
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ShapeError, match=r"values: got shape \(2, 5\), want shape \(..., 6\)|values: got shape \(2, 5\), want"):
+    with pytest.raises(ShapeError, match=r"values: got shape \(2, 5\), want \(..., 6\)"):
         unwrap(representations.to_rotmat)(torch.zeros(2, 5), "6d")
     with pytest.raises(ShapeError, match=r"rotmats: got shape \(3, 2\), want"):
         unwrap(representations.from_rotmat)(torch.zeros(3, 2), "6d")
-    with pytest.raises(ShapeError, match="want torch.float32 or torch.float64"):
+    with pytest.raises(ShapeError, match=r"want torch.float32 or torch.float64"):
         unwrap(representations.to_rotmat)(torch.zeros(6, dtype=torch.int64), "6d")
 
 
@@ -268,7 +266,9 @@ def test_matrices_that_are_no_rotations_are_refused_when_asked():
 def test_half_turns_are_refused_when_asked(name):
     rotmats = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1, -1]))])
     assert representations.from_rotmat(rotmats, name).isfinite().all()
-    with pytest.raises(InputError, match="rotmats: 1 of 2 are half turns, which the Gibbs vector and Cayley's map do not reach"):
+    with pytest.raises(
+        InputError, match="rotmats: 1 of 2 are half turns, which the Gibbs vector and Cayley's map do not reach"
+    ):
         representations.from_rotmat(rotmats, name, check=True)
 
 
