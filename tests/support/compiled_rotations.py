@@ -84,7 +84,7 @@ CASES = {
 }  # fmt: skip
 
 
-TRANSFORMED = ("6d", "9d_svd", "rotvec", "10d")
+TRANSFORMED = ("6d", "5d", "rotvec", "quat")  # torch 2.13 has no vmap of an autograd.Function inside a graph: not 9d_svd, 10d
 
 
 def check(name: str) -> None:
