@@ -72,17 +72,11 @@ def speed() -> dict[str, Any]:
         functions = {"native": op.forward, "torch": op.reference} | ({"roma": others[name]} if name in others else {})
         calls = {who: lambda f=function, x=values, v=upstream: step(f, x, v) for who, function in functions.items()}
         times = in_turns(calls, 3 if name == "nearest_rotation" else 5)
-        row: dict[str, Any] = {
-            "rows": len(values),
-            "cpu_s": {who: {"min": t[0], "median": t[len(t) // 2]} for who, t in times.items()},
-        }
-        row["times_faster_than"] = {
-            who: t[len(t) // 2] / times["native"][len(t) // 2] for who, t in times.items() if who != "native"
-        }
-        results[name] = row
-        print(
-            name, len(values), {who: f"{1e3 * t['median']:.1f} ms" for who, t in row["cpu_s"].items()}, row["times_faster_than"]
-        )
+        median = {who: found[len(found) // 2] for who, found in times.items()}
+        ratios = {who: median[who] / median["native"] for who in median if who != "native"}
+        least = {who: found[0] for who, found in times.items()}
+        results[name] = {"rows": len(values), "cpu_s": median, "least_cpu_s": least, "times_faster_than": ratios}
+        print(name, len(values), {who: f"{1e3 * t:.1f} ms" for who, t in median.items()}, ratios, flush=True)
     return results
 
 
@@ -97,7 +91,7 @@ def round_trips() -> dict[str, Any]:
             back = representations.to_rotmat(representations.from_rotmat(rotmats, name), name)
             results[name][str(dtype)[6:]] = float(rotation.geodesic_distance(back.double(), rotmats.double()).max())
     for dtype in ("float32", "float64"):
-        print("worst round trip", dtype, max((row[dtype], name) for name, row in results.items()))
+        print("worst round trip", dtype, max((row[dtype], name) for name, row in results.items()), flush=True)
     return results
 
 
@@ -122,7 +116,7 @@ def hostile_numbers(total: int = 10_000_000) -> dict[str, Any]:
                 found["orthogonality"] = max(found["orthogonality"], float((exact.mT @ exact - eye).abs().max()))
             results["rows"] += block
         results[str(dtype)[6:]] = found
-        print("hostile", dtype, found)
+        print("hostile", dtype, found, flush=True)
     return results
 
 
@@ -132,7 +126,7 @@ def noise_laws(sigma: float = 0.01, count: int = 1_000_000) -> dict[str, float]:
     noisy = rotmats + sigma * torch.randn_like(rotmats)
     found = {"svd": rotation.nearest_rotation(noisy), "gram_schmidt": rotation.from_6d(rotation.to_6d(noisy))}
     laws = {name: float((value - rotmats).square().sum((1, 2)).mean() / sigma**2) for name, value in found.items()}
-    print("noise", laws)
+    print("noise", laws, flush=True)
     return laws
 
 
