@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vision3d.errors import ShapeError
 from vision3d.geometry import conventions, dual_quaternion as dq, interpolation, quaternion, se3
@@ -23,6 +23,7 @@ def pure(vectors):
     return torch.cat([torch.zeros_like(vectors[..., :1]), vectors], -1)
 
 
+@settings(max_examples=40)
 @given(tangents, tangents)
 def test_the_product_is_that_of_the_motions(x, y):
     a, b = se3.exp(x), se3.exp(y)

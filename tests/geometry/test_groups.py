@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vision3d.errors import ConfigError, ShapeError
 from vision3d.geometry import gram_schmidt, se3 as motions
@@ -31,6 +31,7 @@ def generator(name, x):
 
 
 @pytest.mark.parametrize("name", GROUPS)
+@settings(max_examples=40)
 @given(numbers, numbers)
 def test_group_axioms(name, x, y):
     group, width = GROUPS[name]

@@ -239,7 +239,7 @@ def test_unknown_names_are_refused():
 
 @pytest.mark.wrong_types
 def test_wrong_shapes_are_refused():
-    with pytest.raises(ShapeError, match=r"values: got shape \(2, 5\), want shape \(..., 6\)|values: got shape \(2, 5\), want"):
+    with pytest.raises(ShapeError, match=r"values: got shape \(2, 5\), want \(..., 6\)"):
         unwrap(representations.to_rotmat)(torch.zeros(2, 5), "6d")
     with pytest.raises(ShapeError, match=r"rotmats: got shape \(3, 2\), want"):
         unwrap(representations.from_rotmat)(torch.zeros(3, 2), "6d")
