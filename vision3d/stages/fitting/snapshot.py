@@ -22,7 +22,7 @@ class Snapshot:
     step: int
     """Steps that were done."""
     scene: GaussianScene
-    """As the fit would write it if it ended here."""
+    """As the fit would write it if it ended here, with those Gaussians that its pictures do not show."""
     cameras: Cameras
     """The training cameras, with the corrections so far."""
 
@@ -48,7 +48,7 @@ def load_snapshot(path: Path | str) -> Snapshot:
         world = World(saved["center"], saved["extent"])
         params = checkpoint.state["trainer"]["model"]["params"]
         with torch.no_grad():
-            scene = tidied(world.scene_out(scene_of(params, config)), world.extent).validate()
+            scene = tidied(world.scene_out(scene_of(params, config)), None, world.extent).validate()
         names = saved["cameras"]["names"]
         cameras = Cameras(**{**saved["cameras"], "names": None if names is None else tuple(names)})
         return Snapshot(checkpoint.step, scene, cameras.validate())

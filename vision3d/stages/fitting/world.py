@@ -65,7 +65,7 @@ class World:
         return replace(scene, means=means.to(scene.means), log_scales=log_scales)
 
 
-def tidied(scene: GaussianScene, cameras: Cameras, extent: float, alpha_max: float = 0.99) -> GaussianScene:
+def tidied(scene: GaussianScene, cameras: Cameras | None, extent: float, alpha_max: float = 0.99) -> GaussianScene:
     """The scene as other programs like it, which shows in no picture.
 
     Gaussians that make up less than `UNSEEN` of the training pictures are left out: noise carries some kilometres away or
@@ -74,13 +74,14 @@ def tidied(scene: GaussianScene, cameras: Cameras, extent: float, alpha_max: flo
 
     Args:
         scene: What a fit found, in the world of the photographs.
-        cameras: Those that it was trained on.
+        cameras: Those that it was trained on; None keeps what they do not see.
         extent: Of that world [m].
         alpha_max: Largest alpha of one Gaussian.
     """
-    seen = blending_weights(scene, cameras.to(scene.device), alpha_max=alpha_max) > UNSEEN
-    if not bool(seen.all()) and bool(seen.any()):
-        scene = scene[seen]
+    if cameras is not None:
+        seen = blending_weights(scene, cameras.to(scene.device), alpha_max=alpha_max) > UNSEEN
+        if not bool(seen.all()) and bool(seen.any()):
+            scene = scene[seen]
     if scene.mode != "3dgs":
         return scene
     return replace(scene, log_scales=scene.log_scales.clamp(min=math.log(THINNEST * extent)))
