@@ -331,3 +331,10 @@ def test_more_than_one_size_is_allowed(ring, edit):
     images = load_dataset(folder)
     assert images.cameras.width.tolist() == [64] + [32] * 9
     assert replace(images).read(0)[0].shape == (48, 64, 3)
+
+
+def test_poses_beyond_float32(ring, edit):
+    folder = ring()
+    edit(folder / "transforms.json", lambda content: content["frames"][3]["transform_matrix"][0].__setitem__(3, 1e308))
+    with pytest.raises(FileFormatError, match=r"frame 3 .*the pose holds 1e\+308, want at most 1e\+30"):
+        load_dataset(folder)

@@ -23,6 +23,7 @@ LensModel = Literal["pinhole", "ortho", "fisheye"]
 
 _MIN_VIEWS = 3
 _SKIP = "Run with --skip-missing to leave it out."
+_FARTHEST = 1e30  # float32 ends at 3e38
 _ROTATION_TOLERANCE = 1e-3
 _MIN_FISHEYE_FOCAL = 0.5  # of the file's: a pinhole picture of a wider view would be coarse in its middle
 
@@ -103,6 +104,8 @@ def checked_viewmat(source: Path, label: str, camtoworld: np.ndarray) -> np.ndar
     """
     if not np.isfinite(camtoworld).all():
         raise FileFormatError(source, f"{label}: the pose holds NaN or infinity")
+    if np.abs(camtoworld).max() > _FARTHEST:
+        raise FileFormatError(source, f"{label}: the pose holds {np.abs(camtoworld).max():.3g}, want at most {_FARTHEST:g}")
     rotmat, center = camtoworld[:3, :3], camtoworld[:3, 3]
     error = np.abs(rotmat @ rotmat.T - np.eye(3)).max()
     determinant = np.linalg.det(rotmat)
