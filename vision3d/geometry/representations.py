@@ -47,7 +47,7 @@ def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False
 
     Example:
         >>> import torch
-        >>> to_rotmat(torch.tensor([0.0, 2, 0, -3, 0, 0]), "6d")
+        >>> to_rotmat(torch.tensor([0.0, 2, 0, -3, 0, 0]), "6d") + 0.0  # no negative zeros
         tensor([[ 0., -1.,  0.],
                 [ 1.,  0.,  0.],
                 [ 0.,  0.,  1.]])
