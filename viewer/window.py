@@ -219,7 +219,7 @@ class _Window:
         elif event.type == kinds.BUTTON_UP and self._press is not None:
             if not self._has_dragged and math.dist(self._press, (x, y)) < _CLICK_PX:
                 self._click(x, y)
-            elif not self._has_dragged:  # a drag so quick that no event came between
+            elif (x, y) != self._at:  # of a quick drag not every event comes
                 self._drag(event, x - self._at[0], y - self._at[1])
             self._press = None
         elif event.type == kinds.WHEEL:

@@ -23,7 +23,7 @@ from vision3d.render import refit_cameras, render_views
 from vision3d.scene import Mesh, Selection, Sequence
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]
-SIZE = (480, 480)
+SIZE = (640, 480)
 PANEL = 352
 WAIT = 240
 
@@ -37,7 +37,7 @@ def display():
     program("import")
     for _ in range(5):
         name = f":{random.SystemRandom().randint(200, 60000)}"
-        process = subprocess.Popen([server, name, "-screen", "0", "1000x700x24"], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([server, name, "-screen", "0", "1100x700x24"], stderr=subprocess.DEVNULL)
         time.sleep(1)
         if process.poll() is None:
             yield name
