@@ -1,5 +1,6 @@
 """The side panel of the window: each section is a box of Open3D's widgets that speak to a session."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from vision3d.viewer.layers import Drawable, Layer
 from vision3d.viewer.navigation import UP_AXES
 from vision3d.viewer.session import Session
 
+logger = logging.getLogger("vision3d.view")
+
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
+_PICK_LINES = 4
 _MOST_ROWS = 10  # of layers before they scroll
 HELP = """Mouse
   left drag             turn about the middle
@@ -36,6 +40,25 @@ Keys
   Esc             close the window"""
 
 
+def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], None]) -> Callable[..., Any]:
+    """The callback for Open3D, which answers `otherwise` and says why if something goes wrong.
+
+    An exception that gets into Open3D's loop ends the process with a crash.
+    """
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return callback(*arguments)
+        except Vision3DError as error:
+            say(str(error))
+        except Exception as error:
+            logger.debug("in the window", exc_info=True)
+            say(f"internal error: {type(error).__name__}: {error}")
+        return otherwise
+
+    return call
+
+
 class Panel:
     """Sections for layers, time, cameras, view, selection, camera path and files.
 
@@ -47,6 +70,7 @@ class Panel:
 
     def __init__(self, gui: Any, window: Any, session: Session) -> None:
         self._gui, self._window, self._session = gui, window, session
+        self._on = lambda callback: guarded(callback, None, self.say)
         self.em = window.theme.font_size
         em = self.em
         self.widget = gui.Vert(round(0.5 * em), gui.Margins(round(0.7 * em)))  # a ScrollableVert hides the tracks of sliders
@@ -85,7 +109,7 @@ class Panel:
                     proxy = check[0]
                 widget = self._gui.Checkbox(text)
                 widget.checked = layer.visible
-                widget.set_on_checked(lambda on, name=layer.name: self._show_layer(name, on))
+                widget.set_on_checked(self._on(lambda on, name=layer.name: self._show_layer(name, on)))
                 proxy.set_widget(widget)
                 self._checks[layer.name] = (proxy, text)
 
@@ -180,14 +204,14 @@ class Panel:
     def _button(self, text: str, action: Callable[[], Any]) -> Any:
         button = self._gui.Button(text)
         button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
-        button.set_on_clicked(action)
+        button.set_on_clicked(self._on(action))
         return button
 
     def _slide(self, low: float, high: float, value: float, changed: Callable[[float], None]) -> Any:
         slider = self._gui.Slider(self._gui.Slider.DOUBLE)
         slider.set_limits(low, high)
         slider.double_value = value
-        slider.set_on_value_changed(changed)
+        slider.set_on_value_changed(self._on(changed))
         return slider
 
     def _show_layer(self, name: str, on: bool) -> None:
@@ -202,7 +226,7 @@ class Panel:
         box = self._section("Cameras", True)
         self._frusta = gui.Checkbox("show where they stand")
         self._frusta.checked = True
-        self._frusta.set_on_checked(self._show_cameras)
+        self._frusta.set_on_checked(self._on(self._show_cameras))
         box.add_child(self._frusta)
         names = []
         for layer in layers:
@@ -214,7 +238,7 @@ class Panel:
         self._list = gui.ListView()
         self._list.set_items(names)
         self._list.set_max_visible_items(min(6, len(names)))
-        self._list.set_on_selection_changed(lambda name, is_double: self._jump(self._list.selected_index))
+        self._list.set_on_selection_changed(self._on(lambda name, is_double: self._jump(self._list.selected_index)))
         box.add_child(self._list)
         self._row(
             box,
@@ -246,7 +270,7 @@ class Panel:
             axes.add_item(name)
         first_up = session.home.up
         axes.set_on_selection_changed(
-            lambda name, index: session.set_up(torch.tensor(UP_AXES[name]) if name in UP_AXES else first_up)
+            self._on(lambda name, index: session.set_up(torch.tensor(UP_AXES[name]) if name in UP_AXES else first_up))
         )
         self._row(box, gui.Label("up"), axes)
         colors = gui.Combobox()
@@ -254,13 +278,13 @@ class Panel:
             colors.add_item(name)
         if session.background in BACKGROUNDS.values():
             colors.selected_index = list(BACKGROUNDS.values()).index(session.background)
-        colors.set_on_selection_changed(lambda name, index: self._set_background(name))
+        colors.set_on_selection_changed(self._on(lambda name, index: self._set_background(name)))
         self._row(box, gui.Label("background"), colors)
         box.add_child(gui.Label("size of points"))
         dots = gui.Slider(gui.Slider.INT)
         dots.set_limits(1, 8)
         dots.int_value = session.content.dot_size
-        dots.set_on_value_changed(self._set_dots)
+        dots.set_on_value_changed(self._on(self._set_dots))
         box.add_child(dots)
 
     def _set_background(self, name: str) -> None:
@@ -279,7 +303,9 @@ class Panel:
         kinds = gui.Combobox()
         for name in ("nothing", "sphere", "box"):
             kinds.add_item(name)
-        kinds.set_on_selection_changed(lambda name, index: setattr(session, "region_kind", None if index == 0 else name))
+        kinds.set_on_selection_changed(
+            self._on(lambda name, index: setattr(session, "region_kind", None if index == 0 else name))
+        )
         self._row(box, gui.Label("a click places"), kinds)
         radius = session.content.radius
         size = self._slide(
@@ -295,10 +321,10 @@ class Panel:
         )
 
     def _pick_text(self) -> str:
-        picked = self._session.picked
-        if picked is None:
-            return "click into the picture"
-        return "\n".join(picked.lines(self._session.layers.frame(picked.layer, self._session.time)))
+        picked, lines = self._session.picked, ["click into the picture"]
+        if picked is not None:
+            lines = picked.lines(self._session.layers.frame(picked.layer, self._session.time))
+        return "\n".join(lines + [""] * (_PICK_LINES - len(lines)))  # so that what is below stays where it is
 
     def _path(self) -> None:
         session, gui = self._session, self._gui
@@ -318,13 +344,13 @@ class Panel:
         dialog = self._gui.FileDialog(self._gui.FileDialog.OPEN, "Cameras", self._window.theme)
         dialog.add_filter(".json", "Cameras (.json)")
         dialog.set_path(str(self._session.out.resolve()))
-        dialog.set_on_cancel(self._window.close_dialog)
+        dialog.set_on_cancel(self._on(self._window.close_dialog))
 
         def done(path: str) -> None:
             self._window.close_dialog()
             self.act(lambda: self._session.load_path(Path(path)))
 
-        dialog.set_on_done(done)
+        dialog.set_on_done(self._on(done))
         self._window.show_dialog(dialog)
 
     def _tools(self) -> None:

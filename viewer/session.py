@@ -30,8 +30,7 @@ _REFRESH_S = 1.0
 
 def first_view(layers: Layers, bounds: Bounds) -> FreeCamera:
     """Where a viewer of these layers begins."""
-    up = layers.up
-    return FreeCamera.of(start_viewpoint(layers, bounds, up), up)
+    return FreeCamera.of(start_viewpoint(layers, bounds, layers.up), layers.up)
 
 
 class Session:
@@ -82,7 +81,7 @@ class Session:
         self._photograph: Photograph | None = None
         self._recorder: Recorder | None = None
         self._video: threading.Thread | None = None
-        self._is_open = True
+        self._is_open, self._asking = True, threading.Lock()
         self._refreshing: threading.Thread | None = None
         self._refreshed = self._ticked = time.perf_counter()
         self._thumbnails: list[Thumbnails] = []
@@ -111,14 +110,15 @@ class Session:
 
     def request(self, is_moving: bool = True) -> None:
         """Ask for a picture of the state as it is now."""
-        if not self._is_open:
-            return
-        request = self.now(is_moving)
-        if self.drawer is not None and request.finish is None:
-            self.drawer(request)
-            if self._recorder is None:
+        with self._asking:  # so that the last one asked for is made of the latest state, whichever thread asks
+            request = self.now(is_moving)
+            if not self._is_open:
                 return
-        self.loop.request(request)
+            if self.drawer is not None and request.finish is None:
+                self.drawer(request)
+                if self._recorder is None:
+                    return
+            self.loop.request(request)
 
     def now(self, is_moving: bool = True) -> Request:
         """The request for a picture of the state as it is now."""
@@ -255,8 +255,7 @@ class Session:
         """
         if not self.regions:
             raise InputError("nothing is selected; choose sphere or box and click into the picture")
-        path = next_path(self.out, "selection", ".json")
-        Selection(self.regions).save(path)
+        Selection(self.regions).save(path := next_path(self.out, "selection", ".json"))
         return path
 
     # Camera paths

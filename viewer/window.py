@@ -1,7 +1,9 @@
 """The window: Open3D's widgets round a picture that the processor draws, or round Open3D's own scene where there is a GPU."""
 
+import logging
 import math
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -15,13 +17,16 @@ from vision3d.geometry.se3 import transform_points
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.loop import Request, Shown
 from vision3d.viewer.navigation import FreeCamera
-from vision3d.viewer.panels import Panel
+from vision3d.viewer.panels import Panel, guarded
 from vision3d.viewer.session import Session
+
+logger = logging.getLogger("vision3d.view")
 
 _TURN = 0.008  # radians a pixel of a drag
 _CLICK_PX, _DOUBLE_S = 4, 0.35
 _FLY_SHARE = 0.8  # of the distance to the middle in a second
 _CAMERA_REACH = 12  # pixels from a camera that still choose it
+_TEXTURE_TICKS = 20  # of the window's loop: a texture that was not drawn once yet must not be written again
 _PANEL_EM = 22
 
 
@@ -34,7 +39,7 @@ def open_window(
     use_open3d: bool,
     start: FreeCamera | None = None,
     title: str = "vision3d",
-) -> None:
+) -> bool:
     """Show layers in a window until it is closed. A `Probe` must have said that one opens here.
 
     Args:
@@ -45,6 +50,9 @@ def open_window(
         use_open3d: Whether Open3D's renderer draws, which wants a GPU; else the processor.
         start: The first view; that of the layers when None.
         title: Of the window.
+
+    Returns:
+        Whether Ctrl-C or SIGTERM closed it.
     """
     keep_output_clean()
     import open3d
@@ -54,8 +62,15 @@ def open_window(
     app = gui.Application.instance
     app.initialize()
     window = _Window(open3d, app, layers, size, out, background, use_open3d, start, title)
+
+    def stop(number: int, frame: object) -> None:
+        window.is_interrupted = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # an exception inside of Open3D's loop would end the process with a crash
+        signal.signal(number, stop)
     app.run()
     window.session.close()
+    return window.is_interrupted
 
 
 class _Window:
@@ -69,20 +84,25 @@ class _Window:
             self.window.size = gui.Size(size[0] + 320 + extra, size[1])
         self._canvas: Any = None
         self._is_open = True
+        self.is_interrupted = False
+        """Whether a signal asks the window to close."""
         self._pending: Shown | None = None
         self._request: Request | None = None
         self._is_handed = False
+        self._texture: tuple[int, ...] = ()
+        self._ticks = self._texture_ticks = 0
         self._is_posted = False
         self.session = Session(
             layers, size=size, out=out, background=background, show=self._shown, say=self._say_later, start=start
         )
+        mouse = guarded(self._on_mouse, gui.Widget.EventCallbackResult.CONSUMED, lambda text: self.panel.say(text))
         self._image = gui.ImageWidget()
         self._view: Any = self._image
         self.window.add_child(self._image)
         if use_open3d:
             from vision3d.viewer.hardware import HardwareView
 
-            self._canvas = HardwareView(open3d, self.window, self.session, self._on_mouse)
+            self._canvas = HardwareView(open3d, self.window, self.session, mouse)
             self._view = self._canvas.widget
             self.window.add_child(self._view)
             self.session.drawer = self._hand_over
@@ -91,10 +111,10 @@ class _Window:
         self.window.add_child(self.panel.foot)
         if self.panel.time_bar is not None:
             self.window.add_child(self.panel.time_bar)
-        self._image.set_on_mouse(self._on_mouse)
-        self.window.set_on_key(self._on_key)
-        self.window.set_on_layout(self._on_layout)
-        self.window.set_on_tick_event(self._on_tick)
+        self._image.set_on_mouse(mouse)
+        self.window.set_on_key(guarded(self._on_key, False, self.panel.say))
+        self.window.set_on_layout(guarded(self._on_layout, None, self.panel.say))
+        self.window.set_on_tick_event(guarded(self._on_tick, False, self.panel.say))
         self.window.set_on_close(self._on_close)
         self._held: set[int] = set()
         self._press: tuple[float, float] | None = None
@@ -114,7 +134,7 @@ class _Window:
         self._pending = shown
         if not self._is_posted and self._is_open:
             self._is_posted = True
-            self._app.post_to_main_thread(self.window, self._put)
+            self._app.post_to_main_thread(self.window, guarded(self._put, None, self.panel.say))
 
     def _put(self) -> None:
         self._is_posted = False
@@ -122,6 +142,12 @@ class _Window:
         is_hidden = shown is not None and self._canvas is not None and shown.request.finish is None  # is for a recording
         if shown is None or is_hidden or not self._is_open:
             return
+        size = shown.pixels.shape
+        if size == self._texture and self._ticks < self._texture_ticks:
+            self._pending = self._pending or shown
+            return
+        if size != self._texture:
+            self._texture, self._texture_ticks = size, self._ticks + _TEXTURE_TICKS
         self._image.visible = True
         if self._canvas is not None:
             self._view.visible = False
@@ -139,13 +165,14 @@ class _Window:
         self._request = request
         if not self._is_handed and self._is_open:
             self._is_handed = True
-            self._app.post_to_main_thread(self.window, self._draw)
+            self._app.post_to_main_thread(self.window, guarded(self._draw, None, self.panel.say))
 
     def _draw(self) -> None:
         self._is_handed = False
         if not self._is_open or self._request is None:
             return
         self._canvas.show(self._request)
+        self.window.title = f"vision3d   {int(self._request.camera.width)} x {int(self._request.camera.height)}, Open3D"
         if not self._view.visible or self._image.visible:
             self._view.visible, self._image.visible = True, False
             self.window.set_needs_layout()
@@ -153,7 +180,7 @@ class _Window:
 
     def _say_later(self, text: str) -> None:
         if text and self._is_open:
-            self._app.post_to_main_thread(self.window, lambda: self._said(text))
+            self._app.post_to_main_thread(self.window, guarded(lambda: self._said(text), None, logger.warning))
 
     def _said(self, text: str) -> None:
         self.panel.say(text)
@@ -192,7 +219,7 @@ class _Window:
         elif event.type == kinds.BUTTON_UP and self._press is not None:
             if not self._has_dragged and math.dist(self._press, (x, y)) < _CLICK_PX:
                 self._click(x, y)
-            elif not self._has_dragged:  # a drag so quick that no event came between
+            elif (x, y) != self._at:  # of a quick drag not every event comes
                 self._drag(event, x - self._at[0], y - self._at[1])
             self._press = None
         elif event.type == kinds.WHEEL:
@@ -290,6 +317,12 @@ class _Window:
     def _on_tick(self) -> bool:
         if not self._is_open:
             return False
+        if self.is_interrupted:
+            self._quit()
+            return False
+        self._ticks += 1
+        if self._pending is not None and not self._is_posted:
+            self._put()
         self._fly()
         before = self.session.time
         self.session.tick()

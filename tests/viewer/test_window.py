@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from vision3d.render import refit_cameras, render_views
 from vision3d.scene import Mesh, Selection, Sequence
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]
-SIZE = (480, 360)
+SIZE = (640, 480)
 PANEL = 352
 WAIT = 240
 
@@ -36,7 +37,7 @@ def display():
     program("import")
     for _ in range(5):
         name = f":{random.SystemRandom().randint(200, 60000)}"
-        process = subprocess.Popen([server, name, "-screen", "0", "1000x700x24"], stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([server, name, "-screen", "0", "1100x700x24"], stderr=subprocess.DEVNULL)
         time.sleep(1)
         if process.poll() is None:
             yield name
@@ -231,7 +232,7 @@ def test_the_selection_tool(show, files):
 class Panel:
     """Where the widgets are, from the left edge of the panel and the top [px], for a window with one layer and no cameras."""
 
-    COMBO, SPHERE, SAVE = (184, 168), (150, 212), (49, 230)
+    COMBO, SPHERE, SAVE = (184, 216), (150, 260), (49, 278)
 
     def __init__(self, screen):
         self.screen, self.left = screen, SIZE[0]
@@ -276,6 +277,14 @@ def test_it_begins_at_the_first_camera_and_goes_to_the_next(show, tmp_path):
     screen.key("p")
     time.sleep(2)
     assert psnr(first, screen.rest()) > 35
+
+
+def test_ctrl_c_closes_the_window(show, files):
+    screen = show(*files, "--quiet")
+    screen.process.send_signal(signal.SIGINT)
+    assert screen.process.wait(60) == 130
+    screen.log.seek(0)
+    assert screen.log.read() == ""
 
 
 def test_a_window_that_is_closed_leaves_no_process_and_no_words(show, files):

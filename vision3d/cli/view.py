@@ -104,9 +104,10 @@ def _window(options: ViewOptions, size: tuple[int, int], background: tuple[float
         probe.close()
     use_open3d = options.renderer == "open3d" or (options.renderer == "auto" and graphics.has_gpu)
     start = _start(options, layers, size)
-    open_window(layers, size=size, out=options.out, background=background, use_open3d=use_open3d, start=start)
-    print_summary(options, "", {"open3d": graphics.open3d, "has_gpu": graphics.has_gpu, "used_open3d": use_open3d})
-    leave(0)
+    stopped = open_window(layers, size=size, out=options.out, background=background, use_open3d=use_open3d, start=start)
+    values = {"open3d": graphics.open3d, "has_gpu": graphics.has_gpu, "used_open3d": use_open3d}
+    print_summary(options, "the window was closed", values)
+    leave(130 if stopped else 0)
     return 0
 
 

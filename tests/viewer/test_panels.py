@@ -1,0 +1,16 @@
+"""Callbacks of the window never let an exception into Open3D's loop."""
+
+from vision3d.errors import InputError
+from vision3d.viewer.panels import guarded
+
+
+def test_what_goes_wrong_in_a_callback_is_said():
+    said = []
+
+    def fail(error):
+        raise error
+
+    assert guarded(fail, "otherwise", said.append)(InputError("no such camera")) == "otherwise"
+    assert guarded(fail, False, said.append)(ZeroDivisionError("x")) is False
+    assert guarded(lambda a, b: a + b, None, said.append)(1, 2) == 3
+    assert said == ["no such camera", "internal error: ZeroDivisionError: x"]
