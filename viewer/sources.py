@@ -12,7 +12,7 @@ from torch import Tensor
 from vision3d.checkpoints import CheckpointFolder
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.runs import is_run_folder
-from vision3d.scene import Cameras, PointCloud, PosedImages, Scene, codecs
+from vision3d.scene import Cameras, Motion, PointCloud, PosedImages, Scene, Sequence, codecs
 
 _WANT = "a scene, mesh, point cloud, boxes, cameras, a data set, a folder with scene.json, a .zarr or a run folder"
 _FILES = ("scene.ply", "cameras.json")  # of a run of fit, read here by their names
@@ -101,10 +101,18 @@ def _items(path: Path, name: str) -> list[Item]:
         if not items:
             raise InputError(f"{path}: is an empty scene; there is nothing to show")
         return items
-    items = [Item(name, _checked(path, value))]
+    items = [Item(name, _moving_joints(path, value) if isinstance(value, Motion) else _checked(path, value))]
     if isinstance(value, PosedImages) and value.points is not None and len(value.points):
         items.append(Item(f"{name}.points", PointCloud(value.points, value.point_colors)))
     return items
+
+
+def _moving_joints(path: Path, motion: Motion) -> Sequence:
+    """The joints of motion capture as points that move."""
+    if not len(motion):
+        raise InputError(f"{path}: holds no poses; there is nothing to show")
+    positions = _checked(path, motion).positions()
+    return Sequence(PointCloud(positions[0]), motion.times, {"points": positions})
 
 
 def _loaded(path: Path) -> Any:

@@ -10,7 +10,19 @@ from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
 from vision3d.runs import RunFolder
-from vision3d.scene import Boxes, Cameras, Mesh, MeshGaussians, PointCloud, Region, Scene, Selection, Sequence
+from vision3d.scene import (
+    Boxes,
+    Cameras,
+    Mesh,
+    MeshGaussians,
+    Motion,
+    PointCloud,
+    Region,
+    Scene,
+    Selection,
+    Sequence,
+    Skeleton,
+)
 from vision3d.stages.fitting.config import FitConfig
 
 
@@ -171,3 +183,12 @@ def test_damaged_summary(cli, tmp_path):
     (tmp_path / "run" / "summary.json").write_text("{}")
     code, _, err = cli("info", tmp_path / "run")
     assert code == 3 and "summary.json: is no summary of a run" in err
+
+
+def test_motion(info, tmp_path):
+    skeleton = Skeleton(("hip", "knee", "knee end"), (-1, 0, 1), torch.tensor([[0.0, 0, 0], [0, -1, 0], [0, -1, 0]]), (2,))
+    still = torch.tensor([1.0, 0, 0, 0]).expand(3, 3, 4)
+    Motion(skeleton, torch.arange(3, dtype=torch.float64) / 2, still, torch.zeros(3, 3)).save(tmp_path / "a.bvh")
+    values = info(tmp_path / "a.bvh")[0]
+    assert (values["kind"], values["poses"], values["seconds"], values["joints"], values["tips"]) == ("motion", 3, 1.0, 3, 1)
+    assert (values["min_m"], values["max_m"]) == ([0, -2, 0], [0, 0, 0])

@@ -200,7 +200,7 @@ HEADER = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n"
     [
         (b"", "is no .ply file"),
         (b"plyx\n", "is no .ply file"),
-        (b"ply\nformat binary 1.0\nend_header\n", "format binary is unknown"),
+        (b"ply\nformat binary 1.0\nend_header\n", "format 'binary' is unknown; want ascii, binary_little_endian"),
         (b"ply\nelement vertex 1\nend_header\n", "header has no format line"),
         (HEADER + b"property float x\nproperty float x\nend_header\n", "property 'x' is there twice"),
         (HEADER + b"property quad x\nend_header\n", "header line 'property quad x' is not understood"),
@@ -228,7 +228,7 @@ def test_missing_properties_are_named(tmp_path):
     names, rows = plain_rows(random_scene(0))
     keep = [i for i, name in enumerate(names) if name not in ("rot_2", "opacity")]
     write_by_hand(tmp_path / "s.ply", [names[i] for i in keep], rows[:, keep])
-    with pytest.raises(FileFormatError, match=r"s\.ply: lacks opacity rot_2, which a Gaussian scene needs; it has x y z"):
+    with pytest.raises(FileFormatError, match=r"at header: lacks opacity rot_2, which a Gaussian scene needs; it has x y z"):
         read_gaussians(tmp_path / "s.ply")
     names, rows = plain_rows(random_scene(1))
     write_by_hand(tmp_path / "s.ply", names[:10] + names[11:], np.delete(rows, 10, 1))

@@ -24,7 +24,9 @@ from tests.support.ksplat import ksplat_bytes
 from tests.support.scenes import ring_cameras
 from tests.support.splats import small_scene
 from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.geometry.quaternion import random_quats
 from vision3d.io import (
+    bvh,
     compressed_ply,
     glb,
     gltf_gaussians,
@@ -41,7 +43,7 @@ from vision3d.io import (
     transforms_json,
     zarr_store,
 )
-from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Region, Selection, Sequence
+from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Region, Selection, Sequence, Skeleton
 
 MOST_SECONDS = 1.0
 _PLACE = re.compile(r"\b(line|row|box|frame|camera|byte|position|index|column) \d+")
@@ -186,6 +188,11 @@ def _selection():
     return Selection((Region.sphere(torch.zeros(3), 1.0),), indices=torch.arange(4))
 
 
+def _motion():
+    skeleton = Skeleton(("hip", "knee", "knee end"), (-1, 0, 1), torch.rand(3, 3), (2,))
+    return Motion(skeleton, torch.arange(3, dtype=torch.float64), random_quats(3, 3), torch.rand(3, 3))
+
+
 def _frames(path):
     sequence = zarr_store.read_sequence(path)
     for index in range(min(len(sequence), 4)):
@@ -249,6 +256,7 @@ READERS = {
     "mesh_gaussians": Reader(
         safetensors_file.read_mesh_gaussians, "a.safetensors", lambda path: MeshGaussians.from_mesh(_mesh(), 1).save(path)
     ),
+    "bvh": Reader(bvh.read_motion, "a.bvh", lambda path: bvh.write_motion(path, _motion()), mutated_text),
     "sequence": Reader(
         _frames,
         "a.zarr",

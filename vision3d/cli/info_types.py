@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection
 
 Values = dict[str, Any]
 
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Selection, Sequence
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, Sequence
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
     if isinstance(value, PointCloud):
         return _of_points(value)
+    if isinstance(value, Motion):
+        return _of_motion(value)
     if isinstance(value, MeshGaussians):
         return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", **_of_bound(value)}
     if isinstance(value, Sequence):
@@ -60,6 +62,13 @@ def _of_points(cloud: "PointCloud") -> Values:
         **_bounds(cloud.points),
         "attributes": [*names, *cloud.attributes],
     }
+
+
+def _of_motion(motion: "Motion") -> Values:
+    skeleton, count = motion.skeleton, len(motion)
+    values: Values = {"kind": "motion", "poses": count, "seconds": float(motion.times[-1] - motion.times[0]) if count else 0.0}
+    values |= {"joints": len(skeleton), "tips": len(skeleton.tips), "names": list(skeleton.names)}
+    return {**values, **_bounds(motion.positions().flatten(0, 1))} if count else values
 
 
 def _of_boxes(boxes: "Boxes") -> Values:
