@@ -36,7 +36,7 @@ SIZE, VIEWS = 192, 40
 SAMPLES = 100_000
 STEPS = 2000
 SHAPES = {"sphere": shapes.icosphere(6), "torus": shapes.torus(1.0, 0.4, 256, 128)}
-DEMO_BOX = (-1.05, -1.05, -0.07, 1.05, 1.05, 1.25)
+DEMO_BOX = (-1.05, -1.05, -0.05, 1.05, 1.05, 1.25)
 
 
 def pattern(points: Tensor) -> Tensor:
