@@ -44,7 +44,7 @@ class MeshConfig:
     """Longest side of the depth maps [px]; larger cameras are scaled down."""
     supersample: float = 1.0
     """Depth maps are so many times as large as the pictures of the cameras."""
-    min_component: float = 0.02
+    min_component: float = 0.002
     """Parts of less than this share of the area of the largest part are left out, in [0, 1]."""
     fill_holes: int = 16
     """Holes with at most this many edges are closed; 0: none."""

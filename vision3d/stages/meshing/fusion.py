@@ -132,11 +132,9 @@ class _Rays(NamedTuple):
         cosine = -(directions * maps.normal).sum(-1)
         inverse = torch.where(maps.depth > 0, 1 / maps.depth, torch.nan)
         inverse[cosine < _LEAST_COSINE] = torch.nan
-        # At an edge, inverse depths between those of both sides are of no surface.
-        depth = torch.where(maps.depth > 0, maps.depth, torch.inf)
-        far = torch.nn.functional.max_pool2d(depth[None], 3, 1, 1)[0]
-        near = -torch.nn.functional.max_pool2d(-depth[None], 3, 1, 1)[0]
-        inverse[far - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation)] = torch.nan
+        # Beside an edge the farther of two surfaces is seen through the faint rim of the nearer one.
+        near = -torch.nn.functional.max_pool2d(-torch.where(maps.depth > 0, maps.depth, torch.inf)[None], 3, 1, 1)[0]
+        inverse[maps.depth - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation)] = torch.nan
         is_free = -torch.nn.functional.max_pool2d(-maps.is_free[None].float(), 3, 1, 1)[0] > 0
         inverse[is_free], cosine[is_free] = 0, 1
         return cls(torch.stack([inverse, cosine])[None], views.cameras.viewmats[index].cpu().double(), K, truncation)
