@@ -1,5 +1,7 @@
 #include "bindings/cuda.h"
+#include "bindings/groups.h"
 #include "cuda/adam.h"
+#include "cuda/group_kernel.h"
 #include "cuda/quaternion.h"
 #include "cuda/ssim.h"
 
@@ -81,6 +83,7 @@ void bind(nb::module_& m) {
     bind_ssim<CudaTarget<T>>(m);
     bind_adam<CudaTarget<T>>(m);
     bind_quaternion<CudaTarget<T>>(m);
+    bind_group_kernel<CudaTarget<T>>(m, [](const GroupKernelArgs<T>& args, const cuda::Stream& where) { cuda::group_kernel(args, where); });
 }
 
 }  // namespace

@@ -1,0 +1,1 @@
+"""Groups of maps: charts, exponentials and logarithms, invariant measures."""
