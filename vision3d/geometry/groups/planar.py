@@ -1,9 +1,8 @@
 """Linear maps of the plane in closed form: symmetric and positive definite 2x2 matrices, the polar chart of GL+(2) and SL(2).
 
-A map g with det g > 0 is exp(Y) R in exactly one way, Y symmetric and R a rotation: the chart (Y, angle). Unlike exp of a general
-matrix it reaches every g, diag(-2, -1/2) and -1 included. Eigenvectors are never formed, so gradients are finite at equal
-eigenvalues, where g is a scaled rotation.
-"""
+A map g with det g > 0 is exp(Y) R in exactly one way, Y symmetric and R a rotation: the chart (Y, angle). Unlike exp of a
+general matrix it reaches every g, diag(-2, -1/2) and -1 included. Eigenvectors are never formed, so gradients are finite at
+equal eigenvalues, where g is a scaled rotation."""
 
 import math
 

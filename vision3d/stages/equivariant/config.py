@@ -14,12 +14,12 @@ class ModelConfig:
     """The network."""
 
     method: Method = "rotation"
-    """plain: a CNN. canonical: the same on pictures in canonical position. rotation: canonical position and convolutions on SO(2).
-    full: convolutions on the plane and a group, kernels of all coordinates at once. separable: the same with kernels that are
-    products."""
+    """plain: a CNN. canonical: the same on pictures in canonical position. rotation: canonical position and convolutions on
+    SO(2). full: convolutions on the plane and a group, kernels of all coordinates at once. separable: the same with kernels
+    that are products."""
     group: Literal["so2", "se2", "sl2", "gl2", "affine"] = "gl2"
-    """Of full and separable: rotations (so2 or se2), maps that keep areas (sl2), all orientation-keeping linear maps (gl2 or affine).
-    The layers always move with shifts, too."""
+    """Of full and separable: rotations (so2 or se2), maps that keep areas (sl2), all orientation-keeping linear maps (gl2 or
+    affine). The layers always move with shifts, too."""
     channels: int = 16
     """Features; of plain, canonical and rotation the deeper layers have twice as many."""
     samples: int = 8

@@ -1,13 +1,17 @@
 """How far layers are from moving with the picture, and why: samples, grid, border."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vision3d.geometry.groups.haar import GroupSamples, sample_group
+from vision3d.geometry.groups.haar import Angles, GroupSamples, sample_group
 from vision3d.stages.equivariant.layers import LiftConv
 from vision3d.stages.equivariant.networks import PlanarNet
 from vision3d.stages.equivariant.warps import warp
+
+Pooling = Literal["mean", "max"]
 
 
 def homogeneous(linear: Float64[Tensor, "2 2"]) -> Float64[Tensor, "3 3"]:
@@ -24,14 +28,16 @@ def lift_error(
     count: int,
     *,
     spread: float = 0.158,
-    pooling: str = "mean",
+    pooling: Pooling = "mean",
+    plane: Pooling = "mean",
     same_samples: bool = False,
+    angles: Angles = "even",
     generator: torch.Generator | None = None,
 ) -> float:
     """Relative change of pooled features when pictures are warped by a linear map.
 
-    Features of the lift are pooled over `count` samples and the plane; the root of the mean square of what changes is given in units
-    of the deviation of the features over the pictures. Two independent sets of samples are used: one set for both
+    Features of the lift, cut off at 0, are pooled over the plane and over `count` samples; the root of the mean square of what changes is given in
+    units of the deviation of the features over the pictures. Two independent sets of samples are used: one set for both
     pictures would hide the error of the mean over the group.
 
     Args:
@@ -40,15 +46,17 @@ def lift_error(
         linear: The map.
         count: Samples of the group.
         spread: Of the samples.
-        pooling: `mean` or `max`.
+        pooling: Over the group.
+        plane: Over the plane; the largest value feels the grid more.
         same_samples: Use one set for both all the same.
+        angles: How rotations are drawn.
         generator: Of the samples.
     """
     moved = warp(images, homogeneous(linear).expand(len(images), 3, 3))
-    first = _samples(layer, count, spread, generator)
-    second = first if same_samples else _samples(layer, count, spread, generator)
+    first = _samples(layer, count, spread, angles, generator)
+    second = first if same_samples else _samples(layer, count, spread, angles, generator)
     with torch.no_grad():
-        before, after = (_pooled(layer(x[:, None], s.to(x)), s, pooling) for x, s in ((images, first), (moved, second)))
+        before, after = (_pooled(layer(x[:, None], s.to(x)), s, pooling, plane) for x, s in ((images, first), (moved, second)))
     scale = before.std(0).square().mean().sqrt()
     return float((after - before).square().mean().sqrt() / scale)
 
@@ -60,14 +68,18 @@ def draw_spread(network: PlanarNet, images: Float[Tensor, "n h w"], draws: int =
     return float(logits.std(0).square().mean().sqrt() / logits.mean(0).std(0).square().mean().sqrt())
 
 
-def _samples(layer: LiftConv, count: int, spread: float, generator: torch.Generator | None) -> GroupSamples:
-    return sample_group(layer.group, count, spread=spread, generator=generator)
+def _samples(
+    layer: LiftConv, count: int, spread: float, angles: Angles, generator: torch.Generator | None
+) -> GroupSamples:
+    return sample_group(layer.group, count, spread=spread, angles=angles, generator=generator)
 
 
-def _pooled(features: Float[Tensor, "b c n h w"], samples: GroupSamples, pooling: str) -> Float[Tensor, "b c"]:
-    """Over the group and the plane. The integral of features over the plane carries det h, which the mean takes out."""
-    plane = torch.relu(features)
+def _pooled(
+    features: Float[Tensor, "b c n h w"], samples: GroupSamples, pooling: Pooling, plane: Pooling
+) -> Float[Tensor, "b c"]:
+    features = torch.relu(features)
+    features = features.mean((-2, -1)) if plane == "mean" else features.amax((-2, -1))
     if pooling == "max":
-        return plane.amax((-3, -2, -1))
+        return features.amax(-1)
     weights = samples.weights.to(features)
-    return (plane.mean((-2, -1)) * weights).sum(-1) / weights.sum()
+    return (features * weights).sum(-1) / weights.sum()

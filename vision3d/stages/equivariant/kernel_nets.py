@@ -1,6 +1,7 @@
 """Kernels as small networks: from coordinates on a group to the C_out x C_in numbers of a kernel."""
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -34,7 +35,7 @@ class KernelNet(nn.Module):
             raise ConfigError("kernel", f"got {kind!r}, want siren or wire")
         self.kind: KernelKind = kind
         sizes = [in_dim, width, width, width]
-        self.weights = nn.ParameterList([torch.empty(b, a) for a, b in zip(sizes, sizes[1:])] + [torch.empty(out_dim, width)])
+        self.weights = nn.ParameterList([torch.empty(b, a) for a, b in pairwise(sizes)] + [torch.empty(out_dim, width)])
         self.biases = nn.ParameterList([torch.empty(b) for b in sizes[1:]] + [torch.zeros(out_dim)])
         later = math.sqrt(6 / width) / OMEGA
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases)):

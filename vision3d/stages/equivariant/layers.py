@@ -6,8 +6,9 @@ With the action [L_(t,A) f](x, h) = f(A^-1 (x - t), A^-1 h) of the maps x -> A x
     group       (k * f)(x, h) = int int f(y, g) k(h^-1 (y - x), h^-1 g) / det g dy dmu(g)
     projection  (k * f)(x)    = int int f(y, g) k(g^-1 (y - x)) / det g dy dmu(g)
 
-after Mironenco & Forre 2024 (arXiv 2310.11366). H = so2 makes them layers of SE(2), gl2 of the affine group. The integral over H is
-a mean over samples with the weights of the invariant measure (geometry/groups/haar.py). Tensors are (B, C, N, H, W), N samples.
+after Mironenco & Forre 2024 (arXiv 2310.11366). H = so2 makes them layers of SE(2), gl2 of the affine group. The integral over
+H is a mean over samples with the weights of the invariant measure (geometry/groups/haar.py). Tensors are (B, C, N, H, W), N
+samples.
 
 The authors' released code divides by the determinant of the output's sample, jumps by 2 pi at the identity, has one rotation
 twice among its samples and no weights; `Published` in tests/stages/equivariant brings these back one by one, and the tests that
@@ -35,8 +36,8 @@ class _Kernel(nn.Module):
     """What the layers share: a kernel network and its grid."""
 
     def __init__(
-        self, group: PlanarGroup, in_channels: int, out_channels: int, size: int, *, dims: int, kind: KernelKind, mask: MaskKind,
-        extent: float, padding: int,
+        self, group: PlanarGroup, in_channels: int, out_channels: int, size: int, *, dims: int, kind: KernelKind,
+        mask: MaskKind, extent: float, padding: int,
     ) -> None:  # fmt: skip
         super().__init__()
         if size % 2 == 0 or size < 1:
@@ -158,7 +159,7 @@ class SeparableGroupConv(nn.Module):
 class SampleNorm(nn.Module):
     """Every picture's features brought to mean 0 and variance 1 over channels, samples and pixels together."""
 
-    def forward(self, features: Float[Tensor, "b *rest"]) -> Float[Tensor, "b *rest"]:
+    def forward(self, features: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         return torch.nn.functional.layer_norm(features, features.shape[1:])
 
 

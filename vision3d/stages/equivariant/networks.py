@@ -1,7 +1,8 @@
-"""The classifiers: a plain CNN, the same on canonical pictures, convolutions on SO(2) of canonical pictures, and convolutions on
-the plane and a group of linear maps. All take pictures (n, h, w) of any position and give logits (n, 10)."""
+"""The classifiers: a plain CNN, the same on canonical pictures, convolutions on SO(2) of canonical pictures, and convolutions
+on the plane and a group of linear maps. All take pictures (n, h, w) of any position and give logits (n, 10)."""
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -25,7 +26,7 @@ class PlainNet(nn.Module):
         super().__init__()
         self.canonical = canonical
         sizes = [1, channels, channels, 2 * channels, 2 * channels]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in zip(sizes, sizes[1:]))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(nn.BatchNorm2d(size) for size in sizes[1:])
         self.hidden = nn.Linear(2 * channels * 49, 32)
         self.out = nn.Linear(32, CLASSES)
@@ -58,8 +59,8 @@ class RotationNet(nn.Module):
     """Canonical position takes the shift and the symmetric part of an affine map away; convolutions on SO(2) see the rest.
 
     The last convolution spans the whole circle: it gives logits for each of 32 angles at which the picture may have stood
-    upright. They are pooled over the angles within `window` of 0: all 180 degrees make the network invariant to every rotation, but
-    then 6 and 9 are one; the others leave it invariant to rotations that keep the upright angle in the window.
+    upright. They are pooled over the angles within `window` of 0: all 180 degrees make the network invariant to every
+    rotation, but then 6 and 9 are one; the others leave it invariant to rotations that keep the upright angle in the window.
     """
 
     def __init__(self, channels: int = 16, hidden: int = 64, window_deg: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a classifier at work: features over the group for a digit and its warped copy, and which digits it takes for others."""
+"""Pictures of a classifier at work: features over the group for a digit and its warped copy, and the digits it confuses."""
 
 from pathlib import Path
 

@@ -1,10 +1,9 @@
 """Sets of warped digits whose making is published: the numbers come from a seed, the same on every machine.
 
 Maps act on points (x, y) relative to the picture's centre, x right, y down, in pixels; bilinear, background 0. The recipe of
-affNIST is T. Tieleman's as far as it is known (28 x 28 digits in a frame of 40 x 40; rotation, shear, two scales and a shift that
-keeps the digit in the frame); the order of its factors is not, and is fixed here to shift, rotation, shear, scales. So sets made
-here are affNIST-like, and figures on them are not figures on affNIST.
-"""
+affNIST is T. Tieleman's as far as it is known (28 x 28 digits in a frame of 40 x 40; rotation, shear, two scales and a shift
+that keeps the digit in the frame); the order of its factors is not, and is fixed here to shift, rotation, shear, scales. So
+sets made here are affNIST-like, and figures on them are not figures on affNIST."""
 
 from dataclasses import dataclass
 
@@ -89,8 +88,8 @@ def affnist_like(digits: Digits, copies: int = 32, seed: int = SEEDS["affnist-li
 def homnist_like(digits: Digits, copies: int = 32, seed: int = SEEDS["homnist-like"]) -> WarpedDigits:
     """`copies` random homographies of every digit, exp of a Gaussian element of sl(3) in a frame of [-1, 1]^2.
 
-    The deviations are those of the homNIST of MacDonald et al. 2022; its random walk towards the Haar measure is left out, so the
-    tails are lighter.
+    The deviations are those of the homNIST of MacDonald et al. 2022; its random walk towards the Haar measure is left out, so
+    the tails are lighter.
     """
     from scipy.linalg import expm
 
