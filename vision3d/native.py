@@ -72,4 +72,13 @@ def where(tensor: torch.Tensor) -> dict[str, int]:
 
 def runs_on(tensor: torch.Tensor) -> bool:
     """Whether the module was found and has kernels for the tensor's device."""
-    return module() is not None and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))
+    return _is_found() and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))
+
+
+def _is_found() -> bool:
+    return module() is not None
+
+
+# As torch.compiler.assume_constant_result does it, which would import the compiler here.
+_is_found._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
+has_cuda._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,8 +1,9 @@
 #include "bindings/cuda.h"
 #include "bindings/groups.h"
+#include "bindings/rows.h"
 #include "cuda/adam.h"
 #include "cuda/group_kernel.h"
-#include "cuda/quaternion.h"
+#include "cuda/rows.h"
 #include "cuda/ssim.h"
 
 namespace nb = nanobind;
@@ -66,24 +67,23 @@ void bind_adam(nb::module_& m) {
        "learning_rate"_a, "beta1"_a, "beta2"_a, "eps"_a, "step"_a, "device"_a, "stream"_a);
 }
 
-template <typename W>
-void bind_quaternion(nb::module_& m) {
-    m.def("quat_to_rotmat", [](In<W, 2> quats, Out<W, 2> rotmats, int device, uint64_t stream) {
-        nb::gil_scoped_release release;
-        cuda::quat_to_rotmat(W(device, stream).where, quats.data(), rotmats.data(), int64_t(quats.shape(0)));
-    }, "quats"_a.noconvert(), "rotmats"_a.noconvert(), "device"_a, "stream"_a);
-    m.def("quat_to_rotmat_vjp", [](In<W, 2> quats, In<W, 2> v_rotmats, Out<W, 2> v_quats, int device, uint64_t stream) {
-        nb::gil_scoped_release release;
-        cuda::quat_to_rotmat_vjp(W(device, stream).where, quats.data(), v_rotmats.data(), v_quats.data(), int64_t(quats.shape(0)));
-    }, "quats"_a.noconvert(), "v_rotmats"_a.noconvert(), "v_quats"_a.noconvert(), "device"_a, "stream"_a);
-}
+struct GpuRows {
+    template <typename Op, typename W, typename T>
+    static void forward(const W& target, int, const T* in, T* out, int64_t count) {
+        cuda::rows_forward<Op>(target.where, in, out, count);
+    }
+    template <typename Op, typename W, typename T>
+    static void vjp(const W& target, int, const T* in, const T* out, const T* v_out, T* v_in, int64_t count) {
+        cuda::rows_vjp<Op>(target.where, in, out, v_out, v_in, count);
+    }
+};
 
 template <typename T>
 void bind(nb::module_& m) {
     bind_ssim<CudaTarget<T>>(m);
     bind_adam<CudaTarget<T>>(m);
-    bind_quaternion<CudaTarget<T>>(m);
     bind_group_kernel<CudaTarget<T>>(m, [](const GroupKernelArgs<T>& args, const cuda::Stream& where) { cuda::group_kernel(args, where); });
+    bind_rows<CudaTarget<T>, GpuRows>(m);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace nb = nanobind;
 void bind_groups(nb::module_& m);
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
-void bind_quaternion(nb::module_& m);
+void bind_rows(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
 void bind_cuda(nb::module_& m);
@@ -38,8 +38,8 @@ NB_MODULE(_native, m) {
     m.def("set_isa", &vision3d::set_isa);
     bind_groups(m);
     bind_images(m);
-    bind_quaternion(m);
     bind_splats(m);
+    bind_rows(m);
     bind_meshes(m);
 #ifdef VISION3D_CUDA
     bind_cuda(m);

@@ -6,6 +6,7 @@
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
 #include "vision3d/group_kernel.h"
+#include "vision3d/row_ops.h"
 
 namespace vision3d {
 
@@ -15,6 +16,12 @@ struct ImageKernels {
     void (*ssim_row)(const SsimImage<T>& image, int64_t row, T* scratch);
     void (*ssim_vjp_row)(const SsimImageVjp<T>& image, int64_t row, T* scratch);
     void (*adam_range)(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const AdamFactors<T>& factors, int64_t count);
+};
+
+// A row operation on rows [begin, end).
+struct RowKernels {
+    void (*forward)(const float* in, float* out, int64_t begin, int64_t end);
+    void (*vjp)(const float* in, const float* out, const float* v_out, float* v_in, int64_t begin, int64_t end);
 };
 
 // The kernels that exist once an instruction set. Each set fills one table in cpu/isa/kernels.cpp.
@@ -43,6 +50,7 @@ struct Kernels {
     // Pairs of samples [begin, end) of a kernel on a group, from transposed weights.
     void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin, int64_t end);
     void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin, int64_t end);
+    RowKernels rows[rows::COUNT];
     bool (*finite_range)(const float* values, int64_t count);
 };
 

@@ -6,6 +6,7 @@ import scipy.linalg
 import torch
 
 from vision3d.errors import ConfigError
+from vision3d.geometry.groups import linear, so2, spd
 from vision3d.geometry.groups.haar import (
     GroupSamples,
     ball_volume,
@@ -19,13 +20,9 @@ from vision3d.geometry.groups.planar import (
     from_polar2,
     inverse_from_polar2,
     polar2,
-    rotation2,
-    spd2_log,
-    spd2_power,
-    sym2_exp,
     sym2_to_coordinates,
-    wrap_angle,
 )
+from vision3d.geometry.smooth import wrapped
 
 F64 = torch.float64
 
@@ -56,16 +53,17 @@ def test_polar_chart_where_the_matrix_logarithm_is_not_real(maps):
         assert np.iscomplexobj(scipy.linalg.logm(maps.numpy())), "the control: a real logarithm would do"
 
 
-def test_functions_of_symmetric_matrices_meet_scipy():
-    sym = torch.randn(200, 2, 2, dtype=F64)
-    sym = (sym + sym.mT) / 2
-    spd = sym2_exp(sym)
-    for i in range(50):
-        np.testing.assert_allclose(spd[i], scipy.linalg.expm(sym[i].numpy()), rtol=1e-13)
-    np.testing.assert_allclose(spd2_log(spd), sym, atol=1e-12)
-    root = spd2_power(spd, 0.5)
-    np.testing.assert_allclose(root @ root, spd, rtol=1e-12)
-    np.testing.assert_allclose(spd2_power(spd, -0.5) @ spd @ spd2_power(spd, -0.5), torch.eye(2).expand(200, 2, 2), atol=1e-11)
+def test_chart_meets_the_general_one():
+    maps = random_maps(1000, worst=100)
+    log_p, angles = polar2(maps)
+    symmetric, skew = linear.log(maps)
+    np.testing.assert_allclose(log_p, symmetric, atol=1e-10)
+    np.testing.assert_allclose(angles, skew[:, 1, 0], atol=1e-10)
+    for kind, traceless in (("gl", False), ("sl", True)):
+        some = maps[:50] / torch.linalg.det(maps[:50]).sqrt()[:, None, None] if traceless else maps[:50]
+        theirs = linear.coordinates(some, kind)
+        ours = sym2_to_coordinates(polar2(some)[0], traceless=traceless)
+        np.testing.assert_allclose(theirs[:, [2, 0]] if traceless else theirs[:, :3], ours, atol=1e-9)
 
 
 def test_coordinates_keep_lengths():
@@ -82,9 +80,9 @@ def test_coordinates_keep_lengths():
 @pytest.mark.parametrize("scale", [0.4, 1.0, 3.0])
 def test_gradients_at_equal_eigenvalues(scale):
     at = (scale * torch.eye(2, dtype=F64)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda g: spd2_log((g + g.mT) / 2), at)
-    assert torch.autograd.gradcheck(lambda g: sym2_exp((g + g.mT) / 2), at)
-    turned = (scale * rotation2(torch.tensor(2.0, dtype=F64))).requires_grad_()
+    assert torch.autograd.gradcheck(lambda g: spd.log((g + g.mT) / 2), at)
+    assert torch.autograd.gradcheck(lambda g: spd.exp((g + g.mT) / 2), at)
+    turned = (scale * so2.exp(torch.tensor(2.0, dtype=F64))).requires_grad_()
     assert torch.autograd.gradcheck(polar2, turned)
     assert torch.autograd.gradgradcheck(lambda g: polar2(g)[0], turned)
     P = scale * torch.eye(2, dtype=F64, requires_grad=True)  # the control: eigenvectors have no gradient here
@@ -94,9 +92,9 @@ def test_gradients_at_equal_eigenvalues(scale):
 
 def test_angles_have_no_jump_at_the_identity():
     near = torch.tensor([-1e-9, 0.0, 1e-9], dtype=F64)
-    assert float(wrap_angle(near).diff().abs().max()) < 1e-8
+    assert float(wrapped(near).diff().abs().max()) < 1e-8
     assert float(torch.remainder(near, 2 * math.pi).diff().abs().max()) > 6  # the control: the range of the published code
-    assert float(wrap_angle(torch.tensor(3 * math.pi + 0.1, dtype=F64))) == pytest.approx(-math.pi + 0.1)
+    assert float(wrapped(torch.tensor(3 * math.pi + 0.1, dtype=F64))) == pytest.approx(-math.pi + 0.1)
 
 
 # ---------------------------------------------------------------- the invariant measure
@@ -205,7 +203,7 @@ def test_relative_coordinates_depend_on_the_relative_element_alone(group):
     a, b = (sample_group(group, n, spread=0.4, generator=generator, dtype=F64) for n in (4, 3))
     mover = MOVER / torch.linalg.det(MOVER).sqrt() if group == "sl2" else MOVER
     if group == "so2":
-        mover = rotation2(torch.tensor(0.7, dtype=F64))
+        mover = so2.exp(torch.tensor(0.7, dtype=F64))
 
     def moved(samples):
         log_p, angles = polar2(mover @ samples.matrices())

@@ -14,7 +14,8 @@ from vision3d.errors import ConfigError, InputError, nearest_names
 from vision3d.geometry import se3
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.distortion import distort, undistort
-from vision3d.geometry.vectors import any_orthogonal, atan_over, cos_of, orthogonal_part, sin_over, unit
+from vision3d.geometry.smooth import atan_over, cos_of, sin_over
+from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
 
 CameraModel = Literal["pinhole", "ortho", "fisheye"]
 

@@ -1,8 +1,9 @@
 """Shape checks with one clear line, for the entrances of the geometry functions."""
 
+import torch
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.errors import InputError, ShapeError
 
 
 def check_trailing(name: str, tensor: Tensor, *sizes: int) -> None:
@@ -11,3 +12,29 @@ def check_trailing(name: str, tensor: Tensor, *sizes: int) -> None:
         raise ShapeError(name, tensor.shape, f"(..., {', '.join(map(str, sizes))})")
     if not tensor.is_floating_point():
         raise ShapeError(name, tensor.dtype, "torch.float32 or torch.float64")
+
+
+def check_rotmats(name: str, rotmats: Tensor, tolerance: float = 1e-4) -> None:
+    """Raises InputError unless all matrices (..., n, n) are rotations: R^T R = I and det R > 0, to `tolerance`.
+
+    The distance in the text is that of the worst matrix from the nearest rotation, in the Frobenius norm.
+    """
+    if rotmats.numel() == 0:
+        return
+    values = rotmats.detach().double()
+    if not bool(values.isfinite().all()):
+        raise InputError(f"{name}: holds numbers that are not finite; want rotation matrices")
+    singular = torch.linalg.svdvals(values)
+    mirrors = torch.linalg.det(values) < 0
+    # From U diag(s) V^T to the nearest rotation: the last singular value has the sign of the determinant.
+    offsets = torch.cat([singular[..., :-1], torch.where(mirrors, -1, 1)[..., None] * singular[..., -1:]], -1) - 1
+    distances = torch.linalg.vector_norm(offsets, dim=-1).flatten()
+    worst = int(distances.argmax())
+    if float(distances[worst]) <= tolerance:
+        return
+    what = ", which mirrors" if bool(mirrors.flatten()[worst]) else ""
+    place = f"matrix {worst} of {len(distances)}{what}" if rotmats.ndim > 2 else f"the matrix{what}"
+    raise InputError(
+        f"{name}: {place} is no rotation, its distance from SO({rotmats.shape[-1]}) is {float(distances[worst]):.3g}, want at "
+        f"most {tolerance:g}; project it (`nearest_rotation`, `project=True`) or look where it comes from"
+    )

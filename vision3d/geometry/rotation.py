@@ -8,16 +8,11 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError, nearest_names
 from vision3d.geometry.checks import check_trailing
-from vision3d.geometry.quaternion import normalize, positive_w, rotmat_to_quat
-from vision3d.geometry.vectors import (
-    any_orthogonal,
-    atan_over,
-    cos_of,
-    one_minus_cos_over,
-    orthogonal_part,
-    sin_over,
-    unit,
-)
+from vision3d.geometry.quaternion import normalize, positive_w
+from vision3d.geometry.reference import rotation as reference
+from vision3d.geometry.row_ops import RowOp
+from vision3d.geometry.smooth import atan2
+from vision3d.geometry.vectors import any_orthogonal, length, orthogonal_part, unit
 
 Layout6d = Literal["columns", "columns_interleaved", "rows", "symmetric"]
 
@@ -47,11 +42,7 @@ def so3_exp(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
         tensor([0.5000, 0.8660, 0.0000])
     """
     check_trailing("rotvecs", rotvecs, 3)
-    squares = rotvecs.square().sum(-1)[..., None, None]
-    skew = hat(rotvecs)
-    eye = torch.eye(3, dtype=rotvecs.dtype, device=rotvecs.device)
-    outer = rotvecs[..., :, None] * rotvecs[..., None, :]
-    return eye + sin_over(squares) * skew + one_minus_cos_over(squares) * (outer - squares * eye)
+    return _so3_exp(rotvecs)
 
 
 def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
@@ -60,7 +51,7 @@ def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     Goes through the quaternion, so it is accurate at zero and at pi alike. At pi itself the axis has either sign.
     """
     check_trailing("rotmats", rotmats, 3, 3)
-    return quat_to_rotvec(rotmat_to_quat(rotmats))
+    return _so3_log(rotmats)
 
 
 rotvec_to_rotmat = so3_exp
@@ -70,16 +61,13 @@ rotmat_to_rotvec = so3_log
 def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
     """Unit quaternions (cos t/2, sin t/2 axis) of rotation vectors, smooth at zero."""
     check_trailing("rotvecs", rotvecs, 3)
-    quarters = rotvecs.square().sum(-1, keepdim=True) / 4
-    return torch.cat([cos_of(quarters), sin_over(quarters) * rotvecs / 2], -1)
+    return reference.rotvec_to_quat(rotvecs)
 
 
 def quat_to_rotvec(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
     """Rotation vectors with angle in 0 to pi of quaternions of any length > 0, smooth at zero."""
     check_trailing("quats", quats, 4)
-    quats = positive_w(normalize(quats))
-    axis = quats[..., 1:]
-    return 2 * atan_over(axis.square().sum(-1, keepdim=True), quats[..., :1]) * axis
+    return reference.quat_to_rotvec(positive_w(normalize(quats)))
 
 
 def geodesic_distance(rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*#batch"]:
@@ -90,8 +78,7 @@ def geodesic_distance(rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tenso
     check_trailing("rotmats", rotmats, 3, 3)
     check_trailing("others", others, 3, 3)
     between = rotmats.mT @ others
-    sine = torch.linalg.vector_norm(vee(between), dim=-1)
-    return torch.atan2(sine, (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
+    return atan2(length(vee(between)), (between.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2)
 
 
 def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 3 3"]:
@@ -109,16 +96,12 @@ def from_6d(values: Float[Tensor, "*batch 6"], layout: Layout6d = "columns") -> 
     """
     check_trailing("values", values, 6)
     _check_layout(layout)
-    if layout == "columns_interleaved":
-        first, second = values[..., 0::2], values[..., 1::2]
-    else:
-        first, second = values[..., :3], values[..., 3:]
     if layout == "symmetric":
-        return _bisect(first, second)
-    x_axis = unit(first, fallback=first.new_tensor([1.0, 0.0, 0.0]))
-    y_axis = orthogonal_part(second, x_axis)
-    basis = torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)], -1)
-    return basis.mT if layout == "rows" else basis
+        return _bisect(values[..., :3], values[..., 3:])
+    if layout == "columns_interleaved":
+        values = values.unflatten(-1, (3, 2)).mT.flatten(-2)
+    rotmats = _gram_schmidt(values)
+    return rotmats.mT if layout == "rows" else rotmats
 
 
 def to_6d(rotmats: Float[Tensor, "*batch 3 3"], layout: Layout6d = "columns") -> Float[Tensor, "*batch 6"]:
@@ -138,28 +121,7 @@ def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*b
     The gradient is the closed form, finite also where singular values are equal (plain autograd of the SVD is not).
     """
     check_trailing("matrices", matrices, 3, 3)
-    return _NearestRotation.apply(matrices)
-
-
-class _NearestRotation(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, matrices: Tensor) -> Tensor:
-        left, values, right = torch.linalg.svd(matrices)
-        sign = torch.linalg.det(left @ right).sign()
-        flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
-        right = flip[..., :, None] * right
-        ctx.save_for_backward(left, values * flip, right)
-        return left @ right
-
-    @staticmethod
-    def backward(ctx, v_rotmats: Tensor) -> Tensor:
-        left, values, right = ctx.saved_tensors
-        inner = left.mT @ v_rotmats @ right.mT
-        sums = values[..., :, None] + values[..., None, :]
-        is_singular = sums.abs() <= torch.finfo(sums.dtype).eps * values[..., :1, None]
-        # Where two singular values cancel the projection jumps; there the gradient is set to zero.
-        spin = torch.where(is_singular, 0, (inner - inner.mT) / torch.where(is_singular, 1, sums))
-        return left @ spin @ right
+    return _nearest_rotation(matrices)
 
 
 def _bisect(first: Tensor, second: Tensor) -> Tensor:
@@ -169,7 +131,9 @@ def _bisect(first: Tensor, second: Tensor) -> Tensor:
     # Of two unit vectors the sum and the difference are orthogonal; the longer one is the safe one to start from.
     is_wide = across.square().sum(-1, keepdim=True) > middle.square().sum(-1, keepdim=True)
     safe = unit(torch.where(is_wide, across, middle))
-    other = orthogonal_part(torch.where(is_wide, middle, across), safe)
+    narrow = torch.where(is_wide, middle, across)
+    is_rounding = length(narrow.detach())[..., None] < 8 * torch.finfo(narrow.dtype).eps
+    other = orthogonal_part(torch.where(is_rounding, 0, narrow), safe)
     middle, across = torch.where(is_wide, other, safe), torch.where(is_wide, safe, other)
     x_axis, y_axis = unit(middle + across), unit(middle - across)
     return torch.stack([x_axis, y_axis, torch.linalg.cross(x_axis, y_axis)], -1)
@@ -179,3 +143,11 @@ def _check_layout(layout: str) -> None:
     valid = get_args(Layout6d)
     if layout not in valid:
         raise ConfigError("layout", f"{layout!r} is no layout of six numbers; {nearest_names(layout, valid)}")
+
+
+_so3_exp = RowOp("so3_exp", (3,), (3, 3), reference.so3_exp)
+_so3_log = RowOp("so3_log", (3, 3), (3,), reference.so3_log)
+_gram_schmidt = RowOp("gram_schmidt", (6,), (3, 3), reference.gram_schmidt)
+_nearest_rotation = RowOp(
+    "nearest_rotation", (3, 3), (3, 3), reference.nearest_rotation, reference.nearest_rotation_vjp, keeps_output=True
+)

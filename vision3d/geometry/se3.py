@@ -10,7 +10,7 @@ from torch import Tensor
 from vision3d.errors import InputError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.rotation import hat, so3_exp, so3_log
-from vision3d.geometry.vectors import one_minus_cos_over, one_minus_half_cot_over, x_minus_sin_over
+from vision3d.geometry.smooth import one_minus_cos_over, one_minus_half_cot_over, x_minus_sin_over
 
 
 def from_rotation_translation(

@@ -7,13 +7,18 @@
 namespace vision3d::V3D_ISA {
 namespace {
 
-// Values of the last layer and points at a time: ten vectors of sums, which hide the latency of the multiply-adds.
+// A vector of this set, and what the last layer takes at a time: ten vectors of sums hide the latency of the multiply-adds.
 #if defined(__AVX512F__)
-constexpr int TILE = 32;
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
 #else
-constexpr int TILE = 16;
+constexpr int BYTES = 16;
 #endif
-constexpr int POINT_BLOCK = 5;
+template <typename T> struct Row;
+template <> struct Row<float> { typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias)); };
+template <> struct Row<double> { typedef double Vector __attribute__((vector_size(BYTES), aligned(8), may_alias)); };
+constexpr int POINT_BLOCK = 5, VECTORS = 2;
 
 template <typename T>
 void wave_all(int wave, const T* z, T* out, int count) {
@@ -39,6 +44,9 @@ void dense_wave(int wave, const T* x, int inputs, const T* weights, const T* bia
 // weights: the layers transposed and padded by pad_group_kernel
 template <typename T>
 void group_kernel(const GroupKernelArgs<T>& a, const T* const* weights, const T* const* biases, int64_t begin, int64_t end) {
+    using Vector = typename Row<T>::Vector;
+    constexpr int LANES = BYTES / sizeof(T), TILE = VECTORS * LANES;
+    const auto at = [](const T* row, int v) { return reinterpret_cast<const Vector*>(row)[v]; };
     const int points = a.size * a.size, dims = kernel_dims(a);
     const int64_t count = a.c_out * a.c_in, stride = group_kernel_stride(count);
     std::vector<T> hidden((points + POINT_BLOCK) * KERNEL_WIDTH), factors(points + POINT_BLOCK);
@@ -59,16 +67,16 @@ void group_kernel(const GroupKernelArgs<T>& a, const T* const* weights, const T*
         }
         for (int64_t v0 = 0; v0 < count; v0 += TILE) {
             for (int p0 = 0; p0 < points; p0 += POINT_BLOCK) {
-                T sums[POINT_BLOCK][TILE];
+                Vector sums[POINT_BLOCK][VECTORS];
                 for (int k = 0; k < POINT_BLOCK; ++k)
-                    for (int v = 0; v < TILE; ++v) sums[k][v] = biases[3][v0 + v];
+                    for (int v = 0; v < VECTORS; ++v) sums[k][v] = at(biases[3] + v0, v);
                 for (int j = 0; j < a.width; ++j) {
                     const T* row = weights[3] + j * stride + v0;
-#pragma GCC unroll 8
+                    const Vector first = at(row, 0), second = at(row, 1);
                     for (int k = 0; k < POINT_BLOCK; ++k) {
                         const T h = hidden[(p0 + k) * KERNEL_WIDTH + j];
-#pragma GCC unroll 32
-                        for (int v = 0; v < TILE; ++v) sums[k][v] += h * row[v];
+                        sums[k][0] += h * first;
+                        sums[k][1] += h * second;
                     }
                 }
                 const int last = points - p0 < POINT_BLOCK ? points - p0 : POINT_BLOCK;
@@ -76,7 +84,7 @@ void group_kernel(const GroupKernelArgs<T>& a, const T* const* weights, const T*
                 for (int64_t v = 0; v < values; ++v) {
                     const int64_t co = (v0 + v) / a.c_in, ci = (v0 + v) % a.c_in;
                     T* to = a.values + (((co * a.outputs + o) * a.c_in + ci) * a.inputs + i) * points + p0;
-                    for (int k = 0; k < last; ++k) to[k] = sums[k][v] * factors[p0 + k];
+                    for (int k = 0; k < last; ++k) to[k] = sums[k][v / LANES][v % LANES] * factors[p0 + k];
                 }
             }
         }

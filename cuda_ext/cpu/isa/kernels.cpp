@@ -4,6 +4,7 @@
 #include "cpu/isa/group_kernel.inc.h"
 #include "cpu/isa/images.inc.h"
 #include "cpu/isa/project.inc.h"
+#include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
 #include "cpu/isa/surfel.inc.h"
 
@@ -31,6 +32,7 @@ const Kernels& table() {
         k.images64 = {ssim_row<double>, ssim_vjp_row<double>, adam_range<double>};
         k.group_kernel = group_kernel<float>;
         k.group_kernel64 = group_kernel<double>;
+        rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
         k.finite_range = finite_range;
         return k;
     }();

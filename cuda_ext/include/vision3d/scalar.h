@@ -17,6 +17,14 @@ V3D_HD float exp2(float x) { return ::exp2f(x); }
 V3D_HD double exp2(double x) { return ::exp2(x); }
 V3D_HD float log2(float x) { return ::log2f(x); }
 V3D_HD double log2(double x) { return ::log2(x); }
+V3D_HD void sincos(float x, float& s, float& c) {
+    s = ::sinf(x);
+    c = ::cosf(x);
+}
+V3D_HD void sincos(double x, double& s, double& c) {
+    s = ::sin(x);
+    c = ::cos(x);
+}
 V3D_HD float atan2(float y, float x) { return ::atan2f(y, x); }
 V3D_HD double atan2(double y, double x) { return ::atan2(y, x); }
 V3D_HD float log(float x) { return ::logf(x); }

@@ -19,10 +19,9 @@ from vision3d.geometry.groups.planar import (
     from_polar2,
     inverse_from_polar2,
     polar2,
-    sinh_over,
     sym2_to_coordinates,
-    wrap_angle,
 )
+from vision3d.geometry.smooth import sinh_over, wrapped
 
 PlanarGroup = Literal["so2", "sl2", "gl2"]
 """Rotations; maps that keep areas; all maps with positive determinant."""
@@ -85,12 +84,12 @@ def haar_density(log_p: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch"]:
 def relative_coordinates(
     group: PlanarGroup, left: GroupSamples, right: GroupSamples
 ) -> tuple[Float[Tensor, "n m k"], Float[Tensor, "n m"]]:
-    """Chart of h^-1 g for every h of `left` and g of `right`: coordinates of Y (0, 2 or 3) and the angle in [-pi, pi)."""
+    """Chart of h^-1 g for every h of `left` and g of `right`: coordinates of Y (0, 2 or 3) and the angle in [-pi, pi]."""
     if group == "so2":
-        angles = wrap_angle(right.angles[None, :] - left.angles[:, None])
+        angles = wrapped(right.angles[None, :] - left.angles[:, None])
         return angles.new_zeros(*angles.shape, 0), angles
     log_p, angles = polar2(left.inverses()[:, None] @ right.matrices()[None])
-    return sym2_to_coordinates(log_p, traceless=group == "sl2"), wrap_angle(angles)
+    return sym2_to_coordinates(log_p, traceless=group == "sl2"), wrapped(angles)
 
 
 def sample_group(
@@ -154,8 +153,8 @@ def _angles(count: int, kind: Angles, generator: torch.Generator | None, dtype: 
     if kind == "published":
         return torch.linspace(-math.pi, math.pi, count, dtype=dtype)
     if kind == "uniform":
-        return wrap_angle(2 * math.pi * torch.rand(count, generator=generator, dtype=dtype))
+        return wrapped(2 * math.pi * torch.rand(count, generator=generator, dtype=dtype))
     if kind != "even":
         raise ConfigError("angles", f"got {kind!r}; {nearest_names(kind, get_args(Angles))}")
     steps = torch.arange(count, dtype=dtype) + torch.rand(1, generator=generator, dtype=dtype)
-    return wrap_angle(2 * math.pi / count * steps)
+    return wrapped(2 * math.pi / count * steps)

@@ -68,9 +68,7 @@ def draw_spread(network: PlanarNet, images: Float[Tensor, "n h w"], draws: int =
     return float(logits.std(0).square().mean().sqrt() / logits.mean(0).std(0).square().mean().sqrt())
 
 
-def _samples(
-    layer: LiftConv, count: int, spread: float, angles: Angles, generator: torch.Generator | None
-) -> GroupSamples:
+def _samples(layer: LiftConv, count: int, spread: float, angles: Angles, generator: torch.Generator | None) -> GroupSamples:
     return sample_group(layer.group, count, spread=spread, angles=angles, generator=generator)
 
 

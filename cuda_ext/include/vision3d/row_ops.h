@@ -1,0 +1,65 @@
+#pragma once
+#include <cstdint>
+#include "vision3d/procrustes.h"
+
+// Operations that turn each row of IN numbers into one of OUT numbers, as types, so that every kind of loop is written once.
+// vjp also gets the row that came out; those that have no use for it do not ask Python to keep it.
+namespace vision3d::rows {
+
+struct QuatToRotmat {
+    static constexpr int IN = 4, OUT = 9;
+    static constexpr bool KEEPS_OUTPUT = false;
+    static constexpr const char* NAME = "quat_to_rotmat";
+    template <typename T> V3D_HD_MEMBER static void forward(const T* in, T* out) {
+        T q[4];
+        scaled_quat(in, q);
+        quat_to_rotmat(q, out);
+    }
+    template <typename T> V3D_HD_MEMBER static void vjp(const T* in, const T*, const T* v_out, T* v_in) {
+        T q[4];
+        const T inverse = scaled_quat(in, q);
+        quat_to_rotmat_vjp(q, v_out, v_in);
+        for (int k = 0; k < 4; ++k) v_in[k] = v_in[k] * inverse;
+    }
+};
+
+#define V3D_ROW_OP(Name, function, in_width, out_width)                                                                    \
+    struct Name {                                                                                                          \
+        static constexpr int IN = in_width, OUT = out_width;                                                               \
+        static constexpr bool KEEPS_OUTPUT = false;                                                                        \
+        static constexpr const char* NAME = #function;                                                                     \
+        template <typename T> V3D_HD_MEMBER static void forward(const T* in, T* out) { function(in, out); }                \
+        template <typename T> V3D_HD_MEMBER static void vjp(const T* in, const T*, const T* v_out, T* v_in) {              \
+            function##_vjp(in, v_out, v_in);                                                                               \
+        }                                                                                                                  \
+    }
+
+V3D_ROW_OP(RotmatToQuat, rotmat_to_quat, 9, 4);
+V3D_ROW_OP(GramSchmidt, gram_schmidt, 6, 9);
+V3D_ROW_OP(So3Exp, so3_exp, 3, 9);
+V3D_ROW_OP(So3Log, so3_log, 9, 3);
+#undef V3D_ROW_OP
+
+struct NearestRotation {
+    static constexpr int IN = 9, OUT = 9;
+    static constexpr bool KEEPS_OUTPUT = true;
+    static constexpr const char* NAME = "nearest_rotation";
+    template <typename T> V3D_HD_MEMBER static void forward(const T* in, T* out) { nearest_rotation(in, out); }
+    template <typename T> V3D_HD_MEMBER static void vjp(const T* in, const T* out, const T* v_out, T* v_in) {
+        nearest_rotation_vjp(in, out, v_out, v_in);
+    }
+};
+
+// Calls visit(index, Op{}) for every operation.
+template <typename Visit>
+void for_each(Visit visit) {
+    visit(0, QuatToRotmat{});
+    visit(1, RotmatToQuat{});
+    visit(2, GramSchmidt{});
+    visit(3, So3Exp{});
+    visit(4, So3Log{});
+    visit(5, NearestRotation{});
+}
+constexpr int COUNT = 6;
+
+}  // namespace vision3d::rows

@@ -1,0 +1,58 @@
+"""The rotation, or orthogonal matrix, that is nearest to a matrix, in any number of dimensions."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import ShapeError
+from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd
+from vision3d.geometry.rotation import nearest_rotation
+from vision3d.geometry.spectral import largest_entry, lyapunov, without_dust
+from vision3d.geometry.vectors import unit
+
+
+def special_orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """The rotation (det +1) nearest to each matrix in the Frobenius norm, for n >= 2; Levinson et al. 2020.
+
+    A closed form for n = 2, native for n = 3, a singular value decomposition beyond. Gradients of any order are finite: where
+    the two smallest singular values cancel (the rotation jumps there), the part that jumps gets zero.
+    """
+    n = _size(matrices)
+    if n == 3:
+        return nearest_rotation(matrices)
+    if n > 3:
+        return _by_svd(matrices)
+    first = torch.stack([matrices[..., 0, 0] + matrices[..., 1, 1], matrices[..., 1, 0] - matrices[..., 0, 1]], -1)
+    cosine, sine = unit(first, fallback=first.new_tensor([1.0, 0.0])).unbind(-1)
+    return torch.stack([cosine, -sine, sine, cosine], -1).unflatten(-1, (2, 2))
+
+
+def orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """The orthogonal matrix (det +1 or -1, as the matrix has) nearest to each: U V^T of its singular value decomposition."""
+    _size(matrices)
+    return _NearestOrthogonal.apply(matrices)
+
+
+class _NearestOrthogonal(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrices: Tensor) -> Tensor:
+        left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
+        return left @ right
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        matrices, nearest = ctx.saved_tensors
+        inner, scale = nearest.mT @ v, largest_entry(matrices)
+        return nearest @ lyapunov(nearest.mT @ (matrices / scale), inner - inner.mT) / scale
+
+
+def _size(matrices: Tensor) -> int:
+    if matrices.ndim < 2 or matrices.shape[-1] != matrices.shape[-2] or matrices.shape[-1] < 2:
+        raise ShapeError("matrices", matrices.shape, "(..., n, n), n >= 2")
+    return matrices.shape[-1]

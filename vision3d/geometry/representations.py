@@ -1,0 +1,185 @@
+"""Every representation of a rotation by its name: numbers to matrices and back.
+
+docs/rotations.md says which to choose. A representation is continuous when its `from_rotmat` is; none with fewer than five
+numbers can be (Zhou et al. 2019).
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import ConfigError, nearest_names
+from vision3d.geometry import charts, euler, gram_schmidt, rotation
+from vision3d.geometry.checks import check_rotmats, check_trailing
+from vision3d.geometry.quaternion import positive_w, quat_to_rotmat, rotmat_to_quat
+
+
+@dataclasses.dataclass(frozen=True)
+class Representation:
+    """A pair of maps between numbers and rotation matrices."""
+
+    name: str
+    dimension: int
+    to_rotmat: Callable[[Tensor], Tensor]
+    from_rotmat: Callable[[Tensor], Tensor]
+    is_continuous: bool
+    """Whether `from_rotmat` is continuous over all rotations."""
+    misses_half_turns: bool = False
+    """Whether a half turn lies at infinity: `from_rotmat` gives very large numbers there, or refuses with `check`."""
+    is_rotation: bool = True
+    """Whether `to_rotmat` gives a rotation for any numbers."""
+
+
+def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of numbers in the representation `rep`: one of `REPRESENTATIONS`.
+
+    Finite, and a rotation, for any finite numbers (also zeros and parallel vectors), with finite gradients. Only `9d_direct`
+    gives the matrix as it is.
+
+    Args:
+        project: Replace the result by the nearest rotation: what `9d_direct` does when it is tested.
+
+    Raises:
+        ConfigError: No such representation.
+        ShapeError: Not the representation's `dimension`.
+
+    Example:
+        >>> import torch
+        >>> to_rotmat(torch.tensor([0.0, 2, 0, -3, 0, 0]), "6d")
+        tensor([[ 0., -1.,  0.],
+                [ 1.,  0.,  0.],
+                [ 0.,  0.,  1.]])
+    """
+    found = representation(rep)
+    check_trailing("values", values, found.dimension)
+    rotmats = found.to_rotmat(values)
+    return rotation.nearest_rotation(rotmats) if project else rotmats
+
+
+def from_rotmat(
+    rotmats: Float[Tensor, "*batch 3 3"], rep: str, check: bool = False, project: bool = False
+) -> Float[Tensor, "*batch d"]:
+    """Numbers of rotation matrices, such that `to_rotmat` gives the matrices back.
+
+    Args:
+        check: Refuse matrices that are no rotations, and half turns where the representation has none (`gibbs`, `cayley`). It
+            looks at the values, so leave it off under torch.compile and vmap.
+        project: Take the rotations nearest to the matrices.
+
+    Raises:
+        ConfigError: No such representation.
+        InputError: A matrix is no rotation, or a half turn that cannot be represented, and `check` is set.
+    """
+    found = representation(rep)
+    check_trailing("rotmats", rotmats, 3, 3)
+    if project:
+        rotmats = rotation.nearest_rotation(rotmats)
+    elif check:
+        check_rotmats("rotmats", rotmats)
+    if check and found.misses_half_turns:
+        charts.quat_to_gibbs(rotmat_to_quat(rotmats), check=True)
+    return found.from_rotmat(rotmats)
+
+
+def dimension(rep: str) -> int:
+    """How many numbers the representation has.
+
+    Example:
+        >>> dimension("9d_svd")
+        9
+    """
+    return representation(rep).dimension
+
+
+def representation(rep: str) -> Representation:
+    """The maps of a representation.
+
+    Raises:
+        ConfigError: No such representation; the text names near ones.
+    """
+    if rep not in REPRESENTATIONS:
+        raise ConfigError("rep", f"{rep!r} is no representation of a rotation; {nearest_names(rep, REPRESENTATIONS, 8)}")
+    return REPRESENTATIONS[rep]
+
+
+def _nine(values: Tensor) -> Tensor:
+    return values.unflatten(-1, (3, 3))
+
+
+def _nine_by_columns(values: Tensor) -> Tensor:
+    return rotation.from_6d(_nine(values).mT[..., :2, :].flatten(-2))
+
+
+def _by_quat(
+    name: str, dimension: int, to_quat: Callable[[Tensor], Tensor], from_quat: Callable[[Tensor], Tensor], **facts: bool
+) -> Representation:
+    return Representation(
+        name,
+        dimension,
+        lambda values: quat_to_rotmat(to_quat(values)),
+        lambda rotmats: from_quat(rotmat_to_quat(rotmats)),
+        **{"is_continuous": False, **facts},
+    )
+
+
+def _six(name: str, layout: rotation.Layout6d) -> Representation:
+    return Representation(
+        name, 6, lambda v: rotation.from_6d(v, layout), lambda r: rotation.to_6d(r, layout), is_continuous=True
+    )
+
+
+def _euler(name: str, order: str) -> Representation:
+    return _by_quat(name, 3, lambda v: euler.euler_to_quat(v, order), lambda q: euler.quat_to_euler(q, order))
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+# Zhou et al.'s code holds the angles (x, y, z) of the product Rx Rz Ry.
+def _from_xyz(values: Tensor) -> Tensor:
+    return euler.euler_to_quat(values[..., (0, 2, 1)], "XZY")
+
+
+def _to_xyz(quats: Tensor) -> Tensor:
+    return euler.quat_to_euler(quats, "XZY")[..., (0, 2, 1)]
+
+
+def _all() -> list[Representation]:
+    return [
+        _six("6d", "columns"),
+        _six("6d_columns", "columns"),
+        _six("6d_interleaved", "columns_interleaved"),
+        _six("6d_rows", "rows"),
+        _six("6d_symmetric", "symmetric"),
+        Representation(
+            "5d", 5, lambda v: gram_schmidt.from_stereographic(v, 3), gram_schmidt.to_stereographic, is_continuous=True
+        ),
+        Representation("9d_svd", 9, lambda v: rotation.nearest_rotation(_nine(v)), lambda r: r.flatten(-2), is_continuous=True),
+        Representation("9d_gs", 9, _nine_by_columns, lambda r: r.flatten(-2), is_continuous=True),
+        Representation("9d_direct", 9, _nine, lambda r: r.flatten(-2), is_continuous=True, is_rotation=False),
+        _by_quat("quat", 4, _same, _same),
+        _by_quat("quat_half", 4, charts.half_sphere, positive_w),
+        _by_quat("10d", 10, charts.symmetric10_to_quat, charts.quat_to_symmetric10, is_continuous=True),
+        _by_quat("axis_angle4", 4, charts.axis_angle4_to_quat, charts.quat_to_axis_angle4),
+        Representation("rotvec", 3, rotation.so3_exp, rotation.so3_log, is_continuous=False),
+        _by_quat("rodrigues_rc", 3, charts.rodrigues_rc_to_quat, charts.quat_to_rodrigues_rc),
+        _by_quat("gibbs", 3, charts.gibbs_to_quat, charts.quat_to_gibbs, misses_half_turns=True),
+        _by_quat("cayley", 3, charts.gibbs_to_quat, charts.quat_to_gibbs, misses_half_turns=True),
+        _by_quat("mrp", 3, charts.mrp_to_quat, charts.quat_to_mrp),
+        _by_quat("hopf", 3, charts.hopf_to_quat, charts.quat_to_hopf),
+        _by_quat("euler", 3, _from_xyz, _to_xyz),
+        _by_quat(
+            "euler_sin_cos",
+            6,
+            lambda v: _from_xyz(charts.pairs_to_angles(v)),
+            lambda q: charts.angles_to_pairs(_to_xyz(q)),
+        ),
+        *(_euler(f"euler_{order}", order) for order in euler.EULER_ORDERS),
+    ]
+
+
+REPRESENTATIONS: dict[str, Representation] = {found.name: found for found in _all()}
+MISSES_HALF_TURNS = tuple(name for name, found in REPRESENTATIONS.items() if found.misses_half_turns)

@@ -1,0 +1,81 @@
+"""Native operations that turn each row of numbers into another one, with their torch references."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vision3d import native
+
+
+class RowOp:
+    """A function of the last axes of a tensor that runs natively where it can, differentiable any number of times.
+
+    The reference runs without the native module, inside torch.func transforms (vmap, grad, jacrev: a library operation has no
+    rules there), and for the derivatives of the gradient. Half-precision numbers are computed in float32.
+
+    Args:
+        name: Of the native function and of the `torch.library` operation; the gradient is NAME_vjp.
+        shape_in, shape_out: The last axes.
+        reference: The function in torch.
+        vjp: (values, output, v_output) -> v_values in torch, differentiable; None takes the reference's.
+        keeps_output: Whether the native gradient wants the output.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shape_in: tuple[int, ...],
+        shape_out: tuple[int, ...],
+        reference: Callable[[Tensor], Tensor],
+        vjp: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+        keeps_output: bool = False,
+    ) -> None:
+        self.reference = reference
+        width_in, width_out = math.prod(shape_in), math.prod(shape_out)
+
+        def rows(values: Tensor, width: int) -> Tensor:
+            return values.detach().contiguous().view(-1, width)
+
+        def empty(values: Tensor) -> Tensor:
+            return values.new_empty((*values.shape[: values.ndim - len(shape_in)], *shape_out))
+
+        @torch.library.custom_op(f"vision3d::{name}", mutates_args=(), device_types=("cpu", "cuda"))
+        def forward(values: Tensor) -> Tensor:
+            output = empty(values)
+            getattr(native.require(), name)(rows(values, width_in), output.view(-1, width_out), **native.where(values))
+            return output
+
+        @torch.library.custom_op(f"vision3d::{name}_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+        def backward(values: Tensor, output: Tensor, v_output: Tensor) -> Tensor:
+            v_values = torch.empty_like(values, memory_format=torch.contiguous_format)
+            kept = rows(output, width_out) if keeps_output else None
+            v_rows = v_values.view(-1, width_in)
+            function = getattr(native.require(), f"{name}_vjp")
+            function(rows(values, width_in), kept, rows(v_output, width_out), v_rows, **native.where(values))
+            return v_values
+
+        def torch_vjp(values: Tensor, output: Tensor, v_output: Tensor) -> Tensor:
+            if vjp is not None:
+                return vjp(values, output, v_output)
+            return torch.func.vjp(reference, values)[1](v_output)[0]
+
+        def double_backward(ctx, v: Tensor) -> tuple[Tensor, ...]:
+            return torch.func.vjp(torch_vjp, *ctx.saved_tensors)[1](v)
+
+        forward.register_fake(empty)
+        backward.register_fake(lambda values, output, v: torch.empty_like(values, memory_format=torch.contiguous_format))
+        forward.register_autograd(
+            lambda ctx, v: backward(*ctx.saved_tensors, v),
+            setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs, output),
+        )
+        backward.register_autograd(double_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+        self.forward, self.backward = forward, backward
+
+    def __call__(self, values: Tensor) -> Tensor:
+        if values.dtype in (torch.float16, torch.bfloat16):
+            return self(values.float()).to(values.dtype)
+        if native.runs_on(values) and not torch._C._are_functorch_transforms_active():
+            return self.forward(values)
+        return self.reference(values)
