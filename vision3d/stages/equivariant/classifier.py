@@ -75,12 +75,12 @@ class Classifier:
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
     """Write a classifier as .safetensors, whole or not at all."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     own = {"type": _TYPE, "version": _VERSION, "model": configuration.to_dict(classifier.config), "about": classifier.about}
     tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.network.state_dict().items()}
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {"vision3d": json.dumps(own)})
+        temporary.write_bytes(save(tensors, {"vision3d": json.dumps(own)}))
 
 
 def load_classifier(path: Path | str | None = None) -> Classifier:

@@ -36,8 +36,8 @@ def lift_error(
 ) -> float:
     """Relative change of pooled features when pictures are warped by a linear map.
 
-    Features of the lift, cut off at 0, are pooled over the plane and over `count` samples; the root of the mean square of what changes is given in
-    units of the deviation of the features over the pictures. Two independent sets of samples are used: one set for both
+    Features of the lift, cut off at 0, are pooled over the plane and over `count` samples; the root of the mean square of what
+    changes is given in units of their deviation over the pictures. Two independent sets of samples are used: one set for both
     pictures would hide the error of the mean over the group.
 
     Args:
