@@ -228,7 +228,8 @@ def test_error_falls_with_the_square_root_of_the_number_of_samples():
     counts, errors = [4, 16, 64, 256], []
     for count in counts:
         found = [
-            lift_error(layer, torch.stack(blobs), turn, count, angles="uniform", generator=generator) ** 2 for _ in range(1024 // count)
+            lift_error(layer, torch.stack(blobs), turn, count, angles="uniform", generator=generator) ** 2
+            for _ in range(1024 // count)
         ]
         errors.append(math.sqrt(sum(found) / len(found)))
     logs = torch.tensor(counts, dtype=F64).log()
@@ -324,7 +325,7 @@ def test_separable_kernel_is_the_product():
 
 
 def test_number_of_parameters_is_that_of_the_published_network():
-    """Counted from the published shapes; our chart has cos and sin in place of the angle, so one more input: 60 weights a layer."""
+    """Counted from the published shapes; cos and sin stand in place of the angle, so one more input: 60 weights a layer."""
     network = PlanarNet(ModelConfig(method="full", group="sl2", channels=40, samples=10))
     count = sum(p.numel() for p in network.parameters())
     assert count - 3 * 60 == 339_102

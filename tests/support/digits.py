@@ -23,7 +23,8 @@ def drawn_digits(count: int = 120, seed: int = 0) -> Digits:
         draw = ImageDraw.Draw(picture)
         place = tuple(14 + rng.uniform(-1, 1, 2))
         draw.text(place, str(i % 10), fill=255, font=ImageFont.load_default(int(rng.integers(18, 23))), anchor="mm")
-        images[i] = np.asarray(picture)
+        noise = rng.integers(0, 30, (28, 28), np.uint8)
+        images[i] = np.maximum(np.asarray(picture), noise + 30) - noise - 30  # no two alike, black stays black
     return Digits(torch.from_numpy(images.astype(np.float32) / 255), torch.arange(count) % 10, "drawn")
 
 
