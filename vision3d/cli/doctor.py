@@ -20,7 +20,7 @@ from vision3d.cli.output import print_summary, set_up_output
 OPTIONAL = {  # package: (extra, what it is for)
     "pycolmap": ("sfm", "camera poses from plain photographs"),
     "tensorboard": ("tensorboard", "curves in a browser"),
-    "kornia": ("interop", "exchange of cameras with kornia"),
+    "kornia": ("interop", "exchange of cameras with kornia, warped digits"),
     "zstandard": ("spz", ".spz files of version 4"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }

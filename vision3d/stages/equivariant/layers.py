@@ -42,7 +42,8 @@ class _Kernel(nn.Module):
         super().__init__()
         if size % 2 == 0 or size < 1:
             raise ConfigError("size", f"got {size}, want an odd number of pixels")
-        self.group, self.size, self.extent, self.padding = check_group(group), size, extent, padding
+        self.group: PlanarGroup = check_group(group)
+        self.size, self.extent, self.padding = size, extent, padding
         self.in_channels, self.out_channels = in_channels, out_channels
         self.mask: MaskKind = mask
         self.net = KernelNet(dims, in_channels * out_channels, in_channels * size * size, kind)
