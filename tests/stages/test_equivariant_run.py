@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -42,6 +43,8 @@ def test_every_method_runs_and_leaves_its_files(tmp_path, digits, method):
     assert summary["generated"] and "generated affNIST-like" in summary["test_set"]
     assert "not figures on affNIST" in summary["note"]
     assert ("all_angles_accuracy_warped" in summary) == (method == "rotation")
+    assert math.isfinite(summary["logit_change"]) and summary["logit_change"] >= 0
+    assert ("lift_error_8_samples" in summary) == ("draw_spread" in summary) == (method in ("full", "separable"))
     assert int(result.evaluation.confusion.sum()) == 40
     for name in ("classifier.safetensors", "figures/features.png", "figures/confusion.png", "metrics.jsonl"):
         assert (tmp_path / "run" / name).stat().st_size > 0

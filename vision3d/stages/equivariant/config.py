@@ -42,6 +42,9 @@ class ModelConfig:
     """Weight samples by the invariant measure."""
     pooling: Literal["max", "mean"] = "max"
     """Over group and plane, at the end of full and separable."""
+    head_norm: bool = True
+    """Bring pooled features to mean 0 and deviation 1 over the batch before the last layers of full and separable: not in the
+    publication, and much faster to learn."""
     stem_pool: int = 2
     """Pooling after the lift of full and separable; 1: none, as published."""
 
@@ -70,6 +73,8 @@ class AffnistConfig:
     """Pictures a step."""
     lr: float = 4e-3
     """Highest learning rate of AdamW; it rises for a third of the run and falls to nearly 0."""
+    kernel_lr: float = 0.2
+    """Factor on the rate of the kernel networks of full and separable, whose waves multiply every change by ten."""
     weight_decay: float = 0.02
     """Of AdamW."""
     label_smoothing: float = 0.05

@@ -79,5 +79,12 @@ def epoch_order(count: int, epoch: int, seed: int) -> Int64[Tensor, " n"]:
     return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
 
 
+def unpadded(digits: Digits, side: int = 28) -> Digits:
+    """The middle of pictures that `pad_to_frame` made."""
+    border = (digits.images.shape[-1] - side) // 2
+    inner = slice(border, border + side)
+    return Digits(digits.images[:, inner, inner], digits.labels, digits.source)
+
+
 def _framed(digits: Digits) -> Digits:
     return Digits(pad_to_frame(digits.images), digits.labels, digits.source)

@@ -1,17 +1,22 @@
 """How far layers are from moving with the picture, and why: samples, grid, border."""
 
+import math
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from vision3d.geometry.groups import so2
 from vision3d.geometry.groups.haar import Angles, GroupSamples, sample_group
+from vision3d.stages.equivariant.classifier import Classifier
+from vision3d.stages.equivariant.data import DigitData, unpadded
 from vision3d.stages.equivariant.layers import LiftConv
 from vision3d.stages.equivariant.networks import PlanarNet
-from vision3d.stages.equivariant.warps import warp
+from vision3d.stages.equivariant.warps import affnist_like, warp
 
 Pooling = Literal["mean", "max"]
+_SEED = 7  # of the warps and samples of a report
 
 
 def homogeneous(linear: Float64[Tensor, "2 2"]) -> Float64[Tensor, "3 3"]:
@@ -59,6 +64,33 @@ def lift_error(
         before, after = (_pooled(layer(x[:, None], s.to(x)), s, pooling, plane) for x, s in ((images, first), (moved, second)))
     scale = before.std(0).square().mean().sqrt()
     return float((after - before).square().mean().sqrt() / scale)
+
+
+def logit_change(classifier: Classifier, upright: Float[Tensor, "n h w"], warped: Float[Tensor, "n h w"]) -> float:
+    """Root of the mean square by which warping changes the logits, in units of their deviation over the digits."""
+    before, after = classifier.logits(upright), classifier.logits(warped)
+    return float((after - before).square().mean().sqrt() / before.std(0).square().mean().sqrt())
+
+
+def report(classifier: Classifier, data: DigitData, count: int = 256) -> dict[str, float]:
+    """How equivariant a classifier is on held-out digits, on the CPU.
+
+    What warps change of the logits; of sampled layers the error of the mean over the group under a rotation of 20 degrees, and
+    what another draw of samples changes.
+    """
+    classifier.network.cpu().eval()
+    upright = data.centred.images[:count]
+    warps = affnist_like(unpadded(data.centred[torch.arange(len(upright))]), copies=1, seed=_SEED)
+    network = classifier.network
+    found = {"logit_change": logit_change(classifier, upright, warps.batch(slice(None))[0])}
+    if isinstance(network, PlanarNet):
+        turn = so2.exp(torch.tensor(math.radians(20), dtype=torch.float64))
+        generator = torch.Generator().manual_seed(_SEED)
+        for samples in (2, 8, 32):
+            options = {"spread": classifier.config.spread, "generator": generator}
+            found[f"lift_error_{samples}_samples"] = lift_error(network.lift, upright[:16], turn, samples, **options)
+        found["draw_spread"] = draw_spread(network, upright[:64])
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def draw_spread(network: PlanarNet, images: Float[Tensor, "n h w"], draws: int = 5) -> float:

@@ -121,6 +121,7 @@ class PlanarNet(nn.Module):
         self.first, self.second = (conv(group, c, c, 5, padding=2, **options) for _ in range(2))
         self.last = conv(group, c, c, 5, **options)
         self.norm = SampleNorm()
+        self.head_norm = nn.BatchNorm1d(c) if config.head_norm else nn.Identity()
         self.head = nn.Sequential(
             nn.Linear(c, 256, bias=False), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, CLASSES)
         )
@@ -140,8 +141,8 @@ class PlanarNet(nn.Module):
 
     def features(self, images: Float[Tensor, "n h w"], samples: GroupSamples) -> list[Float[Tensor, "n c s h2 w2"]]:
         """Features over the group after the lift, the block and the last convolution."""
-        x = ((images - 0.5) / 0.5)[:, None]
-        lifted = functional.gelu(self.norm(self.lift(x, samples)))
+        # Black stays 0: a background of -1, as published, meets the border and shifts every feature by a random amount.
+        lifted = functional.gelu(self.norm(self.lift(images[:, None], samples)))
         if self.config.stem_pool > 1:
             lifted = _pooled(lifted, self.config.stem_pool)
         y = functional.gelu(self.norm(self.first(lifted, samples, samples)))
@@ -153,7 +154,8 @@ class PlanarNet(nn.Module):
     def forward(self, images: Float[Tensor, "n h w"], samples: GroupSamples | None = None) -> Float[Tensor, "n 10"]:
         samples = (self.draw() if samples is None else samples).to(images)
         last = self.features(images, samples)[-1]
-        return self.head(last.amax((-3, -2, -1)) if self.config.pooling == "max" else last.mean((-3, -2, -1)))
+        pooled = last.amax((-3, -2, -1)) if self.config.pooling == "max" else last.mean((-3, -2, -1))
+        return self.head(self.head_norm(pooled))
 
 
 _LINEAR_PARTS: dict[str, PlanarGroup] = {"so2": "so2", "se2": "so2", "sl2": "sl2", "gl2": "gl2", "affine": "gl2"}

@@ -10,7 +10,7 @@ from vision3d.io.images import write_image
 from vision3d.report.canvas import FAINT, INK, LINE, Canvas, text_width
 from vision3d.stages.equivariant.canonical import canonical_images, canonical_polar
 from vision3d.stages.equivariant.classifier import Classifier
-from vision3d.stages.equivariant.data import DigitData
+from vision3d.stages.equivariant.data import DigitData, unpadded
 from vision3d.stages.equivariant.evaluation import Evaluation
 from vision3d.stages.equivariant.networks import CLASSES, PlainNet, PlanarNet, RotationNet
 from vision3d.stages.equivariant.warps import affnist_like
@@ -31,10 +31,7 @@ def features_sheet(classifier: Classifier, data: DigitData) -> Float[Tensor, "h 
     """A held-out digit and a warped copy of it in each pair of rows, and what the network makes of them over its group."""
     chosen = torch.cat([(data.centred.labels == digit).nonzero()[:1, 0] for digit in (2, 4, 6, 7)])[:SHOWN]
     digits = data.centred[chosen]
-    border = (digits.images.shape[-1] - 28) // 2
-    inner = slice(border, border + 28)
-    unpadded = type(digits)(digits.images[:, inner, inner], digits.labels, digits.source)
-    warped, _ = affnist_like(unpadded, copies=1, seed=_SEED).batch(slice(None))
+    warped, _ = affnist_like(unpadded(digits), copies=1, seed=_SEED).batch(slice(None))
     network = classifier.network.cpu().eval()
     with torch.no_grad():
         rows = [_row(network, torch.stack(pair)) for pair in zip(digits.images, warped)]

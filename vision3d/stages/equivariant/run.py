@@ -19,7 +19,9 @@ from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_int
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.config import AffnistConfig
 from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
+from vision3d.stages.equivariant.equivariance import report
 from vision3d.stages.equivariant.evaluation import Evaluation, evaluate
+from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.networks import PlanarNet, make_network
 from vision3d.stages.equivariant.pictures import write_pictures
 
@@ -100,7 +102,11 @@ class Trainer:
         self.config, self.data, self.device, self.folder, self.callback = config, data, device, folder, progress
         seed_everything(config.seed)
         self.network = make_network(config.model).to(device)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), config.lr, weight_decay=config.weight_decay)
+        kernels = [p for m in self.network.modules() if isinstance(m, KernelNet) for p in m.parameters()]
+        slow = {id(parameter) for parameter in kernels}
+        rest = [p for p in self.network.parameters() if id(p) not in slow]
+        groups = [{"params": rest, "factor": 1.0}, {"params": kernels, "factor": config.kernel_lr}]
+        self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], config.lr, weight_decay=config.weight_decay)
         self.step, self.cpu_s = 0, 0.0
         self.steps_per_epoch = len(data.train) // config.batch_size
         self.total = config.epochs * self.steps_per_epoch
@@ -164,7 +170,7 @@ class Trainer:
         images, labels = train.images[rows].to(self.device), train.labels[rows].to(self.device)
         rate = learning_rate(config.lr, self.step / self.total)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         logits = self.network(images)
         loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
@@ -231,6 +237,7 @@ def _measured(
         whole = evaluate(classifier.with_window(180), data, device=device, progress=progress)
         summary |= whole.summary("all_angles_")
     summary |= {
+        **report(classifier, data),
         "parameters": sum(parameter.numel() for parameter in classifier.network.parameters()),
         **training,
         "evaluation_cpu_s": round(time.process_time() - started, 1),
