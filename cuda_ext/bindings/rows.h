@@ -24,7 +24,7 @@ void bind_rows(nb::module_& m) {
             check("v_out", v_out, {count, Op::OUT});
             check("v_rows", v_in, {count, Op::IN});
             const auto* kept = pointer("out", out, {count, Op::OUT});
-            if (Op::KEEPS_OUTPUT && kept == nullptr) throw std::invalid_argument("out: got None, want what the forward gave");
+            if (Op::KEEPS_OUTPUT && !out) throw std::invalid_argument("out: got None, want what the forward gave");
             nb::gil_scoped_release release;
             Loops::template vjp<Op>(W(device, stream), index, in.data(), kept, v_out.data(), v_in.data(), count);
         }, "rows"_a.noconvert(), "out"_a.noconvert().none(), "v_out"_a.noconvert(), "v_rows"_a.noconvert(), "device"_a = -1,

@@ -25,7 +25,7 @@ def rotmats_at_all_angles(count: int = 100) -> Tensor:
 
 
 def hostile(count: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Rows of numbers: normal, zero, scaled by 1e-30 to 1e30, each entry on a scale of its own, parallel triples, -1, 0 and 1."""
+    """Rows of numbers: normal, zero, of sizes 1e-30 to 1e30 (a row or each entry), parallel triples, and -1, 0, 1."""
     normal = torch.randn(count, width, dtype=dtype)
     scale = 10.0 ** torch.randint(-30, 31, (count, 1)).to(dtype)
     scales = 10.0 ** torch.randint(-30, 31, (count, width)).to(dtype)

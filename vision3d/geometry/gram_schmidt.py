@@ -45,10 +45,10 @@ def generalized_cross(vectors: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*b
     n, m = vectors.shape[-2:]
     if m != n - 1 or n < 2:
         raise ShapeError("vectors", vectors.shape, "(..., n, n - 1)")
-    minors, earlier = vectors[..., 0], [(i,) for i in range(n)]
+    minors, earlier = vectors[..., 0], list(itertools.combinations(range(n), 1))
     for size in range(2, n):
         vector, subsets = vectors[..., size - 1], list(itertools.combinations(range(n), size))
-        place = {rows: k for k, rows in enumerate(earlier)}
+        place: dict[tuple[int, ...], int] = {rows: k for k, rows in enumerate(earlier)}
         total = torch.zeros_like(vector[..., :1])
         for k in range(size):
             rows = [subset[k] for subset in subsets]

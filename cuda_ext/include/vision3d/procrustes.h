@@ -34,7 +34,7 @@ V3D_HD void jacobi_turn(T A[N][N], T V[N][N], int p, int q) {
 template <int N, typename T>
 V3D_HD void jacobi(T A[N][N], T V[N][N]) {
     using Scalar = typename Traits<T>::Scalar;
-    constexpr Scalar SMALL = std::numeric_limits<Scalar>::epsilon() / 8;
+    constexpr Scalar SMALL = FloatFacts<Scalar>::EPSILON / 8;
     for (int i = 0; i < N; ++i)
         for (int j = 0; j < N; ++j) V[i][j] = T(i == j ? 1 : 0);
     for (int sweep = 0; sweep < 10; ++sweep) {  // the off-diagonal part falls quadratically: 4 to 6 do
@@ -78,7 +78,7 @@ V3D_HD void nearest_rotation(const T M[9], T R[9]) {
 template <typename T>
 V3D_HD void nearest_rotation_vjp(const T M[9], const T R[9], const T v_R[9], T v_M[9]) {
     using Scalar = typename Traits<T>::Scalar;
-    constexpr Scalar SINGULAR = 4 * std::numeric_limits<Scalar>::epsilon();
+    constexpr Scalar SINGULAR = 4 * FloatFacts<Scalar>::EPSILON;
     T m[9];
     const T inverse = scaled_matrix(M, m);
     const auto product = [&](const T* right, int i, int j) { return R[i] * right[j] + R[3 + i] * right[3 + j] + R[6 + i] * right[6 + j]; };

@@ -1,10 +1,14 @@
 #pragma once
-#include <limits>
 #include "vision3d/quaternion.h"
 
 // Rotation matrices (row-major 9) of other numbers and back, with gradients. T is a float, a double or a vector of floats.
 // Inputs of any size: lengths are taken after a division by the largest entry.
 namespace vision3d {
+
+// What std::numeric_limits says; its functions are not for device code.
+template <typename T> struct FloatFacts;
+template <> struct FloatFacts<float> { static constexpr float EPSILON = 1.1920929e-7f, LEAST = 1.17549435e-38f; };
+template <> struct FloatFacts<double> { static constexpr double EPSILON = 2.220446049250313e-16, LEAST = 2.2250738585072014e-308; };
 
 template <typename T>
 V3D_HD T dot3(const T a[3], const T b[3]) {
@@ -27,7 +31,7 @@ V3D_HD T largest3(const T a[3]) {
 template <typename T>
 V3D_HD typename Traits<T>::Mask is_invertible(T scale) {
     using Scalar = typename Traits<T>::Scalar;
-    constexpr Scalar LEAST = 4 * std::numeric_limits<Scalar>::min();
+    constexpr Scalar LEAST = 4 * FloatFacts<Scalar>::LEAST;
     return {T(LEAST) < scale};
 }
 
@@ -67,7 +71,7 @@ struct Frame {
 template <typename T>
 V3D_HD void gram_schmidt_frame(const T in[6], Frame<T>& f) {
     using Scalar = typename Traits<T>::Scalar;
-    constexpr Scalar PARALLEL = 8 * std::numeric_limits<Scalar>::epsilon();
+    constexpr Scalar PARALLEL = 8 * FloatFacts<Scalar>::EPSILON;
     f.inverse_a = normalize3(in, f.x);
     const auto zero = f.inverse_a <= T(0);
     f.x[0] = select(zero, T(1), f.x[0]);

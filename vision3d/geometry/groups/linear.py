@@ -16,6 +16,7 @@ from vision3d.errors import ConfigError, ShapeError, nearest_names
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.groups import son, spd
 from vision3d.geometry.procrustes import special_orthogonal
+from vision3d.geometry.spectral import matrix_exp
 
 LinearGroup = Literal["gl", "sl"]
 Matrices = Float[Tensor, "*batch n n"]
@@ -23,7 +24,7 @@ Matrices = Float[Tensor, "*batch n n"]
 
 def exp(matrices: Matrices) -> Matrices:
     """Matrix exponentials."""
-    return torch.linalg.matrix_exp(matrices)
+    return matrix_exp(matrices)
 
 
 def polar(matrices: Matrices) -> tuple[Matrices, Matrices]:

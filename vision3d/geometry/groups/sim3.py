@@ -16,9 +16,10 @@ from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.rotation import hat, so3_exp, so3_log
 from vision3d.geometry.se3 import from_rotation_translation, similarity
 from vision3d.geometry.smooth import one_minus_cos_over, sin_over
+from vision3d.geometry.spectral import matrix_exp
 from vision3d.geometry.vectors import length
 
-_NODES, _WEIGHTS = ((rule + shift) / 2 for rule, shift in zip(np.polynomial.legendre.leggauss(32), (1, 0)))
+_NODES, _WEIGHTS = (((rule + shift) / 2).tolist() for rule, shift in zip(np.polynomial.legendre.leggauss(32), (1, 0)))
 
 
 def exp(tangents: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 4 4"]:
@@ -82,7 +83,7 @@ def left_jacobian(tangents: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 
     derivative = ad(tangents)
     eye = torch.eye(7, dtype=tangents.dtype, device=tangents.device).expand_as(derivative)
     top = torch.cat([derivative, eye], -1)
-    whole = torch.linalg.matrix_exp(torch.cat([top, torch.zeros_like(top)], -2))
+    whole = matrix_exp(torch.cat([top, torch.zeros_like(top)], -2))
     return whole[..., :7, 7:]
 
 
@@ -103,7 +104,7 @@ def right_jacobian_inverse(tangents: Float[Tensor, "*batch 7"]) -> Float[Tensor,
 
 def _factors(phi: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # W = a I + b hat(phi) + c hat(phi)^2, each factor an integral over u.
-    nodes, weights = phi.new_tensor(_NODES.tolist()), phi.new_tensor(_WEIGHTS.tolist())
+    nodes, weights = phi.new_tensor(_NODES), phi.new_tensor(_WEIGHTS)
     growth = weights * (sigma[..., None] * nodes).exp()
     squares = nodes.square() * phi.square().sum(-1, keepdim=True)
     a = growth.sum(-1, keepdim=True)

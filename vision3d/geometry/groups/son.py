@@ -7,6 +7,7 @@ from torch import Tensor
 from vision3d.geometry.groups import so2
 from vision3d.geometry.procrustes import special_orthogonal
 from vision3d.geometry.rotation import hat, so3_exp, so3_log, vee
+from vision3d.geometry.spectral import matrix_exp
 
 _HALVINGS, _TERMS = 5, 7
 
@@ -18,7 +19,7 @@ def exp(skew: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
         return so2.exp(skew[..., 1, 0])
     if skew.shape[-1] == 3:
         return so3_exp(vee(skew))
-    return torch.linalg.matrix_exp(skew)
+    return matrix_exp(skew)
 
 
 def log(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:

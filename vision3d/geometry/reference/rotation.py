@@ -71,4 +71,5 @@ class _NearestRotation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return nearest_rotation_vjp(*ctx.saved_tensors, v)
+        matrices, rotmats = ctx.saved_tensors
+        return nearest_rotation_vjp(matrices, rotmats, v)
