@@ -7,7 +7,7 @@ import torch
 
 from tests.support.digits import drawn_digits, npm_files, write_affnist, write_idx, write_npm
 from vision3d.errors import FileFormatError, InputError, MissingFileError
-from vision3d.io.digits import Digits, read_digits, split_digits
+from vision3d.io.digits import Digits, fingerprints, read_digits, split_digits
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,17 @@ def test_split_is_the_same_everywhere(drawn):
     assert not torch.equal(split_digits(drawn, 10, seed=4)[1].images, test.images)
     with pytest.raises(InputError, match=r"drawn: 40 digits, of which 40 cannot be held out; want 1 to 39"):
         split_digits(drawn, 40)
+
+
+def test_fingerprints_tell_pictures_apart_wherever_they_stand(drawn):
+    marks = fingerprints(drawn.images)
+    assert len(marks.unique()) == 40
+    assert torch.equal(fingerprints(torch.nn.functional.pad(drawn.images, (6, 6, 6, 6))), marks)
+    assert torch.equal(fingerprints(drawn.images + 0.001), marks)
+    changed = drawn.images.clone()
+    changed[:, 14, 14] = 1 - changed[:, 14, 14]
+    assert not torch.isin(fingerprints(changed), marks).any()
+    assert len(fingerprints(torch.zeros(2, 5, 5)).unique()) == 1
 
 
 def refuse(path, text, kind=FileFormatError):

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import vision3d.stages.equivariant.run as run_module
 from tests.support.digits import drawn_digits, write_idx
-from vision3d.config import to_dict
-from vision3d.errors import ConfigError, FileFormatError, MissingFileError, NumericalError, ShapeError
+from vision3d.config import load_yaml, presets, to_dict
+from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, NumericalError, ShapeError
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier, make_network, reproduce_affnist
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
@@ -173,6 +173,26 @@ def test_averaging_draws_calms_the_logits():
 
     assert isinstance(classifier.network, PlanarNet)
     assert spread(9) < 0.6 * spread(1)
+
+
+def test_nothing_is_measured_on_digits_of_its_training(digits, tmp_path):
+    classifier = reproduce_affnist(dataclasses.replace(SMALL, epochs=1), digits, run_folder=tmp_path / "run").classifier
+    assert len(classifier.seen) == 64
+    again = load_classifier(tmp_path / "run" / "classifier.safetensors")
+    assert torch.equal(again.seen, classifier.seen)
+    with pytest.raises(InputError, match=r"of the 20 held-out digits are among those .* \(--seed 0 and --test-digits 20\)"):
+        reproduce_affnist(dataclasses.replace(SMALL, seed=1), digits, classifier=again)
+    reproduce_affnist(SMALL, write_idx(tmp_path / "other", drawn_digits(84, seed=9)), classifier=again)
+
+
+def test_the_one_that_comes_along_knows_its_training_digits():
+    assert len(load_classifier().seen.unique()) == 8000
+
+
+@pytest.mark.parametrize("name", sorted(presets("equivariant")))
+def test_presets(name):
+    config = load_yaml(AffnistConfig, name, stage="equivariant")
+    assert make_network(config.model) is not None
 
 
 def test_wrong_pictures():

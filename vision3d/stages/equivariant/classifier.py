@@ -1,7 +1,7 @@
 """A trained network with what it needs to be used: its file, and the one that comes along."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.networks import CLASSES, PlanarNet, RotationNet, make_network
 
 _TYPE, _VERSION = "digit_classifier", 1
+_SEEN = "training_digits"
 _CHUNK = 256
 _LEAST = 8  # px
 
@@ -28,7 +29,9 @@ class Classifier:
     network: nn.Module
     config: ModelConfig
     about: dict[str, Any]
-    """How it was trained: command, data, seed, figures."""
+    """How it was trained: data, seed, time."""
+    seen: Int64[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """`fingerprints` of the digits that it was trained on, on which it must not be measured."""
 
     def logits(self, images: Float[Tensor, "n h w"], draws: int = 1) -> Float[Tensor, "n 10"]:
         """Logits of pictures.
@@ -60,12 +63,10 @@ class Classifier:
 
     def with_window(self, degrees: float) -> "Classifier":
         """The same network of method rotation with another window of rotations; shares the parameters' values."""
-        import dataclasses
-
-        config = dataclasses.replace(self.config, window_deg=degrees)
+        config = replace(self.config, window_deg=degrees)
         network = make_network(config)
         network.load_state_dict(self.network.state_dict())
-        return Classifier(network.eval(), config, self.about)
+        return Classifier(network.eval(), config, self.about, self.seen)
 
     @property
     def is_rotational(self) -> bool:
@@ -79,6 +80,7 @@ def save_classifier(path: Path | str, classifier: Classifier) -> None:
 
     own = {"type": _TYPE, "version": _VERSION, "model": configuration.to_dict(classifier.config), "about": classifier.about}
     tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.network.state_dict().items()}
+    tensors[_SEEN] = classifier.seen
     with atomic_write(path) as temporary:
         temporary.write_bytes(save(tensors, {"vision3d": json.dumps(own)}))
 
@@ -121,7 +123,8 @@ def load_classifier(path: Path | str | None = None) -> Classifier:
         if config.channels > 512:
             raise ConfigError("channels", f"got {config.channels}, want at most 512")
         network = make_network(config)
+        seen = tensors.pop(_SEEN, torch.zeros(0, dtype=torch.int64))
         network.load_state_dict(tensors)
     except (ConfigError, RuntimeError) as error:
         raise FileFormatError(path, f"does not fit its own description ({str(error).splitlines()[0]})") from error
-    return Classifier(network.eval(), config, about)
+    return Classifier(network.eval(), config, about, seen)

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from vision3d.errors import InputError
+from vision3d.io.digits import fingerprints
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.stages.equivariant.classifier import Classifier
 from vision3d.stages.equivariant.data import DigitData
@@ -58,7 +60,11 @@ def evaluate(
         device: Where the network runs.
         limit: Look at every so many-th warped picture only, so that about this many are looked at.
         progress: Takes every step.
+
+    Raises:
+        InputError: Held-out digits are among those that the classifier was trained on.
     """
+    _check_unseen(classifier, data)
     classifier.network.to(device)
     centred = _hits(classifier, data.centred.images, data.centred.labels, draws, device)
     step = 1 if limit is None else max(1, len(data.test) // limit)
@@ -75,6 +81,17 @@ def evaluate(
     count = int(square.sum())
     warped = 100 * float(square.diagonal().sum()) / max(count, 1)
     return Evaluation(100 * centred / len(data.centred), warped, count, square, data.test.description, data.test.is_generated)
+
+
+def _check_unseen(classifier: Classifier, data: DigitData) -> None:
+    known = torch.isin(fingerprints(data.centred.images), classifier.seen)
+    if bool(known.any()):
+        about = {name: classifier.about[name] for name in ("seed", "test_digits") if name in classifier.about}
+        hint = " and ".join(f"--{name.replace('_', '-')} {value}" for name, value in about.items())
+        raise InputError(
+            f"{int(known.sum())} of the {len(known)} held-out digits are among those that the classifier was trained on; "
+            f"give the options of its training ({hint}) or other digits"
+        )
 
 
 def _hits(classifier: Classifier, images: Tensor, labels: Tensor, draws: int, device: torch.device | str) -> int:

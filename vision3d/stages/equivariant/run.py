@@ -13,6 +13,7 @@ from torch.nn import functional
 from vision3d.checkpoints import seed_everything
 from vision3d.device import resolve_device
 from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.io.digits import fingerprints
 from vision3d.machine import git_hash
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
@@ -152,7 +153,7 @@ class Trainer:
             "training_cpu_s": round(self.cpu_s, 1),
             "git": git_hash(),
         }
-        return Classifier(self.network.eval(), self.config.model, about)
+        return Classifier(self.network.eval(), self.config.model, about, fingerprints(self.data.train.images))
 
     def summary(self) -> dict[str, Any]:
         """Plain figures of the training."""
