@@ -23,7 +23,15 @@ from vision3d.runs import read_metrics
 _SIDE = 640  # longest side of a picture on the page [px]
 _MOST_VIDEO = 8 << 20  # bytes; longer videos stay beside the page
 _MOST_PICTURE = 4 << 20
-_UNITS = {"psnr": "dB", "psnr_nearest": "dB", "above_nearest": "dB", "psnr_exposed": "dB", "training_s": "s"}
+_UNITS = {
+    "psnr": "dB",
+    "psnr_nearest": "dB",
+    "above_nearest": "dB",
+    "psnr_exposed": "dB",
+    "training_s": "s",
+    "training_cpu_s": "s",
+    "evaluation_cpu_s": "s",
+}
 _MACHINE = (
     "vision3d",
     "git",
@@ -88,10 +96,17 @@ def _figures(results: Mapping[str, Any]) -> str:
     tiles = []
     for name, value in results.items():
         if isinstance(value, bool | int | float | str):
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
-            unit = f" <small>{_UNITS[name]}</small>" if name in _UNITS else ""
+            shown = _shown(value)
+            unit = "%" if "accuracy" in name else _UNITS.get(name, "")
+            unit = f" <small>{unit}</small>" if unit else ""
             tiles.append(f"<div><b>{html.escape(shown)}{unit}</b><span>{html.escape(name.replace('_', ' '))}</span></div>")
     return "".join(tiles)
+
+
+def _shown(value: bool | int | float | str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _curves(folder: Path) -> str:
