@@ -1,6 +1,8 @@
 #include "bindings/cuda.h"
+#include "bindings/groups.h"
 #include "bindings/rows.h"
 #include "cuda/adam.h"
+#include "cuda/group_kernel.h"
 #include "cuda/rows.h"
 #include "cuda/ssim.h"
 
@@ -81,6 +83,7 @@ template <typename T>
 void bind(nb::module_& m) {
     bind_ssim<CudaTarget<T>>(m);
     bind_adam<CudaTarget<T>>(m);
+    bind_group_kernel<CudaTarget<T>>(m, [](const GroupKernelArgs<T>& args, const cuda::Stream& where) { cuda::group_kernel(args, where); });
     bind_rows<CudaTarget<T>, GpuRows>(m);
 }
 

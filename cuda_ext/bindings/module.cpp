@@ -9,6 +9,7 @@
 #include "cpu/parallel.h"
 
 namespace nb = nanobind;
+void bind_groups(nb::module_& m);
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
 void bind_rows(nb::module_& m);
@@ -35,6 +36,7 @@ NB_MODULE(_native, m) {
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);
+    bind_groups(m);
     bind_images(m);
     bind_splats(m);
     bind_rows(m);

@@ -6,6 +6,7 @@
 #include "cpu/mesh_tile.h"
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
+#include "vision3d/group_kernel.h"
 #include "vision3d/row_ops.h"
 
 namespace vision3d {
@@ -47,6 +48,9 @@ struct Kernels {
 
     ImageKernels<float> images;
     ImageKernels<double> images64;
+    // Pairs of samples [begin, end) of a kernel on a group, from transposed weights.
+    void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin, int64_t end);
+    void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin, int64_t end);
     RowKernels rows[rows::COUNT];
     bool (*finite_range)(const float* values, int64_t count);
     MeshKernels meshes;
@@ -60,6 +64,12 @@ template <typename T>
 const ImageKernels<T>& image_kernels() {
     if constexpr (sizeof(T) == sizeof(float)) return kernels().images;
     else return kernels().images64;
+}
+
+template <typename T>
+auto group_kernel_loop() {
+    if constexpr (sizeof(T) == sizeof(float)) return kernels().group_kernel;
+    else return kernels().group_kernel64;
 }
 
 // Names of the sets that are compiled in and run here, narrowest first.

@@ -57,7 +57,7 @@ def stage_verb(
             raise UsageError(f"--{'resume' if options.resume else 'overwrite'} needs the run folder: give --out")
         if options.resume and options.overwrite:
             raise UsageError("--resume and --overwrite: the one goes on with the run that is there, the other empties it")
-        out = options.out or Path("runs") / f"{verb}_{time.strftime('%Y%m%d-%H%M%S')}"
+        out = options.out or Path("runs") / f"{verb.replace(' ', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
         from vision3d.runs import Interrupted, RunFolder
 
         folder = RunFolder.create(out, settings, overwrite=options.overwrite, resume=options.resume, ignore=resumable)

@@ -38,6 +38,7 @@ def run_curves(metrics: Sequence[Mapping[str, Any]]) -> list[Curve]:
     curves = []
     for key, title, is_log in (
         ("loss", "loss", True),
+        ("train_accuracy", "right while training [%]", False),
         ("gaussians", "Gaussians", False),
         ("eval_psnr", "PSNR of held-out views [dB]", False),
     ):

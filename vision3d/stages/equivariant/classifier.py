@@ -1,0 +1,130 @@
+"""A trained network with what it needs to be used: its file, and the one that comes along."""
+
+import json
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from vision3d import config as configuration
+from vision3d.atomic import atomic_write
+from vision3d.errors import ConfigError, FileFormatError, MissingFileError, ShapeError
+from vision3d.stages.equivariant.config import ModelConfig
+from vision3d.stages.equivariant.networks import CLASSES, PlanarNet, RotationNet, make_network
+
+_TYPE, _VERSION = "digit_classifier", 1
+_SEEN = "training_digits"
+_CHUNK = 256
+_LEAST = 8  # px
+
+
+@dataclass(eq=False)
+class Classifier:
+    """Tells which digit is on a picture, wherever and however it lies there."""
+
+    network: nn.Module
+    config: ModelConfig
+    about: dict[str, Any]
+    """How it was trained: data, seed, time."""
+    seen: Int64[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """`fingerprints` of the digits that it was trained on, on which it must not be measured."""
+
+    def logits(self, images: Float[Tensor, "n h w"], draws: int = 1) -> Float[Tensor, "n 10"]:
+        """Logits of pictures.
+
+        Args:
+            images: Bright digits on black, in [0, 1], of any size from 8 px on.
+            draws: Draws of group samples whose logits are averaged (methods full and separable).
+
+        Raises:
+            ShapeError: Another number of axes, or smaller pictures.
+        """
+        if images.ndim != 3 or min(images.shape[-2:]) < _LEAST:
+            raise ShapeError("images", images.shape, f"(N, H, W) with sides of at least {_LEAST}")
+        self.network.eval()
+        repeats = draws if isinstance(self.network, PlanarNet) else 1
+        with torch.inference_mode():
+            found = [sum(self.network(part) for _ in range(repeats)) / repeats for part in images.split(_CHUNK)]
+        return torch.cat(found) if found else images.new_zeros(0, CLASSES)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def predict(self, images: Float[Tensor, "n h w"], draws: int = 1) -> Int64[Tensor, " n"]:
+        """The digits.
+
+        Example:
+            >>> from vision3d.stages.equivariant import load_classifier
+            >>> load_classifier().predict(torch.zeros(2, 40, 40)).shape
+            torch.Size([2])
+        """
+        return self.logits(images, draws).argmax(-1)
+
+    def with_window(self, degrees: float) -> "Classifier":
+        """The same network of method rotation with another window of rotations; shares the parameters' values."""
+        config = replace(self.config, window_deg=degrees)
+        network = make_network(config)
+        network.load_state_dict(self.network.state_dict())
+        return Classifier(network.eval(), config, self.about, self.seen)
+
+    @property
+    def is_rotational(self) -> bool:
+        """Whether the network pools over rotations."""
+        return isinstance(self.network, RotationNet)
+
+
+def save_classifier(path: Path | str, classifier: Classifier) -> None:
+    """Write a classifier as .safetensors, whole or not at all."""
+    from safetensors.torch import save
+
+    own = {"type": _TYPE, "version": _VERSION, "model": configuration.to_dict(classifier.config), "about": classifier.about}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.network.state_dict().items()}
+    tensors[_SEEN] = classifier.seen
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(save(tensors, {"vision3d": json.dumps(own)}))
+
+
+def load_classifier(path: Path | str | None = None) -> Classifier:
+    """Read a classifier; without a path the one that comes along (method rotation).
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged or holds something else.
+
+    Example:
+        >>> load_classifier().config.method
+        'rotation'
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path is None:
+        path = Path(str(files("vision3d") / "assets" / "digits" / "classifier.safetensors"))
+        if not path.is_file():
+            raise MissingFileError(path, "the classifier that comes along, which this installation lacks")
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "a classifier (.safetensors)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, OSError, OverflowError) as error:
+        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})") from error
+    try:
+        own = json.loads(metadata["vision3d"])
+        kind, version, model, about = own["type"], own["version"], own["model"], dict(own["about"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise FileFormatError(path, "does not say that it holds a classifier of vision3d") from error
+    if kind != _TYPE or version != _VERSION:
+        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}")
+    try:
+        config = configuration.from_dict(ModelConfig, model)
+        if config.channels > 512:
+            raise ConfigError("channels", f"got {config.channels}, want at most 512")
+        network = make_network(config)
+        seen = tensors.pop(_SEEN, torch.zeros(0, dtype=torch.int64))
+        network.load_state_dict(tensors)
+    except (ConfigError, RuntimeError) as error:
+        raise FileFormatError(path, f"does not fit its own description ({str(error).splitlines()[0]})") from error
+    return Classifier(network.eval(), config, about, seen)

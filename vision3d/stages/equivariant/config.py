@@ -1,0 +1,114 @@
+"""Options of the equivariant stage."""
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from vision3d.errors import ConfigError
+
+Method = Literal["plain", "canonical", "rotation", "full", "separable"]
+GROUPS = ("so2", "se2", "sl2", "gl2", "affine")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    method: Method = "rotation"
+    """plain: a CNN. canonical: the same on pictures in canonical position. rotation: canonical position and convolutions on
+    SO(2). full: convolutions on the plane and a group, kernels of all coordinates at once. separable: the same with kernels
+    that are products."""
+    group: Literal["so2", "se2", "sl2", "gl2", "affine"] = "gl2"
+    """Of full and separable: rotations (so2 or se2), maps that keep areas (sl2), all orientation-keeping linear maps (gl2 or
+    affine). The layers always move with shifts, too."""
+    channels: int = 16
+    """Features; of plain, canonical and rotation the deeper layers have twice as many."""
+    samples: int = 8
+    """Group elements that are drawn at every forward, of full and separable."""
+    window_deg: float = 60.0
+    """Rotations that rotation pools over, to both sides; 180: all, which takes 6 and 9 for one."""
+    kernel: Literal["siren", "wire"] = "siren"
+    """Waves of the kernel networks."""
+    mask: Literal["smooth", "disk", "bump"] = "smooth"
+    """Support of the kernels."""
+    extent: float = 1.0
+    """Half side of the kernels' grid in units of their radius."""
+    spread: float = 0.158
+    """Standard deviation of the coordinates of log P, of full and separable; 0.158 covers scales of about 0.7 to 1.4."""
+    proposal: Literal["ball", "normal"] = "ball"
+    """How log P is drawn."""
+    angles: Literal["even", "uniform", "published"] = "even"
+    """How rotations are drawn."""
+    weighted: bool = True
+    """Weight samples by the invariant measure."""
+    pooling: Literal["max", "mean"] = "max"
+    """Over group and plane, at the end of full and separable."""
+    head_norm: bool = True
+    """Bring pooled features to mean 0 and deviation 1 over the batch before the last layers of full and separable: not in the
+    publication, and much faster to learn."""
+    stem_pool: int = 2
+    """Pooling after the lift of full and separable; 1: none, as published."""
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "samples", "stem_pool"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"got {getattr(self, name)}, want at least 1")
+        if self.stem_pool > 2:
+            raise ConfigError("stem_pool", f"got {self.stem_pool}, want 1 or 2")
+        for name in ("extent", "spread"):
+            if not 0 < getattr(self, name) < 10:
+                raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, 10)")
+        if not 0 <= self.window_deg <= 180:
+            raise ConfigError("window_deg", f"got {self.window_deg}, want 0 to 180 degrees")
+
+
+@dataclass(frozen=True)
+class AffnistConfig:
+    """Train a classifier on upright digits and measure it on affinely warped ones."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    epochs: int = 8
+    """Passes over the training digits."""
+    batch_size: int = 64
+    """Pictures a step."""
+    lr: float = 4e-3
+    """Highest learning rate of AdamW; it rises for a third of the run and falls to nearly 0."""
+    kernel_lr: float = 0.2
+    """Factor on the rate of the kernel networks of full and separable, whose waves multiply every change by ten."""
+    weight_decay: float = 0.02
+    """Of AdamW."""
+    label_smoothing: float = 0.05
+    """Share of the target that goes to all classes alike."""
+    test_digits: int = 2000
+    """Digits held out of the training, where the set has no test part of its own."""
+    copies: int = 32
+    """Warps of each held-out digit."""
+    warps: Literal["affine", "homography"] = "affine"
+    """How they are made: affNIST-like, or homNIST-like."""
+    draws: int = 1
+    """Draws of group samples whose logits are averaged, of full and separable."""
+    log_every: int = 25
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 125
+    """Steps between two checkpoints; 0: only at the end and when interrupted."""
+    keep: int = 2
+    """How many checkpoints stay."""
+    seed: int = 0
+    """Of the split, the parameters, the order of the digits and the samples. The warps have published seeds of their own."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "test_digits", "copies", "draws", "log_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(name, f"got {getattr(self, name)}, want at least 1")
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
+                raise ConfigError(entry.name, f"got {value}, want a number >= 0")
+        if self.lr == 0:
+            raise ConfigError("lr", "got 0, want a number > 0")
+        if self.label_smoothing >= 1:
+            raise ConfigError("label_smoothing", f"got {self.label_smoothing}, want a number in [0, 1)")
+        if self.seed >= 2**63:
+            raise ConfigError("seed", f"got {self.seed}, want less than 2^63")

@@ -1,0 +1,90 @@
+"""Training digits, and test digits that no training has seen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.io.digits import Digits, read_digits, split_digits
+from vision3d.stages.equivariant.config import AffnistConfig
+from vision3d.stages.equivariant.warps import FRAME, WarpedDigits, affnist_like, homnist_like, pad_to_frame
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Warped pictures to measure on, generated or read."""
+
+    pictures: WarpedDigits | Digits
+    is_generated: bool
+    description: str
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, rows: slice) -> tuple[Float32[Tensor, "m h w"], Int64[Tensor, " m"]]:
+        """Pictures and labels."""
+        if isinstance(self.pictures, WarpedDigits):
+            return self.pictures.batch(rows)
+        return self.pictures.images[rows], self.pictures.labels[rows]
+
+
+@dataclass(frozen=True)
+class DigitData:
+    """What a run works on. All pictures are FRAME x FRAME."""
+
+    train: Digits
+    """Upright, in the middle of the frame."""
+    centred: Digits
+    """Held out, upright."""
+    test: TestSet
+    """Warped copies of the held-out digits, or a set that was given."""
+
+
+def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None = None) -> DigitData:
+    """Read, split and pad the digits, and prepare the test set.
+
+    Args:
+        path: As for `vision3d.io.digits.read_digits`.
+        config: Says how many digits are held out, and which warps are made of them.
+        test: A file of affNIST (.mat) to measure on instead; then `path` must not hold the digits that it was made of.
+
+    Raises:
+        InputError: The pictures do not fit into the frame, or there are too few.
+    """
+    digits = read_digits(path)
+    if digits.transforms is not None:
+        raise InputError(f"{path}: holds warped digits of affNIST; want upright ones to train on, and this file as --test")
+    train, held_out = split_digits(digits, config.test_digits, config.seed)
+    if len(train) < config.batch_size:
+        raise InputError(f"{path}: {len(train)} digits to train on, fewer than a batch of {config.batch_size}")
+    make = affnist_like if config.warps == "affine" else homnist_like
+    if test is None:
+        warped = make(held_out, config.copies)
+        pictures: WarpedDigits | Digits = warped
+        description, is_generated = warped.description, True
+    else:
+        pictures = read_digits(test)
+        if pictures.images.shape[-1] != FRAME:
+            side = pictures.images.shape[-1]
+            raise InputError(f"{test}: pictures of {side} x {side}; want {FRAME} x {FRAME}, as affNIST has them")
+        description, is_generated = f"read from {pictures.source}", False
+    return DigitData(_framed(train), _framed(held_out), TestSet(pictures, is_generated, description))
+
+
+def epoch_order(count: int, epoch: int, seed: int) -> Int64[Tensor, " n"]:
+    """The order of the digits in an epoch: the same whether the run was interrupted or not."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63))
+
+
+def unpadded(digits: Digits, side: int = 28) -> Digits:
+    """The middle of pictures that `pad_to_frame` made."""
+    border = (digits.images.shape[-1] - side) // 2
+    inner = slice(border, border + side)
+    return Digits(digits.images[:, inner, inner], digits.labels, digits.source)
+
+
+def _framed(digits: Digits) -> Digits:
+    return Digits(pad_to_frame(digits.images), digits.labels, digits.source)

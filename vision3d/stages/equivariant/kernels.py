@@ -1,0 +1,169 @@
+"""Kernels of convolutions on a group, built in one pass: grid, chart, network, mask and weights."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d import native
+from vision3d.errors import ConfigError
+from vision3d.geometry.groups.haar import PlanarGroup
+from vision3d.stages.equivariant.kernel_nets import KernelKind
+from vision3d.stages.equivariant.reference import kernels as reference
+
+MaskKind = Literal["smooth", "disk", "bump"]
+"""sigmoid(2 (1 - r)); 1 up to r = 1; (1 - r^2)^2 up to r = 1. r^2 = |h^-1 p|^2 + |Y(h^-1 g)|^2 in all of them."""
+_GROUPS = {"so2": 0, "sl2": 2, "gl2": 3}
+_MASKS = ("smooth", "disk", "bump")
+_WAVES = ("siren", "wire")
+_MAX_WIDTH = 64
+
+
+def build_kernel(
+    group: PlanarGroup,
+    kind: KernelKind,
+    mask: MaskKind,
+    inverses: Float[Tensor, "n 2 2"],
+    elements: Float[Tensor, "m 2 2"] | None,
+    out_factors: Float[Tensor, " n"],
+    in_factors: Float[Tensor, " m"],
+    parameters: list[Tensor],
+    channels: tuple[int, int],
+    size: int,
+    extent: float,
+) -> Float[Tensor, "c_out n c_in m k k"]:
+    """k(h^-1 p, h^-1 g) for all samples h, g and points p of a grid, as the weight of an ordinary convolution.
+
+    Gradients go to the parameters; samples and factors are constants.
+
+    Args:
+        group: What the chart of h^-1 g has: `so2` cos and sin of the angle, `sl2` and `gl2` the coordinates of Y before them.
+        kind: Wave of the network.
+        mask: Support.
+        inverses: h^-1 of the output's samples.
+        elements: g of the input's samples; None for a kernel on the plane alone, then m = 1.
+        out_factors: On all that leads to an output sample.
+        in_factors: On all that comes from an input sample.
+        parameters: W1, b1, .. W4, b4 of the network.
+        channels: (C_out, C_in).
+        size: K, odd.
+        extent: The grid spans [-extent, extent]^2 in units of the kernel's radius.
+    """
+    for name, value, valid in (("group", group, _GROUPS), ("mask", mask, _MASKS), ("kernel", kind, _WAVES)):
+        if value not in valid:
+            raise ConfigError(name, f"got {value!r}, want {', '.join(valid)}")
+    if not native.runs_on(inverses) or parameters[0].shape[0] > _MAX_WIDTH:
+        return reference.build_kernel(
+            group, kind, mask, inverses, elements, out_factors, in_factors, parameters, channels, size, extent
+        )
+    w1, b1, w2, b2, w3, b3, w4, b4 = parameters
+    sym, mask_code, wave = _GROUPS[group], _MASKS.index(mask), _WAVES.index(kind)
+    return _group_kernel(
+        inverses,
+        elements,
+        out_factors,
+        in_factors,
+        w1,
+        b1,
+        w2,
+        b2,
+        w3,
+        b3,
+        w4,
+        b4,
+        sym,
+        mask_code,
+        wave,
+        *channels,
+        size,
+        extent,
+    )
+
+
+@torch.library.custom_op("vision3d::group_kernel", mutates_args=(), device_types=("cpu", "cuda"))
+def _group_kernel(
+    inverses: Tensor,
+    elements: Tensor | None,
+    out_factors: Tensor,
+    in_factors: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    w4: Tensor,
+    b4: Tensor,
+    sym: int,
+    mask: int,
+    wave: int,
+    c_out: int,
+    c_in: int,
+    size: int,
+    extent: float,
+) -> Tensor:
+    values = inverses.new_empty((c_out, inverses.shape[0], c_in, in_factors.shape[0], size, size))
+    arrays = [
+        None if tensor is None else tensor.detach().contiguous()
+        for tensor in (inverses, elements, out_factors, in_factors, w1, b1, w2, b2, w3, b3, w4, b4)
+    ]
+    native.require().group_kernel(*arrays, sym, mask, wave, extent, values, **native.where(inverses))
+    return values
+
+
+@torch.library.custom_op("vision3d::group_kernel_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+def _group_kernel_vjp(
+    v_values: Tensor,
+    inverses: Tensor,
+    elements: Tensor | None,
+    out_factors: Tensor,
+    in_factors: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    w4: Tensor,
+    b4: Tensor,
+    sym: int,
+    mask: int,
+    wave: int,
+    size: int,
+    extent: float,
+) -> list[Tensor]:
+    group, kind = next(name for name, count in _GROUPS.items() if count == sym), _WAVES[wave]
+    parameters = [w1, b1, w2, b2, w3, b3, w4, b4]
+    inputs, factors = reference.inputs_and_factors(
+        group, _MASKS[mask], inverses, elements, out_factors, in_factors, size, extent
+    )
+    v_rows = v_values.permute(1, 3, 4, 5, 0, 2).reshape(-1, w4.shape[0]) * factors.reshape(-1, 1)
+    return reference.network_vjp(kind, inputs.reshape(-1, inputs.shape[-1]), parameters, v_rows)
+
+
+@_group_kernel.register_fake
+def _(inverses, elements, out_factors, in_factors, w1, b1, w2, b2, w3, b3, w4, b4, sym, mask, wave, c_out, c_in, size, extent):
+    return inverses.new_empty((c_out, inverses.shape[0], c_in, in_factors.shape[0], size, size))
+
+
+@_group_kernel_vjp.register_fake
+def _(v_values, inverses, elements, out_factors, in_factors, w1, b1, w2, b2, w3, b3, w4, b4, sym, mask, wave, size, extent):
+    return [torch.empty_like(tensor) for tensor in (w1, b1, w2, b2, w3, b3, w4, b4)]
+
+
+def _setup(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*(tensor for tensor in inputs[:12] if tensor is not None))
+    ctx.has_elements = inputs[1] is not None
+    ctx.codes = (*inputs[12:15], *inputs[17:19])
+
+
+def _backward(ctx, v_values):
+    saved = list(ctx.saved_tensors)
+    if not ctx.has_elements:
+        saved.insert(1, None)
+    gradients = _group_kernel_vjp(v_values, *saved, *ctx.codes)
+    return (None, None, None, None, *gradients, *[None] * 7)
+
+
+_group_kernel.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,181 @@
+"""The classifiers: a plain CNN, the same on canonical pictures, convolutions on SO(2) of canonical pictures, and convolutions
+on the plane and a group of linear maps. All take pictures (n, h, w) of any position and give logits (n, 10)."""
+
+import math
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vision3d.errors import ConfigError
+from vision3d.geometry.groups.haar import GroupSamples, PlanarGroup, sample_group
+from vision3d.stages.equivariant.canonical import canonical_images, canonical_polar
+from vision3d.stages.equivariant.config import ModelConfig
+from vision3d.stages.equivariant.layers import GroupConv, LiftConv, SampleNorm, SeparableGroupConv
+
+CLASSES = 10
+_RADII, _ANGLES, _POOLED = 16, 64, 32
+
+
+class PlainNet(nn.Module):
+    """Two pairs of 3x3 convolutions; with `canonical` of pictures brought into canonical position first."""
+
+    def __init__(self, channels: int = 16, *, canonical: bool = False) -> None:
+        super().__init__()
+        self.canonical = canonical
+        sizes = [1, channels, channels, 2 * channels, 2 * channels]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, bias=False) for a, b in pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(size) for size in sizes[1:])
+        self.hidden = nn.Linear(2 * channels * 49, 32)
+        self.out = nn.Linear(32, CLASSES)
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 10"]:
+        x = (canonical_images(images) if self.canonical else images)[:, None]
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms)):
+            x = functional.relu(norm(conv(x)))
+            if i == 1:
+                x = functional.max_pool2d(x, 2)
+        x = functional.adaptive_max_pool2d(x, 7)
+        return self.out(self.dropout(functional.relu(self.hidden(x.flatten(1)))))
+
+
+class CircularConv(nn.Module):
+    """A group convolution on SO(2): pictures (n, c, radii, angles) are convolved round the circle and along the radius."""
+
+    def __init__(self, in_channels: int, out_channels: int, radii: int, angles: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, (radii, angles), padding=(radii // 2, 0), bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.wrap = angles // 2
+
+    def forward(self, x: Float[Tensor, "n c r t"]) -> Float[Tensor, "n d r t"]:
+        return functional.relu(self.norm(self.conv(functional.pad(x, (self.wrap, self.wrap, 0, 0), mode="circular"))))
+
+
+class RotationNet(nn.Module):
+    """Canonical position takes the shift and the symmetric part of an affine map away; convolutions on SO(2) see the rest.
+
+    The last convolution spans the whole circle: it gives logits for each of 32 angles at which the picture may have stood
+    upright. They are pooled over the angles within `window` of 0: all 180 degrees make the network invariant to every
+    rotation, but then 6 and 9 are one; the others leave it invariant to rotations that keep the upright angle in the window.
+    """
+
+    def __init__(self, channels: int = 16, hidden: int = 64, window_deg: float = 60.0) -> None:
+        super().__init__()
+        self.window_deg = window_deg
+        c = channels
+        self.layers = nn.ModuleList(
+            [CircularConv(3, c, 3, 5), CircularConv(c, c, 3, 5), CircularConv(c, 2 * c, 3, 3), CircularConv(2 * c, 2 * c, 3, 3)]
+        )
+        self.whole = nn.Conv2d(2 * c, hidden, (4, _POOLED), bias=False)
+        self.norm = nn.BatchNorm2d(hidden)
+        self.dropout = nn.Dropout2d(0.2)
+        self.out = nn.Conv2d(hidden, CLASSES, 1)
+        radius = (torch.arange(_RADII) + 0.5) / _RADII
+        self.register_buffer("radius", torch.stack([radius, radius.square()])[None, :, :, None], persistent=False)
+
+    def features(self, polar: Float[Tensor, "n r t"]) -> list[Float[Tensor, "n c r2 t2"]]:
+        """What each layer makes of a picture on circles."""
+        radius = self.radius.to(polar).expand(len(polar), -1, -1, polar.shape[-1])  # pyright: ignore[reportCallIssue]
+        x = torch.cat([polar[:, None], radius], 1)
+        found = []
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            found.append(x)
+            if i == 1:
+                x = functional.max_pool2d(x, 2)
+        return [*found, functional.max_pool2d(x, (2, 1))]
+
+    def orbit_logits(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 10 t"]:
+        """Logits if the picture's upright position is at angle 2 pi t / 32."""
+        x = self.features(canonical_polar(images, _RADII, _ANGLES))[-1]
+        x = torch.cat([x, x[..., :-1]], -1)  # round the circle: every angle sees all others once
+        return self.out(self.dropout(functional.relu(self.norm(self.whole(x)))))[:, :, 0]
+
+    def forward(self, images: Float[Tensor, "n h w"]) -> Float[Tensor, "n 10"]:
+        logits = self.orbit_logits(images)
+        reach = round(self.window_deg / 360 * _POOLED)
+        if reach < _POOLED // 2:
+            logits = torch.cat([logits[..., : reach + 1], logits[..., _POOLED - reach :]], -1)
+        return torch.logsumexp(logits, -1) - math.log(logits.shape[-1])
+
+
+class PlanarNet(nn.Module):
+    """Lift, a residual block of two group convolutions, one more, the largest value over group and plane, two linear layers.
+
+    The network of Mironenco & Forre 2024, with pooling after the lift where it is asked for. Samples are drawn anew at every
+    forward, in training and after, from the generator of `seed_samples`; the number and the seed can be changed at any time.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config, self.num_samples = config, config.samples
+        group, c = planar_group(config.group), config.channels
+        self.group: PlanarGroup = group
+        conv = SeparableGroupConv if config.method == "separable" else GroupConv
+        options = {"kind": config.kernel, "mask": config.mask, "extent": config.extent}
+        self.lift = LiftConv(group, 1, c, 5, **options)
+        self.first, self.second = (conv(group, c, c, 5, padding=2, **options) for _ in range(2))
+        self.last = conv(group, c, c, 5, **options)
+        self.norm = SampleNorm()
+        self.head_norm = nn.BatchNorm1d(c) if config.head_norm else nn.Identity()
+        self.head = nn.Sequential(
+            nn.Linear(c, 256, bias=False), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, CLASSES)
+        )
+        self._generator: torch.Generator | None = None
+
+    def seed_samples(self, seed: int | None) -> None:
+        """Draw group samples from a generator of their own from now on; None: from torch's."""
+        self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def draw(self) -> GroupSamples:
+        """New samples of the group."""
+        c = self.config
+        return sample_group(
+            self.group, self.num_samples, spread=c.spread, proposal=c.proposal, angles=c.angles, weighted=c.weighted,
+            generator=self._generator,
+        )  # fmt: skip
+
+    def features(self, images: Float[Tensor, "n h w"], samples: GroupSamples) -> list[Float[Tensor, "n c s h2 w2"]]:
+        """Features over the group after the lift, the block and the last convolution."""
+        # Black stays 0: a background of -1, as published, meets the border and shifts every feature by a random amount.
+        lifted = functional.gelu(self.norm(self.lift(images[:, None], samples)))
+        if self.config.stem_pool > 1:
+            lifted = _pooled(lifted, self.config.stem_pool)
+        y = functional.gelu(self.norm(self.first(lifted, samples, samples)))
+        y = functional.gelu(self.norm(self.second(y, samples, samples)))
+        block = functional.gelu(lifted + y)
+        y = functional.gelu(_pooled(self.norm(block), 2))
+        return [lifted, block, functional.gelu(self.norm(self.last(y, samples, samples)))]
+
+    def forward(self, images: Float[Tensor, "n h w"], samples: GroupSamples | None = None) -> Float[Tensor, "n 10"]:
+        samples = (self.draw() if samples is None else samples).to(images)
+        last = self.features(images, samples)[-1]
+        pooled = last.amax((-3, -2, -1)) if self.config.pooling == "max" else last.mean((-3, -2, -1))
+        return self.head(self.head_norm(pooled))
+
+
+_LINEAR_PARTS: dict[str, PlanarGroup] = {"so2": "so2", "se2": "so2", "sl2": "sl2", "gl2": "gl2", "affine": "gl2"}
+
+
+def planar_group(name: str) -> PlanarGroup:
+    """The linear part of a group of maps of the plane: of `se2` the rotations, of `affine` all with positive determinant."""
+    if name not in _LINEAR_PARTS:
+        raise ConfigError("group", f"got {name!r}, want {', '.join(_LINEAR_PARTS)}")
+    return _LINEAR_PARTS[name]
+
+
+def make_network(config: ModelConfig) -> nn.Module:
+    """The network that a configuration describes, with new parameters."""
+    if config.method in ("plain", "canonical"):
+        return PlainNet(config.channels, canonical=config.method == "canonical")
+    if config.method == "rotation":
+        return RotationNet(config.channels, window_deg=config.window_deg)
+    return PlanarNet(config)
+
+
+def _pooled(features: Tensor, factor: int) -> Tensor:
+    return functional.max_pool2d(features.flatten(1, 2), factor).unflatten(1, features.shape[1:3])
