@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-
 from tests.io.test_splat_fuzz import mutated
+
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.io.bvh import read_motion, write_motion
