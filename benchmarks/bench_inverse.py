@@ -112,17 +112,11 @@ def recover_vertices(stage: Stage, steps: int, smoothing: float = 20.0) -> tuple
     return results, pictures
 
 
-def corner_uvs(path: Path) -> tuple[Tensor, Tensor]:
-    """The uvs of an .obj of triangles, v down, and the row of each corner of each face."""
-    lines = [line.split() for line in path.read_text().splitlines()]
-    uvs = torch.tensor([[float(words[1]), 1 - float(words[2])] for words in lines if words and words[0] == "vt"])
-    faces = [[int(corner.split("/")[1]) - 1 for corner in words[1:4]] for words in lines if words and words[0] == "f"]
-    return uvs, torch.tensor(faces)
-
-
-def recover_texture(stage: Stage, path: Path, steps: int, texels: int = 256) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
+def recover_texture(stage: Stage, steps: int, texels: int = 256) -> tuple[dict[str, Any], tuple[Tensor, ...]]:
     """Gradient descent on the texels, from grey; texels that weigh in some picture count."""
-    uvs, uv_faces = corner_uvs(path)
+    assert stage.mesh.corner_uvs is not None
+    uvs = stage.mesh.corner_uvs.flatten(0, 1)
+    uv_faces = torch.arange(len(uvs)).view(-1, 3)
     y, x = torch.meshgrid(torch.arange(texels) / texels, torch.arange(texels) / texels, indexing="ij")
     board = ((16 * x).floor() + (16 * y).floor()) % 2
     truth = torch.stack([0.2 + 0.6 * board, 0.5 + 0.4 * torch.sin(40 * x + 9 * y), 0.5 + 0.4 * torch.cos(33 * y)], -1)
@@ -183,7 +177,7 @@ def main() -> None:
     with ForeignLoad() as load:
         shape, shapes = recover_vertices(stage, options.steps)
         print("vertices:", shape)
-        board, textures = recover_texture(stage, options.mesh, options.steps)
+        board, textures = recover_texture(stage, options.steps)
         print("texture:", board)
     if options.picture:
         write_image(options.picture, picture(stage, shapes, textures))

@@ -88,6 +88,45 @@ class TestWithTrimesh:
         assert mesh.num_faces == 2 and mesh.uvs is None
         torch.testing.assert_close(mesh.transform(torch.eye(4)).vertices.amax(0), torch.tensor([1.0, 1, 0]))
 
+    def test_seams_of_an_obj_are_kept(self, tmp_path):
+        """A strip of two squares; the first edge of the second has other coordinates, the rest of the formats are mixed."""
+        positions = "".join(f"v {x} {y} 0\n" for x in (0, 1, 2) for y in (0, 1)) + "v 9 9 9\n"
+        coordinates = "vt 0 0\nvt 0.5 0\nvt 0.5 1\nvt 0 1\n"
+        (tmp_path / "s.obj").write_text(positions + coordinates + "f 1/1 3/2 4/3 2/4\nusemtl b\nf -5/-4 -3/-3 -2/-2 -4/-1\n")
+        mesh = Mesh.load(tmp_path / "s.obj")
+        assert mesh.num_vertices == 7 and mesh.faces.tolist() == [[0, 2, 3], [0, 3, 1], [2, 4, 5], [2, 5, 3]]
+        square = torch.tensor([[0.0, 1.0], [0.5, 1.0], [0.5, 0.0], [0.0, 0.0]])
+        assert mesh.uvs is not None and mesh.uvs.shape == (4, 3, 2)
+        assert torch.equal(mesh.uvs, square[torch.tensor([[0, 1, 2], [0, 2, 3]] * 2)])
+        mesh.save(tmp_path / "again.obj")  # split there
+        again = Mesh.load(tmp_path / "again.obj")
+        assert again.num_vertices == 8 and torch.equal(again.corner_uvs, mesh.uvs)
+
+    def test_normals_and_colors_of_an_obj(self, tmp_path):
+        content = "v 0 0 0 1 0 0\nv 1 0 0 0 1 0\nv 0 1 0 0 0 1\nv 0 0 1 1 1 1\nvn 0 0 1\nvn 0 1 0\n"
+        (tmp_path / "n.obj").write_text(content + "f 1//1 2//1 3//1 # up\nf 1//2 4//2 \\\n2//2\n")
+        mesh = Mesh.load(tmp_path / "n.obj")
+        assert mesh.uvs is None and torch.equal(
+            mesh.vertex_colors, torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+        )
+        half = 0.5**0.5
+        want = torch.tensor([[0.0, half, half], [0, half, half], [0, 0, 1], [0, 1, 0]])
+        torch.testing.assert_close(mesh.normals, want)
+
+    @pytest.mark.parametrize("face", ["1/1 2/2 0/3", "1/1 2/2 -9/3", "1/1 2/2 3/5", "1/1 2/2", "1/1 2/2 3/1/1/1", "1/1 2/2 x"])
+    def test_bad_faces_of_an_obj(self, tmp_path, face):
+        (tmp_path / "b.obj").write_text(QUAD + f"f 1/1 2/2 3/3\nf {face}\n")
+        with pytest.raises(FileFormatError, match=r"b\.obj at line 10: is damaged, or no \.obj file"):
+            read_mesh(tmp_path / "b.obj")
+
+    def test_faces_with_and_without_a_texture(self, tmp_path):
+        write_image(tmp_path / "t.png", torch.rand(4, 4, 3))
+        (tmp_path / "m.mtl").write_text("newmtl a\nmap_Kd t.png\n")
+        (tmp_path / "q.obj").write_text("mtllib m.mtl\n" + QUAD + "f 1/1 2/2 3/3\nf 1 3 4\n")
+        with pytest.raises(FileFormatError, match="has faces with and without a texture, a Mesh has one for all"):
+            read_mesh(tmp_path / "q.obj")
+        assert read_mesh(tmp_path / "q.obj", skip_texture=True).uvs is None
+
     def test_texture_goes_up_in_obj_and_down_here(self, tmp_path):
         write_image(tmp_path / "t.png", torch.rand(4, 4, 3))
         (tmp_path / "m.mtl").write_text("newmtl a\nmap_Kd t.png\n")
@@ -151,6 +190,14 @@ class TestWithTrimesh:
             mesh = read_mesh(shared_data / "meshes" / f"{name}.obj")
             assert (mesh.num_vertices, mesh.num_faces) == size
             assert (mesh.uvs is not None) == (name == "spot")
+
+    def test_uvs_of_spot_are_those_of_its_file(self, shared_data):
+        path = shared_data / "meshes" / "spot.obj"
+        mesh, lines = Mesh.load(path), [line.split() for line in path.read_text().splitlines()]
+        values = [(float(words[1]), 1 - float(words[2])) for words in lines if words[0] == "vt"]
+        rows = [[int(word.split("/")[1]) - 1 for word in words[1:]] for words in lines if words[0] == "f"]
+        assert len(values) == 3225 and mesh.num_vertices == 2930 and mesh.uvs is not None and mesh.uvs.ndim == 3
+        torch.testing.assert_close(mesh.uvs, torch.tensor(values)[torch.tensor(rows)], rtol=0, atol=1e-7)
 
     def test_other_suffixes_and_missing_files(self, tmp_path):
         with pytest.raises(InputError, match=r"no mesh format '\.off'"):

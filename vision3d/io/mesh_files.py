@@ -1,8 +1,9 @@
-"""Meshes as .obj, .ply and .stl, through trimesh (extra `mesh`).
+"""Meshes as .obj, .ply and .stl, through trimesh (extra `mesh`) but for reading .obj.
 
 Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
-triangles alone: corners at equal positions become one vertex when it is read. OBJ splits vertices at seams. Only the first
-of its material files is looked at.
+triangles alone: corners at equal positions become one vertex when it is read. An .obj keeps its vertices when it is read, with
+uvs by corner where there are seams; vertices are split there when it is written. Only the first of its material files is
+looked at.
 """
 
 import io
@@ -21,6 +22,7 @@ from vision3d.errors import FileFormatError, InputError, MissingDependencyError,
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
+from vision3d.io.obj_file import parse_obj
 from vision3d.io.ply_file import read_elements
 from vision3d.scene.mesh import Mesh
 
@@ -41,7 +43,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     Raises:
         MissingFileError: There is no such file, or no material file or picture that an .obj names.
         FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder or several textures.
-        MissingDependencyError: trimesh is not there.
+        MissingDependencyError: trimesh is not there, for .ply and .stl.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,7 +54,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     texture = None if suffix != ".obj" or skip_texture else _obj_texture(path)
     with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
         warnings.simplefilter("ignore", RuntimeWarning)
-        mesh = _mesh(path, _loaded(path, suffix), texture)
+        mesh = _obj_mesh(path, texture) if suffix == ".obj" else _mesh(path, _loaded(path, suffix))
     if suffix == ".stl":
         vertices, faces, _ = weld_vertices(mesh.vertices, mesh.faces, 0.0)
         mesh = Mesh(vertices, faces)
@@ -136,26 +138,16 @@ def _trimesh() -> ModuleType:
 def _loaded(path: Path, suffix: str) -> dict[str, Any]:
     trimesh = _trimesh()
     data = path.read_bytes()
-    where = _stl_place(path, data) if suffix == ".stl" else _ply_place(path) if suffix == ".ply" else None
+    where = _stl_place(path, data) if suffix == ".stl" else _ply_place(path)
     try:
         if suffix == ".stl":
-            values = trimesh.exchange.stl.load_stl(io.BytesIO(data))
-        elif suffix == ".ply":
-            values = trimesh.exchange.ply.load_ply(io.BytesIO(data), skip_materials=True)
-        else:
-            values = trimesh.exchange.obj.load_obj(
-                io.StringIO(data.decode("utf-8", "replace")), skip_materials=True, maintain_order=True, group_material=False
-            )
+            return trimesh.exchange.stl.load_stl(io.BytesIO(data))
+        return trimesh.exchange.ply.load_ply(io.BytesIO(data), skip_materials=True)
     except MemoryError as error:
         raise FileFormatError(path, "names more values than fit into memory", where) from error
     except Exception as error:  # trimesh has no errors of its own for damaged files: any kind may come
         text = f"is damaged, or no {suffix} file ({type(error).__name__}: {str(error)[:200]!a})"
-        raise FileFormatError(path, text, _bad_line(data) if suffix == ".obj" else where) from error
-    if "geometry" in values:
-        # One entry a material or object of an .obj.
-        parts = list(values["geometry"].values())
-        values = parts[0] if len(parts) == 1 else {"parts": parts}
-    return values
+        raise FileFormatError(path, text, where) from error
 
 
 def _stl_place(path: Path, data: bytes) -> int:
@@ -190,25 +182,42 @@ def _bad_line(data: bytes) -> str | None:
                 if len([float(word) for word in words[1:]]) < (2 if words[0] == b"vt" else 3):
                     return f"line {number}"
             elif words and words[0] == b"f":
+                if len(words) < 4 or any(word.count(b"/") > 2 for word in words):
+                    return f"line {number}"
                 for place, text in ((place, text) for word in words[1:] for place, text in enumerate(word.split(b"/"))):
-                    if text and not -(2**31) < int(text) <= list(counts.values())[place]:
+                    if text and not 1 <= abs(int(text)) <= list(counts.values())[place]:
                         return f"line {number}"
         except (ValueError, IndexError):
             return f"line {number}"
     return None
 
 
-def _mesh(path: Path, values: dict[str, Any], texture: Tensor | None) -> Mesh:
-    if "parts" in values:
-        meshes = [_mesh(path, part, texture if _uvs(part) is not None else None) for part in values["parts"]]
-        if not meshes:
-            raise FileFormatError(path, "has no faces", _first_bad(path))
-        if texture is not None and any(mesh.uvs is None for mesh in meshes):
+def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
+    data = path.read_bytes()
+    try:
+        parsed = parse_obj(data.decode("utf-8", "replace"))
+    except (ValueError, OverflowError) as error:
+        raise FileFormatError(path, f"is damaged, or no .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
+    if not len(parsed.faces):
+        raise FileFormatError(path, "has no faces", _bad_line(data))
+    if texture is not None and parsed.uvs is None:
+        if parsed.has_uvs:
             raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
-        return meshes[0].merge(*meshes[1:])
+        texture = None
+    return Mesh(
+        _tensor(parsed.vertices),
+        torch.from_numpy(np.ascontiguousarray(parsed.faces)),
+        uvs=None if parsed.uvs is None else _tensor(np.stack([parsed.uvs[..., 0], 1 - parsed.uvs[..., 1]], -1)),
+        normals=None if parsed.normals is None else _tensor(parsed.normals),
+        vertex_colors=None if parsed.colors is None else _colors(parsed.colors),
+        texture=texture,
+    )
+
+
+def _mesh(path: Path, values: dict[str, Any]) -> Mesh:
     vertices, faces = values.get("vertices"), values.get("faces")
     if vertices is None or faces is None or not len(faces):
-        raise FileFormatError(path, "has no faces", _first_bad(path))
+        raise FileFormatError(path, "has no faces")
     try:
         points = torch.from_numpy(np.array(vertices, np.float32).reshape(-1, 3))
         polygons = np.array(faces, np.int64)
@@ -223,13 +232,9 @@ def _mesh(path: Path, values: dict[str, Any], texture: Tensor | None) -> Mesh:
             extras["normals"] = torch.from_numpy(np.array(normals, np.float32))
         if (colors := values.get("vertex_colors")) is not None:
             extras["vertex_colors"] = _colors(np.asarray(colors))
-        return Mesh(points, corners, texture=texture if "uvs" in extras else None, **extras)
+        return Mesh(points, corners, **extras)
     except (ValueError, TypeError, IndexError) as error:
-        raise FileFormatError(path, f"is damaged ({str(error)[:200]!a})", _first_bad(path)) from error
-
-
-def _first_bad(path: Path) -> str | None:
-    return _bad_line(path.read_bytes()) if path.suffix.lower() == ".obj" else None
+        raise FileFormatError(path, f"is damaged ({str(error)[:200]!a})") from error
 
 
 def _uvs(values: dict[str, Any]) -> Any:
@@ -276,6 +281,10 @@ def _dress(trimesh: ModuleType, model: Any, mesh: Mesh, *, prefer_colors: bool) 
         uvs = mesh.uvs.detach().double().numpy().copy()
         uvs[:, 1] = 1 - uvs[:, 1]
         model.visual = trimesh.visual.TextureVisuals(uv=uvs)
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
 
 
 def _array(values: Tensor) -> np.ndarray:

@@ -66,7 +66,7 @@ class Mesh:
 
     @classmethod
     def load(cls, path: Path | str) -> "Mesh":
-        """The mesh of a .glb, .obj, .ply or .stl file; all but .glb need trimesh (extra `mesh`).
+        """The mesh of a .glb, .obj, .ply or .stl file; those of .ply and .stl need trimesh (extra `mesh`).
 
         Raises:
             InputError: The file holds something else, or cannot be read.

@@ -27,8 +27,10 @@ V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
 struct FaceLines {
     double a[3], b[3], c[3];
     double sign;  // of the edge functions inside
-    bool ends[3];  // silhouettes: no face behind the edge, or one that folds back to the same side
+    bool ends[3];  // silhouettes: no face behind the edge, or one that does not cover its other side
 };
+
+constexpr double EDGE_ON = 1. / (1 << 21);  // of what is summed: a face that is this narrow is rounding of positions in float32
 
 template <typename T>
 V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t face) {
@@ -50,7 +52,10 @@ V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t fa
         if (neighbor < 0) continue;
         const int32_t far = far_corner(a.triangles + 3 * int64_t(neighbor), corners[(i + 1) % 3], corners[(i + 2) % 3]);
         const T* p = positions + 4 * int64_t(far);
-        lines.ends[i] = area * (lines.a[i] * double(p[0]) + lines.b[i] * double(p[1]) + lines.c[i] * double(p[3])) > 0;
+        const double along[3] = {lines.a[i] * double(p[0]), lines.b[i] * double(p[1]), lines.c[i] * double(p[3])};
+        const double side = along[0] + along[1] + along[2];
+        // It folds back to the same side, or is seen edge-on and covers nothing.
+        lines.ends[i] = area * side > 0 || abs(side) <= EDGE_ON * (abs(along[0]) + abs(along[1]) + abs(along[2]));
     }
     return lines;
 }

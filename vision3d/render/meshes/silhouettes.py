@@ -22,7 +22,8 @@ def antialias(
 
     Where a silhouette edge of the nearer face passes between two pixel centres, the pixel that it cuts takes a share of the
     other's colour: up to half at the centre, none at the border of the pixels. Steep edges blend along rows, flat ones along
-    columns. The surface is followed over up to 16 faces between the centres, so faces may be smaller than pixels. Gradients
+    columns. An edge is one where the face behind it does not cover the other side: there is none, it folds back, or it is seen
+    edge-on. The surface is followed over up to 16 faces between the centres, so faces may be smaller than pixels. Gradients
     reach `colors` and `positions`; on a CPU they have the same bits for any number of threads.
 
     Args:

@@ -7,6 +7,7 @@ from torch import Tensor
 from vision3d.render.reference.fragments import edge_functions
 
 _WALK = 16  # faces between two pixel centres
+_EDGE_ON = 2.0**-21  # of what is summed: a face that is this narrow is rounding of positions in float32
 
 
 def antialias(
@@ -79,10 +80,12 @@ def _silhouettes(
         others = triangles[behind.clamp(min=0)]
         far = others.gather(1, ((others != j_id) & (others != k_id)).byte().argmax(1, keepdim=True))[:, 0]
         lines = torch.linalg.cross(j, k)
-        folds = (lines * own).sum(-1) * (lines * positions[image[rows], far][:, [0, 1, 3]]).sum(-1) > 0
+        along = lines * positions[image[rows], far][:, [0, 1, 3]]
+        folds = (lines * own).sum(-1) * along.sum(-1) > 0
+        edge_on = along.sum(-1).abs() <= _EDGE_ON * along.abs().sum(-1)
         along_x, along_y = lines[:, 0].abs(), lines[:, 1].abs()
         steep = along_x >= along_y if axis == 2 else along_y > along_x
-        crosses, ends = (first >= 0) & (first <= 1), (behind < 0) | folds
+        crosses, ends = (first >= 0) & (first <= 1), (behind < 0) | folds | edge_on
         blends.append(rows[crosses & ends & steep])
         follow = crosses & ~ends
         face[rows[follow]] = behind[follow]
