@@ -100,20 +100,28 @@ def test_voxels_grow_until_they_fit(caplog):
 
 
 MEMORY = """
-import resource
+import ctypes, gc
+from pathlib import Path
 from tests.support.surfaces import cameras_around, exact_views, torus
 from tests.stages.test_mesh_surface import BOX, ignore
 from vision3d.stages.meshing.fusion import BLOCK_BYTES, fuse, open3d, plan
+
+def kilobytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)))
+
 views = exact_views(torus, cameras_around(16, 192))
 list(views)
 open3d()
 grid = plan(views, BOX, 3 / 40, truncation=4.0, max_bytes=1e9, step=ignore)
-fuse(views, grid, truncation=4.0, min_views=2, step=ignore)  # what a first call loads
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-grid = plan(views, BOX, 3 / 320, truncation=4.0, max_bytes=1e9, step=ignore)
-fuse(views, grid, truncation=4.0, min_views=2, step=ignore)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(1024 * (after - before), len(grid.blocks) * BLOCK_BYTES)
+fuse(views, grid, truncation=4.0, min_views=1, step=ignore)  # what a first call loads
+grid = plan(views, BOX, 3 / 400, truncation=4.0, max_bytes=1e9, step=ignore)
+gc.collect()
+ctypes.CDLL("libc.so.6").malloc_trim(0)
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = kilobytes("VmRSS")
+fuse(views, grid, truncation=4.0, min_views=1, step=ignore)
+print(1024 * (kilobytes("VmHWM") - before), len(grid.blocks) * BLOCK_BYTES)
 """
 
 

@@ -106,13 +106,25 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
     if "indices" in found.triangle and len(found.triangle.indices):
         vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
         faces = torch.from_numpy(found.triangle.indices.numpy().astype(np.int64))
-        vertices, faces, _ = drop_unused_vertices(vertices, faces[grid.box.contains(vertices)[faces].all(1)])
+        vertices, faces = _in_order(vertices, faces[grid.box.contains(vertices)[faces].all(1)])
     if not len(faces):
         raise InputError(
             f"scene: no part of its surface is seen by {min_views} of the {len(views)} views; "
             "want more cameras, or fewer --min-views"
         )
     return Mesh(vertices, faces)
+
+
+def _in_order(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The vertices that faces use by their places, and the faces by their vertices: Open3D's threads shuffle both."""
+    vertices, faces, _ = drop_unused_vertices(vertices, faces)
+    order = torch.from_numpy(np.lexsort(vertices.T.numpy()))
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    faces = rank[faces]
+    first = faces.argmin(1)
+    faces = torch.stack([faces.gather(1, ((first + k) % 3)[:, None])[:, 0] for k in range(3)], -1)
+    return vertices[order], faces[torch.from_numpy(np.lexsort(faces.T.numpy()))]
 
 
 class _Rays(NamedTuple):
