@@ -16,7 +16,7 @@ def antialias(
     colors: Float[Tensor, "i h w d"],
 ) -> Float[Tensor, "i h w d"]:
     """Colours blended where a silhouette edge passes between two pixel centres."""
-    return native.direct(_antialias)(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
+    return native.direct(_antialias, _ANTIALIAS)(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
 
 
 def _plain(*tensors: Tensor) -> list[Tensor]:
@@ -73,9 +73,12 @@ def _keep(ctx, inputs, output) -> None:
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx, v_out: Tensor, v_pairs: Tensor | None) -> tuple[Tensor | None, ...]:
-    v_positions, v_colors = _antialias_vjp(*ctx.saved_tensors, v_out)
+def _backward(ctx, v_out: Tensor | None, v_pairs: None) -> tuple[Tensor | None, ...]:
+    if v_out is None:
+        return (None,) * 6
+    v_positions, v_colors = native.direct(_antialias_vjp)(*ctx.saved_tensors, v_out)
     return v_positions, None, None, None, None, v_colors
 
 
 _antialias.register_autograd(_backward, setup_context=_keep)
+_ANTIALIAS = native.eager_function(_antialias, _keep, _backward)
