@@ -83,15 +83,22 @@ def direct(op: Any, function: Any = None) -> Any:
     plain = getattr(op, "_init_fn", op)
     if torch.is_inference_mode_enabled():
         return plain
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or _is_transformed():
         return op
     if not torch.is_grad_enabled():
         return plain
     return op if function is None else function.apply
 
 
-def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., Any]) -> type[torch.autograd.Function]:
-    """The autograd function of an op, from what the op is given by `register_autograd`; gradients may come as None."""
+def _is_transformed() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., Any], vjp: Any) -> type[torch.autograd.Function]:
+    """The autograd function of an op, from what the op is given by `register_autograd`; gradients may come as None.
+
+    Its `backward` takes as `vjp` what to call for the gradients: by default the op `vjp`, here what that wraps.
+    """
 
     def forward(ctx: Any, *inputs: Any) -> Any:
         outputs = op._init_fn(*inputs)
@@ -100,7 +107,8 @@ def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., A
         return outputs
 
     name = f"{op._name}_eager"
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(once_differentiable(backward))}
+    eager = once_differentiable(functools.partial(backward, vjp=vjp._init_fn))
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(eager)}
     return type(name, (torch.autograd.Function,), methods)
 
 

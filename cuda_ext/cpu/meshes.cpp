@@ -94,13 +94,19 @@ void draw_tile(const MeshArgs<T>& a, int64_t image, const MeshFaces& faces, cons
 
 constexpr int64_t RUN_ROWS = 8;  // rows of a picture that a thread takes at once
 
-// Sums over the pixels that show a face, of `width` numbers for each of its corners. add(sums, face, begin, end) adds the pixels
-// of a run in one row, counted over all images; finish(sums, face) turns the sums of a face into gradients of its corners;
+// Pixels of a row of an image that show one face, from column x on; begin and end are counted over all images.
+struct Run {
+    int32_t face;
+    int64_t image, x, y, begin, end;
+};
+
+// Sums over the pixels that show a face, of `width` numbers for each of its corners. add(sums, run) adds the pixels of
+// a run, empty(run) is called for those without a face; finish(sums, face) turns the sums of a face into gradients of its corners;
 // these go to rows(image)[corner]. Threads take some rows each, and one adds in the order of the picture, so the bits do not depend
 // on their number.
-template <typename T, typename Width, typename Add, typename Finish, typename Rows>
+template <typename T, typename Width, typename Add, typename Empty, typename Finish, typename Rows>
 void sum_faces(const int32_t* face_ids, int64_t images, int64_t height, int64_t row_pixels, int64_t faces, const int32_t* triangles,
-               Width width, Add add, Finish finish, Rows rows) {
+               Width width, Add add, Empty empty, Finish finish, Rows rows) {
     struct Part {
         std::vector<int32_t> faces;  // in the order in which they are met
         std::vector<double> sums;
@@ -120,13 +126,17 @@ void sum_faces(const int32_t* face_ids, int64_t images, int64_t height, int64_t 
                     const int32_t face = face_ids[i];
                     const int64_t begin = i++;
                     while (i < last && face_ids[i] == face) ++i;
-                    if (face < 0) continue;
+                    const Run run{face, image, begin - first, y, begin, i};
+                    if (face < 0) {
+                        empty(run);
+                        continue;
+                    }
                     if (slots[face] < 0) {
                         slots[face] = int32_t(part.faces.size());
                         part.faces.push_back(face);
                         part.sums.resize(part.sums.size() + size, 0.);
                     }
-                    add(part.sums.data() + slots[face] * size, face, begin, i);
+                    add(part.sums.data() + slots[face] * size, run);
                 }
             }
             for (size_t n = 0; n < part.faces.size(); ++n) {
@@ -144,23 +154,24 @@ void sum_faces(const int32_t* face_ids, int64_t images, int64_t height, int64_t 
     }
 }
 
-// Gradients by the barycentrics of pixels [begin, end), all of which show `face`; adds those by the corners' attributes to sums.
+// Gradients by the barycentrics of the pixels of a run; adds those by the corners' attributes to sums.
 template <typename T, typename N>
-void interpolate_run_vjp(const InterpolateArgs<T>& a, int32_t face, int64_t begin, int64_t end, N channels, double* sums) {
-    const T* set = a.attributes + (a.sets == 1 ? 0 : begin / a.pixels) * a.vertices * channels;
-    for (int k = 0; k < 3; ++k) {
-        const T* attribute = set + a.triangles[3 * int64_t(face) + k] * int64_t(channels);
-        double* to = sums + k * channels;
-        for (int64_t i = begin; i < end; ++i) {
-            const T* v = a.v_values + i * channels;
-            const double b = double(a.barycentrics[3 * i + k]);
-            T sum(0);
-            for (int64_t c = 0; c < channels; ++c) {
-                sum += attribute[c] * v[c];
-                to[c] += b * double(v[c]);
+void interpolate_run_vjp(const InterpolateArgs<T>& a, const Run& run, N channels, double* sums) {
+    const T* set = a.attributes + (a.sets == 1 ? 0 : run.image) * a.vertices * channels;
+    const T* attributes[3];
+    for (int k = 0; k < 3; ++k) attributes[k] = set + a.triangles[3 * int64_t(run.face) + k] * int64_t(channels);
+    for (int64_t i = run.begin; i < run.end; ++i) {
+        const T* v = a.v_values + i * channels;
+        const double b[3] = {double(a.barycentrics[3 * i]), double(a.barycentrics[3 * i + 1]), double(a.barycentrics[3 * i + 2])};
+        T by[3] = {};
+        for (int64_t c = 0; c < channels; ++c) {
+            const T value = v[c];
+            for (int k = 0; k < 3; ++k) {
+                by[k] += attributes[k][c] * value;
+                sums[k * channels + c] += b[k] * double(value);
             }
-            a.v_barycentrics[3 * i + k] = sum;
         }
+        for (int k = 0; k < 3; ++k) a.v_barycentrics[3 * i + k] = by[k];
     }
 }
 
@@ -200,7 +211,10 @@ void rasterize_vjp(Loops, const MeshVjpArgs<T>& a) {
     static_assert(sizeof(FaceSums) == 12 * sizeof(double));
     sum_faces<T>(
         f.face_ids, f.images, f.height, f.width, f.faces, f.triangles, std::integral_constant<int64_t, 4>(),
-        [&](double* sums, int32_t face, int64_t begin, int64_t end) { add_run(a, face, begin, end, *reinterpret_cast<FaceSums*>(sums)); },
+        [&](double* sums, const Run& run) {
+            add_run(a, run.face, run.image, run.x, run.y, run.begin, run.end, *reinterpret_cast<FaceSums*>(sums));
+        },
+        [](const Run&) {},
         [&](double* sums, int64_t image, int32_t face) {
             FaceSums s;
             std::memcpy(&s, sums, sizeof s);
@@ -220,11 +234,11 @@ void interpolate(Loops, const InterpolateArgs<T>& a) {
 
 template <typename T>
 void interpolate_vjp(Loops, const InterpolateArgs<T>& a) {
-    std::fill(a.v_barycentrics, a.v_barycentrics + 3 * a.images * a.pixels, T(0));
     with_few_channels(a.channels, [&](auto channels) {
         sum_faces<T>(
             a.face_ids, a.images, a.height, a.pixels / std::max<int64_t>(a.height, 1), a.faces, a.triangles, channels,
-            [&](double* sums, int32_t face, int64_t begin, int64_t end) { interpolate_run_vjp(a, face, begin, end, channels, sums); },
+            [&](double* sums, const Run& run) { interpolate_run_vjp(a, run, channels, sums); },
+            [&](const Run& run) { std::fill(a.v_barycentrics + 3 * run.begin, a.v_barycentrics + 3 * run.end, T(0)); },
             [](double*, int64_t, int32_t) {},
             [&](int64_t image) { return a.v_attributes + (a.sets == 1 ? 0 : image) * a.vertices * a.channels; });
     });

@@ -168,13 +168,12 @@ struct FaceSums {
     double x[3] = {}, y[3] = {}, one[3] = {}, depth[3] = {};
 };
 
-// Adds pixels [begin, end) of one row, all of which show `face`.
+// Adds pixels [begin, end) of row y of an image, from column x on, all of which show `face`.
 template <typename T>
-V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t begin, int64_t end, FaceSums& sums) {
+V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t image, int64_t x, int64_t y, int64_t begin, int64_t end, FaceSums& sums) {
     const MeshArgs<T>& m = a.forward;
-    const int64_t size = int64_t(m.width) * m.height, image = begin / size, pixel = begin % size;
     const MeshFace f = load_face(m.positions + 4 * image * m.vertices, m.triangles + 3 * int64_t(face));
-    const double px = double(pixel % m.width) + .5, py = double(pixel / m.width) + .5;
+    const double px = double(x) + .5, py = double(y) + .5;
     double dx[3], dy[3], at[3], slope[3], g[3] = {}, gx[3] = {}, depth[3] = {};
     for (int i = 0; i < 3; ++i) {
         dx[i] = f.x[i] - px * f.w[i];
@@ -186,7 +185,7 @@ V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t begin, int64_
         slope[i] = dy[j] * f.w[k] - f.w[j] * dy[k];
     }
     for (int64_t n = begin; n < end; ++n) {
-        const double x = double(n - begin), e[3] = {at[0] + x * slope[0], at[1] + x * slope[1], at[2] + x * slope[2]};
+        const double along_x = double(n - begin), e[3] = {at[0] + along_x * slope[0], at[1] + along_x * slope[1], at[2] + along_x * slope[2]};
         const double scale = 1 / (e[0] + e[1] + e[2]), v_depth = a.v_depths ? double(a.v_depths[n]) : 0;
         double by[3], along = 0;
         for (int i = 0; i < 3; ++i) {
@@ -198,7 +197,7 @@ V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t begin, int64_
         for (int i = 0; i < 3; ++i) {
             const double v_e = (by[i] - along) * scale;
             g[i] += v_e;
-            gx[i] += v_e * x;
+            gx[i] += v_e * along_x;
         }
     }
     for (int i = 0; i < 3; ++i) {

@@ -1,5 +1,7 @@
 """Rasterizing meshes and interpolating attributes as `torch.library` ops on the compiled kernels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
@@ -78,16 +80,16 @@ def _keep_rasterize(ctx, inputs, output) -> None:
 
 
 def _rasterize_backward(
-    ctx, v_barycentrics: Tensor | None, v_depths: Tensor | None, v_face_ids: None
+    ctx, v_barycentrics: Tensor | None, v_depths: Tensor | None, v_face_ids: Tensor | None, vjp: Any = _rasterize_vjp
 ) -> tuple[Tensor | None, None, None, None, None, None]:
     if v_barycentrics is None and v_depths is None:
         return None, None, None, None, None, None
-    v_positions = native.direct(_rasterize_vjp)(*ctx.saved_tensors, v_barycentrics, v_depths)
+    v_positions = vjp(*ctx.saved_tensors, v_barycentrics, v_depths)
     return v_positions, None, None, None, None, None
 
 
 _rasterize.register_autograd(_rasterize_backward, setup_context=_keep_rasterize)
-_RASTERIZE = native.eager_function(_rasterize, _keep_rasterize, _rasterize_backward)
+_RASTERIZE = native.eager_function(_rasterize, _keep_rasterize, _rasterize_backward, _rasterize_vjp)
 
 
 @torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types=("cpu", "cuda"))
@@ -122,12 +124,14 @@ def _keep_interpolate(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _interpolate_backward(ctx, v_values: Tensor | None) -> tuple[Tensor | None, None, None, Tensor | None]:
+def _interpolate_backward(
+    ctx, v_values: Tensor | None, vjp: Any = _interpolate_vjp
+) -> tuple[Tensor | None, None, None, Tensor | None]:
     if v_values is None:
         return None, None, None, None
-    v_attributes, v_barycentrics = native.direct(_interpolate_vjp)(*ctx.saved_tensors, v_values)
+    v_attributes, v_barycentrics = vjp(*ctx.saved_tensors, v_values)
     return v_attributes, None, None, v_barycentrics
 
 
 _interpolate.register_autograd(_interpolate_backward, setup_context=_keep_interpolate)
-_INTERPOLATE = native.eager_function(_interpolate, _keep_interpolate, _interpolate_backward)
+_INTERPOLATE = native.eager_function(_interpolate, _keep_interpolate, _interpolate_backward, _interpolate_vjp)

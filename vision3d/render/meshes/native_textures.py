@@ -1,5 +1,7 @@
 """Reading textures as a `torch.library` op on the compiled kernels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -62,12 +64,12 @@ def _keep(ctx, inputs, output) -> None:
     ctx.repeat = inputs[5]
 
 
-def _backward(ctx, v_values: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(ctx, v_values: Tensor | None, vjp: Any = _texture_vjp) -> tuple[Tensor | None, ...]:
     if v_values is None:
         return (None,) * 6
-    v_texels, v_uvs, v_lods = native.direct(_texture_vjp)(*ctx.saved_tensors, ctx.repeat, v_values)
+    v_texels, v_uvs, v_lods = vjp(*ctx.saved_tensors, ctx.repeat, v_values)
     return v_texels, None, v_uvs, None if ctx.saved_tensors[3] is None else v_lods, None, None
 
 
 _texture.register_autograd(_backward, setup_context=_keep)
-_TEXTURE = native.eager_function(_texture, _keep, _backward)
+_TEXTURE = native.eager_function(_texture, _keep, _backward, _texture_vjp)
