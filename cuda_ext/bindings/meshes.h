@@ -37,8 +37,8 @@ void bind_mesh_rasterize(nb::module_& m) {
        "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "queue"_a.noconvert(), "device"_a = 0,
        "stream"_a = 0);
 
-    m.def("rasterize_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> v_barycentrics,
-                                   In<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {
+    m.def("rasterize_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, MaybeIn<W, 4> v_barycentrics,
+                                   MaybeIn<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshVjpArgs<T> a{};
         MeshArgs<T>& f = a.forward = mesh_args<W>(positions, triangles, height, width);
@@ -48,8 +48,8 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
         nb::gil_scoped_release release;
         rasterize_vjp(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "v_barycentrics"_a.noconvert(),
-       "v_depths"_a.noconvert(), "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "v_barycentrics"_a.none().noconvert(),
+       "v_depths"_a.none().noconvert(), "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
 }
 
 template <typename W>

@@ -94,46 +94,84 @@ void draw_tile(const MeshArgs<T>& a, int64_t image, const MeshFaces& faces, cons
 
 constexpr int64_t RUN_ROWS = 8;  // rows of a picture that a thread takes at once
 
-// Pixels of a row that show one face, and sums over them of `width` numbers for each corner.
+// Pixels of a row of an image that show one face, from column x on; begin and end are counted over all images.
 struct Run {
     int32_t face;
-    int64_t begin, end;  // counted over all images
+    int64_t image, x, y, begin, end;
 };
 
-// For every run of pixels with one face: sum(run, sums), then rows(image)[corner] += sums. Threads sum, and one adds, in the
-// order of the picture, so the bits do not depend on their number.
-template <typename T, typename Width, typename Sum, typename Rows>
-void sum_runs(const int32_t* face_ids, int64_t images, int64_t height, int64_t row_pixels, const int32_t* triangles, Width width, Sum sum,
-              Rows rows) {
+// Sums over the pixels that show a face, of `width` numbers for each of its corners. add(sums, run) adds the pixels of
+// a run, empty(run) is called for those without a face; finish(sums, face) turns the sums of a face into gradients of its corners;
+// these go to rows(image)[corner]. Threads take some rows each, and one adds in the order of the picture, so the bits do not depend
+// on their number.
+template <typename T, typename Width, typename Add, typename Empty, typename Finish, typename Rows>
+void sum_faces(const int32_t* face_ids, int64_t images, int64_t height, int64_t row_pixels, int64_t faces, const int32_t* triangles,
+               Width width, Add add, Empty empty, Finish finish, Rows rows) {
     struct Part {
-        std::vector<Run> runs;
+        std::vector<int32_t> faces;  // in the order in which they are met
         std::vector<double> sums;
     };
     const int64_t size = 3 * int64_t(width), parts = (height + RUN_ROWS - 1) / RUN_ROWS;
     std::vector<Part> found(parts);
     for (int64_t image = 0; image < images; ++image) {
         parallel_for(parts, 1, [&](int64_t index, int64_t) {
+            thread_local std::vector<int32_t> slots;  // of each face in `part`; left at -1
+            if (int64_t(slots.size()) < faces) slots.assign(faces, -1);
             Part& part = found[index];
-            part.runs.clear();
+            part.faces.clear();
+            part.sums.clear();
             for (int64_t y = index * RUN_ROWS; y < std::min(height, (index + 1) * RUN_ROWS); ++y) {
                 const int64_t first = (image * height + y) * row_pixels, last = first + row_pixels;
                 for (int64_t i = first; i < last;) {
                     const int32_t face = face_ids[i];
                     const int64_t begin = i++;
                     while (i < last && face_ids[i] == face) ++i;
-                    if (face >= 0) part.runs.push_back({face, begin, i});
+                    const Run run{face, image, begin - first, y, begin, i};
+                    if (face < 0) {
+                        empty(run);
+                        continue;
+                    }
+                    if (slots[face] < 0) {
+                        slots[face] = int32_t(part.faces.size());
+                        part.faces.push_back(face);
+                        part.sums.resize(part.sums.size() + size, 0.);
+                    }
+                    add(part.sums.data() + slots[face] * size, run);
                 }
             }
-            part.sums.assign(part.runs.size() * size, 0.);
-            for (size_t n = 0; n < part.runs.size(); ++n) sum(part.runs[n], part.sums.data() + n * size);
+            for (size_t n = 0; n < part.faces.size(); ++n) {
+                finish(part.sums.data() + n * size, image, part.faces[n]);
+                slots[part.faces[n]] = -1;
+            }
         });
         T* to = rows(image);
         for (const Part& part : found)
-            for (size_t n = 0; n < part.runs.size(); ++n)
+            for (size_t n = 0; n < part.faces.size(); ++n)
                 for (int k = 0; k < 3; ++k) {
-                    T* row = to + int64_t(width) * triangles[3 * int64_t(part.runs[n].face) + k];
+                    T* row = to + int64_t(width) * triangles[3 * int64_t(part.faces[n]) + k];
                     for (int64_t c = 0; c < width; ++c) row[c] += T(part.sums[n * size + k * width + c]);
                 }
+    }
+}
+
+// Gradients by the barycentrics of the pixels of a run; adds those by the corners' attributes to sums.
+template <typename T, typename N>
+void interpolate_run_vjp(const InterpolateArgs<T>& a, const Run& run, N channels, double* sums) {
+    const T* set = a.attributes + (a.sets == 1 ? 0 : run.image) * a.vertices * channels;
+    const T* attributes[3];
+    for (int k = 0; k < 3; ++k) attributes[k] = set + a.triangles[3 * int64_t(run.face) + k] * int64_t(channels);
+    for (int64_t i = run.begin; i < run.end; ++i) {
+        const T* v = a.v_values + i * channels;
+        const double b[3] = {double(a.barycentrics[3 * i]), double(a.barycentrics[3 * i + 1]), double(a.barycentrics[3 * i + 2])};
+        T by[3] = {};
+        for (int64_t c = 0; c < channels; ++c) {
+            const T value = v[c];
+            for (int k = 0; k < 3; ++k) {
+                by[k] += attributes[k][c] * value;
+                sums[k * channels + c] += b[k] * double(value);
+            }
+        }
+        for (int k = 0; k < 3; ++k) a.v_barycentrics[3 * i + k] = by[k];
     }
 }
 
@@ -170,9 +208,18 @@ void rasterize(Loops, const MeshArgs<T>& a) {
 template <typename T>
 void rasterize_vjp(Loops, const MeshVjpArgs<T>& a) {
     const MeshArgs<T>& f = a.forward;
-    sum_runs<T>(
-        f.face_ids, f.images, f.height, f.width, f.triangles, std::integral_constant<int64_t, 4>(),
-        [&](const Run& run, double* sums) { run_vjp(a, run.face, run.begin, run.end, reinterpret_cast<double(*)[4]>(sums)); },
+    static_assert(sizeof(FaceSums) == 12 * sizeof(double));
+    sum_faces<T>(
+        f.face_ids, f.images, f.height, f.width, f.faces, f.triangles, std::integral_constant<int64_t, 4>(),
+        [&](double* sums, const Run& run) {
+            add_run(a, run.face, run.image, run.x, run.y, run.begin, run.end, *reinterpret_cast<FaceSums*>(sums));
+        },
+        [](const Run&) {},
+        [&](double* sums, int64_t image, int32_t face) {
+            FaceSums s;
+            std::memcpy(&s, sums, sizeof s);
+            face_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), s, reinterpret_cast<double(*)[4]>(sums));
+        },
         [&](int64_t image) { return a.v_positions + 4 * image * f.vertices; });
 }
 
@@ -187,18 +234,12 @@ void interpolate(Loops, const InterpolateArgs<T>& a) {
 
 template <typename T>
 void interpolate_vjp(Loops, const InterpolateArgs<T>& a) {
-    std::fill(a.v_barycentrics, a.v_barycentrics + 3 * a.images * a.pixels, T(0));
     with_few_channels(a.channels, [&](auto channels) {
-        sum_runs<T>(
-            a.face_ids, a.images, a.height, a.pixels / std::max<int64_t>(a.height, 1), a.triangles, channels,
-            [&](const Run& run, double* sums) {
-                for (int64_t i = run.begin; i < run.end; ++i) {
-                    interpolate_pixel_vjp(a, i, channels);
-                    for (int k = 0; k < 3; ++k)
-                        for (int64_t c = 0; c < channels; ++c)
-                            sums[k * channels + c] += double(a.barycentrics[3 * i + k]) * double(a.v_values[i * channels + c]);
-                }
-            },
+        sum_faces<T>(
+            a.face_ids, a.images, a.height, a.pixels / std::max<int64_t>(a.height, 1), a.faces, a.triangles, channels,
+            [&](double* sums, const Run& run) { interpolate_run_vjp(a, run, channels, sums); },
+            [&](const Run& run) { std::fill(a.v_barycentrics + 3 * run.begin, a.v_barycentrics + 3 * run.end, T(0)); },
+            [](double*, int64_t, int32_t) {},
             [&](int64_t image) { return a.v_attributes + (a.sets == 1 ? 0 : image) * a.vertices * a.channels; });
     });
 }

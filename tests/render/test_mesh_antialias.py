@@ -6,7 +6,7 @@ import torch
 from tests.support.meshes import grid, random_triangles, sphere
 from vision3d import native
 from vision3d.errors import InputError, ShapeError
-from vision3d.render.meshes import antialias, edge_neighbors, rasterize, screen_positions
+from vision3d.render.meshes import antialias, edge_neighbors, interpolate, native_ops, rasterize, screen_positions
 
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 
@@ -172,6 +172,39 @@ def test_registered_ops():
     torch.library.opcheck(torch.ops.vision3d.antialias_mesh_vjp.default, (*inputs, pairs, colors))
     positions.requires_grad_(), colors.requires_grad_()
     torch.library.opcheck(torch.ops.vision3d.antialias_mesh.default, inputs)
+
+
+@needs_native
+def test_eager_calls_give_the_bits_of_the_ops(monkeypatch):
+    """Pictures and gradients of rasterize, interpolate and antialias, with and without the way round `torch.library`."""
+    positions, faces = random_triangles(2, 30)
+    results = []
+    for way in ("eager", "ops"):
+        if way == "ops":
+            monkeypatch.setattr(native, "direct", lambda op, function=None: op)
+        leaves = [positions.clone().requires_grad_(), torch.linspace(0, 1, positions.shape[1]).view(-1, 1).requires_grad_()]
+        fragments = rasterize(leaves[0], faces, 30, 20, near_plane=0.1, backend="native")
+        values = interpolate(leaves[1], faces, fragments, backend="native")
+        out = antialias(values, leaves[0], faces, fragments, backend="native")
+        name = out.grad_fn.next_functions[0][0].name() + out.grad_fn.name()
+        assert ("eager" in name) == (way == "eager"), name
+        results.append([out, *torch.autograd.grad((out * out).sum() + fragments.depths.sum(), leaves)])
+        with torch.no_grad():
+            assert torch.equal(antialias(values, leaves[0], faces, fragments, backend="native"), out)
+    assert all(torch.equal(a, b) and a.any() for a, b in zip(*results))
+
+
+@needs_native
+def test_traces_hold_the_ops():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    positions, faces = sphere(8, 6, torch.float32, 0)
+    fragments = rasterize(positions, faces, 8, 6, backend="native")
+    colors, edges = torch.rand(1, 6, 8, 2), edge_neighbors(faces)
+    call = lambda c: native_ops.antialias(positions, faces.int(), edges, fragments.face_ids, fragments.depths, c)  # noqa: E731
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled):
+            assert "vision3d.antialias_mesh" in make_fx(call)(colors).code
 
 
 def test_edge_neighbors():

@@ -60,10 +60,14 @@ void draw_face(const MeshFaces& faces, int32_t face, MeshTile& tile) {
     const int y0 = box.y0 > tile.top ? box.y0 : tile.top, y1 = box.y1 < tile.bottom ? box.y1 : tile.bottom;
     const MeshFace f = load_face(faces.vertices, faces.triangles + 3 * int64_t(face));
     const D steps = iota() + .5;
-    for (int y = y0; y < y1; ++y) {
-        const double py = y + .5, dy[3] = {f.y[0] - py * f.w[0], f.y[1] - py * f.w[1], f.y[2] - py * f.w[2]};
-        for (int x = x0; x < x1; x += LANES) {
-            const D px = double(x) + steps, dx[3] = {f.x[0] - px * f.w[0], f.x[1] - px * f.w[1], f.x[2] - px * f.w[2]};
+    double rows[MESH_TILE_H][3];
+    for (int y = y0; y < y1; ++y)
+        for (int i = 0; i < 3; ++i) rows[y - y0][i] = f.y[i] - (y + .5) * f.w[i];
+    // Columns outside: most faces are no wider than a vector.
+    for (int x = x0; x < x1; x += LANES) {
+        const D px = double(x) + steps, dx[3] = {f.x[0] - px * f.w[0], f.x[1] - px * f.w[1], f.x[2] - px * f.w[2]};
+        for (int y = y0; y < y1; ++y) {
+            const double* dy = rows[y - y0];
             const D e[3] = {dx[1] * dy[2] - dy[1] * dx[2], dx[2] * dy[0] - dy[2] * dx[0], dx[0] * dy[1] - dy[0] * dx[1]};
             const L positive = (e[0] >= 0) & (e[1] >= 0) & (e[2] >= 0);
             L in = (positive | ((e[0] <= 0) & (e[1] <= 0) & (e[2] <= 0))) & (px < double(x1));

@@ -157,20 +157,24 @@ V3D_HD void fragment_vjp(const MeshVjpArgs<T>& a, int64_t i, int32_t face, doubl
     const MeshArgs<T>& f = a.forward;
     const int64_t size = int64_t(f.width) * f.height, image = i / size, pixel = i % size;
     double v_b[3];
-    for (int k = 0; k < 3; ++k) v_b[k] = double(a.v_barycentrics[3 * i + k]);
+    for (int k = 0; k < 3; ++k) v_b[k] = a.v_barycentrics ? double(a.v_barycentrics[3 * i + k]) : 0;
     fragment_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), double(pixel % f.width) + .5,
-                 double(pixel / f.width) + .5, v_b, double(a.v_depths[i]), v);
+                 double(pixel / f.width) + .5, v_b, a.v_depths ? double(a.v_depths[i]) : 0, v);
 }
 
-// The same summed over pixels [begin, end) of one row, all of which show `face`. Edge functions are linear along a row, so their
-// gradients g and g x, with x counted from the first pixel, are all that has to be summed.
+// What the pixels of a face add up to: gradients of its edge functions at pixels (x, y), times x, y and 1, which is all that the
+// corners need as edge functions are linear in the pixel; and gradients of the corners' depths.
+struct FaceSums {
+    double x[3] = {}, y[3] = {}, one[3] = {}, depth[3] = {};
+};
+
+// Adds pixels [begin, end) of row y of an image, from column x on, all of which show `face`.
 template <typename T>
-V3D_HD void run_vjp(const MeshVjpArgs<T>& a, int32_t face, int64_t begin, int64_t end, double v[3][4]) {
+V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t image, int64_t x, int64_t y, int64_t begin, int64_t end, FaceSums& sums) {
     const MeshArgs<T>& m = a.forward;
-    const int64_t size = int64_t(m.width) * m.height, image = begin / size, pixel = begin % size;
     const MeshFace f = load_face(m.positions + 4 * image * m.vertices, m.triangles + 3 * int64_t(face));
-    const double px = double(pixel % m.width) + .5, py = double(pixel / m.width) + .5;
-    double dx[3], dy[3], at[3], slope[3], g[3] = {}, gx[3] = {};
+    const double px = double(x) + .5, py = double(y) + .5;
+    double dx[3], dy[3], at[3], slope[3], g[3] = {}, gx[3] = {}, depth[3] = {};
     for (int i = 0; i < 3; ++i) {
         dx[i] = f.x[i] - px * f.w[i];
         dy[i] = f.y[i] - py * f.w[i];
@@ -181,27 +185,41 @@ V3D_HD void run_vjp(const MeshVjpArgs<T>& a, int32_t face, int64_t begin, int64_
         slope[i] = dy[j] * f.w[k] - f.w[j] * dy[k];
     }
     for (int64_t n = begin; n < end; ++n) {
-        const double x = double(n - begin), e[3] = {at[0] + x * slope[0], at[1] + x * slope[1], at[2] + x * slope[2]};
-        const double scale = 1 / (e[0] + e[1] + e[2]), v_depth = double(a.v_depths[n]);
+        const double along_x = double(n - begin), e[3] = {at[0] + along_x * slope[0], at[1] + along_x * slope[1], at[2] + along_x * slope[2]};
+        const double scale = 1 / (e[0] + e[1] + e[2]), v_depth = a.v_depths ? double(a.v_depths[n]) : 0;
         double by[3], along = 0;
         for (int i = 0; i < 3; ++i) {
             const double weight = e[i] * scale;
-            by[i] = double(a.v_barycentrics[3 * n + i]) + v_depth * f.z[i];
+            by[i] = (a.v_barycentrics ? double(a.v_barycentrics[3 * n + i]) : 0) + v_depth * f.z[i];
             along += by[i] * weight;
-            v[i][2] += v_depth * weight;
+            depth[i] += v_depth * weight;
         }
         for (int i = 0; i < 3; ++i) {
             const double v_e = (by[i] - along) * scale;
             g[i] += v_e;
-            gx[i] += v_e * x;
+            gx[i] += v_e * along_x;
         }
     }
     for (int i = 0; i < 3; ++i) {
+        sums.one[i] += g[i];
+        sums.x[i] += gx[i] + px * g[i];
+        sums.y[i] += py * g[i];
+        sums.depth[i] += depth[i];
+    }
+}
+
+// Gradients by the corners (X, Y, Z, W). The edge function of j and k at p = (x, y, 1) is p . (j x k) with j = (X, Y, W).
+V3D_HD void face_vjp(const MeshFace& f, const FaceSums& s, double v[3][4]) {
+    for (int i = 0; i < 3; ++i)
+        for (int c = 0; c < 4; ++c) v[i][c] = c == 2 ? s.depth[i] : 0;
+    for (int i = 0; i < 3; ++i) {
         const int j = (i + 1) % 3, k = (i + 2) % 3;
-        const double xj = g[i] * dx[j] - gx[i] * f.w[j], xk = g[i] * dx[k] - gx[i] * f.w[k];  // sums of g times (x_j - x w_j)
-        const double yj = g[i] * dy[j], yk = g[i] * dy[k], gxj = gx[i] * dy[j], gxk = gx[i] * dy[k];
-        v[j][0] += yk; v[j][1] -= xk; v[j][3] += py * xk - px * yk - gxk;
-        v[k][0] -= yj; v[k][1] += xj; v[k][3] += px * yj + gxj - py * xj;
+        v[j][0] += f.y[k] * s.one[i] - f.w[k] * s.y[i];
+        v[j][1] += f.w[k] * s.x[i] - f.x[k] * s.one[i];
+        v[j][3] += f.x[k] * s.y[i] - f.y[k] * s.x[i];
+        v[k][0] -= f.y[j] * s.one[i] - f.w[j] * s.y[i];
+        v[k][1] -= f.w[j] * s.x[i] - f.x[j] * s.one[i];
+        v[k][3] -= f.x[j] * s.y[i] - f.y[j] * s.x[i];
     }
 }
 

@@ -21,7 +21,7 @@ struct MeshArgs {
 template <typename T>
 struct MeshVjpArgs {
     MeshArgs<T> forward;                      // only positions, triangles and face_ids are read
-    const T *v_barycentrics, *v_depths;
+    const T *v_barycentrics, *v_depths;       // null: zero
     T* v_positions;                           // added to, starts at zero
 };
 

@@ -1,5 +1,7 @@
 """Blending at silhouettes as a `torch.library` op on the compiled kernels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
@@ -16,7 +18,7 @@ def antialias(
     colors: Float[Tensor, "i h w d"],
 ) -> Float[Tensor, "i h w d"]:
     """Colours blended where a silhouette edge passes between two pixel centres."""
-    return native.direct(_antialias)(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
+    return native.direct(_antialias, _ANTIALIAS)(positions, triangles, neighbors, face_ids, depths.detach(), colors)[0]
 
 
 def _plain(*tensors: Tensor) -> list[Tensor]:
@@ -73,9 +75,12 @@ def _keep(ctx, inputs, output) -> None:
     ctx.mark_non_differentiable(output[1])
 
 
-def _backward(ctx, v_out: Tensor, v_pairs: Tensor | None) -> tuple[Tensor | None, ...]:
-    v_positions, v_colors = _antialias_vjp(*ctx.saved_tensors, v_out)
+def _backward(ctx, v_out: Tensor | None, v_pairs: Tensor | None, vjp: Any = _antialias_vjp) -> tuple[Tensor | None, ...]:
+    if v_out is None:
+        return (None,) * 6
+    v_positions, v_colors = vjp(*ctx.saved_tensors, v_out)
     return v_positions, None, None, None, None, v_colors
 
 
 _antialias.register_autograd(_backward, setup_context=_keep)
+_ANTIALIAS = native.eager_function(_antialias, _keep, _backward, _antialias_vjp)

@@ -1,5 +1,7 @@
 """Rasterizing meshes and interpolating attributes as `torch.library` ops on the compiled kernels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
@@ -11,7 +13,7 @@ def rasterize(
     positions: Float[Tensor, "i v 4"], triangles: Int32[Tensor, "f 3"], width: int, height: int, near: float, far: float
 ) -> tuple[Int32[Tensor, "i h w"], Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
     """Face, barycentrics and depth of every pixel."""
-    barycentrics, depths, face_ids = native.direct(_rasterize)(positions, triangles, width, height, near, far)
+    barycentrics, depths, face_ids = native.direct(_rasterize, _RASTERIZE)(positions, triangles, width, height, near, far)
     return face_ids, barycentrics, depths
 
 
@@ -22,12 +24,12 @@ def interpolate(
     barycentrics: Float[Tensor, "i h w 3"],
 ) -> Float[Tensor, "i h w d"]:
     """Sums over corners of barycentric times attribute; one set (s = 1) or one an image."""
-    return native.direct(_interpolate)(attributes, triangles, face_ids, barycentrics)
+    return native.direct(_interpolate, _INTERPOLATE)(attributes, triangles, face_ids, barycentrics)
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
+def _plain(*tensors: Tensor | None) -> list[Tensor | None]:
     """As kernels take them: contiguous, without a graph."""
-    return [tensor.detach().contiguous() for tensor in tensors]
+    return [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
 
 
 def _zeros(like: Tensor) -> Tensor:
@@ -60,7 +62,9 @@ def _fake_rasterize(
 
 
 @torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
-def _rasterize_vjp(positions: Tensor, triangles: Tensor, face_ids: Tensor, v_barycentrics: Tensor, v_depths: Tensor) -> Tensor:
+def _rasterize_vjp(
+    positions: Tensor, triangles: Tensor, face_ids: Tensor, v_barycentrics: Tensor | None, v_depths: Tensor | None
+) -> Tensor:
     v_positions = _zeros(positions)
     inputs = _plain(positions, triangles, face_ids, v_barycentrics, v_depths)
     native.require().rasterize_mesh_vjp(*inputs, v_positions, **native.where(positions))
@@ -75,12 +79,17 @@ def _keep_rasterize(ctx, inputs, output) -> None:
     ctx.mark_non_differentiable(output[2])
 
 
-_rasterize.register_autograd(
-    lambda ctx, v_barycentrics, v_depths, v_face_ids: (
-        _rasterize_vjp(*ctx.saved_tensors, v_barycentrics, v_depths), None, None, None, None, None,
-    ),
-    setup_context=_keep_rasterize,
-)  # fmt: skip
+def _rasterize_backward(
+    ctx, v_barycentrics: Tensor | None, v_depths: Tensor | None, v_face_ids: Tensor | None, vjp: Any = _rasterize_vjp
+) -> tuple[Tensor | None, None, None, None, None, None]:
+    if v_barycentrics is None and v_depths is None:
+        return None, None, None, None, None, None
+    v_positions = vjp(*ctx.saved_tensors, v_barycentrics, v_depths)
+    return v_positions, None, None, None, None, None
+
+
+_rasterize.register_autograd(_rasterize_backward, setup_context=_keep_rasterize)
+_RASTERIZE = native.eager_function(_rasterize, _keep_rasterize, _rasterize_backward, _rasterize_vjp)
 
 
 @torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types=("cpu", "cuda"))
@@ -111,9 +120,18 @@ _interpolate_vjp.register_fake(
 )
 
 
-def _interpolate_backward(ctx, v_values: Tensor) -> tuple[Tensor, None, None, Tensor]:
-    v_attributes, v_barycentrics = _interpolate_vjp(*ctx.saved_tensors, v_values)
+def _keep_interpolate(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _interpolate_backward(
+    ctx, v_values: Tensor | None, vjp: Any = _interpolate_vjp
+) -> tuple[Tensor | None, None, None, Tensor | None]:
+    if v_values is None:
+        return None, None, None, None
+    v_attributes, v_barycentrics = vjp(*ctx.saved_tensors, v_values)
     return v_attributes, None, None, v_barycentrics
 
 
-_interpolate.register_autograd(_interpolate_backward, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
+_interpolate.register_autograd(_interpolate_backward, setup_context=_keep_interpolate)
+_INTERPOLATE = native.eager_function(_interpolate, _keep_interpolate, _interpolate_backward, _interpolate_vjp)

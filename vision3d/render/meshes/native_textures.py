@@ -1,5 +1,7 @@
 """Reading textures as a `torch.library` op on the compiled kernels."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,7 +18,7 @@ def texture(
     repeat: bool,
 ) -> Float[Tensor, "i h w d"]:
     """Values at `uvs` of one texture (s = 1) or one an image, whose levels lie one after the other in `texels`."""
-    return native.direct(_texture)(texels, torch.tensor(sizes, device=texels.device), uvs, lods, masks, repeat)
+    return native.direct(_texture, _TEXTURE)(texels, torch.tensor(sizes, device=texels.device), uvs, lods, masks, repeat)
 
 
 def _plain(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -62,9 +64,12 @@ def _keep(ctx, inputs, output) -> None:
     ctx.repeat = inputs[5]
 
 
-def _backward(ctx, v_values: Tensor) -> tuple[Tensor | None, ...]:
-    v_texels, v_uvs, v_lods = _texture_vjp(*ctx.saved_tensors, ctx.repeat, v_values)
+def _backward(ctx, v_values: Tensor | None, vjp: Any = _texture_vjp) -> tuple[Tensor | None, ...]:
+    if v_values is None:
+        return (None,) * 6
+    v_texels, v_uvs, v_lods = vjp(*ctx.saved_tensors, ctx.repeat, v_values)
     return v_texels, None, v_uvs, None if ctx.saved_tensors[3] is None else v_lods, None, None
 
 
 _texture.register_autograd(_backward, setup_context=_keep)
+_TEXTURE = native.eager_function(_texture, _keep, _backward, _texture_vjp)
