@@ -103,6 +103,34 @@ class RotationNet(nn.Module):
         return torch.logsumexp(logits, -1) - math.log(logits.shape[-1])
 
 
+class RunningNorm(nn.Module):
+    """Features brought to about mean 0 and deviation 1 by averages over many batches, in training as after it.
+
+    Not by the batch itself: all pictures of a batch share one draw of group samples, whose common shift would be taken away, and a
+    turned picture looks like another draw. A network that never saw such shifts is not invariant.
+    """
+
+    def __init__(self, features: int, momentum: float = 0.05) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.mean: Tensor
+        self.square: Tensor
+        self.weight: Tensor
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("square", torch.zeros(features))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def forward(self, x: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+        if self.training:
+            with torch.no_grad():
+                self.mean.lerp_(x.mean(0), self.momentum)
+                self.square.lerp_(x.square().mean(0), self.momentum)
+                self.weight.lerp_(torch.ones_like(self.weight), self.momentum)
+        weight = self.weight.clamp(min=self.momentum)  # the averages start at 0
+        mean = self.mean / weight
+        return (x - mean) / (self.square / weight - mean.square()).clamp(min=1e-4).sqrt()
+
+
 class PlanarNet(nn.Module):
     """Lift, a residual block of two group convolutions, one more, the largest value over group and plane, two linear layers.
 
@@ -121,7 +149,7 @@ class PlanarNet(nn.Module):
         self.first, self.second = (conv(group, c, c, 5, padding=2, **options) for _ in range(2))
         self.last = conv(group, c, c, 5, **options)
         self.norm = SampleNorm()
-        self.head_norm = nn.BatchNorm1d(c) if config.head_norm else nn.Identity()
+        self.head_norm = RunningNorm(c) if config.head_norm else nn.Identity()
         self.head = nn.Sequential(
             nn.Linear(c, 256, bias=False), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, CLASSES)
         )
