@@ -8,11 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.render.colors import linear_to_srgb
 from vision3d.viewer.loop import Request
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.session import Session
 
 _LINE_WIDTH = 2.0
+_DOT = 5e-4  # of the radius of all that is shown
+_SUN = 210_000.0  # lux, under which a surface that faces the camera has its own colour
 _SH0 = 0.28209479177387814
 
 
@@ -31,6 +34,11 @@ class HardwareView:
         self.widget = open3d.visualization.gui.SceneWidget()
         self.widget.scene = open3d.visualization.rendering.Open3DScene(window.renderer)
         self.widget.scene.show_axes(False)
+        # Tone mapping would change colours; the sun stands where the camera is, as our headlight does.
+        self.widget.scene.view.set_post_processing(False)
+        self.widget.scene.view.set_shadowing(False)
+        self.widget.scene.scene.enable_indirect_light(False)
+        self.widget.scene.scene.enable_sun_light(True)
         self.widget.set_on_mouse(on_mouse)
         self._background: tuple[float, ...] | None = None
         self._names: dict[int, tuple[str, Model]] = {}
@@ -41,7 +49,9 @@ class HardwareView:
         scene = self.widget.scene
         if request.background != self._background:
             self._background = request.background
-            scene.set_background([*request.background, 1.0])
+            # Without tone mapping it is shown as linear light.
+            color = linear_to_srgb(torch.tensor(request.background))
+            scene.set_background([*color.tolist(), 1.0])
         models = {id(model): model for model in request.models()}
         for key in [key for key in self._names if key not in models]:
             scene.remove_geometry(self._names.pop(key)[0])
@@ -61,11 +71,14 @@ class HardwareView:
         near, far = max(1e-3 * content.radius, 1e-4), away + 20 * content.radius
         lens = self.widget.scene.camera
         lens.set_projection(camera.Ks[0].double().numpy(), near, far, float(camera.width), float(camera.height))
+        forward = pose[:3, 2].float().numpy()
+        self.widget.scene.scene.set_sun_light(forward, np.ones(3, np.float32), _SUN)
         lens.look_at((pose[:3, 3] + pose[:3, 2]).float().numpy(), pose[:3, 3].float().numpy(), -pose[:3, 1].float().numpy())
 
     def _add(self, name: str, model: Model) -> None:
         o3d, scene = self._o3d, self.widget.scene
         material = o3d.visualization.rendering.MaterialRecord()
+        material.sRGB_color = True  # unlit shaders leave it unset otherwise, and colours come out black now and then
         if isinstance(model, Splats):
             material.shader = "gaussianSplat"
             material.gaussian_splat_antialias = model.antialiased
@@ -86,10 +99,9 @@ class HardwareView:
                 material.albedo_img = o3d.geometry.Image(np.ascontiguousarray(pixels))
             scene.add_geometry(name, shape, material)
         elif isinstance(model, Dots):
-            cloud = o3d.geometry.PointCloud(_vectors(o3d, model.points))
-            cloud.colors = _vectors(o3d, model.colors)
-            material.shader, material.point_size = "defaultUnlit", float(model.size)
-            scene.add_geometry(name, cloud, material)
+            # Its shaders for points lose their colours on Vulkan.
+            material.shader, material.gaussian_splat_sh_degree = "gaussianSplat", 0
+            scene.add_geometry(name, splat_cloud(o3d, _round(model, _DOT * self._session.content.radius)), material)
         elif isinstance(model, Lines) and len(model.starts):
             ends = torch.stack([model.starts, model.ends], 1).reshape(-1, 3)
             pairs = torch.arange(len(ends)).view(-1, 2).int().numpy()
@@ -97,6 +109,14 @@ class HardwareView:
             lines.colors = _vectors(o3d, model.colors)
             material.shader, material.line_width = "unlitLine", _LINE_WIDTH * self._window.scaling
             scene.add_geometry(name, lines, material)
+
+
+def _round(dots: Dots, size: float) -> Splats:
+    """Points as small balls, for each pixel of their size `size` [m] large."""
+    count, scale = len(dots), size * dots.size
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4)
+    scales, opacities = torch.full((count, 3), scale), torch.full((count,), 0.99)
+    return Splats(dots.points, quats, scales, opacities, dots.colors, None, 0, "3dgs", False, dots.rows)
 
 
 def splat_cloud(o3d: Any, splats: Splats) -> Any:

@@ -28,6 +28,7 @@ _FLY_SHARE = 0.8  # of the distance to the middle in a second
 _CAMERA_REACH = 12  # pixels from a camera that still choose it
 _TEXTURE_TICKS = 20  # of the window's loop: a texture that was not drawn once yet must not be written again
 _PANEL_EM = 22
+_PANEL_PX = 352  # as many, with letters of the usual size
 
 
 def open_window(
@@ -77,11 +78,11 @@ class _Window:
     def __init__(self, open3d, app, layers, size, out, background, use_open3d, start, title) -> None:
         self._o3d, self._gui, self._app = open3d, open3d.visualization.gui, app
         gui = self._gui
-        self.window = app.create_window(title, size[0] + 320, size[1])
+        self.window = app.create_window(title, size[0] + _PANEL_PX, size[1])
         em = self.window.theme.font_size
-        extra = round(_PANEL_EM * em) - 320
+        extra = round(_PANEL_EM * em) - _PANEL_PX
         if extra:
-            self.window.size = gui.Size(size[0] + 320 + extra, size[1])
+            self.window.size = gui.Size(size[0] + _PANEL_PX + extra, size[1])
         self._canvas: Any = None
         self._is_open = True
         self.is_interrupted = False
@@ -348,7 +349,8 @@ class _Window:
 
     def _quit(self) -> None:
         self._is_open = False
-        self.window.close()
+        # Not at once: a window that goes while it handles an event takes the process with it.
+        self._app.post_to_main_thread(self.window, self.window.close)
 
     def _on_close(self) -> bool:
         self._is_open = False

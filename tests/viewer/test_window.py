@@ -91,6 +91,11 @@ class Screen:
             before = picture
         pytest.fail(f"the picture never rests: {self.title()}")
 
+    def changed(self, before):
+        """Wait until the picture differs, and then until it rests."""
+        self.until(lambda: not torch.equal(self.grab(), before), "change")
+        return self.rest()
+
     def grab(self):
         path = self.folder / "grab.png"
         self.do("import", "-window", self.window, str(path))
@@ -189,22 +194,22 @@ def test_mouse_and_keys_move_the_camera(show, files):
     screen = show(*files)
     first = screen.rest()
     screen.drag((200, 200), (300, 200))
-    turned = screen.rest()
+    turned = screen.changed(first)
     assert psnr(first, turned) < 30
     screen.drag((300, 200), (200, 200))
-    assert psnr(first, screen.rest()) > 38  # and back
+    assert psnr(first, screen.changed(turned)) > 38  # and back
     screen.click(240, 180, button=4)
-    nearer = screen.rest()
+    nearer = screen.changed(first)
     assert psnr(first, nearer) < 30
     screen.key("Home")
-    assert psnr(first, screen.rest()) > 38
+    assert psnr(first, screen.changed(nearer)) > 38
 
 
 def test_a_click_picks_and_selects_and_the_files_are_written(show, files):
     screen = show(*files)
     first = screen.rest()
-    screen.click(240, 200)
-    marked = screen.rest()
+    screen.click(320, 267)
+    marked = screen.changed(first)
     assert 0 < int(((first - marked).abs().amax(-1) > 0.1).sum()) < 2000  # a small cross
     screen.key("x")
     out = screen.folder / "out"
@@ -218,7 +223,7 @@ def test_the_selection_tool(show, files):
     screen.rest()
     panel = Panel(screen)
     panel.choose_sphere()
-    screen.click(240, 200)
+    screen.click(320, 267)
     screen.rest()
     panel.save_selection()
     out = screen.folder / "out"
@@ -257,10 +262,10 @@ def test_the_slider_changes_the_picture(show, tmp_path):
     first = screen.rest()
     y = first.shape[0] - 18
     screen.drag((100, y), (350, y))
-    later = screen.rest()
+    later = screen.changed(first)
     assert psnr(first[: y - 30], later[: y - 30]) < 25
     screen.key("comma")
-    earlier = screen.rest()
+    earlier = screen.changed(later)
     assert psnr(later[: y - 30], earlier[: y - 30]) < 30
 
 
@@ -268,15 +273,14 @@ def test_it_begins_at_the_first_camera_and_goes_to_the_next(show, tmp_path):
     data = write_ring_photographs(tmp_path / "photographs")
     ring_scene(800).save(tmp_path / "ring.ply")
     screen = show(tmp_path / "ring.ply", data, "--background", "0.1,0.2,0.4")
-    time.sleep(3)
+    time.sleep(5)  # the photograph comes a little later than the picture
     first = screen.rest()
     screen.key("n")
-    time.sleep(2)
-    second = screen.rest()
+    second = screen.changed(first)
     assert psnr(first, second) < 25
     screen.key("p")
-    time.sleep(2)
-    assert psnr(first, screen.rest()) > 35
+    screen.changed(second)
+    screen.until(lambda: psnr(first, screen.grab()) > 35, "return to the first camera, whose photograph comes a little later")
 
 
 def test_ctrl_c_closes_the_window(show, files):
