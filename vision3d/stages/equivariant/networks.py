@@ -106,8 +106,8 @@ class RotationNet(nn.Module):
 class RunningNorm(nn.Module):
     """Features brought to about mean 0 and deviation 1 by averages over many batches, in training as after it.
 
-    Not by the batch itself: all pictures of a batch share one draw of group samples, whose common shift would be taken away, and a
-    turned picture looks like another draw. A network that never saw such shifts is not invariant.
+    Not by the batch itself: all pictures of a batch share one draw of group samples, whose common shift would be taken away,
+    and a turned picture looks like another draw. A network that never saw such shifts is not invariant.
     """
 
     def __init__(self, features: int, momentum: float = 0.05) -> None:
