@@ -98,9 +98,9 @@ def test_generalised_cross_product(n):
 @pytest.mark.parametrize("n", [2, 3, 4, 5])
 def test_gradients(n):
     for function, width in ((gram_schmidt.from_columns, n * n - n), (gram_schmidt.from_stereographic, n * n - 2 * n + 2)):
-        values = torch.randn(2, width, dtype=torch.float64, requires_grad=True)
+        values = torch.randn(1, width, dtype=torch.float64, requires_grad=True)
         assert torch.autograd.gradcheck(lambda x, f=function: f(x, n), values)
-        assert torch.autograd.gradgradcheck(lambda x, f=function: f(x, n), values)
+        assert torch.autograd.gradgradcheck(lambda x, f=function: f(x, n), values, fast_mode=True)
     rotmats = haar64(n, 2).requires_grad_()
     assert torch.autograd.gradcheck(gram_schmidt.to_stereographic, rotmats)
 
@@ -132,7 +132,7 @@ def test_gradients_of_the_projections(n):
         for matrix in (torch.randn(n, n, dtype=torch.float64), eye, 3 * haar64(n)):  # equal singular values
             leaf = matrix.clone().requires_grad_()
             assert torch.autograd.gradcheck(lambda x, f=function: (f(x) * weights).sum(), leaf)
-            assert torch.autograd.gradgradcheck(lambda x, f=function: (f(x) * weights).sum(), leaf)
+            assert torch.autograd.gradgradcheck(lambda x, f=function: (f(x) * weights).sum(), leaf, fast_mode=n > 4)
         for matrix in (0 * eye, torch.ones_like(eye), -eye, torch.diag(torch.tensor([1.0] * (n - 1) + [-1]).double())):
             leaf = matrix.clone().requires_grad_()
             (grad,) = torch.autograd.grad((function(leaf) * weights).sum(), leaf, create_graph=True)

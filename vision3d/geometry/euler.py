@@ -39,8 +39,8 @@ def euler_to_rotmat(angles: Float[Tensor, "*batch 3"], order: str) -> Float[Tens
     """Rotation matrices of three angles [rad].
 
     Example:
-        >>> euler_to_rotmat(torch.tensor([torch.pi / 2, 0.0, 0.0]), "ZYX") @ torch.tensor([1.0, 0.0, 0.0])
-        tensor([0., 1., 0.])
+        >>> euler_to_rotmat(torch.tensor([torch.pi / 3, 0.0, 0.0]), "ZYX") @ torch.tensor([1.0, 0.0, 0.0])
+        tensor([0.5000, 0.8660, 0.0000])
     """
     return quat_to_rotmat(euler_to_quat(angles, order))
 

@@ -47,10 +47,8 @@ def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False
 
     Example:
         >>> import torch
-        >>> to_rotmat(torch.tensor([0.0, 2, 0, -3, 0, 0]), "6d")
-        tensor([[ 0., -1.,  0.],
-                [ 1.,  0.,  0.],
-                [ 0.,  0.,  1.]])
+        >>> to_rotmat(torch.tensor([0.0, 2, 0, -3, 0, 0]), "6d") @ torch.tensor([1.0, 2, 3])
+        tensor([-2.,  1.,  3.])
     """
     found = representation(rep)
     check_trailing("values", values, found.dimension)
