@@ -29,7 +29,7 @@ from vision3d.stages.equivariant.networks import PlanarNet
 from vision3d.stages.equivariant.reference import kernels as reference
 
 METHODS: dict[str, list[str]] = {
-    "plain": ["--model.method", "plain"],
+    "plain": ["--model.method", "plain", "--epochs", "3"],
     "canonical": ["--model.method", "canonical"],
     "rotation": [],
     "separable": ["--config", "separable"],

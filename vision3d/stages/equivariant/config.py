@@ -43,8 +43,8 @@ class ModelConfig:
     pooling: Literal["max", "mean"] = "max"
     """Over group and plane, at the end of full and separable."""
     head_norm: bool = True
-    """Bring pooled features to mean 0 and deviation 1 over the batch before the last layers of full and separable: not in the
-    publication, and much faster to learn."""
+    """Bring pooled features to mean 0 and deviation 1, by averages over many batches, before the last layers of full and
+    separable: not in the publication, and much faster to learn."""
     stem_pool: int = 2
     """Pooling after the lift of full and separable; 1: none, as published."""
 
