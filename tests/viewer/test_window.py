@@ -237,7 +237,7 @@ def test_the_selection_tool(show, files):
 class Panel:
     """Where the widgets are, from the left edge of the panel and the top [px], for a window with one layer and no cameras."""
 
-    COMBO, SPHERE, SAVE = (184, 216), (150, 260), (49, 278)
+    COMBO, SPHERE, SAVE = (184, 229), (150, 273), (46, 290)
 
     def __init__(self, screen):
         self.screen, self.left = screen, SIZE[0]
