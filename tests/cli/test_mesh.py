@@ -9,6 +9,7 @@ import torch
 
 from tests.support.outside import npm_package, package, program
 from tests.support.photos import ring
+from tests.support.refusals import assert_refused
 from vision3d.errors import MissingDependencyError
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.quaternion import rotmat_to_quat
@@ -45,15 +46,6 @@ def folder(tmp_path_factory):
     ball("3dgs").save(path / "ellipsoids.ply")
     ball("3dgs").save(path / "scene.spz")
     return path
-
-
-def assert_refused(result, *parts, code=3):
-    """One line on the error stream with these parts, and the exit code."""
-    got, out, err = result
-    assert (got, out) == (code, ""), err
-    assert err.startswith("error: ") and err.count("\n") == 1, err
-    for part in parts:
-        assert str(part) in err, err
 
 
 @pytest.mark.viewer

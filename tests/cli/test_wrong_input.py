@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.support.photos import blobs, ring, write_photos
+from tests.support.refusals import assert_refused
 from vision3d.checkpoints import CheckpointFolder
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.io.colmap import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, write_model
@@ -49,15 +50,6 @@ def run(request, original, tmp_path, cli):
     call.verb = request.param
     call.out = tmp_path / "out"
     return call
-
-
-def assert_refused(result, *parts, code=3):
-    """One line on the error stream with these parts, and the exit code."""
-    got, out, err = result
-    assert (got, out) == (code, ""), err
-    assert err.startswith("error: ") and err.count("\n") == 1, err
-    for part in parts:
-        assert str(part) in err, err
 
 
 def content_of(folder):

@@ -109,7 +109,7 @@ def test_gradients_of_the_parameters(kind):
 @pytest.mark.parametrize("on_plane", [False, True])
 def test_operator(on_plane):
     args = arguments(dtype=F64, on_plane=on_plane, channels=(2, 2), size=3, width=8)
-    values = (*args[3:7], *[p.detach().clone().requires_grad_() for p in args[7]], 3, 0, 0, 2, 2, 3, 1.3)
+    values = (*args[3:7], [p.detach().clone().requires_grad_() for p in args[7]], 3, 0, 0, 2, 2, 3, 1.3)
     torch.library.opcheck(kernels._group_kernel, values)
 
 

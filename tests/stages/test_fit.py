@@ -195,12 +195,12 @@ def test_background_color(tmp_path):
 
 
 def test_minutes_are_the_budget(photos, monkeypatch):
-    """Every look at the clock takes 0.02 s, so the run ends within a few looks after its 1.8 s."""
-    ticks = itertools.count()
-    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: 0.02 * next(ticks)))
-    result = fit(replace(TINY, steps=None, minutes=0.03), photos, progress=silent)
-    assert 1.8 <= result.summary["training_s"] < 1.9
-    assert 20 < result.summary["steps"] <= 90
+    """On a clock that counts its looks, a second each, the run ends within a few looks after its 90, whatever steps take."""
+    looks = itertools.count()
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: float(next(looks))))
+    summary = fit(replace(TINY, steps=None, minutes=1.5), photos, progress=silent).summary
+    assert 0 <= summary["training_s"] - 90 < 5
+    assert 20 < summary["steps"] <= 90  # at least a look a step, and no more than four
 
 
 def test_steps_end_a_run_within_its_minutes(photos):

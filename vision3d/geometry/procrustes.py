@@ -7,7 +7,7 @@ from torch import Tensor
 from vision3d.errors import ShapeError
 from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd
 from vision3d.geometry.rotation import nearest_rotation
-from vision3d.geometry.spectral import largest_entry, lyapunov, without_dust
+from vision3d.geometry.spectral import Solved, largest_entry, lyapunov, without_dust
 from vision3d.geometry.vectors import unit
 
 
@@ -33,17 +33,11 @@ def orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n
     return _NearestOrthogonal.apply(matrices)
 
 
-class _NearestOrthogonal(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _NearestOrthogonal(Solved):
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
         left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
         return left @ right
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -78,9 +78,17 @@ def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     return values * scale[..., 0], axes
 
 
-class _Lyapunov(torch.autograd.Function):
+class Solved(torch.autograd.Function):
+    """A function whose derivative is an equation of its first argument and its result, of which it keeps both."""
+
     generate_vmap_rule = True
 
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(inputs[0], output)
+
+
+class _Lyapunov(Solved):
     @staticmethod
     def forward(symmetric: Tensor, right: Tensor) -> Tensor:
         values, axes = _eigh(symmetric)
@@ -90,19 +98,13 @@ class _Lyapunov(torch.autograd.Function):
         return axes @ inner @ axes.mT
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[0], output)
-
-    @staticmethod
     def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         symmetric, solution = ctx.saved_tensors
         v_right = _Lyapunov.apply(symmetric, v)
         return -(v_right @ solution.mT + solution.mT @ v_right), v_right
 
 
-class _PseudoSolve(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _PseudoSolve(Solved):
     @staticmethod
     def forward(symmetric: Tensor, right: Tensor) -> Tensor:
         values, axes = _eigh(symmetric)
@@ -112,26 +114,16 @@ class _PseudoSolve(torch.autograd.Function):
         return (axes @ inner[..., None]).squeeze(-1)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[0], output)
-
-    @staticmethod
     def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         symmetric, solution = ctx.saved_tensors
         v_right = _PseudoSolve.apply(symmetric, v)
         return -v_right[..., :, None] * solution[..., None, :], v_right
 
 
-class _LeastEigenvector(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _LeastEigenvector(Solved):
     @staticmethod
     def forward(symmetric: Tensor) -> Tensor:
         return _eigh(symmetric)[1][..., 0]
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -146,44 +138,30 @@ class _LeastEigenvector(torch.autograd.Function):
         return -moved[..., :, None] * axis[..., None, :]
 
 
-class _Sqrt(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Sqrt(Solved):
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
         values, axes = _eigh(matrices)
         return (axes * values.clamp(min=0).sqrt()[..., None, :]) @ axes.mT
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return lyapunov(ctx.saved_tensors[0], v)
+        return lyapunov(ctx.saved_tensors[1], v)
 
 
-class _Log(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _Log(Solved):
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
         values, axes = _eigh(matrices)
         return (axes * values.clamp(min=torch.finfo(values.dtype).tiny).log()[..., None, :]) @ axes.mT
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _InverseDexp.apply(ctx.saved_tensors[0], (v + v.mT) / 2)
+        return _InverseDexp.apply(ctx.saved_tensors[1], (v + v.mT) / 2)
 
 
-class _InverseDexp(torch.autograd.Function):
+class _InverseDexp(Solved):
     """X with Dexp(Y)[X] = A, the derivative of the exponential at the symmetric Y."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(symmetric: Tensor, right: Tensor) -> Tensor:
@@ -194,10 +172,6 @@ class _InverseDexp(torch.autograd.Function):
         safe = torch.where(is_small, 1, half)
         ratio = torch.where(is_small, 1 + half.square() / 6, safe.sinh() / safe)
         return axes @ (axes.mT @ right @ axes / (ratio * mean.exp())) @ axes.mT
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]

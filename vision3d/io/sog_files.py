@@ -1,6 +1,7 @@
 """The files that a SOG consists of: meta.json and lossless WebP pictures, in a zip or in a folder. Everything in them is
 checked here before it is unpacked."""
 
+import abc
 import io
 import json
 import struct
@@ -25,16 +26,16 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class _Files:
+class _Files(abc.ABC):
     """What an archive and a folder share: pictures by name, whose sizes are known before they are unpacked."""
 
     def __init__(self, path: Path, num_bytes: int) -> None:
         self.path, self.num_bytes = path, num_bytes
         self.pictures: dict[str, tuple[bytes, tuple[int, int]]] = {}
 
+    @abc.abstractmethod
     def bytes_of(self, name: str, largest: int) -> bytes:
         """The bytes of a file, of no more than `largest`."""
-        raise NotImplementedError
 
     def where(self, name: str) -> str:
         """What a file is called in messages."""

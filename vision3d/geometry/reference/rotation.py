@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import rotmat_to_quat, unit_quat_to_rotmat
 from vision3d.geometry.smooth import atan_over, cos_of, sin_over
-from vision3d.geometry.spectral import largest_entry, lyapunov, without_dust
+from vision3d.geometry.spectral import Solved, largest_entry, lyapunov, without_dust
 from vision3d.geometry.vectors import length, orthogonal_part, unit
 
 
@@ -56,18 +56,12 @@ def nearest_rotation_vjp(
     return rotmats @ lyapunov(rotmats.mT @ (matrices / scale), inner - inner.mT) / scale
 
 
-class _NearestRotation(torch.autograd.Function):
-    generate_vmap_rule = True
-
+class _NearestRotation(Solved):
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
         left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
         sign = torch.linalg.det(left @ right).sign()[..., None, None]
         return left @ torch.cat([right[..., :-1, :], sign * right[..., -1:, :]], -2)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        ctx.save_for_backward(inputs[0], output)
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]

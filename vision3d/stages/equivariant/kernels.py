@@ -57,28 +57,8 @@ def build_kernel(
         return reference.build_kernel(
             group, kind, mask, inverses, elements, out_factors, in_factors, parameters, channels, size, extent
         )
-    w1, b1, w2, b2, w3, b3, w4, b4 = parameters
-    sym, mask_code, wave = _GROUPS[group], _MASKS.index(mask), _WAVES.index(kind)
-    return _group_kernel(
-        inverses,
-        elements,
-        out_factors,
-        in_factors,
-        w1,
-        b1,
-        w2,
-        b2,
-        w3,
-        b3,
-        w4,
-        b4,
-        sym,
-        mask_code,
-        wave,
-        *channels,
-        size,
-        extent,
-    )
+    codes = (_GROUPS[group], _MASKS.index(mask), _WAVES.index(kind))
+    return _group_kernel(inverses, elements, out_factors, in_factors, parameters, *codes, *channels, size, extent)
 
 
 @torch.library.custom_op("vision3d::group_kernel", mutates_args=(), device_types=("cpu", "cuda"))
@@ -87,14 +67,7 @@ def _group_kernel(
     elements: Tensor | None,
     out_factors: Tensor,
     in_factors: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    w4: Tensor,
-    b4: Tensor,
+    parameters: list[Tensor],
     sym: int,
     mask: int,
     wave: int,
@@ -104,10 +77,8 @@ def _group_kernel(
     extent: float,
 ) -> Tensor:
     values = inverses.new_empty((c_out, inverses.shape[0], c_in, in_factors.shape[0], size, size))
-    arrays = [
-        None if tensor is None else tensor.detach().contiguous()
-        for tensor in (inverses, elements, out_factors, in_factors, w1, b1, w2, b2, w3, b3, w4, b4)
-    ]
+    tensors = (inverses, elements, out_factors, in_factors, *parameters)
+    arrays = [None if tensor is None else tensor.detach().contiguous() for tensor in tensors]
     native.require().group_kernel(*arrays, sym, mask, wave, extent, values, **native.where(inverses))
     return values
 
@@ -119,14 +90,7 @@ def _group_kernel_vjp(
     elements: Tensor | None,
     out_factors: Tensor,
     in_factors: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    w4: Tensor,
-    b4: Tensor,
+    parameters: list[Tensor],
     sym: int,
     mask: int,
     wave: int,
@@ -134,36 +98,33 @@ def _group_kernel_vjp(
     extent: float,
 ) -> list[Tensor]:
     group, kind = next(name for name, count in _GROUPS.items() if count == sym), _WAVES[wave]
-    parameters = [w1, b1, w2, b2, w3, b3, w4, b4]
     inputs, factors = reference.inputs_and_factors(
         group, _MASKS[mask], inverses, elements, out_factors, in_factors, size, extent
     )
-    v_rows = v_values.permute(1, 3, 4, 5, 0, 2).reshape(-1, w4.shape[0]) * factors.reshape(-1, 1)
+    v_rows = v_values.permute(1, 3, 4, 5, 0, 2).reshape(-1, parameters[-2].shape[0]) * factors.reshape(-1, 1)
     return reference.network_vjp(kind, inputs.reshape(-1, inputs.shape[-1]), parameters, v_rows)
 
 
 @_group_kernel.register_fake
-def _(inverses, elements, out_factors, in_factors, w1, b1, w2, b2, w3, b3, w4, b4, sym, mask, wave, c_out, c_in, size, extent):
+def _(inverses, elements, out_factors, in_factors, parameters, sym, mask, wave, c_out, c_in, size, extent):
     return inverses.new_empty((c_out, inverses.shape[0], c_in, in_factors.shape[0], size, size))
 
 
 @_group_kernel_vjp.register_fake
-def _(v_values, inverses, elements, out_factors, in_factors, w1, b1, w2, b2, w3, b3, w4, b4, sym, mask, wave, size, extent):
-    return [torch.empty_like(tensor) for tensor in (w1, b1, w2, b2, w3, b3, w4, b4)]
+def _(v_values, inverses, elements, out_factors, in_factors, parameters, sym, mask, wave, size, extent):
+    return [torch.empty_like(tensor) for tensor in parameters]
 
 
 def _setup(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*(tensor for tensor in inputs[:12] if tensor is not None))
-    ctx.has_elements = inputs[1] is not None
-    ctx.codes = (*inputs[12:15], *inputs[17:19])
+    inverses, elements, out_factors, in_factors, parameters, *codes, _, _, size, extent = inputs
+    ctx.save_for_backward(inverses, elements, out_factors, in_factors, *parameters)
+    ctx.codes = (*codes, size, extent)
 
 
 def _backward(ctx, v_values):
-    saved = list(ctx.saved_tensors)
-    if not ctx.has_elements:
-        saved.insert(1, None)
-    gradients = _group_kernel_vjp(v_values, *saved, *ctx.codes)
-    return (None, None, None, None, *gradients, *[None] * 7)
+    inverses, elements, out_factors, in_factors, *parameters = ctx.saved_tensors
+    gradients = _group_kernel_vjp(v_values, inverses, elements, out_factors, in_factors, parameters, *ctx.codes)
+    return (None, None, None, None, gradients, *[None] * 7)
 
 
 _group_kernel.register_autograd(_backward, setup_context=_setup)
