@@ -1,7 +1,6 @@
 #include "cpu/meshes.h"
 
 #include <algorithm>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 #include "cpu/dispatch.h"
@@ -216,8 +215,7 @@ void rasterize_vjp(Loops, const MeshVjpArgs<T>& a) {
         },
         [](const Run&) {},
         [&](double* sums, int64_t image, int32_t face) {
-            FaceSums s;
-            std::memcpy(&s, sums, sizeof s);
+            const FaceSums s = *reinterpret_cast<const FaceSums*>(sums);  // a copy: `sums` takes the result
             face_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), s, reinterpret_cast<double(*)[4]>(sums));
         },
         [&](int64_t image) { return a.v_positions + 4 * image * f.vertices; });
