@@ -15,6 +15,7 @@ from vision3d.io.guards import check_size
 
 WANT = "an .npz with arrays train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files"
 _SUFFIXES = (".pts", ".xyz")
+_LARGEST = 1e30  # of a coordinate
 _MOST_BYTES = 64 << 20  # of a text file
 
 
@@ -82,11 +83,12 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _checked(path: Path, name: str, clouds: np.ndarray) -> np.ndarray:
     if clouds.dtype.kind != "f" or clouds.ndim != 3 or clouds.shape[-1] != 3 or not clouds.size:
         raise FileFormatError(path, f"holds {clouds.dtype} {clouds.shape}, want floats (clouds, points, 3)", f"array {name}")
+    with np.errstate(over="ignore"):
+        clouds = np.ascontiguousarray(clouds, np.float32)
     if not np.isfinite(clouds).all():
         bad = int((~np.isfinite(clouds)).any((1, 2)).argmax())
         raise FileFormatError(path, f"cloud {bad} has numbers that are not finite", f"array {name}")
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(clouds, np.float32)
+    return clouds
 
 
 def _read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +115,7 @@ def _read_text(path: Path) -> np.ndarray:
             row = [float(word) for word in line.split()[:3]]
         except ValueError:
             row = []
-        if len(row) != 3 or not np.isfinite(row).all():
+        if len(row) != 3 or not all(abs(value) < _LARGEST for value in row):
             raise FileFormatError(path, f"{line.strip()[:40]!r} is no point, want x y z", f"line {number}")
         rows.append(row)
     if not rows:

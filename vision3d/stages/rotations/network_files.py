@@ -85,8 +85,10 @@ def load_rotation_network(path: Path | str) -> RotationNetwork:
         shape, about = dict(own["shape"]), dict(own["about"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise FileFormatError(path, "does not say that it holds a network of vision3d") from error
-    if kind != _TYPE or version != _VERSION or experiment not in _NETWORKS:
+    if kind != _TYPE or version != _VERSION:
         raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}")
+    if experiment not in _NETWORKS:
+        raise FileFormatError(path, f"holds a network of {experiment!r}; want sanity, pointcloud or ik")
     try:
         _check_shape(shape)
         network = _NETWORKS[experiment](**shape)
