@@ -94,7 +94,7 @@ class PointCloudConfig(TrainingConfig):
     """Names of docs/rotations.md."""
     steps: int = 16_000
     """Steps of each training."""
-    lr: float = 1e-3
+    lr: float = 7e-4
     """Highest learning rate of Adam."""
     clouds: int = 8
     """Clouds a step."""
