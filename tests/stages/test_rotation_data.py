@@ -143,10 +143,11 @@ def test_poses_are_in_metres_with_the_root_at_zero(clips):
     assert poses.up == 1
     rest = forward_kinematics(torch.eye(3).expand(7, 3, 3), poses.skeleton.offsets, poses.skeleton.parents)[1]
     assert float(rest[:, 1].max() - rest[:, 1].min()) == pytest.approx(1.7, abs=1e-5)
-    assert float(poses.train[:, 0].abs().max()) == 0
+    assert float(poses.test[:, 0].abs().max()) == 0
     assert (len(poses.train), len(poses.test)) == (40, 40)
     assert read_poses(clips[:1], clips[1:], IkConfig(scale=0.5)).scale == 0.5
     slow = read_poses(clips[:1], clips[1:], IkConfig(rate=15))
+    torch.testing.assert_close(slow.test, poses.test[::2], atol=1e-4, rtol=0)
     torch.testing.assert_close(slow.train, poses.train[::2], atol=1e-4, rtol=0)
 
 
@@ -154,7 +155,7 @@ def test_real_clips_stand_upright_and_are_as_tall_as_a_person(shared_data):
     folder = shared_data / "mocap"
     poses = read_poses([folder / "jumping.bvh"], [folder / "dab.bvh"], IkConfig())
     assert ("xyz"[poses.up], poses.scale) == ("z", pytest.approx(0.0375, abs=0.001))
-    heights = poses.train[..., poses.up]
+    heights = poses.test[..., poses.up]
     assert 1.4 < float((heights.amax(1) - heights.amin(1)).median()) < 1.8
     with pytest.raises(InputError, match=r"jumping_jacks\.bvh: has another skeleton than .*dab\.bvh \(38 joints, there 34\)"):
         read_poses([folder / "dab.bvh"], [folder / "jumping_jacks.bvh"], IkConfig())

@@ -1,7 +1,5 @@
 """Heads, networks and the maximum over points."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional
@@ -11,7 +9,6 @@ from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.geometry.representations import REPRESENTATIONS, dimension
 from vision3d.geometry.rotation import geodesic_distance
 from vision3d.stages.rotations import RotationHead
-from vision3d.stages.rotations.heads import learning_rate
 from vision3d.stages.rotations.networks import PoseNet, SanityNet, SiamesePointNet, max_over_points
 
 NAMES = sorted(REPRESENTATIONS)
@@ -128,12 +125,3 @@ def test_clouds_may_be_shuffled_and_are_encoded_once_for_all_copies():
     shuffled = network(clouds[:, torch.randperm(30)], copies[:, :, torch.randperm(30)])
     torch.testing.assert_close(shuffled, told, atol=1e-5, rtol=0)
     torch.testing.assert_close(network(clouds[1:], copies[1:, 2:3]), told[1:, 2:3], atol=1e-5, rtol=0)
-
-
-def test_learning_rate():
-    assert learning_rate(1.0, 0.0) == pytest.approx(0.04)
-    assert learning_rate(1.0, 0.3) == pytest.approx(1.0)
-    assert learning_rate(1.0, 1.0) == pytest.approx(1e-4)
-    rates = [learning_rate(1.0, i / 100) for i in range(101)]
-    assert rates[:31] == sorted(rates[:31]) and rates[30:] == sorted(rates[30:], reverse=True)
-    assert all(math.isfinite(rate) for rate in rates)

@@ -65,11 +65,11 @@ def test_every_experiment_runs_and_leaves_its_files(tmp_path, data, name):
     result = reproduce(name, data, tmp_path / "run")
     seeds = config_of(name).seeds
     assert [(t.rep, t.seed) for t in result.trainings] == [(rep, seed) for rep in ("6d", "quat") for seed in seeds]
-    rows = result.summary["rows"]
+    rows = result.summary["by_representation"]
     assert [row["representation"] for row in rows] == ["6d", "quat"]
     assert all(0 < row["median"] <= row["p95"] <= row["max"] and math.isfinite(row["mean"]) for row in rows)
     assert (rows[0]["std_over_seeds"] is None) == (len(seeds) == 1)
-    assert result.summary["unit"] == ("cm" if name == "ik" else "deg") and result.summary["differs"]
+    assert result.summary["unit"] == ("cm" if name == "ik" else "deg") and result.summary["differs_from_publication"]
     assert (tmp_path / "run" / "figures" / "percentiles.png").stat().st_size > 0
     own = tmp_path / "run" / "trainings" / "6d_seed0"
     lines = [json.loads(line) for line in (own / "metrics.jsonl").read_text().splitlines()]
@@ -270,7 +270,7 @@ def test_the_table():
 
 def test_a_row_is_of_all_seeds():
     result = reproduce_rotation_sanity(dataclasses.replace(SANITY, representations=("5d",)))
-    row, found = result.summary["rows"][0], [training.errors for training in result.trainings]
+    row, found = result.summary["by_representation"][0], [training.errors for training in result.trainings]
     assert row["mean"] == pytest.approx((found[0].mean + found[1].mean) / 2)
     assert row["max"] == max(found[0].max, found[1].max)
     assert row["std_over_seeds"] == pytest.approx(abs(found[0].mean - found[1].mean) / math.sqrt(2))

@@ -75,7 +75,11 @@ def _ik(options: IkOptions, run_folder: "RunFolder", progress: ProgressCallback)
 def _text(out: Path, results: Mapping[str, Any]) -> str:
     from vision3d.stages.rotations.run import table
 
-    lines = [table(dict(results)), "what differs from the publication:", *(f"- {words}" for words in results["differs"])]
+    lines = [
+        table(dict(results)),
+        "what differs from the publication:",
+        *(f"- {words}" for words in results["differs_from_publication"]),
+    ]
     return "\n".join([*lines, f"now open {out / 'report.html'}"])
 
 

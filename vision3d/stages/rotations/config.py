@@ -138,6 +138,9 @@ class IkConfig(TrainingConfig):
     """Of the body [m], where no scale is given."""
     shift: float = 0.1
     """Greatest shift on the ground in training [m]."""
+    jitter_deg: float = 20.0
+    """Of random turns of every joint in training, standard deviation about each axis; 0: none, as published. It makes up for
+    clips that are few."""
     up: Literal["auto", "x", "y", "z"] = "auto"
     """Axis about which poses are turned in training and in the test; auto: from the feet to the head, by names."""
     hip_weight: float = 10.0
@@ -151,6 +154,6 @@ class IkConfig(TrainingConfig):
         for name in ("rate", "height"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(name, f"got {getattr(self, name)}, want a number > 0")
-        for name in ("scale", "shift", "hip_weight"):
+        for name in ("scale", "shift", "hip_weight", "jitter_deg"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(name, f"got {getattr(self, name)}, want a number >= 0")

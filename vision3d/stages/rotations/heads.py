@@ -1,7 +1,6 @@
 """The last layer of a network that gives rotations."""
 
 import itertools
-import math
 
 import torch
 from jaxtyping import Float
@@ -79,12 +78,3 @@ def mlp(*sizes: int) -> nn.Sequential:
     for below, above in itertools.pairwise(sizes):
         layers += [nn.Linear(below, above), nn.LeakyReLU(0.01)]
     return nn.Sequential(*layers)
-
-
-def learning_rate(highest: float, progress: float, warmup: float = 0.3) -> float:
-    """One cycle: up in a cosine from a 25th for `warmup` of the run, then down to a ten-thousandth."""
-    if progress < warmup:
-        low, high, part = highest / 25, highest, progress / warmup
-    else:
-        low, high, part = highest, highest / 10_000, (progress - warmup) / (1 - warmup)
-    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2

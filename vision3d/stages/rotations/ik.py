@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vision3d.errors import ConfigError, FileFormatError, InputError, nearest_names
 from vision3d.geometry.kinematics import forward_kinematics
+from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.rotation import so3_exp
 from vision3d.io.bvh import read_motion
 from vision3d.scene.motion import Motion, Skeleton
@@ -31,9 +32,10 @@ class Poses:
     """Training poses, and poses of clips that no training has seen, of one skeleton in metres."""
 
     skeleton: Skeleton
-    train: Float[Tensor, "n j 3"]
-    """Places of the joints, the root at 0 [m]."""
+    train: Float[Tensor, "n j 3 3"]
+    """Rotation of each joint relative to its parent."""
     test: Float[Tensor, "m j 3"]
+    """Places of the joints, the root at 0 [m]."""
     up: int
     """Axis that points up, or down."""
     scale: float
@@ -66,21 +68,24 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
     up = up_axis(skeleton, config.up)
     scale = config.scale or config.height / _extent(paths[0], skeleton, up)
     skeleton = dataclasses.replace(skeleton, offsets=skeleton.offsets * scale)
-    parts = []
-    for path, motion in zip(paths, motions):
+    rotmats, places = [], []
+    for i, (path, motion) in enumerate(zip(paths, motions)):
         if len(motion) < 2:
             raise InputError(f"{path}: has {len(motion)} poses, want at least {LEAST_POSES}")
         resampled = motion.resampled(config.rate)
         if len(resampled) < LEAST_POSES:
             raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} a second, want at least {LEAST_POSES}")
-        places = dataclasses.replace(resampled, skeleton=skeleton).positions()
-        parts.append(places - places[:, :1])
+        if i < len(train):
+            rotmats.append(quat_to_rotmat(resampled.quats))
+        else:
+            found = dataclasses.replace(resampled, skeleton=skeleton).positions()
+            places.append(found - found[:, :1])
     names = ", ".join(path.name for path in paths[: len(train)]), ", ".join(path.name for path in paths[len(train) :])
     fingerprint = hashlib.sha256(b"".join(digests)).hexdigest()[:12]
     return Poses(
         skeleton,
-        torch.cat(parts[: len(train)]),
-        torch.cat(parts[len(train) :]),
+        torch.cat(rotmats),
+        torch.cat(places),
         up,
         scale,
         (len(train), len(test)),
@@ -118,7 +123,7 @@ class IkExperiment:
         # The rotation of a joint with nothing below it moves nothing.
         self.turning = sorted({parent for parent in skeleton.parents if parent >= 0})
         self.weighted = weighted_joints(skeleton, config.weighted)
-        self.train = poses.train.to(device)
+        self.train = poses.train[:, self.turning].to(device)
         generator = torch.Generator().manual_seed(_TEST_SEED)
         self.test = self._yawed(poses.test.repeat(_TEST_YAWS, 1, 1), generator).to(device)
 
@@ -136,7 +141,11 @@ class IkExperiment:
     def loss(self, network: nn.Module, generator: torch.Generator) -> Float[Tensor, ""]:
         config = self.config
         rows = torch.randint(len(self.train), (config.batch_size,), generator=generator)
-        places = self._yawed(self.train[rows.to(self.device)], generator)
+        rotmats = self.train[rows.to(self.device)]
+        if config.jitter_deg:
+            vectors = math.radians(config.jitter_deg) * torch.randn(*rotmats.shape[:2], 3, generator=generator)
+            rotmats = rotmats @ so3_exp(vectors).to(rotmats)
+        places = self._yawed(self.places(rotmats, torch.zeros(len(rows), 3, device=self.device)), generator)
         shift = config.shift * (2 * torch.rand(len(places), 1, 3, generator=generator) - 1)
         shift[..., self.poses.up] = 0
         places = places + shift.to(self.device)

@@ -48,6 +48,8 @@ def differences(config: TrainingConfig, about: dict[str, Any]) -> list[str]:
         found.append(f"{about['joints']} joints, published 57")
         found.append(f"{config.steps:,} steps, published 1.96 million")
         found += _rate(config, "1e-5", drop=0)
+        if config.jitter_deg:
+            found.append(f"joints of training poses turned at random by {config.jitter_deg:g} deg, published not")
         if config.width != 1024:
             found.append(f"layers of {config.width}, published 1024")
     return found

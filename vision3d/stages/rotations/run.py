@@ -55,7 +55,7 @@ def reproduce_rotation_sanity(
 
     Example:
         >>> from vision3d.stages.rotations import SanityConfig, reproduce_rotation_sanity
-        >>> reproduce_rotation_sanity(SanityConfig(representations=("6d", "quat"))).summary["rows"][0]["mean"]
+        >>> reproduce_rotation_sanity(SanityConfig(representations=("6d", "quat"))).summary["by_representation"][0]["mean"]
     """
     experiment = SanityExperiment(config, resolve_device(config.device))
     return _reproduce(experiment, config, run_folder, progress)
@@ -173,8 +173,8 @@ def summarise(experiment: Experiment, config: TrainingConfig, trainings: Sequenc
         "steps": config.steps,
         "seeds": list(config.seeds),
         "data": experiment.source,
-        "rows": rows,
-        "differs": differences(config, about),
+        "by_representation": rows,
+        "differs_from_publication": differences(config, about),
     }
 
 
@@ -183,7 +183,7 @@ def table(results: dict[str, Any]) -> str:
     unit = results["unit"]
     head = ("", f"mean [{unit}]", "over seeds", "median", "95 %", "max", "std", "published mean", "CPU-s")
     lines: list[tuple[str, ...]] = [head]
-    for row in results["rows"]:
+    for row in results["by_representation"]:
         spread, published = row["std_over_seeds"], row["published_mean"]
         lines.append(
             (

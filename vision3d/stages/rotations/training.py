@@ -14,12 +14,12 @@ from vision3d.atomic import atomic_write
 from vision3d.checkpoints import seed_everything
 from vision3d.errors import ConfigError, FileFormatError, NumericalError
 from vision3d.machine import git_hash
+from vision3d.optim.schedules import one_cycle
 from vision3d.plain import to_json
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal
 from vision3d.stages.rotations.config import TrainingConfig
 from vision3d.stages.rotations.experiment import QUANTILES, Errors, Experiment
-from vision3d.stages.rotations.heads import learning_rate
 from vision3d.stages.rotations.network_files import RotationNetwork, load_rotation_network, save_rotation_network
 
 NETWORK_FILE, RESULT_FILE = "network.safetensors", "result.json"
@@ -133,7 +133,7 @@ class _Loop:
         config = self.config
         rate = config.lr
         if config.schedule == "one-cycle":
-            rate = learning_rate(config.lr, self.step / config.steps)
+            rate = one_cycle(config.lr, self.step / config.steps)
         elif config.drop_after and self.step >= config.drop_after:
             rate = config.lr / 10
         for group in self.optimizer.param_groups:
