@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +120,12 @@ def test_other_clouds_are_not_gone_on_with(cli, data, tmp_path):
     arguments[0] = write_clouds(tmp_path / "other.npz", count=13)
     code, _, err = cli("reproduce", "rotation", "pointcloud", *arguments, "--resume")
     assert code == 2 and "is a run on clouds.npz" in err and (out / "trainings").is_dir()
+
+
+def test_the_commands_of_the_documentation_are_understood(cli):
+    text = (Path(__file__).parents[2] / "docs" / "reproduce_rotation.md").read_text("utf-8")
+    commands = [line.partition("#")[0] for line in text.splitlines() if line.startswith("vision3d reproduce rotation")]
+    assert len(commands) >= 5
+    for command in commands:
+        code, out, err = cli(*command.split()[1:], "--print-config")
+        assert code == 0 and "representations:" in out, err

@@ -32,6 +32,8 @@ def differences(config: TrainingConfig, about: dict[str, Any]) -> list[str]:
         if config.steps != 500_000:
             found.append(f"{config.steps:,} steps, published 500,000")
         found += _rate(config, "1e-5, in the code 1e-6 after 10,000 steps", drop=10_000)
+        if config.width != 128:
+            found.append(f"layers of {config.width}, published 128")
     elif isinstance(config, PointCloudConfig):
         found.append(
             f"{config.steps:,} steps of {config.clouds} clouds x {config.rotations} rotations, published 2.6 million of 1 x 10"
