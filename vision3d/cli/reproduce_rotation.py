@@ -89,12 +89,12 @@ def _verb(name: str, options: type[Any], execute: Callable[..., Mapping[str, Any
 
 
 PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
-    "sanity": (_verb("sanity", SanityOptions, _sanity), "give back the rotation that is put in; two minutes a representation"),
+    "sanity": (_verb("sanity", SanityOptions, _sanity), "give back the rotation that is put in; half a minute a training"),
     "pointcloud": (
         _verb("pointcloud", PointCloudOptions, _pointcloud),
-        "find the rotation between two clouds; half an hour a representation",
+        "find the rotation between two clouds; 25 minutes a training",
     ),
-    "ik": (_verb("ik", IkOptions, _ik), "find the rotations of joints from their places; two minutes a representation"),
+    "ik": (_verb("ik", IkOptions, _ik), "find the rotations of joints from their places; two minutes a training"),
 }
 """Name -> (its `run`, what it does)."""
 

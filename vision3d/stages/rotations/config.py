@@ -122,9 +122,9 @@ class IkConfig(TrainingConfig):
     """Names of docs/rotations.md."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training for each; draws of the data are the same for all representations."""
-    steps: int = 6000
+    steps: int = 12_000
     """Steps of each training."""
-    lr: float = 5e-4
+    lr: float = 2e-3
     """Highest learning rate of Adam."""
     batch_size: int = 64
     """Poses a step."""
