@@ -78,6 +78,9 @@ def test_every_experiment_runs_and_leaves_its_files(tmp_path, data, name):
     assert (network.rep, network.experiment, network.about["steps"]) == ("6d", name, 6)
     shapes = {"sanity": [(5, 3, 3)], "pointcloud": [(2, 20, 3), (2, 5, 20, 3)], "ik": [(5, 7, 3)]}[name]
     inputs = [torch.randn(shape) for shape in shapes]
+    if name == "ik":
+        assert network.about["rotated_joints"] == ["Hips", "Spine", "LeftLeg", "RightLeg"]
+        assert len(network.about["joints"]) == 7
     rotmats = network(*inputs)
     torch.testing.assert_close(rotmats, result.trainings[0].network(*inputs))
     torch.testing.assert_close(rotmats @ rotmats.mT, torch.eye(3).expand(rotmats.shape), atol=1e-5, rtol=0)

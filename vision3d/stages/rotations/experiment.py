@@ -37,6 +37,10 @@ class Experiment(Protocol):
         """Plain facts of the data."""
         ...
 
+    def facts(self) -> dict[str, Any]:
+        """What someone who uses a network must know of its input and output."""
+        ...
+
     def shape(self, rep: str) -> dict[str, Any]:
         """Arguments with which the network is built again."""
         ...

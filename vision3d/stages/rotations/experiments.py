@@ -48,6 +48,9 @@ class SanityExperiment:
     def about(self) -> dict[str, Any]:
         return {"test_rotations": len(self.test)}
 
+    def facts(self) -> dict[str, Any]:
+        return {}
+
 
 class PointCloudExperiment:
     """Find the rotation between a cloud and its rotated copy."""
@@ -90,6 +93,9 @@ class PointCloudExperiment:
             "test_rotations": self.test_rotmats[..., 0, 0].numel(),
             "sampling": self.config.sampling,
         }
+
+    def facts(self) -> dict[str, Any]:
+        return {"points": self.test_clouds.shape[1], "sampling": self.config.sampling}
 
 
 def turn(clouds: Float[Tensor, "s n 3"], rotmats: Float[Tensor, "s r 3 3"]) -> Float[Tensor, "s r n 3"]:

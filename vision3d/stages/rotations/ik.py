@@ -173,6 +173,11 @@ class IkExperiment:
             "weighted": [self.poses.skeleton.names[joint] for joint in self.weighted],
         }
 
+    def facts(self) -> dict[str, Any]:
+        names = self.poses.skeleton.names
+        rotated = [names[joint] for joint in self.turning]
+        return {"joints": list(names), "rotated_joints": rotated, "scale": self.poses.scale, "up": "xyz"[self.poses.up]}
+
     def places(self, rotmats: Float[Tensor, "b k 3 3"], roots: Float[Tensor, "b 3"]) -> Float[Tensor, "b j 3"]:
         """Where joints come to be, of the rotations of those that turn; the root's offset does not count."""
         identity = torch.eye(3, device=rotmats.device).expand(len(rotmats), 1, 3, 3)

@@ -27,7 +27,8 @@ class RotationNetwork:
     shape: dict[str, Any]
     """Arguments with which the network is built: rep, and its sizes."""
     about: dict[str, Any]
-    """How it was trained: seed, steps, data, time."""
+    """How it was trained: seed, steps, data, time; of ik also the names of the joints that go in (`joints`) and of those whose
+    rotations come out (`rotated_joints`), and metres in the unit of the clips (`scale`)."""
 
     @property
     def rep(self) -> str:

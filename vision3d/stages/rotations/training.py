@@ -114,6 +114,7 @@ class _Loop:
             "mean_error": errors.mean,
             "training_cpu_s": round(self.cpu_s, 1),
             "git": git_hash(),
+            **self.experiment.facts(),
         }
         network = RotationNetwork(self.network.cpu(), self.experiment.name, self.experiment.shape(self.rep), about)
         training = Training(self.rep, self.seed, network, errors, self.cpu_s, sum(self.tail) / len(self.tail))
