@@ -94,7 +94,7 @@ PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
         _verb("pointcloud", PointCloudOptions, _pointcloud),
         "find the rotation between two clouds; 25 minutes a training",
     ),
-    "ik": (_verb("ik", IkOptions, _ik), "find the rotations of joints from their places; two minutes a training"),
+    "ik": (_verb("ik", IkOptions, _ik), "find the rotations of joints from their places; three minutes a training"),
 }
 """Name -> (its `run`, what it does)."""
 

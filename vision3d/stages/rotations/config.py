@@ -122,7 +122,7 @@ class IkConfig(TrainingConfig):
     """Names of docs/rotations.md."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training for each; draws of the data are the same for all representations."""
-    steps: int = 12_000
+    steps: int = 16_000
     """Steps of each training."""
     lr: float = 2e-3
     """Highest learning rate of Adam."""
