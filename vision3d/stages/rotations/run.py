@@ -212,7 +212,7 @@ def _sheet(experiment: Experiment, config: TrainingConfig, trainings: Sequence[T
     title = {
         "sanity": "A rotation from itself",
         "pointcloud": "The rotation between two clouds",
-        "ik": "Places that the told rotations of joints lead to",
+        "ik": "Where the told rotations bring the joints",
     }[experiment.name]
     count = f"{trainings[0].errors.count:,} tests"
     return percentile_sheet(curves, title, experiment.unit, f"{count}, {config.steps:,} steps, {seeds}; {experiment.source}")
