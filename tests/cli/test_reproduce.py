@@ -24,7 +24,7 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert "affnist  train on upright digits" in done.stdout and "--model.method" in done.stdout
+    assert "affnist   train on upright digits" in done.stdout and "--model.method" in done.stdout
 
 
 def test_names(cli):

@@ -50,3 +50,12 @@ def test_the_degree_rises_each_thirtieth():
 def test_wrong_arguments_are_refused(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_one_cycle():
+    assert schedules.one_cycle(1.0, 0.0) == pytest.approx(0.04)
+    assert schedules.one_cycle(1.0, 0.3) == pytest.approx(1.0)
+    assert schedules.one_cycle(1.0, 1.0) == pytest.approx(1e-4)
+    rates = [schedules.one_cycle(1.0, i / 100) for i in range(101)]
+    assert rates[:31] == sorted(rates[:31]) and rates[30:] == sorted(rates[30:], reverse=True)
+    assert schedules.one_cycle(2.0, 0.5, warmup=0.5) == pytest.approx(2.0)

@@ -82,6 +82,21 @@ def test_page_of_a_bare_run(folder):
     assert not page.all("img") and not page.all("h2")
 
 
+def test_rows_and_sentences_become_tables_and_lists(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    rows = [
+        {"name": "a<b", "mean": 0.12345, "seeds": [1, 2], "best": None},
+        {"name": "c", "mean": 2, "seeds": [], "best": True},
+    ]
+    summary["results"] |= {"by_name": rows, "what_differs": ["a < b", "c"], "uneven": [{"a": 1}, {"b": 2}], "none": []}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    text = write_report(folder).read_text("utf-8")
+    assert "<h2>By name</h2>" in text and "<tr><td>a&lt;b</td><td>0.1235</td><td>-</td></tr>" in text
+    assert "<tr><th>name</th><th>mean</th><th>best</th></tr>" in text and "<td>yes</td>" in text
+    assert "<h2>What differs</h2>" in text and "<li>a &lt; b</li><li>c</li>" in text
+    assert "Uneven" not in text and "<h2>None</h2>" not in text
+
+
 def test_page_of_what_is_no_run(folder, tmp_path):
     with pytest.raises(MissingFileError, match=r"summary\.json"):
         write_report(tmp_path)

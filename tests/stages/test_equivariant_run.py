@@ -16,7 +16,6 @@ from vision3d.runs import Interrupted, RunFolder
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier, make_network, reproduce_affnist
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.networks import PlanarNet, RotationNet
-from vision3d.stages.equivariant.run import learning_rate
 
 pytest.importorskip("kornia")
 SMALL = AffnistConfig(
@@ -121,14 +120,6 @@ def test_a_loss_that_is_not_finite(digits, monkeypatch):
     monkeypatch.setattr(RotationNet, "forward", wild)
     with pytest.raises(NumericalError, match=r"step 0: loss is not finite\. give a smaller --lr"):
         reproduce_affnist(SMALL, digits)
-
-
-def test_learning_rate():
-    assert learning_rate(1.0, 0.0) == pytest.approx(0.04)
-    assert learning_rate(1.0, 0.3) == pytest.approx(1.0)
-    assert learning_rate(1.0, 1.0) == pytest.approx(1e-4)
-    rates = [learning_rate(1.0, i / 100) for i in range(101)]
-    assert rates[:31] == sorted(rates[:31]) and rates[30:] == sorted(rates[30:], reverse=True)
 
 
 # ---------------------------------------------------------------- classifiers

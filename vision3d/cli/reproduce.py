@@ -8,6 +8,7 @@ from vision3d.errors import nearest_names
 
 EXPERIMENTS: dict[str, tuple[str, str]] = {
     "affnist": ("vision3d.cli.reproduce_affnist", "train on upright digits, measure on affinely warped ones"),
+    "rotation": ("vision3d.cli.reproduce_rotation", "which representation a network should give rotations in"),
 }
 """Name -> (module with `run(arguments)`, what it does)."""
 

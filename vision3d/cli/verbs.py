@@ -7,7 +7,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("vision3d.cli.convert", "write scenes of Gaussians in other formats: .ply, .spz, .sog, .splat, .glb and more"),
     "demo": ("vision3d.cli.demo", "fit the photo set that comes along: figures, a contact sheet and a video in 4 minutes"),
     "info": ("vision3d.cli.info", "say what is in a scene, a cameras file, a data set or a run folder"),
-    "reproduce": ("vision3d.cli.reproduce", "run an experiment of a paper: affnist"),
+    "reproduce": ("vision3d.cli.reproduce", "run an experiment of a paper: affnist, rotation"),
     "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
     "view": ("vision3d.cli.view", "look at scenes, meshes, points, sequences and runs in a window or a browser"),
     "mesh": ("vision3d.cli.mesh", "make a triangle mesh with a texture out of a scene"),

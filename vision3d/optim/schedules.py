@@ -4,6 +4,7 @@ Progress and not a step number is the argument, so that the same schedule serves
 and nothing (opacity resets, SH raises) falls right before the end of a short run.
 """
 
+import math
 from collections.abc import Sequence
 
 from vision3d.errors import InputError
@@ -39,6 +40,25 @@ def exponential_decay(fraction: float, final_ratio: float = 0.01, delay: float =
     if not 0 <= delay < 1:
         raise InputError(f"delay: got {delay}, want a number in [0, 1)")
     return final_ratio ** (min(max(fraction - delay, 0.0), 1 - delay) / (1 - delay))
+
+
+def one_cycle(highest: float, fraction: float, warmup: float = 0.3) -> float:
+    """Learning rate that goes up in a cosine from a 25th of `highest` and then down to a ten-thousandth (Smith & Topin 2019).
+
+    Args:
+        highest: The rate at its peak.
+        fraction: Progress in [0, 1].
+        warmup: Progress at the peak, in (0, 1).
+
+    Example:
+        >>> one_cycle(1e-3, 0.3)
+        0.001
+    """
+    if fraction < warmup:
+        low, high, part = highest / 25, highest, fraction / warmup
+    else:
+        low, high, part = highest, highest / 10_000, (fraction - warmup) / (1 - warmup)
+    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
 def downscale_factor(fraction: float, start: int = 4, doublings: Sequence[float] = (0.15, 0.35)) -> int:

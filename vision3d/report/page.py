@@ -76,6 +76,7 @@ def write_report(run_folder: Path | str) -> Path:
         "command": html.escape(" ".join(["vision3d", *map(str, command[1:])]) if isinstance(command, list) else str(command)),
         "status": html.escape(str(summary.get("status", ""))),
         "figures": _figures(summary.get("results", {})),
+        "tables": _tables(summary.get("results", {})),
         "curves": _curves(folder),
         "views": _views(folder),
         "pictures": _pictures(folder),
@@ -101,6 +102,28 @@ def _figures(results: Mapping[str, Any]) -> str:
             unit = f" <small>{unit}</small>" if unit else ""
             tiles.append(f"<div><b>{html.escape(shown)}{unit}</b><span>{html.escape(name.replace('_', ' '))}</span></div>")
     return "".join(tiles)
+
+
+def _tables(results: Mapping[str, Any]) -> str:
+    """Results that are lists of rows with the same names as tables, lists of sentences as lists."""
+    found = []
+    for name, value in results.items() if isinstance(results, Mapping) else ():
+        if not isinstance(value, list) or not value:
+            continue
+        title = html.escape(name.replace("_", " ").capitalize())
+        if all(isinstance(row, dict) and row.keys() == value[0].keys() for row in value):
+            keys = [key for key in value[0] if not any(isinstance(row[key], list | dict) for row in value)]
+            head = "".join(f"<th>{html.escape(key.replace('_', ' '))}</th>" for key in keys)
+            rows = ["".join(f"<td>{_cell(row[key])}</td>" for key in keys) for row in value]
+            body = "".join(f"<tr>{row}</tr>" for row in rows)
+            found.append(_section(title, f'<table class="grid"><tr>{head}</tr>{body}</table>'))
+        elif all(isinstance(item, str) for item in value):
+            found.append(_section(title, "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in value) + "</ul>"))
+    return "".join(found)
+
+
+def _cell(value: object) -> str:
+    return html.escape(_shown(value)) if isinstance(value, bool | int | float | str) else "-"
 
 
 def _shown(value: bool | int | float | str) -> str:

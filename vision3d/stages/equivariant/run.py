@@ -15,6 +15,7 @@ from vision3d.device import resolve_device
 from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
 from vision3d.io.digits import fingerprints
 from vision3d.machine import git_hash
+from vision3d.optim.schedules import one_cycle
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
@@ -29,7 +30,6 @@ from vision3d.stages.equivariant.pictures import write_pictures
 logger = logging.getLogger("vision3d.equivariant")
 
 CLASSIFIER_FILE = "classifier.safetensors"
-_WARMUP = 0.3  # part of the run in which the learning rate rises
 _STATE = {"network", "optimizer", "step", "cpu_s", "source"}
 _SAMPLE_SEED = 1  # of the group samples of an evaluation
 
@@ -169,7 +169,7 @@ class Trainer:
         epoch, at = divmod(self.step, self.steps_per_epoch)
         rows = epoch_order(len(train), epoch, config.seed)[at * config.batch_size : (at + 1) * config.batch_size]
         images, labels = train.images[rows].to(self.device), train.labels[rows].to(self.device)
-        rate = learning_rate(config.lr, self.step / self.total)
+        rate = one_cycle(config.lr, self.step / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         logits = self.network(images)
@@ -208,15 +208,6 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.cpu_s = state["step"], state["cpu_s"]
-
-
-def learning_rate(highest: float, progress: float) -> float:
-    """The rate at a part of the run: up in a cosine for `_WARMUP` of it, then down to a ten-thousandth."""
-    if progress < _WARMUP:
-        low, high, part = highest / 25, highest, progress / _WARMUP
-    else:
-        low, high, part = highest, highest / 10_000, (progress - _WARMUP) / (1 - _WARMUP)
-    return low + (high - low) * (1 - math.cos(math.pi * part)) / 2
 
 
 def _measured(

@@ -1,0 +1,129 @@
+"""`vision3d reproduce rotation {sanity,pointcloud,ik}`: which representation networks should give rotations in."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.app import UsageError
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.errors import nearest_names
+from vision3d.progress import ProgressCallback
+from vision3d.stages.rotations.config import IkConfig, PointCloudConfig, SanityConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+RESUMABLE = ("representations", "seeds", "checkpoint_every", "keep", "device")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SanityOptions(RunOptions):
+    """Train a small network for every representation and seed to give back the rotation that it is given, and measure it on
+    uniform rotations. With --resume trainings that are done are not done again, and representations or seeds can be added."""
+
+    settings: Settings[SanityConfig] = dataclasses.field(default_factory=SanityConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PointCloudOptions(RunOptions):
+    """Train a PointNet for every representation and seed to find the rotation between a cloud of points and its rotated copy,
+    and measure it on clouds that it has not seen. With --resume trainings that are done are not done again, and representations
+    or seeds can be added."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """An .npz with train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files."""
+    settings: Settings[PointCloudConfig] = dataclasses.field(default_factory=PointCloudConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IkOptions(RunOptions):
+    """Train a network for every representation and seed to find the rotations of joints from their places, and measure on clips
+    that it has not seen how far from their places the joints come to be. With --resume trainings that are done are not done
+    again, and representations or seeds can be added."""
+
+    clips: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Motion to train on, .bvh files of one skeleton."""
+    test: tuple[Path, ...]
+    """Motion of the same skeleton to measure on."""
+    settings: Settings[IkConfig] = dataclasses.field(default_factory=IkConfig)
+
+
+def _sanity(options: SanityOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.rotations import reproduce_rotation_sanity
+
+    return reproduce_rotation_sanity(options.settings, run_folder=run_folder, progress=progress).summary
+
+
+def _pointcloud(options: PointCloudOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.rotations import reproduce_rotation_pointcloud
+
+    return reproduce_rotation_pointcloud(options.settings, options.data, run_folder=run_folder, progress=progress).summary
+
+
+def _ik(options: IkOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.rotations import reproduce_rotation_ik
+
+    return reproduce_rotation_ik(
+        options.settings, options.clips, options.test, run_folder=run_folder, progress=progress
+    ).summary
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    from vision3d.stages.rotations.run import table
+
+    lines = [
+        table(dict(results)),
+        "what differs from the publication:",
+        *(f"- {words}" for words in results["differs_from_publication"]),
+    ]
+    return "\n".join([*lines, f"now open {out / 'report.html'}"])
+
+
+def _verb(name: str, options: type[Any], execute: Callable[..., Mapping[str, Any]]) -> Callable[[Sequence[str]], None]:
+    verb = f"reproduce rotation {name}"
+    return stage_verb(verb, options, execute, stage=f"rotations_{name}", resumable=RESUMABLE, text_of=_text)
+
+
+PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
+    "sanity": (_verb("sanity", SanityOptions, _sanity), "give back the rotation that is put in; half a minute a training"),
+    "pointcloud": (
+        _verb("pointcloud", PointCloudOptions, _pointcloud),
+        "find the rotation between two clouds; 25 minutes a training",
+    ),
+    "ik": (_verb("ik", IkOptions, _ik), "find the rotations of joints from their places; three minutes a training"),
+}
+"""Name -> (its `run`, what it does)."""
+
+
+def help_text() -> str:
+    """What `vision3d reproduce rotation --help` prints."""
+    width = max(map(len, PARTS))
+    rows = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in PARTS.items())
+    return f"""usage: vision3d reproduce rotation PART [OPTIONS]
+
+Which representation a network should give rotations in (Zhou et al. 2019).
+
+parts (vision3d reproduce rotation PART --help tells their options):
+{rows}
+
+options:
+  -h, --help  show this text"""
+
+
+def run(arguments: Sequence[str]) -> int | None:
+    """Run the part that is named."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(help_text())
+        return 0 if arguments else 2
+    name, rest = arguments[0], list(arguments[1:])
+    if name not in PARTS:
+        kind = "option of vision3d reproduce rotation" if name.startswith("-") else "part"
+        raise UsageError(
+            f"{name}: unknown {kind}; {nearest_names(name, PARTS)} (vision3d reproduce rotation --help lists them)"
+        )
+    PARTS[name][0](rest)
+    return None
