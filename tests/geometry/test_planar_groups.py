@@ -190,6 +190,20 @@ def test_rotations_are_spread_without_one_twice():
     torch.testing.assert_close(published[0], published[-1])  # the control: ten samples, nine rotations
 
 
+@pytest.mark.parametrize("kind", ["even", "uniform"])
+def test_rotations_fill_the_window(kind):
+    generator = torch.Generator().manual_seed(0)
+    draws = [sample_group("so2", 6, angles=kind, window=1.0, generator=generator, dtype=F64).angles for _ in range(3000)]
+    angles = torch.cat(draws)
+    assert float(angles.abs().max()) <= 1
+    counts = torch.histc(angles, 10, -1, 1)
+    assert float((counts - 1800).abs().max()) < 5 * math.sqrt(1800)
+    if kind == "even":
+        torch.testing.assert_close(draws[0].diff(), torch.full((5,), 1 / 3, dtype=F64))
+    with pytest.raises(ConfigError, match=r"window: got 0, want an angle in \(0, pi\]"):
+        sample_group("so2", 6, window=0)
+
+
 def test_moments_of_rotations():
     R = sample_group("so2", 50_000, angles="uniform", generator=torch.Generator().manual_seed(0), dtype=F64).matrices()
     assert float(R.mean(0).abs().max()) < 3 / math.sqrt(2 * 50_000)

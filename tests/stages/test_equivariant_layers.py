@@ -324,12 +324,56 @@ def test_separable_kernel_is_the_product():
     torch.testing.assert_close(conv(features, inputs, outputs), want)
 
 
+def test_a_padded_network_moves_with_its_picture_to_the_border():
+    """A shift by whole steps of the pooling changes nothing, though the picture then touches the corner of the frame."""
+    digit = torch.zeros(1, 40, 40, dtype=F64)
+    digit[0, 12:28, 12:28] = torch.rand(16, 16, generator=torch.Generator().manual_seed(0))
+    moved = torch.roll(digit, (-12, 12), (1, 2))
+
+    def change(**options) -> float:
+        torch.manual_seed(0)
+        network = PlanarNet(ModelConfig(method="full", channels=3, samples=3, head_norm=False, **options)).eval().double()
+        samples = network.draw().to(digit)
+        with torch.no_grad():
+            return float((network(digit, samples) - network(moved, samples)).abs().max())
+
+    assert change(margin=20) < 1e-9
+    for control in ({"margin": 0}, {"margin": 20, "norm": "layer"}, {"padded": False}):
+        assert change(**control) > 1e-3, control
+
+
+def test_a_margin_changes_nothing_of_pictures_in_the_middle():
+    digit = torch.zeros(1, 40, 40, dtype=F64)
+    digit[0, 18:22, 18:22] = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
+    told = []
+    for margin in (0, 8):
+        torch.manual_seed(0)
+        network = PlanarNet(ModelConfig(method="full", channels=3, samples=3, margin=margin)).eval().double()
+        network.seed_samples(0)
+        with torch.no_grad():
+            told.append(network(digit))
+    torch.testing.assert_close(told[0], told[1])
+
+
+def test_the_window_of_rotations_drifts_in_training_only():
+    config = ModelConfig(method="full", group="so2", channels=2, samples=6, window_deg=60, drift_deg=20)
+    network = PlanarNet(config)
+    network.seed_samples(0)
+
+    def reach() -> float:
+        return max(float(network.draw().angles.abs().max()) for _ in range(200))
+
+    assert math.radians(60) < reach() <= math.radians(80)
+    network.eval()
+    assert math.radians(55) < reach() <= math.radians(60) + 1e-6
+
+
 def test_number_of_parameters_is_that_of_the_published_network():
     """Counted from the published shapes; cos and sin stand in place of the angle, so one more input: 60 weights a layer."""
-    network = PlanarNet(ModelConfig(method="full", group="sl2", channels=40, samples=10, head_norm=False))
+    network = PlanarNet(ModelConfig(method="full", group="sl2", channels=40, samples=10, head_norm=False, last_channels=0))
     count = sum(p.numel() for p in network.parameters())
     assert count - 3 * 60 == 339_102
-    network = PlanarNet(ModelConfig(method="full", group="gl2", channels=40, samples=10, head_norm=False))
+    network = PlanarNet(ModelConfig(method="full", group="gl2", channels=40, samples=10, head_norm=False, last_channels=0))
     assert sum(p.numel() for p in network.parameters()) - 3 * 60 == 339_282
 
 

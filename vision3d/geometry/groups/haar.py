@@ -99,6 +99,7 @@ def sample_group(
     spread: float = 0.158,
     proposal: Proposal = "ball",
     angles: Angles = "even",
+    window: float = math.pi,
     weighted: bool = True,
     generator: torch.Generator | None = None,
     dtype: torch.dtype = torch.float32,
@@ -111,16 +112,18 @@ def sample_group(
         spread: Standard deviation of each coordinate of Y, of either proposal.
         proposal: Of Y. The normal one reaches everywhere, but its weights have a heavy tail.
         angles: Of R.
+        window: R lies within this angle of the identity [rad], or anywhere; means are then of functions that live there.
         weighted: Whether the weights are those of the invariant measure, J / p over the volume of the proposal's ball, so that
-        they
-            are about 1; else all 1, which is the integral against p itself.
+            they are about 1; else all 1, which is the integral against p itself.
         generator: Of the random numbers.
 
     Raises:
-        ConfigError: The group is unknown.
+        ConfigError: The group is unknown, or the window is no angle.
     """
     check_group(group)
-    turns = _angles(count, angles, generator, dtype)
+    if not 0 < window <= math.pi:
+        raise ConfigError("window", f"got {window:g}, want an angle in (0, pi]")
+    turns = _angles(count, angles, window, generator, dtype)
     dims = _NUM_SYM[group]
     if dims == 0:
         return GroupSamples(group, torch.zeros(count, 2, 2, dtype=dtype), turns, torch.ones(count, dtype=dtype))
@@ -149,12 +152,11 @@ def _normal_peak(dims: int) -> float:
     return math.pi ** (dims / 2) / math.gamma(dims / 2 + 1) * (dims + 2) ** (dims / 2) / (2 * math.pi) ** (dims / 2)
 
 
-def _angles(count: int, kind: Angles, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
+def _angles(count: int, kind: Angles, window: float, generator: torch.Generator | None, dtype: torch.dtype) -> Tensor:
     if kind == "published":
-        return torch.linspace(-math.pi, math.pi, count, dtype=dtype)
-    if kind == "uniform":
-        return wrapped(2 * math.pi * torch.rand(count, generator=generator, dtype=dtype))
-    if kind != "even":
+        return window / math.pi * torch.linspace(-math.pi, math.pi, count, dtype=dtype)
+    if kind not in ("even", "uniform"):
         raise ConfigError("angles", f"got {kind!r}; {nearest_names(kind, get_args(Angles))}")
-    steps = torch.arange(count, dtype=dtype) + torch.rand(1, generator=generator, dtype=dtype)
-    return wrapped(2 * math.pi / count * steps)
+    offsets = torch.rand(1 if kind == "even" else count, generator=generator, dtype=dtype)
+    steps = (torch.arange(count, dtype=dtype) + offsets) / count if kind == "even" else offsets
+    return wrapped(window * (2 * steps - 1))

@@ -25,7 +25,11 @@ class ModelConfig:
     samples: int = 8
     """Group elements that are drawn at every forward, of full and separable."""
     window_deg: float = 60.0
-    """Rotations that rotation pools over, to both sides; 180: all, which takes 6 and 9 for one."""
+    """Rotations that rotation pools over and that full and separable draw, to both sides; 180: all, which takes 6 and 9 for
+    one."""
+    drift_deg: float = 20.0
+    """Of full and separable: in training all drawn rotations are turned together, by up to this to both sides, so that features
+    do not depend on where the window ends."""
     kernel: Literal["siren", "wire"] = "siren"
     """Waves of the kernel networks."""
     mask: Literal["smooth", "disk", "bump"] = "smooth"
@@ -42,6 +46,16 @@ class ModelConfig:
     """Weight samples by the invariant measure."""
     pooling: Literal["max", "mean"] = "max"
     """Over group and plane, at the end of full and separable."""
+    last_channels: int = 32
+    """Features after the last convolution, of full and separable; 0: as many as channels, as published."""
+    padded: bool = True
+    """Surround the features of every layer by black, of full and separable; published: not before the first and last layer."""
+    margin: int = 8
+    """Black around the pictures that padded networks of full and separable are measured on [px], a multiple of 4, lest features
+    of digits at the border be cut. In training, where digits stand in the middle, there is none."""
+    norm: Literal["scale", "layer"] = "scale"
+    """Of full and separable. scale: a picture's features are divided by their root mean square and black stays 0. layer: their
+    mean is taken off first, as published; black then differs from the padding, and features from one place to another."""
     head_norm: bool = True
     """Bring pooled features to mean 0 and deviation 1, by averages over many batches, before the last layers of full and
     separable: not in the publication, and much faster to learn."""
@@ -57,8 +71,15 @@ class ModelConfig:
         for name in ("extent", "spread"):
             if not 0 < getattr(self, name) < 10:
                 raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, 10)")
-        if not 0 <= self.window_deg <= 180:
-            raise ConfigError("window_deg", f"got {self.window_deg}, want 0 to 180 degrees")
+        if self.last_channels < 0:
+            raise ConfigError("last_channels", f"got {self.last_channels}, want at least 1, or 0 for as many as channels")
+        if self.margin < 0 or self.margin % 4:
+            raise ConfigError("margin", f"got {self.margin}, want a multiple of 4, or 0")
+        for name in ("window_deg", "drift_deg"):
+            if not 0 <= getattr(self, name) <= 180:
+                raise ConfigError(name, f"got {getattr(self, name)}, want 0 to 180 degrees")
+        if self.window_deg == 0 and self.method in ("full", "separable"):
+            raise ConfigError("window_deg", f"got 0, want more than 0 degrees for method {self.method}")
 
 
 @dataclass(frozen=True)

@@ -158,10 +158,23 @@ class SeparableGroupConv(nn.Module):
 
 
 class SampleNorm(nn.Module):
-    """Every picture's features brought to mean 0 and variance 1 over channels, samples and pixels together."""
+    """Every picture's features divided by their root mean square over channels, samples and pixels together.
 
-    def forward(self, features: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        return torch.nn.functional.layer_norm(features, features.shape[1:])
+    Args:
+        centred: Bring their mean to 0 first. Where a picture is black features are then not 0, so the zeros of a padding make
+            an edge, which shifted pictures meet elsewhere.
+    """
+
+    def __init__(self, centred: bool = False) -> None:
+        super().__init__()
+        self.centred = centred
+
+    def forward(self, features: Float[Tensor, "*batch"], enlarged: float = 1.0) -> Float[Tensor, "*batch"]:
+        """Normalised features; `enlarged` is how many times larger a black margin has made the area, which must not count."""
+        if self.centred:
+            return torch.nn.functional.layer_norm(features, features.shape[1:])
+        power = features.flatten(1).square().mean(1) * enlarged
+        return features * (power + 1e-6).rsqrt().view(-1, *[1] * (features.ndim - 1))
 
 
 def _in_factors(inputs: GroupSamples) -> Tensor:

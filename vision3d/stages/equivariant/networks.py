@@ -2,6 +2,7 @@
 on the plane and a group of linear maps. All take pictures (n, h, w) of any position and give logits (n, 10)."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from vision3d.errors import ConfigError
 from vision3d.geometry.groups.haar import GroupSamples, PlanarGroup, sample_group
+from vision3d.geometry.smooth import wrapped
 from vision3d.stages.equivariant.canonical import canonical_images, canonical_polar
 from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.layers import GroupConv, LiftConv, SampleNorm, SeparableGroupConv
@@ -134,24 +136,25 @@ class RunningNorm(nn.Module):
 class PlanarNet(nn.Module):
     """Lift, a residual block of two group convolutions, one more, the largest value over group and plane, two linear layers.
 
-    The network of Mironenco & Forre 2024, with pooling after the lift where it is asked for. Samples are drawn anew at every
+    The network of Mironenco & Forre 2024 with what `ModelConfig` says otherwise. Samples are drawn anew at every
     forward, in training and after, from the generator of `seed_samples`; the number and the seed can be changed at any time.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.num_samples = config, config.samples
-        group, c = planar_group(config.group), config.channels
+        group, c, last = planar_group(config.group), config.channels, config.last_channels or config.channels
         self.group: PlanarGroup = group
         conv = SeparableGroupConv if config.method == "separable" else GroupConv
         options = {"kind": config.kernel, "mask": config.mask, "extent": config.extent}
-        self.lift = LiftConv(group, 1, c, 5, **options)
+        border = 2 if config.padded else 0
+        self.lift = LiftConv(group, 1, c, 5, padding=border, **options)
         self.first, self.second = (conv(group, c, c, 5, padding=2, **options) for _ in range(2))
-        self.last = conv(group, c, c, 5, **options)
-        self.norm = SampleNorm()
-        self.head_norm = RunningNorm(c) if config.head_norm else nn.Identity()
+        self.last = conv(group, c, last, 5, padding=border, **options)
+        self.norm = SampleNorm(centred=config.norm == "layer")
+        self.head_norm = RunningNorm(last) if config.head_norm else nn.Identity()
         self.head = nn.Sequential(
-            nn.Linear(c, 256, bias=False), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, CLASSES)
+            nn.Linear(last, 256, bias=False), nn.LayerNorm(256), nn.GELU(), nn.Dropout(0.3), nn.Linear(256, CLASSES)
         )
         self._generator: torch.Generator | None = None
 
@@ -162,22 +165,28 @@ class PlanarNet(nn.Module):
     def draw(self) -> GroupSamples:
         """New samples of the group."""
         c = self.config
-        return sample_group(
+        samples = sample_group(
             self.group, self.num_samples, spread=c.spread, proposal=c.proposal, angles=c.angles, weighted=c.weighted,
-            generator=self._generator,
+            window=math.radians(c.window_deg), generator=self._generator,
         )  # fmt: skip
+        if not (self.training and c.drift_deg and c.window_deg < 180):
+            return samples
+        drift = math.radians(c.drift_deg) * (2 * torch.rand(1, generator=self._generator) - 1)
+        return replace(samples, angles=wrapped(samples.angles + drift))
 
     def features(self, images: Float[Tensor, "n h w"], samples: GroupSamples) -> list[Float[Tensor, "n c s h2 w2"]]:
         """Features over the group after the lift, the block and the last convolution."""
+        margin = 0 if self.training or not self.config.padded else self.config.margin
+        enlarged = (1 + 2 * margin / images.shape[-2]) * (1 + 2 * margin / images.shape[-1])
         # Black stays 0: a background of -1, as published, meets the border and shifts every feature by a random amount.
-        lifted = functional.gelu(self.norm(self.lift(images[:, None], samples)))
+        lifted = functional.gelu(self.norm(self.lift(functional.pad(images[:, None], (margin,) * 4), samples), enlarged))
         if self.config.stem_pool > 1:
             lifted = _pooled(lifted, self.config.stem_pool)
-        y = functional.gelu(self.norm(self.first(lifted, samples, samples)))
-        y = functional.gelu(self.norm(self.second(y, samples, samples)))
+        y = functional.gelu(self.norm(self.first(lifted, samples, samples), enlarged))
+        y = functional.gelu(self.norm(self.second(y, samples, samples), enlarged))
         block = functional.gelu(lifted + y)
-        y = functional.gelu(_pooled(self.norm(block), 2))
-        return [lifted, block, functional.gelu(self.norm(self.last(y, samples, samples)))]
+        y = functional.gelu(_pooled(self.norm(block, enlarged), 2))
+        return [lifted, block, functional.gelu(self.norm(self.last(y, samples, samples), enlarged))]
 
     def forward(self, images: Float[Tensor, "n h w"], samples: GroupSamples | None = None) -> Float[Tensor, "n 10"]:
         samples = (self.draw() if samples is None else samples).to(images)
