@@ -21,7 +21,7 @@ from torch import Tensor
 from vision3d import Mesh
 from vision3d.geometry import se3, shapes
 from vision3d.geometry.cameras import intrinsics, look_at
-from vision3d.render.meshes import antialias, edge_neighbors, interpolate, rasterize, screen_positions
+from vision3d.render.meshes import antialias, draw_attributes, edge_neighbors, interpolate, rasterize, screen_positions
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the workloads of the tests
 from tests.support.rays import Agreement, draw_view
@@ -46,22 +46,29 @@ class Ours:
     def draw(self, vertices: Tensor, colors: Tensor, backend: str = "native") -> Tensor:
         return self.shade(self.positions(vertices), colors, backend)
 
+    def draw_in_steps(self, vertices: Tensor, colors: Tensor, backend: str = "native") -> Tensor:
+        """The same by the separate operations."""
+        positions = self.positions(vertices)
+        fragments = rasterize(positions, self.mesh.faces, self.size, self.size, backend=backend)
+        picture = interpolate(colors, self.mesh.faces, fragments, backend=backend)
+        return antialias(picture, positions, self.mesh.faces, fragments, neighbors=self.neighbors, backend=backend)
+
     def positions(self, vertices: Tensor) -> Tensor:
         return screen_positions(vertices, self.viewmat[None].to(vertices), self.K[None].to(vertices))
 
     def shade(self, positions: Tensor, colors: Tensor, backend: str = "native") -> Tensor:
-        fragments = rasterize(positions, self.mesh.faces, self.size, self.size, backend=backend)
-        picture = interpolate(colors, self.mesh.faces, fragments, backend=backend)
-        return antialias(picture, positions, self.mesh.faces, fragments, neighbors=self.neighbors, backend=backend)
+        faces, neighbors = self.mesh.faces, self.neighbors
+        return draw_attributes(colors, positions, faces, self.size, self.size, neighbors=neighbors, backend=backend)
 
     @torch.no_grad()
     def forward(self, backend: str = "native") -> Tensor:
         return self.draw(self.vertices, self.colors, backend)
 
-    def step(self, backend: str = "native", target: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def step(self, backend: str = "native", *, in_steps: bool = False) -> tuple[Tensor, Tensor]:
         """Gradients of the sum of squares by vertices and colours."""
         leaves = [value.detach().requires_grad_() for value in (self.vertices, self.colors)]
-        loss = (self.draw(*leaves, backend) - (self.target if target is None else target)).square().sum()
+        draw = self.draw_in_steps if in_steps else self.draw
+        loss = torch.nn.functional.mse_loss(draw(*leaves, backend), self.target, reduction="sum")
         vertices, colors = torch.autograd.grad(loss, leaves)
         return vertices, colors
 
@@ -98,6 +105,7 @@ def speed(mesh: Mesh) -> dict[str, Any]:
     target = ours.target[0].double().numpy()
     calls: dict[str, Callable[[], Any]] = {"vision3d step": ours.step, "vision3d picture": ours.forward}
     calls["vision3d fragments"] = ours.fragments
+    calls["vision3d step, separate operations"] = functools.partial(ours.step, in_steps=True)
     deodr = available(lambda: Deodr(mesh, ours.colors, ours.viewmat, ours.K, 256))
     if deodr:
         calls |= {"deodr step": lambda: deodr.step(target), "deodr picture": deodr.forward}

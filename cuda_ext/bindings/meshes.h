@@ -181,6 +181,52 @@ void bind_mesh_antialias(nb::module_& m) {
 }
 
 template <typename W>
+PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, const In<W, 2, int32_t>& neighbors,
+                                             const In<W, 3>& attributes, const Out<W, 3, int32_t>& face_ids, const Out<W, 3>& depths,
+                                             const Out<W, 3, uint8_t>& pairs) {
+    PictureArgs<typename W::Scalar> a{};
+    const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
+    auto& m = a.mesh = mesh_args<W>(positions, triangles, height, width);
+    a.sets = attributes.shape(0); a.channels = attributes.shape(2);
+    if (a.sets != 1 && a.sets != m.images) throw std::invalid_argument("attributes: want one set, or one an image");
+    a.attributes = pointer("attributes", attributes, {a.sets, m.vertices, a.channels});
+    a.neighbors = pointer("neighbors", neighbors, {m.faces, 3});
+    m.face_ids = pointer("face_ids", face_ids, {m.images, height, width});
+    m.depths = pointer("depths", depths, {m.images, height, width});
+    a.pairs = pointer("pairs", pairs, {m.images, height, width});
+    return a;
+}
+
+// On a processor alone.
+template <typename W>
+void bind_mesh_picture(nb::module_& m) {
+    using T = typename W::Scalar;
+    m.def("draw_mesh_picture", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
+                                  double near_plane, double far_plane, Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs,
+                                  Out<W, 4> colors) {
+        PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
+        a.mesh.near_plane = near_plane; a.mesh.far_plane = far_plane;
+        a.colors = pointer("colors", colors, {a.mesh.images, a.mesh.height, a.mesh.width, a.channels});
+        nb::gil_scoped_release release;
+        draw_picture(W(0, 0).where, a);
+    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "attributes"_a.noconvert(), "near_plane"_a,
+       "far_plane"_a, "face_ids"_a.noconvert(), "depths"_a.noconvert(), "pairs"_a.noconvert(), "colors"_a.noconvert());
+
+    m.def("draw_mesh_picture_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
+                                      Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs, In<W, 4> v_colors,
+                                      Out<W, 3> v_positions, Out<W, 3> v_attributes) {
+        PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
+        const MeshArgs<T>& f = a.mesh;
+        a.v_colors = pointer("v_colors", v_colors, {f.images, f.height, f.width, a.channels});
+        a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
+        a.v_attributes = pointer("v_attributes", v_attributes, {a.sets, f.vertices, a.channels});
+        nb::gil_scoped_release release;
+        draw_picture_vjp(W(0, 0).where, a);
+    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "attributes"_a.noconvert(), "face_ids"_a.noconvert(),
+       "depths"_a.noconvert(), "pairs"_a.noconvert(), "v_colors"_a.noconvert(), "v_positions"_a.noconvert(), "v_attributes"_a.noconvert());
+}
+
+template <typename W>
 void bind_meshes(nb::module_& m) {
     bind_mesh_rasterize<W>(m);
     bind_mesh_interpolate<W>(m);

@@ -4,92 +4,13 @@
 #include <type_traits>
 #include <vector>
 #include "cpu/dispatch.h"
+#include "cpu/mesh_tiles.h"
 #include "cpu/parallel.h"
 #include "vision3d/interpolate.h"
 #include "vision3d/mesh.h"
 
 namespace vision3d::cpu {
 namespace {
-
-// Corners of one image in double, and where each is seen; NaN where it is not, or is not finite.
-struct Corners {
-    std::vector<double> points, pixels;  // (V,4) (V,2)
-
-    template <typename T>
-    void load(const T* positions, int64_t count, double near_plane) {
-        points.resize(4 * count);
-        pixels.resize(2 * count);
-        parallel_for(count, 8192, [&](int64_t begin, int64_t end) {
-            for (int64_t v = begin; v < end; ++v) {
-                double* p = &points[4 * v];
-                for (int k = 0; k < 4; ++k) p[k] = double(positions[4 * v + k]);
-                const bool seen = p[2] >= near_plane && p[3] > 0 && p[0] * 0 + p[1] * 0 + p[2] * 0 + p[3] * 0 == 0;
-                pixels[2 * v] = seen ? p[0] / p[3] : NAN;
-                pixels[2 * v + 1] = seen ? p[1] / p[3] : NAN;
-            }
-        });
-    }
-
-    PixelBox box(const int32_t* face, int width, int height, double near_plane) const {
-        double sum = 0, box[4] = {1e300, 1e300, -1e300, -1e300};
-        for (int i = 0; i < 3; ++i) {
-            const double x = pixels[2 * int64_t(face[i])], y = pixels[2 * int64_t(face[i]) + 1];
-            sum += x + y;
-            box[0] = min(box[0], x); box[1] = min(box[1], y);
-            box[2] = max(box[2], x); box[3] = max(box[3], y);
-        }
-        if (sum == sum) return pixels_between(box, BOX_MARGIN, width, height);
-        return face_box(load_face(points.data(), face), width, height, near_plane);
-    }
-};
-
-// Faces of one image by the tiles that their boxes touch, each list in the order of the faces.
-struct TileLists {
-    std::vector<int64_t> begins;
-    std::vector<int32_t> faces;
-
-    TileLists(const std::vector<PixelBox>& boxes, int tiles_x, int tiles_y) : begins(int64_t(tiles_x) * tiles_y + 1, 0) {
-        const auto each = [&](auto&& visit) {
-            for (size_t f = 0; f < boxes.size(); ++f) {
-                const PixelBox& b = boxes[f];
-                if (b.x0 >= b.x1 || b.y0 >= b.y1) continue;
-                for (int ty = b.y0 / MESH_TILE_H; ty <= (b.y1 - 1) / MESH_TILE_H; ++ty)
-                    for (int tx = b.x0 / MESH_TILE_W; tx <= (b.x1 - 1) / MESH_TILE_W; ++tx) visit(int64_t(ty) * tiles_x + tx, int32_t(f));
-            }
-        };
-        each([&](int64_t tile, int32_t) { ++begins[tile + 1]; });
-        for (size_t t = 1; t < begins.size(); ++t) begins[t] += begins[t - 1];
-        faces.resize(begins.back());
-        std::vector<int64_t> next(begins.begin(), begins.end() - 1);
-        each([&](int64_t tile, int32_t face) { faces[next[tile]++] = face; });
-    }
-};
-
-template <typename T>
-void draw_tile(const MeshArgs<T>& a, int64_t image, const MeshFaces& faces, const TileLists& lists, int64_t tile, int tiles_x) {
-    const int left = int(tile % tiles_x) * MESH_TILE_W, top = int(tile / tiles_x) * MESH_TILE_H;
-    const int right = std::min(left + MESH_TILE_W, a.width), bottom = std::min(top + MESH_TILE_H, a.height);
-    const int64_t begin = lists.begins[tile], count = lists.begins[tile + 1] - begin;
-    if (count == 0) {
-        for (int y = top; y < bottom; ++y) {
-            const int64_t first = (image * a.height + y) * a.width + left, end = first + right - left;
-            std::fill(a.face_ids + first, a.face_ids + end, -1);
-            std::fill(a.depths + first, a.depths + end, T(0));
-            std::fill(a.barycentrics + 3 * first, a.barycentrics + 3 * end, T(0));
-        }
-        return;
-    }
-    MeshTile drawn;
-    drawn.image = image;
-    drawn.left = left; drawn.top = top; drawn.right = right; drawn.bottom = bottom;
-    std::fill(std::begin(drawn.keys), std::end(drawn.keys), NO_KEY);
-    std::memset(drawn.e, 0, sizeof drawn.e);
-    std::memset(drawn.depth, 0, sizeof drawn.depth);
-    const MeshKernels& loops = kernels().meshes;
-    loops.draw(faces, lists.faces.data() + begin, count, drawn);
-    if constexpr (sizeof(T) == 4) loops.finish(drawn, a);
-    else loops.finish64(drawn, a);
-}
 
 constexpr int64_t RUN_ROWS = 8;  // rows of a picture that a thread takes at once
 
@@ -190,17 +111,14 @@ void with_few_channels(int64_t channels, Body body) {
 
 template <typename T>
 void rasterize(Loops, const MeshArgs<T>& a) {
-    const int tiles_x = (a.width + MESH_TILE_W - 1) / MESH_TILE_W, tiles_y = (a.height + MESH_TILE_H - 1) / MESH_TILE_H;
-    std::vector<PixelBox> boxes(a.faces);
-    Corners corners;
+    const MeshKernels& loops = kernels().meshes;
+    MeshSetup setup;
     for (int64_t image = 0; image < a.images; ++image) {
-        corners.load(a.positions + 4 * image * a.vertices, a.vertices, a.near_plane);
-        parallel_for(a.faces, 4096, [&](int64_t begin, int64_t end) {
-            for (int64_t f = begin; f < end; ++f) boxes[f] = corners.box(a.triangles + 3 * f, a.width, a.height, a.near_plane);
-        });
-        const MeshFaces faces{corners.points.data(), a.triangles, boxes.data(), a.near_plane, a.far_plane};
-        const TileLists lists(boxes, tiles_x, tiles_y);
-        parallel_for(int64_t(tiles_x) * tiles_y, 1, [&](int64_t tile, int64_t) { draw_tile(a, image, faces, lists, tile, tiles_x); });
+        setup.load(a.positions + 4 * image * a.vertices, a.vertices, a.triangles, a.faces, a.width, a.height, a.near_plane, a.far_plane);
+        draw_tiles(a, image, setup, [&](const MeshTile& tile) {
+            if constexpr (sizeof(T) == 4) loops.finish(tile, a);
+            else loops.finish64(tile, a);
+        }, [&](int64_t first, int64_t end) { std::fill(a.barycentrics + 3 * first, a.barycentrics + 3 * end, T(0)); });
     }
 }
 

@@ -160,6 +160,8 @@ Pool& pool() {
 
 void set_num_threads(int count) { pool().resize(std::max(1, count)); }
 
+int num_threads() { return int(pool().workers()) + 1; }
+
 void parallel_for(int64_t count, int64_t chunk, const std::function<void(int64_t, int64_t)>& body) {
     if (count <= 0) return;
     if (count <= chunk || pool().workers() == 0) {

@@ -26,17 +26,14 @@ V3D_HD int32_t far_corner(const int32_t* triangle, int32_t a, int32_t b) {
 // The edges of a face as lines: edge function i is a x + b y + c at pixel (x, y), and a x + b y + c w at a homogeneous point.
 struct FaceLines {
     double a[3], b[3], c[3];
-    double sign;  // of the edge functions inside
-    bool ends[3];  // silhouettes: no face behind the edge, or one that does not cover its other side
+    double area;  // of its sign are the edge functions inside
 };
 
 constexpr double EDGE_ON = 1. / (1 << 21);  // of what is summed: a face that is this narrow is rounding of positions in float32
 
 template <typename T>
 V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t face) {
-    const T* positions = a.positions + 4 * image * a.vertices;
-    const int32_t* corners = a.triangles + 3 * int64_t(face);
-    const MeshFace f = load_face(positions, corners);
+    const MeshFace f = load_face(a.positions + 4 * image * a.vertices, a.triangles + 3 * int64_t(face));
     FaceLines lines;
     for (int i = 0; i < 3; ++i) {
         const int j = (i + 1) % 3, k = (i + 2) % 3;
@@ -44,20 +41,22 @@ V3D_HD FaceLines face_lines(const AntialiasArgs<T>& a, int64_t image, int32_t fa
         lines.b[i] = f.w[j] * f.x[k] - f.x[j] * f.w[k];
         lines.c[i] = f.x[j] * f.y[k] - f.y[j] * f.x[k];
     }
-    const double area = f.x[0] * lines.a[0] + f.y[0] * lines.b[0] + f.w[0] * lines.c[0];  // the same for every corner
-    lines.sign = area > 0 ? 1. : -1.;
-    for (int i = 0; i < 3; ++i) {
-        const int32_t neighbor = a.neighbors[3 * int64_t(face) + i];
-        lines.ends[i] = true;
-        if (neighbor < 0) continue;
-        const int32_t far = far_corner(a.triangles + 3 * int64_t(neighbor), corners[(i + 1) % 3], corners[(i + 2) % 3]);
-        const T* p = positions + 4 * int64_t(far);
-        const double along[3] = {lines.a[i] * double(p[0]), lines.b[i] * double(p[1]), lines.c[i] * double(p[3])};
-        const double side = along[0] + along[1] + along[2];
-        // It folds back to the same side, or is seen edge-on and covers nothing.
-        lines.ends[i] = area * side > 0 || abs(side) <= EDGE_ON * (abs(along[0]) + abs(along[1]) + abs(along[2]));
-    }
+    lines.area = f.x[0] * lines.a[0] + f.y[0] * lines.b[0] + f.w[0] * lines.c[0];  // the same for every corner
     return lines;
+}
+
+// Whether the surface ends at an edge of a face: there is no face behind it, or one that does not cover its other side.
+template <typename T>
+V3D_HD bool ends_at(const AntialiasArgs<T>& a, int64_t image, int32_t face, const FaceLines& lines, int i) {
+    const int32_t neighbor = a.neighbors[3 * int64_t(face) + i];
+    if (neighbor < 0) return true;
+    const int32_t* corners = a.triangles + 3 * int64_t(face);
+    const int32_t far = far_corner(a.triangles + 3 * int64_t(neighbor), corners[(i + 1) % 3], corners[(i + 2) % 3]);
+    const T* p = a.positions + 4 * (image * a.vertices + far);
+    const double along[3] = {lines.a[i] * double(p[0]), lines.b[i] * double(p[1]), lines.c[i] * double(p[3])};
+    const double side = along[0] + along[1] + along[2];
+    // It folds back to the same side, or is seen edge-on and covers nothing.
+    return lines.area * side > 0 || abs(side) <= EDGE_ON * (abs(along[0]) + abs(along[1]) + abs(along[2]));
 }
 
 constexpr int WALK = 16;  // faces between two pixel centres
@@ -72,7 +71,8 @@ V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int
     blend.front = ids[0] < 0 ? 1 : (ids[1] < 0 || a.depths[at] <= a.depths[other] ? 0 : 1);
     blend.face = ids[blend.front];
     for (int i = 0; i < 3; ++i)  // faces at an edge that is no silhouette are one surface: by far the most pairs
-        if (ids[1 - blend.front] >= 0 && a.neighbors[3 * int64_t(blend.face) + i] == ids[1 - blend.front] && !lines(blend.face).ends[i])
+        if (ids[1 - blend.front] >= 0 && a.neighbors[3 * int64_t(blend.face) + i] == ids[1 - blend.front] &&
+            !ends_at(a, image, blend.face, lines(blend.face), i))
             return blend;
     const double px = x + (blend.front && !vertical ? 1.5 : .5), py = y + (blend.front && vertical ? 1.5 : .5);
     const double step = blend.front ? 1. : -1.;  // from the back centre to the front one
@@ -80,20 +80,18 @@ V3D_HD PairBlend blend_pair(const AntialiasArgs<T>& a, int64_t image, int x, int
     // faces are narrow, and the pixel seldom shows the one that ends there.
     for (int n = 0; n < WALK; ++n) {
         const FaceLines& f = lines(blend.face);
+        const double sign = f.area > 0 ? 1. : -1.;
         double first = 2;
-        for (int i = 0; i < 3; ++i) {
-            const double change = step * (vertical ? f.b[i] : f.a[i]);
-            if (!(f.sign * change > 0)) continue;
-            const double value = f.a[i] * px + f.b[i] * py + f.c[i], t = value / change;
-            if (t < first) {
-                first = t;
-                blend.edge = i;
-                blend.e_front = value;
-                blend.e_back = value - change;
-            }
+        for (int i = 0; i < 3; ++i) {  // without branches, which nothing could predict
+            const double change = step * (vertical ? f.b[i] : f.a[i]), value = f.a[i] * px + f.b[i] * py + f.c[i], t = value / change;
+            const bool sooner = (sign * change > 0) & (t < first);
+            first = sooner ? t : first;
+            blend.edge = sooner ? i : blend.edge;
+            blend.e_front = sooner ? value : blend.e_front;
+            blend.e_back = sooner ? value - change : blend.e_back;
         }
         if (!(first >= 0 && first <= 1)) return blend;
-        if (!f.ends[blend.edge]) {
+        if (!ends_at(a, image, blend.face, f, blend.edge)) {
             blend.face = a.neighbors[3 * int64_t(blend.face) + blend.edge];
             if (blend.face == ids[1 - blend.front]) return blend;  // the surface goes on to the other centre
             continue;
@@ -163,15 +161,10 @@ V3D_HD void antialias_pixel_vjp(const AntialiasArgs<T>& a, int64_t i) {
     });
 }
 
-// Gradients by the two corners of the edge of one pair that blends; their indices in `corners`.
+// Gradients by the two corners of the edge of one pair that blends, from the gradient of its weight; their indices in `corners`.
 template <typename T>
-V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, int32_t corners[2],
-                           double v[2][4]) {
-    const int64_t at = (image * a.height + y) * a.width + x, other = at + (vertical ? a.width : 1);
-    const int64_t target = blend.target == 0 ? at : other, from = blend.target == 0 ? other : at;
-    double v_weight = 0;
-    for (int64_t c = 0; c < a.channels; ++c)
-        v_weight += double(a.v_out_colors[target * a.channels + c]) * (double(a.colors[from * a.channels + c]) - double(a.colors[target * a.channels + c]));
+V3D_HD void blend_weight_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, double v_weight,
+                             int32_t corners[2], double v[2][4]) {
     const double v_t = blend.target == blend.front ? -v_weight : v_weight, span = blend.e_front - blend.e_back;
     const double v_e[2] = {-v_t * blend.e_back / (span * span), v_t * blend.e_front / (span * span)};  // front, back
     const int32_t* triangle = a.triangles + 3 * int64_t(blend.face);
@@ -182,6 +175,18 @@ V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int 
         const bool second = (side == 0 ? blend.front : 1 - blend.front) == 1;
         edge_function_vjp(f, j, k, x + (second && !vertical ? 1.5 : .5), y + (second && vertical ? 1.5 : .5), v_e[side], v[0], v[1]);
     }
+}
+
+// As above from the gradients of the colours.
+template <typename T>
+V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, int32_t corners[2],
+                           double v[2][4]) {
+    const int64_t at = (image * a.height + y) * a.width + x, other = at + (vertical ? a.width : 1);
+    const int64_t target = blend.target == 0 ? at : other, from = blend.target == 0 ? other : at;
+    double v_weight = 0;
+    for (int64_t c = 0; c < a.channels; ++c)
+        v_weight += double(a.v_out_colors[target * a.channels + c]) * (double(a.colors[from * a.channels + c]) - double(a.colors[target * a.channels + c]));
+    blend_weight_vjp(a, image, x, y, vertical, blend, v_weight, corners, v);
 }
 
 }  // namespace vision3d

@@ -66,4 +66,17 @@ struct AntialiasArgs {
     T *v_colors, *v_positions;  // the second is added to, starts at zero
 };
 
+// Fragments, attributes and silhouettes at once, on a processor.
+template <typename T>
+struct PictureArgs {
+    MeshArgs<T> mesh;                    // barycentrics is not read; backward reads the other outputs
+    int64_t sets, channels;              // attributes are one set, or one an image
+    const T* attributes;                 // (sets,V,D)
+    const int32_t* neighbors;            // (F,3), as above
+    uint8_t* pairs;                      // (I,H,W), as above
+    T* colors;                           // (I,H,W,D)
+    const T* v_colors;
+    T *v_attributes, *v_positions;       // added to, start at zero
+};
+
 }  // namespace vision3d

@@ -83,13 +83,22 @@ def kernels(backend: str, device: torch.device) -> ModuleType:
     Raises:
         BackendError: It is unknown, not built, or draws no meshes.
     """
-    chosen = resolve_backend(backend, device)
-    if chosen == "gsplat" and backend != "auto":
-        raise BackendError("backend gsplat: draws no meshes; use backend='native' or 'reference'")
-    if chosen == "native":
+    if is_native(backend, device):
         from vision3d.render.meshes import native_ops
 
         return native_ops
     from vision3d.render.reference import meshes
 
     return meshes
+
+
+def is_native(backend: str, device: torch.device) -> bool:
+    """Whether this backend means the compiled kernels.
+
+    Raises:
+        BackendError: As of `kernels`.
+    """
+    chosen = resolve_backend(backend, device)
+    if chosen == "gsplat" and backend != "auto":
+        raise BackendError("backend gsplat: draws no meshes; use backend='native' or 'reference'")
+    return chosen == "native"

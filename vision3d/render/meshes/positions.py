@@ -45,10 +45,14 @@ def screen_positions(
         check_tensor("vertices", vertices, (count, vertices.shape[1], 3), vertices)
     if camera_model not in ("pinhole", "ortho"):
         raise InputError(f"camera_model: got {camera_model!r}; {nearest_names(str(camera_model), ('pinhole', 'ortho'))}")
-    seen = vertices @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]
-    depth = seen[..., 2:]
+    # One 4x4 matrix a camera: products of many small rows are slow.
     if camera_model == "pinhole":
-        image = seen @ Ks.mT
-        return torch.cat([image[..., :2], depth, image[..., 2:]], -1)
-    flat = torch.cat([seen[..., :2], torch.ones_like(depth)], -1) @ Ks.mT
-    return torch.cat([flat[..., :2], depth, flat[..., 2:]], -1)
+        image = Ks @ viewmats[:, :3]
+    else:
+        image = Ks[:, :, :2] @ viewmats[:, :2]
+        image = torch.cat([image[..., :3], image[..., 3:] + Ks[..., 2:]], -1)
+    matrix = torch.cat([image[:, :2], viewmats[:, 2:3], image[:, 2:]], 1).mT  # (C, 4, 4): columns X, Y, depth, W
+    if count == 1:
+        flat = vertices if vertices.dim() == 2 else vertices[0]
+        return torch.addmm(matrix[0, 3], flat, matrix[0, :3])[None]
+    return torch.baddbmm(matrix[:, 3:], vertices.expand(count, -1, -1), matrix[:, :3])

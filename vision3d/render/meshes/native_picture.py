@@ -1,0 +1,103 @@
+"""Pictures of attributes with silhouettes as one `torch.library` op on the compiled kernels of a processor."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int32
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack
+
+from vision3d import native
+
+
+def picture(
+    attributes: Float[Tensor, "s v d"],
+    positions: Float[Tensor, "i v 4"],
+    triangles: Int32[Tensor, "f 3"],
+    neighbors: Int32[Tensor, "f 3"],
+    width: int,
+    height: int,
+    near: float,
+    far: float,
+) -> Float[Tensor, "i h w d"]:
+    """Attributes at every pixel, blended at silhouettes; one set (s = 1) or one an image."""
+    return native.direct(_picture, _PICTURE)(attributes, positions, triangles, neighbors, width, height, near, far)[0]
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    """As kernels take them. Half the price of tensors, whose `__dlpack__` is written in Python."""
+    return [to_dlpack(tensor.contiguous()) for tensor in tensors]
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return torch.zeros_like(like, memory_format=torch.contiguous_format)
+
+
+@torch.library.custom_op("vision3d::draw_mesh_picture", mutates_args=(), device_types="cpu")
+def _picture(
+    attributes: Tensor,
+    positions: Tensor,
+    triangles: Tensor,
+    neighbors: Tensor,
+    width: int,
+    height: int,
+    near: float,
+    far: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The picture, faces and depths of the pixels, and the pairs of pixels that blend, as of `antialias_mesh`."""
+    colors, face_ids, depths, pairs = _fake(attributes, positions, triangles, neighbors, width, height, near, far)
+    inputs = _arrays(positions, triangles, neighbors, attributes)
+    native.require().draw_mesh_picture(*inputs, near, far, *_arrays(face_ids, depths, pairs, colors))
+    return colors, face_ids, depths, pairs
+
+
+@_picture.register_fake
+def _fake(
+    attributes: Tensor,
+    positions: Tensor,
+    triangles: Tensor,
+    neighbors: Tensor,
+    width: int,
+    height: int,
+    near: float,
+    far: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    shape = (positions.shape[0], height, width)
+    colors, depths = positions.new_empty((*shape, attributes.shape[2])), positions.new_empty(shape)
+    return colors, positions.new_empty(shape, dtype=torch.int32), depths, positions.new_empty(shape, dtype=torch.uint8)
+
+
+@torch.library.custom_op("vision3d::draw_mesh_picture_vjp", mutates_args=(), device_types="cpu")
+def _picture_vjp(
+    attributes: Tensor,
+    positions: Tensor,
+    triangles: Tensor,
+    neighbors: Tensor,
+    face_ids: Tensor,
+    depths: Tensor,
+    pairs: Tensor,
+    v_colors: Tensor,
+) -> tuple[Tensor, Tensor]:
+    v_attributes, v_positions = _zeros(attributes), _zeros(positions)
+    inputs = _arrays(positions, triangles, neighbors, attributes, face_ids, depths, pairs, v_colors)
+    native.require().draw_mesh_picture_vjp(*inputs, *_arrays(v_positions, v_attributes))
+    return v_attributes, v_positions
+
+
+_picture_vjp.register_fake(lambda attributes, positions, *_: (_zeros(attributes), _zeros(positions)))
+
+
+def _keep(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:4], *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx, v_colors: Tensor | None, *unused: Any, vjp: Any = _picture_vjp) -> tuple[Tensor | None, ...]:
+    if v_colors is None:
+        return (None,) * 8
+    v_attributes, v_positions = vjp(*ctx.saved_tensors, v_colors)
+    return v_attributes, v_positions, None, None, None, None, None, None
+
+
+_picture.register_autograd(_backward, setup_context=_keep)
+_PICTURE = native.eager_function(_picture, _keep, _backward, _picture_vjp)
