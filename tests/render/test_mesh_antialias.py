@@ -148,6 +148,21 @@ def test_native_equals_reference(dtype, atol):
 
 
 @needs_native
+def test_native_equals_reference_where_a_surface_folds_between_two_pixels():
+    found = 0
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        positions, faces = sphere(24, 24, torch.float64, subdivisions=3)
+        positions[..., :2] += 1.5 * torch.randn(*positions.shape[:2], 2, generator=generator)
+        fragments = rasterize(positions, faces, 24, 24, near_plane=0.1)
+        colors = torch.rand(1, 24, 24, 2, generator=generator, dtype=torch.float64)
+        blended = [antialias(colors, positions, faces, fragments, backend=backend) for backend in ("native", "reference")]
+        torch.testing.assert_close(blended[0], blended[1], atol=1e-9, rtol=0)
+        found += int((blended[0] != colors).any(-1).sum())
+    assert found > 500
+
+
+@needs_native
 def test_threads_do_not_change_bits():
     positions, faces = random_triangles(2, 12)
     grads, before = [], torch.get_num_threads()

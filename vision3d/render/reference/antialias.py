@@ -35,11 +35,11 @@ def _blend(
     image, y, x = (ids[0] != ids[1]).nonzero(as_tuple=True)
     pair = [value[image, y, x] for value in (*ids, *near)]
     front = ((pair[0] < 0) | ((pair[1] >= 0) & ~(pair[2] <= pair[3]))).long()
-    face = torch.where(front == 0, pair[0], pair[1]).long()
+    face, other = torch.where(front == 0, pair[0], pair[1]).long(), torch.where(front == 0, pair[1], pair[0]).long()
     step = (int(axis == 2), int(axis == 1))
     at = [(x + step[0] * which, y + step[1] * which) for which in (front, 1 - front)]
     with torch.no_grad():
-        face, edge, blends = _silhouettes(positions, triangles, neighbors, image, face, at, axis)
+        face, edge, blends = _silhouettes(positions, triangles, neighbors, image, face, other, at, axis)
     image, face, edge = image[blends], face[blends], edge[blends]
     at = [(px[blends], py[blends]) for px, py in at]
     corners = positions[image[:, None], triangles[face]]
@@ -60,11 +60,19 @@ def _silhouettes(
     neighbors: Tensor,
     image: Tensor,
     face: Tensor,
+    other: Tensor,
     at: list[tuple[Tensor, Tensor]],
     axis: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Follows the surface from the first of two centres: the face and edge where it ends, and which pairs blend there."""
-    face, edge, rows = face.clone(), torch.zeros_like(face), torch.arange(len(face), device=face.device)
+    mesh = positions, triangles, neighbors
+    face, edge = face.clone(), torch.zeros_like(face)
+    # Faces at an edge that is no silhouette are one surface, also where it folds between their centres.
+    are_one = torch.zeros_like(face, dtype=torch.bool)
+    for i in range(3):
+        is_behind = (other >= 0) & (neighbors[face, i] == other)
+        are_one |= is_behind & ~_ends_at(*mesh, image, face, torch.full_like(face, i))[0]
+    rows = (~are_one).nonzero(as_tuple=True)[0]
     blends: list[Tensor] = [rows[:0]]
     for _ in range(_WALK):
         corners = positions[image[rows][:, None], triangles[face[rows]]]
@@ -73,21 +81,32 @@ def _silhouettes(
         leaves = sign * (front - back) > 0
         first, out = torch.where(leaves, front / (front - back), 2.0).min(-1)
         edge[rows] = out
-        n = torch.arange(len(rows), device=rows.device)
-        own, j, k = (corners[n, (out + shift) % 3][:, [0, 1, 3]] for shift in range(3))
-        j_id, k_id = (triangles[face[rows], (out + shift) % 3][:, None] for shift in (1, 2))
-        behind = neighbors[face[rows], out]
-        others = triangles[behind.clamp(min=0)]
-        far = others.gather(1, ((others != j_id) & (others != k_id)).byte().argmax(1, keepdim=True))[:, 0]
-        lines = torch.linalg.cross(j, k)
-        along = lines * positions[image[rows], far][:, [0, 1, 3]]
-        folds = (lines * own).sum(-1) * along.sum(-1) > 0
-        edge_on = along.sum(-1).abs() <= _EDGE_ON * along.abs().sum(-1)
+        ends, lines = _ends_at(*mesh, image[rows], face[rows], out)
         along_x, along_y = lines[:, 0].abs(), lines[:, 1].abs()
         steep = along_x >= along_y if axis == 2 else along_y > along_x
-        crosses, ends = (first >= 0) & (first <= 1), (behind < 0) | folds | edge_on
+        crosses = (first >= 0) & (first <= 1)
         blends.append(rows[crosses & ends & steep])
-        follow = crosses & ~ends
+        behind = neighbors[face[rows], out]
+        follow = crosses & ~ends & (behind != other[rows])
         face[rows[follow]] = behind[follow]
         rows = rows[follow]
     return face, edge, torch.cat(blends).sort().values
+
+
+def _ends_at(
+    positions: Tensor, triangles: Tensor, neighbors: Tensor, image: Tensor, face: Tensor, edge: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Whether the surface ends at an edge of each face, and the edge as a line: there is nothing behind it, what is there
+    folds back to the same side, or is seen edge-on and covers nothing."""
+    corners = positions[image[:, None], triangles[face]]
+    n = torch.arange(len(face), device=face.device)
+    own, j, k = (corners[n, (edge + shift) % 3][:, [0, 1, 3]] for shift in range(3))
+    j_id, k_id = (triangles[face, (edge + shift) % 3][:, None] for shift in (1, 2))
+    behind = neighbors[face, edge]
+    others = triangles[behind.clamp(min=0)]
+    far = others.gather(1, ((others != j_id) & (others != k_id)).byte().argmax(1, keepdim=True))[:, 0]
+    lines = torch.linalg.cross(j, k)
+    along = lines * positions[image, far][:, [0, 1, 3]]
+    folds = (lines * own).sum(-1) * along.sum(-1) > 0
+    edge_on = along.sum(-1).abs() <= _EDGE_ON * along.abs().sum(-1)
+    return (behind < 0) | folds | edge_on, lines
