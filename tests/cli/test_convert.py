@@ -159,6 +159,7 @@ def test_rows_that_are_not_finite(cli, tmp_path):
         (["a.ply", "out", "--to", ".ksplat"], 2, "--to: got '.ksplat'"),
         (["a.ply", "b.ply", "--max-sh", "5"], 2, "--max-sh: got 5, want 0 to 4"),
         (["a.ply", "b.ply", "--crop", "1", "0", "0", "0", "1", "1"], 2, "--crop: got"),
+        (["a.ply", "b.ply", "--crop", "1", "2"], 2, "--crop: invalid value '1', '2', want None or FLOAT FLOAT FLOAT"),
         (["a.ply", "b.ply", "--crop", "91", "90", "90", "99", "99", "99"], 3, "none of 300 Gaussians is inside --crop"),
         (["a.ply", "b.ply", "--transform", "1 2 3"], 2, "--transform: got 3 numbers, want 16"),
         (["a.ply", "b.ply", "--transform", "m.json"], 3, "m.json: does not exist"),

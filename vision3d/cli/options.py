@@ -127,7 +127,7 @@ def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dic
         parts = " ".join(line if line.strip("─-+╰╯") else "\n" for line in inner).split("\n")
         lines = [part.strip() for part in parts if part.strip()]
         message = lines[0].removesuffix(".") if lines else "wrong command line"
-        message = re.sub(r"no type matching (\S+) could be instantiated from \[(.*)\]", _no_type, message)
+        message = re.sub(r"no type matching (.+?) could be instantiated from \[(.*)\]", _no_type, message)
         raise UsageError(f"{message} (vision3d {verb} --help tells the options)") from None
     finally:
         if columns is None:
@@ -137,7 +137,7 @@ def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dic
 
 
 def _no_type(found: "re.Match[str]") -> str:
-    kinds = found[1].replace("{None}", "None").replace("|", " or ")
+    kinds = re.sub("[{}]", "", found[1]).replace("|", " or ")
     return f"invalid value {found[2]}, want {kinds}"
 
 
