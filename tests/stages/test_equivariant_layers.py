@@ -13,7 +13,7 @@ from vision3d.stages.equivariant import layers
 from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.equivariance import lift_error
 from vision3d.stages.equivariant.layers import GroupConv, LiftConv, ProjectConv, SeparableGroupConv
-from vision3d.stages.equivariant.networks import PlanarNet
+from vision3d.stages.equivariant.networks import PlanarNet, _pooled
 from vision3d.stages.equivariant.reference.kernels import grid_points, mask_values
 
 F64 = torch.float64
@@ -340,6 +340,15 @@ def test_a_padded_network_moves_with_its_picture_to_the_border():
     assert change(margin=20) < 1e-9
     for control in ({"margin": 0}, {"padded": False}):
         assert change(**control) > 1e-3, control
+
+
+def test_pooling_is_the_same_with_and_without_gradients():
+    for shape in ((2, 3, 4, 8, 6), (1, 2, 2, 7, 9)):
+        features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        want = torch.nn.functional.max_pool3d(features, (1, 2, 2))
+        assert torch.equal(_pooled(features, 2), want)
+        with torch.no_grad():
+            assert torch.equal(_pooled(features, 2), want)
 
 
 @pytest.mark.parametrize("norm", ["scale", "layer"])
