@@ -15,6 +15,7 @@ from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.io.glb import mesh_bytes
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
+from vision3d.viewer.content import whole_bounds
 from vision3d.viewer.layers import Layer, Layers
 from vision3d.viewer.lines import box_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.viewpoint import Bounds
@@ -57,7 +58,7 @@ class Drawer:
     def bounds(self) -> Bounds:
         """Those of the layers when they were last drawn anew."""
         if self._bounds is None:
-            self._bounds = self.layers.bounds
+            self._bounds = whole_bounds(self.layers)
         return self._bounds
 
     def draw(self, time: float, *, is_new: bool = False) -> None:
