@@ -91,6 +91,7 @@ def test_every_part_trains_reports_and_goes_on(cli, data, tmp_path, part):
             "representations: '6dd' is no representation of a rotation; did you mean 6d",
         ),
         (["sanity", "--steps", "0"], 2, "steps: got 0, want at least 1"),
+        (["sanity", "--seeds", "one"], 2, "--seeds: invalid value 'one'"),
         (["sanity", "--loss", "angle"], 2, "--loss"),
         (["pointcloud", "nowhere.npz"], 3, "nowhere.npz: does not exist; want an .npz"),
         (["pointcloud", "{data}/wrong.npz"], 3, "wrong.npz: has arrays train; want train and test (clouds, points, 3)"),

@@ -128,6 +128,7 @@ def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dic
         lines = [part.strip() for part in parts if part.strip()]
         message = lines[0].removesuffix(".") if lines else "wrong command line"
         message = re.sub(r"no type matching (.+?) could be instantiated from \[(.*)\]", _no_type, message)
+        message = re.sub(r"Could not find valid parse for arguments: \[(.*)\]", r"invalid value \1", message)
         raise UsageError(f"{message} (vision3d {verb} --help tells the options)") from None
     finally:
         if columns is None:
