@@ -130,7 +130,7 @@ def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
     Raises:
         FileFormatError: It cannot be read, or is larger than 2^27 pixels.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
@@ -142,10 +142,12 @@ def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
                     )
                 has_alpha = "A" in image.getbands() or "transparency" in image.info
                 values = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    except FileFormatError:
+        raise
+    except UnidentifiedImageError as error:  # its text has an address in memory
+        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP)", what) from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, FileFormatError):
-            raise
-        raise FileFormatError(path, f"{what} is no picture that can be read ({error})") from error
+        raise FileFormatError(path, f"is no picture that can be read ({error})", what) from error
     return values.astype(np.float32) / 255
 
 
