@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vision3d.cli.app import UsageError
+from vision3d.cli.menu import menu
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
-from vision3d.errors import nearest_names
 from vision3d.progress import ProgressCallback
 from vision3d.stages.rotations.config import IkConfig, PointCloudConfig, SanityConfig
 
@@ -99,31 +98,14 @@ PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
 """Name -> (its `run`, what it does)."""
 
 
-def help_text() -> str:
-    """What `vision3d reproduce rotation --help` prints."""
-    width = max(map(len, PARTS))
-    rows = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in PARTS.items())
-    return f"""usage: vision3d reproduce rotation PART [OPTIONS]
-
-Which representation a network should give rotations in (Zhou et al. 2019).
-
-parts (vision3d reproduce rotation PART --help tells their options):
-{rows}
-
-options:
-  -h, --help  show this text"""
+def _choose(name: str, arguments: Sequence[str]) -> None:
+    PARTS[name][0](arguments)
 
 
-def run(arguments: Sequence[str]) -> int | None:
-    """Run the part that is named."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(help_text())
-        return 0 if arguments else 2
-    name, rest = arguments[0], list(arguments[1:])
-    if name not in PARTS:
-        kind = "option of vision3d reproduce rotation" if name.startswith("-") else "part"
-        raise UsageError(
-            f"{name}: unknown {kind}; {nearest_names(name, PARTS)} (vision3d reproduce rotation --help lists them)"
-        )
-    PARTS[name][0](rest)
-    return None
+run = menu(
+    "reproduce rotation",
+    "PART",
+    "Which representation a network should give rotations in (Zhou et al. 2019).",
+    {name: text for name, (_, text) in PARTS.items()},
+    _choose,
+)

@@ -5,15 +5,13 @@ one run is never taken for that of another.
 """
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb
+from vision3d.io.described import read_described, write_described
 from vision3d.io.guards import inside
 from vision3d.scene.mesh_gaussians import MeshGaussians
 
@@ -28,17 +26,13 @@ def write_mesh_gaussians(path: Path | str, value: MeshGaussians) -> None:
     Raises:
         InputError: A value is wrong.
     """
-    from safetensors.torch import save_file
-
     path = Path(path)
     mesh_path = path.with_suffix(".glb")
     value.validate()
     glb.write_mesh(mesh_path, value.mesh)
-    own = {"type": _TYPE, "version": _VERSION, "mesh": mesh_path.name, "sha256": _digest(mesh_path)}
-    tensors = {name: getattr(value, name).detach().cpu() for name in _NAMES}
-    tensors = {name: (t.float() if t.is_floating_point() else t).contiguous() for name, t in tensors.items()}
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {"vision3d": json.dumps(own)})
+    tensors = {name: getattr(value, name) for name in _NAMES}
+    tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    write_described(path, _TYPE, _VERSION, {"mesh": mesh_path.name, "sha256": _digest(mesh_path)}, tensors)
 
 
 def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
@@ -48,24 +42,9 @@ def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
         MissingFileError: There is no such file, or not the mesh that it names.
         FileFormatError: It is damaged, holds something else, or the mesh is not the one that it was written with.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(path, "a .safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError, OverflowError) as error:
-        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})", "header") from error
-    try:
-        own = json.loads(metadata["vision3d"])
-        kind, version, name, digest = own["type"], own["version"], str(own["mesh"]), own["sha256"]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(path, "does not say that it holds Gaussians on a mesh of vision3d", "header") from error
-    if kind != _TYPE or version != _VERSION:
-        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}", "header")
+    own, tensors = read_described(path, _TYPE, _VERSION, "Gaussians on a mesh", ("mesh", "sha256"))
+    name, digest = str(own["mesh"]), own["sha256"]
     if missing := [name for name in _NAMES if name not in tensors]:
         raise FileFormatError(path, f"lacks {', '.join(missing)}", "header")
     mesh_path = inside(path, name)

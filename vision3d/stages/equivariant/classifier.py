@@ -1,6 +1,5 @@
 """A trained network with what it needs to be used: its file, and the one that comes along."""
 
-import json
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,8 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vision3d import config as configuration
-from vision3d.atomic import atomic_write
 from vision3d.errors import ConfigError, FileFormatError, MissingFileError, ShapeError
+from vision3d.io.described import read_described, write_described
 from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.networks import CLASSES, PlanarNet, RotationNet, make_network
 
@@ -76,13 +75,8 @@ class Classifier:
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
     """Write a classifier as .safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    own = {"type": _TYPE, "version": _VERSION, "model": configuration.to_dict(classifier.config), "about": classifier.about}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in classifier.network.state_dict().items()}
-    tensors[_SEEN] = classifier.seen
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(save(tensors, {"vision3d": json.dumps(own)}))
+    own = {"model": configuration.to_dict(classifier.config), "about": classifier.about}
+    write_described(path, _TYPE, _VERSION, own, {**classifier.network.state_dict(), _SEEN: classifier.seen})
 
 
 def load_classifier(path: Path | str | None = None) -> Classifier:
@@ -96,28 +90,15 @@ def load_classifier(path: Path | str | None = None) -> Classifier:
         >>> load_classifier().config.method
         'rotation'
     """
-    from safetensors import SafetensorError, safe_open
-
     if path is None:
         path = Path(str(files("vision3d") / "assets" / "digits" / "classifier.safetensors"))
         if not path.is_file():
             raise MissingFileError(path, "the classifier that comes along, which this installation lacks")
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(path, "a classifier (.safetensors)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError, OverflowError) as error:
-        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})") from error
-    try:
-        own = json.loads(metadata["vision3d"])
-        kind, version, model, about = own["type"], own["version"], own["model"], dict(own["about"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(path, "does not say that it holds a classifier of vision3d") from error
-    if kind != _TYPE or version != _VERSION:
-        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}")
+    own, tensors = read_described(path, _TYPE, _VERSION, "a classifier", ("model", "about"))
+    model, about = own["model"], own["about"]
+    if not (isinstance(model, dict) and isinstance(about, dict)):
+        raise FileFormatError(path, "has a description of another form", "header")
     try:
         config = configuration.from_dict(ModelConfig, model)
         if config.channels > 512:

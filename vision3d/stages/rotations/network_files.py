@@ -1,6 +1,5 @@
 """A trained network with what it needs to be used, and its file."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import ConfigError, FileFormatError, MissingFileError
+from vision3d.errors import ConfigError, FileFormatError
+from vision3d.io.described import read_described, write_described
 from vision3d.stages.rotations.networks import PoseNet, SanityNet, SiamesePointNet
 
 _TYPE, _VERSION = "rotation_network", 1
@@ -49,12 +48,8 @@ class RotationNetwork:
 
 def save_rotation_network(path: Path | str, network: RotationNetwork) -> None:
     """Write a network as .safetensors, whole or not at all."""
-    from safetensors.torch import save
-
-    own = {"type": _TYPE, "version": _VERSION, "experiment": network.experiment, "shape": network.shape, "about": network.about}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.network.state_dict().items()}
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(save(tensors, {"vision3d": json.dumps(own)}))
+    own = {"experiment": network.experiment, "shape": network.shape, "about": network.about}
+    write_described(path, _TYPE, _VERSION, own, network.network.state_dict())
 
 
 def load_rotation_network(path: Path | str) -> RotationNetwork:
@@ -69,25 +64,11 @@ def load_rotation_network(path: Path | str) -> RotationNetwork:
         >>> network(torch.eye(3)).shape
         torch.Size([3, 3])
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(path, "a network (.safetensors)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError, OverflowError) as error:
-        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})") from error
-    try:
-        own = json.loads(metadata["vision3d"])
-        kind, version, experiment = own["type"], own["version"], own["experiment"]
-        shape, about = dict(own["shape"]), dict(own["about"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(path, "does not say that it holds a network of vision3d") from error
-    if kind != _TYPE or version != _VERSION:
-        raise FileFormatError(path, f"holds {kind!r}, version {version!r}; want {_TYPE!r}, version {_VERSION}")
+    own, tensors = read_described(path, _TYPE, _VERSION, "a network", ("experiment", "shape", "about"))
+    experiment, shape, about = own["experiment"], own["shape"], own["about"]
+    if not (isinstance(experiment, str) and isinstance(shape, dict) and isinstance(about, dict)):
+        raise FileFormatError(path, "has a description of another form", "header")
     if experiment not in _NETWORKS:
         raise FileFormatError(path, f"holds a network of {experiment!r}; want sanity, pointcloud or ik")
     try:
