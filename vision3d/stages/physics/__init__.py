@@ -12,13 +12,37 @@ from typing import TYPE_CHECKING
 from vision3d.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from vision3d.stages.physics.config import Material
+    from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
     from vision3d.stages.physics.materials import energy_density, kirchhoff_stress, load_material, return_map
+    from vision3d.stages.physics.run import Frame, simulate, simulate_frames
 
-__all__ = ["Material", "energy_density", "kirchhoff_stress", "load_material", "return_map"]
+__all__ = [
+    "Boundary",
+    "Frame",
+    "Material",
+    "SimulateConfig",
+    "energy_density",
+    "kirchhoff_stress",
+    "load_material",
+    "return_map",
+    "simulate",
+    "simulate_frames",
+]
+
+_CONFIG, _MATERIALS, _RUN = ".config", ".materials", ".run"
 
 __getattr__ = lazy_names(
     __name__,
-    {"Material": ".config"}
-    | dict.fromkeys(("energy_density", "kirchhoff_stress", "load_material", "return_map"), ".materials"),
+    {
+        "Boundary": _CONFIG,
+        "Material": _CONFIG,
+        "SimulateConfig": _CONFIG,
+        "energy_density": _MATERIALS,
+        "kirchhoff_stress": _MATERIALS,
+        "load_material": _MATERIALS,
+        "return_map": _MATERIALS,
+        "Frame": _RUN,
+        "simulate": _RUN,
+        "simulate_frames": _RUN,
+    },
 )

@@ -148,10 +148,14 @@ class Grid:
     def num_nodes(self) -> int:
         return self.shape[0] * self.shape[1] * self.shape[2]
 
-    def node_positions(self, like: Tensor) -> Float[Tensor, "g 3"]:
-        """Positions [m] of all nodes, z fastest."""
-        axes = [torch.arange(n, dtype=like.dtype, device=like.device) for n in self.shape]
-        return torch.cartesian_prod(*axes) * self.spacing + like.new_tensor(self.origin)
+    def node_indices(self, rows: Int64[Tensor, " g"]) -> Int64[Tensor, "g 3"]:
+        """Place along x, y and z of nodes by number, z fastest."""
+        _, width, depth = self.shape
+        return torch.stack([rows // (width * depth), rows // depth % width, rows % depth], -1)
+
+    def node_positions(self, rows: Int64[Tensor, " g"], like: Tensor) -> Float[Tensor, "g 3"]:
+        """Positions [m] of nodes by number, in the float type of `like`."""
+        return self.node_indices(rows).to(like) * self.spacing + like.new_tensor(self.origin)
 
     def bounds(self, like: Tensor) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
         """Where particles may be [m], so that all 27 nodes around them exist."""

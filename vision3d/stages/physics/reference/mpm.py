@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import ConfigError, NumericalError
-from vision3d.stages.physics.boundaries import Boundary, Vector
-from vision3d.stages.physics.config import Material
+from vision3d.stages.physics import boundaries as contact
+from vision3d.stages.physics.config import Boundary, Material, Vector
 from vision3d.stages.physics.laws import kirchhoff_stress
 from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.plasticity import return_map
@@ -94,13 +94,12 @@ def grid_step(
     mass: Float[Tensor, " g"], momentum: Float[Tensor, "g 3"], world: World, time: float, dt: float
 ) -> Float[Tensor, "g 3"]:
     """Velocities [m/s] of the nodes after gravity and boundaries; 0 where there is no mass."""
-    is_used = mass > 0
-    v = torch.where(is_used[:, None], momentum / torch.where(is_used, mass, 1)[:, None], 0)
-    v = v + torch.where(is_used[:, None], dt * v.new_tensor(world.gravity), 0)
-    positions = world.grid.node_positions(v)
+    rows = (mass > 0).nonzero()[:, 0]  # most of a grid is empty
+    v = momentum[rows] / mass[rows, None] + dt * momentum.new_tensor(world.gravity)
+    positions = world.grid.node_positions(rows, v)
     for boundary in world.boundaries:
-        v = boundary.apply(v, positions, time)
-    return _walls(v, world.grid)
+        v = contact.apply(boundary, v, positions, time)
+    return torch.zeros_like(momentum).index_copy_(0, rows, _walls(v, rows, world.grid))
 
 
 def grid_to_particle(
@@ -128,12 +127,46 @@ def substep(particles: Particles, world: World, dt: float, time: float = 0.0) ->
 
 
 @dataclass(frozen=True)
+class Energies:
+    """Of all particles [J]."""
+
+    kinetic: float
+    elastic: float
+    potential: float
+    """In the field of gravity, 0 at the origin."""
+
+    @property
+    def total(self) -> float:
+        return self.kinetic + self.elastic + self.potential
+
+
+def energies(particles: Particles, world: World, last_dt: float) -> Energies:
+    """Energies in the middle of the last step, where velocities are: positions half a step ago, deformations around it.
+
+    After a step x belongs to its end, F to its beginning and v to the middle between them. Taken as they are the sum of the
+    energies would swing by as much as the elastic energy changes in a step.
+
+    Args:
+        particles: After a step.
+        world: Gravity, materials and spacing count.
+        last_dt: Of that step [s]; 0 at the start.
+    """
+    ahead, _ = deform(particles, world.materials, last_dt)
+    elastic = (particles.elastic_energy(world.materials) + ahead.elastic_energy(world.materials)) / 2
+    middle = particles.x - last_dt / 2 * particles.v
+    potential = -(particles.mass[:, None] * middle * particles.x.new_tensor(world.gravity)).sum()
+    return Energies(float(particles.kinetic_energy(world.grid.spacing)), float(elastic), float(potential))
+
+
+@dataclass(frozen=True)
 class Advance:
     """What `advance` has done."""
 
     steps: int
     """Time steps taken."""
     shortest_dt: float
+    """[s]."""
+    last_dt: float
     """[s]."""
     num_kept: int
     """How often a particle had to be kept inside the grid."""
@@ -160,7 +193,7 @@ def advance(
     Raises:
         NumericalError: Something is no longer finite.
     """
-    done, steps, kept, shortest = 0.0, 0, 0, math.inf
+    done, steps, kept, shortest, dt = 0.0, 0, 0, math.inf, 0.0
     while duration - done > 1e-9 * duration:
         dt = min(stable_dt(particles, world.materials, world.grid.spacing, steps), max_dt)
         dt = (duration - done) / max(math.ceil((duration - done) / dt - 1e-9), 1)  # no sliver of a step at the end
@@ -170,15 +203,10 @@ def advance(
             on_step(particles, time + done)
     if not bool(particles.x.isfinite().all() and particles.F_total.isfinite().all()):
         raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
-    return particles, Advance(steps, shortest, kept)
+    return particles, Advance(steps, shortest, dt, kept)
 
 
-def _walls(v: Tensor, grid: Grid) -> Tensor:
-    if grid.padding == 0:
-        return v
-    v = v.view(*grid.shape, 3).clone()
-    for axis in range(3):
-        sides = v.movedim(axis, 0)
-        sides[: grid.padding, ..., axis].clamp_(min=0)
-        sides[-grid.padding :, ..., axis].clamp_(max=0)
-    return v.view(-1, 3)
+def _walls(v: Tensor, rows: Tensor, grid: Grid) -> Tensor:
+    indices, last = grid.node_indices(rows), torch.tensor(grid.shape, device=rows.device) - 1
+    v = torch.where(indices < grid.padding, v.clamp(min=0), v)
+    return torch.where(indices > last - grid.padding, v.clamp(max=0), v)
