@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from tests.support.particles import lattice
 from vision3d.errors import ConfigError, InputError, NumericalError, ShapeError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.stages.physics import boundaries as contact
@@ -33,11 +34,8 @@ def vector(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def block(cells, corner, spacing=H):
-    """Particles in a box of whole cells, 8 a cell on a regular lattice: positions and volumes."""
-    axes = [(torch.arange(2 * n, dtype=torch.float64) + 0.5) * spacing / 2 for n in cells]
-    x = torch.cartesian_prod(*axes) + vector(*corner)
-    return x, torch.full((len(x),), (spacing / 2) ** 3, dtype=torch.float64)
+def block(cells, corner):
+    return lattice(cells, corner, H)
 
 
 def random_particles(count, materials=(JELLY,)):
@@ -185,7 +183,7 @@ def bar_period(cells):
     bar = Material("corotated", youngs_modulus=1e4, poisson_ratio=0.0)
     h, length, speed, dt = 0.5 / cells, 0.5, 0.01, 5e-4
     grid = Grid((-6 * h, -5 * h, -5 * h), h, (cells + 13, 12, 12), padding=0)
-    x, volume = block((cells, 1, 1), (0.0, 0.0, 0.0), h)
+    x, volume = lattice((cells, 1, 1), (0.0, 0.0, 0.0), h)
     phase = math.pi * x[:, 0] / length
     v, C = torch.zeros_like(x), torch.zeros(len(x), 3, 3, dtype=torch.float64)
     v[:, 0] = speed * phase.cos()
