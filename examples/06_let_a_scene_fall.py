@@ -32,7 +32,7 @@ moving = simulate(scene, SimulateConfig(material, frames=args.frames, size=args.
 moving.save(args.out / "fall.zarr")  # vision3d view runs/fall/fall.zarr
 
 both_ends = [moving.frame(0), moving.frame(-1)]
-camera = path_cameras(both_ends, num=1, size=(args.size, args.size * 3 // 4), up=torch.tensor(up), zoom=0.8)
+camera = path_cameras(both_ends, num=1, size=(args.size, args.size * 3 // 4), up=torch.tensor(up), zoom=0.6)
 with VideoWriter(args.out / "fall.mp4", fps=24) as video:
     for frame in moving:
         (view,) = render_scene(frame, camera, backgrounds=(1.0, 1.0, 1.0))

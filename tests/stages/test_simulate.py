@@ -169,9 +169,13 @@ def test_obstacles_are_in_the_scene_s_units():
     scene = cube(side=9, center=(4.0, 0.0, 0.0))
     ball = Boundary("sphere", (3.5, 0.0, -0.8), radius=0.35, kind="sticky")
     config = replace(QUICK, cells=6, frames=8, fps=20.0, size=0.5, boundaries=(ball,))
+    placed, floor = set_up(scene, config).world.boundaries
+    assert placed.radius == pytest.approx(0.175) and placed.half_size == pytest.approx((0.25, 0.25, 0.25))
+    assert placed.center == pytest.approx((-0.25, 0.0, -0.4))
+    assert floor.shape == "plane" and floor.center == pytest.approx((0.0, 0.0, -0.25 - 2 * 0.5))
     means = frames_of(scene, config)[-1].channels["means"]
     distance = (means - torch.tensor(ball.center)).norm(dim=-1)
-    assert distance.min() > 0.35 - 1 / 6
+    assert 0.35 - 1 / 6 < distance.min() < 0.35 + 1 / 6
     fall = scene.means[:, 2] - means[:, 2]
     near, far = scene.means[:, 0] < 3.8, scene.means[:, 0] > 4.3
     assert fall[far].mean() > fall[near].mean() + 0.1
