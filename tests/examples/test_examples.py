@@ -12,7 +12,7 @@ from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_scene
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
-from vision3d.scene import GaussianScene, Mesh, Scene
+from vision3d.scene import GaussianScene, Mesh, Scene, Sequence
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 5
+    assert len(files) == 6
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -90,3 +90,19 @@ def test_recover_a_mesh(run, tmp_path):
     assert metres[0] > 0.15 and metres[-1] < metres[0] / 3
     assert Mesh.load(tmp_path / "out" / "mesh.glb").num_faces == 1280
     assert read_image(tmp_path / "out" / "pictures.png").shape == (3 * 48, 6 * 48, 3)
+
+
+def test_let_a_scene_fall(run, tmp_path):
+    scene = ring_scene(400)
+    scene.save(tmp_path / "a.ply")
+    arguments = ("--ball", "0", "0", "0.6", "1.35", "--material", "rubber", "--metres", "0.5", "--frames", "4")
+    run("06_let_a_scene_fall.py", tmp_path / "a.ply", *arguments, "--size", "80", "--out", tmp_path / "out")
+    moving = Sequence.load(tmp_path / "out" / "fall.zarr").validate()
+    shift = moving.frame(3).means - scene.means
+    ring = torch.arange(len(scene)) < 400
+    far = ~ring & (scene.means - torch.tensor([0, 0, 0.6])).norm(dim=-1).ge(1.35)
+    assert (shift[ring, 2] < -0.1).all()
+    assert far.sum() > 50 and torch.equal(moving.frame(3).means[far], scene.means[far])
+    frames = list(read_video(tmp_path / "out" / "fall.mp4"))
+    assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
+    assert (frames[3] - frames[0]).abs().mean() > 0.01

@@ -62,7 +62,7 @@ def edges_to_gaussians(
     edge_scale = torch.where(edge_scale == 0, 1, edge_scale)
     a, b = (edges / edge_scale).unbind(-1)
     if method == "exact":
-        first, second, lengths = _principal(a, b)
+        first, second, lengths, _ = _principal(a, b)
     elif method == "gram_schmidt":
         first = unit(a, fallback=a.new_tensor([1.0, 0.0, 0.0]))
         second = orthogonal_part(b, first)
@@ -120,13 +120,28 @@ def triangles_to_gaussians(
     return means, *edges_to_gaussians(edges, thickness, flat_axis)
 
 
+def edges_svd(
+    edges: Float[Tensor, "*batch 3 2"],
+) -> tuple[Float[Tensor, "*batch 3 2"], Float[Tensor, "*batch 2"], Float[Tensor, "*batch 2 2"]]:
+    """U, S, V with E = U diag(S) V^T in closed form: U orthonormal, S descending and >= 0, V a rotation.
+
+    Full relative precision of both lengths for slivers; where a length is zero its axis is an arbitrary orthogonal one.
+    """
+    check_trailing("edges", edges, 3, 2)
+    edge_scale = edges.detach().abs().amax((-2, -1), keepdim=True)  # keeps squares of tiny edges above zero
+    edge_scale = torch.where(edge_scale == 0, 1, edge_scale)
+    first, second, lengths, (cosine, sine) = _principal(*(edges / edge_scale).unbind(-1))
+    turns = torch.stack([torch.cat([cosine, sine], -1), torch.cat([-sine, cosine], -1)], -1)
+    return torch.stack([first, second], -1), lengths * edge_scale[..., 0], turns
+
+
 def flattening_loss(scales: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch"]:
     """Share of the trace of the covariance that a triangle does not hold: the smallest scale squared over the sum."""
     squares = unit(scales).square()
     return squares.amin(-1)
 
 
-def _principal(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _principal(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
     # E^T E = [[p, q], [q, r]]; its eigenvector is at half the angle of (p - r, 2 q).
     half = (a.square().sum(-1) - b.square().sum(-1)) / 2
     shear = (a * b).sum(-1)
@@ -144,4 +159,4 @@ def _principal(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     short = area / torch.where(mean == 0, 1, long)
     first = unit(longest, fallback=a.new_tensor([1.0, 0.0, 0.0]))
     second = orthogonal_part(b * cosine - a * sine, first)
-    return first, second, torch.stack([long, short], -1)
+    return first, second, torch.stack([long, short], -1), (cosine, sine)

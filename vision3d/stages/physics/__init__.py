@@ -1,0 +1,48 @@
+"""Scenes that move by physics: materials, and the material point method that later engines are held against.
+
+Papers: GASP (arXiv 2409.05819), flat Gaussians driven by a physics engine; PhysGaussian (arXiv 2311.12198), one particle a
+Gaussian whose covariance follows the deformation gradient; MLS-MPM, Hu et al. 2018; APIC, Jiang et al. 2015.
+
+What differs from GASP: one particle a Gaussian instead of three points; shear is kept; one uniform scale for all axes and
+bodies; masses come from densities and not from the number of Gaussians; the time step follows from the stiffness.
+"""
+
+from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
+    from vision3d.stages.physics.materials import energy_density, kirchhoff_stress, load_material, return_map
+    from vision3d.stages.physics.run import Frame, simulate, simulate_frames
+
+__all__ = [
+    "Boundary",
+    "Frame",
+    "Material",
+    "SimulateConfig",
+    "energy_density",
+    "kirchhoff_stress",
+    "load_material",
+    "return_map",
+    "simulate",
+    "simulate_frames",
+]
+
+_CONFIG, _MATERIALS, _RUN = ".config", ".materials", ".run"
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Boundary": _CONFIG,
+        "Material": _CONFIG,
+        "SimulateConfig": _CONFIG,
+        "energy_density": _MATERIALS,
+        "kirchhoff_stress": _MATERIALS,
+        "load_material": _MATERIALS,
+        "return_map": _MATERIALS,
+        "Frame": _RUN,
+        "simulate": _RUN,
+        "simulate_frames": _RUN,
+    },
+)
