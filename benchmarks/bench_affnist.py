@@ -53,7 +53,7 @@ def accuracy(data: Path, runs: Path, methods: list[str]) -> dict[str, Any]:
                 raise SystemExit(code)
         summary = json.loads((folder / "summary.json").read_text())
         kept = {key: summary["results"][key] for key in KEPT if key in summary["results"]}
-        found[name] = {**kept, "options": " ".join(summary["command"][3:]), "wall_s": summary["wall_s"], "git": summary["git"]}
+        found[name] = {**kept, "options": " ".join(METHODS[name]), "wall_s": summary["wall_s"], "git": summary["git"]}
         print(name, kept)
     return found
 
