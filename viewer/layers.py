@@ -189,7 +189,7 @@ class Layers:
             before = self._layers.get(name)
             kind = _KINDS[type(item.value.base if isinstance(item.value, Sequence) else item.value)]
             value = item.value.to_gaussians() if isinstance(item.value, MeshGaussians) else item.value
-            visible = True if before is None else before.visible
+            visible = item.is_visible if before is None else before.visible
             self._layers[name] = Layer(name, kind, value, item.transform, visible, self._sources[number].path)
             changed.append(name)
         return changed

@@ -1,5 +1,6 @@
 """The paths of a command line as things to show, and which of them are still being written."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.checkpoints import CheckpointFolder
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
 from vision3d.runs import is_run_folder
 from vision3d.scene import Cameras, Motion, PointCloud, PosedImages, Scene, Sequence, codecs
+
+logger = logging.getLogger("vision3d.viewer")
 
 _WANT = "a scene, mesh, point cloud, boxes, cameras, a data set, a folder with scene.json, a .zarr or a run folder"
 _FILES = ("scene.ply", "cameras.json")  # of a run of fit, read here by their names
@@ -26,6 +29,8 @@ class Item:
     name: str
     value: Any
     transform: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
+    is_visible: bool = True
+    """Whether it is shown from the start."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +109,19 @@ def _items(path: Path, name: str) -> list[Item]:
     items = [Item(name, _moving_joints(path, value) if isinstance(value, Motion) else _checked(path, value))]
     if isinstance(value, PosedImages) and value.points is not None and len(value.points):
         items.append(Item(f"{name}.points", PointCloud(value.points, value.point_colors)))
-    return items
+    return [*items, *_cameras_beside(path, name)]
+
+
+def _cameras_beside(path: Path, name: str) -> list[Item]:
+    """The cameras that the scene of a run was fitted to: hidden, but they know which way is up and where to look from."""
+    cameras = path.with_name(_FILES[1])
+    if path.name != _FILES[0] or not cameras.is_file():
+        return []
+    try:
+        return [Item(f"{name}.cameras", _checked(cameras, Cameras.load(cameras)), is_visible=False)]
+    except Vision3DError as error:
+        logger.debug("%s", error)
+        return []
 
 
 def _moving_joints(path: Path, motion: Motion) -> Sequence:

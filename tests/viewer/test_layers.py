@@ -181,6 +181,17 @@ def test_a_finished_run_shows_its_scene_and_cameras(run):
     assert layers.note() == "ring: done"
 
 
+def test_the_scene_of_a_run_is_seen_as_its_cameras_saw_it(run, tmp_path):
+    layers = Layers.open([run.run_folder / "scene.ply"])
+    assert [(layer.name, layer.visible) for layer in layers] == [("scene", True), ("scene.cameras", False)]
+    whole = Layers.open([run.run_folder])
+    torch.testing.assert_close(layers.up, whole.up)
+    torch.testing.assert_close(layers.start.position, whole.start.position)
+    folder = copied(run, tmp_path / "broken", "scene.ply")
+    (folder / "cameras.json").write_text("{")
+    assert [layer.name for layer in Layers.open([folder / "scene.ply"])] == ["scene"]
+
+
 def test_a_run_is_followed_from_its_start_to_its_end(run, tmp_path):
     folder = copied(run, tmp_path / "ring")
     layers = Layers.open([folder])
