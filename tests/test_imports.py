@@ -9,7 +9,7 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs", "plain"},
+    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs", "plain", "ranges"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},

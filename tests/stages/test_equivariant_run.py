@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import vision3d.stages.equivariant.run as run_module
 from tests.support.digits import drawn_digits, write_idx
+from tests.support.stopping import lines, stop_after
 from vision3d.config import load_yaml, presets, to_dict
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, NumericalError, ShapeError
 from vision3d.runs import Interrupted, RunFolder
@@ -65,34 +66,12 @@ def test_training_learns_and_canonical_position_carries_it_over(tmp_path):
     assert summary["accuracy_warped"] > 85
 
 
-def lines(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
-
-
 @pytest.mark.parametrize("method", ["rotation", "separable"])
 def test_resumed_run_gives_the_very_numbers(tmp_path, digits, method, monkeypatch):
     config = small(method)
     whole = reproduce_affnist(config, digits, run_folder=tmp_path / "whole")
 
-    class Stop:
-        requested = False
-
-    one_step = run_module.Trainer._one_step
-
-    def stopping(self):
-        Stop.requested = self.step == 4
-        return one_step(self)
-
-    class Context:
-        def __enter__(self):
-            return Stop
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(run_module, "finish_step_on_interrupt", Context)
-    monkeypatch.setattr(run_module.Trainer, "_one_step", stopping)
+    stop_after(5, monkeypatch, run_module, run_module.Trainer)
     with pytest.raises(Interrupted, match="stopped after step 5"):
         reproduce_affnist(config, digits, run_folder=tmp_path / "parts")
     monkeypatch.undo()

@@ -132,7 +132,9 @@ def test_a_breaking_dam_runs_no_faster_than_shallow_water():
         fronts.append(float(particles.x[:, 0].max()))
         totals.append(energies(particles, world, dt).total)
     speeds = [(late - early) / (10 * dt) for early, late in zip(fronts, fronts[10:])]
-    assert 1.2 * math.sqrt(G * height) < max(speeds) < 2 * math.sqrt(G * height)
+    front = max(speeds) / math.sqrt(G * height)
+    assert front < 2, "Ritter 1892: no front of a dam is faster"
+    assert front > 1.5, "three quarters of it with eight cells"
     assert torch.tensor(totals).diff().max() < 1e-5 * totals[0]
 
 
@@ -164,5 +166,5 @@ def sag_of_a_beam(layers, slenderness=8):
 def test_a_beam_sags_as_euler_and_bernoulli_say():
     """Released from its straight form it swings about its sag at rest; the error falls with the cells across it."""
     coarse, fine = sag_of_a_beam(2), sag_of_a_beam(4)
-    assert 1 < fine < 1.1
+    assert abs(fine - 1) < 0.08
     assert coarse - 1 > 1.8 * (fine - 1)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 import vision3d.stages.rotations.run as run_module
 import vision3d.stages.rotations.training as training_module
 from tests.support.clouds import drawn_motion, write_clip, write_cloud_folder, write_clouds
+from tests.support.stopping import lines, stop_after
 from vision3d.config import load_yaml, presets
 from vision3d.errors import ConfigError, FileFormatError, MissingFileError, NumericalError
 from vision3d.geometry.gram_schmidt import haar_rotmats
@@ -105,37 +106,10 @@ def test_clouds_are_turned_back(tmp_path):
     assert reproduce_rotation_pointcloud(config, data).trainings[0].errors.median < 100, "untrained networks err by 130 degrees"
 
 
-def stopped_after(steps, monkeypatch):
-    class Stop:
-        requested = False
-
-    one_step, done = training_module._Loop._one_step, [0]
-
-    def stopping(self):
-        done[0] += 1
-        Stop.requested = done[0] == steps
-        return one_step(self)
-
-    class Context:
-        def __enter__(self):
-            return Stop
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(run_module, "finish_step_on_interrupt", Context)
-    monkeypatch.setattr(training_module._Loop, "_one_step", stopping)
-
-
-def lines(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "wall_s"} for row in rows]
-
-
 @pytest.mark.parametrize("name", ["sanity", "pointcloud", "ik"])
 def test_resumed_run_gives_the_very_numbers(tmp_path, data, name, monkeypatch):
     whole = reproduce(name, data, tmp_path / "whole", seeds=(3,))
-    stopped_after(6 + 5, monkeypatch)  # in the second of two trainings
+    stop_after(6 + 5, monkeypatch, run_module, training_module._Loop)  # in the second of two trainings
     with pytest.raises(Interrupted, match="stopped after step 5 of quat, seed 3"):
         reproduce(name, data, tmp_path / "parts", seeds=(3,))
     monkeypatch.undo()
@@ -341,7 +315,7 @@ def test_networks_are_written_again(tmp_path):
         (lambda: SanityConfig(lr=0), "lr: got 0, want a number > 0"),
         (lambda: SanityConfig(lr=math.nan), "lr: got nan, want a number > 0"),
         (lambda: SanityConfig(batch_size=0), "batch_size: got 0, want at least 1"),
-        (lambda: SanityConfig(checkpoint_every=-1), "checkpoint_every: got -1, want at least 0"),
+        (lambda: SanityConfig(checkpoint_every=-1), "checkpoint_every: got -1, want a number >= 0"),
         (lambda: PointCloudConfig(clouds=0), "clouds: got 0, want at least 1"),
         (lambda: PointCloudConfig(points=-1), "points: got -1, want at least 1, or 0 for all"),
         (lambda: IkConfig(rate=0), "rate: got 0, want a number > 0"),

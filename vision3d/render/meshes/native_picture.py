@@ -45,26 +45,21 @@ def _picture(
     far: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The picture, faces and depths of the pixels, and the pairs of pixels that blend, as of `antialias_mesh`."""
-    colors, face_ids, depths, pairs = _fake(attributes, positions, triangles, neighbors, width, height, near, far)
+    colors, face_ids, depths, pairs = _outputs(attributes, positions, width, height)
     inputs = _arrays(positions, triangles, neighbors, attributes)
     native.require().draw_mesh_picture(*inputs, near, far, *_arrays(face_ids, depths, pairs, colors))
     return colors, face_ids, depths, pairs
 
 
-@_picture.register_fake
-def _fake(
-    attributes: Tensor,
-    positions: Tensor,
-    triangles: Tensor,
-    neighbors: Tensor,
-    width: int,
-    height: int,
-    near: float,
-    far: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _outputs(attributes: Tensor, positions: Tensor, width: int, height: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     shape = (positions.shape[0], height, width)
     colors, depths = positions.new_empty((*shape, attributes.shape[2])), positions.new_empty(shape)
     return colors, positions.new_empty(shape, dtype=torch.int32), depths, positions.new_empty(shape, dtype=torch.uint8)
+
+
+_picture.register_fake(
+    lambda attributes, positions, triangles, neighbors, width, height, *_: _outputs(attributes, positions, width, height)
+)
 
 
 @torch.library.custom_op("vision3d::draw_mesh_picture_vjp", mutates_args=(), device_types="cpu")

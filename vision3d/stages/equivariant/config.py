@@ -1,9 +1,10 @@
 """Options of the equivariant stage."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vision3d.errors import ConfigError
+from vision3d.ranges import check_counts, check_not_negative, check_numbers, check_positive
 
 Method = Literal["plain", "canonical", "rotation", "full", "separable"]
 GROUPS = ("so2", "se2", "sl2", "gl2", "affine")
@@ -63,21 +64,15 @@ class ModelConfig:
     """Pooling after the lift of full and separable; 1: none, as published."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "samples", "stem_pool"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"got {getattr(self, name)}, want at least 1")
+        check_counts(self, "channels", "samples", "stem_pool")
         if self.stem_pool > 2:
             raise ConfigError("stem_pool", f"got {self.stem_pool}, want 1 or 2")
-        for name in ("extent", "spread"):
-            if not 0 < getattr(self, name) < 10:
-                raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, 10)")
+        check_numbers(self, ("extent", "spread"), lambda value: 0 < value < 10, "a number in (0, 10)")
         if self.last_channels < 0:
             raise ConfigError("last_channels", f"got {self.last_channels}, want at least 1, or 0 for as many as channels")
         if self.margin < 0 or self.margin % 4:
             raise ConfigError("margin", f"got {self.margin}, want a multiple of 4, or 0")
-        for name in ("window_deg", "drift_deg"):
-            if not 0 <= getattr(self, name) <= 180:
-                raise ConfigError(name, f"got {getattr(self, name)}, want 0 to 180 degrees")
+        check_numbers(self, ("window_deg", "drift_deg"), lambda value: 0 <= value <= 180, "0 to 180 degrees")
         if self.window_deg == 0 and self.method in ("full", "separable"):
             raise ConfigError("window_deg", f"got 0, want more than 0 degrees for method {self.method}")
 
@@ -120,15 +115,9 @@ class AffnistConfig:
     """auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "test_digits", "copies", "draws", "log_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"got {getattr(self, name)}, want at least 1")
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                raise ConfigError(entry.name, f"got {value}, want a number >= 0")
-        if self.lr == 0:
-            raise ConfigError("lr", "got 0, want a number > 0")
+        check_counts(self, "epochs", "batch_size", "test_digits", "copies", "draws", "log_every", "keep")
+        check_positive(self, "lr")
+        check_not_negative(self, "kernel_lr", "weight_decay", "label_smoothing", "checkpoint_every", "seed")
         if self.label_smoothing >= 1:
             raise ConfigError("label_smoothing", f"got {self.label_smoothing}, want a number in [0, 1)")
         if self.seed >= 2**63:

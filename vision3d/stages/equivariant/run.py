@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vision3d.checkpoints import seed_everything
 from vision3d.device import resolve_device
-from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.errors import NumericalError, Vision3DError
 from vision3d.io.digits import fingerprints
 from vision3d.machine import git_hash
 from vision3d.optim.schedules import one_cycle
@@ -197,14 +197,9 @@ class Trainer:
         if self.folder is None:
             return
         self.folder.checkpoints.keep = self.config.keep
-        checkpoint = self.folder.restore()
-        if checkpoint is None:
+        state = self.folder.restore_state(_STATE, self.data.train.source)
+        if state is None:
             return
-        state, path = checkpoint.state, self.folder.checkpoints.path
-        if not (isinstance(state, dict) and state.keys() >= _STATE):
-            raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is none of this experiment")
-        if state["source"] != self.data.train.source:
-            raise ConfigError("DATA", f"{self.folder.path} is a run on {state['source']}; cannot go on from it")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.cpu_s = state["step"], state["cpu_s"]

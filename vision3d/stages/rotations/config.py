@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vision3d.errors import ConfigError
+from vision3d.ranges import check_counts, check_not_negative, check_positive
 
 PUBLISHED_ROWS = ("6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler")
 
@@ -45,17 +46,9 @@ class TrainingConfig:
                 raise ConfigError(name, f"{twice} is there twice")
         if not self.seeds or not all(0 <= seed < 2**31 for seed in self.seeds):
             raise ConfigError("seeds", f"got {list(self.seeds)}, want whole numbers of 0 to 2^31 - 1, at least one")
-        self._check_counts("steps", "log_every", "keep")
-        for name in ("drop_after", "checkpoint_every"):
-            if getattr(self, name) < 0:
-                raise ConfigError(name, f"got {getattr(self, name)}, want at least 0")
-        if not 0 < self.lr < float("inf"):
-            raise ConfigError("lr", f"got {self.lr}, want a number > 0")
-
-    def _check_counts(self, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ConfigError(name, f"got {getattr(self, name)}, want at least 1")
+        check_counts(self, "steps", "log_every", "keep")
+        check_not_negative(self, "drop_after", "checkpoint_every")
+        check_positive(self, "lr")
 
 
 def _check_names(names: tuple[str, ...]) -> None:
@@ -83,7 +76,7 @@ class SanityConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts("batch_size", "width", "test_rotations")
+        check_counts(self, "batch_size", "width", "test_rotations")
 
 
 @dataclass(frozen=True)
@@ -109,7 +102,7 @@ class PointCloudConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts("clouds", "rotations", "test_rotations")
+        check_counts(self, "clouds", "rotations", "test_rotations")
         if self.points < 0:
             raise ConfigError("points", f"got {self.points}, want at least 1, or 0 for all")
 
@@ -150,10 +143,6 @@ class IkConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_counts("batch_size", "width")
-        for name in ("rate", "height"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(name, f"got {getattr(self, name)}, want a number > 0")
-        for name in ("scale", "shift", "hip_weight", "jitter_deg"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(name, f"got {getattr(self, name)}, want a number >= 0")
+        check_counts(self, "batch_size", "width")
+        check_positive(self, "rate", "height")
+        check_not_negative(self, "scale", "shift", "hip_weight", "jitter_deg")

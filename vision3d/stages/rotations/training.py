@@ -163,12 +163,8 @@ class _Loop:
             self.folder.save_checkpoint(self.step, state)
 
     def _restore(self) -> None:
-        if self.folder is None or (checkpoint := self.folder.restore()) is None:
+        if self.folder is None or (state := self.folder.restore_state(_STATE, self.experiment.source)) is None:
             return
-        state, path = checkpoint.state, self.folder.checkpoints.path
-        if not (isinstance(state, dict) and state.keys() >= _STATE):
-            raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is none of this experiment")
-        _check_source(self.folder.path, state["source"], self.experiment.source)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.cpu_s = state["step"], state["cpu_s"]
@@ -189,10 +185,6 @@ def _finished(experiment: Experiment, folder: Path, rep: str, seed: int) -> Trai
         source, cpu_s, loss = values["source"], float(values["training_cpu_s"]), float(values["loss"])
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(path, "is no result of a training; remove it and go on with --resume") from error
-    _check_source(folder, source, experiment.source)
+    if source != experiment.source:
+        raise ConfigError("DATA", f"{folder} is a run on {source}; cannot go on from it")
     return Training(rep, seed, load_rotation_network(folder / NETWORK_FILE), found, cpu_s, loss)
-
-
-def _check_source(folder: Path, there: str, here: str) -> None:
-    if there != here:
-        raise ConfigError("DATA", f"{folder} is a run on {there}; cannot go on from it")

@@ -1,0 +1,30 @@
+"""Checks of the numbers in a configuration."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from vision3d.errors import ConfigError
+
+
+def check_numbers(config: Any, names: Iterable[str], holds: Callable[[Any], bool], want: str) -> None:
+    """Raise ConfigError for the first field of `names` that is not finite or for which `holds` does not."""
+    for name in names:
+        value = getattr(config, name)
+        if not (holds(value) and value < math.inf):
+            raise ConfigError(name, f"got {value}, want {want}")
+
+
+def check_positive(config: Any, *names: str) -> None:
+    """Numbers above 0."""
+    check_numbers(config, names, lambda value: value > 0, "a number > 0")
+
+
+def check_not_negative(config: Any, *names: str) -> None:
+    """Numbers of at least 0."""
+    check_numbers(config, names, lambda value: value >= 0, "a number >= 0")
+
+
+def check_counts(config: Any, *names: str) -> None:
+    """Numbers of at least 1."""
+    check_numbers(config, names, lambda value: value >= 1, "at least 1")
