@@ -12,7 +12,6 @@ from vision3d.stages.physics import boundaries as contact
 from vision3d.stages.physics.config import Boundary, Material
 from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.reference.mpm import (
-    World,
     advance,
     deform,
     energies,
@@ -23,6 +22,7 @@ from vision3d.stages.physics.reference.mpm import (
     weights,
 )
 from vision3d.stages.physics.time_step import stable_dt
+from vision3d.stages.physics.world import World
 
 H = 1 / 16
 GRID = Grid((0.0, 0.0, 0.0), H, (17, 17, 17), padding=0)
@@ -79,7 +79,7 @@ def test_one_transfer_conserves_mass_momentum_and_angular_momentum():
     torch.testing.assert_close(momentum.sum(0), particles.momentum)
     angular = torch.linalg.cross(positions, momentum).sum(0)
     torch.testing.assert_close(angular, particles.angular_momentum(H), atol=1e-14, rtol=1e-12)
-    after, _ = grid_to_particle(particles, grid_step(mass, momentum, FREE, 0.0, 1e-3), FREE, 1e-3)
+    after, _, _ = grid_to_particle(particles, grid_step(mass, momentum, FREE, 0.0, 1e-3)[0], FREE, 1e-3)
     torch.testing.assert_close(after.momentum, particles.momentum, atol=1e-15, rtol=1e-12)
     torch.testing.assert_close(after.angular_momentum(H), particles.angular_momentum(H), atol=1e-14, rtol=1e-12)
 
@@ -88,7 +88,7 @@ def test_affine_velocity_fields_go_through_exactly():
     particles, B, v0 = random_particles(200), torch.randn(3, 3).double(), torch.randn(3).double()
     particles = particles.replace(v=v0 + particles.x @ B.T, C=B.expand(200, 3, 3))
     mass, momentum = particle_to_grid(particles, torch.zeros(200, 3, 3).double(), GRID, 1e-3)
-    after, _ = grid_to_particle(particles, grid_step(mass, momentum, FREE, 0.0, 1e-3), FREE, 1e-3)
+    after, _, _ = grid_to_particle(particles, grid_step(mass, momentum, FREE, 0.0, 1e-3)[0], FREE, 1e-3)
     torch.testing.assert_close(after.v, particles.v, atol=1e-11, rtol=0)
     torch.testing.assert_close(after.C, particles.C, atol=1e-9, rtol=0)
 
@@ -128,7 +128,7 @@ def test_free_fall(law):
     world, dt, steps = World(GRID, (material,)), 5e-4, 300
     particles = start = Particles.at_rest(x, volume, world.materials)
     for _ in range(steps):
-        particles, _ = substep(particles, world, dt)
+        particles, _, _ = substep(particles, world, dt)
     before, after = energies(start, world, 0.0), energies(particles, world, dt)
     assert abs(after.total - before.total) < 1e-9 * after.kinetic
     drop = 9.81 * dt**2 * steps * (steps + 1) / 2
@@ -191,7 +191,7 @@ def bar_period(cells):
     particles, world = Particles.at_rest(x, volume, (bar,), v=v, C=C), World(grid, (bar,), gravity=(0.0, 0.0, 0.0))
     period, amplitudes = 2 * length * math.sqrt(1000.0 / 1e4), []
     for _ in range(round(1.1 * period / dt)):
-        particles, _ = substep(particles, world, dt)
+        particles, _, _ = substep(particles, world, dt)
         amplitudes.append(float((particles.v[:, 0] * phase.cos()).sum() / phase.cos().square().sum()) / speed)
     crossings = [i + a / (a - b) for i, (a, b) in enumerate(pairwise(amplitudes)) if (a > 0) != (b > 0)]
     assert len(crossings) == 2
@@ -217,7 +217,7 @@ def test_a_block_slides_down_an_incline():
     world = World(GRID, (stiff,), gravity, (floor,))
     particles = Particles.at_rest(x, volume, (stiff,), v=vector(1.0, 0, 0).expand_as(x).clone())
     for step in range(steps):
-        particles, _ = substep(particles, world, dt, step * dt)
+        particles, _, _ = substep(particles, world, dt, step * dt)
     velocity = particles.momentum / particles.mass.sum()
     want = 1.0 + 9.81 * steps * dt * (math.sin(slope) - mu * math.cos(slope)) - mu * float(velocity[2])
     assert abs(float(velocity[0]) - want) < 1e-12
@@ -296,7 +296,7 @@ def test_moving_boundaries_and_time_windows():
     ("values", "text"),
     [
         ({"kind": "glue"}, "kind: got 'glue', want one of sticky, slip, separate"),
-        ({"shape": "cone"}, "shape: got 'cone', want one of plane, box, sphere"),
+        ({"shape": "cone"}, "shape: got 'cone', want one of plane, box, sphere, mesh"),
         ({"normal": (0.0, 0.0, 0.0)}, "normal: got (0, 0, 0), want a direction"),
         ({"center": (0.0, float("nan"), 0.0)}, "center: got (0.0, nan, 0.0), want three numbers"),
         ({"radius": 0.0}, "radius: got 0.0, want a length > 0"),
@@ -405,7 +405,7 @@ def test_colliding_bodies_gain_no_energy(seed):
     before = energies(particles, world, 0.0).total
     for step in range(250):
         dt = stable_dt(particles, materials, H, step)
-        particles, was_kept = substep(particles, world, dt)
+        particles, was_kept, _ = substep(particles, world, dt)
         assert not bool(was_kept.any())
         if step % 5 == 0:
             assert energies(particles, world, dt).total < 1.005 * before

@@ -10,7 +10,6 @@ from vision3d.stages.physics.config import Boundary, Material
 from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.plasticity import return_map
 from vision3d.stages.physics.reference.mpm import (
-    World,
     deform,
     energies,
     grid_step,
@@ -19,6 +18,7 @@ from vision3d.stages.physics.reference.mpm import (
     substep,
 )
 from vision3d.stages.physics.time_step import stable_dt
+from vision3d.stages.physics.world import World
 
 G = 9.81
 EYE = torch.eye(3, dtype=torch.float64)
@@ -73,7 +73,7 @@ def acceleration_down_a_slope(angle_deg, layers=8, friction_deg=30.0, ramp=0.1, 
         mass, momentum = particle_to_grid(particles, tau, grid, dt)
         mass, momentum = wrapped(mass[:, None], grid.shape, periods)[:, 0], wrapped(momentum, grid.shape, periods)
         world = World(grid, (sand,), (along, 0.0, -across), (floor,))
-        particles, _ = grid_to_particle(particles, grid_step(mass, momentum, world, 0.0, dt), world, dt)
+        particles, _, _ = grid_to_particle(particles, grid_step(mass, momentum, world, 0.0, dt)[0], world, dt)
         lengths = torch.tensor(periods) * h
         x = particles.x.clone()
         x[:, :2] = lengths + torch.remainder(x[:, :2], lengths)
@@ -109,7 +109,7 @@ def test_a_column_of_water_is_pressed_together_by_its_weight():
     world = World(Grid((0.0, 0.0, 0.0), h, (11, 11, cells + 13)), (column,), boundaries=(tank,))
     dt, compressions = stable_dt(particles, world.materials, h), []
     for step in range(int(0.6 / dt)):
-        particles, _ = substep(particles, world, dt, step * dt)
+        particles, _, _ = substep(particles, world, dt, step * dt)
         compressions.append(float(1 - torch.linalg.det(particles.F).mean()))
     mean = sum(compressions[len(compressions) // 4 :]) / (len(compressions) - len(compressions) // 4)
     assert abs(mean / (1000.0 * G * height / (2 * bulk)) - 1) < 0.03
@@ -128,7 +128,7 @@ def test_a_breaking_dam_runs_no_faster_than_shallow_water():
     dt = stable_dt(particles, world.materials, h)
     fronts, totals = [], [energies(particles, world, 0.0).total]
     for step in range(int(0.45 / dt)):
-        particles, _ = substep(particles, world, dt, step * dt)
+        particles, _, _ = substep(particles, world, dt, step * dt)
         fronts.append(float(particles.x[:, 0].max()))
         totals.append(energies(particles, world, dt).total)
     speeds = [(late - early) / (10 * dt) for early, late in zip(fronts, fronts[10:])]
@@ -157,7 +157,7 @@ def sag_of_a_beam(layers, slenderness=8):
     period = 2 * math.pi * length**2 / 3.516 * math.sqrt(12 * beam.density / (E * thickness**2))
     dt, sags = stable_dt(particles, (beam,), h), []
     for _ in range(round(period / dt)):
-        particles, _ = substep(particles, world, dt)
+        particles, _, _ = substep(particles, world, dt)
         sags.append(float((x[tip, 2] - particles.x[tip, 2]).mean()))
     return sum(sags) / len(sags) / want
 

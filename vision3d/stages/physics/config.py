@@ -104,36 +104,46 @@ class Material:
 class Boundary:
     """A solid that particles meet."""
 
-    shape: Literal["plane", "box", "sphere"] = "plane"
-    """plane: solid is what lies behind it. box and sphere: solid is their inside, or their outside (`hollow`)."""
+    shape: Literal["plane", "box", "sphere", "mesh"] = "plane"
+    """plane: solid is what lies behind it. Others: solid is their inside, or their outside (`hollow`)."""
     center: Vector = (0.0, 0.0, 0.0)
-    """A point of the plane, or the centre, at the time `start` [m]."""
+    """A point of the plane, or the centre (of a mesh: where its origin is), at the time `start` [m]."""
     normal: Vector = (0.0, 0.0, 1.0)
     """Of the plane, towards the free side; any length > 0."""
     half_size: Vector = (0.5, 0.5, 0.5)
-    """Half the edges of the box, along the axes of the world [m]."""
+    """Half the edges of the box, along its own axes [m]."""
     radius: float = 0.5
     """Of the sphere [m]."""
+    mesh: str = ""
+    """Of a mesh: which one."""
     hollow: bool = False
-    """Of box and sphere: whether it is a container."""
+    """Of box, sphere and mesh: whether it is a container."""
     kind: Literal["sticky", "slip", "separate"] = "separate"
     """sticky: nothing moves against it; slip: nothing moves through its surface either way; separate: nothing moves inwards."""
     friction: float = 0.0
     """Coulomb's coefficient, of slip and separate; at least 0."""
     velocity: Vector = (0.0, 0.0, 0.0)
-    """Of the solid [m/s]."""
+    """Of the solid's centre [m/s]."""
+    quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """How box and mesh are turned at the time `start`, wxyz, own axes to those of the world; any length > 0."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """About the centre, along the axes of the world [rad/s]."""
     start: float = 0.0
     """Time from which it is there [s]."""
     end: float = math.inf
     """Time from which it is gone [s]."""
 
     def __post_init__(self) -> None:
-        for name, choices in (("shape", ("plane", "box", "sphere")), ("kind", ("sticky", "slip", "separate"))):
+        for name, choices in (("shape", ("plane", "box", "sphere", "mesh")), ("kind", ("sticky", "slip", "separate"))):
             if getattr(self, name) not in choices:
                 raise ConfigError(name, f"got {getattr(self, name)!r}, want one of {', '.join(choices)}")
-        for name in ("center", "normal", "half_size", "velocity"):
+        for name in ("center", "normal", "half_size", "velocity", "angular_velocity"):
             if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
                 raise ConfigError(name, f"got {getattr(self, name)}, want three numbers")
+        if len(self.quat) != 4 or not all(map(math.isfinite, self.quat)) or not any(self.quat):
+            raise ConfigError("quat", f"got {self.quat}, want four numbers, not all 0")
+        if (self.shape == "mesh") != bool(self.mesh):
+            raise ConfigError("mesh", f"got {self.mesh!r} for shape {self.shape}, want a mesh for shape mesh and for no other")
         if not any(self.normal):
             raise ConfigError("normal", "got (0, 0, 0), want a direction")
         if min(self.half_size) <= 0:

@@ -35,6 +35,8 @@ class Particles:
     """Volumes at rest [m^3]."""
     body: Int64[Tensor, " n"]
     """Which material each particle is of."""
+    motion: Int64[Tensor, " n"]
+    """Which of `World.motions` leads each particle; -1: none."""
 
     @classmethod
     def at_rest(
@@ -46,6 +48,7 @@ class Particles:
         *,
         v: Float[Tensor, "n 3"] | None = None,
         C: Float[Tensor, "n 3 3"] | None = None,
+        motion: Int64[Tensor, " n"] | None = None,
     ) -> "Particles":
         """Particles that are not deformed; masses follow from volumes and densities.
 
@@ -56,6 +59,7 @@ class Particles:
             body: Index into `materials`; all of body 0 when None.
             v: Velocities; 0 when None.
             C: Velocity gradients; 0 when None. A body that turns at the start loses energy in its first step without them.
+            motion: Index into `World.motions`; -1, none, when None.
 
         Raises:
             ShapeError: Shapes don't fit.
@@ -70,6 +74,7 @@ class Particles:
         body = torch.zeros(count, dtype=torch.int64, device=x.device) if body is None else body
         v = torch.zeros_like(x) if v is None else v
         C = x.new_zeros(count, 3, 3) if C is None else C
+        motion = torch.full_like(body, -1) if motion is None else motion
         for name, value in (("x", x), ("v", v), ("C", C), ("volume", volume)):
             if not bool((is_finite := value.isfinite().flatten(1).all(-1) if value.ndim > 1 else value.isfinite()).all()):
                 raise InputError(f"Particles.{name}: {int((~is_finite).sum())} of {count} rows are not finite")
@@ -82,7 +87,7 @@ class Particles:
         memory = x.new_zeros(count)
         for index, material in enumerate(materials):
             memory = torch.where(body == index, initial_memory(material, eye), memory)
-        return cls(x, v, C, eye, eye, memory, volume * density[body], volume, body)
+        return cls(x, v, C, eye, eye, memory, volume * density[body], volume, body, motion)
 
     @property
     def momentum(self) -> Float[Tensor, " 3"]:

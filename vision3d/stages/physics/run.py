@@ -15,9 +15,10 @@ from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import RunFolder
 from vision3d.scene import GaussianScene, Selection, Sequence
 from vision3d.stages.physics.config import SimulateConfig
+from vision3d.stages.physics.engines import Engine, make_engine
 from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.reference.mpm import Advance, advance, energies
 from vision3d.stages.physics.setup import Setup, set_up
+from vision3d.stages.physics.world import Advance
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -104,7 +105,7 @@ def simulate(
 
 
 def _frames(scene: GaussianScene, config: SimulateConfig, setup: Setup) -> Iterator[Frame]:
-    particles, start = setup.particles, setup.particles.center
+    engine, start = make_engine(config.engine, setup.particles, setup.world), setup.particles.center
     rest = _factors(scene).double()
     lengths = factors_svd(rest)[1]
     report, num_kept = Advance(0, 0.0, 0.0, 0), 0
@@ -112,12 +113,12 @@ def _frames(scene: GaussianScene, config: SimulateConfig, setup: Setup) -> Itera
         time = index / config.fps
         if index:
             before = (index - 1) / config.fps
-            particles, report = advance(particles, setup.world, time - before, before)
+            report = engine.advance(time - before, before)
             if report.num_kept and not num_kept:
                 logger.warning("frame %d: particles reach the end of the grid and are kept there; give more room", index)
             num_kept += report.num_kept
         yield Frame(
-            index, time, _channels(scene, config, setup, particles, rest, lengths), _figures(setup, particles, report, start)
+            index, time, _channels(scene, config, setup, engine.particles, rest, lengths), _figures(engine, report, start)
         )
 
 
@@ -144,9 +145,9 @@ def _channels(
     return {"means": means.to(scene.means), name: factors.to(scene.means)}
 
 
-def _figures(setup: Setup, particles: Particles, report: Advance, start: Tensor) -> dict[str, float]:
-    world = setup.world
-    energy = energies(particles, world, report.last_dt)
+def _figures(engine: Engine, report: Advance, start: Tensor) -> dict[str, float]:
+    particles, world = engine.particles, engine.world
+    energy = engine.energies(report.last_dt)
     pull = torch.tensor(world.gravity, dtype=particles.x.dtype)
     up = -pull / pull.norm() if bool(pull.any()) else torch.zeros_like(pull)
     return {

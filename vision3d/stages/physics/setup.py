@@ -13,7 +13,7 @@ from vision3d.geometry.neighbors import knn
 from vision3d.scene import GaussianScene, Selection
 from vision3d.stages.physics.config import Boundary, SimulateConfig
 from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.reference.mpm import World
+from vision3d.stages.physics.world import World
 
 logger = logging.getLogger("vision3d.physics")
 

@@ -14,7 +14,7 @@ MAX_STRAIN = 0.5  # change of a deformation gradient in one step
 
 
 def stable_dt(particles: Particles, materials: Sequence[Material], spacing: float, step: int = 0) -> float:
-    """Longest stable time step [s]: 0.5 h / max |v|, 0.4 h / c and 0.5 / max |C|, whichever is shortest.
+    """Longest stable time step [s]: 0.5 h / max |v|, 0.4 h / c and 0.5 / max |C| (Frobenius), whichever is shortest.
 
     The speed of sound c is `Material.wave_speed` of the bodies that are there; infinite when nothing limits it.
 
@@ -29,7 +29,7 @@ def stable_dt(particles: Particles, materials: Sequence[Material], spacing: floa
     """
     present = particles.body.unique().tolist()
     speed = float(torch.linalg.vector_norm(particles.v, dim=-1).max())
-    gradient = float(torch.linalg.matrix_norm(particles.C, 2).max()) if len(particles) else 0.0
+    gradient = float(torch.linalg.matrix_norm(particles.C).max()) if len(particles) else 0.0
     if not speed < float("inf") or not gradient < float("inf"):
         raise NumericalError(step, "velocity", "The material is too stiff for the time step, or the input is extreme")
     sound = max(materials[index].wave_speed for index in present)

@@ -16,34 +16,14 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, NumericalError
+from vision3d.geometry.rotation import hat
 from vision3d.stages.physics import boundaries as contact
-from vision3d.stages.physics.config import Boundary, Material, Vector
+from vision3d.stages.physics.config import Material
 from vision3d.stages.physics.laws import kirchhoff_stress
 from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.plasticity import return_map
 from vision3d.stages.physics.time_step import stable_dt
-
-STANDARD_GRAVITY = 9.81  # m/s^2
-
-
-@dataclass(frozen=True)
-class World:
-    """All that does not change while particles move."""
-
-    grid: Grid
-    materials: tuple[Material, ...]
-    """One for each body."""
-    gravity: Vector = (0.0, 0.0, -STANDARD_GRAVITY)
-    """[m/s^2]."""
-    boundaries: tuple[Boundary, ...] = ()
-    """Applied one after the other."""
-
-    def __post_init__(self) -> None:
-        if len(self.gravity) != 3 or not all(map(math.isfinite, self.gravity)):
-            raise ConfigError("gravity", f"got {self.gravity}, want three numbers")
-        if not self.materials:
-            raise ConfigError("materials", "got none, want one for each body")
+from vision3d.stages.physics.world import Advance, World, check_finite, next_dt, rotation_by
 
 
 def weights(
@@ -92,20 +72,31 @@ def particle_to_grid(
 
 def grid_step(
     mass: Float[Tensor, " g"], momentum: Float[Tensor, "g 3"], world: World, time: float, dt: float
-) -> Float[Tensor, "g 3"]:
-    """Velocities [m/s] of the nodes after gravity and boundaries; 0 where there is no mass."""
+) -> tuple[Float[Tensor, "g 3"], float]:
+    """Velocities [m/s] of the nodes after gravity, wind and boundaries, 0 where there is no mass.
+
+    Also the kinetic energy [J] that wind, boundaries and sides have given to the nodes.
+    """
     rows = (mass > 0).nonzero()[:, 0]  # most of a grid is empty
     v = momentum[rows] / mass[rows, None] + dt * momentum.new_tensor(world.gravity)
     positions = world.grid.node_positions(rows, v)
+    before = v
+    for wind in world.winds:
+        if wind.start <= time < wind.end:
+            is_in = ((positions >= v.new_tensor(wind.low)) & (positions <= v.new_tensor(wind.high))).all(-1, keepdim=True)
+            v = torch.where(is_in, v - math.expm1(-wind.drag * dt) * (v.new_tensor(wind.velocity) - v), v)
     for boundary in world.boundaries:
-        v = contact.apply(boundary, v, positions, time)
-    return torch.zeros_like(momentum).index_copy_(0, rows, _walls(v, rows, world.grid))
+        v = contact.apply(boundary, v, positions, time, world.fields.get(boundary.mesh))
+    v = _walls(v, rows, world.grid)
+    work = float((mass[rows] * (v.square() - before.square()).sum(-1)).sum()) / 2
+    return torch.zeros_like(momentum).index_copy_(0, rows, v), work
 
 
 def grid_to_particle(
-    particles: Particles, v: Float[Tensor, "g 3"], world: World, dt: float
-) -> tuple[Particles, Bool[Tensor, " n"]]:
-    """Particles that have moved with the grid, and which of them had to be kept inside it."""
+    particles: Particles, v: Float[Tensor, "g 3"], world: World, dt: float, time: float = 0.0
+) -> tuple[Particles, Bool[Tensor, " n"], float]:
+    """Particles that have moved with the grid or their motion, which of them had to be kept inside the grid, and the kinetic
+    energy [J] that motions have given."""
     grid = world.grid
     nodes, w, offsets = weights(particles.x, grid)
     weighted = w[..., None] * v[nodes]
@@ -113,17 +104,31 @@ def grid_to_particle(
     C = 4 / grid.spacing**2 * weighted.mT @ offsets
     rests = torch.tensor([m.law == "stationary" for m in world.materials], device=v.device)[particles.body]
     new_v, C = torch.where(rests[:, None], 0, new_v), torch.where(rests[:, None, None], 0, C)
+    free, work = particles.x + dt * new_v, 0.0
+    for index, motion in enumerate(world.motions):
+        rows = (particles.motion == index).nonzero()[:, 0]
+        if not motion.is_on(time) or not len(rows):
+            continue
+        before = particles.replace(v=new_v, C=C).kinetic_energy(grid.spacing)
+        spin = v.new_tensor(motion.angular_velocity)
+        arms = particles.x[rows] - v.new_tensor(motion.center_at(time))
+        arms = arms @ rotation_by(motion.angular_velocity, dt).to(v).mT
+        free = free.index_copy(0, rows, v.new_tensor(motion.center_at(time + dt)) + arms)
+        new_v = new_v.index_copy(0, rows, v.new_tensor(motion.velocity) + torch.linalg.cross(spin.expand_as(arms), arms))
+        C = C.index_copy(0, rows, hat(spin).expand(len(rows), 3, 3).contiguous())
+        work += float(particles.replace(v=new_v, C=C).kinetic_energy(grid.spacing) - before)
     low, high = grid.bounds(v)
-    free = particles.x + dt * new_v
     x = free.clamp(low, torch.nextafter(high, low))
-    return particles.replace(x=x, v=new_v, C=C), (x != free).any(-1)
+    return particles.replace(x=x, v=new_v, C=C), (x != free).any(-1), work
 
 
-def substep(particles: Particles, world: World, dt: float, time: float = 0.0) -> tuple[Particles, Bool[Tensor, " n"]]:
-    """One time step; also which particles had to be kept inside the grid."""
+def substep(particles: Particles, world: World, dt: float, time: float = 0.0) -> tuple[Particles, Bool[Tensor, " n"], float]:
+    """One time step; also which particles had to be kept inside the grid, and the energy given (`Advance.work`)."""
     particles, tau = deform(particles, world.materials, dt)
     mass, momentum = particle_to_grid(particles, tau, world.grid, dt)
-    return grid_to_particle(particles, grid_step(mass, momentum, world, time, dt), world, dt)
+    v, work = grid_step(mass, momentum, world, time, dt)
+    particles, was_kept, led = grid_to_particle(particles, v, world, dt, time)
+    return particles, was_kept, work + led
 
 
 @dataclass(frozen=True)
@@ -158,20 +163,6 @@ def energies(particles: Particles, world: World, last_dt: float) -> Energies:
     return Energies(float(particles.kinetic_energy(world.grid.spacing)), float(elastic), float(potential))
 
 
-@dataclass(frozen=True)
-class Advance:
-    """What `advance` has done."""
-
-    steps: int
-    """Time steps taken."""
-    shortest_dt: float
-    """[s]."""
-    last_dt: float
-    """[s]."""
-    num_kept: int
-    """How often a particle had to be kept inside the grid."""
-
-
 def advance(
     particles: Particles,
     world: World,
@@ -193,17 +184,16 @@ def advance(
     Raises:
         NumericalError: Something is no longer finite.
     """
-    done, steps, kept, shortest, dt = 0.0, 0, 0, math.inf, 0.0
+    done, steps, kept, work, shortest, dt = 0.0, 0, 0, 0.0, math.inf, 0.0
     while duration - done > 1e-9 * duration:
-        dt = min(stable_dt(particles, world.materials, world.grid.spacing, steps), max_dt)
-        dt = (duration - done) / max(math.ceil((duration - done) / dt - 1e-9), 1)  # no sliver of a step at the end
-        particles, was_kept = substep(particles, world, dt, time + done)
-        done, steps, kept, shortest = done + dt, steps + 1, kept + int(was_kept.sum()), min(shortest, dt)
+        dt = next_dt(duration - done, min(stable_dt(particles, world.materials, world.grid.spacing, steps), max_dt))
+        particles, was_kept, given = substep(particles, world, dt, time + done)
+        done, steps, kept, work = done + dt, steps + 1, kept + int(was_kept.sum()), work + given
+        shortest = min(shortest, dt)
         if on_step is not None:
             on_step(particles, time + done)
-    if not bool(particles.x.isfinite().all() and particles.F_total.isfinite().all()):
-        raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
-    return particles, Advance(steps, shortest, dt, kept)
+    check_finite(steps, particles.x, particles.F_total)
+    return particles, Advance(steps, shortest, dt, kept, work)
 
 
 def _walls(v: Tensor, rows: Tensor, grid: Grid) -> Tensor:

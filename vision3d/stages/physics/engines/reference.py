@@ -1,0 +1,33 @@
+"""The method in plain torch, for small scenes and as the judge of the other engines."""
+
+import math
+
+from torch import Tensor
+
+from vision3d.stages.physics.engines.base import Engine
+from vision3d.stages.physics.particles import Particles
+from vision3d.stages.physics.reference.mpm import advance
+from vision3d.stages.physics.world import Advance, World
+
+
+class ReferenceEngine(Engine):
+    """`reference.mpm` in the float type of the particles."""
+
+    name = "reference"
+    bytes_a_node = 130
+    bytes_a_particle = 4000
+
+    def __init__(self, particles: Particles, world: World) -> None:
+        super().__init__(particles, world)
+        self._particles = particles
+
+    def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
+        self._particles, report = advance(self._particles, self.world, duration, time, max_dt)
+        return report
+
+    @property
+    def particles(self) -> Particles:
+        return self._particles
+
+    def update(self, **values: Tensor) -> None:
+        self._particles = self._particles.replace(**values)

@@ -1,0 +1,160 @@
+"""All that does not change while particles move: grid, materials, gravity, boundaries, wind, and parts that are led."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import ConfigError, NumericalError
+from vision3d.stages.physics.config import Boundary, Material, Vector
+from vision3d.stages.physics.particles import Grid
+
+STANDARD_GRAVITY = 9.81  # m/s^2
+EVERYWHERE = (-math.inf,) * 3, (math.inf,) * 3
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceField:
+    """Signed distances of a solid at the nodes of a box, in the solid's own frame; what lies outside the box is free."""
+
+    values: Float[Tensor, "x y z"]
+    """[m], negative inside the solid."""
+    origin: Vector
+    """Position of the first node [m]."""
+    spacing: float
+    """Distance of neighbouring nodes [m]."""
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or min(self.values.shape) < 2:
+            raise ConfigError("values", f"got shape {tuple(self.values.shape)}, want (x, y, z) with at least 2 nodes a side")
+        if not bool(self.values.isfinite().all()):
+            raise ConfigError("values", "not all distances are finite")
+
+
+@dataclass(frozen=True)
+class Wind:
+    """Air that drags along what is in it: v += (1 - exp(-drag dt)) (velocity - v) at the nodes."""
+
+    velocity: Vector
+    """[m/s]."""
+    drag: float = 1.0
+    """How fast velocities follow [1/s]."""
+    low: Vector = EVERYWHERE[0]
+    """Lower corner of the box that it blows in [m]."""
+    high: Vector = EVERYWHERE[1]
+    """Upper corner [m]."""
+    start: float = 0.0
+    """Time from which it blows [s]."""
+    end: float = math.inf
+    """Time from which it is gone [s]."""
+
+    def __post_init__(self) -> None:
+        if len(self.velocity) != 3 or not all(map(math.isfinite, self.velocity)):
+            raise ConfigError("velocity", f"got {self.velocity}, want three numbers")
+        if not 0 < self.drag < math.inf:
+            raise ConfigError("drag", f"got {self.drag}, want a number > 0")
+        if not all(low < high for low, high in zip(self.low, self.high)):
+            raise ConfigError("high", f"got {self.high}, want each more than low = {self.low}")
+        if not self.start < self.end:
+            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How led particles move as long as its time window lasts: as a rigid body. All zero: they are held."""
+
+    velocity: Vector = (0.0, 0.0, 0.0)
+    """[m/s]."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """About `center`, along the axes of the world [rad/s]."""
+    center: Vector = (0.0, 0.0, 0.0)
+    """At the time `start` [m]; it moves with `velocity`."""
+    start: float = 0.0
+    """Time from which they are led [s]."""
+    end: float = math.inf
+    """Time from which they are free [s]."""
+
+    def __post_init__(self) -> None:
+        for name in ("velocity", "angular_velocity", "center"):
+            if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
+                raise ConfigError(name, f"got {getattr(self, name)}, want three numbers")
+        if not self.start < self.end:
+            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
+
+    def center_at(self, time: float) -> Vector:
+        """[m]."""
+        x, y, z = (c + (time - self.start) * v for c, v in zip(self.center, self.velocity))
+        return x, y, z
+
+    def is_on(self, time: float) -> bool:
+        """Whether the time is within its window."""
+        return self.start <= time < self.end
+
+
+@dataclass(frozen=True)
+class World:
+    """What particles live in."""
+
+    grid: Grid
+    materials: tuple[Material, ...]
+    """One for each body."""
+    gravity: Vector = (0.0, 0.0, -STANDARD_GRAVITY)
+    """[m/s^2]."""
+    boundaries: tuple[Boundary, ...] = ()
+    """Applied one after the other."""
+    fields: Mapping[str, DistanceField] = field(default_factory=dict)
+    """Of boundaries of the shape `mesh`, by their `mesh`."""
+    winds: tuple[Wind, ...] = ()
+    """Applied before boundaries."""
+    motions: tuple[Motion, ...] = ()
+    """`Particles.motion` says which of them leads a particle."""
+
+    def __post_init__(self) -> None:
+        if len(self.gravity) != 3 or not all(map(math.isfinite, self.gravity)):
+            raise ConfigError("gravity", f"got {self.gravity}, want three numbers")
+        if not self.materials:
+            raise ConfigError("materials", "got none, want one for each body")
+        for boundary in self.boundaries:
+            if boundary.shape == "mesh" and boundary.mesh not in self.fields:
+                raise ConfigError("fields", f"there is none for the boundary of mesh {boundary.mesh!r}")
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What an engine has done in one call."""
+
+    steps: int
+    """Time steps taken."""
+    shortest_dt: float
+    """[s]."""
+    last_dt: float
+    """[s]."""
+    num_kept: int
+    """How often a particle had to be kept inside the grid."""
+    work: float = 0.0
+    """Kinetic energy that boundaries, the grid's sides, wind and motions have given [J]; negative where they took it."""
+
+
+def next_dt(left: float, longest: float) -> float:
+    """Length of the next of equal steps of at most `longest` that end after `left`: there is no sliver of a step at the end."""
+    return left / max(math.ceil(left / longest - 1e-9), 1)
+
+
+def check_finite(steps: int, *values: Tensor) -> None:
+    """Raise where something is no longer finite.
+
+    Raises:
+        NumericalError: A value is not.
+    """
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
+
+
+def rotation_by(angular_velocity: Vector, time: float) -> Float[Tensor, "3 3"]:
+    """Rotation after turning for `time` [s], float64."""
+    from vision3d.geometry.rotation import so3_exp
+
+    return so3_exp(torch.tensor(angular_velocity, dtype=torch.float64) * time)
