@@ -69,7 +69,9 @@ class NativeEngine(Engine):
     @classmethod
     def check_available(cls) -> None:
         if native.module() is None:
-            raise BackendError("engine native: the compiled module is not there; `vision3d doctor` says why, or take another engine")
+            raise BackendError(
+                "engine native: the compiled module is not there; `vision3d doctor` says why, or take another engine"
+            )
 
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
         found = self._module.mpm_advance(*self._state(), duration, time, max_dt, **native.where(self._rows))
@@ -95,7 +97,9 @@ class NativeEngine(Engine):
             if name in _ROWS:
                 first, shape = _ROWS[name]
                 moved = value.double() - self._origin if name == "x" else value
-                self._rows[first : first + math.prod(shape), : self._count] = moved.reshape(self._count, -1)[order].mT.to(self._rows)
+                self._rows[first : first + math.prod(shape), : self._count] = moved.reshape(self._count, -1)[order].mT.to(
+                    self._rows
+                )
             else:
                 self._ids[("body", "motion").index(name), : self._count] = value[order].to(torch.int32)
         if "body" in values:
@@ -122,12 +126,15 @@ class NativeEngine(Engine):
         ]
         sound = max(world.materials[index].wave_speed for index in present)
         numbers = (*world.gravity, world.grid.spacing, sound, *world.grid.shape, world.grid.padding)
+        winds = [(*w.velocity, w.drag, *self._shifted(w.low), *self._shifted(w.high), w.start, w.end) for w in world.winds]
         flat = [world.fields[name].values.flatten().float() for name in names]
         return (
             _table([_material(material) for material in world.materials], 11),
             _table([self._solid(boundary, names) for boundary in world.boundaries], 28),
             _table(fields_of, 8),
-            _table([(*w.velocity, w.drag, *self._shifted(w.low), *self._shifted(w.high), w.start, w.end) for w in world.winds], 12),
+            _table(
+                [(*w.velocity, w.drag, *self._shifted(w.low), *self._shifted(w.high), w.start, w.end) for w in world.winds], 12
+            ),
             _table([(*m.velocity, *m.angular_velocity, *self._shifted(m.center), m.start, m.end) for m in world.motions], 11),
             torch.cat([*flat, torch.zeros(1)]).to(self._rows.device),
             _table([numbers], 9),
@@ -144,7 +151,6 @@ class NativeEngine(Engine):
     def _shifted(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
         x, y, z = (value - start for value, start in zip(point, self.world.grid.origin))
         return x, y, z
-
 
 
 def _material(m: Material) -> tuple[float, ...]:
