@@ -13,7 +13,7 @@ from vision3d.stages.physics.config import Boundary, Material, Vector
 from vision3d.stages.physics.particles import Grid
 
 STANDARD_GRAVITY = 9.81  # m/s^2
-EVERYWHERE = (-math.inf,) * 3, (math.inf,) * 3
+FAR = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +42,9 @@ class Wind:
     """[m/s]."""
     drag: float = 1.0
     """How fast velocities follow [1/s]."""
-    low: Vector = EVERYWHERE[0]
+    low: Vector = (-FAR, -FAR, -FAR)
     """Lower corner of the box that it blows in [m]."""
-    high: Vector = EVERYWHERE[1]
+    high: Vector = (FAR, FAR, FAR)
     """Upper corner [m]."""
     start: float = 0.0
     """Time from which it blows [s]."""

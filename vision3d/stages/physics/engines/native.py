@@ -132,9 +132,7 @@ class NativeEngine(Engine):
             _table([_material(material) for material in world.materials], 11),
             _table([self._solid(boundary, names) for boundary in world.boundaries], 28),
             _table(fields_of, 8),
-            _table(
-                [(*w.velocity, w.drag, *self._shifted(w.low), *self._shifted(w.high), w.start, w.end) for w in world.winds], 12
-            ),
+            _table(winds, 12),
             _table([(*m.velocity, *m.angular_velocity, *self._shifted(m.center), m.start, m.end) for m in world.motions], 11),
             torch.cat([*flat, torch.zeros(1)]).to(self._rows.device),
             _table([numbers], 9),
