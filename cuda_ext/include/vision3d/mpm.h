@@ -255,13 +255,15 @@ V3D_HD void with_law(int law, Visit visit) {
     }
 }
 
-// Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells beyond the first. They sum to 1 to the last bit.
+// Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells beyond the first. The outer ones are rounded to
+// multiples of the last bit of 0.5, so that the middle one has no error and their sum is 1: otherwise a particle that stays
+// between its nodes loses the same part of its velocity in every step.
 template <typename T>
 V3D_HD void spline_weights(T f, T w[3]) {
-    const T a = T(1.5f) - f, c = f - T(0.5f);
-    w[0] = T(0.5f) * a * a;
-    w[2] = T(0.5f) * c * c;
-    w[1] = T(1) - w[0] - w[2];
+    const T half(0.5f), a = T(1.5f) - f, c = f - half;
+    w[0] = (half * a * a + half) - half;
+    w[2] = (half * c * c + half) - half;
+    w[1] = (T(1) - w[0]) - w[2];
 }
 
 }  // namespace vision3d::mpm

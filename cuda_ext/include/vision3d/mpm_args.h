@@ -63,10 +63,12 @@ template <typename T>
 V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node, const uint8_t* is_near) {
     const T mass = node[0];
     if (!(mass > T(0))) return T(0);
-    const T inverse = T(1) / mass, point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
+    const T point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
     T v[3], before(0), after(0);
     for (int a = 0; a < 3; ++a) {
-        v[a] = node[1 + a] * inverse + step.dt * step.gravity[a];
+        // Gravity as momentum: added to velocities, which are multiples of their last bit, it would be rounded the same way in
+        // every step.
+        v[a] = fma(mass, step.dt * step.gravity[a], node[1 + a]) / mass;
         before += v[a] * v[a];
     }
     for (int n = 0; n < step.num_winds; ++n) blow(step.winds[n], point, v);
