@@ -21,6 +21,7 @@ struct Material {
 };
 
 constexpr double MIN_STRETCH = 0.01;  // least that logarithms see
+constexpr float MAX_STRETCH = 1e6f;   // of the deformation since rest, which does nothing but show
 constexpr double MIN_VOLUME = 0.05;   // of water: pressure grows no more below it
 
 template <typename T>
@@ -253,6 +254,15 @@ V3D_HD void with_law(int law, Visit visit) {
         case VISCOPLASTIC: visit(LawTag<VISCOPLASTIC>{}); break;
         default: visit(LawTag<STATIONARY>{});
     }
+}
+
+// A deformation that keeps growing, of a drop that flies alone, keeps its shape and grows no more.
+template <typename T>
+V3D_HD void bound_deformation(T F[9]) {
+    T most(0);
+    for (int k = 0; k < 9; ++k) most = max(most, abs(F[k]));
+    const T factor = T(MAX_STRETCH) / max(most, T(MAX_STRETCH));
+    for (int k = 0; k < 9; ++k) F[k] = F[k] * factor;
 }
 
 // Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells beyond the first. The outer ones are rounded to

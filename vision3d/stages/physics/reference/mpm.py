@@ -25,6 +25,9 @@ from vision3d.stages.physics.plasticity import return_map
 from vision3d.stages.physics.time_step import stable_dt
 from vision3d.stages.physics.world import Advance, World, check_finite, next_dt, rotation_by
 
+MAX_STRETCH = 1e6
+"""The deformation since rest of a drop that flies alone would grow without end; beyond this it keeps its shape and size."""
+
 
 def weights(
     x: Float[Tensor, "n 3"], grid: Grid
@@ -53,7 +56,9 @@ def deform(particles: Particles, materials: Sequence[Material], dt: float) -> tu
         if len(rows):
             F[rows], memory[rows] = return_map(material, F[rows], memory[rows], dt)
             tau[rows] = kirchhoff_stress(material, F[rows], memory[rows])
-    return particles.replace(F=F, memory=memory, F_total=step @ particles.F_total), tau
+    total = step @ particles.F_total
+    total = total * (MAX_STRETCH / total.abs().amax((-2, -1), keepdim=True)).clamp(max=1)
+    return particles.replace(F=F, memory=memory, F_total=total), tau
 
 
 def particle_to_grid(
