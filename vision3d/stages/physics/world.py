@@ -135,7 +135,7 @@ class Advance:
     num_kept: int
     """How often a particle had to be kept inside the grid."""
     work: float = 0.0
-    """Work of boundaries, the grid's sides, wind and motions on the particles [J]: impulses times the velocities that they leave.
+    """Work of boundaries, the grid's sides, wind and motions on the particles [J]: impulses times the velocities left.
 
     Kinetic, elastic and potential energy less this work never rises but for the errors of finite time steps; what an impact
     takes is not counted as work.
