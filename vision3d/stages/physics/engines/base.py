@@ -71,6 +71,7 @@ class Engine(ABC):
 
 
 ENGINES: dict[str, str] = {
+    "taichi": "vision3d.stages.physics.engines.taichi_engine.TaichiEngine",
     "reference": "vision3d.stages.physics.engines.reference.ReferenceEngine",
 }
 """Engines by name, best first: auto takes the first one that runs here."""
