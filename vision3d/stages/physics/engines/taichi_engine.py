@@ -54,7 +54,8 @@ class TaichiEngine(Engine):
         rows = [taichi_laws.table_row(material) for material in world.materials]
         self._materials = torch.tensor(rows, dtype=torch.float32, device=device)
         self._contact = ContactTables(world, device)
-        self._bounds = _bounds(grid.shape)
+        self._bounds = _bounds(grid.shape).to(device)
+        self._place = torch.tensor([*grid.origin, grid.spacing], dtype=torch.float64, device=device)
         self._load(particles)
 
     @classmethod
@@ -91,9 +92,7 @@ class TaichiEngine(Engine):
         self._exported = particles
         state = torch.empty(count, columns.STATE_COLUMNS, device=x.device)
         scaled = ((x.double() - x.new_tensor(grid.origin, dtype=torch.float64)) / grid.spacing).float()
-        state[:, :3] = torch.minimum(
-            torch.maximum(scaled, scaled.new_tensor(self._bounds[0])), scaled.new_tensor(self._bounds[1])
-        )
+        state[:, :3] = torch.minimum(scaled.clamp(min=0.5), self._bounds[1:])
         state[:, columns.V : columns.C] = particles.v
         for column, values in ((columns.C, particles.C), (columns.F, particles.F), (columns.F_TOTAL, particles.F_total)):
             state[:, column : column + 9] = values.flatten(1)
@@ -144,14 +143,14 @@ class TaichiEngine(Engine):
             )  # fmt: skip
         boundaries, num_boundaries = self._contact.boundaries(time)
         winds, num_winds = self._contact.winds(time, dt)
-        pull = [dt * component for component in self.world.gravity]
+        pull = (dt * component for component in self.world.gravity)
         self._kernels.step_grid(
-            self._grid, self._work, boundaries, winds, self._contact.fields, num_boundaries, num_winds, self._box[0],
-            self._box[1], grid.shape, grid.padding, grid.origin, h, pull,
+            self._grid, self._work, boundaries, winds, self._contact.fields, num_boundaries, num_winds, self._box_row,
+            self._place, grid.padding, *pull,
         )  # fmt: skip
         self._kernels.gather(
             state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._figures, *self._size_yz, h, dt,
-            *self._bounds,
+            self._bounds,
         )  # fmt: skip
         figures = self._figures
         largest = figures[:, : columns.KEPT].amax(0).tolist()
@@ -180,6 +179,7 @@ class TaichiEngine(Engine):
             [max(lowest - 1, 0) for lowest in low],
             [min(highest + 4, nodes) for highest, nodes in zip(high, shape)],
         )
+        self._box_row = torch.tensor([*self._box[0], *self._box[1], *shape], dtype=torch.int32, device=device)
         sides = [b - a for a, b in zip(*self._box)]
         self._figures = torch.zeros(len(self._starts) - 1, columns.FIGURE_COLUMNS, device=device)
         self._work = torch.zeros(sides[0] * sides[1], 1, device=device)
@@ -222,7 +222,7 @@ class TaichiEngine(Engine):
         return torch.tensor(rows, dtype=torch.float32, device=self._state.device)
 
 
-def _bounds(shape: tuple[int, int, int]) -> tuple[list[float], list[float]]:
-    """Where particles may be, in cells, both ends included."""
-    high = torch.nextafter(torch.tensor(shape) - 1.5, torch.zeros(3))
-    return [0.5] * 3, high.tolist()
+def _bounds(shape: tuple[int, int, int]) -> Tensor:
+    """Where particles may be, in cells, both ends included: the lowest of each axis, and the highest of each."""
+    highest = torch.nextafter(torch.tensor(shape) - 1.5, torch.zeros(3))
+    return torch.cat([torch.tensor([0.5]), highest])

@@ -140,26 +140,30 @@ def build(ti: ModuleType) -> SimpleNamespace:
         fields: ti.types.ndarray(dtype=ti.f64, ndim=1),
         num_boundaries: ti.i32,
         num_winds: ti.i32,
-        low: ti.types.vector(3, ti.i32),
-        high: ti.types.vector(3, ti.i32),
-        size: ti.types.vector(3, ti.i32),
+        box: integers,
+        place_of_grid: ti.types.ndarray(dtype=ti.f64, ndim=1),
         padding: ti.i32,
-        origin: dvec3,
-        spacing: ti.f64,
-        pull: vec3,
+        pull_x: ti.f32,
+        pull_y: ti.f32,
+        pull_z: ti.f32,
     ):
-        """Velocities of the nodes in the box low <= node < high; `work` has a row for each of its columns along z."""
-        for row in range((high[0] - low[0]) * (high[1] - low[1])):
-            i, j = low[0] + row // (high[1] - low[1]), low[1] + row % (high[1] - low[1])
+        """Velocities of the nodes in a box: its lowest node, the one beyond its highest, and the grid's size.
+
+        `work` has a row for each column along z; `place_of_grid` is the first node's position and the spacing.
+        """
+        for row in range((box[3] - box[0]) * (box[4] - box[1])):
+            i, j = box[0] + row // (box[4] - box[1]), box[1] + row % (box[4] - box[1])
+            size = ti.Vector([box[6], box[7], box[8]])
             given = 0.0
-            for k in range(low[2], high[2]):
+            for k in range(box[2], box[5]):
                 index = (i * size[1] + j) * size[2] + k
                 mass = grid[index][3]
                 if mass > 0:
-                    v = vec3(grid[index][0], grid[index][1], grid[index][2]) / mass + pull
+                    v = vec3(grid[index][0], grid[index][1], grid[index][2]) / mass + vec3(pull_x, pull_y, pull_z)
                     before = v
                     if num_boundaries + num_winds > 0:
-                        at = ti.cast(ti.Vector([i, j, k]), ti.f64) * spacing + origin
+                        origin = dvec3(place_of_grid[0], place_of_grid[1], place_of_grid[2])
+                        at = ti.cast(ti.Vector([i, j, k]), ti.f64) * place_of_grid[3] + origin
                         u = ti.cast(v, ti.f64)
                         for wind in range(num_winds):
                             u = contact.blow(winds, wind, at, u)
@@ -204,8 +208,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         size_z: ti.i32,
         h: ti.f32,
         dt: ti.f32,
-        low: vec3,
-        high: vec3,
+        bounds: ti.types.ndarray(dtype=ti.f32, ndim=1),
     ):
         ti.loop_config(block_dim=1)
         for block in range(figures.shape[0]):
@@ -247,7 +250,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 motion = (which >> MOTION_SHIFT) - 1
                 if motion >= 0 and motions[motion, 0] > 0:
                     free, v, c = led(motions, motion, x, v, c, state[p, MASS], h, figures, block)
-                at = ti.min(ti.max(free, low), high)
+                at = ti.min(ti.max(free, bounds[0]), vec3(bounds[1], bounds[2], bounds[3]))
                 if (at != free).any():
                     kept += 1.0
                 move = ti.abs(at - x)

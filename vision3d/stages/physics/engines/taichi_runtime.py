@@ -89,7 +89,8 @@ def _package() -> ModuleType:
 
 def _started(device: str) -> ModuleType:
     ti = _package()
-    if ti.lang.impl.get_runtime().prog is not None:
+    runtime = vars(ti.lang.impl.get_runtime())
+    if runtime.get("prog", runtime.get("_prog")) is not None:  # the names of Taichi and Quadrants
         return ti
     return _start(ti, device)
 
