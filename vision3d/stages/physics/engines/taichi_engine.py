@@ -70,7 +70,7 @@ class TaichiEngine(Engine):
             was_kept, given = self._step(dt, time + done)
             done, steps, kept, work = done + dt, steps + 1, kept + was_kept, work + given
             shortest = min(shortest, dt)
-        check_finite(steps, self._state)
+        check_finite(steps, torch.stack(self._state.aminmax()))  # not numbers win in both
         return Advance(steps, shortest, dt, kept, work)
 
     @property
@@ -87,11 +87,9 @@ class TaichiEngine(Engine):
         low, high = grid.bounds(x.double())
         if not bool(((x >= low) & (x < high)).all()):
             raise InputError("Particles.x: some are outside the grid or not finite")
-        count = len(particles)
-        self._like = particles
-        self._exported = particles
-        state = torch.empty(count, columns.STATE_COLUMNS, device=x.device)
+        self._like = self._exported = particles
         scaled = ((x.double() - x.new_tensor(grid.origin, dtype=torch.float64)) / grid.spacing).float()
+        state = torch.empty(len(x), columns.STATE_COLUMNS, device=x.device)
         state[:, :3] = torch.minimum(scaled.clamp(min=0.5), self._bounds[1:])
         state[:, columns.V : columns.C] = particles.v
         for column, values in ((columns.C, particles.C), (columns.F, particles.F), (columns.F_TOTAL, particles.F_total)):
@@ -101,7 +99,7 @@ class TaichiEngine(Engine):
             state[:, column] = values
         self._state = state
         self._kind = (particles.body + ((particles.motion + 1) << columns.MOTION_SHIFT)).int()
-        self._ids = torch.arange(count, dtype=torch.int32, device=x.device)
+        self._ids = torch.arange(len(x), dtype=torch.int32, device=x.device)
         present = particles.body.unique().tolist()
         self._sound = max(self.world.materials[index].wave_speed for index in present)
         self._fastest = (
@@ -111,14 +109,22 @@ class TaichiEngine(Engine):
         self._moved = math.inf  # cells since the last sort
 
     def _export(self) -> Particles:
-        like, grid = self._like, self.world.grid
-        state = torch.empty_like(self._state).index_copy_(0, self._ids.long(), self._state).to(like.x.dtype)
-        x = state[:, :3].double() * grid.spacing + state.new_tensor(grid.origin, dtype=torch.float64)
-        matrices = [state[:, column : column + 9].reshape(-1, 3, 3) for column in (columns.C, columns.F, columns.F_TOTAL)]
+        like, grid, rows = self._like, self.world.grid, self._ids.long()
+
+        def field(first: int, values: Tensor) -> Tensor:
+            part = self._state[:, first : first + values[0].numel()]
+            return torch.empty_like(part).index_copy_(0, rows, part).view(values.shape).to(values.dtype)
+
+        x = field(columns.X, like.x.float()).double() * grid.spacing
+        x += x.new_tensor(grid.origin)
         return like.replace(
-            x=x.to(like.x.dtype), v=state[:, columns.V : columns.C].clone(), C=matrices[0], F=matrices[1],
-            F_total=matrices[2], memory=state[:, columns.MEMORY].clone(),
-        )  # fmt: skip
+            x=x.to(like.x.dtype),
+            v=field(columns.V, like.v),
+            C=field(columns.C, like.C),
+            F=field(columns.F, like.F),
+            F_total=field(columns.F_TOTAL, like.F_total),
+            memory=field(columns.MEMORY, like.memory),
+        )
 
     def _stable_dt(self, step: int) -> float:
         speed, gradient = self._fastest
