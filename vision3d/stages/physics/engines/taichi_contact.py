@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor
 
-from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.geometry.reference.quaternion import quat_to_rotmat  # the other one loads the compiler of torch, 1 s
 from vision3d.stages.physics.boundaries import center_at, is_there
 from vision3d.stages.physics.config import Boundary
 from vision3d.stages.physics.world import World, rotation_by
