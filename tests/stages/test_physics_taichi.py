@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import combinations, pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ needs_taichi = pytest.mark.skipif(
 )
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:taichi.*")
 
+ROOT = Path(__file__).parents[2]
 H = 1 / 32
 GRID = Grid((-0.1, 0.05, 0.2), H, (33, 30, 35))
 LAWS = tuple(ALIASES)
@@ -307,6 +309,49 @@ def test_free_fall_and_momenta_of_a_spinning_block():
 
 
 @needs_taichi
+@pytest.mark.slow
+def test_momenta_and_free_fall_over_3000_steps():
+    grid, steps = Grid((-0.1, 0.05, 0.2), H, (40, 40, 60)), 3000
+    x, volume = lattice((5, 5, 5), (0.4, 0.5, 1.2), H)
+    W = torch.tensor([[0.0, -8.0, -4.0], [8.0, 0.0, -3.0], [4.0, 3.0, 0.0]], dtype=torch.float64)
+    v = (x - x.mean(0)) @ W.T + torch.tensor([0.05, 0.02, -0.03], dtype=torch.float64)
+    body = torch.full((len(x),), JELLY)
+    start = Particles.at_rest(single(x), volume, MATERIALS, body, v=v, C=W.expand(len(x), 3, 3).clone())
+    engine = TaichiEngine(start, World(grid, MATERIALS, gravity=(0.0, 0.0, 0.0)))
+    assert engine.advance(steps * 2e-4, max_dt=2e-4).steps == steps
+    P, L = start.momentum, start.angular_momentum(H)
+    assert (engine.particles.momentum - P).norm() < 3e-5 * P.norm()
+    assert (engine.particles.angular_momentum(H) - L).norm() < 1e-5 * L.norm()
+    still, dt = Particles.at_rest(single(x), volume, MATERIALS, body), 1.3e-4
+    engine = TaichiEngine(still, World(grid, MATERIALS))
+    engine.advance(steps * dt, max_dt=dt)
+    drop = 9.81 * dt**2 * steps * (steps + 1) / 2
+    assert ((still.x - engine.particles.x)[:, 2] / drop - 1).abs().max() < 2e-5
+
+
+@needs_taichi
+@pytest.mark.slow
+def test_two_threads_give_the_bits_of_one():
+    code = """
+import hashlib, torch
+from tests.stages.test_physics_taichi import *
+torch.manual_seed(0)
+torch.set_num_threads({threads})
+engine = TaichiEngine(random_particles(), World(GRID, MATERIALS, boundaries=(SOLIDS["turning box"],)))
+engine.advance(0.01)
+assert taichi_runtime.num_threads() == {threads} and len(engine._launches) == {launches}
+state = engine.particles
+print(hashlib.sha256(b"".join(getattr(state, name).numpy().tobytes() for name in FIELDS)).hexdigest())
+"""
+    prints = []
+    for threads, launches in ((1, 1), (2, 8)):
+        command = [sys.executable, "-W", "ignore", "-c", code.format(threads=threads, launches=launches)]
+        done = subprocess.run(command, check=True, timeout=300, text=True, capture_output=True, cwd=ROOT)
+        prints.append(done.stdout.split()[-1])
+    assert prints[0] == prints[1]
+
+
+@needs_taichi
 def test_a_bouncing_block_gains_no_energy():
     x, volume = lattice((3, 3, 3), (0.3, 0.35, 0.63), H)
     start = Particles.at_rest(x, volume, MATERIALS, torch.full((len(x),), JELLY))
@@ -366,15 +411,15 @@ def test_what_is_not_finite_or_outside_is_named():
 @needs_taichi
 def test_another_device_in_one_process_is_refused():
     taichi_runtime.runtime("cpu")
-    with pytest.raises(BackendError, match=r"taichi runs on (x64|arm64) in this process, want cuda"):
+    with pytest.raises(BackendError, match=r"(taichi|quadrants) runs on (x64|arm64) in this process, want cuda"):
         taichi_runtime.runtime("cuda")
 
 
 @needs_taichi
 def test_a_runtime_that_the_caller_has_set_up_is_kept():
-    code = """
+    code = f"""
 import warnings; warnings.simplefilter("ignore")
-import taichi as ti
+import {taichi_runtime.require()} as ti
 ti.init(arch=ti.cpu, cpu_max_num_threads=3)
 field = ti.field(ti.f32, 4)
 field[2] = 7.0
