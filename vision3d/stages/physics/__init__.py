@@ -14,6 +14,7 @@ from vision3d.lazy import lazy_names
 if TYPE_CHECKING:
     from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
     from vision3d.stages.physics.materials import energy_density, kirchhoff_stress, load_material, return_map
+    from vision3d.stages.physics.points3 import simulate_points
     from vision3d.stages.physics.run import Frame, simulate, simulate_frames
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "return_map",
     "simulate",
     "simulate_frames",
+    "simulate_points",
 ]
 
 _CONFIG, _MATERIALS, _RUN = ".config", ".materials", ".run"
@@ -44,5 +46,6 @@ __getattr__ = lazy_names(
         "Frame": _RUN,
         "simulate": _RUN,
         "simulate_frames": _RUN,
+        "simulate_points": ".points3",
     },
 )

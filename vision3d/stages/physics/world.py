@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import ConfigError, NumericalError
+from vision3d.geometry.rotation import hat
 from vision3d.stages.physics.config import Boundary, Material, Vector
 from vision3d.stages.physics.particles import Grid
 
@@ -159,6 +160,5 @@ def check_finite(steps: int, *values: Tensor) -> None:
 
 def rotation_by(angular_velocity: Vector, time: float) -> Float[Tensor, "3 3"]:
     """Rotation after turning for `time` [s], float64."""
-    from vision3d.geometry.rotation import so3_exp
-
-    return so3_exp(torch.tensor(angular_velocity, dtype=torch.float64) * time)
+    # Not so3_exp: its first call loads torch's compiler, 2 s.
+    return torch.linalg.matrix_exp(hat(torch.tensor(angular_velocity, dtype=torch.float64) * time))
