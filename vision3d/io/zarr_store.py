@@ -106,13 +106,14 @@ class SequenceWriter:
         2
     """
 
-    def __init__(self, path: Path | str, base: Any, *, resume: bool = False) -> None:
+    def __init__(self, path: Path | str, base: Any, *, resume: bool = False, keep: int | None = None) -> None:
         """Make the folder, or go on after its last whole frame.
 
         Args:
             path: A folder, as a rule with the suffix .zarr.
             base: The object at rest.
             resume: Go on where the folder is there; its base is kept.
+            keep: Go on after so many of its frames, and forget those behind; all when None.
 
         Raises:
             OutputExistsError: The folder is there and not to be resumed.
@@ -128,8 +129,9 @@ class SequenceWriter:
             if channel_shapes(sequence.base) != self._shapes:
                 raise InputError(f"{self.path}: holds frames of {sequence.base!r}, not of {base!r}")
             self._names = tuple(sequence.channels) or None
-            self._count = len(sequence)
-            self._last = float(sequence.times[-1]) if self._count else -math.inf
+            self._count = len(sequence) if keep is None else min(keep, len(sequence))
+            self._forget()
+            self._last = float(sequence.times[self._count - 1]) if self._count else -math.inf
             return
         make_folder(self.path)
         self._base = f"base{codecs.suffix_of(base)}"
@@ -172,6 +174,19 @@ class SequenceWriter:
         _write_chunk(self.path / "times", self._count, moment)
         _write_shape(self.path / "times", self._count + 1, moment)  # from here on the frame counts
         self._count, self._last = self._count + 1, time
+
+    def _forget(self) -> None:
+        """Cut what is behind the frames that count; the times first, which say how many there are."""
+        for name in ("times", *(self._names or ())):
+            index = self.path / name / ".zarray"
+            if not index.is_file():
+                continue
+            content = _read_json(index)
+            if content["shape"][0] > self._count:
+                _write_json(index, {**content, "shape": [self._count, *content["shape"][1:]]})
+            for chunk in index.parent.iterdir():
+                if chunk.name.partition(".")[0].isdigit() and int(chunk.name.partition(".")[0]) >= self._count:
+                    chunk.unlink()
 
     def __len__(self) -> int:
         return self._count
