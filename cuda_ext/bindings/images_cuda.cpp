@@ -12,6 +12,7 @@ using namespace vision3d;
 using namespace vision3d::arrays;
 
 void bind_meshes_cuda(nb::module_& m);
+void bind_mpm_cuda(nb::module_& m);
 void bind_splats_cuda(nb::module_& m);
 
 namespace {
@@ -99,4 +100,5 @@ void bind_cuda(nb::module_& m) {
     bind<double>(m);
     bind_splats_cuda(m);
     bind_meshes_cuda(m);
+    bind_mpm_cuda(m);
 }

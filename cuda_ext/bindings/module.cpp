@@ -12,6 +12,7 @@ namespace nb = nanobind;
 void bind_groups(nb::module_& m);
 void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
+void bind_mpm(nb::module_& m);
 void bind_rows(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
@@ -41,6 +42,7 @@ NB_MODULE(_native, m) {
     bind_splats(m);
     bind_rows(m);
     bind_meshes(m);  // after the splats, which make the submodule of the kernels' bodies
+    bind_mpm(m);
 #ifdef VISION3D_CUDA
     bind_cuda(m);
 #endif

@@ -4,6 +4,7 @@
 #include <vector>
 #include "cpu/adam.h"
 #include "cpu/mesh_tile.h"
+#include "cpu/mpm_loops.h"
 #include "cpu/ssim.h"
 #include "vision3d/args.h"
 #include "vision3d/group_kernel.h"
@@ -54,6 +55,7 @@ struct Kernels {
     RowKernels rows[rows::COUNT];
     bool (*finite_range)(const float* values, int64_t count);
     MeshKernels meshes;
+    mpm::Loops mpm;
 };
 
 // The table in use: the widest set that this processor runs, until set_isa says otherwise.

@@ -14,6 +14,7 @@
 namespace vision3d::V3D_ISA {
 
 const MeshKernels& mesh_table();  // meshes.cpp
+const mpm::Loops& mpm_table();    // mpm.cpp
 
 const Kernels& table() {
     static const Kernels kernels = [] {
@@ -37,6 +38,7 @@ const Kernels& table() {
         rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
         k.finite_range = finite_range;
         k.meshes = mesh_table();
+        k.mpm = mpm_table();
         return k;
     }();
     return kernels;

@@ -38,6 +38,12 @@ V3D_INLINE F min(F a, F b) { return _mm512_min_ps(a.v, b.v); }
 V3D_INLINE F max(F a, F b) { return _mm512_max_ps(a.v, b.v); }
 V3D_INLINE F abs(F a) { return _mm512_abs_ps(a.v); }
 V3D_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a.v); }
+V3D_INLINE F floor(F a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+V3D_INLINE void store_ints(int32_t* p, F a) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(a.v)); }
+V3D_INLINE F exponent(F a, F& mantissa) {  // a = mantissa 2^exponent, mantissa in [0.75, 1.5), of a > 0
+    mantissa = _mm512_getmant_ps(a.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_src);
+    return _mm512_getexp_ps(_mm512_div_ps(a.v, mantissa.v));
+}
 V3D_INLINE F rsqrt(F a) { return F(1.f) / sqrt(a); }
 V3D_INLINE F rcp(F a) {  // one Newton step on the 14-bit estimate: 2^-27 relative, half the cost of a division
     const F r = _mm512_rcp14_ps(a.v);
@@ -92,6 +98,14 @@ V3D_INLINE F fnma(F a, F b, F c) { return _mm256_fnmadd_ps(a.v, b.v, c.v); }
 V3D_INLINE F min(F a, F b) { return _mm256_min_ps(a.v, b.v); }
 V3D_INLINE F max(F a, F b) { return _mm256_max_ps(a.v, b.v); }
 V3D_INLINE F abs(F a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.f), a.v); }
+V3D_INLINE F floor(F a) { return _mm256_floor_ps(a.v); }
+V3D_INLINE void store_ints(int32_t* p, F a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvttps_epi32(a.v)); }
+V3D_INLINE F exponent(F a, F& mantissa) {  // a = mantissa 2^exponent, mantissa in [0.75, 1.5), of a > 0
+    const __m256i bits = _mm256_castps_si256(a.v);
+    const __m256i power = _mm256_srai_epi32(_mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f400000)), 23);
+    mantissa = _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(power, 23)));
+    return _mm256_cvtepi32_ps(power);
+}
 V3D_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a.v); }
 V3D_INLINE F rsqrt(F a) { return F(1.f) / sqrt(a); }
 V3D_INLINE F rcp(F a) { return F(1.f) / a; }
@@ -156,6 +170,19 @@ V3D_INLINE F select(M m, F a, F b) { return vec((m.m & ivec(a.v)) | (~m.m & ivec
 V3D_INLINE F min(F a, F b) { return select(M{a.v < b.v}, a, b); }
 V3D_INLINE F max(F a, F b) { return select(M{b.v < a.v}, a, b); }
 V3D_INLINE F abs(F a) { return vec(ivec(a.v) & 0x7fffffff); }
+V3D_INLINE F floor(F a) {
+    const vec whole = __builtin_convertvector(__builtin_convertvector(a.v, ivec), vec);
+    return whole - vec(ivec(whole > a.v) & ivec(F(1.f).v));
+}
+V3D_INLINE void store_ints(int32_t* p, F a) {
+    const ivec whole = __builtin_convertvector(a.v, ivec);
+    std::memcpy(p, &whole, sizeof whole);
+}
+V3D_INLINE F exponent(F a, F& mantissa) {  // a = mantissa 2^exponent, mantissa in [0.75, 1.5), of a > 0
+    const ivec power = (ivec(a.v) - 0x3f400000) >> 23;
+    mantissa = vec(ivec(a.v) - (power << 23));
+    return __builtin_convertvector(power, vec);
+}
 V3D_INLINE F sqrt(F a) {
     return vec{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])};
 }
@@ -193,6 +220,29 @@ V3D_INLINE F exp2(F x) {
 
 V3D_INLINE M operator>(F a, F b) { return b < a; }
 V3D_INLINE M operator>=(F a, F b) { return b <= a; }
+
+// The natural logarithm of a > 0, to 1e-7 of 1 where it is small and of itself elsewhere.
+V3D_INLINE F log(F a) {
+    F m;
+    const F power = exponent(a, m);
+    const F t = (m - F(1.f)) / (m + F(1.f)), z = t * t;  // log m = 2 (t + t^3 / 3 + ...), |t| <= 0.2
+    F p = fma(z, F(1.f / 9), F(1.f / 7));
+    p = fma(z, p, F(1.f / 5));
+    p = fma(z, p, F(1.f / 3));
+    return fma(power, F(0.693147182f), F(2.f) * fma(t * z, p, t));
+}
+
+// e^a to 1e-7 of itself, of |a| < 87.
+V3D_INLINE F exp(F a) {
+    const F magic(12582912.f);
+    const F x = min(max(a, F(-87.f)), F(87.f));
+    const F n = fma(x, F(1.44269504f), magic) - magic;
+    F r = fnma(n, F(0.693145752f), x);  // ln 2 in two parts, the first one with few bits
+    r = fnma(n, F(1.42860677e-6f), r);
+    F p = fma(r, F(1.f / 5040), F(1.f / 720));
+    for (const float term : {1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f}) p = fma(r, p, F(term));
+    return p * exp2(n);
+}
 
 // Sine and cosine to 2e-7: quarter turns are taken off in three parts, then Taylor series to pi / 4. Numbers beyond 8192, where
 // the parts no longer suffice, go to the C library one by one.

@@ -27,6 +27,8 @@ V3D_HD void sincos(double x, double& s, double& c) {
 }
 V3D_HD float atan2(float y, float x) { return ::atan2f(y, x); }
 V3D_HD double atan2(double y, double x) { return ::atan2(y, x); }
+V3D_HD float exp(float x) { return ::expf(x); }
+V3D_HD double exp(double x) { return ::exp(x); }
 V3D_HD float log(float x) { return ::logf(x); }
 V3D_HD double log(double x) { return ::log(x); }
 V3D_HD float floor(float x) { return ::floorf(x); }

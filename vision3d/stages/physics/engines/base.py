@@ -71,6 +71,7 @@ class Engine(ABC):
 
 
 ENGINES: dict[str, str] = {
+    "native": "vision3d.stages.physics.engines.native.NativeEngine",
     "reference": "vision3d.stages.physics.engines.reference.ReferenceEngine",
 }
 """Engines by name, best first: auto takes the first one that runs here."""

@@ -158,9 +158,14 @@ def energies(particles: Particles, world: World, last_dt: float) -> Energies:
     """
     ahead, _ = deform(particles, world.materials, last_dt)
     elastic = (particles.elastic_energy(world.materials) + ahead.elastic_energy(world.materials)) / 2
-    middle = particles.x - last_dt / 2 * particles.v
-    potential = -(particles.mass[:, None] * middle * particles.x.new_tensor(world.gravity)).sum()
-    return Energies(float(particles.kinetic_energy(world.grid.spacing)), float(elastic), float(potential))
+    kinetic = float(particles.kinetic_energy(world.grid.spacing))
+    return Energies(kinetic, float(elastic), potential_energy(particles, world, last_dt))
+
+
+def potential_energy(particles: Particles, world: World, last_dt: float) -> float:
+    """In the field of gravity [J], in the middle of the last step."""
+    middle = (particles.x - last_dt / 2 * particles.v).double()
+    return -float((particles.mass[:, None] * middle * middle.new_tensor(world.gravity)).sum())
 
 
 def advance(

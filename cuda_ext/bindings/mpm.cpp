@@ -1,0 +1,46 @@
+#include "bindings/mpm.h"
+#include "cpu/mpm.h"
+#include "cuda/host_mpm.h"
+
+namespace nb = nanobind;
+using namespace vision3d;
+using namespace vision3d::arrays;
+
+namespace {
+
+cpu::Particles particles_of(const mpm::Step<float>& step) {
+    return {step.rows, const_cast<int32_t*>(step.body), step.stride, step.count, step.grid};
+}
+
+struct Vectors {
+    template <typename W>
+    static mpm::Report advance(const W&, mpm::Step<float>& step, const mpm::World& world, double duration, double time, double max_dt) {
+        return cpu::mpm_advance(particles_of(step), world, duration, time, max_dt);
+    }
+    template <typename W>
+    static double energy(const W&, mpm::Step<float>& step, const mpm::World& world, double last_dt) {
+        return cpu::mpm_elastic_energy(particles_of(step), world, last_dt);
+    }
+};
+
+// The bodies of the CUDA kernels, thread after thread.
+struct Shim {
+    template <typename W, typename T>
+    static mpm::Report advance(const W&, mpm::Step<T>& step, const mpm::World& world, double duration, double time, double max_dt) {
+        return host::mpm_advance(step, world, duration, time, max_dt);
+    }
+    template <typename W, typename T>
+    static double energy(const W&, mpm::Step<T>& step, const mpm::World& world, double last_dt) {
+        return host::mpm_elastic_energy(step, world, last_dt);
+    }
+};
+
+}  // namespace
+
+void bind_mpm(nb::module_& m) {
+    bind_mpm<CpuTarget<float>, Vectors>(m);
+    bind_mpm<CpuTarget<double>, Shim>(m);
+    nb::module_ bodies = nb::borrow<nb::module_>(m.attr("kernel_bodies"));
+    bind_mpm<CpuTarget<float>, Shim>(bodies);
+    bind_mpm<CpuTarget<double>, Shim>(bodies);
+}

@@ -1,0 +1,83 @@
+#pragma once
+#include <nanobind/stl/tuple.h>
+#include <memory>
+#include <tuple>
+#include "bindings/arrays.h"
+#include "vision3d/mpm_world.h"
+
+// Binds mpm_advance and mpm_elastic_energy; Loops has advance and energy for target W.
+namespace vision3d::arrays {
+
+using Numbers = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+inline mpm::World world_of(const Numbers& materials, const Numbers& solids, const Numbers& fields, const Numbers& winds,
+                           const Numbers& motions, const float* field_values, const Numbers& numbers) {
+    mpm::World world{};
+    const auto table = [](const char* name, const Numbers& rows, int width, const double*& data, int& count) {
+        check(name, rows, {int64_t(rows.shape(0)), width});
+        if (int64_t(rows.shape(0)) > mpm::MOST) throw std::invalid_argument(std::string(name) + ": got " + std::to_string(rows.shape(0)) + ", want at most 64");
+        data = rows.data();
+        count = int(rows.shape(0));
+    };
+    table("materials", materials, mpm::MATERIAL_NUMBERS, world.materials, world.num_materials);
+    table("solids", solids, mpm::SOLID_NUMBERS, world.solids, world.num_solids);
+    table("fields", fields, mpm::FIELD_NUMBERS, world.fields, world.num_fields);
+    table("winds", winds, mpm::WIND_NUMBERS, world.winds, world.num_winds);
+    table("motions", motions, mpm::MOTION_NUMBERS, world.motions, world.num_motions);
+    world.field_values = field_values;
+    check("numbers", numbers, {1, 9});
+    const double* n = numbers.data();
+    for (int k = 0; k < 3; ++k) {
+        world.gravity[k] = n[k];
+        world.size[k] = int64_t(n[5 + k]);
+    }
+    world.spacing = n[3];
+    world.sound = n[4];
+    world.padding = int(n[8]);
+    return world;
+}
+
+// Particles and grid as a step has them.
+template <typename W, typename T = typename W::Scalar>
+std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid, const mpm::World& world) {
+    const int64_t stride = int64_t(rows.shape(1));
+    if (count < 0 || count > stride) throw std::invalid_argument("count: want at most " + std::to_string(stride));
+    auto step = std::make_unique<mpm::Step<T>>();
+    step->rows = pointer("rows", rows, {mpm::ROWS, stride});
+    step->stride = stride;
+    step->count = count;
+    int32_t* all = const_cast<int32_t*>(pointer("ids", ids, {3, stride}));
+    step->body = all;
+    step->motion = all + stride;
+    step->grid = pointer("grid", grid, {world.size[0], world.size[1], world.size[2] + 1, 4});
+    return step;
+}
+
+template <typename W, typename Loops>
+void bind_mpm(nb::module_& m) {
+    using namespace nb::literals;
+    using Fields = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, typename W::Device>;
+    m.def("mpm_advance", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials, Numbers solids,
+                            Numbers fields, Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration,
+                            double time, double max_dt, int device, uint64_t stream) {
+        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), numbers);
+        const auto step = step_of<W>(rows, ids, count, grid, world);
+        nb::gil_scoped_release release;
+        const mpm::Report r = Loops::advance(W(device, stream), *step, world, duration, time, max_dt);
+        return std::make_tuple(r.steps, r.kept, r.shortest_dt, r.last_dt, r.work, r.is_finite);
+    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(),
+       "fields"_a.noconvert(), "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(),
+       "duration"_a, "time"_a, "max_dt"_a, "device"_a = -1, "stream"_a = 0);
+    m.def("mpm_elastic_energy", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
+                                   Numbers solids, Numbers fields, Numbers winds, Numbers motions, Fields field_values,
+                                   Numbers numbers, double last_dt, int device, uint64_t stream) {
+        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), numbers);
+        const auto step = step_of<W>(rows, ids, count, grid, world);
+        nb::gil_scoped_release release;
+        return Loops::energy(W(device, stream), *step, world, last_dt);
+    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(),
+       "fields"_a.noconvert(), "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(),
+       "last_dt"_a, "device"_a = -1, "stream"_a = 0);
+}
+
+}  // namespace vision3d::arrays

@@ -1,0 +1,172 @@
+#include "cpu/mpm.h"
+
+#include <algorithm>
+#include <memory>
+
+#include "cpu/dispatch.h"
+#include "cpu/mpm_sort.h"
+#include "cpu/parallel.h"
+
+namespace vision3d::cpu {
+namespace {
+
+using namespace mpm;
+
+constexpr double SORT_AGAIN = 0.98;  // cells that a particle may have moved since they were sorted
+
+Step<float>& step_of(const Particles& particles, const World& world, std::unique_ptr<Step<float>>& memory) {
+    memory = std::make_unique<Step<float>>();
+    Step<float>& step = *memory;
+    step.rows = particles.rows;
+    step.stride = particles.stride;
+    step.count = particles.count;
+    step.body = particles.ids;
+    step.motion = particles.ids + particles.stride;
+    step.grid = particles.grid;
+    set_world(world, step);
+    return step;
+}
+
+Found extremes(const Particles& particles) {
+    Found found;
+    for (int64_t p = 0; p < particles.count; ++p) {
+        Found one;
+        for (int k = 0; k < 3; ++k) {
+            const double v = particles.rows[(V_ROW + k) * particles.stride + p];
+            one.speed2 += v * v;
+        }
+        for (int k = 0; k < 9; ++k) {
+            const double c = particles.rows[(C_ROW + k) * particles.stride + p];
+            one.gradient2 += c * c;
+        }
+        one.is_finite = one.speed2 + one.gradient2 < std::numeric_limits<double>::infinity();
+        found.add(one);
+    }
+    return found;
+}
+
+// Calls body(found, begin, end) on chunks and adds what they find up, in the same order for any number of threads.
+template <typename Body>
+Found reduce(int64_t count, int64_t chunk, Body body) {
+    std::vector<Found> parts(size_t((count + chunk - 1) / chunk));
+    parallel_for(count, chunk, [&](int64_t begin, int64_t end) { body(parts[size_t(begin / chunk)], begin, end); });
+    Found found;
+    for (const Found& part : parts) found.add(part);
+    return found;
+}
+
+// Calls visit(row, i, j, k, length) for the lines along z of a block of nodes.
+template <typename Visit>
+void for_each_line(const SortedParticles& sorted, const Step<float>& step, int64_t block, Visit visit) {
+    const int64_t at[3] = {block / (sorted.width(1) * sorted.width(2)), block / sorted.width(2) % sorted.width(1), block % sorted.width(2)};
+    int64_t low[3], high[3];
+    for (int a = 0; a < 3; ++a) {
+        low[a] = at[a] << SortedParticles::SHIFTS[a];
+        high[a] = std::min(step.size[a], (at[a] + 1) << SortedParticles::SHIFTS[a]);
+    }
+    for (int64_t i = low[0]; i < high[0]; ++i)
+        for (int64_t j = low[1]; j < high[1]; ++j)
+            visit(step.grid + 4 * node_index(step, i, j, low[2]), i, j, low[2], high[2] - low[2]);
+}
+
+// Which solids may reach a block: distances change by no more than the way.
+void find_near(const SortedParticles& sorted, const Step<float>& step, int64_t block, uint8_t is_near[MOST]) {
+    const int64_t at[3] = {block / (sorted.width(1) * sorted.width(2)), block / sorted.width(2) % sorted.width(1), block % sorted.width(2)};
+    float middle[3], normal[3];
+    for (int a = 0; a < 3; ++a) middle[a] = (float(at[a] << SortedParticles::SHIFTS[a]) + (a == 2 ? 3.5f : 1.5f)) * step.spacing;
+    for (int n = 0; n < step.num_solids; ++n)
+        is_near[n] = step.solids[n].shape == FIELD || solid_distance(step.solids[n], middle, normal) < 4.2f * step.spacing;
+}
+
+class Solver {
+  public:
+    Solver(const Particles& particles, const World& world) : particles_(particles), world_(world) {}
+
+    Found substep(Step<float>& step) {
+        const Loops& loops = kernels().mpm;
+        if (!is_sorted_ || drift_ > SORT_AGAIN * world_.spacing) {
+            sorted_.sort(particles_.rows, particles_.ids, particles_.stride, particles_.count, step, world_.num_materials);
+            is_sorted_ = true;
+            drift_ = 0;
+        }
+        const auto& active = sorted_.active();
+        parallel_for(int64_t(active.size()), 64, [&](int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n)
+                for_each_line(sorted_, step, active[size_t(n)], [](float* line, int64_t, int64_t, int64_t, int64_t length) {
+                    std::fill(line, line + 4 * length, 0.f);
+                });
+        });
+        for (int color = 0; color < 8; ++color) {
+            const auto& blocks = sorted_.colored(color);
+            parallel_for(int64_t(blocks.size()), 1, [&](int64_t begin, int64_t end) {
+                for (int64_t n = begin; n < end; ++n)
+                    for_each_segment(blocks[size_t(n)], [&](const Segment& s) {
+                        const Material<float>& material = step.materials[s.body];
+                        loops.particles_to_grid[material.law](step, material, s.begin, s.end);
+                    });
+            });
+        }
+        Found found = reduce(int64_t(active.size()), 32, [&](Found& part, int64_t begin, int64_t end) {
+            uint8_t is_near[MOST];
+            for (int64_t n = begin; n < end; ++n) {
+                find_near(sorted_, step, active[size_t(n)], is_near);
+                for_each_line(sorted_, step, active[size_t(n)], [&](float* line, int64_t i, int64_t j, int64_t k, int64_t length) {
+                    for (int64_t m = 0; m < length; ++m) part.work += step_node(step, i, j, k + m, line + 4 * m, is_near);
+                });
+            }
+        });
+        found.add(reduce(int64_t(sorted_.blocks().size()), 4, [&](Found& part, int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n)
+                for_each_segment(int(n), [&](const Segment& s) {
+                    loops.grid_to_particles(step, step.materials[s.body].law == STATIONARY, s.begin, s.end, part);
+                });
+        }));
+        drift_ += std::sqrt(found.speed2) * step.dt;
+        return found;
+    }
+
+    double elastic_energy(const Step<float>& step, double last_dt) {
+        const Loops& loops = kernels().mpm;
+        sorted_.sort(particles_.rows, particles_.ids, particles_.stride, particles_.count, step, world_.num_materials);
+        std::vector<double> parts(sorted_.segments().size());
+        parallel_for(int64_t(parts.size()), 4, [&](int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n) {
+                const Segment& s = sorted_.segments()[size_t(n)];
+                const Material<float>& material = step.materials[s.body];
+                parts[size_t(n)] = loops.elastic_energy[material.law](step, material, s.begin, s.end, float(last_dt));
+            }
+        });
+        double sum = 0;
+        for (double part : parts) sum += part;
+        return sum;
+    }
+
+  private:
+    template <typename Visit>
+    void for_each_segment(int block, Visit visit) const {
+        const Block& b = sorted_.blocks()[size_t(block)];
+        for (int s = b.first_segment; s < b.last_segment; ++s) visit(sorted_.segments()[size_t(s)]);
+    }
+
+    const Particles& particles_;
+    const World& world_;
+    SortedParticles sorted_;
+    bool is_sorted_ = false;
+    double drift_ = 0;
+};
+
+}  // namespace
+
+Report mpm_advance(const Particles& particles, const World& world, double duration, double time, double max_dt) {
+    std::unique_ptr<Step<float>> memory;
+    Step<float>& step = step_of(particles, world, memory);
+    Solver solver(particles, world);
+    return advance(world, duration, time, max_dt, extremes(particles), step, [&](Step<float>& now) { return solver.substep(now); });
+}
+
+double mpm_elastic_energy(const Particles& particles, const World& world, double last_dt) {
+    std::unique_ptr<Step<float>> memory;
+    return Solver(particles, world).elastic_energy(step_of(particles, world, memory), last_dt);
+}
+
+}  // namespace vision3d::cpu

@@ -1,0 +1,112 @@
+#pragma once
+#include <cstdint>
+#include "vision3d/mpm.h"
+#include "vision3d/solids.h"
+
+namespace vision3d::mpm {
+
+// Rows of the particles' numbers; each row holds one number of every particle.
+enum Row { X_ROW = 0, V_ROW = 3, C_ROW = 6, F_ROW = 15, TOTAL_ROW = 24, MEMORY_ROW = 33, MASS_ROW = 34, VOLUME_ROW = 35, ROWS = 36 };
+
+// Most bodies, solids, winds and motions of a world.
+constexpr int MOST = 64;
+
+// A rigid motion that leads particles, in one time step.
+template <typename T>
+struct Lead {
+    int is_on;
+    T center[3], next_center[3], velocity[3], spin[3], turn[9];  // turn: rotation of the step
+};
+
+// Everything that a step needs, at one moment. Positions are from the first node of the grid.
+template <typename T>
+struct Step {
+    T* rows;                // (ROWS, stride)
+    int64_t stride, count;
+    const int32_t* body;    // (count)
+    const int32_t* motion;  // (count), or null where nothing is led
+    T* grid;                // (size[0], size[1], line, 4) mass, momentum or velocity
+    int64_t size[3], line;  // nodes along the axes; line = size[2] + 1, so that a row of four nodes ends before the next line
+    int padding;
+    T spacing, dt, gravity[3], low[3], high[3];  // low, high: where particles may be
+    Material<T> materials[MOST];
+    Solid<T> solids[MOST];
+    Wind<T> winds[MOST];
+    Lead<T> leads[MOST];
+    int num_solids, num_winds, num_leads;
+};
+
+template <typename T>
+V3D_HD int64_t node_index(const Step<T>& step, int64_t i, int64_t j, int64_t k) {
+    return (i * step.size[1] + j) * step.line + k;
+}
+
+// Found by a pass over particles or nodes; sums of parts.
+struct Found {
+    double work = 0;  // kinetic energy given [J]
+    double speed2 = 0, gradient2 = 0;  // largest squares of |v| and |C|
+    int64_t kept = 0;  // particles that had to be kept inside
+    bool is_finite = true;
+
+    V3D_HD_MEMBER void add(const Found& other) {
+        work += other.work;
+        speed2 = speed2 < other.speed2 ? other.speed2 : speed2;
+        gradient2 = gradient2 < other.gradient2 ? other.gradient2 : gradient2;
+        kept += other.kept;
+        is_finite = is_finite && other.is_finite;
+    }
+};
+
+// Turns the momentum of one node into its velocity after gravity, wind, solids and the grid's sides; gives the kinetic energy
+// that all but gravity have given it.
+template <typename T>
+V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node, const uint8_t* is_near) {
+    const T mass = node[0];
+    if (!(mass > T(0))) return T(0);
+    const T inverse = T(1) / mass, point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
+    T v[3], before(0), after(0);
+    for (int a = 0; a < 3; ++a) {
+        v[a] = node[1 + a] * inverse + step.dt * step.gravity[a];
+        before += v[a] * v[a];
+    }
+    for (int n = 0; n < step.num_winds; ++n) blow(step.winds[n], point, v);
+    for (int n = 0; n < step.num_solids; ++n)
+        if (!is_near || is_near[n]) meet(step.solids[n], point, v);
+    const int64_t at[3] = {i, j, k};
+    for (int a = 0; a < 3; ++a) {
+        if (at[a] < step.padding && v[a] < T(0)) v[a] = T(0);
+        if (at[a] > step.size[a] - 1 - step.padding && v[a] > T(0)) v[a] = T(0);
+        after += v[a] * v[a];
+        node[1 + a] = v[a];
+    }
+    return T(0.5f) * mass * (after - before);
+}
+
+// The velocities that particle p has got from the grid give way to those of the motion that leads it. Returns what kinetic
+// energy this gave.
+template <typename T>
+V3D_HD T lead(const Step<T>& step, const Lead<T>& led, const T x[3], T v[3], T C[9], T free[3], T mass) {
+    const T inner = step.spacing * step.spacing * T(0.25f);
+    T before(0), after(0);
+    for (int k = 0; k < 3; ++k) before += v[k] * v[k];
+    for (int k = 0; k < 9; ++k) before += inner * C[k] * C[k];
+    T arm[3], turned[3];
+    for (int k = 0; k < 3; ++k) arm[k] = x[k] - led.center[k];
+    for (int k = 0; k < 3; ++k) {
+        turned[k] = led.turn[3 * k] * arm[0] + led.turn[3 * k + 1] * arm[1] + led.turn[3 * k + 2] * arm[2];
+        free[k] = led.next_center[k] + turned[k];
+    }
+    const T* w = led.spin;
+    v[0] = led.velocity[0] + w[1] * turned[2] - w[2] * turned[1];
+    v[1] = led.velocity[1] + w[2] * turned[0] - w[0] * turned[2];
+    v[2] = led.velocity[2] + w[0] * turned[1] - w[1] * turned[0];
+    const T spin[9] = {T(0), -w[2], w[1], w[2], T(0), -w[0], -w[1], w[0], T(0)};
+    for (int k = 0; k < 3; ++k) after += v[k] * v[k];
+    for (int k = 0; k < 9; ++k) {
+        C[k] = spin[k];
+        after += inner * C[k] * C[k];
+    }
+    return T(0.5f) * mass * (after - before);
+}
+
+}  // namespace vision3d::mpm
