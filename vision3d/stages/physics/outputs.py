@@ -1,5 +1,6 @@
 """What a simulation leaves behind for people: frames as files, a video, pictures of its course."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.edge_factors import factors_svd, factors_to_gaussians, gaussians_to_factors, split_long
+from vision3d.geometry.vectors import unit
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import path_cameras, render_scene
 from vision3d.report.canvas import FAINT, Canvas
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Sequence
+from vision3d.scene import Cameras, GaussianScene, Mesh, Sequence
 from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.course import course_picture
 from vision3d.stages.physics.obstacle_meshes import obstacle_meshes
@@ -24,6 +27,8 @@ from vision3d.stages.physics.simulation import Frame
 _BACKGROUND = (1.0, 1.0, 1.0)
 _SHEET = (256, 192)  # pixels of a picture on the contact sheet
 _MOST = 12  # pictures on it
+_LOOKS = 6  # frames that the camera is placed by
+_FOV_DEG, _ELEVATION_DEG = 40.0, 12.0
 
 
 def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig) -> Path:
@@ -94,11 +99,28 @@ def _camera(moving: Sequence, setup: Setup, size: tuple[int, int]) -> Cameras:
         return path_cameras(base, "orbit", setup.cameras, num=1, size=size, up=up)
     rows = torch.cat([setup.core_rows, setup.followers.rows])
     seen = []
-    for index in sorted({0, len(moving) // 2, len(moving) - 1}):
+    for index in sorted({round(i * (len(moving) - 1) / (_LOOKS - 1)) for i in range(_LOOKS)}):
         frame = moving.frame(index)
-        seen.append(frame[rows] if isinstance(base, GaussianScene) and isinstance(frame, GaussianScene) else frame)
-    drawn = [frame.to_gaussians() if isinstance(frame, MeshGaussians) else frame for frame in seen]
-    return path_cameras(drawn, num=1, size=size, up=up, elevation_deg=12.0, zoom=0.75)
+        if isinstance(frame, GaussianScene):
+            seen.append(frame.means[rows] if isinstance(base, GaussianScene) else frame.means)
+        elif isinstance(frame, Mesh):
+            seen.append(frame.vertices)
+    points = torch.cat(seen).double()
+    points = points[:: max(1, len(points) // 1_000_000)]  # few of them, far away, do not count
+    low, high = torch.quantile(points, torch.tensor([0.002, 0.998], dtype=torch.float64), dim=0)
+    radius = max(float((high - low).norm()) / 2, 1e-6)
+    # Towards the broad side of what moves, a little from above.
+    across = (high - low) - 1e9 * setup.up.abs()
+    side = torch.zeros(3, dtype=torch.float64)
+    side[int(torch.where(across > -1e8, across, torch.inf).argmin())] = 1.0
+    side = unit(side - (side @ setup.up) * setup.up)
+    half = math.radians(_FOV_DEG) / 2 * min(1.0, size[0] / size[1])
+    rise = math.radians(_ELEVATION_DEG)
+    eye = (low + high) / 2 + radius / math.sin(half) * (math.cos(rise) * side + math.sin(rise) * setup.up)
+    focal = 0.5 * size[1] / math.tan(math.radians(_FOV_DEG) / 2)
+    K = intrinsics(focal, focal, size[0] / 2, size[1] / 2)
+    pose = look_at(eye.float(), ((low + high) / 2).float(), up)
+    return Cameras.from_camtoworlds(pose[None], K.float(), *size)
 
 
 def _split(frame: GaussianScene, base: GaussianScene, stretch: float) -> GaussianScene:

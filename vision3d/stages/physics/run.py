@@ -125,7 +125,7 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
         logger.info("goes on after frame %d", checkpoint.step)
     else:
         shutil.rmtree(path, ignore_errors=True)
-    writer = SequenceWriter(path, base, resume=checkpoint is not None, keep=simulation.next)
+    writer = SequenceWriter(path, base, resume=checkpoint is not None, keep=simulation.next, compress=False)
     with finish_step_on_interrupt() as stop, Progress(config.frames, "simulate", progress) as bar:
         for frame in simulation.frames():
             writer.append(frame.time, **frame.channels)
