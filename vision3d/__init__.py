@@ -16,6 +16,8 @@ _PUBLIC = {
     "evaluate": "vision3d.stages.fitting",
     "render_scene": "vision3d.render",
     "mesh_scene": "vision3d.stages.meshing",
+    "simulate": "vision3d.stages.physics",
+    "simulate_frames": "vision3d.stages.physics",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
     "Cameras": "vision3d.scene",
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     )
     from vision3d.stages.fitting import evaluate, fit
     from vision3d.stages.meshing import mesh_scene
+    from vision3d.stages.physics import simulate, simulate_frames
 
 
 __getattr__ = lazy_names(__name__, _PUBLIC)

@@ -28,7 +28,9 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None)
     """An instance of the dataclass `cls` from nested plain values.
 
     Args:
-        cls: A dataclass whose fields are int, float, bool, str, Path, Literal, Optional, list, tuple or dataclasses.
+        cls: A dataclass whose fields are int, float, bool, str, Path, Literal, Optional, list, tuple or dataclasses. One with a
+            class variable PRESETS, the name of a stage, may be given as the name of a preset of that stage, and the key
+            `preset` among its values says what takes the place of the defaults.
         values: Keys may be left out where the field has a default; an unknown key is an error.
         base: Takes the place of the defaults.
 
@@ -103,6 +105,12 @@ def dotted_keys(cls: type) -> dict[str, Any]:
 
 
 def _build(cls: type[T], values: Any, prefix: str, base: T | None) -> T:
+    stage: str | None = getattr(cls, "PRESETS", None)
+    if stage is not None and isinstance(values, str):
+        values = {"preset": values}
+    if stage is not None and isinstance(values, Mapping) and isinstance(values.get("preset"), str):
+        base = _preset(cls, values["preset"], stage, prefix)
+        values = {key: value for key, value in values.items() if key != "preset"}
     if not isinstance(values, Mapping):
         raise ConfigError(prefix.rstrip(".") or "(file)", f"got {_show(values)}, want keys with values")
     kinds = _fields(cls)
@@ -124,6 +132,16 @@ def _build(cls: type[T], values: Any, prefix: str, base: T | None) -> T:
         return cls(**arguments)
     except ConfigError as error:  # a dataclass checks its own values without knowing where it stands
         raise ConfigError(prefix + error.key, error.problem) from None
+
+
+def _preset(cls: type[T], name: str, stage: str, prefix: str) -> T:
+    try:
+        return load_yaml(cls, name, stage=stage)
+    except MissingFileError:
+        hint = nearest_names(name, found := presets(stage))
+        listed = "" if hint.startswith("valid") else f" all: {', '.join(found)}"
+        key = prefix.rstrip(".") or "preset"
+        raise ConfigError(key, f"{name!r} is no file and no preset of {stage}; {hint}{listed}") from None
 
 
 def _convert(kind: Any, value: Any, key: str, old: Any = _MISSING) -> Any:

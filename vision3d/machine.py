@@ -1,5 +1,6 @@
 """What the program runs on: processor, threads, versions, memory, state of the code."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -55,6 +56,18 @@ def peak_memory(device: Any = "cpu") -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def free_memory() -> int | None:
+    """Bytes that can be had without swapping, within the limit of the control group; None where the system does not say."""
+    found = []
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text("ascii")) for name in ("max", "current"))
+        found.append(max(limit - used, 0))
+    return min(found, default=None)
 
 
 @functools.cache

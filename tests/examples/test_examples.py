@@ -32,7 +32,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 6
+    assert len(files) == 7
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -92,17 +92,30 @@ def test_recover_a_mesh(run, tmp_path):
     assert read_image(tmp_path / "out" / "pictures.png").shape == (3 * 48, 6 * 48, 3)
 
 
-def test_let_a_scene_fall(run, tmp_path):
+def test_fit_and_simulate(run, tmp_path):
+    data = write_ring_photographs(tmp_path / "data")
+    printed = run("06_fit_and_simulate.py", data, tmp_path / "out", "20", "4")
+    assert printed.endswith("video.mp4\n")
+    moving = Sequence.load(tmp_path / "out" / "moving.zarr").validate()
+    fall = (moving.frame(3).means - moving.frame(0).means)[:, 2]
+    assert len(moving) == 4 and (fall < -0.01).sum() > 50
+    assert len(list(read_video(tmp_path / "out" / "video.mp4"))) == 4
+    assert GaussianScene.load(tmp_path / "out" / "last.spz").num_gaussians == moving.base.num_gaussians
+    lines = (FOLDER / "06_fit_and_simulate.py").read_text("utf-8").split('"""')[2].splitlines()
+    assert sum(bool(line) and not line.startswith(("import", "from")) for line in lines) < 20
+
+
+def test_drop_on_a_mesh(run, tmp_path):
     scene = ring_scene(400)
     scene.save(tmp_path / "a.ply")
-    arguments = ("--ball", "0", "0", "0.6", "1.35", "--material", "rubber", "--metres", "0.5", "--frames", "4")
-    run("06_let_a_scene_fall.py", tmp_path / "a.ply", *arguments, "--size", "80", "--out", tmp_path / "out")
-    moving = Sequence.load(tmp_path / "out" / "fall.zarr").validate()
-    shift = moving.frame(3).means - scene.means
-    ring = torch.arange(len(scene)) < 400
-    far = ~ring & (scene.means - torch.tensor([0, 0, 0.6])).norm(dim=-1).ge(1.35)
-    assert (shift[ring, 2] < -0.1).all()
-    assert far.sum() > 50 and torch.equal(moving.frame(3).means[far], scene.means[far])
-    frames = list(read_video(tmp_path / "out" / "fall.mp4"))
-    assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
-    assert (frames[3] - frames[0]).abs().mean() > 0.01
+    printed = run("07_drop_on_a_mesh.py", tmp_path / "a.ply", "--material", "rubber", "--frames", "12", "--out", tmp_path)
+    assert printed.startswith("12 frames; now open ")
+    moving = Sequence.load(tmp_path / "run" / "frames.zarr").validate()
+    obstacle = Mesh.load(tmp_path / "obstacle.glb")
+    last = moving.frame(11).means
+    center, radius = obstacle.vertices.mean(0), (obstacle.vertices - obstacle.vertices.mean(0)).norm(dim=-1).mean()
+    moved = (last - scene.means)[:, 2] < -0.05
+    assert moved.float().mean() > 0.5
+    assert (last[moved] - center).norm(dim=-1).min() > 0.7 * radius  # within a cell of its surface
+    frames = list(read_video(tmp_path / "run" / "video.mp4"))
+    assert len(frames) == 12 and (frames[11] - frames[0]).abs().mean() > 0.003

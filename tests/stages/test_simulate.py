@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from vision3d.config import dump_yaml, load_yaml
-from vision3d.errors import ConfigError, InputError, MissingFileError, OutputExistsError
+from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
 from vision3d.progress import silent
 from vision3d.runs import RunFolder
 from vision3d.scene import GaussianScene, Region, Selection, Sequence
 from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
+from vision3d.stages.physics.bodies import cell_volumes
+from vision3d.stages.physics.followers import Followers
 from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.setup import Followers, cell_volumes, set_up
+from vision3d.stages.physics.setup import set_up
 
 SOFT = Material("jelly", youngs_modulus=2e4, poisson_ratio=0.3)
-QUICK = SimulateConfig(SOFT, frames=4, fps=20.0, cells=6, drop=2.0)
+UPRIGHT = {"up": (0.0, 0.0, 1.0), "floor": "below", "fill": "none", "engine": "reference"}
+QUICK = SimulateConfig(SOFT, frames=4, fps=20.0, cells=6, drop=2.0, **UPRIGHT)
 
 
 def cube(side=9, edge=1.0, center=(0.0, 0.0, 0.0), mode="3dgs"):
@@ -37,7 +40,7 @@ def frames_of(scene, config, **options):
 def test_a_scene_falls_as_fast_as_its_size_says(up, size):
     """g t^2 / 2 in metres, along the upward direction; nothing is deformed."""
     scene = cube(center=(5.0, -3.0, 2.0))
-    config = replace(QUICK, up=up, size=size, drop=None, room=3.0)
+    config = replace(QUICK, up=up, size=size, floor="none", room=3.0)
     metres = 1.0 if size is None else size
     rest = frames_of(scene, replace(config, frames=1))[0]
     torch.testing.assert_close(rest.channels["means"], scene.means)
@@ -54,7 +57,7 @@ def test_a_scene_falls_as_fast_as_its_size_says(up, size):
 @pytest.mark.parametrize("floor_kind", ["separate", "sticky"])
 def test_a_cube_of_jelly_bounces_and_only_loses_energy(floor_kind):
     scene = cube(side=9, edge=0.4)
-    config = SimulateConfig(SOFT, frames=30, fps=25.0, cells=5, drop=0.25, floor_kind=floor_kind)
+    config = replace(QUICK, frames=30, fps=25.0, cells=5, drop=0.25, floor_kind=floor_kind)
     frames = frames_of(scene, config)
     floor = -0.2 - 0.25 * 0.4
     lowest = torch.stack([frame.channels["means"][:, 2].min() for frame in frames])
@@ -99,14 +102,15 @@ def test_only_what_is_selected_moves():
 def test_frames_are_scenes_of_the_same_mode(mode, channel):
     scene = cube(side=5, mode=mode)
     moving = simulate(scene, replace(QUICK, cells=3, frames=2), progress=silent)
-    assert isinstance(moving, Sequence) and set(moving.channels) == {"means", channel}
+    assert isinstance(moving, Sequence) and set(moving.channels) == {"means", channel, "turns"}
     assert moving.times.tolist() == pytest.approx([0.0, 0.05])
     frame = moving.validate().frame(1)
     assert isinstance(frame, GaussianScene) and frame.validate().mode == mode
     torch.testing.assert_close(moving.frame(0).means, scene.means)
     if mode == "3dgs":
         torch.testing.assert_close(moving.frame(0).covars, scene.covars, atol=1e-7, rtol=1e-4)
-    assert torch.equal(frame.sh, scene.sh)
+    assert torch.equal(moving.frame(0).sh, scene.sh)
+    torch.testing.assert_close(frame.sh.square().sum(1), scene.sh.square().sum(1))  # of each band, whatever the turn
 
 
 def test_gaussians_are_shown_within_their_bounds():
@@ -206,8 +210,11 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert lines[2]["steps"] > 0 and lines[2]["height_m"] < lines[1]["height_m"] < 0
-    with pytest.raises(OutputExistsError, match=r"frames\.zarr: exists"):
-        simulate(scene, config, folder, silent)
+    again = simulate(scene, config, folder, silent)  # a run that is there is gone on with
+    assert torch.equal(again.frame(2).means, moving.frame(2).means)
+    other = replace(scene, means=scene.means + 1)
+    with pytest.raises(FileFormatError, match="checkpoint: is of another scene; give that one, or begin anew"):
+        simulate(other, config, folder, silent)
 
 
 def test_what_a_stopped_run_has_written_is_whole(tmp_path):
@@ -241,11 +248,18 @@ def test_configurations_survive_yaml(tmp_path):
         ({"fps": 0.0}, "fps: got 0.0, want a number > 0"),
         ({"size": -1.0}, "size: got -1.0, want a length > 0"),
         ({"drop": -1.0}, "drop: got -1.0, want at least 0"),
+        ({"share": 1.5}, "share: got 1.5, want at most 1"),
+        ({"share": 0.5, "grouping": "none"}, "share: got 0.5 with grouping none, which leaves the others behind; want 1"),
+        (
+            {"box": (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)},
+            "box: got (0.0, 0.0, 0.0, 1.0, 0.0, 1.0), want three lower and three higher numbers",
+        ),
+        ({"video_size": (8, 8)}, "video_size: got (8, 8), want at least 16 pixels a side"),
+        ({"fill": "foam"}, "fill: got 'foam', want one of auto, none, density, mesh"),
         ({"up": (0.0, 0.0, 0.0)}, "up: got (0, 0, 0), want a direction"),
         ({"velocity": (0.0, float("inf"), 0.0)}, "velocity: got (0.0, inf, 0.0), want three numbers"),
         ({"max_stretch": 0.5}, "max_stretch: got 0.5, want at least 1"),
         ({"min_opacity": 1.0}, "min_opacity: got 1.0, want less than 1"),
-        ({"engine": "magic"}, "engine: got 'magic', want one of reference"),
         ({"floor_kind": "ice"}, "floor_kind: got 'ice', want one of sticky, slip, separate"),
     ],
 )
@@ -263,8 +277,14 @@ def test_wrong_input_is_named_before_the_first_frame():
     faint = replace(scene, opacity_logits=torch.full((64,), -6.0))
     with pytest.raises(InputError, match=r"no opacity of 64 Gaussians is above min_opacity = 0\.02, the highest is 0\.00247"):
         simulate_frames(faint, QUICK)
-    with pytest.raises(ConfigError, match=r"cells: a grid of .* nodes and 64 particles need .* GB, max_memory is 4;"):
-        simulate_frames(scene, replace(QUICK, cells=400))
+    with pytest.raises(
+        ConfigError, match=r"cells: 400 of them make a grid of .* nodes, which with 65 particles needs .* GB, max_memory is 4;"
+    ):
+        simulate_frames(scene, replace(QUICK, cells=400, max_memory=4.0))
+    with pytest.raises(ConfigError, match=r"cells: 4000 of them make a grid of .* GB, free are "):
+        simulate_frames(scene, replace(QUICK, cells=4000))
+    with pytest.raises(ConfigError, match="engine: got 'magic', want one of auto"):
+        simulate_frames(scene, replace(QUICK, engine="magic"))
     broken = replace(scene, means=scene.means.clone().fill_(float("nan")))
     with pytest.raises(InputError, match="means"):
         simulate_frames(broken, QUICK)
@@ -288,5 +308,5 @@ def test_thin_and_sparse_bodies_are_told(caplog):
 
 def test_a_single_gaussian_falls():
     scene = cube(side=2)[:1]
-    frame = frames_of(scene, replace(QUICK, cells=2, drop=None, room=50.0, frames=2))[-1]
+    frame = frames_of(scene, replace(QUICK, cells=2, floor="none", room=50.0, frames=2))[-1]
     assert frame.channels["means"][0, 2] < scene.means[0, 2]

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -59,7 +59,14 @@ class RunOptions(ConfigOptions):
     """Empty the run folder --out first if a run is there."""
 
 
-def parse(cls: type[T], arguments: Sequence[str], verb: str, *, stage: str | None = None) -> T:
+def parse(
+    cls: type[T],
+    arguments: Sequence[str],
+    verb: str,
+    *,
+    stage: str | None = None,
+    bases: Mapping[str, Callable[[Any, str | None], Any]] | None = None,
+) -> T:
     """The options dataclass `cls` of `verb` from its command line.
 
     Args:
@@ -67,6 +74,8 @@ def parse(cls: type[T], arguments: Sequence[str], verb: str, *, stage: str | Non
         arguments: The command line after the verb.
         verb: For the texts.
         stage: Where `--config NAME` looks for presets.
+        bases: Options that change several settings at once, before others do: from the settings and the option's value (None:
+            it was not given) to the new settings.
 
     Raises:
         UsageError: An option is unknown or missing, or has a value that is not allowed.
@@ -79,6 +88,12 @@ def parse(cls: type[T], arguments: Sequence[str], verb: str, *, stage: str | Non
         if name.startswith("--") and name not in flags:
             raise UsageError(f"{name}: unknown option of vision3d {verb}; {nearest_names(name, flags)}")
     default = _defaults_from_config(cls, arguments, verb, stage)
+    given = {flag: _value_of(flag, arguments) for flag in bases or {}}
+    if bases and any(value is not None for value in given.values()):
+        settings = typing.get_type_hints(cls)["settings"]() if default is None else getattr(default, "settings")  # noqa: B009
+        for flag, change in bases.items():
+            settings = change(settings, given[flag])
+        default = _with_settings(cls, settings)
     options = {"prog": f"vision3d {verb}", "default": default}
     if default is None:
         del options["default"]
@@ -91,7 +106,7 @@ def option_names(cls: type) -> list[str]:
     """All options of the dataclass `cls` as they are typed."""
     names = ["--help"]
     for key, kind in configuration.dotted_keys(cls).items():
-        if _marker(kind, tyro.conf.Positional):
+        if _marker(kind, tyro.conf.Positional) or _marker(kind, tyro.conf.Suppress):
             continue
         name = key.removeprefix("settings.").replace("_", "-")
         names.append(f"--{name}")
@@ -108,7 +123,11 @@ def _defaults_from_config(cls: type[T], arguments: list[str], verb: str, stage: 
         return None
     hints = typing.get_type_hints(cls)
     settings = configuration.load_yaml(hints["settings"], source, stage=stage)
-    required = [field.name for field in dataclasses.fields(cls) if _is_required(field)]
+    return _with_settings(cls, settings)
+
+
+def _with_settings(cls: type[T], settings: Any) -> T:
+    required = [field.name for field in dataclasses.fields(typing.cast(Any, cls)) if _is_required(field)]
     return cls(**{**dict.fromkeys(required, tyro.MISSING), "settings": settings})
 
 

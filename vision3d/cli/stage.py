@@ -27,6 +27,7 @@ def stage_verb(
     stage: str,
     resumable: Collection[str] = (),
     text_of: Callable[[Path, Mapping[str, Any]], str] | None = None,
+    bases: Mapping[str, Callable[[Any, str | None], Any]] | None = None,
 ) -> Callable[[Sequence[str]], None]:
     """The `run` function of a verb module that runs a stage.
 
@@ -37,6 +38,7 @@ def stage_verb(
         stage: Folder of its presets below `configs/`.
         resumable: Dotted keys of the settings that may change when a run is resumed.
         text_of: Makes the summary for people out of the run folder's path and the results; None lists them.
+        bases: Options that change several settings at once (`options.parse`).
 
     Example:
         def _fit(options, run_folder, progress):
@@ -47,7 +49,7 @@ def stage_verb(
     """
 
     def run(arguments: Sequence[str]) -> None:
-        options = parse(options_class, arguments, verb, stage=stage)
+        options = parse(options_class, arguments, verb, stage=stage, bases=bases)
         settings: Any = getattr(options, "settings")  # noqa: B009  subclasses have it
         set_up_output(options)
         if options.print_config:

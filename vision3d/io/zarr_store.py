@@ -106,18 +106,22 @@ class SequenceWriter:
         2
     """
 
-    def __init__(self, path: Path | str, base: Any, *, resume: bool = False) -> None:
+    def __init__(
+        self, path: Path | str, base: Any, *, resume: bool = False, keep: int | None = None, compress: bool = True
+    ) -> None:
         """Make the folder, or go on after its last whole frame.
 
         Args:
             path: A folder, as a rule with the suffix .zarr.
             base: The object at rest.
             resume: Go on where the folder is there; its base is kept.
+            keep: Go on after so many of its frames, and forget those behind; all when None.
+            compress: Pack what is written. Floats that have moved shrink by a tenth, which takes longer than the disk.
 
         Raises:
             OutputExistsError: The folder is there and not to be resumed.
         """
-        self.path = Path(path)
+        self.path, self._level = Path(path), _LEVEL if compress else None
         self._shapes = channel_shapes(Sequence(base, torch.zeros(0)).base)
         self._names: tuple[str, ...] | None = None
         self._count, self._last = 0, -math.inf
@@ -128,8 +132,11 @@ class SequenceWriter:
             if channel_shapes(sequence.base) != self._shapes:
                 raise InputError(f"{self.path}: holds frames of {sequence.base!r}, not of {base!r}")
             self._names = tuple(sequence.channels) or None
-            self._count = len(sequence)
-            self._last = float(sequence.times[-1]) if self._count else -math.inf
+            self._count = len(sequence) if keep is None else min(keep, len(sequence))
+            self._forget()
+            if self._names and (index := self.path / self._names[0] / ".zarray").is_file():
+                self._level = None if _read_json(index)["compressor"] is None else _LEVEL  # one way for all frames
+            self._last = float(sequence.times[self._count - 1]) if self._count else -math.inf
             return
         make_folder(self.path)
         self._base = f"base{codecs.suffix_of(base)}"
@@ -165,13 +172,26 @@ class SequenceWriter:
             self._names = tuple(channels)
             _write_json(self.path / ".zattrs", self._attributes())
         for name, values in arrays.items():
-            _write_chunk(self.path / name, self._count, values)
+            _write_chunk(self.path / name, self._count, values, self._level)
         for name, values in arrays.items():
-            _write_shape(self.path / name, self._count + 1, values)
+            _write_shape(self.path / name, self._count + 1, values, self._level)
         moment = np.array(time, np.float64)
-        _write_chunk(self.path / "times", self._count, moment)
-        _write_shape(self.path / "times", self._count + 1, moment)  # from here on the frame counts
+        _write_chunk(self.path / "times", self._count, moment, self._level)
+        _write_shape(self.path / "times", self._count + 1, moment, self._level)  # from here on the frame counts
         self._count, self._last = self._count + 1, time
+
+    def _forget(self) -> None:
+        """Cut what is behind the frames that count; the times first, which say how many there are."""
+        for name in ("times", *(self._names or ())):
+            index = self.path / name / ".zarray"
+            if not index.is_file():
+                continue
+            content = _read_json(index)
+            if content["shape"][0] > self._count:
+                _write_json(index, {**content, "shape": [self._count, *content["shape"][1:]]})
+            for chunk in index.parent.iterdir():
+                if chunk.name.partition(".")[0].isdigit() and int(chunk.name.partition(".")[0]) >= self._count:
+                    chunk.unlink()
 
     def __len__(self) -> int:
         return self._count
@@ -281,14 +301,20 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _write_chunk(folder: Path, index: int, values: np.ndarray) -> None:
+def _write_chunk(folder: Path, index: int, values: np.ndarray, level: int | None) -> None:
+    data = np.ascontiguousarray(values).tobytes()
     with atomic_write(folder / _key(index, values.ndim + 1)) as temporary:
-        temporary.write_bytes(zlib.compress(np.ascontiguousarray(values).tobytes(), _LEVEL))
+        temporary.write_bytes(data if level is None else zlib.compress(data, level))
 
 
-def _write_shape(folder: Path, count: int, values: np.ndarray) -> None:
+def _write_shape(folder: Path, count: int, values: np.ndarray, level: int | None) -> None:
     content = {"zarr_format": 2, "shape": [count, *values.shape], "chunks": [1, *values.shape], "dtype": values.dtype.str}
-    content |= {"compressor": {"id": "zlib", "level": _LEVEL}, "fill_value": 0.0, "order": "C", "filters": None}
+    content |= {
+        "compressor": None if level is None else {"id": "zlib", "level": level},
+        "fill_value": 0.0,
+        "order": "C",
+        "filters": None,
+    }
     _write_json(folder / ".zarray", content)
 
 

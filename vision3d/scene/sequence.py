@@ -12,6 +12,8 @@ from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry.covariance import covar_to_quat_scale
+from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.geometry.spherical_harmonics import rotate_sh
 from vision3d.geometry.triangles import edges_to_gaussians
 from vision3d.scene import codecs
 from vision3d.scene.boxes import Boxes
@@ -30,6 +32,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     Boxes: ("boxes", "scores"),
 }
 _MIN_SCALE = 1e-8  # metres
+_ROWS = 1 << 15
 
 
 class Channel(Protocol):
@@ -59,8 +62,9 @@ class Sequence:
     channels: Mapping[str, Channel] = field(default_factory=dict)
     """Values by name, (T, ...) with the shape of the base's field of that name: means, quats, log_scales, opacity_logits, sh;
     vertices, normals, vertex_colors; points, colors, intensity; boxes, scores. Gaussians may have instead of quats and
-    log_scales `edges` (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T. Gaussians on
-    a mesh have `vertices` (T, V, 3) and become a GaussianScene."""
+    log_scales `edges` (T, N, 3, 2), flat ones with covariance E E^T, or `covar_factors` (T, N, 3, 3), with A A^T; and in place
+    of sh `turns` (T, N, 4), the rotations (wxyz) of their harmonics since rest. Gaussians on a mesh have `vertices` (T, V, 3)
+    and become a GaussianScene."""
 
     def __post_init__(self) -> None:
         if type(self.base) not in _FIELDS:
@@ -77,6 +81,8 @@ class Sequence:
         names = {"edges", "covar_factors"} & set(self.channels)
         if len(names) == 2 or (names and {"quats", "log_scales"} & set(self.channels)):
             raise InputError("Sequence: edges, covar_factors, and quats with log_scales exclude each other")
+        if {"sh", "turns"} <= set(self.channels):
+            raise InputError("Sequence: sh and turns exclude each other")
         object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
 
     @classmethod
@@ -116,6 +122,8 @@ class Sequence:
             factors = values.pop("covar_factors")
             values["quats"], scales = covar_to_quat_scale(factors @ factors.mT)
             values["log_scales"] = scales.clamp(min=_MIN_SCALE).log()
+        if "turns" in values:
+            values["sh"] = _turned(self.base.sh, values.pop("turns"))  # pyright: ignore[reportAttributeAccessIssue]
         return replace(self.base, **values)  # pyright: ignore[reportArgumentType]
 
     def validate(self) -> "Sequence":
@@ -162,7 +170,18 @@ def channel_shapes(base: Base) -> dict[str, tuple[int, ...]]:
     found = {name: getattr(base, name) for name in _FIELDS[type(base)]}
     shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
     if isinstance(base, GaussianScene):
-        shapes |= {"edges": (len(base), 3, 2), "covar_factors": (len(base), 3, 3)}
+        shapes |= {"edges": (len(base), 3, 2), "covar_factors": (len(base), 3, 3), "turns": (len(base), 4)}
     if isinstance(base, MeshGaussians):
         shapes = {"vertices": (base.mesh.num_vertices, 3)}
     return shapes
+
+
+def _turned(sh: Float[Tensor, "n k 3"], quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n k 3"]:
+    """Harmonics that turn with what they are on; those of what has not turned keep their bits."""
+    if sh.shape[1] == 1:
+        return sh
+    result = sh.clone()
+    rows = (quats[:, 1:] != 0).any(-1).nonzero()[:, 0]
+    for some in rows.split(_ROWS):  # the matrices of all at once would need ten times the memory of the scene
+        result[some] = rotate_sh(sh[some], quat_to_rotmat(quats[some]))
+    return result

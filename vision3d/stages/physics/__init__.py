@@ -12,16 +12,33 @@ from typing import TYPE_CHECKING
 from vision3d.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
+    from vision3d.stages.physics.config import (
+        Body,
+        Boundary,
+        Impulse,
+        Keyframe,
+        Lead,
+        Material,
+        Mover,
+        SimulateConfig,
+        Wind,
+    )
     from vision3d.stages.physics.materials import energy_density, kirchhoff_stress, load_material, return_map
     from vision3d.stages.physics.points3 import simulate_points
-    from vision3d.stages.physics.run import Frame, simulate, simulate_frames
+    from vision3d.stages.physics.run import simulate, simulate_frames
+    from vision3d.stages.physics.simulation import Frame
 
 __all__ = [
+    "Body",
     "Boundary",
     "Frame",
+    "Impulse",
+    "Keyframe",
+    "Lead",
     "Material",
+    "Mover",
     "SimulateConfig",
+    "Wind",
     "energy_density",
     "kirchhoff_stress",
     "load_material",
@@ -36,14 +53,20 @@ _CONFIG, _MATERIALS, _RUN = ".config", ".materials", ".run"
 __getattr__ = lazy_names(
     __name__,
     {
+        "Body": _CONFIG,
         "Boundary": _CONFIG,
+        "Impulse": _CONFIG,
+        "Keyframe": _CONFIG,
+        "Lead": _CONFIG,
+        "Mover": _CONFIG,
+        "Wind": _CONFIG,
         "Material": _CONFIG,
         "SimulateConfig": _CONFIG,
         "energy_density": _MATERIALS,
         "kirchhoff_stress": _MATERIALS,
         "load_material": _MATERIALS,
         "return_map": _MATERIALS,
-        "Frame": _RUN,
+        "Frame": ".simulation",
         "simulate": _RUN,
         "simulate_frames": _RUN,
         "simulate_points": ".points3",

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vision3d.config import load_yaml
-from vision3d.stages.physics.config import ALIASES, Material, law_name
 from vision3d.stages.physics.laws import energy_density, kirchhoff_stress, packing_factor
+from vision3d.stages.physics.materials_config import ALIASES, Material, law_name
 from vision3d.stages.physics.plasticity import initial_memory, return_map
 
 __all__ = [

@@ -3,23 +3,53 @@
 import logging
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry.neighbors import knn
-from vision3d.scene import GaussianScene, Selection
-from vision3d.stages.physics.config import Boundary, SimulateConfig
+from vision3d.machine import free_memory
+from vision3d.render.camera_paths import bulk_of, bulk_of_points
+from vision3d.scene import Cameras, GaussianScene, Selection
+from vision3d.stages.physics.bodies import (
+    BodyParticles,
+    Part,
+    automatic_cells,
+    find_parts,
+    make_particles,
+    velocities,
+    warn_of_shape,
+)
+from vision3d.stages.physics.config import SimulateConfig, Vector
+from vision3d.stages.physics.engines import Engine, choose_engine
+from vision3d.stages.physics.followers import Followers
+from vision3d.stages.physics.obstacles import Placement, place_boundaries, place_winds, start_outside
 from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.world import World
+from vision3d.stages.physics.representations import FDrive, Movable, Representation, represent
+from vision3d.stages.physics.selecting import Selector
+from vision3d.stages.physics.upright import Floor, stand_upright
+from vision3d.stages.physics.world import Motion, World
 
 logger = logging.getLogger("vision3d.physics")
 
-_NEIGHBORS = 4
 _PADDING = 3  # cells at the sides of the grid
-_BYTES_A_NODE, _BYTES_A_PARTICLE = 130, 4000  # of the reference engine in float64, at its peak
+_SMALL, _LARGE = 0.05, 20.0  # metres; what moves is never so small or large unless the options say so
+_MOST = 2_000_000  # particles
+_MOST_REFERENCE = 20_000
+
+
+@dataclass(frozen=True, eq=False)
+class Push:
+    """An impulse on some of the particles."""
+
+    time: float
+    """[s]."""
+    rows: Int64[Tensor, " r"]
+    velocity: Vector
+    """[m/s]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,162 +57,289 @@ class Setup:
     """A scene ready to move."""
 
     particles: Particles
-    """Those Gaussians that are simulated, in metres about the middle of the grid's box."""
+    """In metres about the middle of what moves."""
     world: World
-    cores: Int64[Tensor, " c"]
-    """Rows of the scene that are simulated."""
-    followers: "Followers"
-    """Those that go along."""
+    engine: type[Engine]
+    representation: Representation
+    core_rows: Int64[Tensor, " c"]
+    """Rows of the scene that are particles."""
+    core_particles: Int64[Tensor, " c"]
+    """Which particles they are; the others fill bodies, or are centres of clusters."""
+    followers: Followers
+    """Rows that go along."""
+    pushes: tuple[Push, ...]
+    """By time."""
     center: Float[Tensor, " 3"]
     """What is 0 in the simulation, in the scene."""
     scale: float
     """Metres in the unit of the scene, the same along all axes."""
+    up: Float[Tensor, " 3"]
+    floor_point: Float[Tensor, " 3"] | None
+    """Of a floor that is not seen in the scene but was put there, in the scene's units."""
+    num_inside: int
+    """Particles that fill bodies."""
+    cameras: Cameras | None = None
+    """Of the photographs."""
+
+    @property
+    def cores(self) -> Int64[Tensor, " c"]:
+        return self.core_rows
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.center, self.scale)
 
     def to_scene(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Positions of the simulation in the scene."""
-        return x / self.scale + self.center
+        return x.double() / self.scale + self.center
 
 
-@dataclass(frozen=True, eq=False)
-class Followers:
-    """Points that go with the simulated points around them: x = sum w_j (x_j + F_j (X - X_j)), F = sum w_j F_j.
-
-    Exact for affine motions. Weights are (1 - d_j / d_last)^2 of the four nearest at rest, 0 at the fifth.
-    """
-
-    rows: Int64[Tensor, " f"]
-    """Rows of the scene."""
-    parents: Int64[Tensor, "f k"]
-    """Rows of the particles."""
-    weights: Float[Tensor, "f k"]
-    offsets: Float[Tensor, "f k 3"]
-    """X - X_j [m]."""
-
-    @classmethod
-    def around(cls, rows: Int64[Tensor, " f"], points: Float[Tensor, "f 3"], particles: Float[Tensor, "c 3"]) -> "Followers":
-        """Bind `points`, the positions [m] of `rows` at rest, to the particles at rest."""
-        count = min(_NEIGHBORS + 1, len(particles))
-        if len(rows) == 0:
-            empty = points.new_zeros(0, 1)
-            return cls(rows, empty.long(), empty, points.new_zeros(0, 1, 3))
-        distances, parents = knn(particles, points, count)
-        raw = (1 - distances / distances[:, -1:].clamp(min=torch.finfo(points.dtype).tiny)).square()
-        raw = torch.where(raw.sum(1, keepdim=True) > 0, raw, 1)  # all equally far, or only one there is
-        return cls(rows, parents, raw / raw.sum(1, keepdim=True), points[:, None] - particles[parents])
-
-    def positions(self, particles: Particles) -> tuple[Float[Tensor, "f 3"], Float[Tensor, "f 3 3"]]:
-        """Positions [m] and deformation gradients now."""
-        F = particles.F_total[self.parents]
-        moved = particles.x[self.parents] + (F @ self.offsets[..., None])[..., 0]
-        return (self.weights[..., None] * moved).sum(1), (self.weights[..., None, None] * F).sum(1)
-
-
-def set_up(scene: GaussianScene, config: SimulateConfig, select: Selection | None = None) -> Setup:
+def set_up(
+    scene: Movable,
+    config: SimulateConfig,
+    select: Selection | None = None,
+    *,
+    cameras: Cameras | None = None,
+    default_up: Vector = (0.0, 0.0, 1.0),
+) -> Setup:
     """Particles and world of a scene.
 
     Args:
-        scene: Any mode.
+        scene: Gaussians of any mode, Gaussians on a mesh, or a mesh.
         config: Options.
-        select: What moves; all when None. The rest of the scene stays and is no obstacle.
+        select: What moves, in place of the options' `select`. The rest of the scene stays and is no obstacle.
+        cameras: Of the photographs, for the upward direction.
+        default_up: Upward direction where nothing else tells.
 
     Raises:
-        InputError: The scene is empty or not finite, nothing is selected, or no selected Gaussian is opaque enough.
-        ConfigError: The grid needs more memory than `max_memory`.
+        InputError: The scene is empty or not finite, nothing is selected or opaque enough, a body begins in an obstacle, or a
+            mesh cannot be used.
+        ConfigError: An option does not fit the scene, or the grid needs more memory than there is.
+        BackendError, MissingDependencyError: The engine does not run here.
     """
     scene.validate()
-    is_moving = torch.ones(len(scene), dtype=torch.bool) if select is None else select.mask(scene.means).cpu()
-    if not bool(is_moving.any()):
-        raise InputError(f"selection: holds none of {len(scene)} Gaussians, want at least one")
-    opacities = scene.opacities.detach().cpu()
-    is_core = is_moving & (opacities >= config.min_opacity)
-    if not bool(is_core.any()):
-        raise InputError(
-            f"scene: no opacity of {int(is_moving.sum())} Gaussians is above min_opacity = {config.min_opacity:g}, "
-            f"the highest is {float(opacities[is_moving].max()):.3g}; lower min_opacity"
-        )
-    cores = _drawn(is_core.nonzero()[:, 0], config)
-    is_core = torch.zeros_like(is_core).index_fill_(0, cores, True)
-    rest = (is_moving & ~is_core).nonzero()[:, 0]
-    means = scene.means.detach().cpu().double()
-    low, high = means[cores].amin(0), means[cores].amax(0)
+    engine = choose_engine(config.engine)
+    representation = represent(scene, config)
+    if isinstance(representation, FDrive) and representation.lost:
+        logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * representation.lost)
+    points, solid = representation.points, representation.opacities >= config.min_opacity
+    bulk = bulk_of(scene) if isinstance(scene, GaussianScene) else bulk_of_points(points, torch.ones(len(points)))
+    near = (points - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1]
+    up, floor = stand_upright(points[near], representation.opacities[near], config, cameras, default_up)
+    selector = Selector(points, representation.labels, solid, representation.noun)
+    given = None if select is None else select.mask(scene.means if isinstance(scene, GaussianScene) else points.float()).cpu()
+    parts = find_parts(representation, config, selector, floor, bulk, given)
+    is_solid = torch.stack([part.solid for part in parts]).any(0)
+    moving = torch.stack([part.members for part in parts]).any(0)
+    low, high = points[is_solid].amin(0), points[is_solid].amax(0)
     center, longest = (low + high) / 2, float((high - low).max())
     if longest == 0:  # a single Gaussian is as large as itself
-        longest = 2 * float(scene.scales[cores].max())
-    scale = 1.0 if config.size is None else config.size / longest
-    spacing = longest * scale / config.cells
-    x = (means[cores] - center) * scale
-    world = _world(config, x, longest * scale, spacing, center, scale)
-    _check_memory(config, world.grid, len(cores))
-    volume = cell_volumes(x, spacing)
-    _warn(x, longest * scale, spacing, volume)
-    velocity = x.new_tensor(config.velocity).expand_as(x).clone()
-    particles = Particles.at_rest(x, volume, world.materials, v=velocity)
-    followers = Followers.around(rest, (means[rest] - center) * scale, x)
-    return Setup(particles, world, cores, followers, center, scale)
+        longest = 2 * float(scene.scales[is_solid].max()) if isinstance(scene, GaussianScene) else 1.0
+    if isinstance(representation, FDrive):
+        representation.longest = longest
+    placement = Placement(center, _scale(config, longest))
+    size = longest * placement.scale
+    x = placement.to_metres(points)
+    if floor is not None:
+        x = torch.where(moving[:, None], x + config.drop * size * up, x)
+    limit = config.max_particles or (_MOST_REFERENCE if engine.name == "reference" else _MOST)
+    cells = config.cells or automatic_cells([x[part.solid][:limit] for part in parts], size)
+    spacing = size / cells
+    base = _floor_height(config, floor, placement, x[is_solid], up, size)
+    grid = _grid(config, x[is_solid], spacing, size, up, base, placement)
+    _check_memory(config, engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
+    seen = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
+    bodies = [
+        make_particles(part, x, representation, config, spacing, placement.scale, limit // len(parts), seen) for part in parts
+    ]
+    for part, body in zip(parts, bodies):
+        warn_of_shape(part, x[part.solid], body, size, spacing)
+    boundaries, fields = place_boundaries(config, placement, spacing, up, base)
+    world_parts = {
+        "boundaries": boundaries,
+        "fields": fields,
+        "winds": place_winds(config, placement),
+    }
+    setup = _joined(config, engine, representation, parts, bodies, selector, x, grid, placement, up, world_parts)
+    _check_inside(setup, parts, bodies)
+    put = None
+    if base is not None and floor is None:
+        put = placement.to_scene(base * up[None])[0]
+    text = "%d particles (%d of them inside bodies), grid of %s nodes, h = %.3g m, longest side %.3g m, %.4g kg; engine %s"
+    nodes, mass = " x ".join(map(str, grid.shape)), float(setup.particles.mass.double().sum())
+    logger.info(text, len(setup.particles), setup.num_inside, nodes, spacing, size, mass, engine.name)
+    return replace(setup, floor_point=put, cameras=cameras)
 
 
-def cell_volumes(x: Float[Tensor, "n 3"], spacing: float) -> Float[Tensor, " n"]:
-    """Volumes [m^3]: the cells that points are in, shared by the points of each (as in PhysGaussian).
+def _joined(
+    config: SimulateConfig,
+    engine: type[Engine],
+    representation: Representation,
+    parts: list[Part],
+    bodies: list[BodyParticles],
+    selector: Selector,
+    points: Tensor,
+    grid: Grid,
+    placement: Placement,
+    up: Tensor,
+    world_parts: dict[str, Any],
+) -> Setup:
+    """All bodies as one set of particles in their world."""
+    dtype = torch.float64 if engine.name == "reference" else torch.float32
+    materials = tuple(part.body.material for part in parts)
+    starts = [0]
+    for body in bodies:
+        starts.append(starts[-1] + len(body.x))
+    which = torch.cat([torch.full((len(body.x),), index) for index, body in enumerate(bodies)])
+    x, volume = torch.cat([body.x for body in bodies]), torch.cat([body.volume for body in bodies])
+    flows = [velocities(part.body, body.x, body.volume) for part, body in zip(parts, bodies)]
+    v, C = torch.cat([flow[0] for flow in flows]), torch.cat([flow[1] for flow in flows])
+    core_rows = torch.cat([body.cores for body in bodies])
+    core_particles = torch.cat([start + torch.arange(len(body.cores)) for start, body in zip(starts, bodies)])
+    followers = bodies[0].followers
+    for start, body in zip(starts[1:], bodies[1:]):
+        moved = body.followers
+        followers = followers.joined(Followers(moved.rows, moved.parents + start, moved.weights, moved.offsets))
+    reach = _Reach(points, core_rows, core_particles, x)
+    motions, led = _motions(config, selector, reach, placement)
+    gravity = (-config.gravity * up).tolist()
+    world = World(grid, materials, (gravity[0], gravity[1], gravity[2]), motions=motions, **world_parts)
+    particles = Particles.at_rest(x.to(dtype), volume.to(dtype), materials, which, v=v.to(dtype), C=C.to(dtype), motion=led)
+    pushes = []
+    for index, impulse in enumerate(sorted(config.impulses, key=lambda impulse: impulse.time)):
+        is_in = torch.ones(len(x), dtype=torch.bool)
+        if impulse.select:
+            is_in = reach.particles(selector.mask(impulse.select, f"impulses[{index}].select"))
+        pushes.append(Push(impulse.time, is_in.nonzero()[:, 0], impulse.velocity))
+    inside = sum(body.num_inside for body in bodies)
+    return Setup(
+        particles, world, engine, representation, core_rows, core_particles, followers, tuple(pushes), placement.center,
+        placement.scale, up, None, inside,
+    )  # fmt: skip
 
-    The sum is the volume of the cells with points, however many points there are; a side of length L counts as about L + h.
-    """
-    low = x.amin(0) - spacing / 2  # no point is on the border of two cells by construction
-    cells = ((x - low) / spacing).floor().long()
-    _, which, counts = cells.unique(dim=0, return_inverse=True, return_counts=True)
-    return spacing**3 / counts[which].to(x)
+
+@dataclass(frozen=True, eq=False)
+class _Reach:
+    """Finds the particles of a part of the scene: its own, and those inside that are nearest to it."""
+
+    points: Float[Tensor, "n 3"]
+    core_rows: Int64[Tensor, " c"]
+    core_particles: Int64[Tensor, " c"]
+    x: Float[Tensor, "p 3"]
+
+    def particles(self, mask: Bool[Tensor, " n"]) -> Bool[Tensor, " p"]:
+        found = torch.zeros(len(self.x), dtype=torch.bool)
+        found[self.core_particles] = mask[self.core_rows]
+        others = torch.ones(len(self.x), dtype=torch.bool)
+        others[self.core_particles] = False
+        rows = others.nonzero()[:, 0]
+        if len(rows):
+            # Of all points of the scene the nearest one says where a particle inside belongs.
+            nearest = knn(self.points, self.x[rows])[1][:, 0]
+            found[rows] = mask[nearest]
+        return found
 
 
-def _drawn(rows: Tensor, config: SimulateConfig) -> Tensor:
-    if len(rows) <= config.max_particles:
-        return rows
-    generator = torch.Generator().manual_seed(config.seed)
-    logger.info("%d of %d Gaussians are simulated, the others follow them", config.max_particles, len(rows))
-    return rows[torch.randperm(len(rows), generator=generator)[: config.max_particles]].sort().values
+def _motions(
+    config: SimulateConfig, selector: Selector, reach: _Reach, placement: Placement
+) -> tuple[tuple[Motion, ...], Int64[Tensor, " p"]]:
+    motions: list[Motion] = []
+    led = torch.full((len(reach.x),), -1, dtype=torch.int64)
+    if config.fixed:
+        is_in = reach.particles(selector.mask(config.fixed, "fixed"))
+        _check_any(is_in, "fixed")
+        led[is_in] = 0
+        motions.append(Motion(end=math.inf if config.release is None else config.release))
+    for index, lead in enumerate(config.leads):
+        key = f"leads[{index}].select"
+        is_in = reach.particles(selector.mask(lead.select, key))
+        _check_any(is_in, key)
+        led[is_in] = len(motions)
+        if lead.center is None:
+            x, y, z = reach.x[is_in].mean(0).tolist()
+        else:
+            x, y, z = placement.to_metres(torch.tensor([lead.center], dtype=torch.float64))[0].tolist()
+        motions.append(Motion(lead.velocity, lead.angular_velocity, (x, y, z), lead.start, lead.end))
+    return tuple(motions), led
 
 
-def _world(config: SimulateConfig, x: Tensor, longest: float, spacing: float, center: Tensor, scale: float) -> World:
-    up = torch.nn.functional.normalize(x.new_tensor(config.up), dim=0)
-    boundaries = [_scaled(boundary, center, scale) for boundary in config.boundaries]
+def _check_any(is_in: Tensor, key: str) -> None:
+    if not bool(is_in.any()):
+        raise InputError(f"{key}: holds nothing of what moves, want at least one particle")
+
+
+def _scale(config: SimulateConfig, longest: float) -> float:
+    if config.size is not None:
+        return config.size / longest
+    if _SMALL <= longest <= _LARGE:
+        return 1.0
+    logger.info("what moves is %.3g units long: taken as 1 m (--size METRES changes it)", longest)
+    return 1 / longest
+
+
+def _floor_height(
+    config: SimulateConfig, floor: Floor | None, placement: Placement, x: Tensor, up: Tensor, size: float
+) -> float | None:
+    """Of the floor along `up`, in the simulation [m]."""
+    if config.floor == "none":
+        return None
+    if floor is not None:
+        top = floor.normal * (floor.height + floor.thickness / 3)
+        return float(placement.to_metres(top[None])[0] @ up)
+    return float((x @ up).min()) - config.drop * size
+
+
+def _grid(
+    config: SimulateConfig, x: Tensor, spacing: float, size: float, up: Tensor, base: float | None, placement: Placement
+) -> Grid:
+    margin = config.room * size + (_PADDING + 1) * spacing
     low, high = x.amin(0), x.amax(0)
-    if config.drop is not None:
-        below = (x @ up).min() - config.drop * longest
-        foot = below * up  # a point of the floor
-        normal = (float(up[0]), float(up[1]), float(up[2]))
-        point = (float(foot[0]), float(foot[1]), float(foot[2]))
-        boundaries.append(Boundary("plane", point, normal, kind=config.floor_kind, friction=config.friction))
-        shift = -config.drop * longest * up
-        low, high = torch.minimum(low, low + shift), torch.maximum(high, high + shift)
-    margin = config.room * longest + (_PADDING + 1) * spacing
+    if base is not None:  # room for what falls onto the floor
+        lowest = float((x @ up).min())
+        fall = min(base - lowest, 0.0) * up
+        low, high = torch.minimum(low, low + fall), torch.maximum(high, high + fall)
     low, high = low - margin, high + margin
+    if base is not None:  # and none below it
+        axis = int(up.abs().argmax())
+        tilt = float((up.abs().sum() - up.abs()[axis]) / up.abs()[axis]) * float((high - low).max())
+        depth = base / float(up[axis])
+        below = (_PADDING + 2) * spacing + tilt
+        if up[axis] > 0:
+            low[axis] = max(float(low[axis]), depth - below)
+        else:
+            high[axis] = min(float(high[axis]), depth + below)
+    if config.box is not None:
+        corners = placement.to_metres(torch.tensor(config.box, dtype=torch.float64).view(2, 3))
+        is_out = ((x < corners[0]) | (x > corners[1])).any(-1)
+        if bool(is_out.any()):
+            raise ConfigError("box", f"{int(is_out.sum())} of {len(x)} points that move begin outside of it; make it larger")
+        low, high = corners[0] - (_PADDING + 1) * spacing, corners[1] + (_PADDING + 1) * spacing
     counts = [math.ceil(length / spacing) + 1 for length in (high - low).tolist()]
-    grid = Grid((float(low[0]), float(low[1]), float(low[2])), spacing, (counts[0], counts[1], counts[2]), _PADDING)
-    pull = -config.gravity * up
-    return World(grid, (config.material,), (float(pull[0]), float(pull[1]), float(pull[2])), tuple(boundaries))
+    return Grid((float(low[0]), float(low[1]), float(low[2])), spacing, (counts[0], counts[1], counts[2]), _PADDING)
 
 
-def _scaled(boundary: Boundary, center: Tensor, scale: float) -> Boundary:
-    x, y, z = ((torch.tensor(boundary.center, dtype=center.dtype) - center) * scale).tolist()
-    a, b, c = (scale * length for length in boundary.half_size)
-    return replace(boundary, center=(x, y, z), half_size=(a, b, c), radius=scale * boundary.radius)
-
-
-def _check_memory(config: SimulateConfig, grid: Grid, num_particles: int) -> None:
-    need = (grid.num_nodes * _BYTES_A_NODE + num_particles * _BYTES_A_PARTICLE) / 1e9
-    if need > config.max_memory:
+def _check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_particles: int, cells: int) -> None:
+    need = (grid.num_nodes * engine.bytes_a_node + num_particles * engine.bytes_a_particle) / 1e9
+    free = free_memory()
+    room = config.max_memory if config.max_memory is not None else (math.inf if free is None else 0.9 * free / 1e9)
+    if need > room:
         nodes = " x ".join(map(str, grid.shape))
+        why = "max_memory is" if config.max_memory is not None else "free are"
         raise ConfigError(
             "cells",
-            f"a grid of {nodes} nodes and {num_particles} particles need {need:.3g} GB, max_memory is {config.max_memory:g}; "
-            "take fewer cells, less room or fewer particles",
+            f"{cells} of them make a grid of {nodes} nodes, which with {num_particles} particles needs {need:.3g} GB, "
+            f"{why} {room:.3g}; take fewer cells, less room or fewer particles",
         )
 
 
-def _warn(x: Tensor, longest: float, spacing: float, volume: Tensor) -> None:
-    thinnest = float((x.amax(0) - x.amin(0)).min())
-    if thinnest < spacing:
-        want = math.ceil(longest / thinnest) if thinnest > 0 else None
-        hint = f"{want} cells would resolve it" if want else "no number of cells resolves a sheet"
-        logger.warning("what moves is %.3g m thin, less than a cell of %.3g m; %s", thinnest, spacing, hint)
-    per_cell = len(x) * spacing**3 / float(volume.sum())
-    if per_cell < 3:
-        logger.warning("there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells", per_cell)
+def _check_inside(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:
+    """Bodies may touch obstacles, but not begin inside of them."""
+    first = 0
+    for part, body in zip(parts, bodies):
+        x = setup.particles.x[first : first + len(body.x)]
+        first += len(body.x)
+        buried = start_outside(setup.world, x)
+        if buried is not None and buried[1] > 0.5 * len(x):
+            raise InputError(
+                f"{part.name}: {buried[1]} of its {len(x)} particles begin inside of obstacle {buried[0]}; move one of the two"
+            )

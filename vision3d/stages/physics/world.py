@@ -10,11 +10,10 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError, NumericalError
 from vision3d.geometry.rotation import hat
-from vision3d.stages.physics.config import Boundary, Material, Vector
+from vision3d.stages.physics.config import Boundary, Material, Motion, Vector, Wind
 from vision3d.stages.physics.particles import Grid
 
 STANDARD_GRAVITY = 9.81  # m/s^2
-FAR = math.inf
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,66 +32,6 @@ class DistanceField:
             raise ConfigError("values", f"got shape {tuple(self.values.shape)}, want (x, y, z) with at least 2 nodes a side")
         if not bool(self.values.isfinite().all()):
             raise ConfigError("values", "not all distances are finite")
-
-
-@dataclass(frozen=True)
-class Wind:
-    """Air that drags along what is in it: v += (1 - exp(-drag dt)) (velocity - v) at the nodes."""
-
-    velocity: Vector
-    """[m/s]."""
-    drag: float = 1.0
-    """How fast velocities follow [1/s]."""
-    low: Vector = (-FAR, -FAR, -FAR)
-    """Lower corner of the box that it blows in [m]."""
-    high: Vector = (FAR, FAR, FAR)
-    """Upper corner [m]."""
-    start: float = 0.0
-    """Time from which it blows [s]."""
-    end: float = math.inf
-    """Time from which it is gone [s]."""
-
-    def __post_init__(self) -> None:
-        if len(self.velocity) != 3 or not all(map(math.isfinite, self.velocity)):
-            raise ConfigError("velocity", f"got {self.velocity}, want three numbers")
-        if not 0 < self.drag < math.inf:
-            raise ConfigError("drag", f"got {self.drag}, want a number > 0")
-        if not all(low < high for low, high in zip(self.low, self.high)):
-            raise ConfigError("high", f"got {self.high}, want each more than low = {self.low}")
-        if not self.start < self.end:
-            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
-
-
-@dataclass(frozen=True)
-class Motion:
-    """How led particles move as long as its time window lasts: as a rigid body. All zero: they are held."""
-
-    velocity: Vector = (0.0, 0.0, 0.0)
-    """[m/s]."""
-    angular_velocity: Vector = (0.0, 0.0, 0.0)
-    """About `center`, along the axes of the world [rad/s]."""
-    center: Vector = (0.0, 0.0, 0.0)
-    """At the time `start` [m]; it moves with `velocity`."""
-    start: float = 0.0
-    """Time from which they are led [s]."""
-    end: float = math.inf
-    """Time from which they are free [s]."""
-
-    def __post_init__(self) -> None:
-        for name in ("velocity", "angular_velocity", "center"):
-            if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
-                raise ConfigError(name, f"got {getattr(self, name)}, want three numbers")
-        if not self.start < self.end:
-            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
-
-    def center_at(self, time: float) -> Vector:
-        """[m]."""
-        x, y, z = (c + (time - self.start) * v for c, v in zip(self.center, self.velocity))
-        return x, y, z
-
-    def is_on(self, time: float) -> bool:
-        """Whether the time is within its window."""
-        return self.start <= time < self.end
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class MpmPoints:
         self.world, self.engine_name, self.velocity, self.max_dt = world, engine, velocity, max_dt
 
     def begin(self, points: Points) -> None:
-        from vision3d.stages.physics.setup import cell_volumes
+        from vision3d.stages.physics.bodies import cell_volumes
 
         v = points.x.new_tensor(self.velocity).expand_as(points.x).clone()
         volumes = cell_volumes(points.x, self.world.grid.spacing)

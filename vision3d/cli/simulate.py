@@ -1,0 +1,98 @@
+"""`vision3d simulate`: a scene, or parts of it, moves by physics."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.inputs import cameras_beside, load_objects
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.config import from_dict
+from vision3d.errors import InputError
+from vision3d.progress import ProgressCallback
+from vision3d.stages.physics.config import Material, SimulateConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+RESUMABLE = ("frames", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
+_UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0)} | dict.fromkeys(
+    (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)
+)
+"""Upward direction by the format, where nothing else tells; others z. Splats of phones and COLMAP have y down."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SimulateOptions(RunOptions):
+    """Let a scene, or parts of it, move by physics: jelly, rubber, metal, sand, snow, water, foam."""
+
+    scene: Annotated[Path, tyro.conf.Positional]
+    """Gaussians (.ply, .spz, ...), Gaussians on a mesh (.safetensors), a mesh (.glb, .obj), or a run folder with scene.ply."""
+    preset: str | None = None
+    """What moves is made of this: jelly, rubber, metal, sand, snow, water, foam, or a YAML file; options --material.* change
+    it [default: jelly]."""
+    settings: Settings[SimulateConfig] = dataclasses.field(default_factory=SimulateConfig)
+
+
+def _with_preset(settings: SimulateConfig, value: str | None) -> SimulateConfig:
+    """The settings with the material of --preset in place of theirs."""
+    return settings if value is None else dataclasses.replace(settings, material=_material(value))
+
+
+def _material(name: str) -> Material:
+    return from_dict(SimulateConfig, {"material": name}).material
+
+
+def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.scene import Scene
+    from vision3d.stages.physics.run import run as simulate
+
+    scene = load_objects(options.scene)
+    if isinstance(scene, Scene):
+        scene = scene.gaussians()
+    if options.settings.bodies and options.preset is not None:
+        raise InputError("--preset is for one body; with `bodies` in --config each has its own material")
+    up = _UP.get(options.scene.suffix.lower(), (0.0, 0.0, 1.0))
+    cameras = cameras_beside(options.scene)
+    return simulate(scene, options.settings, run_folder, progress, cameras=cameras, default_up=up)[1]
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    names = {
+        "video.mp4": "the video",
+        "report.html": "all of it on one page",
+        "frames.zarr": "the frames, for `vision3d view`",
+        "frames": "a .ply of each frame",
+    }
+    found = {name: text for name, text in names.items() if (out / name).exists()}
+    width = max(len(str(out / name)) for name in found)
+    lines = [
+        f"{results['frames']} frames, {results['particles']:,} particles ({results['particles_inside']:,} inside), "
+        f"{results['substeps']:,} steps in {results['simulation_minutes']:.2f} minutes: "
+        f"{results['million_particle_substeps_per_s']:.3g} million particle steps/s by the {results['engine']} engine",
+        "",
+        "now open",
+        *(f"  {out / name!s:{width}}  {text}" for name, text in found.items()),
+    ]
+    if results["kept"]:
+        lines.insert(1, f"particles were kept inside the grid {results['kept']:,} times: give more --room")
+    return "\n".join(lines)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    return _VERB(arguments)
+
+
+_VERB = stage_verb(
+    "simulate",
+    SimulateOptions,
+    _simulate,
+    stage="simulations",
+    resumable=RESUMABLE,
+    text_of=_text,
+    bases={"--preset": _with_preset},
+)

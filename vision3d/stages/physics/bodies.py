@@ -1,0 +1,290 @@
+"""Which parts of a scene are which body, and what particles stand for them."""
+
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vision3d.errors import ConfigError, InputError
+from vision3d.geometry.neighbors import knn
+from vision3d.geometry.rotation import hat
+from vision3d.stages.physics.config import Body, SimulateConfig
+from vision3d.stages.physics.filling import Filling, Surface, fill_mesh, fill_surface
+from vision3d.stages.physics.followers import Followers, clusters
+from vision3d.stages.physics.representations import FDrive, MeshVertices, Representation, unused_vertices
+from vision3d.stages.physics.selecting import Selector, part_spacing
+from vision3d.stages.physics.upright import Floor
+
+logger = logging.getLogger("vision3d.physics")
+
+_NEAR = 2.5  # radii of the middle of a scene; what is beyond are its surroundings
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One body: rows of the scene."""
+
+    body: Body
+    name: str
+    members: Bool[Tensor, " n"]
+    """What moves with it."""
+    solid: Bool[Tensor, " n"]
+    """What of it is opaque enough to be particles."""
+
+
+@dataclass(frozen=True, eq=False)
+class BodyParticles:
+    """The particles of one body."""
+
+    x: Float[Tensor, "p 3"]
+    """[m]: those of rows of the scene, then centres of clusters, then those inside."""
+    volume: Float[Tensor, " p"]
+    """[m^3]."""
+    cores: Int64[Tensor, " c"]
+    """Rows of the scene that the first particles are."""
+    followers: Followers
+    """The other rows."""
+    num_inside: int
+    """Particles that fill the body."""
+
+
+def find_parts(
+    representation: Representation,
+    config: SimulateConfig,
+    selector: Selector,
+    floor: Floor | None,
+    bulk: tuple[Float[Tensor, " 3"], float],
+    select: Bool[Tensor, " n"] | None,
+) -> list[Part]:
+    """The bodies that the options name.
+
+    Raises:
+        InputError: Nothing is selected, or nothing of it is opaque enough.
+    """
+    points, solid = representation.points, selector.solid
+    parts, taken = [], torch.zeros(len(points), dtype=torch.bool)
+    bodies = config.all_bodies()
+    order = sorted(range(len(bodies)), key=lambda i: not bodies[i].select or "rest" in bodies[i].select)
+    found: dict[int, Part] = {}
+    for index in order:
+        body, key = bodies[index], f"bodies[{index}].select" if config.bodies else "select"
+        name = body.name or (f"body {index}" if config.bodies else "what moves")
+        if select is not None and not config.bodies:
+            members = select
+            if not bool(members.any()):
+                raise InputError(f"selection: holds none of {len(points)} {representation.noun}, want at least one")
+        elif body.select:
+            members = selector.mask(body.select, key, taken)
+        else:
+            members = _default_members(points, selector, floor, bulk) & ~taken
+        members = members & ~taken & ~unused_vertices(representation)
+        own = members & solid
+        if not bool(own.any()):
+            raise InputError(_why_nothing(representation, config, name, members, taken))
+        own = _without_floaters(points, own, config, name)
+        members = own | (_followers_of(points, members & ~solid, own) if isinstance(representation, FDrive) else own)
+        taken = taken | members
+        found[index] = Part(body, name, members, own)
+    parts = [found[index] for index in range(len(bodies))]
+    return parts
+
+
+def make_particles(
+    part: Part,
+    x: Float[Tensor, "n 3"],
+    representation: Representation,
+    config: SimulateConfig,
+    spacing: float,
+    scale: float,
+    limit: int,
+    floor: tuple[Float[Tensor, " 3"], float] | None,
+) -> BodyParticles:
+    """Particles of a body, whose volumes do not depend on how many Gaussians it has.
+
+    Args:
+        part: The body.
+        x: All points of the scene [m].
+        representation: Of the scene.
+        config: Options.
+        spacing: Of the grid [m].
+        scale: Metres in the unit of the scene.
+        limit: Particles that it may have.
+        floor: That is seen, which closes what stands on it [m].
+    """
+    rows = part.solid.nonzero()[:, 0]
+    filling = _filling(part, x, representation, spacing, scale, floor, rows)
+    if filling is None:
+        volumes, inside = cell_volumes(x[rows], spacing), x.new_zeros(0, 3)
+        inside_volumes = x.new_zeros(0)
+    else:
+        volumes, inside, inside_volumes = filling.surface_volumes, filling.points, filling.point_volumes
+    if len(inside) > limit // 2:  # fewer, larger ones
+        keep = torch.randperm(len(inside), generator=_generator(config))[: limit // 2].sort().values
+        factor = inside_volumes.sum() / inside_volumes[keep].sum()
+        inside, inside_volumes = inside[keep], inside_volumes[keep] * factor
+    wanted = min(max(1, round(config.share * len(rows))), max(1, limit - len(inside)))
+    others = (part.members & ~part.solid).nonzero()[:, 0]
+    if wanted < len(rows) and config.grouping == "hierarchy":
+        centers, which = clusters(x[rows], wanted)
+        sums = volumes.new_zeros(len(centers)).index_add_(0, which, volumes)
+        particles, volume = torch.cat([centers, inside]), torch.cat([sums, inside_volumes])
+        followers = Followers.of(rows, x[rows], particles, which).joined(Followers.around(others, x[others], particles))
+        return BodyParticles(particles, volume, rows[:0], followers, len(inside))
+    cores = rows
+    if wanted < len(rows):
+        drawn = torch.randperm(len(rows), generator=_generator(config))[:wanted].sort().values
+        cores, volumes = rows[drawn], volumes[drawn] * (volumes.sum() / volumes[drawn].sum())
+        if filling is None:
+            volumes = cell_volumes(x[cores], spacing)
+        left = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, drawn, False)
+        if config.grouping != "none":
+            others = torch.cat([others, rows[left]])
+        logger.info("%s: %d of %d Gaussians are simulated, the others follow them", part.name, wanted, len(rows))
+    particles, volume = torch.cat([x[cores], inside]), torch.cat([volumes, inside_volumes])
+    if config.grouping == "none":
+        others = others[:0]
+    return BodyParticles(particles, volume, cores, Followers.around(others, x[others], particles), len(inside))
+
+
+def cell_volumes(x: Float[Tensor, "n 3"], spacing: float) -> Float[Tensor, " n"]:
+    """Volumes [m^3]: the cells that points are in, shared by the points of each (as in PhysGaussian).
+
+    The sum is the volume of the cells with points, however many points there are; a side of length L counts as about L + h.
+    """
+    which, counts = _occupied(x, spacing)
+    return spacing**3 / counts[which].to(x)
+
+
+def automatic_cells(parts: list[Tensor], longest: float) -> int:
+    """Cells along the longest side so that those with points have about 6 of them in the mean: 16 to 64.
+
+    Args:
+        parts: Points of each body [m].
+        longest: Side [m].
+    """
+    chosen = _CELLS[0]
+    for cells in _CELLS[1:]:
+        counts = [_occupied(x, longest / cells)[1] for x in parts]
+        if sum(len(x) for x in parts) < _PER_CELL * sum(len(count) for count in counts):
+            break
+        chosen = cells
+    return chosen
+
+
+def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles, longest: float, spacing: float) -> None:
+    """Say where the grid is too coarse or too fine for a body."""
+    thinnest = float((x.amax(0) - x.amin(0)).min())
+    if thinnest < spacing:
+        want = math.ceil(longest / thinnest) if thinnest > 0 else None
+        hint = f"{want} cells would resolve it" if want else "no number of cells resolves a sheet"
+        logger.warning("%s is %.3g m thin, less than a cell of %.3g m; %s", part.name, thinnest, spacing, hint)
+    per_cell = len(particles.x) * spacing**3 / float(particles.volume.sum())
+    if per_cell < 3:
+        text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
+        logger.warning(text, part.name, per_cell)
+
+
+def velocities(
+    body: Body, x: Float[Tensor, "p 3"], volume: Float[Tensor, " p"]
+) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3 3"]]:
+    """At the start [m/s], and their gradients: of a body that turns it loses energy in its first step without them."""
+    center = (x * volume[:, None]).sum(0) / volume.sum()
+    spin = x.new_tensor(body.angular_velocity)
+    v = x.new_tensor(body.velocity) + torch.linalg.cross(spin.expand_as(x), x - center)
+    return v, hat(spin).expand(len(x), 3, 3).contiguous()
+
+
+_CELLS = (16, 20, 24, 32, 40, 48, 64)
+_PER_CELL = 6
+
+
+def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float]) -> Tensor:
+    center, radius = bulk
+    members = (points - center.to(points)).norm(dim=-1) < _NEAR * radius
+    if not bool((members & selector.solid).any()):
+        members[:] = True
+    if floor is not None:
+        above = members & ~floor.contains(points)
+        members = above if bool((above & selector.solid).any()) else members
+    return members
+
+
+def _without_floaters(points: Tensor, own: Tensor, config: SimulateConfig, name: str) -> Tensor:
+    if config.min_component == 0:
+        return own
+    selector = Selector(points, None, own)
+    sizes = torch.bincount(selector.parts[own])
+    small = (sizes < config.min_component * int(own.sum()))[selector.parts.clamp(min=0)] & own
+    if bool(small.any()):
+        text = "%s: %d Gaussians in %d small parts apart from it stay where they are (--min-component)"
+        logger.info(text, name, int(small.sum()), len(torch.unique(selector.parts[small])))
+    return own & ~small
+
+
+def _followers_of(points: Tensor, faint: Tensor, own: Tensor) -> Tensor:
+    """Faint Gaussians that are near what moves; floaters are not."""
+    rows, solid = faint.nonzero()[:, 0], own.nonzero()[:, 0]
+    result = torch.zeros_like(faint)
+    if len(rows):
+        distances = knn(points[solid], points[rows])[0][:, 0]
+        result[rows[distances < 2 * part_spacing(points[solid])]] = True
+    return result
+
+
+def _filling(
+    part: Part,
+    x: Tensor,
+    representation: Representation,
+    spacing: float,
+    scale: float,
+    floor: tuple[Tensor, float] | None,
+    rows: Tensor,
+) -> Filling | None:
+    fill = part.body.fill
+    if fill == "none":
+        return None
+    if fill == "mesh" and not isinstance(representation, MeshVertices):
+        raise ConfigError("fill", "mesh needs a mesh or Gaussians on a mesh (.safetensors); want density")
+    if isinstance(representation, MeshVertices):
+        faces = representation.triangles[part.solid[representation.triangles].all(1)]
+        number = torch.zeros(len(x), dtype=torch.int64)
+        number[rows] = torch.arange(len(rows))
+        filling = fill_mesh(x[rows], number[faces], spacing) if len(faces) else None
+    else:
+        assert isinstance(representation, FDrive)
+        scene = representation.scene
+        scales = scene.scales.detach().cpu()[rows].double() * scale
+        surface = Surface(x[rows], scene.quats.detach().cpu()[rows], scales, representation.opacities[rows])
+        filling = fill_surface(surface, spacing, floor)
+    if filling is None:
+        if fill != "auto":
+            logger.warning("%s: encloses no space, nothing is filled", part.name)
+        return None
+    logger.info("%s: %d particles fill it, %.3g m^3 in all", part.name, len(filling.points), filling.volume)
+    return filling
+
+
+def _why_nothing(representation: Representation, config: SimulateConfig, name: str, members: Tensor, taken: Tensor) -> str:
+    if not bool(members.any()):
+        others = f"{int(taken.sum())} are of other bodies"
+        return f"{name}: nothing is left of {len(members)} {representation.noun}, {others}; want at least one"
+    highest = float(representation.opacities[members].max())
+    return (
+        f"scene: no opacity of {int(members.sum())} Gaussians is above min_opacity = {config.min_opacity:g}, "
+        f"the highest is {highest:.3g}; lower min_opacity"
+    )
+
+
+def _occupied(x: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
+    low = x.amin(0) - spacing / 2  # no point is on the border of two cells by construction
+    cells = ((x - low) / spacing).floor().long()
+    keys = (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
+    _, which, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+    return which, counts
+
+
+def _generator(config: SimulateConfig) -> torch.Generator:
+    return torch.Generator().manual_seed(config.seed)

@@ -1,0 +1,157 @@
+"""What of a scene becomes particles, and how moved particles become a scene again.
+
+- `fdrive`: one particle a Gaussian with its deformation gradient F; the covariance becomes F Sigma F^T.
+- `mesh`: the vertices of the mesh that Gaussians are on are the particles; the Gaussians follow their faces.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vision3d.errors import ConfigError, InputError
+from vision3d.geometry.edge_factors import clamp_factors, factors_svd, flatten_gaussians, gaussians_to_factors
+from vision3d.geometry.quaternion import rotmat_to_quat
+from vision3d.geometry.rotation import nearest_rotation
+from vision3d.geometry.triangles import edges_to_gaussians, gaussians_to_edges
+from vision3d.scene import GaussianScene, Mesh, MeshGaussians
+from vision3d.stages.physics.config import SimulateConfig
+
+Movable = GaussianScene | MeshGaussians | Mesh
+
+
+class Representation(ABC):
+    """A scene as points that can be moved.
+
+    Args:
+        scene: What moves.
+        config: Options.
+    """
+
+    name: ClassVar[str]
+    noun: ClassVar[str]
+    """What its points are."""
+
+    def __init__(self, scene: Movable, config: SimulateConfig) -> None:
+        self.base = scene
+        """What the frames are of."""
+        self.points = torch.zeros(0, 3, dtype=torch.float64)
+        """At rest, in the scene's units, float64 (n, 3)."""
+        self.opacities = torch.zeros(0)
+        """Of the points (n,)."""
+        self.labels: Tensor | None = None
+        """Of the points (n,), where there are any."""
+        self.longest: float | None = None
+        """Longest side of what moves, in the scene's units."""
+
+    @abstractmethod
+    def channels(self, rows: Int64[Tensor, " r"], places: Float[Tensor, "r 3"], F: Float[Tensor, "r 3 3"]) -> dict[str, Tensor]:
+        """Channels of a frame in which `rows` are at `places` (scene's units), deformed by `F`, and others at rest."""
+
+
+class FDrive(Representation):
+    """One particle a Gaussian."""
+
+    name, noun = "fdrive", "Gaussians"
+
+    def __init__(self, scene: Movable, config: SimulateConfig) -> None:
+        if not isinstance(scene, GaussianScene):
+            raise ConfigError("representation", f"fdrive moves Gaussians, got {scene!r}; want mesh")
+        scene, self.lost = _flattened(scene, config)
+        super().__init__(scene, config)
+        self.scene = scene
+        self.points = scene.means.detach().cpu().double()
+        self.opacities = scene.opacities.detach().cpu()
+        self.labels = None if scene.labels is None else scene.labels.cpu()
+        quats, scales = scene.quats.detach().cpu().double(), scene.scales.detach().cpu().double()
+        is_full = scene.mode == "3dgs"
+        self.channel = "covar_factors" if is_full else "edges"
+        self.rest = gaussians_to_factors(quats, scales) if is_full else gaussians_to_edges(quats, scales, flat_axis=2)
+        self.lengths = scales.sort(-1, descending=True).values if is_full else factors_svd(self.rest)[1]
+        self.stretch, self.max_length = config.max_stretch, config.max_length
+        self.turns = config.turn_colors and scene.sh_degree > 0
+
+    def channels(self, rows: Tensor, places: Tensor, F: Tensor) -> dict[str, Tensor]:
+        means, factors = self.points.clone(), self.rest.clone()
+        F = F.double()
+        means[rows] = places.double()
+        factors[rows] = self._shown(F @ self.rest[rows], F, self.lengths[rows])
+        result = {"means": means.float(), self.channel: factors.float()}
+        if self.turns:
+            quats = torch.zeros(len(means), 4)
+            quats[:, 0] = 1
+            quats[rows] = rotmat_to_quat(nearest_rotation(F)).float()
+            result["turns"] = quats
+        return result
+
+    def _shown(self, factors: Tensor, F: Tensor, lengths: Tensor) -> Tensor:
+        """Factors within their bounds; what is certainly inside them is not decomposed."""
+        limit = None if self.max_length is None or self.longest is None else self.max_length * self.longest
+        # The squares of the singular values of F are within |F^T F - 1| of 1, and so are those of its action on any factor.
+        off = torch.linalg.matrix_norm(F.mT @ F - torch.eye(3, dtype=F.dtype))
+        could = (1 + off > self.stretch**2) | (1 - off < 1 / self.stretch**2)
+        if limit is not None:
+            could |= lengths[:, 0] * (1 + off).sqrt() > limit
+        which = could.nonzero()[:, 0]
+        if len(which):
+            factors = factors.index_copy(0, which, clamp_factors(factors[which], lengths[which], self.stretch, limit))
+        return factors
+
+
+class MeshVertices(Representation):
+    """The vertices of a mesh, with what is on it."""
+
+    name, noun = "mesh", "vertices"
+
+    def __init__(self, scene: Movable, config: SimulateConfig) -> None:
+        if isinstance(scene, GaussianScene):
+            raise ConfigError("representation", "mesh moves meshes and Gaussians on meshes (.safetensors); want fdrive")
+        super().__init__(scene, config)
+        mesh = scene.mesh if isinstance(scene, MeshGaussians) else scene
+        if not mesh.num_faces:
+            raise InputError(f"{mesh!r}: has no faces; want a mesh")
+        self.points, self.triangles = mesh.vertices.detach().cpu().double(), mesh.faces.cpu()
+        self.opacities = torch.ones(len(self.points))
+
+    def channels(self, rows: Tensor, places: Tensor, F: Tensor) -> dict[str, Tensor]:
+        vertices = self.points.clone()
+        vertices[rows] = places.double()
+        return {"vertices": vertices.float()}
+
+
+REPRESENTATIONS: dict[str, type[Representation]] = {"fdrive": FDrive, "mesh": MeshVertices}
+
+
+def represent(scene: Movable, config: SimulateConfig) -> Representation:
+    """The representation of the options; auto: `fdrive` of Gaussians, `mesh` of what has a mesh.
+
+    Raises:
+        ConfigError: There is none of this name, or it does not fit the scene.
+    """
+    name = config.representation
+    if name == "auto":
+        name = "fdrive" if isinstance(scene, GaussianScene) else "mesh"
+    if name not in REPRESENTATIONS:
+        raise ConfigError("representation", f"got {name!r}, want one of auto, {', '.join(REPRESENTATIONS)}")
+    return REPRESENTATIONS[name](scene, config)
+
+
+def unused_vertices(representation: Representation) -> Bool[Tensor, " n"]:
+    """Points of a mesh that no face has."""
+    unused = torch.zeros(len(representation.points), dtype=torch.bool)
+    if isinstance(representation, MeshVertices):
+        unused[:] = True
+        unused[representation.triangles.flatten()] = False
+    return unused
+
+
+def _flattened(scene: GaussianScene, config: SimulateConfig) -> tuple[GaussianScene, float]:
+    """The scene without the thinnest axis of each Gaussian where that is wanted; also the mean share of the trace lost."""
+    if not config.flatten or scene.mode != "3dgs":
+        return scene, 0.0
+    edges, lost = flatten_gaussians(scene.quats.detach(), scene.scales.detach())
+    quats, scales = edges_to_gaussians(edges)
+    return replace(scene, quats=quats, log_scales=scales.log(), mode="flat"), float(lost.mean())

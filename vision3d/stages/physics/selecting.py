@@ -1,0 +1,138 @@
+"""Selections as text, and what of a scene they name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from vision3d.errors import ConfigError, InputError, nearest_names
+from vision3d.geometry.neighbors import neighbor_distance
+from vision3d.geometry.voxels import connected_parts
+from vision3d.scene import Region, Selection
+
+FORMS = {
+    "box": "box:CX,CY,CZ,HX,HY,HZ (half edges; a quaternion W,X,Y,Z may follow)",
+    "sphere": "sphere:CX,CY,CZ,R",
+    "plane": "plane:PX,PY,PZ,NX,NY,NZ",
+    "label": "label:N",
+    "component": "component or component:N",
+    "rest": "rest",
+    "all": "all",
+}
+"""What a selection may be, besides the path of a .json."""
+
+
+class Selector:
+    """Finds what selections name among the points of a scene.
+
+    Args:
+        points: Centres of Gaussians, or vertices.
+        labels: Of the points, where there are any.
+        solid: Points that count when it is asked what hangs together.
+        noun: What the points are.
+    """
+
+    def __init__(
+        self,
+        points: Float[Tensor, "n 3"],
+        labels: Int64[Tensor, " n"] | None,
+        solid: Bool[Tensor, " n"],
+        noun: str = "points",
+    ) -> None:
+        self.points, self.labels, self.solid, self.noun = points, labels, solid, noun
+        self._parts: Tensor | None = None
+
+    @property
+    def parts(self) -> Int64[Tensor, " n"]:
+        """The connected part of each solid point, 0 the largest; -1 of others."""
+        if self._parts is None:
+            found = torch.full((len(self.points),), -1, dtype=torch.int64)
+            rows = self.solid.nonzero()[:, 0]
+            if len(rows):
+                found[rows] = connected_parts(self.points[rows], part_spacing(self.points[rows]))
+            self._parts = found
+        return self._parts
+
+    def mask(self, texts: Sequence[str], key: str, taken: Bool[Tensor, " n"] | None = None) -> Bool[Tensor, " n"]:
+        """Which points one of the selections names.
+
+        Args:
+            texts: See `FORMS`.
+            key: Of the configuration, for error texts.
+            taken: What other bodies have, for `rest`.
+
+        Raises:
+            ConfigError: A text is no selection.
+            InputError: It names nothing, or labels that the scene has not.
+        """
+        found = torch.zeros(len(self.points), dtype=torch.bool)
+        for text in texts:
+            found |= self._one(text.strip(), key, taken)
+        if texts and not bool(found.any()):
+            verb = "holds" if len(texts) == 1 else "hold"
+            raise InputError(f"{key}: {' and '.join(texts)} {verb} none of {len(found)} {self.noun}, want at least one")
+        return found
+
+    def _one(self, text: str, key: str, taken: Tensor | None) -> Tensor:
+        kind, _, values = text.partition(":")
+        if kind in _READERS and values:
+            return _READERS[kind](_numbers(values, kind, key)).contains(self.points)
+        if kind == "all" and not values:
+            return torch.ones(len(self.points), dtype=torch.bool)
+        if kind == "rest" and not values:
+            return torch.ones(len(self.points), dtype=torch.bool) if taken is None else ~taken
+        if kind == "component":
+            return self.parts == (0 if not values else _whole(values, kind, key) - 1)
+        if kind == "label" and values:
+            if self.labels is None:
+                raise InputError(f"{key}: {text} needs labels, and the scene has none")
+            return self.labels == _whole(values, kind, key)
+        if text.endswith(".json") or Path(text).is_file():
+            return Selection.load(text).validate().mask(self.points)
+        hint = nearest_names(kind, FORMS)
+        hint = f"{hint} " if hint.startswith("did") else ""
+        raise ConfigError(key, f"{text!r} is no selection; {hint}want {'; '.join(FORMS.values())}; or the path of a .json")
+
+
+def part_spacing(points: Float[Tensor, "n 3"]) -> float:
+    """How near points must be to hang together: a 25th of the longest side of the middle 98 %, or twice what is usual."""
+    sample = points[:: max(1, len(points) // 100_000)].double()
+    low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0)
+    usual = 2 * float(neighbor_distance(points.double()).median()) if len(points) > 3 else 0.0
+    return max(float((high - low).max()) / 25, usual) or 1.0
+
+
+def _numbers(text: str, kind: str, key: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    counts = _COUNTS[kind]
+    if len(values) not in counts or not all(abs(value) < float("inf") for value in values):
+        raise ConfigError(key, f"got {kind}:{text}, want {FORMS[kind]}")
+    lengths = {"box": values[3:6], "sphere": values[3:]}.get(kind, [1.0])
+    if min(lengths) <= 0:
+        raise ConfigError(key, f"got {kind}:{text}, want lengths > 0")
+    return values
+
+
+def _whole(text: str, kind: str, key: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(key, f"got {kind}:{text}, want {FORMS[kind]}") from None
+
+
+def _box(values: list[float]) -> Region:
+    quat = torch.tensor(values[6:]) if len(values) > 6 else None
+    return Region.box(torch.tensor(values[:3]), torch.tensor(values[3:6]), quat)
+
+
+_COUNTS = {"box": (6, 10), "sphere": (4,), "plane": (6,)}
+_READERS: Mapping[str, Callable[[list[float]], Region]] = {
+    "box": _box,
+    "sphere": lambda values: Region.sphere(torch.tensor(values[:3]), values[3]),
+    "plane": lambda values: Region.plane(torch.tensor(values[:3]), torch.tensor(values[3:])),
+}

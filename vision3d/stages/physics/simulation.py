@@ -1,0 +1,187 @@
+"""The course of a simulation: frame by frame, with impulses in between, and what it needs to go on later."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vision3d.errors import FileFormatError
+from vision3d.scene.selection import hash_points
+from vision3d.stages.physics.config import SimulateConfig
+from vision3d.stages.physics.particles import Particles
+from vision3d.stages.physics.setup import Setup
+from vision3d.stages.physics.world import Advance
+
+logger = logging.getLogger("vision3d.physics")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A scene at one time."""
+
+    index: int
+    time: float
+    """[s]."""
+    channels: dict[str, Tensor]
+    """As of `Sequence.channels`: of Gaussians `means`, `covar_factors` (n, 3, 3) of ellipsoids or `edges` (n, 3, 2) of discs,
+    and `turns` where colours depend on the view; of meshes `vertices`."""
+    figures: dict[str, float]
+    """steps, dt_s (the shortest), kept (particles kept inside the grid); kinetic_J, elastic_J, potential_J and total_J (in the
+    middle of the last step, see `reference.mpm.energies`), work_J (what obstacles, wind and led parts have given since the
+    start); height_m (centre of mass above its place at rest), momentum_kg_m_s, particles."""
+
+
+class Simulation:
+    """A scene that moves.
+
+    Args:
+        setup: The scene, ready to move.
+        config: Options.
+    """
+
+    def __init__(self, setup: Setup, config: SimulateConfig) -> None:
+        self.setup, self.config = setup, config
+        self.engine = setup.engine(setup.particles, setup.world)
+        self.start = setup.particles.center
+        self.next = 0
+        """Index of the next frame."""
+        self.substeps = self.kept = 0
+        self.work = self.seconds = self.cpu_seconds = 0.0
+        self.shortest_dt = float("inf")
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames that are left, each computed when it is asked for."""
+        while self.next < self.config.frames:
+            yield self.step()
+
+    def step(self) -> Frame:
+        """Move on to the next frame; the first one is the start.
+
+        Raises:
+            NumericalError: Something is no longer finite.
+        """
+        index, fps = self.next, self.config.fps
+        report = Advance(0, 0.0, 0.0, 0)
+        if index == 0:
+            self._push(0.0)
+        else:
+            report = self._advance((index - 1) / fps, index / fps)
+            if report.num_kept and not self.kept:
+                logger.warning("frame %d: particles reach the end of the grid and are kept there; give more room", index)
+            self.kept += report.num_kept
+        particles = self.engine.particles
+        if index and index % self.config.checkpoint_every == 0:
+            # A run that goes on from a checkpoint starts with particles in this order, so this one does, too.
+            self.engine = self.setup.engine(particles, self.setup.world)
+        frame = Frame(index, index / fps, self._channels(particles), self._figures(particles, report))
+        self.next = index + 1
+        return frame
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on after the last frame: tensors and plain values."""
+        particles = self.engine.particles
+        tensors = {field.name: getattr(particles, field.name).cpu() for field in fields(particles)}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        source = hash_points(self.setup.representation.points.float())
+        return {"particles": tensors, "engine": self.setup.engine.name, "source": source, **counts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            FileFormatError: It is of another scene.
+        """
+        found = state.get("particles", {})
+        own = self.setup.particles
+        names = [field.name for field in fields(own)]
+        is_own = set(names) <= found.keys() and {*_COUNTS, "source", "engine"} <= state.keys()
+        is_own = is_own and len(found["x"]) == len(own)
+        if not is_own or state["source"] != hash_points(self.setup.representation.points.float()):
+            raise FileFormatError("checkpoint", "is of another scene; give that one, or begin anew with --overwrite")
+        if state["engine"] != self.setup.engine.name:
+            raise FileFormatError(
+                "checkpoint", f"is of engine {state['engine']}, this is {self.setup.engine.name}; give --engine"
+            )
+        self.engine = self.setup.engine(Particles(*(found[name] for name in names)), self.setup.world)
+        for name in _COUNTS:
+            setattr(self, name, state[name])
+
+    def summary(self) -> dict[str, Any]:
+        """Figures of all frames so far."""
+        count, rate = len(self.setup.particles), 0.0
+        if self.seconds > 0:
+            rate = count * self.substeps / self.seconds / 1e6
+        return {
+            "frames": self.next,
+            "particles": count,
+            "particles_inside": self.setup.num_inside,
+            "gaussians": len(self.setup.representation.points),
+            "moved": len(self.setup.core_rows) + len(self.setup.followers.rows),
+            "engine": self.setup.engine.name,
+            "substeps": self.substeps,
+            "shortest_dt_s": self.shortest_dt if self.substeps else 0.0,
+            "kept": self.kept,
+            "simulation_minutes": self.seconds / 60,
+            "simulation_cpu_minutes": self.cpu_seconds / 60,
+            "million_particle_substeps_per_s": rate,
+        }
+
+    def _advance(self, begin: float, end: float) -> Advance:
+        """To the end of a frame, with the impulses on the way."""
+        reports, now = [], begin
+        stops = sorted({push.time for push in self.setup.pushes if begin < push.time < end})
+        for stop in [*stops, end]:
+            wall, cpu = time.perf_counter(), time.process_time()
+            reports.append(self.engine.advance(stop - now, now))
+            self.seconds += time.perf_counter() - wall
+            self.cpu_seconds += time.process_time() - cpu
+            now = stop
+            self._push(stop)
+        self.substeps += sum(report.steps for report in reports)
+        self.work += sum(report.work for report in reports)
+        shortest = min(report.shortest_dt for report in reports)
+        self.shortest_dt = min(self.shortest_dt, shortest)
+        kept = sum(report.num_kept for report in reports)
+        return Advance(sum(report.steps for report in reports), shortest, reports[-1].last_dt, kept)
+
+    def _push(self, now: float) -> None:
+        for push in self.setup.pushes:
+            if push.time == now:
+                particles = self.engine.particles
+                v = particles.v.clone()
+                v[push.rows] += v.new_tensor(push.velocity)
+                self.work += float(particles.replace(v=v).kinetic_energy(self.setup.world.grid.spacing))
+                self.work -= float(particles.kinetic_energy(self.setup.world.grid.spacing))
+                self.engine.update(v=v)
+
+    def _channels(self, particles: Particles) -> dict[str, Tensor]:
+        setup = self.setup
+        positions, F = setup.followers.positions(particles)
+        rows = torch.cat([setup.core_rows, setup.followers.rows])
+        x = torch.cat([particles.x[setup.core_particles], positions])
+        F = torch.cat([particles.F_total[setup.core_particles], F])
+        return setup.representation.channels(rows, setup.to_scene(x), F)
+
+    def _figures(self, particles: Particles, report: Advance) -> dict[str, float]:
+        energy = self.engine.energies(report.last_dt)
+        up = self.setup.up.to(particles.x)
+        return {
+            "steps": report.steps,
+            "dt_s": report.shortest_dt,
+            "kept": report.num_kept,
+            "kinetic_J": energy.kinetic,
+            "elastic_J": energy.elastic,
+            "potential_J": energy.potential,
+            "total_J": energy.total,
+            "work_J": self.work,
+            "height_m": float((particles.center - self.start) @ up),
+            "momentum_kg_m_s": float(particles.momentum.norm()),
+            "particles": len(particles),
+        }
+
+
+_COUNTS = ("next", "substeps", "kept", "work", "seconds", "cpu_seconds", "shortest_dt")
