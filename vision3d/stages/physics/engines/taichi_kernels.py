@@ -16,6 +16,7 @@ from vision3d.stages.physics.engines import taichi_contact, taichi_laws
 X, V, C, F, F_TOTAL, MEMORY, MASS, VOLUME, STATE_COLUMNS = 0, 3, 6, 15, 24, 33, 34, 35, 36
 MOTION_SHIFT = 16  # `kind` is the body, and the motion plus one above these bits
 COLORS = 8
+MAX_TOTAL = 1e6  # what has flowed so far keeps its total deformation, which float32 could not hold for long
 BLOCK = 4
 # Columns of the figures of a block: largest |v|^2, |C|^2 and step [cells], number kept inside, work of motions, and a sum
 # that is finite where all is.
@@ -107,7 +108,9 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 body = kind[p] & ((1 << MOTION_SHIFT) - 1)
                 elastic, memory, tau = laws_of.respond(trial, state[p, MEMORY], body, materials, dt, laws)
                 put(state, p, F, elastic)
-                put(state, p, F_TOTAL, step @ matrix_at(state, p, F_TOTAL))
+                total = step @ matrix_at(state, p, F_TOTAL)
+                if total.norm_sqr() < MAX_TOTAL**2:
+                    put(state, p, F_TOTAL, total)
                 state[p, MEMORY] = memory
                 mass = state[p, MASS]
                 affine = h * mass * c - (dt * 4.0 / h * state[p, VOLUME]) * tau  # for offsets in cells
