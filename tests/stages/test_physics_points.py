@@ -12,12 +12,13 @@ from vision3d.errors import ConfigError, InputError, MissingDependencyError, Sha
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.geometry.rotation import so3_exp
 from vision3d.scene import Region, Selection
-from vision3d.stages.physics.config import Boundary, Material
+from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
 from vision3d.stages.physics.engines.cage import CageEngine
 from vision3d.stages.physics.engines.points import MpmPoints, PointEngine
 from vision3d.stages.physics.engines.warp_points import WarpEngine
 from vision3d.stages.physics.particles import Grid
 from vision3d.stages.physics.points3 import Corners, gram_schmidt_edges, simulate_points, to_sequence
+from vision3d.stages.physics.setup import set_up
 from vision3d.stages.physics.world import World
 
 needs_warp = pytest.mark.skipif(importlib.util.find_spec("warp") is None, reason="warp-lang is not installed")
@@ -223,6 +224,26 @@ def test_a_material_of_points_falls_and_lands():
     fall = scene.means[:, 2] - frame.channels["means"][:, 2]
     assert fall.std() < 1e-6 and 0.5 * 9.81 * 0.05**2 < fall.mean() < 0.6 * 9.81 * 0.05**2
     assert relative(frame.channels["edges"].double() @ frame.channels["edges"].double().mT, covariances(scene)) < 1e-5
+
+
+def test_a_scene_that_is_set_up_goes_to_points():
+    """What a caller that has options of the stage does with them."""
+    x, _ = lattice((3, 3, 3), (5.0, 5.0, 5.0), 0.3)
+    scene = gaussians(len(x), "3dgs", -2.0, -1.5, x.float())
+    config = SimulateConfig(Material("jelly", 1e5, 0.3), size=0.2, cells=6, velocity=(0.0, 0.0, -0.5), frames=4)
+    setup = set_up(scene, config)
+    engine = MpmPoints(setup.world, "reference", config.velocity)
+    frames = simulate_points(scene, engine, config.frames, config.fps, center=setup.center, scale=setup.scale)
+    moving = to_sequence(scene, frames)
+    assert torch.equal(moving.frame(0).means, scene.means)
+    fall = (scene.means - moving.frame(1).means)[:, 2].mean() * setup.scale
+    assert 0.5 / 24 < fall < 0.5 / 24 + 0.6 * 9.81 / 24**2
+    assert moving.frame(3).log_scales.isfinite().all()
+    huge = GaussianScene(
+        scene.means, scene.quats, scene.log_scales + 5, scene.opacity_logits, scene.sh, mode="3dgs"
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"\d+ of 864 points are outside the grid; give the grid more room"):
+        simulate_points(huge, engine, center=setup.center, scale=setup.scale)
 
 
 @needs_warp
