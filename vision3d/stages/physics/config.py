@@ -118,7 +118,7 @@ class SimulateConfig:
     """No more particles are simulated [default: 2 000 000; by the reference engine 20 000]."""
     min_opacity: float = 0.02
     """Fainter Gaussians are not simulated: they follow those around them."""
-    min_component: float = 0.01
+    min_component: float = 0.002
     """Connected parts with less than this share of the Gaussians are floaters and stay, unless they are selected; 0: none."""
     seed: int = 0
     """Of the drawing of particles."""
