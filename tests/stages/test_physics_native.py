@@ -216,3 +216,18 @@ def test_engines_are_chosen_by_name(monkeypatch):
     with pytest.raises(BackendError, match="engine native: the compiled module is not there"):
         make_engine("native", particles((material("jelly"),)), world(material("jelly")))
     assert choose_engine("auto").name != "native"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_deformation_that_grows_without_end_stays_finite(dtype):
+    """Sand that has come apart bears no stress, and C stays: its deformation since rest would overflow."""
+    its_world = world(material("sand"), gravity=(0.0, 0.0, 0.0))
+    C = torch.diag(torch.tensor([300.0, 0.0, 0.0])).double()[None]
+    alone = Particles.at_rest(
+        torch.tensor([[0.6, 0.3, 0.8]]).double(), torch.full((1,), 1e-4).double(), its_world.materials, C=C
+    )
+    want, _ = advance(alone, its_world, 0.3)
+    engine = NativeEngine(as_type(alone, dtype), its_world)
+    engine.advance(0.3)
+    assert want.F_total.abs().max() == pytest.approx(1e6)
+    assert_same(engine.particles, want, 1e-4)

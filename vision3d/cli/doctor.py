@@ -28,6 +28,8 @@ OPTIONAL = {  # package: (extra, what it is for)
     "zstandard": ("spz", ".spz files of version 4"),
     "xatlas": ("mesh", "textures of meshes"),
     "fast-simplification": ("mesh", "meshes of fewer faces"),
+    "taichi": ("physics", "a fast engine of physics"),
+    "warp-lang": ("warp", "cloth and soft bodies of points"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 

@@ -15,6 +15,8 @@ from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.vectors import orthogonal_part, unit
 
+_ORTHOGONAL = 8  # in units of rounding of the cosine between two edges
+
 
 def gaussians_to_edges(
     quats: Float[Tensor, "*batch 4"], scales: Float[Tensor, "*batch 3"], flat_axis: int | None = None
@@ -146,6 +148,9 @@ def _principal(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, tuple[Tens
     half = (a.square().sum(-1) - b.square().sum(-1)) / 2
     shear = (a * b).sum(-1)
     mean = (a.square().sum(-1) + b.square().sum(-1)) / 2
+    # Edges that are orthogonal but for rounding are the axes: of a nearly round disc rounding would turn them by degrees.
+    limit = _ORTHOGONAL * torch.finfo(a.dtype).eps * torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)
+    shear = torch.where(shear.abs() <= limit, shear - shear.detach(), shear)
     is_round = (half == 0) & (shear == 0)
     half = torch.where(is_round, 1, half)
     spread = torch.where(is_round, 0, (half.square() + shear.square()).clamp(min=torch.finfo(a.dtype).tiny).sqrt())

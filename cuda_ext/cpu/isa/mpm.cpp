@@ -111,6 +111,7 @@ void particles_to_grid(const Step<float>& step, const Material<float>& material,
         load_columns(rows + TOTAL_ROW * stride, stride, p, 9, A);
         product(C, A, total);
         for (int k = 0; k < 9; ++k) total[k] = total[k] + A[k];
+        bound_deformation(total);
         F memory = simd::load(rows + MEMORY_ROW * stride + p);
         flow_and_stress<LAW>(material, trial, memory, step.dt, tau);
         store_columns(rows + F_ROW * stride, stride, p, used, 9, trial);

@@ -64,6 +64,7 @@ V3D_BODY void particle_to_grid(const Step<T>& step, int64_t p) {
     load_row(step, mpm::TOTAL_ROW, 9, p, before);
     mpm::product(C, before, total);
     for (int k = 0; k < 9; ++k) total[k] += before[k];
+    mpm::bound_deformation(total);
     load_row(step, mpm::MEMORY_ROW, 1, p, &memory);
     load_row(step, mpm::MASS_ROW, 1, p, &mass);
     load_row(step, mpm::VOLUME_ROW, 1, p, &volume);

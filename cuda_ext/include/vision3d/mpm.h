@@ -21,6 +21,7 @@ struct Material {
 };
 
 constexpr double MIN_STRETCH = 0.01;  // least that logarithms see
+constexpr float MAX_STRETCH = 1e6f;   // of the deformation since rest, which does nothing but show
 constexpr double MIN_VOLUME = 0.05;   // of water: pressure grows no more below it
 
 template <typename T>
@@ -255,13 +256,24 @@ V3D_HD void with_law(int law, Visit visit) {
     }
 }
 
-// Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells beyond the first. They sum to 1 to the last bit.
+// A deformation that keeps growing, of a drop that flies alone, keeps its shape and grows no more.
+template <typename T>
+V3D_HD void bound_deformation(T F[9]) {
+    T most(0);
+    for (int k = 0; k < 9; ++k) most = max(most, abs(F[k]));
+    const T factor = T(MAX_STRETCH) / max(most, T(MAX_STRETCH));
+    for (int k = 0; k < 9; ++k) F[k] = F[k] * factor;
+}
+
+// Weights of the three nodes of an axis, for a particle at f = 0.5 to 1.5 cells beyond the first. The outer ones are rounded to
+// multiples of the last bit of 0.5, so that the middle one has no error and their sum is 1: otherwise a particle that stays
+// between its nodes loses the same part of its velocity in every step.
 template <typename T>
 V3D_HD void spline_weights(T f, T w[3]) {
-    const T a = T(1.5f) - f, c = f - T(0.5f);
-    w[0] = T(0.5f) * a * a;
-    w[2] = T(0.5f) * c * c;
-    w[1] = T(1) - w[0] - w[2];
+    const T half(0.5f), a = T(1.5f) - f, c = f - half;
+    w[0] = (half * a * a + half) - half;
+    w[2] = (half * c * c + half) - half;
+    w[1] = (T(1) - w[0]) - w[2];
 }
 
 }  // namespace vision3d::mpm

@@ -43,7 +43,7 @@ V3D_HD int64_t node_index(const Step<T>& step, int64_t i, int64_t j, int64_t k) 
 
 // Found by a pass over particles or nodes; sums of parts.
 struct Found {
-    double work = 0;  // kinetic energy given [J]
+    double work = 0;  // of all but gravity [J]
     double speed2 = 0, gradient2 = 0;  // largest squares of |v| and |C|
     int64_t kept = 0;  // particles that had to be kept inside
     bool is_finite = true;
@@ -57,17 +57,19 @@ struct Found {
     }
 };
 
-// Turns the momentum of one node into its velocity after gravity, wind, solids and the grid's sides; gives the kinetic energy
-// that all but gravity have given it.
+// Turns the momentum of one node into its velocity after gravity, wind, solids and the grid's sides; returns the work that all
+// but gravity do: their impulse times the velocity that they leave.
 template <typename T>
 V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node, const uint8_t* is_near) {
     const T mass = node[0];
     if (!(mass > T(0))) return T(0);
-    const T inverse = T(1) / mass, point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
-    T v[3], before(0), after(0);
+    const T point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
+    T v[3], before[3], work(0);
     for (int a = 0; a < 3; ++a) {
-        v[a] = node[1 + a] * inverse + step.dt * step.gravity[a];
-        before += v[a] * v[a];
+        // Gravity as momentum: added to velocities, which are multiples of their last bit, it would be rounded the same way in
+        // every step.
+        v[a] = fma(mass, step.dt * step.gravity[a], node[1 + a]) / mass;
+        before[a] = v[a];
     }
     for (int n = 0; n < step.num_winds; ++n) blow(step.winds[n], point, v);
     for (int n = 0; n < step.num_solids; ++n)
@@ -76,21 +78,18 @@ V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node
     for (int a = 0; a < 3; ++a) {
         if (at[a] < step.padding && v[a] < T(0)) v[a] = T(0);
         if (at[a] > step.size[a] - 1 - step.padding && v[a] > T(0)) v[a] = T(0);
-        after += v[a] * v[a];
+        work += v[a] * (v[a] - before[a]);
         node[1 + a] = v[a];
     }
-    return T(0.5f) * mass * (after - before);
+    return mass * work;
 }
 
-// The velocities that particle p has got from the grid give way to those of the motion that leads it. Returns what kinetic
-// energy this gave.
+// The velocities that a particle has got from the grid give way to those of the motion that leads it. Returns the work.
 template <typename T>
 V3D_HD T lead(const Step<T>& step, const Lead<T>& led, const T x[3], T v[3], T C[9], T free[3], T mass) {
     const T inner = step.spacing * step.spacing * T(0.25f);
-    T before(0), after(0);
-    for (int k = 0; k < 3; ++k) before += v[k] * v[k];
-    for (int k = 0; k < 9; ++k) before += inner * C[k] * C[k];
-    T arm[3], turned[3];
+    T work(0), arm[3], turned[3];
+    const T before[3] = {v[0], v[1], v[2]};
     for (int k = 0; k < 3; ++k) arm[k] = x[k] - led.center[k];
     for (int k = 0; k < 3; ++k) {
         turned[k] = led.turn[3 * k] * arm[0] + led.turn[3 * k + 1] * arm[1] + led.turn[3 * k + 2] * arm[2];
@@ -101,12 +100,12 @@ V3D_HD T lead(const Step<T>& step, const Lead<T>& led, const T x[3], T v[3], T C
     v[1] = led.velocity[1] + w[2] * turned[0] - w[0] * turned[2];
     v[2] = led.velocity[2] + w[0] * turned[1] - w[1] * turned[0];
     const T spin[9] = {T(0), -w[2], w[1], w[2], T(0), -w[0], -w[1], w[0], T(0)};
-    for (int k = 0; k < 3; ++k) after += v[k] * v[k];
+    for (int k = 0; k < 3; ++k) work += v[k] * (v[k] - before[k]);
     for (int k = 0; k < 9; ++k) {
+        work += inner * spin[k] * (spin[k] - C[k]);
         C[k] = spin[k];
-        after += inner * C[k] * C[k];
     }
-    return T(0.5f) * mass * (after - before);
+    return mass * work;
 }
 
 }  // namespace vision3d::mpm

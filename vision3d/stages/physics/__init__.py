@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Wind,
     )
     from vision3d.stages.physics.materials import energy_density, kirchhoff_stress, load_material, return_map
+    from vision3d.stages.physics.points3 import simulate_points
     from vision3d.stages.physics.run import simulate, simulate_frames
     from vision3d.stages.physics.simulation import Frame
 
@@ -44,6 +45,7 @@ __all__ = [
     "return_map",
     "simulate",
     "simulate_frames",
+    "simulate_points",
 ]
 
 _CONFIG, _MATERIALS, _RUN = ".config", ".materials", ".run"
@@ -67,5 +69,6 @@ __getattr__ = lazy_names(
         "Frame": ".simulation",
         "simulate": _RUN,
         "simulate_frames": _RUN,
+        "simulate_points": ".points3",
     },
 )

@@ -24,7 +24,8 @@ from torch import Tensor
 from vision3d.stages.physics.config import Material
 from vision3d.stages.physics.spectral import compose, deviator, log_stretches, signed_svd
 
-_MIN_VOLUME = 0.05  # of water: pressure grows no more below it
+MIN_VOLUME = 0.05
+"""Of water: pressure grows no more below this change of volume."""
 
 
 def initial_memory(material: Material, F: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
@@ -95,7 +96,7 @@ def _viscoplastic(material: Material, F: Tensor, memory: Tensor, dt: float) -> t
 
 
 def _water(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-    widths = torch.linalg.det(F).clamp(min=_MIN_VOLUME) ** (1 / 3)
+    widths = torch.linalg.det(F).clamp(min=MIN_VOLUME) ** (1 / 3)
     return widths[:, None, None] * torch.eye(3, dtype=F.dtype, device=F.device), memory
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import ConfigError, NumericalError
+from vision3d.geometry.rotation import hat
 from vision3d.stages.physics.config import Boundary, Material, Motion, Vector, Wind
 from vision3d.stages.physics.particles import Grid
 
@@ -74,7 +75,11 @@ class Advance:
     num_kept: int
     """How often a particle had to be kept inside the grid."""
     work: float = 0.0
-    """Kinetic energy that boundaries, the grid's sides, wind and motions have given [J]; negative where they took it."""
+    """Work of boundaries, the grid's sides, wind and motions on the particles [J]: impulses times the velocities left.
+
+    Kinetic, elastic and potential energy less this work never rises but for the errors of finite time steps; what an impact
+    takes is not counted as work.
+    """
 
 
 def next_dt(left: float, longest: float) -> float:
@@ -94,6 +99,5 @@ def check_finite(steps: int, *values: Tensor) -> None:
 
 def rotation_by(angular_velocity: Vector, time: float) -> Float[Tensor, "3 3"]:
     """Rotation after turning for `time` [s], float64."""
-    from vision3d.geometry.rotation import so3_exp
-
-    return so3_exp(torch.tensor(angular_velocity, dtype=torch.float64) * time)
+    # Not so3_exp: its first call loads torch's compiler, 2 s.
+    return torch.linalg.matrix_exp(hat(torch.tensor(angular_velocity, dtype=torch.float64) * time))

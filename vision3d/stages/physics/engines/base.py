@@ -72,6 +72,7 @@ class Engine(ABC):
 
 ENGINES: dict[str, str] = {
     "native": "vision3d.stages.physics.engines.native.NativeEngine",
+    "taichi": "vision3d.stages.physics.engines.taichi_engine.TaichiEngine",
     "reference": "vision3d.stages.physics.engines.reference.ReferenceEngine",
 }
 """Engines by name, best first: auto takes the first one that runs here."""

@@ -25,6 +25,9 @@ from vision3d.stages.physics.plasticity import return_map
 from vision3d.stages.physics.time_step import stable_dt
 from vision3d.stages.physics.world import Advance, World, check_finite, next_dt, rotation_by
 
+MAX_STRETCH = 1e6
+"""The deformation since rest of a drop that flies alone would grow without end; beyond this it keeps its shape and size."""
+
 
 def weights(
     x: Float[Tensor, "n 3"], grid: Grid
@@ -53,7 +56,9 @@ def deform(particles: Particles, materials: Sequence[Material], dt: float) -> tu
         if len(rows):
             F[rows], memory[rows] = return_map(material, F[rows], memory[rows], dt)
             tau[rows] = kirchhoff_stress(material, F[rows], memory[rows])
-    return particles.replace(F=F, memory=memory, F_total=step @ particles.F_total), tau
+    total = step @ particles.F_total
+    total = total * (MAX_STRETCH / total.abs().amax((-2, -1), keepdim=True)).clamp(max=1)
+    return particles.replace(F=F, memory=memory, F_total=total), tau
 
 
 def particle_to_grid(
@@ -75,7 +80,7 @@ def grid_step(
 ) -> tuple[Float[Tensor, "g 3"], float]:
     """Velocities [m/s] of the nodes after gravity, wind and boundaries, 0 where there is no mass.
 
-    Also the kinetic energy [J] that wind, boundaries and sides have given to the nodes.
+    Also the work [J] of wind, boundaries and sides (`Advance.work`).
     """
     rows = (mass > 0).nonzero()[:, 0]  # most of a grid is empty
     v = momentum[rows] / mass[rows, None] + dt * momentum.new_tensor(world.gravity)
@@ -88,15 +93,15 @@ def grid_step(
     for boundary in world.boundaries:
         v = contact.apply(boundary, v, positions, time, world.fields.get(boundary.mesh))
     v = _walls(v, rows, world.grid)
-    work = float((mass[rows] * (v.square() - before.square()).sum(-1)).sum()) / 2
+    work = float((mass[rows] * ((v - before) * v).sum(-1)).sum())
     return torch.zeros_like(momentum).index_copy_(0, rows, v), work
 
 
 def grid_to_particle(
     particles: Particles, v: Float[Tensor, "g 3"], world: World, dt: float, time: float = 0.0
 ) -> tuple[Particles, Bool[Tensor, " n"], float]:
-    """Particles that have moved with the grid or their motion, which of them had to be kept inside the grid, and the kinetic
-    energy [J] that motions have given."""
+    """Particles that have moved with the grid or their motion, which of them had to be kept inside the grid, and the work
+    [J] of motions."""
     grid = world.grid
     nodes, w, offsets = weights(particles.x, grid)
     weighted = w[..., None] * v[nodes]
@@ -109,21 +114,23 @@ def grid_to_particle(
         rows = (particles.motion == index).nonzero()[:, 0]
         if not motion.is_on(time) or not len(rows):
             continue
-        before = particles.replace(v=new_v, C=C).kinetic_energy(grid.spacing)
+        before_v, before_C = new_v[rows], C[rows]
         spin = v.new_tensor(motion.angular_velocity)
         arms = particles.x[rows] - v.new_tensor(motion.center_at(time))
         arms = arms @ rotation_by(motion.angular_velocity, dt).to(v).mT
         free = free.index_copy(0, rows, v.new_tensor(motion.center_at(time + dt)) + arms)
         new_v = new_v.index_copy(0, rows, v.new_tensor(motion.velocity) + torch.linalg.cross(spin.expand_as(arms), arms))
         C = C.index_copy(0, rows, hat(spin).expand(len(rows), 3, 3).contiguous())
-        work += float(particles.replace(v=new_v, C=C).kinetic_energy(grid.spacing) - before)
+        linear = ((new_v[rows] - before_v) * new_v[rows]).sum(-1)
+        inner = grid.spacing**2 / 4 * ((C[rows] - before_C) * C[rows]).sum((-2, -1))
+        work += float((particles.mass[rows] * (linear + inner)).sum())
     low, high = grid.bounds(v)
     x = free.clamp(low, torch.nextafter(high, low))
     return particles.replace(x=x, v=new_v, C=C), (x != free).any(-1), work
 
 
 def substep(particles: Particles, world: World, dt: float, time: float = 0.0) -> tuple[Particles, Bool[Tensor, " n"], float]:
-    """One time step; also which particles had to be kept inside the grid, and the energy given (`Advance.work`)."""
+    """One time step; also which particles had to be kept inside the grid, and `Advance.work`."""
     particles, tau = deform(particles, world.materials, dt)
     mass, momentum = particle_to_grid(particles, tau, world.grid, dt)
     v, work = grid_step(mass, momentum, world, time, dt)

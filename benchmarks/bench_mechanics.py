@@ -1,0 +1,274 @@
+"""The native engine in float32 against solutions of mechanics, and random scenes that must neither explode nor gain energy.
+
+Deterministic but for the processor's rounding, so a busy machine does no harm: --busy only spares the question.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import torch
+from support import ForeignLoad, arguments, refuse_foreign_load, write
+from torch import Tensor
+
+from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
+from vision3d.geometry.rotation import hat
+from vision3d.stages.physics.config import Boundary, Material
+from vision3d.stages.physics.engines import Engine, make_engine
+from vision3d.stages.physics.particles import Grid, Particles
+from vision3d.stages.physics.world import World
+
+G = 9.81
+
+
+def lattice(cells: tuple[int, int, int], corner: tuple[float, float, float], h: float, side: int = 2) -> tuple[Tensor, Tensor]:
+    """Particles in a box of whole cells, `side`^3 a cell: positions and volumes."""
+    axes = [(torch.arange(side * n, dtype=torch.float64) + 0.5) * h / side for n in cells]
+    x = torch.cartesian_prod(*axes) + torch.tensor(corner, dtype=torch.float64)
+    return x, torch.full((len(x),), (h / side) ** 3, dtype=torch.float64)
+
+
+def engine_of(world: World, x: Tensor, volume: Tensor, **values: Tensor) -> Engine:
+    """The native engine with particles at rest, in float32."""
+    values = {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
+    body = values.pop("body", None)
+    start = {name: values.pop(name) for name in ("v", "C") if name in values}
+    particles = Particles.at_rest(x.float(), volume.float(), world.materials, body, **start)
+    return make_engine("native", particles.replace(**values), world)
+
+
+def in_double(particles: Particles) -> Particles:
+    """For sums."""
+    names = ("x", "v", "C", "mass")
+    return particles.replace(**{name: getattr(particles, name).double() for name in names})
+
+
+def free_fall(steps: int = 3000, dt: float = 1e-4) -> float:
+    """Error of the height after a fall, relative to the drop."""
+    jelly, h = Material("jelly", youngs_modulus=1e5, poisson_ratio=0.3), 1 / 32
+    world = World(Grid((0.0, 0.0, 0.0), h, (33, 33, 49)), (jelly,))
+    x, volume = lattice((4, 4, 4), (0.4, 0.4, 1.2), h)
+    engine = engine_of(world, x, volume)
+    engine.advance(steps * dt, max_dt=dt)
+    drop = G * dt**2 * steps * (steps + 1) / 2
+    return float(((x.float().double() - engine.particles.x.double())[:, 2] / drop - 1).abs().max())
+
+
+def spin(steps: int = 3000) -> dict[str, float]:
+    """Drift of momentum and angular momentum of a block that turns at 10 rad/s and flies, relative; energy that it gains."""
+    jelly, h = Material("jelly", youngs_modulus=1e5, poisson_ratio=0.3), 1 / 32
+    world = World(Grid((0.0, 0.0, 0.0), h, (49, 49, 49)), (jelly,), gravity=(0.0, 0.0, 0.0))
+    x, volume = lattice((8, 8, 8), (0.5, 0.5, 0.5), h)
+    W = hat(torch.tensor([3.0, -4.0, 8.7], dtype=torch.float64))
+    v = (x - x.mean(0)) @ W.T + torch.tensor([0.3, 0.2, -0.1])
+    engine = engine_of(world, x, volume, v=v, C=W.expand(len(x), 3, 3))
+    before, energy = in_double(engine.particles), engine.energies(0.0).total
+    momentum, angular = before.momentum, before.angular_momentum(h)
+    highest, taken, drift, turn = 0.0, 0, 0.0, 0.0
+    while taken < steps:
+        report = engine.advance(0.01, max_dt=2.5e-4)
+        taken += report.steps
+        now = in_double(engine.particles)
+        drift = max(drift, float((now.momentum - momentum).norm() / momentum.norm()))
+        turn = max(turn, float((now.angular_momentum(h) - angular).norm() / angular.norm()))
+        highest = max(highest, engine.energies(report.last_dt).total / energy - 1)
+    return {"momentum": drift, "angular momentum": turn, "energy gain": highest, "steps": taken}
+
+
+def bar(cells: int = 24) -> dict[str, float]:
+    """Period of a free bar over 2 L sqrt(rho / E), and what is left of its amplitude after two."""
+    soft, length, speed, dt = Material("corotated", youngs_modulus=1e4, poisson_ratio=0.0), 0.5, 0.01, 2e-4
+    h = length / cells
+    x, volume = lattice((cells, 1, 1), (0.0, 0.0, 0.0), h)
+    phase = math.pi * x[:, 0] / length
+    v, C = torch.zeros_like(x), torch.zeros(len(x), 3, 3, dtype=torch.float64)
+    v[:, 0] = speed * phase.cos()
+    C[:, 0, 0] = -speed * math.pi / length * phase.sin()
+    world = World(Grid((-6 * h, -5 * h, -5 * h), h, (cells + 13, 12, 12), 0), (soft,), gravity=(0.0, 0.0, 0.0))
+    engine = engine_of(world, x, volume, v=v, C=C)
+    period, amplitudes = 2 * length * math.sqrt(1000.0 / 1e4), []
+    for _ in range(round(2.1 * period / dt)):
+        engine.advance(dt)
+        amplitudes.append(float((engine.particles.v[:, 0].double() * phase.cos()).sum() / phase.cos().square().sum()) / speed)
+    crossings = [i + a / (a - b) for i, (a, b) in enumerate(pairwise(amplitudes)) if (a > 0) != (b > 0)]
+    measured = (crossings[3] - crossings[0]) / 1.5 * dt
+    return {"period over theory": measured / period, "amplitude after two": amplitudes[round(2 * period / dt) - 1]}
+
+
+def cantilever(layers: int, slenderness: int = 8) -> float:
+    """Mean sag of a beam's tip over one swing, over that of Euler and Bernoulli at rest, less 1."""
+    thickness, E = 0.1, 1e6
+    h, length, held = thickness / layers, slenderness * thickness, 3
+    beam = Material("corotated", youngs_modulus=E, poisson_ratio=0.0)
+    pull = 0.01 * length * 8 * E * thickness**2 / (12 * beam.density * length**4)
+    count = slenderness * layers
+    x, volume = lattice((count + held, max(layers // 4, 1), layers), (5 * h, 5 * h, 5 * h), h)
+    root = (5 + held) * h
+    wall = Boundary("plane", (root + 1e-4 * h, 0.0, 0.0), normal=(1.0, 0.0, 0.0), kind="sticky")
+    grid = Grid((0.0, 0.0, 0.0), h, (count + held + 13, layers // 4 + 12, layers + 11), 0)
+    engine = engine_of(World(grid, (beam,), (0.0, 0.0, -pull), (wall,)), x, volume)
+    tip = x[:, 0] > x[:, 0].max() - 0.6 * h
+    at = float(x[tip, 0].mean()) - root
+    bending = beam.density * pull * 12 / (24 * E * thickness**2)
+    want = bending * (at**4 - 4 * length * at**3 + 6 * length**2 * at**2)
+    shear = beam.density * pull * 1.2 * 2 / E * (length * at - at**2 / 2)  # Timoshenko's part, 1.2 for a rectangle, G = E / 2
+    period = 2 * math.pi * length**2 / 3.516 * math.sqrt(12 * beam.density / (E * thickness**2))
+    sags = []
+    for _ in range(400):
+        engine.advance(period / 400)
+        sags.append(float((x[tip, 2] - engine.particles.x[tip, 2].double()).mean()))
+    return sum(sags) / len(sags) / (want + shear) - 1
+
+
+def hydrostatics(cells: int = 24, wide: int = 8, duration: float = 1.2) -> dict[str, float]:
+    """Of a column of water: mean compression over rho g H / 2 K, and dp/dy over rho g in the middle 60 %, over time.
+
+    K = 2e6 Pa: pressed together by 0.2 % in the mean, so that rho is that at rest.
+    """
+    height, nu, bulk = 1.0, 0.45, 2e6
+    h = height / cells
+    column = Material("water", youngs_modulus=bulk * (1 + nu) * (1 - 2 * nu) / nu, poisson_ratio=nu)
+    edge = 4 * h
+    x, volume = lattice((wide, wide, cells), (edge, edge, edge), h)
+    depth = height - (x[:, 2] - edge)
+    squeeze = column.density * G / bulk
+    x[:, 2] -= squeeze * (height**2 - depth**2) / 2
+    widths = (1 - squeeze * depth) ** (1 / 3)
+    half = ((wide / 2 - 1e-4) * h, (wide / 2 - 1e-4) * h, height - 1e-4 * h)
+    tank = Boundary("box", (edge + wide * h / 2, edge + wide * h / 2, edge + height), half_size=half, hollow=True, kind="slip")
+    world = World(Grid((0.0, 0.0, 0.0), h, (wide + 9, wide + 9, cells + 13)), (column,), boundaries=(tank,))
+    engine = engine_of(world, x, volume, F=widths[:, None, None] * torch.eye(3).double())
+    compressions, slopes, tops = [], [], []
+    for _ in range(240):
+        engine.advance(duration / 240)
+        now = engine.particles
+        J, y = torch.linalg.det(now.F.double()), now.x[:, 2].double() - edge
+        middle = (y > 0.2 * height) & (y < 0.8 * height)
+        matrix = torch.stack([y, torch.ones_like(y)], -1)[middle]
+        fitted = torch.linalg.lstsq(matrix, bulk * (1 - J)[middle, None]).solution[0, 0]
+        compressions.append(float(1 - J.mean()))
+        slopes.append(float(-fitted) / (column.density * G))
+        tops.append(float(y.max()))
+    late = slice(60, None)
+    return {
+        "mean compression over theory": sum(compressions[late]) / 180 / (squeeze * height / 2),
+        "dp/dy over rho g": sum(slopes[late]) / 180,
+        "lowest top": min(tops),
+        "highest top": max(tops),
+    }
+
+
+def rebound() -> dict[str, float]:
+    """A jelly cube dropped on a slippery floor: highest rebound over the drop, and energy gained in any step, over m g drop."""
+    jelly, h, drop = Material("jelly", youngs_modulus=2e4, poisson_ratio=0.3), 1 / 32, 0.3
+    world = World(
+        Grid((0.0, 0.0, 0.0), h, (33, 33, 49)),
+        (jelly,),
+        boundaries=(Boundary("plane", (0.0, 0.0, 0.2 + 1e-5), kind="separate"),),
+    )
+    x, volume = lattice((8, 8, 8), (0.4, 0.4, 0.2 + drop), h)
+    engine = engine_of(world, x, volume)
+    fallen = float(engine.particles.mass.sum()) * G * drop
+    last, gain, lows, highest = engine.energies(0.0).total, 0.0, [], 0.0
+    for _ in range(3000):
+        report = engine.advance(4e-4, max_dt=4e-4)
+        total = engine.energies(report.last_dt).total
+        gain, last = max(gain, (total - last) / fallen), total
+        height = float(engine.particles.center[2] - 0.2)
+        lows.append(height)
+        if min(lows) < 0.16 and height > lows[-2 if len(lows) > 1 else -1]:
+            highest = max(highest, height)
+    return {"rebound over drop": (highest - 0.125) / drop, "energy gain in a step": gain}
+
+
+def random_scenes(count: int = 200, substeps: int = 2000) -> Iterator[dict[str, Any]]:
+    """Random bodies thrown at one another, in gravity or without, with or without a floor."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    laws = ("corotated", "neo_hookean", "hencky", "von_mises", "drucker_prager", "snow", "water", "viscoplastic")
+    for index in range(count):
+        cells = int(draw(32, 129))
+        h, bodies, is_elastic = 1 / cells, int(draw(1, 4)), index % 2 == 0
+        materials, places, numbers, volumes, velocities = [], [], [], [], []
+        for body in range(bodies):
+            law = laws[int(draw(0, 3 if is_elastic else len(laws)))]
+            nu = draw(0.01 if law == "water" else 0.0, 0.45)
+            materials.append(Material(law, youngs_modulus=10 ** draw(3, 8), poisson_ratio=nu, density=10 ** draw(2, 3.7)))
+            sides = [draw(0.6 * h, 0.3) if axis == int(draw(0, 3)) else draw(2 * h, 0.3) for axis in range(3)]
+            per_cell = 2 if cells < 64 else 1.3
+            points = [max(round(per_cell * side / h), 1) for side in sides]
+            axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / n * side - side / 2 for n, side in zip(points, sides)]
+            rotmat = quat_to_rotmat(random_quats(1, generator=generator)[0].double())
+            center = torch.tensor([draw(0.3, 0.7), draw(0.3, 0.7), 0.25 + 0.3 * body + draw(0, 0.05)], dtype=torch.float64)
+            x = torch.cartesian_prod(*axes) @ rotmat.T + center
+            places.append(x)
+            numbers.append(torch.full((len(x),), body))
+            volumes.append(torch.full((len(x),), math.prod(sides) / len(x), dtype=torch.float64))
+            velocities.append(torch.tensor([draw(-4, 4) for _ in range(3)], dtype=torch.float64).expand_as(x))
+        is_forced = bool(index % 4 >= 2)
+        floor = Boundary(
+            "plane", (0.0, 0.0, 0.123), (draw(-0.2, 0.2), 0.0, 1.0), kind=("sticky", "slip", "separate")[index % 3]
+        )
+        world = World(
+            Grid((-0.25, -0.25, -0.25), h, (round(1.5 * cells), round(1.5 * cells), 2 * cells)), tuple(materials),
+            gravity=(0.0, 0.0, -G) if is_forced else (0.0, 0.0, 0.0), boundaries=(floor,) if is_forced else (),
+        )  # fmt: skip
+        engine = engine_of(world, torch.cat(places), torch.cat(volumes), v=torch.cat(velocities), body=torch.cat(numbers))
+        start = engine.energies(0.0)
+        mass = float(engine.particles.mass.sum())
+        scale = start.kinetic + (mass * G * 0.3 if is_forced else 0.0)  # 0.3 m: what bodies fall
+        taken, work, gain, kept = 0, 0.0, 0.0, 0
+        while taken < substeps:
+            dt = 0.4 * h / max(max(material.wave_speed for material in materials), 0.8 * 7)
+            report = engine.advance(min(100, substeps - taken) * dt)
+            taken, work, kept = taken + report.steps, work + report.work, kept + report.num_kept
+            gain = max(gain, (engine.energies(report.last_dt).total - work - start.total) / scale)
+        now = engine.particles
+        yield {
+            "cells": cells, "bodies": bodies, "particles": len(now), "laws": [m.law for m in materials], "forced": is_forced,
+            "E": [m.youngs_modulus for m in materials], "gain": gain, "kept": kept, "substeps": taken,
+            "finite": bool(now.x.isfinite().all() and now.F.isfinite().all() and now.F_total.isfinite().all()),
+        }  # fmt: skip
+
+
+def main() -> None:
+    args = arguments(__doc__ or "")
+    if not args.busy:
+        refuse_foreign_load()
+    with ForeignLoad() as load:
+        start = time.process_time()
+        found: dict[str, Any] = {
+            "free fall, 3000 steps": free_fall(),
+            "spinning block": spin(),
+            "bar": bar(),
+            "rebound": rebound(),
+        }
+        found["hydrostatics, 24 cells"] = hydrostatics()
+        found["cantilever"] = {f"{layers} cells": cantilever(layers) for layers in (2, 4, 8)}
+        for name, value in found.items():
+            print(name, value, flush=True)
+        scenes = []
+        for scene in random_scenes():
+            scenes.append(scene)
+            print(len(scenes), scene, flush=True)
+        found["random scenes"] = {
+            "count": len(scenes),
+            "not finite": sum(not scene["finite"] for scene in scenes),
+            "largest gain, elastic unforced": max(s["gain"] for s in scenes[::4]),
+            "largest gain, plastic unforced": max(s["gain"] for s in scenes[1::4]),
+            "largest gain, forced": max(s["gain"] for s in scenes if s["forced"]),
+            "scenes with particles kept at the grid's end": sum(s["kept"] > 0 for s in scenes),
+            "particle substeps": sum(s["particles"] * s["substeps"] for s in scenes),
+        }
+        print(found["random scenes"])
+        found["cpu_s"] = round(time.process_time() - start, 1)
+    write("mechanics", found, load.share)
+
+
+if __name__ == "__main__":
+    main()

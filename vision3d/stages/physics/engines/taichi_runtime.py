@@ -1,0 +1,116 @@
+"""The one owner of Taichi's runtime, which is global to a process: set up once, with threads and cache folder.
+
+`quadrants`, a fork that keeps Taichi's names, is taken where `taichi` is not installed.
+"""
+
+import atexit
+import contextlib
+import functools
+import importlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+from vision3d.errors import BackendError, MissingDependencyError
+
+logger = logging.getLogger("vision3d.physics")
+
+PACKAGES = ("taichi", "quadrants")
+
+
+def require() -> str:
+    """Name of the package that is used, not imported yet.
+
+    Raises:
+        MissingDependencyError: Neither is installed.
+    """
+    for package in PACKAGES:
+        if importlib.util.find_spec(package) is not None:
+            return package
+    raise MissingDependencyError("taichi", "physics", "the physics engine taichi")
+
+
+def runtime(device: str = "cpu") -> ModuleType:
+    """The package with its runtime set up for a kind of device: `cpu` or `cuda`.
+
+    A runtime that the caller has set up with `taichi.init` is taken as it is, for a second `init` would destroy its fields.
+
+    Raises:
+        MissingDependencyError: Neither package is installed.
+        BackendError: The runtime of this process works on another device, or cannot be started on this one.
+    """
+    ti = _started(device)
+    arch = ti.lang.impl.current_cfg().arch
+    is_right = arch == ti.cuda if device == "cuda" else arch in (ti.x64, ti.arm64)
+    if not is_right:
+        raise BackendError(
+            f"{ti.__name__} runs on {ti._lib.core.arch_name(arch)} in this process, want {device}; "
+            "use one device a process, or the engine reference"
+        )
+    return ti
+
+
+def num_threads() -> int:
+    """Threads of the runtime on the processor."""
+    return int(_package().lang.impl.current_cfg().cpu_max_num_threads)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: in the user's folder for caches, or one of this process where that is read-only."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "vision3d" / "taichi"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        temporary = Path(tempfile.mkdtemp(prefix="vision3d-taichi-"))
+        atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+        logger.info("%s is not writable (%s): kernels are compiled anew in each process", folder, error.strerror)
+        return temporary
+    return folder
+
+
+@functools.cache
+def _package() -> ModuleType:
+    name = require()
+    os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")  # it prints its version when it is imported
+    os.environ.setdefault("ENABLE_QUADRANTS_HEADER_PRINT", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return importlib.import_module(name)
+
+
+def _started(device: str) -> ModuleType:
+    ti = _package()
+    runtime = vars(ti.lang.impl.get_runtime())
+    if runtime.get("prog", runtime.get("_prog")) is not None:  # the names of Taichi and Quadrants
+        return ti
+    return _start(ti, device)
+
+
+def _start(ti: ModuleType, device: str) -> ModuleType:
+    import torch
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it starts on
+            ti.init(
+                arch=ti.cuda if device == "cuda" else ti.cpu,
+                enable_fallback=False,
+                default_fp=ti.f32,
+                default_ip=ti.i32,
+                fast_math=False,  # it would take apart what keeps rounding in check
+                cpu_max_num_threads=torch.get_num_threads(),
+                offline_cache=True,
+                offline_cache_file_path=str(cache_folder()),
+                log_level=ti.WARN,
+            )
+    except RuntimeError as error:
+        raise BackendError(f"{ti.__name__} does not start on {device}: {str(error).splitlines()[0]}") from None
+    return ti
