@@ -373,6 +373,23 @@ def test_a_mesh_with_gaussians_moves_by_its_vertices():
     assert isinstance(moving.frame(2), GaussianScene) and len(moving.frame(2)) == len(bound)
 
 
+@pytest.mark.parametrize(("mode", "corners"), [("3dgs", 4), ("flat", 3)])
+def test_corners_as_particles(mode, corners):
+    """Masses stay; what falls and turns freely does as with one particle a Gaussian, shapes included."""
+    scene = cube(side=6, mode=mode)
+    body = Body(SOFT, angular_velocity=(0.0, 0.0, 2.0), fill="none")
+    config = replace(PLAIN, bodies=(body,), floor="none", frames=4, cells=6, room=2.0, max_stretch=10.0)
+    one, three = set_up(scene, config), set_up(scene, replace(config, representation="points3"))
+    assert len(three.particles) == corners * len(one.particles)
+    assert float(three.particles.mass.sum()) == pytest.approx(float(one.particles.mass.sum()), rel=1e-5)
+    frames, others = frames_of(scene, config), frames_of(scene, replace(config, representation="points3"))
+    channel = "covar_factors" if mode == "3dgs" else "edges"
+    torch.testing.assert_close(others[0].channels[channel], frames[0].channels[channel], atol=1e-6, rtol=1e-4)
+    assert (others[3].channels["means"] - frames[3].channels["means"]).norm(dim=-1).median() < 0.02
+    first, second = (f[3].channels[channel] @ f[3].channels[channel].mT for f in (frames, others))
+    assert ((first - second).norm(dim=(1, 2)) / first.norm(dim=(1, 2))).median() < 0.1
+
+
 def test_representations_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="representation: mesh moves meshes and Gaussians on meshes"):
         set_up(cube(side=4), replace(PLAIN, representation="mesh"))
