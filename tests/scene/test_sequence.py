@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
+from vision3d.geometry.edge_factors import gaussians_to_factors
+from vision3d.geometry.quaternion import rotmat_to_quat
+from vision3d.geometry.rotation import so3_exp
 from vision3d.io import zarr_store
 from vision3d.io.zarr_store import SequenceWriter
+from vision3d.render import render_views
 from vision3d.scene import Boxes, GaussianScene, MeshGaussians, PointCloud, Scene, Sequence, load
 
 TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
@@ -209,3 +214,35 @@ def test_the_earlier_sequence_comes_back_when_the_new_one_cannot_take_its_place(
         Sequence(cloud, torch.tensor([5.0]), {"points": torch.zeros(1, 2, 3)}).save(tmp_path / "a.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
     assert Sequence.load(tmp_path / "a.zarr").times.tolist() == [0.0]
+
+
+def test_turned_harmonics_look_as_from_cameras_that_turn_with_them():
+    """A scene that turns as a whole, by its channels, seen by a camera that turns with it: the same picture."""
+    torch.manual_seed(0)
+    scene = ring_scene(300, sh_degree=3)
+    scene = replace(scene, sh=scene.sh + 0.3 * torch.randn(scene.sh.shape))
+    rotmat = so3_exp(torch.tensor([0.7, -1.1, 0.4]))
+    factors = gaussians_to_factors(scene.quats, scene.scales)
+    turns = rotmat_to_quat(rotmat).expand(len(scene), 4)
+    channels = {"means": scene.means @ rotmat.T, "covar_factors": rotmat @ factors, "turns": turns}
+    moving = Sequence(scene, torch.zeros(1), {name: value[None] for name, value in channels.items()})
+    cameras = ring_cameras(2, 96, 72)
+    motion = torch.eye(4)
+    motion[:3, :3] = rotmat
+    turned = replace(cameras, viewmats=cameras.viewmats @ motion.T)
+    frame = moving.frame(0)
+    pictures = [render_views(*pair) for pair in ((scene, cameras), (frame, turned), (replace(frame, sh=scene.sh), turned))]
+    for before, after, still in zip(*pictures):
+        error = (before.image - after.image).square().mean()
+        assert -10 * torch.log10(error) > 45
+        assert -10 * torch.log10((before.image - still.image).square().mean()) < 35  # without turning it is another picture
+
+
+def test_turns_stand_in_for_harmonics():
+    scene = ring_scene(20, sh_degree=2)
+    turns = torch.zeros(1, len(scene), 4)
+    turns[..., 0] = 1
+    moving = Sequence(scene, torch.zeros(1), {"turns": turns})
+    assert torch.equal(moving.frame(0).sh, scene.sh)  # what has not turned keeps its bits
+    with pytest.raises(InputError, match="Sequence: sh and turns exclude each other"):
+        Sequence(scene, torch.zeros(1), {"turns": turns, "sh": scene.sh[None]})

@@ -23,7 +23,7 @@ def winding_numbers(
 ) -> Float[Tensor, " n"]:
     """How often the mesh winds around each point: 1 inside a closed mesh with outward faces, 0 outside; between at holes.
 
-    A point is inside where it is over 0.5. Far faces are taken together, so values are right to about 0.01.
+    A point is inside where it is over 0.5. Far faces are taken together, so values are right to about 0.02.
 
     Example:
         >>> from vision3d.geometry.shapes import icosphere

@@ -107,8 +107,8 @@ class SimulateConfig:
     """Lower and upper corner of the simulated space, in the scene's units [default: round what moves, and its floor]."""
 
     representation: str = "auto"
-    """What becomes particles: Gaussians with their deformation (fdrive), vertices of meshes (mesh), or another one of
-    docs/simulate.md; auto: as the scene is."""
+    """What becomes particles: Gaussians with their deformation (fdrive), their corners (points3, as published), or vertices of
+    meshes (mesh); auto: fdrive, or mesh where there is one."""
     grouping: Literal["followers", "hierarchy", "none"] = "followers"
     """How Gaussians that are not simulated move: with the four simulated ones around them (followers), with the centre of their
     cluster (hierarchy, as published, but with its whole deformation), or not at all (none)."""
@@ -118,7 +118,7 @@ class SimulateConfig:
     """No more particles are simulated [default: 2 000 000; by the reference engine 20 000]."""
     min_opacity: float = 0.02
     """Fainter Gaussians are not simulated: they follow those around them."""
-    min_component: float = 0.01
+    min_component: float = 0.002
     """Connected parts with less than this share of the Gaussians are floaters and stay, unless they are selected; 0: none."""
     seed: int = 0
     """Of the drawing of particles."""

@@ -76,7 +76,7 @@ def fill_surface(
         lattice.add(depth, points, weights / step**2)
     own, counts = lattice.numbers(surface.means), lattice.zeros()
     counts.index_add_(0, own, torch.ones_like(surface.opacities, dtype=torch.float64))
-    wall = lattice.volume((depth > _CLOSED) | (counts > 0))
+    wall = lattice.volume(depth > _CLOSED)
     ground = None
     if floor is not None:
         centers = lattice.centers(torch.arange(lattice.count))
@@ -84,7 +84,9 @@ def fill_surface(
     outside, inside = _flood(wall, ground)
     if not inside.any():
         return None
-    near_outside = _dilated(outside, _AROUND)
+    # Faint splats close nothing, but the cells that they are in are theirs.
+    wall = wall | (lattice.volume(counts > 0) & ~inside)
+    near_outside = _dilated(outside & ~wall, _AROUND)
     # Of a wall with the outside beside it half is inside, of others all; what is below the floor belongs to nobody.
     share = np.where(wall, np.where(near_outside, 0.5, 1.0), 0.0)
     wall_volume = float(share.sum()) * step**3

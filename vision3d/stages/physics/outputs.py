@@ -107,7 +107,7 @@ def _camera(moving: Sequence, setup: Setup, size: tuple[int, int]) -> Cameras:
             seen.append(frame.vertices)
     points = torch.cat(seen).double()
     points = points[:: max(1, len(points) // 1_000_000)]  # few of them, far away, do not count
-    low, high = torch.quantile(points, torch.tensor([0.002, 0.998], dtype=torch.float64), dim=0)
+    low, high = torch.quantile(points, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0)
     radius = max(float((high - low).norm()) / 2, 1e-6)
     # Towards the broad side of what moves, a little from above.
     across = (high - low) - 1e9 * setup.up.abs()

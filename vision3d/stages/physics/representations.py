@@ -1,6 +1,7 @@
 """What of a scene becomes particles, and how moved particles become a scene again.
 
 - `fdrive`: one particle a Gaussian with its deformation gradient F; the covariance becomes F Sigma F^T.
+- `points3`: three corners of a disc, four of an ellipsoid, each a particle of its own; edges between them give the covariance.
 - `mesh`: the vertices of the mesh that Gaussians are on are the particles; the Gaussians follow their faces.
 """
 
@@ -59,7 +60,7 @@ class FDrive(Representation):
 
     def __init__(self, scene: Movable, config: SimulateConfig) -> None:
         if not isinstance(scene, GaussianScene):
-            raise ConfigError("representation", f"fdrive moves Gaussians, got {scene!r}; want mesh")
+            raise ConfigError("representation", f"{self.name} moves Gaussians, got {scene!r}; want mesh")
         scene, self.lost = _flattened(scene, config)
         super().__init__(scene, config)
         self.scene = scene
@@ -87,6 +88,14 @@ class FDrive(Representation):
             result["turns"] = quats
         return result
 
+    def channels_of(self, rows: Tensor, places: Tensor, F: Tensor, own: Tensor) -> dict[str, Tensor]:
+        """As `channels`, with the factors `own` of the first rows in place of F E."""
+        result = self.channels(rows, places, F)
+        count = len(own)
+        limit = None if self.max_length is None or self.longest is None else self.max_length * self.longest
+        result[self.channel][rows[:count]] = clamp_factors(own, self.lengths[rows[:count]], self.stretch, limit).float()
+        return result
+
     def _shown(self, factors: Tensor, F: Tensor, lengths: Tensor) -> Tensor:
         """Factors within their bounds; what is certainly inside them is not decomposed."""
         limit = None if self.max_length is None or self.longest is None else self.max_length * self.longest
@@ -99,6 +108,12 @@ class FDrive(Representation):
         if len(which):
             factors = factors.index_copy(0, which, clamp_factors(factors[which], lengths[which], self.stretch, limit))
         return factors
+
+
+class Points3(FDrive):
+    """The corners of each Gaussian are particles that know nothing of each other, as published (GASP)."""
+
+    name = "points3"
 
 
 class MeshVertices(Representation):
@@ -122,7 +137,7 @@ class MeshVertices(Representation):
         return {"vertices": vertices.float()}
 
 
-REPRESENTATIONS: dict[str, type[Representation]] = {"fdrive": FDrive, "mesh": MeshVertices}
+REPRESENTATIONS: dict[str, type[Representation]] = {"fdrive": FDrive, "points3": Points3, "mesh": MeshVertices}
 
 
 def represent(scene: Movable, config: SimulateConfig) -> Representation:

@@ -86,9 +86,10 @@ class Selector:
         if kind == "component":
             return self.parts == (0 if not values else _whole(values, kind, key) - 1)
         if kind == "label" and values:
+            number = _whole(values, kind, key)
             if self.labels is None:
                 raise InputError(f"{key}: {text} needs labels, and the scene has none")
-            return self.labels == _whole(values, kind, key)
+            return self.labels == number
         if text.endswith(".json") or Path(text).is_file():
             return Selection.load(text).validate().mask(self.points)
         hint = nearest_names(kind, FORMS)

@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -28,10 +28,13 @@ from vision3d.stages.physics.engines import Engine, choose_engine
 from vision3d.stages.physics.followers import Followers
 from vision3d.stages.physics.obstacles import Placement, place_boundaries, place_winds, start_outside
 from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.representations import FDrive, Movable, Representation, represent
+from vision3d.stages.physics.representations import FDrive, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.upright import Floor, stand_upright
 from vision3d.stages.physics.world import Motion, World
+
+if TYPE_CHECKING:
+    from vision3d.stages.physics.points3 import Corners
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -80,6 +83,8 @@ class Setup:
     """Particles that fill bodies."""
     cameras: Cameras | None = None
     """Of the photographs."""
+    corners: "Corners | None" = None
+    """Of the simulated Gaussians, which are the first particles, where those are corners (`points3`)."""
 
     @property
     def cores(self) -> Int64[Tensor, " c"]:
@@ -143,6 +148,8 @@ def set_up(
     if floor is not None:
         x = torch.where(moving[:, None], x + config.drop * size * up, x)
     limit = config.max_particles or (_MOST_REFERENCE if engine.name == "reference" else _MOST)
+    if isinstance(representation, Points3):
+        limit = max(limit // (representation.rest.shape[-1] + 1), 1)
     cells = config.cells or automatic_cells([x[part.solid][:limit] for part in parts], size)
     spacing = size / cells
     base = _floor_height(config, floor, placement, x[is_solid], up, size)
@@ -162,6 +169,10 @@ def set_up(
     }
     setup = _joined(config, engine, representation, parts, bodies, selector, x, grid, placement, up, world_parts)
     _check_inside(setup, parts, bodies)
+    if isinstance(representation, Points3):
+        from vision3d.stages.physics.corner_particles import with_corners
+
+        setup = with_corners(setup)
     put = None
     if base is not None and floor is None:
         put = placement.to_scene(base * up[None])[0]

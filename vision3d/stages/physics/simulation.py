@@ -13,6 +13,7 @@ from vision3d.errors import FileFormatError
 from vision3d.scene.selection import hash_points
 from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.particles import Particles
+from vision3d.stages.physics.representations import Points3
 from vision3d.stages.physics.setup import Setup
 from vision3d.stages.physics.world import Advance
 
@@ -164,7 +165,11 @@ class Simulation:
         rows = torch.cat([setup.core_rows, setup.followers.rows])
         x = torch.cat([particles.x[setup.core_particles], positions])
         F = torch.cat([particles.F_total[setup.core_particles], F])
-        return setup.representation.channels(rows, setup.to_scene(x), F)
+        if setup.corners is None:
+            return setup.representation.channels(rows, setup.to_scene(x), F)
+        assert isinstance(setup.representation, Points3)
+        factors = setup.corners.read(particles.x[: len(setup.corners.means) * (setup.corners.factors.shape[-1] + 1)])[1]
+        return setup.representation.channels_of(rows, setup.to_scene(x), F, factors / setup.scale)
 
     def _figures(self, particles: Particles, report: Advance) -> dict[str, float]:
         energy = self.engine.energies(report.last_dt)

@@ -69,6 +69,8 @@ def find_floor(
         return None
     corners = drawn[torch.randint(len(drawn), (_PLANES, 3), generator=generator)]
     normals = unit(torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+    is_plane = normals.any(-1)  # the same point may be drawn twice
+    normals, corners = normals[is_plane], corners[is_plane]
     if up is not None:
         normals = torch.where((normals @ up)[:, None] < 0, -normals, normals)
         normals = normals[is_level := normals @ up > _TILT]

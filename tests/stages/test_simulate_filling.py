@@ -1,0 +1,121 @@
+"""Particles inside of hollow bodies: volumes against closed forms, and nothing outside."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vision3d.geometry import shapes
+from vision3d.geometry.mesh import volume
+from vision3d.scene import GaussianScene, Mesh, MeshGaussians
+from vision3d.stages.physics import simulate_frames
+from vision3d.stages.physics.config import SimulateConfig
+from vision3d.stages.physics.filling import Surface, _samples, fill_mesh, fill_surface
+from vision3d.stages.physics.setup import set_up
+
+SPHERE = shapes.icosphere(4), 4 / 3 * math.pi, lambda p: p.norm(dim=-1) - 1
+TORUS = (
+    shapes.torus(1.0, 0.35, 72, 36),
+    2 * math.pi**2 * 0.35**2,
+    lambda p: ((p[:, :2].norm(dim=-1) - 1).square() + p[:, 2].square()).sqrt() - 0.35,
+)
+
+
+def shell(mesh) -> GaussianScene:
+    return MeshGaussians.from_mesh(Mesh(*mesh), 6).to_gaussians()
+
+
+def surface(scene, shift=0.0):
+    return Surface(scene.means.double() + shift, scene.quats, scene.scales, scene.opacities)
+
+
+@pytest.mark.parametrize(("body", "cells"), [(SPHERE, 12), (SPHERE, 32), (TORUS, 20), (TORUS, 40)])
+def test_shells_are_filled_to_their_volume(body, cells):
+    """Within 3 %, wherever the lattice lies; no particle outside, 8 a cell."""
+    mesh, want, outside = body
+    scene = shell(mesh)
+    spacing = float((mesh[0].amax(0) - mesh[0].amin(0)).max()) / cells
+    for shift in (0.0, 0.37 * spacing, 5.21 * spacing):
+        filling = fill_surface(surface(scene, shift), spacing)
+        assert filling is not None
+        assert abs(filling.volume / want - 1) < 0.03
+        assert outside(filling.points - shift).max() < 0
+        assert (filling.surface_volumes > 0).all()
+        share = filling.point_volumes * 8 / spacing**3  # a few cells have a splat's centre, too
+        assert share.max() < 1 + 1e-9 and share.median() > 1 - 1e-9
+
+
+@pytest.mark.parametrize(("body", "cells"), [(SPHERE, 16), (TORUS, 24)])
+def test_meshes_are_filled_to_their_volume(body, cells):
+    mesh, _, outside = body
+    spacing = float((mesh[0].amax(0) - mesh[0].amin(0)).max()) / cells
+    filling = fill_mesh(mesh[0].double(), mesh[1], spacing)
+    assert filling is not None
+    assert filling.volume == pytest.approx(float(volume(*mesh)), rel=1e-6)
+    assert outside(filling.points).max() < 0.01 * spacing  # chords of the mesh
+    assert len(filling.points) * spacing**3 / 8 == pytest.approx(filling.volume, rel=0.05)
+
+
+def test_ten_times_the_splats_are_the_same_volume():
+    coarse, fine = (shell(shapes.icosphere(n)) for n in (3, 5))
+    assert len(fine) == 16 * len(coarse)
+    volumes = [fill_surface(surface(scene), 2 / 16).volume for scene in (coarse, fine)]
+    assert abs(volumes[0] / volumes[1] - 1) < 0.03
+
+
+def test_small_gaps_are_closed_and_large_ones_let_all_out():
+    scene, spacing = shell(shapes.icosphere(4)), 2 / 16
+    height = scene.means[:, 2]
+    whole = fill_surface(surface(scene), spacing).volume
+    small = fill_surface(surface(scene[height < math.cos(0.06)]), spacing)
+    assert abs(small.volume / whole - 1) < 0.03
+    assert fill_surface(surface(scene[height < math.cos(1.0)]), spacing) is None
+
+
+def test_the_floor_closes_what_stands_on_it():
+    scene, spacing = shell(shapes.icosphere(4)), 2 / 16
+    half = scene[scene.means[:, 2] > 0.02]
+    up = torch.tensor([0.0, 0, 1]).double()
+    assert fill_surface(surface(half), spacing) is None
+    filling = fill_surface(surface(half), spacing, (up, 0.0))
+    assert filling.volume == pytest.approx(2 / 3 * math.pi, rel=0.06)
+    assert filling.points[:, 2].min() > 0 and filling.points.norm(dim=-1).max() < 1
+
+
+def test_faint_splats_enclose_nothing():
+    scene = shell(shapes.icosphere(3))
+    faint = replace(scene, opacity_logits=torch.full_like(scene.opacity_logits, -6.0), means=scene.means * 3)
+    assert fill_surface(surface(faint), 1.0) is None
+
+
+def test_a_splat_reaches_no_farther_than_two_deviations():
+    """And counts with a bounded number of samples, whatever its size."""
+    scene = shell(shapes.icosphere(3))
+    huge = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.tensor([0]), math.log(50.0)))
+    found = list(_samples(surface(huge), 1 / 16))
+    assert sum(len(points) for points, _ in found) <= 81 * len(scene)
+    reach = torch.cat([(points - huge.means[0].double()).norm(dim=-1) for points, _ in found])
+    assert 50 < reach.max() < 2 * 2**0.5 * 50 + 2
+
+
+def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():
+    """A ball of jelly that is laid on the floor: how high it is after half a second."""
+    scene = shell(shapes.icosphere(4, 0.15))
+    config = SimulateConfig(frames=12, cells=10, up=(0.0, 0.0, 1.0), floor="below", engine="auto", max_particles=4000)
+    heights = {}
+    for fill in ("none", "density"):
+        means = list(simulate_frames(scene, replace(config, fill=fill)))[-1].channels["means"]
+        heights[fill] = float(means[:, 2].max() - means[:, 2].min()) / 0.3
+    assert heights["density"] > 0.8
+    assert heights["none"] < 0.6
+
+
+def test_filled_particles_are_not_rendered():
+    scene = shell(shapes.icosphere(3))
+    setup = set_up(scene, SimulateConfig(cells=16, up=(0.0, 0.0, 1.0), floor="below"))
+    assert setup.num_inside > 1000
+    assert len(setup.particles) == setup.num_inside + len(scene)
+    assert len(setup.core_rows) + len(setup.followers.rows) == len(scene)
+    mass = float(setup.particles.mass.double().sum())
+    assert mass == pytest.approx(1000 * 4 / 3 * math.pi, rel=0.03)

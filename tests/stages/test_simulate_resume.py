@@ -1,0 +1,171 @@
+"""Runs that are stopped, killed, or end on a full disk: what is there stays whole, and what is gone on with is the same."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.stages.test_simulate import QUICK, cube
+from tests.support.stopping import lines
+from vision3d import atomic
+from vision3d.config import dump_yaml
+from vision3d.errors import ConfigError, Vision3DError
+from vision3d.io.zarr_store import SequenceWriter
+from vision3d.progress import silent
+from vision3d.runs import Interrupted, RunFolder
+from vision3d.scene import PointCloud, Sequence
+from vision3d.stages.physics import Impulse, simulate
+
+CONFIG = replace(
+    QUICK, engine="auto", frames=9, fps=24.0, cells=8, drop=0.1, checkpoint_every=3, impulses=(Impulse((0.5, 0.0, 0.0), 0.26),)
+)
+
+
+def folder_at(path, config=CONFIG, **options):
+    return RunFolder.create(path, config, ignore=("frames", "ply", "video"), **options)
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for name in first.channels:
+        for index in range(len(first)):
+            assert torch.equal(first.channels[name][index], second.channels[name][index]), (name, index)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("whole") / "run"
+    scene = cube(side=9)
+    return scene, path, simulate(scene, CONFIG, folder_at(path), silent)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 6])
+def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
+    """Also between two checkpoints: frames since the last one are done again."""
+    scene, path, moving = whole
+
+    def stop(task, step, total, values):
+        if step == stop_at + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"stopped after frame {stop_at}"):
+        simulate(scene, CONFIG, folder_at(tmp_path / "run"), stop)
+    assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == stop_at + 1
+    again = simulate(scene, CONFIG, folder_at(tmp_path / "run", resume=True), silent)
+    assert_same(again, moving)
+    assert lines(tmp_path / "run") == lines(path)
+
+
+def test_a_run_goes_on_to_more_frames(whole, tmp_path):
+    scene, _, moving = whole
+    few = replace(CONFIG, frames=5)
+    simulate(scene, few, folder_at(tmp_path / "run", few), silent)
+    again = simulate(scene, CONFIG, folder_at(tmp_path / "run", resume=True), silent)
+    assert_same(again, moving)
+
+
+def test_a_run_with_other_options_is_not_gone_on_with(whole, tmp_path):
+    scene, _, _ = whole
+    few = replace(CONFIG, frames=2)
+    simulate(scene, few, folder_at(tmp_path / "run", few), silent)
+    with pytest.raises(ConfigError, match=r"gravity: cannot resume .*9\.81 there, 1\.6 here"):
+        folder_at(tmp_path / "run", replace(few, gravity=1.6), resume=True)
+
+
+def test_frames_do_not_depend_on_a_run_folder(whole):
+    scene, _, moving = whole
+    assert_same(simulate(scene, CONFIG, progress=silent), moving)
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_with_the_same_bits(whole, tmp_path):
+    """SIGKILL, in whatever it was doing."""
+    scene, _, moving = whole
+    config = replace(CONFIG, frames=200)  # it is killed long before
+    scene.save(tmp_path / "scene.ply")
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "vision3d",
+        "simulate",
+        str(tmp_path / "scene.ply"),
+        "--config",
+        str(tmp_path / "config.yaml"),
+    ]
+    process = subprocess.Popen([*command, "--out", str(out), "--quiet"])
+    deadline = time.monotonic() + 120
+    while not (out / "frames.zarr" / "means" / "7.0.0").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    there = Sequence.load(out / "frames.zarr").validate()
+    assert 7 <= len(there) < 200
+    subprocess.run([*command, "--out", str(out), "--quiet", "--resume", "--frames", "9"], check=True)
+    assert_same(Sequence.load(out / "frames.zarr"), moving)
+
+
+def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypatch):
+    scene, _, moving = whole
+    flush = atomic._flush
+
+    def full(path):
+        if path.name.startswith(".5.0.0") and path.parent.name == "covar_factors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(atomic, "_flush", full)
+    with pytest.raises(Vision3DError) as error:
+        simulate(scene, CONFIG, folder_at(tmp_path / "run"), silent)
+    where = tmp_path / "run" / "frames.zarr" / "covar_factors" / "5.0.0.0"
+    assert str(error.value) == f"{where}: could not be written (No space left on device); nothing was left behind"
+    assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == 5
+    monkeypatch.setattr(atomic, "_flush", flush)
+    assert_same(simulate(scene, CONFIG, folder_at(tmp_path / "run", resume=True), silent), moving)
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
+    scene, _, _ = whole
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file")
+    with pytest.raises(Vision3DError, match=r"run: the folder could not be made \(Not a directory\)"):
+        folder_at(blocked / "run")
+    run = folder_at(tmp_path / "run")
+    (run.path / "frames.zarr").write_text("a file")
+    with pytest.raises(Vision3DError, match=r"frames\.zarr"):
+        simulate(scene, CONFIG, run, silent)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_one_line(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(Vision3DError, match=r"the folder could not be made \(Permission denied\)"):
+        folder_at(tmp_path / "run")
+
+
+# The store
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_frames_behind_the_kept_ones_are_forgotten(tmp_path, compress):
+    path = tmp_path / "drops.zarr"
+    writer = SequenceWriter(path, PointCloud(torch.zeros(4, 3)), compress=compress)
+    frames = torch.rand(6, 4, 3)
+    for index in range(5):
+        writer.append(0.1 * index, points=frames[index])
+    again = SequenceWriter(path, PointCloud(torch.zeros(4, 3)), resume=True, keep=2)
+    assert len(again) == 2 and len(Sequence.load(path)) == 2
+    assert sorted(p.name for p in (path / "points").iterdir()) == [".zarray", "0.0.0", "1.0.0"]
+    again.append(0.15, points=frames[5])
+    moving = Sequence.load(path).validate()
+    assert moving.times.tolist() == pytest.approx([0.0, 0.1, 0.15])
+    assert torch.equal(moving.frame(2).points, frames[5]) and torch.equal(moving.frame(1).points, frames[1])
+    assert (path / "points" / "0.0.0").stat().st_size == (48 if not compress else (path / "points" / "0.0.0").stat().st_size)

@@ -1,0 +1,492 @@
+"""From options to bodies, obstacles and motions: selections, upright scenes, what is refused and what is told."""
+
+import logging
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.stages.test_simulate import QUICK, SOFT, cube, frames_of
+from vision3d.config import dump_yaml, from_dict, load_yaml
+from vision3d.errors import ConfigError, InputError
+from vision3d.geometry import shapes
+from vision3d.geometry.cameras import look_at
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
+from vision3d.stages.physics import (
+    Body,
+    Boundary,
+    Impulse,
+    Keyframe,
+    Lead,
+    Material,
+    Mover,
+    SimulateConfig,
+    Wind,
+    load_material,
+)
+from vision3d.stages.physics.obstacles import Placement, keyframed
+from vision3d.stages.physics.selecting import Selector
+from vision3d.stages.physics.setup import set_up
+from vision3d.stages.physics.upright import find_floor, stand_upright
+
+PLAIN = replace(QUICK, engine="auto", cells=None)
+
+
+def pair(apart=3.0, side=6, other_side=None):
+    """Two cubes of edge 1."""
+    return cube(side=side).merge(cube(side=other_side or side, center=(apart, 0.0, 0.0)))
+
+
+# Selections
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("box:0,0,0,0.6,0.6,0.6", 216),
+        ("box:0,0,0,0.6,0.6,0.6,1,0,0,0", 216),
+        ("sphere:3,0,0,0.9", 216),
+        ("plane:1.5,0,0,1,0,0", 216),
+        ("component", 343),
+        ("component:2", 216),
+        ("label:4", 216),
+        ("all", 216 + 343),
+    ],
+)
+def test_selections_as_text(text, count):
+    scene = cube(side=7, center=(3.0, 0.0, 0.0)).merge(cube(side=6)) if "component" in text else pair()
+    labels = torch.where(torch.arange(len(scene)) < 216, 4, 7)
+    selector = Selector(scene.means, labels, torch.ones(len(scene), dtype=torch.bool))
+    want = 432 if text == "all" else count
+    assert int(selector.mask([text], "select").sum()) == want
+
+
+def test_selections_unite_and_come_from_files(tmp_path):
+    scene = pair()
+    Selection((Region.sphere(torch.zeros(3), 0.3),)).save(tmp_path / "ball.json")
+    selector = Selector(scene.means, None, torch.ones(432, dtype=torch.bool))
+    ball = selector.mask([str(tmp_path / "ball.json")], "select")
+    assert torch.equal(ball, scene.means.norm(dim=-1) <= 0.3)
+    both = selector.mask([str(tmp_path / "ball.json"), "box:3,0,0,1,1,1"], "select")
+    assert int(both.sum()) == int(ball.sum()) + 216
+    assert int(selector.mask(["rest"], "select", taken=ball).sum()) == 432 - int(ball.sum())
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("box:1,2,3", "select: got box:1,2,3, want box:CX,CY,CZ,HX,HY,HZ (half edges; a quaternion W,X,Y,Z may follow)"),
+        ("box:0,0,0,1,0,1", "select: got box:0,0,0,1,0,1, want lengths > 0"),
+        ("sphere:a,b,c,1", "select: got sphere:a,b,c,1, want sphere:CX,CY,CZ,R"),
+        ("label:x", "select: got label:x, want label:N"),
+        ("sphere:9,9,9,0.1", "select: sphere:9,9,9,0.1 holds none of 432 points, want at least one"),
+        ("label:1", "select: label:1 needs labels, and the scene has none"),
+    ],
+)
+def test_wrong_selections_are_named(text, error):
+    selector = Selector(pair().means, None, torch.ones(432, dtype=torch.bool))
+    with pytest.raises((ConfigError, InputError)) as found:
+        selector.mask([text], "select")
+    assert str(found.value) == error
+
+
+def test_a_misspelt_selection_gets_a_hint():
+    selector = Selector(pair().means, None, torch.ones(432, dtype=torch.bool))
+    with pytest.raises(ConfigError, match=r"select: 'spere:0,0,0,1' is no selection; did you mean sphere\? want box:CX"):
+        selector.mask(["spere:0,0,0,1"], "select")
+
+
+# Upright
+
+
+def room(tilt_deg=0.0, count=4000, up=(0.0, 0.0, 1.0)):
+    """A disc with a cube on it, z up before it is turned about x and mapped to another upward axis."""
+    disc = torch.randn(count, 3) * torch.tensor([1.0, 1.0, 0.002])
+    block = torch.rand(count // 2, 3) * 0.8 + torch.tensor([0.0, 0.0, 0.05])
+    angle = math.radians(tilt_deg)
+    turn = torch.tensor([[1.0, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+    points = torch.cat([disc, block]) @ turn.T
+    return points, turn[:, 2].double()
+
+
+@pytest.mark.parametrize("tilt", [0.0, 8.0, 90.0, 180.0])
+def test_a_floor_tells_what_is_up(tilt):
+    points, up = room(tilt)
+    floor = find_floor(points, torch.ones(len(points)), None)
+    assert floor is not None
+    assert float(floor.normal @ up) > math.cos(math.radians(0.5))
+    assert abs(floor.height) < 0.01
+    on_it = floor.contains(points)
+    assert on_it[:4000].float().mean() > 0.99 and on_it[4000:].float().mean() < 0.02
+
+
+def test_things_without_a_floor_have_none():
+    ball = torch.nn.functional.normalize(torch.randn(3000, 3), dim=-1)
+    for points in (torch.rand(3000, 3), ball, torch.randn(3000, 3)):
+        assert find_floor(points, torch.ones(3000), None) is None
+
+
+def cameras_above(up):
+    axes = torch.eye(3)[torch.tensor(up) == 0]
+    eyes = 3 * torch.cat([axes, -axes]) + 2 * torch.tensor(up)
+    poses = look_at(eyes, torch.zeros(3), torch.tensor(up))
+    return Cameras.from_camtoworlds(poses, torch.tensor([[50.0, 0, 32], [0, 50, 24], [0, 0, 1]]), 64, 48)
+
+
+def test_where_the_upward_direction_comes_from(caplog):
+    points, weights = torch.rand(500, 3), torch.ones(500)
+    caplog.set_level(logging.INFO, "vision3d.physics")
+    config = SimulateConfig()
+    up, floor = stand_upright(points, weights, config, None, (0.0, -1.0, 0.0))
+    assert up.tolist() == [0, -1, 0] and floor is None
+    assert (
+        "up is 0 -1 0, by the format, as neither cameras nor a floor tell (--up X Y Z changes it); floor below" in caplog.text
+    )
+    up, _ = stand_upright(points, weights, config, cameras_above((0.0, 1.0, 0.0)))
+    torch.testing.assert_close(up, torch.tensor([0.0, 1.0, 0.0]).double(), atol=1e-6, rtol=0)
+    assert "of the cameras (--up X Y Z changes it)" in caplog.text
+    up, _ = stand_upright(points, weights, replace(config, up=(3.0, 0.0, 0.0)), cameras_above((0.0, 1.0, 0.0)))
+    assert up.tolist() == [1, 0, 0] and "as given" in caplog.text
+    tilted, want = room(8.0)
+    up, floor = stand_upright(tilted, torch.ones(len(tilted)), config, cameras_above((0.0, 0.0, 1.0)))
+    assert floor is not None and float(up @ want) > math.cos(math.radians(0.5))
+    assert "across the floor that is seen" in caplog.text
+
+
+def test_by_default_what_is_on_the_floor_moves_and_floaters_stay():
+    points, _ = room(count=3000)
+    floaters = torch.tensor([[0.4, 0.4, 2.5]])
+    scene = GaussianScene.from_points(torch.cat([points, floaters]), opacity=0.9)
+    setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=8))
+    rows = torch.cat([setup.core_rows, setup.followers.rows])
+    moves = torch.zeros(len(scene), dtype=torch.bool).index_fill_(0, rows, True)
+    assert moves[:3000].float().mean() < 0.01 and moves[3000:4500].float().mean() > 0.95 and not moves[-1]
+    assert setup.floor_point is None
+    assert setup.up[2] > 0.999
+    frames = frames_of(
+        scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=8, frames=6, material=load_material("rubber"))
+    )
+    fall = (frames[-1].channels["means"] - scene.means)[moves][:, 2]
+    assert fall.abs().max() < 0.15  # it stands
+
+
+def test_what_moves_is_lifted_from_a_floor_that_is_seen():
+    points, _ = room(count=3000)
+    scene = GaussianScene.from_points(points, opacity=0.9)
+    config = replace(PLAIN, up=None, floor="auto", drop=0.5, cells=8, frames=1)
+    setup, (frame,) = set_up(scene, config), frames_of(scene, config)
+    rows = setup.core_rows
+    lift = (frame.channels["means"] - scene.means)[rows]
+    side = float((scene.means[rows].amax(0) - scene.means[rows].amin(0)).max())
+    torch.testing.assert_close(lift, torch.tensor([0.0, 0.0, 0.5 * side]).expand_as(lift), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("edge", "want"), [(1.0, 1.0), (0.2, 1.0), (500.0, 1 / 500), (0.001, 1000.0)])
+def test_units_that_cannot_be_metres_are_taken_as_one(edge, want, caplog):
+    caplog.set_level(logging.INFO, "vision3d.physics")
+    assert set_up(cube(side=6, edge=edge), PLAIN).scale == pytest.approx(want, rel=1e-4)
+    assert ("taken as 1 m (--size METRES changes it)" in caplog.text) == (want != 1)
+
+
+# Bodies
+
+
+def test_several_bodies_have_their_materials_and_velocities():
+    bodies = (
+        Body(load_material("sand"), ("box:0,0,0,0.6,0.6,0.6",), velocity=(1.0, 0.0, 0.0), fill="none"),
+        Body(load_material("rubber"), velocity=(0.0, 0.0, 2.0), angular_velocity=(0.0, 0.0, 3.0), fill="none"),
+    )
+    setup = set_up(pair(), replace(PLAIN, bodies=bodies, cells=12))
+    particles = setup.particles
+    assert [m.law for m in setup.world.materials] == ["drucker_prager", "neo_hookean"]
+    assert torch.bincount(particles.body).tolist() == [216, 216]
+    assert (particles.v[particles.body == 0] == torch.tensor([1.0, 0, 0])).all()
+    spinning = particles.body == 1
+    arms = particles.x[spinning] - particles.x[spinning].mean(0)
+    want = torch.tensor([0.0, 0.0, 2.0]) + torch.linalg.cross(torch.tensor([0.0, 0.0, 3.0]).expand_as(arms), arms)
+    torch.testing.assert_close(particles.v[spinning], want, atol=1e-5, rtol=1e-5)
+    assert torch.equal(particles.C[spinning][0], torch.tensor([[0.0, -3, 0], [3.0, 0, 0], [0, 0, 0]]))
+    assert float(particles.mass[particles.body == 0].sum() / particles.mass[spinning].sum()) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_ten_times_the_splats_move_a_body_no_differently():
+    """Two cubes of the same size and material meet head on, one of 11 times as many Gaussians: masses are equal, and so the
+    centre of mass of both stays where it is, to 1e-5 of their way."""
+    bodies = (
+        Body(SOFT, ("box:0,0,0,0.6,0.6,0.6",), velocity=(1.5, 0.0, 0.0), fill="none"),
+        Body(SOFT, ("box:1.4,0,0,0.6,0.6,0.6",), velocity=(-1.5, 0.0, 0.0), fill="none"),
+    )
+    scene = pair(apart=1.4, side=9, other_side=20)
+    config = replace(PLAIN, bodies=bodies, cells=17, frames=13, floor="none", gravity=0.0)
+    setup = set_up(scene, config)
+    masses = [float(setup.particles.mass[setup.particles.body == i].double().sum()) for i in (0, 1)]
+    assert len(setup.particles) == 729 + 8000
+    assert abs(masses[0] / masses[1] - 1) < 1e-6
+    from vision3d.stages.physics.simulation import Simulation
+
+    simulation = Simulation(setup, config)
+    speeds, start = [], setup.particles.center.double()
+    for _ in simulation.frames():
+        particles = simulation.engine.particles
+        speeds.append(float(particles.v[particles.body == 0, 0].mean()))
+        assert (particles.center.double() - start).norm() < 1e-5 * 1.5 * 0.6
+    assert speeds[0] == 1.5 and speeds[-1] < 0.2  # they did meet
+
+
+def test_two_bodies_that_want_the_rest_are_refused():
+    with pytest.raises(ConfigError, match="bodies: two of them want the rest; give all but one a `select`"):
+        SimulateConfig(bodies=(Body(), Body()))
+    with pytest.raises(ConfigError, match="select: is for one body; with `bodies` each has its own"):
+        SimulateConfig(select=("all",), bodies=(Body(),))
+    with pytest.raises(InputError, match=r"second: nothing is left of 432 Gaussians, 432 are of other bodies"):
+        set_up(pair(), replace(PLAIN, bodies=(Body(SOFT, ("all",)), Body(SOFT, ("all",), name="second"))))
+
+
+# What happens to them
+
+
+def test_fixed_parts_stay_until_they_are_released():
+    scene = cube(side=9)
+    config = replace(PLAIN, fixed=("plane:0,0,0.4,0,0,1",), release=0.2, frames=9, fps=20.0, cells=8, drop=3.0)
+    frames = frames_of(scene, config)
+    top, bottom = scene.means[:, 2] > 0.45, scene.means[:, 2] < -0.45
+    shift = [(frame.channels["means"] - scene.means)[:, 2] for frame in frames]
+    assert shift[4][top].abs().max() < 1e-5 and shift[4][bottom].max() < -0.01
+    assert shift[8][top].max() < -0.05  # 0.2 s later
+
+
+def test_led_parts_go_where_they_are_led():
+    """Turned by a quarter about a vertical axis through their middle."""
+    scene = cube(side=7)
+    lead = Lead(("all",), angular_velocity=(0.0, 0.0, math.pi), end=0.5)
+    frame = frames_of(scene, replace(PLAIN, leads=(lead,), frames=11, fps=20.0, cells=6, gravity=0.0))[-1]
+    x, y, z = scene.means.unbind(-1)
+    torch.testing.assert_close(frame.channels["means"], torch.stack([-y, x, z], -1), atol=1e-3, rtol=0)
+
+
+def test_impulses_come_at_their_time():
+    """Between two frames; the shift is the velocity times what is left of the time."""
+    config = replace(PLAIN, impulses=(Impulse((2.0, 0.0, 0.0), 0.12),), gravity=0.0, floor="none", frames=5, fps=20.0, room=2.0)
+    scene = cube(side=6)
+    shifts = [(f.channels["means"] - scene.means) for f in frames_of(scene, replace(config, cells=6))]
+    assert shifts[2].abs().max() < 1e-6
+    for index in (3, 4):
+        want = torch.tensor([2.0 * (index / 20 - 0.12), 0.0, 0.0])
+        torch.testing.assert_close(shifts[index], want.expand_as(shifts[index]), atol=1e-4, rtol=0)
+    work = frames_of(scene, replace(config, cells=6))[-1].figures["work_J"]
+    mass = float(set_up(scene, replace(config, cells=6)).particles.mass.sum())
+    assert work == pytest.approx(mass * 2.0**2 / 2, rel=1e-4)
+
+
+def test_impulses_on_a_part():
+    impulse = Impulse((0.0, 1.0, 0.0), 0.0, ("sphere:3,0,0,1",))
+    config = replace(PLAIN, impulses=(impulse,), gravity=0.0, floor="none", frames=2, cells=12)
+    shift = (frames_of(pair(), config)[-1].channels["means"] - pair().means)[:, 1]
+    assert shift[:216].abs().max() < 1e-6 and (shift[216:] - 0.05).abs().max() < 1e-4
+
+
+def test_wind_blows_in_its_box():
+    wind = Wind((5.0, 0.0, 0.0), drag=2.0, low=(-1.0, -1.0, -1.0), high=(1.7, 1.0, 1.0))
+    config = replace(PLAIN, winds=(wind,), gravity=0.0, floor="none", frames=9, cells=12)
+    frame = frames_of(pair(), config)[-1]
+    shift = (frame.channels["means"] - pair().means)[:, 0]
+    speed = 5.0 * (1 - math.exp(-2.0 * frame.time))
+    way = 5.0 * frame.time - speed / 2.0
+    ahead = float(shift[:216].mean()) - way  # symplectic Euler is half a step ahead
+    assert ahead == pytest.approx(speed * frame.figures["dt_s"] / 2, rel=0.1) and shift[216:].abs().max() < 1e-5
+
+
+def test_keyframes_become_boundaries_that_meet():
+    """Each stretch begins where the one before ends, turned as its keyframe says."""
+    quarter = (math.sqrt(0.5), 0.0, 0.0, math.sqrt(0.5))
+    frames = (Keyframe(0.5, (0.0, 0, 0)), Keyframe(1.0, (2.0, 0, 0), quarter), Keyframe(2.0, (2.0, 0, 4.0), quarter))
+    mover = Mover(Boundary("box", half_size=(0.1, 0.2, 0.3)), frames)
+    before, first, second, after = keyframed(mover, Placement(torch.tensor([1.0, 0, 0]).double(), 0.5))
+    assert [b.start for b in (before, first, second, after)] == [0, 0.5, 1.0, 2.0]
+    assert [b.end for b in (before, first, second, after)] == [0.5, 1.0, 2.0, math.inf]
+    assert before.center == first.center == (-0.5, 0.0, 0.0) and before.half_size == (0.05, 0.1, 0.15)
+    assert first.velocity == pytest.approx((2.0, 0, 0)) and first.angular_velocity == pytest.approx((0, 0, math.pi))
+    assert second.center == (0.5, 0.0, 0.0) and second.velocity == pytest.approx((0, 0, 2.0))
+    assert second.angular_velocity == pytest.approx((0, 0, 0), abs=1e-9) and after.velocity == (0, 0, 0)
+    assert after.center == (0.5, 0.0, 2.0) and after.quat == quarter
+
+
+def test_a_mover_pushes_what_is_in_its_way():
+    frames = (Keyframe(0.0, (-1.2, 0, 0)), Keyframe(0.5, (-0.2, 0, 0)))
+    mover = Mover(Boundary("box", half_size=(0.5, 2.0, 2.0), kind="slip"), frames)
+    frame = frames_of(cube(side=7), replace(PLAIN, movers=(mover,), gravity=0.0, floor="none", frames=11, cells=8, room=1.0))[
+        -1
+    ]
+    assert frame.channels["means"][:, 0].min() > 0.3 - 0.125
+
+
+def test_a_mesh_is_an_obstacle(tmp_path):
+    """A ball of triangles carries a cube as the ball of the closed form does."""
+    Mesh(*shapes.icosphere(3, 0.6)).save(tmp_path / "ball.glb")
+    common = {"center": (0.0, 0.0, -1.2), "kind": "sticky"}
+    found = []
+    for boundary in (Boundary("mesh", mesh=str(tmp_path / "ball.glb"), **common), Boundary("sphere", radius=0.6, **common)):
+        config = replace(PLAIN, boundaries=(boundary,), cells=6, frames=9, floor="none", room=1.0)
+        found.append(frames_of(cube(side=9), config)[-1].channels["means"])
+    assert (found[0] - found[1]).norm(dim=-1).median() < 0.02
+    assert (found[0] - cube(side=9).means)[:, 2].mean() > -0.7  # free fall is 0.78 m
+
+
+def test_a_mesh_that_cannot_be_an_obstacle_is_refused(tmp_path):
+    Mesh(*shapes.plane()).save(tmp_path / "sheet.glb")
+    boundary = Boundary("mesh", mesh=str(tmp_path / "sheet.glb"))
+    with pytest.raises(InputError, match=r"encloses nothing at a spacing of .* m; want a closed mesh, or a finer grid"):
+        set_up(cube(side=6), replace(PLAIN, boundaries=(boundary,)))
+
+
+def test_a_body_inside_of_an_obstacle_is_refused():
+    boundary = Boundary("sphere", radius=3.0)
+    with pytest.raises(InputError, match=r"what moves: 1?\d* of its \d+ particles begin inside of obstacle 0; move one of the"):
+        set_up(cube(side=9), replace(PLAIN, boundaries=(boundary,)))
+    set_up(cube(side=9), replace(PLAIN, boundaries=(replace(boundary, hollow=True),)))
+
+
+def test_a_body_outside_of_the_box_is_refused():
+    with pytest.raises(ConfigError, match=r"box: \d+ of 216 points that move begin outside of it; make it larger"):
+        set_up(cube(side=6), replace(PLAIN, box=(0.0, -1.0, -1.0, 1.0, 1.0, 1.0)))
+    grid = set_up(cube(side=6), replace(PLAIN, box=(-1.0, -2.0, -1.0, 1.0, 2.0, 1.0))).world.grid
+    assert grid.shape[1] - grid.shape[0] == pytest.approx(2 / grid.spacing, abs=1.01)
+
+
+# Representations and grouping
+
+
+def test_a_mesh_with_gaussians_moves_by_its_vertices():
+    """Free fall, and a turn: Gaussians follow their faces."""
+    bound = MeshGaussians.from_mesh(Mesh(*shapes.icosphere(3, 0.3)), 3)
+    config = replace(PLAIN, floor="none", frames=3, cells=10, fill="auto", room=3.0)
+    setup = set_up(bound, config)
+    assert setup.representation.name == "mesh" and setup.num_inside > 100
+    assert float(setup.particles.mass.double().sum()) == pytest.approx(1000 * 4 / 3 * math.pi * 0.3**3, rel=0.02)
+    frame = frames_of(bound, config)[-1]
+    fall = frame.channels["vertices"] - bound.mesh.vertices
+    assert fall[:, 2].mean() == pytest.approx(-9.81 * 0.1**2 / 2, rel=0.05) and fall[:, :2].abs().max() < 1e-5
+    from vision3d.stages.physics import simulate
+
+    moving = simulate(bound, config, progress=lambda *_: None)
+    assert isinstance(moving.frame(2), GaussianScene) and len(moving.frame(2)) == len(bound)
+
+
+@pytest.mark.parametrize(("mode", "corners"), [("3dgs", 4), ("flat", 3)])
+def test_corners_as_particles(mode, corners):
+    """Masses stay; what falls and turns freely does as with one particle a Gaussian, shapes included."""
+    scene = cube(side=6, mode=mode)
+    body = Body(SOFT, angular_velocity=(0.0, 0.0, 2.0), fill="none")
+    config = replace(PLAIN, bodies=(body,), floor="none", frames=4, cells=6, room=2.0, max_stretch=10.0)
+    one, three = set_up(scene, config), set_up(scene, replace(config, representation="points3"))
+    assert len(three.particles) == corners * len(one.particles)
+    assert float(three.particles.mass.sum()) == pytest.approx(float(one.particles.mass.sum()), rel=1e-5)
+    frames, others = frames_of(scene, config), frames_of(scene, replace(config, representation="points3"))
+    channel = "covar_factors" if mode == "3dgs" else "edges"
+    torch.testing.assert_close(others[0].channels[channel], frames[0].channels[channel], atol=1e-6, rtol=1e-4)
+    assert (others[3].channels["means"] - frames[3].channels["means"]).norm(dim=-1).median() < 0.02
+    first, second = (f[3].channels[channel] @ f[3].channels[channel].mT for f in (frames, others))
+    assert ((first - second).norm(dim=(1, 2)) / first.norm(dim=(1, 2))).median() < 0.1
+
+
+def test_representations_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="representation: mesh moves meshes and Gaussians on meshes"):
+        set_up(cube(side=4), replace(PLAIN, representation="mesh"))
+    with pytest.raises(ConfigError, match="representation: got 'blob', want one of auto, "):
+        set_up(cube(side=4), replace(PLAIN, representation="blob"))
+    with pytest.raises(ConfigError, match="fill: mesh needs a mesh or Gaussians on a mesh"):
+        set_up(cube(side=4), replace(PLAIN, fill="mesh"))
+
+
+@pytest.mark.parametrize("grouping", ["followers", "hierarchy"])
+def test_a_tenth_that_is_simulated_moves_all(grouping):
+    """Against all of them simulated, after impact: within a quarter of a cell in the median, one at the 99th percentile."""
+    scene = cube(side=16)
+    config = replace(PLAIN, cells=5, frames=8, fps=20.0, drop=0.2, grouping=grouping)
+    whole, few = frames_of(scene, config)[-1], frames_of(scene, replace(config, share=0.1))[-1]
+    assert few.figures["particles"] == pytest.approx(len(scene) / 10, rel=0.25 if grouping == "hierarchy" else 0.01)
+    error = (few.channels["means"] - whole.channels["means"]).norm(dim=-1) * 5
+    moved = (whole.channels["means"] - scene.means).norm(dim=-1) * 5
+    assert moved.min() > 0.9
+    assert error.median() < 0.25 and error.quantile(0.99) < 1.0
+
+
+def test_without_grouping_faint_gaussians_stay():
+    scene = cube(side=6)
+    logits = scene.opacity_logits.clone()
+    logits[::3] = -6.0
+    frame = frames_of(replace(scene, opacity_logits=logits), replace(PLAIN, cells=4, grouping="none"))[-1]
+    fall = (frame.channels["means"] - scene.means)[:, 2]
+    assert (fall[::3] == 0).all() and fall[1::3].max() < -0.05
+
+
+def test_flattening_says_what_is_lost(caplog):
+    caplog.set_level(logging.INFO, "vision3d.physics")
+    scene = cube(side=5)
+    moving = frames_of(scene, replace(PLAIN, flatten=True, cells=4, frames=1))[0]
+    assert set(moving.channels) == {"means", "edges", "turns"}
+    squares = scene.scales.square()
+    lost = float((squares.amin(-1) / squares.sum(-1)).mean())
+    assert f"flattened: {100 * lost:.3g} % of the trace of the covariances is lost" in caplog.text
+
+
+# Files
+
+
+def test_scene_files_are_strict():
+    with pytest.raises(ConfigError, match=r"bodies\[0\]\.materail: unknown; did you mean material\?"):
+        from_dict(SimulateConfig, {"bodies": [{"materail": "sand"}]})
+    with pytest.raises(
+        ConfigError, match=r"bodies\[1\]\.material: 'sandd' is no file and no preset of physics; did you mean sand\?"
+    ):
+        from_dict(SimulateConfig, {"bodies": [{"select": ["all"]}, {"material": "sandd"}]})
+    with pytest.raises(
+        ConfigError, match=r"bodies\[0\]\.material\.poisson_ratio: got 0\.5, want at least 0 and less than 0\.5"
+    ):
+        from_dict(SimulateConfig, {"bodies": [{"material": {"preset": "jelly", "poisson_ratio": 0.5}}]})
+    with pytest.raises(ConfigError, match=r"movers\[0\]\.keyframes: got none, want at least one"):
+        from_dict(SimulateConfig, {"movers": [{"solid": {}, "keyframes": []}]})
+    with pytest.raises(ConfigError, match=r"impulses\[0\]\.velocity: missing; it has no default"):
+        from_dict(SimulateConfig, {"impulses": [{}]})
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"youngs_modulus": -1.0}, "material.youngs_modulus: got -1.0, want a number > 0"),
+        ({"poisson_ratio": 0.5}, "material.poisson_ratio: got 0.5, want at least 0 and less than 0.5"),
+        ({"density": 0.0}, "material.density: got 0.0, want a number > 0"),
+    ],
+)
+def test_wrong_materials_are_named(values, text):
+    with pytest.raises(ConfigError) as error:
+        from_dict(SimulateConfig, {"material": values})
+    assert str(error.value) == text
+
+
+def test_unknown_materials_are_answered_with_all():
+    with pytest.raises(ConfigError) as error:
+        from_dict(SimulateConfig, {"material": "cheese"})
+    assert "foam, jelly, metal, rubber, sand, snow, water" in str(error.value)
+    with pytest.raises(ConfigError, match=r"material.law: 'cheese' is no material; all: corotated \(elastic, jelly"):
+        from_dict(SimulateConfig, {"material": {"law": "cheese"}})
+
+
+def test_whole_scenes_survive_yaml(tmp_path):
+    config = SimulateConfig(
+        bodies=(Body(Material("sand"), ("all",), name="heap"), Body(fill="none")),
+        movers=(Mover(Boundary("sphere", radius=0.2), (Keyframe(0.0, (0.0, 0.0, 1.0)),)),),
+        leads=(Lead(("box:0,0,0,1,1,1",), end=2.0),),
+        impulses=(Impulse((1.0, 0.0, 0.0)),),
+        winds=(Wind((1.0, 0.0, 0.0)),),
+    )
+    (tmp_path / "scene.yaml").write_text(dump_yaml(config))
+    assert load_yaml(SimulateConfig, tmp_path / "scene.yaml") == config
+
+
+def test_presets_stand_in_for_materials():
+    config = from_dict(SimulateConfig, {"material": {"preset": "sand", "friction_deg": 40.0}})
+    assert config.material == replace(load_material("sand"), friction_deg=40.0)
+    assert SimulateConfig().material == load_material("jelly")
+    assert from_dict(SimulateConfig, {"material": "water"}).material == load_material("water")
