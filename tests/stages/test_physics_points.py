@@ -230,7 +230,7 @@ def test_a_scene_that_is_set_up_goes_to_points():
     """What a caller that has options of the stage does with them."""
     x, _ = lattice((3, 3, 3), (5.0, 5.0, 5.0), 0.3)
     scene = gaussians(len(x), "3dgs", -2.0, -1.5, x.float())
-    config = SimulateConfig(Material("jelly", 1e5, 0.3), size=0.2, cells=6, velocity=(0.0, 0.0, -0.5), frames=4)
+    config = SimulateConfig(Material("jelly", 1e5, 0.3), size=0.2, cells=6, velocity=(0.0, 0.0, -0.5), frames=4, drop=0.5)
     setup = set_up(scene, config)
     engine = MpmPoints(setup.world, "reference", config.velocity)
     frames = simulate_points(scene, engine, config.frames, config.fps, center=setup.center, scale=setup.scale)
