@@ -181,6 +181,46 @@ def rebound() -> dict[str, float]:
     return {"rebound over drop": (highest - 0.125) / drop, "energy gain in a step": gain}
 
 
+def heap(friction_deg: float = 30.0) -> dict[str, float]:
+    """Slope [degrees] of a low heap of sand, half as high as long, whose wall is drawn away slowly."""
+    height, h = 0.2, 0.0125
+    sand = Material("sand", youngs_modulus=3.537e5, poisson_ratio=0.3, density=2200.0, friction_deg=friction_deg)
+    edge, long, wide = 4 * h, 32, 3
+    x, volume = lattice((long, wide, 16), (edge, edge, edge), h)
+    depth = height - (x[:, 2] - edge)
+    F = torch.eye(3, dtype=torch.float64).repeat(len(x), 1, 1)
+    F[:, 2, 2] = (-sand.density * G * depth / (sand.lam + 2 * sand.mu)).exp()  # pressed by its weight, as it lies
+    near = 1e-4 * h
+    walls = (
+        Boundary("plane", (0.0, edge + near, 0.0), (0.0, 1.0, 0.0), kind="slip"),
+        Boundary("plane", (0.0, edge + wide * h - near, 0.0), (0.0, -1.0, 0.0), kind="slip"),
+        Boundary("plane", (edge + near, 0.0, 0.0), (1.0, 0.0, 0.0), kind="slip"),
+        Boundary("plane", (edge + long * h - near, 0.0, 0.0), (-1.0, 0.0, 0.0), velocity=(0.1, 0.0, 0.0)),
+        Boundary("plane", (0.0, 0.0, edge + near), kind="sticky"),
+    )
+    world = World(Grid((0.0, 0.0, 0.0), h, (long + 60, wide + 9, 30)), (sand,), boundaries=walls)
+    engine = engine_of(world, x, volume, F=F)
+    engine.advance(5.0)
+    moved = engine.particles.x.double() - edge
+    columns = (moved[:, 0] / h).floor().long()
+    tops = torch.stack(
+        [
+            moved[columns == column, 2].quantile(0.98)
+            for column in range(int(columns.max()) + 1)
+            if (columns == column).sum() > 8
+        ]
+    )
+    on_flank = (tops < 0.75 * tops[:4].mean()) & (tops > 0.2 * tops[:4].mean())
+    where = (torch.arange(len(tops)).double() + 0.5)[on_flank] * h
+    slope = torch.linalg.lstsq(torch.stack([where, torch.ones_like(where)], -1), tops[on_flank, None]).solution[0, 0]
+    return {
+        "slope": math.degrees(math.atan(-float(slope))),
+        "critical slope": math.degrees(math.atan(2 * math.sqrt(3) / (3 / math.sin(math.radians(friction_deg)) - 1))),
+        "run-out over length": float(moved[:, 0].quantile(0.99)) / (long * h) - 1,
+        "height left": float(tops[:4].mean()) / height,
+    }
+
+
 def main() -> None:
     args = arguments(__doc__ or "")
     if not args.busy:
@@ -194,6 +234,9 @@ def main() -> None:
             "rebound": rebound(),
         }
         found["hydrostatics, 24 cells"] = hydrostatics()
+        for angle in (30.0, 45.0):
+            found[f"heap, {angle:g} degrees"] = heap(angle)
+        found["bar by cells"] = {f"{cells}": bar(cells)["period over theory"] - 1 for cells in (12, 24, 48)}
         found["cantilever"] = {f"{layers} cells": cantilever(layers) for layers in (2, 4, 8)}
         for name, value in found.items():
             print(name, value, flush=True)
