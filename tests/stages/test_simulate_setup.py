@@ -9,7 +9,7 @@ import torch
 
 from tests.stages.test_simulate import QUICK, SOFT, cube, frames_of
 from vision3d.config import dump_yaml, from_dict, load_yaml
-from vision3d.errors import ConfigError, InputError
+from vision3d.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
@@ -25,6 +25,7 @@ from vision3d.stages.physics import (
     Wind,
     load_material,
 )
+from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
 from vision3d.stages.physics.obstacles import Placement, keyframed
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.setup import set_up
@@ -388,6 +389,21 @@ def test_corners_as_particles(mode, corners):
     assert (others[3].channels["means"] - frames[3].channels["means"]).norm(dim=-1).median() < 0.02
     first, second = (f[3].channels[channel] @ f[3].channels[channel].mT for f in (frames, others))
     assert ((first - second).norm(dim=(1, 2)) / first.norm(dim=(1, 2))).median() < 0.1
+
+
+def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
+    """One line; the engine that was asked for is named with what it needs."""
+
+    def missing(cls):
+        raise MissingDependencyError("taichi", "physics", "engine taichi")
+
+    monkeypatch.setattr(TaichiEngine, "check_available", classmethod(missing))
+    setup = set_up(cube(side=4), replace(PLAIN, engine="taichi"))
+    assert setup.engine.name in ("native", "reference")
+    text = (
+        f"taichi is needed for engine taichi: pip install 'vision3d[physics]'; engine {setup.engine.name} is taken in its place"
+    )
+    assert caplog.messages[0] == text
 
 
 def test_representations_that_do_not_fit_are_refused():

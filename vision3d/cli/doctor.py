@@ -1,5 +1,6 @@
 """`vision3d doctor`: what works on this machine, and the command that mends what does not."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
     """Examine the machine and print the report."""
     options = parse(DoctorOptions, arguments, "doctor")
     set_up_output(options)
-    findings = [*_interpreter(), *_torch(), *_native(), *_packages(), *_window(), *_tools()]
+    findings = [*_interpreter(), *_torch(), *_native(), *_engines(), *_packages(), *_window(), *_tools()]
     broken = [finding for finding in findings if finding.is_needed and finding.state != "ok"]
     values = {"works": not broken, "findings": [dataclasses.asdict(finding) for finding in findings]}
     print_summary(options, _report(findings, bool(broken)), values)
@@ -116,6 +117,21 @@ def _native() -> Iterator[Finding]:
     cuda = "with CUDA" if native.has_cuda else "without CUDA"
     isas = ", ".join(native.available_isas())
     yield Finding("native kernels", "ok", f"{native.isa()} (this processor runs {isas}), {cuda}")
+
+
+def _engines() -> Iterator[Finding]:
+    """What `vision3d simulate` runs on."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    from vision3d.errors import Vision3DError
+    from vision3d.stages.physics.engines import ENGINES, choose_engine
+
+    works = []
+    for name in ENGINES:
+        with contextlib.suppress(Vision3DError):
+            works.append(choose_engine(name).name)
+    slow = " (slow: plain torch)" if works == ["reference"] else ""
+    yield Finding("physics engines", "ok", ", ".join(works) + slow)
 
 
 def _packages() -> Iterator[Finding]:

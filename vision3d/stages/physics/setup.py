@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.geometry.neighbors import knn
 from vision3d.machine import free_memory
 from vision3d.render.camera_paths import bulk_of, bulk_of_points
@@ -123,7 +123,7 @@ def set_up(
         BackendError, MissingDependencyError: The engine does not run here.
     """
     scene.validate()
-    engine = choose_engine(config.engine)
+    engine = _engine(config.engine)
     representation = represent(scene, config)
     if isinstance(representation, FDrive) and representation.lost:
         logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * representation.lost)
@@ -180,6 +180,16 @@ def set_up(
     nodes, mass = " x ".join(map(str, grid.shape)), float(setup.particles.mass.double().sum())
     logger.info(text, len(setup.particles), setup.num_inside, nodes, spacing, size, mass, engine.name)
     return replace(setup, floor_point=put, cameras=cameras)
+
+
+def _engine(name: str) -> type[Engine]:
+    """The engine of this name; where a package that it needs is missing, the fastest of the others."""
+    try:
+        return choose_engine(name)
+    except MissingDependencyError as error:
+        found = choose_engine("auto")
+        logger.warning("%s; engine %s is taken in its place", error, found.name)
+        return found
 
 
 def _joined(
