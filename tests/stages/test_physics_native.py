@@ -34,9 +34,9 @@ def isa(request):
     module.set_isa(before)
 
 
-def of_bodies(found, of_world):
+def of_bodies(found, of_world, dtype=torch.float32):
     """An engine that runs the kernels' bodies of the GPU, thread after thread, in place of the vector loops."""
-    engine = NativeEngine(found, of_world)
+    engine = NativeEngine(found, of_world, dtype)
     engine._module = native.require().kernel_bodies
     return engine
 
@@ -58,7 +58,7 @@ def test_bodies_of_gpu_kernels_are_the_reference_in_float64(law):
     its_world = world(material(law), boundaries=(solid("box", friction=0.3),))
     before = particles(its_world.materials)
     after, _, work = substep(before, its_world, DT)
-    for engine in (NativeEngine(before, its_world), of_bodies(before, its_world)):
+    for engine in (NativeEngine(before, its_world, torch.float64), of_bodies(before, its_world, torch.float64)):
         report = engine.advance(DT)
         assert_same(engine.particles, after, 1e-13)
         assert report.work == pytest.approx(work, rel=1e-10, abs=1e-12)
@@ -74,9 +74,9 @@ def test_a_step_with_a_solid_is_that_of_the_reference(name, kind):
     free, _, _ = substep(before, replace(its_world, boundaries=()), DT, time=0.02)
     assert (after.v - free.v).abs().max() > 1e-2  # it is met
     for engine, tolerance in (
-        (NativeEngine(as_type(before, torch.float32), its_world), 5e-6),
-        (NativeEngine(before, its_world), 1e-13),
-        (of_bodies(as_type(before, torch.float32), its_world), 5e-6),
+        (NativeEngine(before, its_world), 5e-6),
+        (NativeEngine(before, its_world, torch.float64), 1e-13),
+        (of_bodies(before, its_world), 5e-6),
     ):
         report = engine.advance(DT, 0.02)
         assert_same(engine.particles, after, tolerance)
@@ -96,7 +96,7 @@ def test_several_bodies_wind_and_led_parts_are_those_of_the_reference(isa):
     report = engine.advance(DT, 0.25)
     assert_same(engine.particles, after, 5e-6)
     assert report.work == pytest.approx(work, rel=1e-4)
-    double = NativeEngine(before, its_world)
+    double = NativeEngine(before, its_world, torch.float64)
     assert double.advance(DT, 0.25).work == pytest.approx(work, rel=1e-9)
     assert_same(double.particles, after, 1e-13)
 
@@ -108,7 +108,7 @@ def test_energies_are_those_of_the_reference(law, isa):
     want = energies(before, its_world, DT)
     for got, tolerance in (
         (NativeEngine(as_type(before, torch.float32), its_world).energies(DT), 2e-5),
-        (NativeEngine(before, its_world).energies(DT), 1e-12),
+        (NativeEngine(before, its_world, torch.float64).energies(DT), 1e-12),
     ):
         assert got.elastic == pytest.approx(want.elastic, rel=tolerance, abs=1e-9)
         assert got.kinetic == pytest.approx(want.kinetic, rel=tolerance)
@@ -186,7 +186,7 @@ def test_rigid_motions_are_exact():
     its_world = world(material("jelly"), motions=(Motion((0.0, 0.0, 0.0), (0.0, 0.0, 2 * math.pi), (0.6, 0.3, 0.8)),))
     before = particles(its_world.materials, 200)
     before = before.replace(motion=torch.zeros(200, dtype=torch.int64), F=torch.eye(3).double().repeat(200, 1, 1))
-    engine = NativeEngine(before, its_world)
+    engine = NativeEngine(before, its_world, torch.float64)
     engine.advance(1.0, max_dt=0.01)
     torch.testing.assert_close(engine.particles.x, before.x, atol=1e-12, rtol=0)
     engine = NativeEngine(as_type(before, torch.float32), its_world)
@@ -200,7 +200,7 @@ def test_what_is_not_finite_is_an_error():
     broken = before.replace(v=before.v.clone().index_fill_(0, torch.tensor([7]), math.nan))
     for dtype in (torch.float32, torch.float64):
         with pytest.raises(NumericalError, match="not finite"):
-            NativeEngine(as_type(broken, dtype), its_world).advance(DT)
+            NativeEngine(broken, its_world, dtype).advance(DT)
 
 
 def test_more_solids_than_it_takes_are_an_error():
@@ -227,7 +227,7 @@ def test_a_deformation_that_grows_without_end_stays_finite(dtype):
         torch.tensor([[0.6, 0.3, 0.8]]).double(), torch.full((1,), 1e-4).double(), its_world.materials, C=C
     )
     want, _ = advance(alone, its_world, 0.3)
-    engine = NativeEngine(as_type(alone, dtype), its_world)
+    engine = NativeEngine(alone, its_world, dtype)
     engine.advance(0.3)
     assert want.F_total.abs().max() == pytest.approx(1e6)
     assert_same(engine.particles, want, 1e-4)

@@ -160,6 +160,7 @@ V3D_HD void flow_and_stress(const Material<S>& m, T F[9], T& memory, S dt, T tau
                 changed = max(changed, abs(kept[k] - s[k]));
                 memory = memory * max(s[k], T(S(1e-2))) / kept[k];
             }
+            memory = min(max(memory, T(S(1e-30))), T(S(1e30)));  // a lone particle is torn again and again
             T packed[9];
             compose(U, kept, V, packed);
             const auto flows = T(0) < changed;

@@ -79,7 +79,7 @@ def _snow(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Ten
     clamped = stretches.clamp(1 - material.critical_compression, 1 + material.critical_stretch)
     flows = (clamped != stretches).any(-1)
     # Of an element turned inside out nothing of the volume is left to remember; the floor keeps Jp above zero.
-    memory = memory * (stretches.clamp(min=1e-2) / clamped).prod(-1)
+    memory = (memory * (stretches.clamp(min=1e-2) / clamped).prod(-1)).clamp(1e-30, 1e30)  # of float32, for the engines
     return torch.where(flows[:, None, None], compose(left, clamped, right), F), memory
 
 

@@ -40,20 +40,23 @@ _KINDS = ("sticky", "slip", "separate")
 class NativeEngine(Engine):
     """`cuda_ext/cpu/mpm.cpp`, or `cuda_ext/cuda/mpm.cu` where the particles are on a GPU.
 
-    Particles in float64 are moved in float64 by the GPU's kernel bodies, one after the other, also on a CPU: for tests.
+    Args:
+        particles: Of any float type.
+        world: What they live in; at most 64 bodies, boundaries, winds and motions each.
+        dtype: float32; float64 runs the bodies of the GPU's kernels one particle after the other on a CPU, for tests.
     """
 
     name = "native"
     bytes_a_node = 17
     bytes_a_particle = 180
 
-    def __init__(self, particles: Particles, world: World) -> None:
+    def __init__(self, particles: Particles, world: World, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(particles, world)
         self.check_available()
         for name in ("materials", "boundaries", "winds", "motions"):
             if len(getattr(world, name)) > _MOST:
                 raise ConfigError(name, f"got {len(getattr(world, name))}, the native engine takes at most {_MOST}")
-        x = particles.x
+        x = particles.x.to(dtype)
         self._count, stride = len(particles), len(particles) + _LANES
         self._origin = torch.tensor(world.grid.origin, dtype=torch.float64, device=x.device)
         self._rows = x.new_zeros(_NUM_ROWS, stride)
