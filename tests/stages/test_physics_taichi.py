@@ -454,6 +454,18 @@ assert field[2] == 7.0 and taichi_runtime.num_threads() == 3
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
+@needs_taichi
+def test_the_runtime_starts_without_a_word():
+    """As in a notebook, where the output is not the terminal."""
+    code = (
+        "import io, sys; out = sys.stdout = io.StringIO()\n"
+        "from vision3d.stages.physics.engines import taichi_runtime\n"
+        "taichi_runtime.runtime('cpu'); sys.stderr.write(out.getvalue())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=100, text=True, capture_output=True)
+    assert done.stdout == done.stderr == ""
+
+
 def test_importing_the_stage_does_not_import_taichi():
     code = (
         "import sys, vision3d, vision3d.stages.physics.engines.taichi_engine\n"
