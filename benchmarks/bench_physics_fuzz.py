@@ -122,7 +122,7 @@ def main() -> None:
         summary[name]["over_half_a_percent"] = [r["seed"] for r in found if r["forced"] == which and r["energy_gain"] > GAIN]
     print(summary)
     if options.scenes >= 200 and options.steps >= 2000:
-        write("physics_fuzz", summary, load.share)
+        write(f"physics_fuzz_{engine.name}", summary, load.share)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import importlib.util
 import logging
 import math
+import subprocess
 import sys
 
 import pytest
@@ -293,6 +294,13 @@ def test_a_free_net_on_warp_keeps_its_momentum():
     engine.v.assign(v.numpy())
     end = engine.advance(0.1, 0.0)
     torch.testing.assert_close((end - points.x).mean(0), 0.1 * v.mean(0).double(), atol=1e-6, rtol=0)
+
+
+@needs_warp
+def test_warp_starts_without_a_word():
+    code = "from vision3d.stages.physics.engines.warp_points import WarpEngine; WarpEngine()"
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=100, text=True, capture_output=True)
+    assert done.stdout == done.stderr == ""
 
 
 def test_without_warp_the_extra_is_named(monkeypatch):

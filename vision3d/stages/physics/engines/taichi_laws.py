@@ -186,7 +186,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
                         if (clamped != s).any():
                             elastic = composed(U, clamped, V)
                         ratio = ti.max(s, 1e-2) / clamped
-                        after = memory * ratio[0] * ratio[1] * ratio[2]
+                        # Bounds of float32: a lone particle that is torn again and again multiplies its memory without end.
+                        after = tm.clamp(memory * ratio[0] * ratio[1] * ratio[2], 1e-30, 1e30)
                         factor = ti.min(ti.exp(table[row, 9] * (1.0 - after)), table[row, 10])
                         volume = clamped[0] * clamped[1] * clamped[2]
                         tau = factor * corotated_stress(elastic, U @ V.transpose(), volume, mu, lam)

@@ -82,6 +82,8 @@ def _package() -> ModuleType:
     name = require()
     os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")  # it prints its version when it is imported
     os.environ.setdefault("ENABLE_QUADRANTS_HEADER_PRINT", "0")
+    for variable in ("TI_LOG_LEVEL", "QD_LOG_LEVEL"):  # in a notebook it says so when it is imported
+        os.environ.setdefault(variable, "warn")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return importlib.import_module(name)
@@ -109,7 +111,6 @@ def _start(ti: ModuleType, device: str) -> ModuleType:
                 cpu_max_num_threads=torch.get_num_threads(),
                 offline_cache=True,
                 offline_cache_file_path=str(cache_folder()),
-                log_level=ti.WARN,
             )
     except RuntimeError as error:
         raise BackendError(f"{ti.__name__} does not start on {device}: {str(error).splitlines()[0]}") from None

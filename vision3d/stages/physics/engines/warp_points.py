@@ -5,7 +5,10 @@ Macklin et al. 2016 (XPBD) with many short steps of one iteration each (Macklin 
 its processor device, float32, one thread. For stiff or plastic matter take the material point method.
 """
 
+import contextlib
 import functools
+import os
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -132,8 +135,22 @@ def _warp() -> Any:
     except ImportError:
         raise MissingDependencyError("warp-lang", "warp", "the engine of points on Warp") from None
     wp.config.log_level = wp.LOG_ERROR
-    wp.init()
+    with _silent_stderr():
+        wp.init()
     return wp
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Warp's library complains there of a missing NVIDIA driver, though only the processor is asked for."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @functools.cache
