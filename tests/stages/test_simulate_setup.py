@@ -3,6 +3,7 @@
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -448,6 +449,15 @@ def test_flattening_says_what_is_lost(caplog):
 
 
 # Files
+
+
+def test_the_scene_file_of_the_guide_is_one(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "simulate.md").read_text("utf-8")
+    (tmp_path / "fall.yaml").write_text(guide.split("```yaml")[1].split("```")[0])
+    config = load_yaml(SimulateConfig, tmp_path / "fall.yaml")
+    assert [body.name for body in config.bodies] == ["bear", "heap", "others"]
+    assert config.bodies[1].material == replace(load_material("sand"), friction_deg=35.0)
+    assert len(config.boundaries) == 3 and config.boundaries[2].hollow and len(config.movers[0].keyframes) == 2
 
 
 def test_scene_files_are_strict():

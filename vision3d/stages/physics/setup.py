@@ -99,6 +99,7 @@ class Setup:
         return x.double() / self.scale + self.center
 
 
+@torch.no_grad()
 def set_up(
     scene: Movable,
     config: SimulateConfig,

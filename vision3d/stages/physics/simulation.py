@@ -59,6 +59,7 @@ class Simulation:
         while self.next < self.config.frames:
             yield self.step()
 
+    @torch.no_grad()
     def step(self) -> Frame:
         """Move on to the next frame; the first one is the start.
 
