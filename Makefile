@@ -79,7 +79,7 @@ check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 
 .PHONY: bench
 bench: .venv/installed-dev  ## run the benchmarks on a machine that does nothing else (PEERS=FOLDER adds other programs)
-	@for name in raster rotations step scaling install fit formats; do \
+	@for name in raster rotations step scaling physics install fit formats; do \
 	  echo "$$name"; $(BIN)/python "benchmarks/bench_$$name.py" $(if $(PEERS),--peers $(PEERS)); \
 	done
 

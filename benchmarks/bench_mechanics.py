@@ -1,11 +1,10 @@
-"""The native engine in float32 against solutions of mechanics, and random scenes that must neither explode nor gain energy.
+"""The native engine in float32 against solutions of mechanics.
 
 Deterministic but for the processor's rounding, so a busy machine does no harm: --busy only spares the question.
 """
 
 import math
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 from support import ForeignLoad, arguments, refuse_foreign_load, write
 from torch import Tensor
 
-from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.geometry.rotation import hat
 from vision3d.stages.physics.config import Boundary, Material
 from vision3d.stages.physics.engines import Engine, make_engine
@@ -183,57 +181,44 @@ def rebound() -> dict[str, float]:
     return {"rebound over drop": (highest - 0.125) / drop, "energy gain in a step": gain}
 
 
-def random_scenes(count: int = 200, substeps: int = 2000) -> Iterator[dict[str, Any]]:
-    """Random bodies thrown at one another, in gravity or without, with or without a floor."""
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=generator))
-
-    laws = ("corotated", "neo_hookean", "hencky", "von_mises", "drucker_prager", "snow", "water", "viscoplastic")
-    for index in range(count):
-        cells = int(draw(32, 129))
-        h, bodies, is_elastic = 1 / cells, int(draw(1, 4)), index % 2 == 0
-        materials, places, numbers, volumes, velocities = [], [], [], [], []
-        for body in range(bodies):
-            law = laws[int(draw(0, 3 if is_elastic else len(laws)))]
-            nu = draw(0.01 if law == "water" else 0.0, 0.45)
-            materials.append(Material(law, youngs_modulus=10 ** draw(3, 8), poisson_ratio=nu, density=10 ** draw(2, 3.7)))
-            sides = [draw(0.6 * h, 0.3) if axis == int(draw(0, 3)) else draw(2 * h, 0.3) for axis in range(3)]
-            per_cell = 2 if cells < 64 else 1.3
-            points = [max(round(per_cell * side / h), 1) for side in sides]
-            axes = [(torch.arange(n, dtype=torch.float64) + 0.5) / n * side - side / 2 for n, side in zip(points, sides)]
-            rotmat = quat_to_rotmat(random_quats(1, generator=generator)[0].double())
-            center = torch.tensor([draw(0.3, 0.7), draw(0.3, 0.7), 0.25 + 0.3 * body + draw(0, 0.05)], dtype=torch.float64)
-            x = torch.cartesian_prod(*axes) @ rotmat.T + center
-            places.append(x)
-            numbers.append(torch.full((len(x),), body))
-            volumes.append(torch.full((len(x),), math.prod(sides) / len(x), dtype=torch.float64))
-            velocities.append(torch.tensor([draw(-4, 4) for _ in range(3)], dtype=torch.float64).expand_as(x))
-        is_forced = bool(index % 4 >= 2)
-        floor = Boundary(
-            "plane", (0.0, 0.0, 0.123), (draw(-0.2, 0.2), 0.0, 1.0), kind=("sticky", "slip", "separate")[index % 3]
-        )
-        world = World(
-            Grid((-0.25, -0.25, -0.25), h, (round(1.5 * cells), round(1.5 * cells), 2 * cells)), tuple(materials),
-            gravity=(0.0, 0.0, -G) if is_forced else (0.0, 0.0, 0.0), boundaries=(floor,) if is_forced else (),
-        )  # fmt: skip
-        engine = engine_of(world, torch.cat(places), torch.cat(volumes), v=torch.cat(velocities), body=torch.cat(numbers))
-        start = engine.energies(0.0)
-        mass = float(engine.particles.mass.sum())
-        scale = start.kinetic + (mass * G * 0.3 if is_forced else 0.0)  # 0.3 m: what bodies fall
-        taken, work, gain, kept = 0, 0.0, 0.0, 0
-        while taken < substeps:
-            dt = 0.4 * h / max(max(material.wave_speed for material in materials), 0.8 * 7)
-            report = engine.advance(min(100, substeps - taken) * dt)
-            taken, work, kept = taken + report.steps, work + report.work, kept + report.num_kept
-            gain = max(gain, (engine.energies(report.last_dt).total - work - start.total) / scale)
-        now = engine.particles
-        yield {
-            "cells": cells, "bodies": bodies, "particles": len(now), "laws": [m.law for m in materials], "forced": is_forced,
-            "E": [m.youngs_modulus for m in materials], "gain": gain, "kept": kept, "substeps": taken,
-            "finite": bool(now.x.isfinite().all() and now.F.isfinite().all() and now.F_total.isfinite().all()),
-        }  # fmt: skip
+def heap(friction_deg: float = 30.0) -> dict[str, float]:
+    """Slope [degrees] of a low heap of sand, half as high as long, whose wall is drawn away slowly."""
+    height, h = 0.2, 0.0125
+    sand = Material("sand", youngs_modulus=3.537e5, poisson_ratio=0.3, density=2200.0, friction_deg=friction_deg)
+    edge, long, wide = 4 * h, 32, 3
+    x, volume = lattice((long, wide, 16), (edge, edge, edge), h)
+    depth = height - (x[:, 2] - edge)
+    F = torch.eye(3, dtype=torch.float64).repeat(len(x), 1, 1)
+    F[:, 2, 2] = (-sand.density * G * depth / (sand.lam + 2 * sand.mu)).exp()  # pressed by its weight, as it lies
+    near = 1e-4 * h
+    walls = (
+        Boundary("plane", (0.0, edge + near, 0.0), (0.0, 1.0, 0.0), kind="slip"),
+        Boundary("plane", (0.0, edge + wide * h - near, 0.0), (0.0, -1.0, 0.0), kind="slip"),
+        Boundary("plane", (edge + near, 0.0, 0.0), (1.0, 0.0, 0.0), kind="slip"),
+        Boundary("plane", (edge + long * h - near, 0.0, 0.0), (-1.0, 0.0, 0.0), velocity=(0.1, 0.0, 0.0)),
+        Boundary("plane", (0.0, 0.0, edge + near), kind="sticky"),
+    )
+    world = World(Grid((0.0, 0.0, 0.0), h, (long + 60, wide + 9, 30)), (sand,), boundaries=walls)
+    engine = engine_of(world, x, volume, F=F)
+    engine.advance(5.0)
+    moved = engine.particles.x.double() - edge
+    columns = (moved[:, 0] / h).floor().long()
+    tops = torch.stack(
+        [
+            moved[columns == column, 2].quantile(0.98)
+            for column in range(int(columns.max()) + 1)
+            if (columns == column).sum() > 8
+        ]
+    )
+    on_flank = (tops < 0.75 * tops[:4].mean()) & (tops > 0.2 * tops[:4].mean())
+    where = (torch.arange(len(tops)).double() + 0.5)[on_flank] * h
+    slope = torch.linalg.lstsq(torch.stack([where, torch.ones_like(where)], -1), tops[on_flank, None]).solution[0, 0]
+    return {
+        "slope": math.degrees(math.atan(-float(slope))),
+        "critical slope": math.degrees(math.atan(2 * math.sqrt(3) / (3 / math.sin(math.radians(friction_deg)) - 1))),
+        "run-out over length": float(moved[:, 0].quantile(0.99)) / (long * h) - 1,
+        "height left": float(tops[:4].mean()) / height,
+    }
 
 
 def main() -> None:
@@ -249,23 +234,12 @@ def main() -> None:
             "rebound": rebound(),
         }
         found["hydrostatics, 24 cells"] = hydrostatics()
+        for angle in (30.0, 45.0):
+            found[f"heap, {angle:g} degrees"] = heap(angle)
+        found["bar by cells"] = {f"{cells}": bar(cells)["period over theory"] - 1 for cells in (12, 24, 48)}
         found["cantilever"] = {f"{layers} cells": cantilever(layers) for layers in (2, 4, 8)}
         for name, value in found.items():
             print(name, value, flush=True)
-        scenes = []
-        for scene in random_scenes():
-            scenes.append(scene)
-            print(len(scenes), scene, flush=True)
-        found["random scenes"] = {
-            "count": len(scenes),
-            "not finite": sum(not scene["finite"] for scene in scenes),
-            "largest gain, elastic unforced": max(s["gain"] for s in scenes[::4]),
-            "largest gain, plastic unforced": max(s["gain"] for s in scenes[1::4]),
-            "largest gain, forced": max(s["gain"] for s in scenes if s["forced"]),
-            "scenes with particles kept at the grid's end": sum(s["kept"] > 0 for s in scenes),
-            "particle substeps": sum(s["particles"] * s["substeps"] for s in scenes),
-        }
-        print(found["random scenes"])
         found["cpu_s"] = round(time.process_time() - start, 1)
     write("mechanics", found, load.share)
 

@@ -252,6 +252,21 @@ def test_fast_particles_are_sorted_often_enough():
     torch.testing.assert_close(engine.particles.x, x + 0.02 * v, atol=2e-6, rtol=0)
 
 
+@needs_taichi
+def test_total_deformations_stay_numbers_when_matter_flows_without_end():
+    particles, world = random_particles(100), World(GRID, MATERIALS)
+    huge = particles.replace(
+        F_total=1e6 * torch.eye(3).double().expand(100, 3, 3), C=0.2 / DT * torch.eye(3).double().expand(100, 3, 3)
+    )
+    found, _ = one_step(huge, world)
+    torch.testing.assert_close(found.F_total, huge.F_total)
+    engine = TaichiEngine(particles, world)
+    for _ in range(80):  # each step would be 1.2 times as long
+        engine.update(C=huge.C, v=0 * particles.v, x=particles.x, F=particles.F)
+        engine.advance(DT, max_dt=DT)
+    assert 1e5 < engine.particles.F_total.norm(dim=(1, 2)).max() < 1e6
+
+
 # Longer runs
 
 

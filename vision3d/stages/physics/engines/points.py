@@ -82,6 +82,9 @@ class MpmPoints:
         engine: auto, or one of `ENGINES`.
         velocity: At the start [m/s].
         max_dt: No time step is longer [s].
+
+    Raises:
+        InputError: A point is outside the grid at rest.
     """
 
     edge_share = 0.25
@@ -98,6 +101,11 @@ class MpmPoints:
     def begin(self, points: Points) -> None:
         from vision3d.stages.physics.bodies import cell_volumes
 
+        low, high = self.world.grid.bounds(points.x)
+        outside = int(((points.x < low) | (points.x >= high)).any(-1).sum())
+        if outside:
+            text = "give the grid more room, or leave out large Gaussians"
+            raise InputError(f"{outside} of {len(points)} points are outside the grid; {text}")
         v = points.x.new_tensor(self.velocity).expand_as(points.x).clone()
         volumes = cell_volumes(points.x, self.world.grid.spacing)
         particles = Particles.at_rest(points.x, volumes, self.world.materials, v=v)

@@ -15,6 +15,7 @@ from vision3d.stages.physics.particles import Particles
 from vision3d.stages.physics.time_step import MAX_STRAIN, SOUND_COURANT, VELOCITY_COURANT
 from vision3d.stages.physics.world import Advance, World, check_finite, next_dt, rotation_by
 
+_CONSTANTS = ("mass", "volume", "body", "motion")
 _SLACK = 1.0 - 1e-4  # cells that particles may move before they are sorted anew
 _CHUNK = 64  # particles a block where they are not sorted
 _GATHERED = 6  # columns that are sorted at a time, for the sake of memory
@@ -36,7 +37,7 @@ class TaichiEngine(Engine):
 
     name = "taichi"
     bytes_a_node: ClassVar[int] = 18
-    bytes_a_particle: ClassVar[int] = 190
+    bytes_a_particle: ClassVar[int] = 200
 
     def __init__(self, particles: Particles, world: World, transfer: Literal["colored", "atomic"] | None = None) -> None:
         super().__init__(particles, world)
@@ -87,7 +88,9 @@ class TaichiEngine(Engine):
         low, high = grid.bounds(x.double())
         if not bool(((x >= low) & (x < high)).all()):
             raise InputError("Particles.x: some are outside the grid or not finite")
-        self._like = self._exported = particles
+        self._exported: Particles | None = particles
+        # All else of what was given may go when its owner lets it go.
+        self._dtype, self._constants = x.dtype, {name: getattr(particles, name) for name in _CONSTANTS}
         scaled = ((x.double() - x.new_tensor(grid.origin, dtype=torch.float64)) / grid.spacing).float()
         state = torch.empty(len(x), columns.STATE_COLUMNS, device=x.device)
         state[:, :3] = torch.minimum(scaled.clamp(min=0.5), self._bounds[1:])
@@ -109,21 +112,22 @@ class TaichiEngine(Engine):
         self._moved = math.inf  # cells since the last sort
 
     def _export(self) -> Particles:
-        like, grid, rows = self._like, self.world.grid, self._ids.long()
+        grid, rows = self.world.grid, self._ids.long()
 
-        def field(first: int, values: Tensor) -> Tensor:
-            part = self._state[:, first : first + values[0].numel()]
-            return torch.empty_like(part).index_copy_(0, rows, part).view(values.shape).to(values.dtype)
+        def field(first: int, *shape: int, dtype: torch.dtype = self._dtype) -> Tensor:
+            part = self._state[:, first : first + math.prod(shape)]
+            return torch.empty_like(part).index_copy_(0, rows, part).view(-1, *shape).to(dtype)
 
-        x = field(columns.X, like.x.float()).double() * grid.spacing
+        x = field(columns.X, 3, dtype=torch.float64) * grid.spacing
         x += x.new_tensor(grid.origin)
-        return like.replace(
-            x=x.to(like.x.dtype),
-            v=field(columns.V, like.v),
-            C=field(columns.C, like.C),
-            F=field(columns.F, like.F),
-            F_total=field(columns.F_TOTAL, like.F_total),
-            memory=field(columns.MEMORY, like.memory),
+        return Particles(
+            x=x.to(self._dtype),
+            v=field(columns.V, 3),
+            C=field(columns.C, 3, 3),
+            F=field(columns.F, 3, 3),
+            F_total=field(columns.F_TOTAL, 3, 3),
+            memory=field(columns.MEMORY),
+            **self._constants,
         )
 
     def _stable_dt(self, step: int) -> float:

@@ -38,6 +38,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
     doubles = ti.types.ndarray(dtype=ti.f64, ndim=2)
     nodes = ti.types.ndarray(dtype=vec4, ndim=1)
     any_array = ti.template()  # how functions take them
+    # On a processor a block is a task; on a GPU it is a single particle, and a thread.
+    blocks_at_once = 128 if ti.lang.impl.current_cfg().arch == ti.cuda else 1
     laws_of, contact = taichi_laws.build(ti), taichi_contact.build(ti)
 
     @ti.func
@@ -100,7 +102,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         laws: ti.template(),
         is_atomic: ti.template(),
     ):
-        ti.loop_config(block_dim=1)
+        ti.loop_config(block_dim=blocks_at_once)
         for block in range(first, last):
             for p in range(starts[block], starts[block + 1]):
                 v, c = vector_at(state, p, V), matrix_at(state, p, C)
@@ -215,7 +217,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         dt: ti.f32,
         bounds: ti.types.ndarray(dtype=ti.f32, ndim=1),
     ):
-        ti.loop_config(block_dim=1)
+        ti.loop_config(block_dim=blocks_at_once)
         for block in range(figures.shape[0]):
             max_v2, max_c2, max_move, kept, check = 0.0, 0.0, 0.0, 0.0, 0.0
             figures[block, WORK] = 0.0

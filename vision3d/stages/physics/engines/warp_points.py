@@ -30,6 +30,7 @@ class WarpEngine:
         compliance: Of links [m/N], 0 is stiff.
         damping: How fast relative motion along links dies [1/s].
         neighbors: Links of each point to the points around it, besides those within its Gaussian.
+        braces: Links of each point to points drawn from all, which give a hollow shell its shape back; 0 for cloth.
         velocity: At the start [m/s].
         step: Longest time step [s].
 
@@ -49,6 +50,7 @@ class WarpEngine:
         compliance: float = 0.0,
         damping: float = 2.0,
         neighbors: int = 16,
+        braces: int = 4,
         velocity: Vector = (0.0, 0.0, 0.0),
         step: float = 1e-3,
     ) -> None:
@@ -57,6 +59,7 @@ class WarpEngine:
             ("compliance", compliance, compliance >= 0, "at least 0"),
             ("damping", damping, damping >= 0, "at least 0"),
             ("neighbors", neighbors, neighbors >= 1, "at least 1"),
+            ("braces", braces, braces >= 0, "at least 0"),
             ("step", step, step > 0, "a time > 0"),
         ):
             if not is_right:
@@ -68,14 +71,14 @@ class WarpEngine:
         self.up = tuple(-g / pull for g in gravity) if pull > 0 else (0.0, 0.0, 1.0)
         self.floor = None if floor is None else float(np.dot(self.up, floor))
         self.friction, self.compliance, self.damping = friction, compliance, damping
-        self.neighbors, self.step = neighbors, step
+        self.neighbors, self.braces, self.step = neighbors, braces, step
 
     def begin(self, points: Points) -> None:
         wp, count = self.wp, len(points)
         # Small numbers about the middle: float32 has more digits there.
         self.middle = (points.x.amin(0) + points.x.amax(0)) / 2
         x = points.x - self.middle
-        links = _links(x, points.edges, self.neighbors)
+        links = _links(x, points.edges, self.neighbors, self.braces)
         lengths = torch.linalg.vector_norm(x[links[:, 0]] - x[links[:, 1]], dim=-1)
         inverse = float(points.masses.mean()) / points.masses
         self.x, self.links = _array(wp, x, wp.vec3), _array(wp, links.int(), wp.vec2i)
@@ -110,13 +113,15 @@ def _array(wp: Any, values: Tensor, dtype: Any) -> Any:
     return wp.array(np.ascontiguousarray(values.numpy().astype(kind)), dtype=dtype, device="cpu")
 
 
-def _links(x: Tensor, edges: Tensor, neighbors: int) -> Tensor:
-    """Pairs of points, each once: those within Gaussians and the nearest ones."""
+def _links(x: Tensor, edges: Tensor, neighbors: int, braces: int) -> Tensor:
+    """Pairs of points, each once: those within Gaussians, the nearest ones, and some across the body, the same in each run."""
     pairs = [edges]
     count = min(neighbors, len(x) - 1)
     if count > 0:
         _, nearest = knn(x, k=count)
         pairs.append(torch.stack([torch.arange(len(x)).repeat_interleave(count), nearest.flatten()], -1))
+    ends = torch.randint(len(x), (len(x) * braces,), generator=torch.Generator().manual_seed(0))
+    pairs.append(torch.stack([torch.arange(len(x)).repeat_interleave(braces), ends], -1))
     links = torch.cat(pairs).sort(-1).values.unique(dim=0)
     return links[links[:, 0] != links[:, 1]]
 
