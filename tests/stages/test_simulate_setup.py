@@ -10,7 +10,7 @@ import torch
 
 from tests.stages.test_simulate import QUICK, SOFT, cube, frames_of
 from vision3d.config import dump_yaml, from_dict, load_yaml
-from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.errors import ConfigError, DeviceError, InputError, MissingDependencyError
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
@@ -30,6 +30,7 @@ from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
 from vision3d.stages.physics.obstacles import Placement, keyframed
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.setup import set_up
+from vision3d.stages.physics.simulation import Simulation
 from vision3d.stages.physics.upright import find_floor, stand_upright
 
 PLAIN = replace(QUICK, engine="auto", cells=None)
@@ -225,12 +226,10 @@ def test_ten_times_the_splats_move_a_body_no_differently():
     masses = [float(setup.particles.mass[setup.particles.body == i].double().sum()) for i in (0, 1)]
     assert len(setup.particles) == 729 + 8000
     assert abs(masses[0] / masses[1] - 1) < 1e-6
-    from vision3d.stages.physics.simulation import Simulation
-
     simulation = Simulation(setup, config)
     speeds, start = [], setup.particles.center.double()
     for _ in simulation.frames():
-        particles = simulation.engine.particles
+        particles = simulation.particles
         speeds.append(float(particles.v[particles.body == 0, 0].mean()))
         assert (particles.center.double() - start).norm() < 1e-5 * 1.5 * 0.6
     assert speeds[0] == 1.5 and speeds[-1] < 0.2  # they did meet
@@ -390,6 +389,22 @@ def test_corners_as_particles(mode, corners):
     assert (others[3].channels["means"] - frames[3].channels["means"]).norm(dim=-1).median() < 0.02
     first, second = (f[3].channels[channel] @ f[3].channels[channel].mT for f in (frames, others))
     assert ((first - second).norm(dim=(1, 2)) / first.norm(dim=(1, 2))).median() < 0.1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_none_is_taken():
+    setup, config = set_up(cube(side=4), PLAIN), replace(PLAIN, device="auto")
+    assert Simulation(setup, config).device == torch.device("cpu")
+    with pytest.raises(DeviceError, match=r"device cuda: torch .* sees no GPU; use --device cpu"):
+        Simulation(setup, replace(PLAIN, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_a_gpu_moves_a_scene_as_a_processor_does():
+    """The native engine where it is built with CUDA; float32 sums in another order."""
+    scene, config = cube(side=9), replace(PLAIN, engine="native", frames=4, cells=8)
+    first, second = (frames_of(scene, replace(config, device=device))[-1] for device in ("cpu", "cuda"))
+    torch.testing.assert_close(first.channels["means"], second.channels["means"], atol=1e-4, rtol=0)
 
 
 def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
