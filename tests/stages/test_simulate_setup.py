@@ -130,6 +130,17 @@ def test_things_without_a_floor_have_none():
         assert find_floor(points, torch.ones(3000), None) is None
 
 
+@pytest.mark.parametrize("up", [None, torch.tensor([0.0, 0.0, 1.0]).double()])
+def test_the_bottom_of_a_box_is_no_floor_but_that_of_a_room_is(up):
+    """A hollow box has nothing around it; in a room the cameras stand on the floor."""
+    vertices, _ = shapes.box((4.0, 4.0, 1.5), 24)
+    weights = torch.ones(len(vertices))
+    assert find_floor(vertices, weights, up) is None
+    eyes = torch.rand(20, 3) - 0.5
+    floor = find_floor(vertices, weights, torch.tensor([0.0, 0.0, 1.0]).double(), eyes)
+    assert floor is not None and abs(floor.height + 0.75) < 0.02  # and not the ceiling
+
+
 def cameras_above(up):
     axes = torch.eye(3)[torch.tensor(up) == 0]
     eyes = 3 * torch.cat([axes, -axes]) + 2 * torch.tensor(up)
