@@ -197,7 +197,8 @@ def _open_run(path: Path, name: str) -> Opened:
 
 def _newest(path: Path) -> Path | None:
     """scene.ply, unless the run went on after it."""
-    checkpoints = CheckpointFolder(path / "checkpoints").paths()
+    is_moving = any(file.suffix == ".zarr" for file in _others(path))  # its checkpoints are particles, and no scenes
+    checkpoints = [] if is_moving else CheckpointFolder(path / "checkpoints").paths()
     found = [file for file in [*checkpoints[-1:], path / "scene.ply"] if file.is_file()]
     try:
         return max(found, key=lambda file: file.stat().st_mtime_ns, default=None)

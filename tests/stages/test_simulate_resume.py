@@ -21,6 +21,7 @@ from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import PointCloud, Sequence
 from vision3d.stages.physics import Impulse, simulate
+from vision3d.viewer.layers import Layers
 
 CONFIG = replace(
     QUICK, engine="auto", frames=9, fps=24.0, cells=8, drop=0.1, checkpoint_every=3, impulses=(Impulse((0.5, 0.0, 0.0), 0.26),)
@@ -169,3 +170,10 @@ def test_frames_behind_the_kept_ones_are_forgotten(tmp_path, compress):
     assert moving.times.tolist() == pytest.approx([0.0, 0.1, 0.15])
     assert torch.equal(moving.frame(2).points, frames[5]) and torch.equal(moving.frame(1).points, frames[1])
     assert (path / "points" / "0.0.0").stat().st_size == (48 if not compress else (path / "points" / "0.0.0").stat().st_size)
+
+
+def test_the_viewer_shows_a_run_with_its_slider(whole):
+    """Its checkpoints are particles and no scenes."""
+    _, path, moving = whole
+    (frame,) = Layers.open([path]).frame_at(8 / 24).values()
+    assert torch.equal(frame.means, moving.frame(8).means)

@@ -3,13 +3,14 @@
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.stages.test_simulate import QUICK, SOFT, cube, frames_of
 from vision3d.config import dump_yaml, from_dict, load_yaml
-from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.errors import ConfigError, DeviceError, InputError, MissingDependencyError
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
@@ -29,6 +30,7 @@ from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
 from vision3d.stages.physics.obstacles import Placement, keyframed
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.setup import set_up
+from vision3d.stages.physics.simulation import Simulation
 from vision3d.stages.physics.upright import find_floor, stand_upright
 
 PLAIN = replace(QUICK, engine="auto", cells=None)
@@ -128,6 +130,17 @@ def test_things_without_a_floor_have_none():
         assert find_floor(points, torch.ones(3000), None) is None
 
 
+@pytest.mark.parametrize("up", [None, torch.tensor([0.0, 0.0, 1.0]).double()])
+def test_the_bottom_of_a_box_is_no_floor_but_that_of_a_room_is(up):
+    """A hollow box has nothing around it; in a room the cameras stand on the floor."""
+    vertices, _ = shapes.box((4.0, 4.0, 1.5), 24)
+    weights = torch.ones(len(vertices))
+    assert find_floor(vertices, weights, up) is None
+    eyes = torch.rand(20, 3) - 0.5
+    floor = find_floor(vertices, weights, torch.tensor([0.0, 0.0, 1.0]).double(), eyes)
+    assert floor is not None and abs(floor.height + 0.75) < 0.02  # and not the ceiling
+
+
 def cameras_above(up):
     axes = torch.eye(3)[torch.tensor(up) == 0]
     eyes = 3 * torch.cat([axes, -axes]) + 2 * torch.tensor(up)
@@ -224,12 +237,10 @@ def test_ten_times_the_splats_move_a_body_no_differently():
     masses = [float(setup.particles.mass[setup.particles.body == i].double().sum()) for i in (0, 1)]
     assert len(setup.particles) == 729 + 8000
     assert abs(masses[0] / masses[1] - 1) < 1e-6
-    from vision3d.stages.physics.simulation import Simulation
-
     simulation = Simulation(setup, config)
     speeds, start = [], setup.particles.center.double()
     for _ in simulation.frames():
-        particles = simulation.engine.particles
+        particles = simulation.particles
         speeds.append(float(particles.v[particles.body == 0, 0].mean()))
         assert (particles.center.double() - start).norm() < 1e-5 * 1.5 * 0.6
     assert speeds[0] == 1.5 and speeds[-1] < 0.2  # they did meet
@@ -391,6 +402,22 @@ def test_corners_as_particles(mode, corners):
     assert ((first - second).norm(dim=(1, 2)) / first.norm(dim=(1, 2))).median() < 0.1
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_none_is_taken():
+    setup, config = set_up(cube(side=4), PLAIN), replace(PLAIN, device="auto")
+    assert Simulation(setup, config).device == torch.device("cpu")
+    with pytest.raises(DeviceError, match=r"device cuda: torch .* sees no GPU; use --device cpu"):
+        Simulation(setup, replace(PLAIN, device="cuda"))
+
+
+@pytest.mark.gpu
+def test_a_gpu_moves_a_scene_as_a_processor_does():
+    """The native engine where it is built with CUDA; float32 sums in another order."""
+    scene, config = cube(side=9), replace(PLAIN, engine="native", frames=4, cells=8)
+    first, second = (frames_of(scene, replace(config, device=device))[-1] for device in ("cpu", "cuda"))
+    torch.testing.assert_close(first.channels["means"], second.channels["means"], atol=1e-4, rtol=0)
+
+
 def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
     """One line; the engine that was asked for is named with what it needs."""
 
@@ -448,6 +475,15 @@ def test_flattening_says_what_is_lost(caplog):
 
 
 # Files
+
+
+def test_the_scene_file_of_the_guide_is_one(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "simulate.md").read_text("utf-8")
+    (tmp_path / "fall.yaml").write_text(guide.split("```yaml")[1].split("```")[0])
+    config = load_yaml(SimulateConfig, tmp_path / "fall.yaml")
+    assert [body.name for body in config.bodies] == ["bear", "heap", "others"]
+    assert config.bodies[1].material == replace(load_material("sand"), friction_deg=35.0)
+    assert len(config.boundaries) == 3 and config.boundaries[2].hollow and len(config.movers[0].keyframes) == 2
 
 
 def test_scene_files_are_strict():

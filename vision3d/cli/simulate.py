@@ -18,7 +18,7 @@ from vision3d.stages.physics.config import Material, SimulateConfig
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
 
-RESUMABLE = ("frames", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
+RESUMABLE = ("device", "frames", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
 _UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0)} | dict.fromkeys(
     (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)
 )

@@ -77,5 +77,5 @@ class RowOp:
         if values.dtype in (torch.float16, torch.bfloat16):
             return self(values.float()).to(values.dtype)
         if native.runs_on(values) and not torch._C._are_functorch_transforms_active():
-            return self.forward(values)
+            return native.direct(self.forward)(values)
         return self.reference(values)

@@ -83,6 +83,8 @@ class SimulateConfig:
     """Frames per second of simulated time."""
     engine: str = "auto"
     """auto (the fastest that runs here) or one of those of docs/simulate.md; reference is plain torch, for small scenes."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the engine runs; auto: on a GPU where there is one that the engine is built for."""
     cells: int | None = None
     """Cells of the grid along the longest side of what moves, 2 or more [default: as many as the particles resolve, 16 to
     64]."""
@@ -173,6 +175,7 @@ class SimulateConfig:
             ("floor_kind", ("sticky", "slip", "separate")),
             ("grouping", ("followers", "hierarchy", "none")),
             ("fill", ("auto", "none", "density", "mesh")),
+            ("device", ("auto", "cpu", "cuda")),
         ):
             if getattr(self, name) not in choices:
                 raise ConfigError(name, f"got {getattr(self, name)!r}, want one of {', '.join(choices)}")

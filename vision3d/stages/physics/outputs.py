@@ -31,6 +31,7 @@ _LOOKS = 6  # frames that the camera is placed by
 _FOV_DEG, _ELEVATION_DEG = 40.0, 12.0
 
 
+@torch.no_grad()
 def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig) -> Path:
     """Write one frame as FOLDER/00012.ply, of a mesh as .glb; whole or not at all."""
     base = setup.representation.base
@@ -48,6 +49,7 @@ def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig
     return path
 
 
+@torch.no_grad()
 def write_video(
     path: Path, moving: Sequence, setup: Setup, config: SimulateConfig, progress: ProgressCallback | None = None
 ) -> None:
@@ -59,6 +61,7 @@ def write_video(
             bar.update(index + 1)
 
 
+@torch.no_grad()
 def write_pictures(run_folder: RunFolder, moving: Sequence, setup: Setup, config: SimulateConfig) -> None:
     """Write figures/course.png (energies, momentum, time steps, particles) and figures/frames.png, which the report shows."""
     folder = run_folder.path / "figures"
@@ -85,8 +88,7 @@ def _sheet(moving: Sequence, setup: Setup) -> Float[Tensor, "h w 3"]:
 
 def _picture(moving: Sequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
     objects = [moving.frame(index), *obstacle_meshes(setup, float(moving.times[index]))]
-    with torch.no_grad():
-        (view,) = render_scene(objects, camera, backgrounds=_BACKGROUND)  # pyright: ignore[reportArgumentType]
+    (view,) = render_scene(objects, camera, backgrounds=_BACKGROUND)  # pyright: ignore[reportArgumentType]
     assert view.image is not None
     return view.image.clamp(0, 1)
 

@@ -99,6 +99,7 @@ class Setup:
         return x.double() / self.scale + self.center
 
 
+@torch.no_grad()
 def set_up(
     scene: Movable,
     config: SimulateConfig,
@@ -150,7 +151,7 @@ def set_up(
     limit = config.max_particles or (_MOST_REFERENCE if engine.name == "reference" else _MOST)
     if isinstance(representation, Points3):
         limit = max(limit // (representation.rest.shape[-1] + 1), 1)
-    cells = config.cells or automatic_cells([x[part.solid][:limit] for part in parts], size)
+    cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
     spacing = size / cells
     base = _floor_height(config, floor, placement, x[is_solid], up, size)
     grid = _grid(config, x[is_solid], spacing, size, up, base, placement)
@@ -180,6 +181,10 @@ def set_up(
     nodes, mass = " x ".join(map(str, grid.shape)), float(setup.particles.mass.double().sum())
     logger.info(text, len(setup.particles), setup.num_inside, nodes, spacing, size, mass, engine.name)
     return replace(setup, floor_point=put, cameras=cameras)
+
+
+def _some(x: Tensor, count: int) -> Tensor:
+    return x[:: max(1, len(x) // count)]
 
 
 def _engine(name: str) -> type[Engine]:

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vision3d import native
+from vision3d.device import resolve_device
 from vision3d.errors import FileFormatError
 from vision3d.scene.selection import hash_points
 from vision3d.stages.physics.config import SimulateConfig
+from vision3d.stages.physics.engines import Engine
 from vision3d.stages.physics.particles import Particles
 from vision3d.stages.physics.representations import Points3
 from vision3d.stages.physics.setup import Setup
@@ -46,7 +49,8 @@ class Simulation:
 
     def __init__(self, setup: Setup, config: SimulateConfig) -> None:
         self.setup, self.config = setup, config
-        self.engine = setup.engine(setup.particles, setup.world)
+        self.device = _device(config, setup.engine)
+        self.engine = self._new_engine(setup.particles)
         self.start = setup.particles.center
         self.next = 0
         """Index of the next frame."""
@@ -59,6 +63,7 @@ class Simulation:
         while self.next < self.config.frames:
             yield self.step()
 
+    @torch.no_grad()
     def step(self) -> Frame:
         """Move on to the next frame; the first one is the start.
 
@@ -74,18 +79,18 @@ class Simulation:
             if report.num_kept and not self.kept:
                 logger.warning("frame %d: particles reach the end of the grid and are kept there; give more room", index)
             self.kept += report.num_kept
-        particles = self.engine.particles
+        particles = self.particles
         if index and index % self.config.checkpoint_every == 0:
             # A run that goes on from a checkpoint starts with particles in this order, so this one does, too.
-            self.engine = self.setup.engine(particles, self.setup.world)
+            self.engine = self._new_engine(particles)
         frame = Frame(index, index / fps, self._channels(particles), self._figures(particles, report))
         self.next = index + 1
         return frame
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on after the last frame: tensors and plain values."""
-        particles = self.engine.particles
-        tensors = {field.name: getattr(particles, field.name).cpu() for field in fields(particles)}
+        particles = self.particles
+        tensors = {field.name: getattr(particles, field.name) for field in fields(particles)}
         counts = {name: getattr(self, name) for name in _COUNTS}
         source = hash_points(self.setup.representation.points.float())
         return {"particles": tensors, "engine": self.setup.engine.name, "source": source, **counts}
@@ -107,9 +112,14 @@ class Simulation:
             raise FileFormatError(
                 "checkpoint", f"is of engine {state['engine']}, this is {self.setup.engine.name}; give --engine"
             )
-        self.engine = self.setup.engine(Particles(*(found[name] for name in names)), self.setup.world)
+        self.engine = self._new_engine(Particles(*(found[name] for name in names)))
         for name in _COUNTS:
             setattr(self, name, state[name])
+
+    @property
+    def particles(self) -> Particles:
+        """The particles now, on the processor."""
+        return _moved(self.engine.particles, torch.device("cpu"))
 
     def summary(self) -> dict[str, Any]:
         """Figures of all frames so far."""
@@ -123,6 +133,7 @@ class Simulation:
             "gaussians": len(self.setup.representation.points),
             "moved": len(self.setup.core_rows) + len(self.setup.followers.rows),
             "engine": self.setup.engine.name,
+            "device": str(self.device),
             "substeps": self.substeps,
             "shortest_dt_s": self.shortest_dt if self.substeps else 0.0,
             "kept": self.kept,
@@ -130,6 +141,9 @@ class Simulation:
             "simulation_cpu_minutes": self.cpu_seconds / 60,
             "million_particle_substeps_per_s": rate,
         }
+
+    def _new_engine(self, particles: Particles) -> Engine:
+        return self.setup.engine(_moved(particles, self.device), self.setup.world)
 
     def _advance(self, begin: float, end: float) -> Advance:
         """To the end of a frame, with the impulses on the way."""
@@ -152,12 +166,12 @@ class Simulation:
     def _push(self, now: float) -> None:
         for push in self.setup.pushes:
             if push.time == now:
-                particles = self.engine.particles
+                particles = self.particles
                 v = particles.v.clone()
                 v[push.rows] += v.new_tensor(push.velocity)
                 self.work += float(particles.replace(v=v).kinetic_energy(self.setup.world.grid.spacing))
                 self.work -= float(particles.kinetic_energy(self.setup.world.grid.spacing))
-                self.engine.update(v=v)
+                self.engine.update(v=v.to(self.device))
 
     def _channels(self, particles: Particles) -> dict[str, Tensor]:
         setup = self.setup
@@ -187,6 +201,19 @@ class Simulation:
             "momentum_kg_m_s": float(particles.momentum.norm()),
             "particles": len(particles),
         }
+
+
+def _device(config: SimulateConfig, engine: type[Engine]) -> torch.device:
+    """Where the particles of the engine are."""
+    if config.device == "auto" and not (engine.name == "native" and native.has_cuda()):
+        return torch.device("cpu")
+    return resolve_device(config.device)
+
+
+def _moved(particles: Particles, device: torch.device) -> Particles:
+    if particles.x.device.type == device.type:
+        return particles
+    return Particles(*(getattr(particles, field.name).to(device) for field in fields(particles)))
 
 
 _COUNTS = ("next", "substeps", "kept", "work", "seconds", "cpu_seconds", "shortest_dt")

@@ -21,6 +21,7 @@ _TOLERANCE = 0.01  # of a floor, in the scene's longest side
 _LEAST_SHARE = 0.18  # of the points that a floor has
 _LEAST_SPREAD = 0.15  # its standard deviation across, in the scene's longest side
 _LEAST_ABOVE = 0.65  # of the other points lie on one side of it, where that has to tell which way is up
+_SQUARES, _LEAST_OPEN = 16, 0.25  # a floor is looked at in squares; this share of them has nothing above
 _TILT = math.cos(math.radians(20))  # of a floor against the known upward direction
 
 
@@ -41,16 +42,22 @@ class Floor:
 
 
 def find_floor(
-    points: Float[Tensor, "n 3"], weights: Float[Tensor, " n"], up: Float[Tensor, " 3"] | None, seed: int = 0
+    points: Float[Tensor, "n 3"],
+    weights: Float[Tensor, " n"],
+    up: Float[Tensor, " 3"] | None,
+    eyes: Float[Tensor, "c 3"] | None = None,
+    seed: int = 0,
 ) -> Floor | None:
     """The plane that many of the points lie in, with most others on one side of it; None when there is none.
 
+    A good part of it must have nothing above, or it is the bottom of a thing; but cameras may stand there, in a room.
     Random sampling consensus (Fischler and Bolles 1981) among points drawn by their weights.
 
     Args:
         points: Of the scene.
         weights: How much each counts, at least 0.
         up: The floor is within 20 degrees of being level; any plane when None.
+        eyes: Where photographs were taken from.
         seed: Of the drawing.
     """
     if len(points) < 50:
@@ -75,6 +82,9 @@ def find_floor(
         normals = torch.where((normals @ up)[:, None] < 0, -normals, normals)
         normals = normals[is_level := normals @ up > _TILT]
         corners = corners[is_level]
+        if eyes is not None and len(eyes) and len(normals):  # a ceiling is above them
+            is_below = (eyes.double() @ normals.T).median(0).values > (corners[:, 0] * normals).sum(-1)
+            normals, corners = normals[is_below], corners[is_below]
     if not len(normals):
         return None
     tolerance = _TOLERANCE * extent
@@ -97,7 +107,30 @@ def find_floor(
     is_unclear = up is None and one_sided < _LEAST_ABOVE
     if is_in.double().mean() < _LEAST_SHARE or is_unclear or spread < _LEAST_SPREAD or not bool(above):
         return None
+    is_above = (drawn - middle) @ normal > 2 * tolerance
+    if not _is_open(drawn[is_in], drawn[is_above], normal, eyes):
+        return None
     return Floor(normal, float(middle @ normal), 1.5 * tolerance)
+
+
+def _is_open(floor: Tensor, above: Tensor, normal: Tensor, eyes: Tensor | None) -> bool:
+    """Whether much of a floor has nothing above it, or most of the cameras stand on it."""
+    axes = torch.linalg.svd(normal[None])[2][1:].T  # two directions along the floor
+    flat, higher = floor @ axes, above @ axes
+    low, high = torch.quantile(flat, torch.tensor([0.02, 0.98], dtype=torch.float64), dim=0)
+    if eyes is not None and len(eyes):
+        feet = eyes.double() @ axes
+        if float(((feet > low) & (feet < high)).all(-1).double().mean()) > 0.5:
+            return True
+    side = float((high - low).max()) / _SQUARES
+
+    def squares(places: Tensor) -> Tensor:
+        cells = ((places - low) / side).floor().long()
+        cells = cells[((cells >= 0) & (cells < _SQUARES)).all(-1)]
+        return torch.zeros(_SQUARES, _SQUARES, dtype=torch.bool).index_put_((cells[:, 0], cells[:, 1]), torch.tensor(True))
+
+    bare, covered = squares(flat), squares(higher)
+    return float((bare & ~covered).sum()) > _LEAST_OPEN * float(bare.sum())
 
 
 def stand_upright(
@@ -118,9 +151,10 @@ def stand_upright(
     else:
         source = "as given"
     fallback = unit(torch.tensor(default_up, dtype=torch.float64))
-    floor = find_floor(points, weights, given) if config.floor == "auto" or given is None else None
+    eyes = None if cameras is None else cameras.camtoworlds.detach().cpu()[:, :3, 3]
+    floor = find_floor(points, weights, given, eyes) if config.floor == "auto" or given is None else None
     if given is None and floor is None:
-        floor = find_floor(points, weights, fallback)
+        floor = find_floor(points, weights, fallback, eyes)
     if config.up is None and floor is not None:
         up, source = floor.normal, "across the floor that is seen"
     elif given is not None:
