@@ -438,6 +438,8 @@ def test_representations_that_do_not_fit_are_refused():
         set_up(cube(side=4), replace(PLAIN, representation="mesh"))
     with pytest.raises(ConfigError, match="representation: got 'blob', want one of auto, "):
         set_up(cube(side=4), replace(PLAIN, representation="blob"))
+    with pytest.raises(ConfigError, match="grouping: hierarchy makes particles of clusters, points3 of corners"):
+        set_up(cube(side=4), replace(PLAIN, representation="points3", grouping="hierarchy"))
     with pytest.raises(ConfigError, match="fill: mesh needs a mesh or Gaussians on a mesh"):
         set_up(cube(side=4), replace(PLAIN, fill="mesh"))
 

@@ -25,9 +25,11 @@ def with_corners(setup: Setup) -> Setup:
     x = torch.cat([places.to(old.x), old.x[others]])
     share = torch.cat([old.volume.new_full((count * each,), 1 / each), old.volume.new_ones(len(others))])
     v = old.v[source] + (old.C[source] @ (x - old.x[source])[..., None])[..., 0]
+    # Corners of huge Gaussians reach beyond the grid; at its very border rounding could put them outside.
     low, high = setup.world.grid.bounds(x)
+    low, high = low + setup.world.grid.spacing, high - setup.world.grid.spacing
     particles = Particles.at_rest(
-        x.clamp(low, torch.nextafter(high, low)),
+        x.clamp(low, high),
         old.volume[source] * share,
         setup.world.materials,
         old.body[source],
