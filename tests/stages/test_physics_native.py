@@ -207,7 +207,7 @@ def test_particles_outside_of_the_grid_are_refused():
     before = particles(its_world.materials)
     low, _ = its_world.grid.bounds(before.x)
     outside = before.replace(x=before.x.clone().index_copy_(0, torch.tensor([3]), (low - 0.1)[None]))
-    with pytest.raises(InputError, match="Particles.x: some are outside the grid or not finite"):
+    with pytest.raises(InputError, match=r"Particles\.x: some are outside the grid or not finite"):
         NativeEngine(outside, its_world)
 
 
