@@ -13,6 +13,7 @@ from vision3d.config import dump_yaml, from_dict, load_yaml
 from vision3d.errors import ConfigError, DeviceError, InputError, MissingDependencyError
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
+from vision3d.geometry.edge_factors import clamp_factors
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
 from vision3d.stages.physics import (
     Body,
@@ -28,6 +29,7 @@ from vision3d.stages.physics import (
 )
 from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
 from vision3d.stages.physics.obstacles import Placement, keyframed
+from vision3d.stages.physics.representations import clamped
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.setup import set_up
 from vision3d.stages.physics.simulation import Simulation
@@ -464,6 +466,20 @@ def test_without_grouping_faint_gaussians_stay():
     frame = frames_of(replace(scene, opacity_logits=logits), replace(PLAIN, cells=4, grouping="none"))[-1]
     fall = (frame.channels["means"] - scene.means)[:, 2]
     assert (fall[::3] == 0).all() and fall[1::3].max() < -0.05
+
+
+def test_sizes_are_held_as_by_the_decomposition():
+    """Flat, collapsed and inverted ones included: the same covariances."""
+    F = torch.eye(3).double() + 0.8 * torch.randn(500, 3, 3).double()
+    F[:20, :, 0] = 0
+    F[20:40] = -F[20:40]
+    rest = torch.linalg.qr(torch.randn(500, 3, 3).double())[0] * torch.rand(500, 1, 3).double().pow(4)
+    rest[40:80, :, 2] *= 1e-8
+    lengths = torch.linalg.svdvals(rest)
+    for limit in (None, 0.3):
+        want, found = clamp_factors(F @ rest, lengths, 1.5, limit), clamped(F @ rest, lengths, 1.5, limit)
+        error = (found @ found.mT - want @ want.mT).norm(dim=(1, 2)) / (want @ want.mT).norm(dim=(1, 2))
+        assert error.median() < 1e-13 and error.max() < 1e-6
 
 
 def test_flattening_says_what_is_lost(caplog):

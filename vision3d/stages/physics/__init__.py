@@ -1,4 +1,4 @@
-"""Scenes that move by physics: materials, and the material point method that later engines are held against.
+"""Scenes that move by physics: set-up of scenes, materials, engines of the material point method, and engines of points.
 
 Papers: GASP (arXiv 2409.05819), flat Gaussians driven by a physics engine; PhysGaussian (arXiv 2311.12198), one particle a
 Gaussian whose covariance follows the deformation gradient; MLS-MPM, Hu et al. 2018; APIC, Jiang et al. 2015.
