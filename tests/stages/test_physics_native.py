@@ -10,7 +10,7 @@ from tests.support import physics
 from tests.support.particles import lattice
 from tests.support.physics import as_type, assert_same, material, particles, solid, world
 from vision3d import native
-from vision3d.errors import BackendError, ConfigError, NumericalError
+from vision3d.errors import BackendError, ConfigError, InputError, NumericalError
 from vision3d.stages.physics.config import Boundary, Material
 from vision3d.stages.physics.engines import choose_engine, make_engine
 from vision3d.stages.physics.engines.native import NativeEngine
@@ -179,6 +179,36 @@ def test_particles_at_the_end_of_the_grid_are_kept_and_counted():
         kept = engine.particles.x
         assert (kept >= low).all() and (kept <= high).all()
         assert reports[0].num_kept == 0 and reports[-1].num_kept > 0
+
+
+@pytest.mark.parametrize("engine", ["native", "reference"])
+def test_the_border_of_the_grid_is_inside_for_every_spacing(engine):
+    """Half a cell times the rounded inverse of a cell is less than a half for one spacing in seven: a particle that is kept
+    there must not reach for nodes that are not. All of the momentum stays on the grid."""
+    directions = torch.cat([torch.eye(3), -torch.eye(3)]).double()
+    for spacing in torch.linspace(0.013, 0.21, 60).tolist():
+        grid = Grid((-0.37, 0.41, -0.53), spacing, (9, 9, 9), padding=0)
+        its_world = World(grid, (Material("jelly", youngs_modulus=1.0),), gravity=(0.0, 0.0, 0.0))
+        low, high = grid.bounds(torch.zeros(1, dtype=torch.float64))
+        x = torch.stack([torch.where(d > 0, high, torch.where(d < 0, low, (low + high) / 2)) for d in directions])
+        x = torch.cat([x, low[None], high[None]])
+        v = torch.cat([directions, -torch.ones(1, 3).double(), torch.ones(1, 3).double()]) * spacing
+        before = Particles.at_rest(x, torch.full((8,), spacing**3).double(), its_world.materials, v=v)
+        made = make_engine(engine, before, its_world)
+        report = made.advance(0.2, max_dt=0.05)
+        after = made.particles
+        assert report.num_kept > 0 and after.x.isfinite().all()
+        assert ((after.x >= low - 1e-5) & (after.x <= high + 1e-5)).all()
+        torch.testing.assert_close(after.momentum, before.momentum.to(after.x), atol=1e-6 * float(before.mass[0]), rtol=1e-5)
+
+
+def test_particles_outside_of_the_grid_are_refused():
+    its_world = world(material("jelly"))
+    before = particles(its_world.materials)
+    low, _ = its_world.grid.bounds(before.x)
+    outside = before.replace(x=before.x.clone().index_copy_(0, torch.tensor([3]), (low - 0.1)[None]))
+    with pytest.raises(InputError, match=r"Particles\.x: some are outside the grid or not finite"):
+        NativeEngine(outside, its_world)
 
 
 def test_rigid_motions_are_exact():

@@ -128,7 +128,8 @@ void set_world(const World& world, Step<T>& step) {
         step.size[k] = world.size[k];
         step.line = world.size[2] + 1;
         step.gravity[k] = T(world.gravity[k]);
-        step.low[k] = T(0.5) * step.spacing;
+        // Not half a cell itself: times the rounded inverse of the spacing that is less for one spacing in seven.
+        step.low[k] = T(0.5) * step.spacing * (T(1) + T(4) * std::numeric_limits<T>::epsilon());
         const T end = (T(world.size[k]) - T(1.5)) * step.spacing;
         step.high[k] = end - T(4) * std::numeric_limits<T>::epsilon() * T(world.size[k]) * step.spacing;
     }

@@ -163,7 +163,7 @@ class Grid:
         return self.node_indices(rows).to(like) * self.spacing + like.new_tensor(self.origin)
 
     def bounds(self, like: Tensor) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
-        """Where particles may be [m], so that all 27 nodes around them exist."""
-        low = like.new_tensor(self.origin) + 0.5 * self.spacing
-        high = like.new_tensor(self.origin) + (like.new_tensor(self.shape) - 1.5) * self.spacing
-        return low, high
+        """Where particles may be [m], so that all 27 nodes around them exist, rounding included."""
+        origin, sides = like.new_tensor(self.origin), like.new_tensor(self.shape) * self.spacing
+        rounding = 8 * torch.finfo(like.dtype).eps * (origin.abs() + sides).amax()
+        return origin + 0.5 * self.spacing + rounding, origin + sides - 1.5 * self.spacing - rounding

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vision3d import native
-from vision3d.errors import BackendError, ConfigError, NumericalError
+from vision3d.errors import BackendError, ConfigError, InputError, NumericalError
 from vision3d.stages.physics.config import Boundary, Material
 from vision3d.stages.physics.engines.base import Engine
 from vision3d.stages.physics.particles import Particles
@@ -99,7 +99,7 @@ class NativeEngine(Engine):
         for name, value in values.items():
             if name in _ROWS:
                 first, shape = _ROWS[name]
-                moved = value.double() - self._origin if name == "x" else value
+                moved = self._inside(value.double() - self._origin) if name == "x" else value
                 self._rows[first : first + math.prod(shape), : self._count] = moved.reshape(self._count, -1)[order].mT.to(
                     self._rows
                 )
@@ -107,6 +107,16 @@ class NativeEngine(Engine):
                 self._ids[("body", "motion").index(name), : self._count] = value[order].to(torch.int32)
         if "body" in values:
             self._tables = self._describe(set(values["body"].unique().tolist()))
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """Positions from the first node, which the loops take on trust; what rounding put outside is put back."""
+        grid = self.world.grid
+        low, high = 0.5 * grid.spacing, (torch.tensor(grid.shape, device=x.device) - 1.5).double() * grid.spacing
+        slack = 1e-3 * grid.spacing
+        if not bool(((x > low - slack) & (x < high + slack)).all()):
+            raise InputError("Particles.x: some are outside the grid or not finite")
+        rounding = 8 * torch.finfo(self._rows.dtype).eps * high.max()
+        return torch.minimum(x.clamp(min=low + rounding), high - rounding)
 
     def energies(self, last_dt: float) -> Energies:
         elastic = self._module.mpm_elastic_energy(*self._state(), last_dt, **native.where(self._rows))
