@@ -170,7 +170,15 @@ V3D_HD void flow_and_stress(const Material<S>& m, T F[9], T& memory, S dt, T tau
         } else {
             T h[3], shape[3];
             log_stretches(s, h);
-            if constexpr (LAW != HENCKY) {
+            const auto is_flat = min(min(s[0], s[1]), s[2]) < T(S(MIN_STRETCH));
+            if constexpr (LAW == HENCKY) {
+                if (any(is_flat)) {
+                    T stretches[3], bounded[9];
+                    for (int k = 0; k < 3; ++k) stretches[k] = max(s[k], T(S(MIN_STRETCH)));
+                    compose(U, stretches, V, bounded);
+                    for (int k = 0; k < 9; ++k) F[k] = select(is_flat, bounded[k], F[k]);
+                }
+            } else {
                 const T past = memory;
                 if constexpr (LAW == DRUCKER_PRAGER)
                     for (int k = 0; k < 3; ++k) h[k] = fma(past, T(S(1) / S(3)), h[k]);
@@ -200,6 +208,7 @@ V3D_HD void flow_and_stress(const Material<S>& m, T F[9], T& memory, S dt, T tau
                     stretches[k] = exp(h[k]);
                 }
                 compose(U, stretches, V, flowed);
+                changes = changes | is_flat;
                 for (int k = 0; k < 9; ++k) F[k] = select(changes, flowed[k], F[k]);
             }
             hencky(h, mu, lam, t);

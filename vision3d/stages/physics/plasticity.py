@@ -11,6 +11,9 @@ the yield surface, and the particle's memory. All keep rotations, and are idempo
 | viscoplastic | none | as PhysGaussian's foam; Simo and Hughes 1998, section 2.7 |
 | water | none: F keeps its volume alone | Jiang et al. 2016 |
 
+Laws in logarithmic strains also give up what is flatter than `MIN_STRETCH`, or inverted: their stress there is that of this
+stretch, so a particle that swings back from beyond it would give back more than it took.
+
 What differs from Taichi Elements and PhysGaussian: hardening metal is put on the hardened surface, not the one before, so
 the result does not depend on the number of steps; sand that closes again gets its memory of volume back into F.
 """
@@ -22,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.stages.physics.config import Material
-from vision3d.stages.physics.spectral import compose, deviator, log_stretches, signed_svd
+from vision3d.stages.physics.spectral import MIN_STRETCH, compose, deviator, log_stretches, signed_svd
 
 MIN_VOLUME = 0.05
 """Of water: pressure grows no more below this change of volume."""
@@ -48,6 +51,12 @@ def return_map(
     return (F, memory) if flow is None else flow(material, F, memory, dt)
 
 
+def _hencky(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+    left, stretches, right = signed_svd(F)
+    new = compose(left, stretches.clamp(min=MIN_STRETCH), right)
+    return torch.where(_is_flat(stretches)[:, None, None], new, F), memory
+
+
 def _von_mises(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Tensor, Tensor]:
     left, stretches, right = signed_svd(F)
     strains = log_stretches(stretches)
@@ -56,7 +65,7 @@ def _von_mises(material: Material, F: Tensor, memory: Tensor, dt: float) -> tupl
     limit = material.yield_stress / (2 * material.mu) + material.hardening * memory
     flow = ((norm - limit) / (1 + material.hardening)).clamp(min=0)
     new = compose(left, (strains - _along(flow, shape, norm)).exp(), right)
-    return torch.where((flow > 0)[:, None, None], new, F), memory + flow
+    return torch.where(((flow > 0) | _is_flat(stretches))[:, None, None], new, F), memory + flow
 
 
 def _drucker_prager(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Tensor, Tensor]:
@@ -69,7 +78,7 @@ def _drucker_prager(material: Material, F: Tensor, memory: Tensor, dt: float) ->
     flow = (norm + slope * volume).clamp(min=0)
     is_open = volume >= 0  # sand bears no tension: it comes apart
     strains = torch.where(is_open[:, None], 0, strains - _along(flow, shape, norm))
-    is_elastic = ~is_open & (flow == 0) & (memory == 0)
+    is_elastic = ~is_open & (flow == 0) & (memory == 0) & ~_is_flat(stretches)
     new = torch.where(is_elastic[:, None, None], F, compose(left, strains.exp(), right))
     return new, torch.where(is_open, volume, 0)
 
@@ -92,7 +101,7 @@ def _viscoplastic(material: Material, F: Tensor, memory: Tensor, dt: float) -> t
     rate = 2 * material.mu * dt * strains.mul(2).exp().mean(-1)  # mu times the mean squared stretch
     flow = excess * rate / (rate + material.viscosity) if dt > 0 else torch.zeros_like(excess)
     new = compose(left, (strains - _along(flow, shape, norm)).exp(), right)
-    return torch.where((flow > 0)[:, None, None], new, F), memory
+    return torch.where(((flow > 0) | _is_flat(stretches))[:, None, None], new, F), memory
 
 
 def _water(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Tensor, Tensor]:
@@ -100,11 +109,16 @@ def _water(material: Material, F: Tensor, memory: Tensor, dt: float) -> tuple[Te
     return widths[:, None, None] * torch.eye(3, dtype=F.dtype, device=F.device), memory
 
 
+def _is_flat(stretches: Tensor) -> Tensor:
+    return (stretches < MIN_STRETCH).any(-1)
+
+
 def _along(lengths: Tensor, directions: Tensor, norms: Tensor) -> Tensor:
     return (lengths / torch.where(norms == 0, 1, norms))[:, None] * directions
 
 
 _FLOWS = {
+    "hencky": _hencky,
     "von_mises": _von_mises,
     "drucker_prager": _drucker_prager,
     "snow": _snow,

@@ -195,7 +195,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                     if ti.static(laws >> _HENCKY):
                         h, changed, flows = flow(row, ti.log(ti.max(s, MIN_STRETCH)), memory, table, dt, laws)
                         after = changed
-                        if flows:
+                        if flows or s.min() < MIN_STRETCH:
                             elastic = composed(U, ti.exp(h), V)
                         h = ti.max(h, log_min)
                         tau = composed(U, 2.0 * mu * h + lam * h.sum(), U)
