@@ -1,0 +1,112 @@
+"""The command simulate as a user runs it: biker.spz by defaults, a tenth simulated against all, start-up times.
+
+python benchmarks/bench_simulate.py DATA/splats/biker.spz
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from support import ForeignLoad, add_options, refuse_foreign_load, write
+
+from vision3d.scene import GaussianScene
+from vision3d.stages.physics.config import SimulateConfig
+from vision3d.stages.physics.setup import set_up
+from vision3d.stages.physics.simulation import Simulation
+
+
+def whole_command(scene: Path, *options: str) -> dict[str, Any]:
+    """Wall seconds of the command, and what its summary says."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "vision3d", "simulate", str(scene), "--out", str(out), "--quiet", *options]
+        subprocess.run(command, check=True)
+        wall = time.perf_counter() - start
+        found = json.loads((out / "summary.json").read_text())["results"]
+    found.pop("video", None)
+    return {"options": " ".join(options), "wall_s": round(wall, 1), **found}
+
+
+def followers(scene: GaussianScene, frames: int = 25) -> dict[str, Any]:
+    """Distance of all Gaussians from where they are when all are simulated, with a tenth of them simulated [cells]."""
+    config = SimulateConfig(frames=frames, cells=32, size=1.0)
+    runs, found = {}, {}
+    for share in (1.0, 0.1):
+        setup = set_up(scene, replace(config, share=share), default_up=(0.0, -1.0, 0.0))
+        simulation = Simulation(setup, replace(config, share=share))
+        start = time.process_time()
+        means = torch.stack([frame.channels["means"] for frame in simulation.frames()])
+        found[f"share {share:g}"] = {
+            "particles": len(setup.particles), "substeps": simulation.substeps,
+            "engine_cpu_s": simulation.cpu_seconds, "frames_cpu_s": time.process_time() - start,
+        }  # fmt: skip
+        runs[share] = means.double() * setup.scale / setup.world.grid.spacing
+    error = torch.linalg.vector_norm(runs[0.1] - runs[1.0], dim=-1)
+    found["error_cells"] = {
+        f"frame {index}": {"median": float(error[index].median()), "p99": float(error[index].quantile(0.99))}
+        for index in (6, 12, frames - 1)
+    }
+    found["engine_cpu_ratio"] = found["share 1"]["engine_cpu_s"] / found["share 0.1"]["engine_cpu_s"]
+    return found
+
+
+def start_up() -> dict[str, float]:
+    """Wall seconds until the first time step is done, after the imports; of Taichi with a warm cache."""
+    script = """
+import sys, time
+import torch
+from vision3d.stages.physics.config import Material
+from vision3d.stages.physics.engines import make_engine
+from vision3d.stages.physics.particles import Grid, Particles
+from vision3d.stages.physics.world import World
+name = sys.argv[1]
+if name == "taichi":
+    import taichi
+x = torch.rand(1000, 3) * 0.3 + 0.35
+world = World(Grid((0.0, 0.0, 0.0), 1 / 32, (32, 32, 32)), (Material(),))
+start = time.perf_counter()
+make_engine(name, Particles.at_rest(x, torch.full((1000,), 1e-5), world.materials), world).advance(1e-4)
+print(time.perf_counter() - start)
+"""
+    found = {}
+    for name in ("native", "taichi"):
+        times = []
+        for _ in range(4):  # the first one fills the cache
+            run = subprocess.run([sys.executable, "-c", script, name], check=True, capture_output=True, text=True)
+            times.append(float(run.stdout.split()[-1]))
+        found[name] = min(times[1:])
+    imported = "import vision3d.stages.physics, sys; print('taichi' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", imported], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "False", "importing the stage imports taichi"
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("scene", type=Path, help="biker.spz")
+    add_options(parser)
+    args = parser.parse_args()
+    if not args.busy:
+        refuse_foreign_load()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with ForeignLoad() as load:
+        found: dict[str, Any] = {"biker": whole_command(args.scene, "--frames", "100", "--video")}
+        print(found["biker"], flush=True)
+        found["followers"] = followers(GaussianScene.load(args.scene))
+        print(found["followers"], flush=True)
+        found["start_up_s"] = start_up()
+        print(found["start_up_s"])
+    write("simulate", found, load.share)
+
+
+if __name__ == "__main__":
+    main()
