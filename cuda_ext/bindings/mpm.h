@@ -2,6 +2,7 @@
 #include <nanobind/stl/tuple.h>
 #include <memory>
 #include <tuple>
+#include <type_traits>
 #include "bindings/arrays.h"
 #include "vision3d/mpm_world.h"
 
@@ -50,6 +51,8 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
     step->body = all;
     step->motion = all + stride;
     step->grid = pointer("grid", grid, {world.size[0], world.size[1], world.size[2] + 1, 4});
+    for (int64_t p = 0; p < count * int64_t(std::is_same_v<typename W::Device, nb::device::cpu>); ++p)
+        if (all[p] < 0 || all[p] >= world.num_materials) throw std::invalid_argument("ids: a body has no material");
     return step;
 }
 
@@ -57,17 +60,19 @@ template <typename W, typename Loops>
 void bind_mpm(nb::module_& m) {
     using namespace nb::literals;
     using Fields = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, typename W::Device>;
-    m.def("mpm_advance", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials, Numbers solids,
+    m.def("mpm_advance", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows,
+                            Out<W, 2, int32_t> tracer_ids, int64_t tracer_count, Out<W, 4> grid, Numbers materials, Numbers solids,
                             Numbers fields, Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration,
                             double time, double max_dt, int device, uint64_t stream) {
         const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), numbers);
         const auto step = step_of<W>(rows, ids, count, grid, world);
+        const auto tracers = step_of<W>(tracer_rows, tracer_ids, tracer_count, grid, world);
         nb::gil_scoped_release release;
-        const mpm::Report r = Loops::advance(W(device, stream), *step, world, duration, time, max_dt);
+        const mpm::Report r = Loops::advance(W(device, stream), *step, *tracers, world, duration, time, max_dt);
         return std::make_tuple(r.steps, r.kept, r.shortest_dt, r.last_dt, r.work, r.is_finite);
-    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(),
-       "fields"_a.noconvert(), "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(),
-       "duration"_a, "time"_a, "max_dt"_a, "device"_a = -1, "stream"_a = 0);
+    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "tracer_rows"_a.noconvert(), "tracer_ids"_a.noconvert(),
+       "tracer_count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(), "fields"_a.noconvert(),
+       "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(), "duration"_a, "time"_a, "max_dt"_a, "device"_a = -1, "stream"_a = 0);
     m.def("mpm_elastic_energy", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
                                    Numbers solids, Numbers fields, Numbers winds, Numbers motions, Fields field_values,
                                    Numbers numbers, double last_dt, int device, uint64_t stream) {

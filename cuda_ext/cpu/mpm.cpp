@@ -1,6 +1,7 @@
 #include "cpu/mpm.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "cpu/dispatch.h"
@@ -80,22 +81,19 @@ void find_near(const SortedParticles& sorted, const Step<float>& step, int64_t b
 
 class Solver {
   public:
-    Solver(const Particles& particles, const World& world) : particles_(particles), world_(world) {}
+    Solver(const Particles& particles, const Particles& tracers, const World& world)
+        : particles_(particles), tracers_(tracers), world_(world) {}
 
     Found substep(Step<float>& step) {
         const Loops& loops = kernels().mpm;
         if (!is_sorted_ || drift_ > SORT_AGAIN * world_.spacing) {
+            clear(step);  // what is no longer reached must be empty for tracers
             sorted_.sort(particles_.rows, particles_.ids, particles_.stride, particles_.count, step, world_.num_materials);
             is_sorted_ = true;
             drift_ = 0;
         }
         const auto& active = sorted_.active();
-        parallel_for(int64_t(active.size()), 64, [&](int64_t begin, int64_t end) {
-            for (int64_t n = begin; n < end; ++n)
-                for_each_line(sorted_, step, active[size_t(n)], [](float* line, int64_t, int64_t, int64_t, int64_t length) {
-                    std::fill(line, line + 4 * length, 0.f);
-                });
-        });
+        clear(step);
         for (int color = 0; color < 8; ++color) {
             const auto& blocks = sorted_.colored(color);
             parallel_for(int64_t(blocks.size()), 1, [&](int64_t begin, int64_t end) {
@@ -125,6 +123,33 @@ class Solver {
         return found;
     }
 
+    // Tracers go with the velocities that the last step has left on the grid.
+    Found trace(const Step<float>& now) {
+        if (tracers_.count == 0) return {};
+        const auto copy = std::make_unique<Step<float>>(now);
+        Step<float>& step = *copy;
+        step.rows = tracers_.rows;
+        step.stride = tracers_.stride;
+        step.count = tracers_.count;
+        step.body = tracers_.ids;
+        step.motion = tracers_.ids + tracers_.stride;
+        if (!(trace_drift_ < world_.spacing)) {  // only for the memory's sake: tracers write nothing to the grid
+            sorted_tracers_.sort(step.rows, tracers_.ids, step.stride, step.count, step, world_.num_materials);
+            trace_drift_ = 0;
+        }
+        const Loops& loops = kernels().mpm;
+        const auto& segments = sorted_tracers_.segments();
+        const Found found = reduce(int64_t(segments.size()), 4, [&](Found& part, int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n) {
+                const Segment& s = segments[size_t(n)];
+                loops.grid_to_particles(step, step.materials[s.body].law == STATIONARY, s.begin, s.end, part);
+                loops.deform(step, s.begin, s.end);
+            }
+        });
+        trace_drift_ += std::sqrt(found.speed2) * step.dt;
+        return found;
+    }
+
     double elastic_energy(const Step<float>& step, double last_dt) {
         const Loops& loops = kernels().mpm;
         sorted_.sort(particles_.rows, particles_.ids, particles_.stride, particles_.count, step, world_.num_materials);
@@ -142,31 +167,45 @@ class Solver {
     }
 
   private:
+    void clear(const Step<float>& step) {
+        const auto& active = sorted_.active();
+        parallel_for(int64_t(active.size()), 64, [&](int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n)
+                for_each_line(sorted_, step, active[size_t(n)], [](float* line, int64_t, int64_t, int64_t, int64_t length) {
+                    std::fill(line, line + 4 * length, 0.f);
+                });
+        });
+    }
+
     template <typename Visit>
     void for_each_segment(int block, Visit visit) const {
         const Block& b = sorted_.blocks()[size_t(block)];
         for (int s = b.first_segment; s < b.last_segment; ++s) visit(sorted_.segments()[size_t(s)]);
     }
 
-    const Particles& particles_;
+    const Particles &particles_, &tracers_;
     const World& world_;
-    SortedParticles sorted_;
+    SortedParticles sorted_, sorted_tracers_;
     bool is_sorted_ = false;
-    double drift_ = 0;
+    double drift_ = 0, trace_drift_ = std::numeric_limits<double>::infinity();
 };
 
 }  // namespace
 
-Report mpm_advance(const Particles& particles, const World& world, double duration, double time, double max_dt) {
+Report mpm_advance(const Particles& particles, const Particles& tracers, const World& world, double duration, double time, double max_dt) {
     std::unique_ptr<Step<float>> memory;
     Step<float>& step = step_of(particles, world, memory);
-    Solver solver(particles, world);
-    return advance(world, duration, time, max_dt, extremes(particles), step, [&](Step<float>& now) { return solver.substep(now); });
+    Solver solver(particles, tracers, world);
+    std::fill(step.grid, step.grid + 4 * step.size[0] * step.size[1] * step.line, 0.f);
+    return advance(
+        world, duration, time, max_dt, extremes(particles), step, [&](Step<float>& now) { return solver.substep(now); },
+        [&](Step<float>& now) { return solver.trace(now); });
 }
 
 double mpm_elastic_energy(const Particles& particles, const World& world, double last_dt) {
     std::unique_ptr<Step<float>> memory;
-    return Solver(particles, world).elastic_energy(step_of(particles, world, memory), last_dt);
+    const Particles none{nullptr, nullptr, 0, 0, nullptr};
+    return Solver(particles, none, world).elastic_energy(step_of(particles, world, memory), last_dt);
 }
 
 }  // namespace vision3d::cpu

@@ -12,8 +12,9 @@ struct Particles {
     float* grid;    // see mpm::Step
 };
 
-// Moves particles through `duration` seconds.
-mpm::Report mpm_advance(const Particles& particles, const mpm::World& world, double duration, double time, double max_dt);
+// Moves particles through `duration` seconds, and tracers, which have no mass, with them.
+mpm::Report mpm_advance(const Particles& particles, const Particles& tracers, const mpm::World& world, double duration, double time,
+                        double max_dt);
 
 // Elastic energy in the middle of the last step of `last_dt` seconds [J].
 double mpm_elastic_energy(const Particles& particles, const mpm::World& world, double last_dt);

@@ -1,6 +1,7 @@
 #include "cuda/host_mpm.h"
 
 #include <algorithm>
+#include <memory>
 #include "cuda/kernels/mpm.h"
 
 namespace vision3d::host {
@@ -31,9 +32,9 @@ mpm::Found extremes(const mpm::Step<T>& step) {
 }  // namespace
 
 template <typename T>
-mpm::Report mpm_advance(mpm::Step<T>& step, const mpm::World& world, double duration, double time, double max_dt) {
+mpm::Report mpm_advance(mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time, double max_dt) {
     mpm::set_world(world, step);
-    return mpm::advance(world, duration, time, max_dt, extremes(step), step, [](mpm::Step<T>& now) {
+    const auto substep = [](mpm::Step<T>& now) {
         bodies::Totals totals{};
         const int64_t nodes = now.size[0] * now.size[1] * now.size[2];
         std::fill(now.grid, now.grid + 4 * now.size[0] * now.size[1] * now.line, T(0));
@@ -41,7 +42,14 @@ mpm::Report mpm_advance(mpm::Step<T>& step, const mpm::World& world, double dura
         for (int64_t n = 0; n < nodes; ++n) bodies::grid_node(now, n, totals);
         for (int64_t p = 0; p < now.count; ++p) bodies::grid_to_particle(now, p, totals);
         return mpm::Found{totals.work, value_of(totals.speed2), value_of(totals.gradient2), totals.kept, totals.bad == 0};
-    });
+    };
+    const auto trace = [&](mpm::Step<T>& now) {
+        bodies::Totals totals{};
+        const auto moved = std::make_unique<mpm::Step<T>>(mpm::with_particles(now, tracers));
+        for (int64_t p = 0; p < moved->count; ++p) bodies::trace_particle(*moved, p, totals);
+        return mpm::Found{0, 0, 0, 0, totals.bad == 0};
+    };
+    return mpm::advance(world, duration, time, max_dt, extremes(step), step, substep, trace);
 }
 
 template <typename T>
@@ -53,8 +61,8 @@ double mpm_elastic_energy(mpm::Step<T>& step, const mpm::World& world, double la
     return sum;
 }
 
-template mpm::Report mpm_advance(mpm::Step<float>&, const mpm::World&, double, double, double);
-template mpm::Report mpm_advance(mpm::Step<double>&, const mpm::World&, double, double, double);
+template mpm::Report mpm_advance(mpm::Step<float>&, mpm::Step<float>&, const mpm::World&, double, double, double);
+template mpm::Report mpm_advance(mpm::Step<double>&, mpm::Step<double>&, const mpm::World&, double, double, double);
 template double mpm_elastic_energy(mpm::Step<float>&, const mpm::World&, double);
 template double mpm_elastic_energy(mpm::Step<double>&, const mpm::World&, double);
 

@@ -1,5 +1,7 @@
 #include "cuda/mpm.h"
 
+#include <cstring>
+#include <memory>
 #include "cuda/kernels/mpm.h"
 
 namespace vision3d::cuda {
@@ -53,6 +55,12 @@ __global__ void grid_to_particle_kernel(OnDevice<T>* all) {
 }
 
 template <typename T>
+__global__ void trace_kernel(OnDevice<T>* all) {
+    const int64_t p = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
+    if (p < all->step.count) bodies::trace_particle(all->step, p, all->totals);
+}
+
+template <typename T>
 __global__ void energy_kernel(OnDevice<T>* all) {
     const int64_t p = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (p < all->step.count) bodies::particle_energy(all->step, p, all->energy);
@@ -102,19 +110,28 @@ class Buffer {
 }  // namespace
 
 template <typename T>
-mpm::Report mpm_advance(const Stream& where, Step<T>& step, const mpm::World& world, double duration, double time, double max_dt) {
+mpm::Report mpm_advance(const Stream& where, Step<T>& step, Step<T>& tracers, const mpm::World& world, double duration, double time,
+                        double max_dt) {
     mpm::set_world(world, step);
     Buffer<T> buffer(where);
     const int64_t particles = blocks_of(step.count), nodes = blocks_of(step.size[0] * step.size[1] * step.size[2]);
     launch("mpm extremes", where, particles, THREADS, extremes_kernel<T>, buffer.put(step));
-    return mpm::advance(world, duration, time, max_dt, buffer.found(), step, [&](Step<T>& now) {
+    const auto substep = [&](Step<T>& now) {
         OnDevice<T>* const all = buffer.put(now);
         check(cudaMemsetAsync(now.grid, 0, size_t(4 * now.size[0] * now.size[1] * now.line) * sizeof(T), where.stream), "clearing the grid");
         launch("particles to grid", where, particles, THREADS, particle_to_grid_kernel<T>, all);
         launch("grid", where, nodes, THREADS, grid_kernel<T>, all);
         launch("grid to particles", where, particles, THREADS, grid_to_particle_kernel<T>, all);
         return buffer.found();
-    });
+    };
+    const auto trace = [&](Step<T>& now) {
+        if (tracers.count == 0) return mpm::Found{};
+        const auto moved = std::make_unique<Step<T>>(mpm::with_particles(now, tracers));
+        launch("tracers", where, blocks_of(tracers.count), THREADS, trace_kernel<T>, buffer.put(*moved));
+        return buffer.found();
+    };
+    const mpm::Found at_first = buffer.found();
+    return mpm::advance(world, duration, time, max_dt, at_first, step, substep, trace);
 }
 
 template <typename T>
@@ -126,8 +143,8 @@ double mpm_elastic_energy(const Stream& where, Step<T>& step, const mpm::World& 
     return buffer.energy();
 }
 
-template mpm::Report mpm_advance(const Stream&, Step<float>&, const mpm::World&, double, double, double);
-template mpm::Report mpm_advance(const Stream&, Step<double>&, const mpm::World&, double, double, double);
+template mpm::Report mpm_advance(const Stream&, Step<float>&, Step<float>&, const mpm::World&, double, double, double);
+template mpm::Report mpm_advance(const Stream&, Step<double>&, Step<double>&, const mpm::World&, double, double, double);
 template double mpm_elastic_energy(const Stream&, Step<float>&, const mpm::World&, double);
 template double mpm_elastic_energy(const Stream&, Step<double>&, const mpm::World&, double);
 

@@ -442,7 +442,7 @@ def test_wrong_particles_grids_and_worlds_are_named():
         Particles.at_rest(x, volume[:7], (JELLY,))
     with pytest.raises(InputError, match=r"Particles\.x: 1 of 8 rows are not finite"):
         Particles.at_rest(torch.cat([x[:7], vector(0, 0, math.nan)[None]]), volume, (JELLY,))
-    with pytest.raises(InputError, match=r"Particles\.volume: 8 of 8 are not > 0"):
+    with pytest.raises(InputError, match=r"Particles\.volume: 8 of 8 are not > 0; only tracers have none"):
         Particles.at_rest(x, -volume, (JELLY,))
     with pytest.raises(InputError, match=r"Particles\.body: got 1 to 1, want 0 to 0"):
         Particles.at_rest(x, volume, (JELLY,), torch.ones(8).long())

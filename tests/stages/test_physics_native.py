@@ -1,7 +1,7 @@
 """The native engine: against the reference one step at a time, and what it promises over many."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -261,3 +261,49 @@ def test_a_deformation_that_grows_without_end_stays_finite(dtype):
     engine.advance(0.3)
     assert want.F_total.abs().max() == pytest.approx(1e6)
     assert_same(engine.particles, want, 1e-4)
+
+
+def block_with_tracers():
+    """A block that falls onto a slope, every third of its particles without mass."""
+    grid = Grid((0.0, 0.0, 0.0), 1 / 16, (17, 17, 17))
+    soft = Material("jelly", youngs_modulus=3e4, poisson_ratio=0.3)
+    its_world = World(grid, (soft,), boundaries=(Boundary("plane", (0, 0, 0.21), (0.3, 0.1, 1.0), friction=0.3),))
+    x, volume = lattice((4, 4, 4), (0.4, 0.4, 0.3), grid.spacing)
+    is_tracer = torch.arange(len(x)) % 3 == 0
+    v = torch.tensor([1.0, 0.0, -3.0]).double().expand_as(x)
+    return Particles.at_rest(x, torch.where(is_tracer, 0, volume), (soft,), v=v), its_world, is_tracer
+
+
+def test_tracers_change_nothing_for_the_others(isa):
+    before, its_world, is_tracer = block_with_tracers()
+    heavy = Particles(**{field.name: getattr(before, field.name)[~is_tracer] for field in fields(Particles)})
+    alone, together = NativeEngine(heavy, its_world), NativeEngine(before, its_world)
+    assert alone.advance(0.05) == together.advance(0.05)
+    assert alone.energies(1e-4).elastic == together.energies(1e-4).elastic
+    assert torch.equal(alone.particles.x, together.particles.x[~is_tracer])
+    assert torch.equal(alone.particles.F_total, together.particles.F_total[~is_tracer])
+
+
+@pytest.mark.parametrize("of", ["vectors", "bodies"])
+def test_tracers_go_with_the_others(of):
+    """As in the reference, where they are particles without mass that move in every step and not in every fourth."""
+    before, its_world, is_tracer = block_with_tracers()
+    want, _ = advance(before, its_world, 0.1)
+    engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)
+    engine.advance(0.1)
+    found, h = engine.particles, its_world.grid.spacing
+    way = torch.linalg.vector_norm(want.x - before.x, dim=-1) / h
+    distances = torch.linalg.vector_norm(found.x.double() - want.x, dim=-1) / h
+    assert way.min() > 1 and distances[~is_tracer].max() < 0.01
+    assert distances[is_tracer].median() < 0.05 and distances[is_tracer].max() < 0.2
+    off = torch.linalg.matrix_norm(found.F_total.double() - want.F_total)
+    assert off[is_tracer].median() < 0.05 < torch.linalg.matrix_norm(want.F_total - torch.eye(3)).median()
+
+
+def test_tracers_stay_tracers():
+    before, its_world, _ = block_with_tracers()
+    engine = NativeEngine(before, its_world)
+    with pytest.raises(InputError, match="mass: which particles have none cannot change"):
+        engine.update(mass=torch.ones_like(before.mass))
+    engine.update(mass=2 * before.mass)
+    assert_same(engine.particles.replace(mass=before.mass), as_type(before, torch.float32), 1e-6)

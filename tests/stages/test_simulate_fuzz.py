@@ -48,7 +48,7 @@ def config_of(rng):
         floor=rng.choice(["auto", "below", "none"]),
         drop=rng.choice([0.0, 0.3]),
         share=rng.choice([1.0, 0.3]),
-        grouping=rng.choice(["followers", "hierarchy"]),
+        grouping=rng.choice(["followers", "hierarchy", "auto", "tracers"]),
         representation=rng.choice(["auto", "auto", "points3"]),
         max_particles=rng.choice([None, 50]),
         flatten=rng.choice([True, False]),
@@ -63,8 +63,8 @@ def test_odd_scenes_move(shape, caplog):
         torch.manual_seed(seed)
         rng = random.Random(f"{shape}{seed}")
         scene, config = scene_of(shape, rng), config_of(rng)
-        if config.representation == "points3" and config.grouping == "hierarchy":
-            with pytest.raises(ConfigError, match="grouping: hierarchy"):
+        if config.representation == "points3" and config.grouping in ("hierarchy", "tracers"):
+            with pytest.raises(ConfigError, match="grouping: "):
                 set_up(scene, config)
             continue
         setup = set_up(scene, config)

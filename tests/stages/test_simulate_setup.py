@@ -440,13 +440,13 @@ def test_representations_that_do_not_fit_are_refused():
         set_up(cube(side=4), replace(PLAIN, representation="mesh"))
     with pytest.raises(ConfigError, match="representation: got 'blob', want one of auto, "):
         set_up(cube(side=4), replace(PLAIN, representation="blob"))
-    with pytest.raises(ConfigError, match="grouping: hierarchy makes particles of clusters, points3 of corners"):
+    with pytest.raises(ConfigError, match="grouping: hierarchy go without points3, whose particles are corners"):
         set_up(cube(side=4), replace(PLAIN, representation="points3", grouping="hierarchy"))
     with pytest.raises(ConfigError, match="fill: mesh needs a mesh or Gaussians on a mesh"):
         set_up(cube(side=4), replace(PLAIN, fill="mesh"))
 
 
-@pytest.mark.parametrize("grouping", ["followers", "hierarchy"])
+@pytest.mark.parametrize("grouping", ["tracers", "followers", "hierarchy"])
 def test_a_tenth_that_is_simulated_moves_all(grouping):
     """Against all of them simulated, after impact: within a quarter of a cell in the median, one at the 99th percentile."""
     scene = cube(side=16)

@@ -153,6 +153,23 @@ void particles_to_grid(const Step<float>& step, const Material<float>& material,
     if (current >= 0) flush(step, current, sums);
 }
 
+// The deformation since rest after dt of the velocity gradients.
+void deform(const Step<float>& step, int64_t begin, int64_t end) {
+    const simd::FlushToZero flushing;
+    float* const rows = step.rows;
+    const int64_t stride = step.stride;
+    for (int64_t p = begin; p < end; p += LANES) {
+        F C[9], before[9], total[9];
+        load_columns(rows + C_ROW * stride, stride, p, 9, C);
+        load_columns(rows + TOTAL_ROW * stride, stride, p, 9, before);
+        for (int k = 0; k < 9; ++k) C[k] = C[k] * F(step.dt);
+        product(C, before, total);
+        for (int k = 0; k < 9; ++k) total[k] = total[k] + before[k];
+        bound_deformation(total);
+        store_columns(rows + TOTAL_ROW * stride, stride, p, end - p < LANES ? int(end - p) : LANES, 9, total);
+    }
+}
+
 // Velocity and its first moments along x, y and z from the nodes: four quads.
 V3D_INLINE Quads gather(const Quads nodes[9], const float wx[3], const float wy[3], const Quads& wz, const Quads& steps_wz) {
     Quads all, along_x, along_y;
@@ -309,6 +326,7 @@ const mpm::Loops& mpm_table() {
                 out.particles_to_grid[law] = particles_to_grid<decltype(tag)::value>;
                 out.elastic_energy[law] = elastic_energy<decltype(tag)::value>;
             });
+        out.deform = deform;
         out.grid_to_particles = grid_to_particles;
         return out;
     }();

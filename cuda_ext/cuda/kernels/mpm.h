@@ -140,6 +140,20 @@ V3D_BODY void grid_to_particle(const Step<T>& step, int64_t p, Totals& totals) {
     store_row(step, mpm::C_ROW, 9, p, C);
 }
 
+// A tracer goes with the grid and is deformed by it.
+template <typename T>
+V3D_BODY void trace_particle(const Step<T>& step, int64_t p, Totals& totals) {
+    T C[9], before[9], total[9];
+    grid_to_particle(step, p, totals);
+    load_row(step, mpm::C_ROW, 9, p, C);
+    load_row(step, mpm::TOTAL_ROW, 9, p, before);
+    for (int k = 0; k < 9; ++k) C[k] = C[k] * step.dt;
+    mpm::product(C, before, total);
+    for (int k = 0; k < 9; ++k) total[k] += before[k];
+    mpm::bound_deformation(total);
+    store_row(step, mpm::TOTAL_ROW, 9, p, total);
+}
+
 // Elastic energy of one particle in the middle of the last step, of dt.
 template <typename T>
 V3D_BODY void particle_energy(const Step<T>& step, int64_t p, double& sum) {

@@ -135,6 +135,18 @@ void set_world(const World& world, Step<T>& step) {
     }
 }
 
+// The same moment, for other particles.
+template <typename T>
+Step<T> with_particles(const Step<T>& step, const Step<T>& particles) {
+    Step<T> out = step;
+    out.rows = particles.rows;
+    out.stride = particles.stride;
+    out.count = particles.count;
+    out.body = particles.body;
+    out.motion = particles.motion;
+    return out;
+}
+
 // The longest stable time step: stages/physics/time_step.py.
 inline double stable_dt(const World& world, const Found& found) {
     const double lengths[3] = {0.5 * world.spacing, 0.4 * world.spacing, 0.5};
@@ -145,12 +157,17 @@ inline double stable_dt(const World& world, const Found& found) {
     return dt;
 }
 
-// Calls substep(step) -> Found with stable steps until `duration` has passed. `found` is of the particles at the beginning.
-template <typename T, typename Substep>
-Report advance(const World& world, double duration, double time, double max_dt, Found found, Step<T>& step, Substep substep) {
+constexpr int TRACE_EVERY = 4;      // time steps between two moves of tracers
+constexpr double TRACE_WAY = 0.25;  // cells that the fastest particle goes meanwhile, at most
+
+// Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found now and then, with the time
+// since the last call as the step's dt. `found` is of the particles at the beginning.
+template <typename T, typename Substep, typename Trace>
+Report advance(const World& world, double duration, double time, double max_dt, Found found, Step<T>& step, Substep substep, Trace trace) {
     Report report;
     set_world(world, step);
-    double done = 0;
+    double done = 0, traced = 0;
+    int untraced = 0;
     while (duration - done > 1e-9 * duration) {
         report.is_finite = found.is_finite;
         if (!report.is_finite) return report;
@@ -164,6 +181,13 @@ Report advance(const World& world, double duration, double time, double max_dt, 
         report.work += found.work;
         report.last_dt = dt;
         report.shortest_dt = std::fmin(report.shortest_dt, dt);
+        const bool is_last = !(duration - done > 1e-9 * duration);
+        if (is_last || ++untraced == TRACE_EVERY || (done - traced) * std::sqrt(found.speed2) > TRACE_WAY * world.spacing) {
+            set_time(world, time + traced, done - traced, step);
+            found.is_finite = trace(step).is_finite && found.is_finite;
+            traced = done;
+            untraced = 0;
+        }
     }
     report.is_finite = found.is_finite;
     return report;

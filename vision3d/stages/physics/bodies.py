@@ -42,9 +42,9 @@ class BodyParticles:
     x: Float[Tensor, "p 3"]
     """[m]: those of rows of the scene, then centres of clusters, then those inside."""
     volume: Float[Tensor, " p"]
-    """[m^3]."""
+    """[m^3]; 0 of tracers."""
     cores: Int64[Tensor, " c"]
-    """Rows of the scene that the first particles are."""
+    """Rows of the scene that the first particles are, tracers among them."""
     followers: Followers
     """The other rows."""
     num_inside: int
@@ -133,7 +133,7 @@ def make_particles(
         particles, volume = torch.cat([centers, inside]), torch.cat([sums, inside_volumes])
         followers = Followers.of(rows, x[rows], particles, which).joined(Followers.around(others, x[others], particles))
         return BodyParticles(particles, volume, rows[:0], followers, len(inside))
-    cores = rows
+    cores, tracers = rows, rows[:0]
     if wanted < len(rows):
         drawn = _spread_out(x[rows], wanted, _generator(config))
         cores = rows[drawn]
@@ -143,10 +143,16 @@ def make_particles(
             nearest = knn(x[cores], x[rows])[1][:, 0]
             volumes = torch.zeros_like(x[cores, 0]).index_add_(0, nearest, volumes.to(x))
         left = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, drawn, False)
-        if config.grouping != "none":
+        if config.grouping == "tracers":
+            tracers = rows[left]
+        elif config.grouping != "none":
             others = torch.cat([others, rows[left]])
-        logger.info("%s: %d of %d Gaussians are simulated, the others follow them", part.name, wanted, len(rows))
-    particles, volume = torch.cat([x[cores], inside]), torch.cat([volumes, inside_volumes])
+        logger.info(
+            "%s: %d of %d Gaussians are simulated, the others go along (%s)", part.name, wanted, len(rows), config.grouping
+        )
+    particles = torch.cat([x[cores], x[tracers], inside])
+    volume = torch.cat([volumes, volumes.new_zeros(len(tracers)), inside_volumes])
+    cores = torch.cat([cores, tracers])
     if config.grouping == "none":
         others = others[:0]
     return BodyParticles(particles, volume, cores, Followers.around(others, x[others], particles), len(inside))
@@ -184,7 +190,7 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
         want = math.ceil(longest / thinnest) if thinnest > 0 else None
         hint = f"{want} cells would resolve it" if want else "no number of cells resolves a sheet"
         logger.warning("%s is %.3g m thin, less than a cell of %.3g m; %s", part.name, thinnest, spacing, hint)
-    per_cell = len(particles.x) * spacing**3 / float(particles.volume.sum())
+    per_cell = int((particles.volume > 0).sum()) * spacing**3 / float(particles.volume.sum())
     if per_cell < 3:
         text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
         logger.warning(text, part.name, per_cell)

@@ -111,9 +111,10 @@ class SimulateConfig:
     representation: str = "auto"
     """What becomes particles: Gaussians with their deformation (fdrive), their corners (points3, as published), or vertices of
     meshes (mesh); auto: fdrive, or mesh where there is one."""
-    grouping: Literal["followers", "hierarchy", "none"] = "followers"
-    """How Gaussians that are not simulated move: with the four simulated ones around them (followers), with the centre of their
-    cluster (hierarchy, as published, but with its whole deformation), or not at all (none)."""
+    grouping: Literal["auto", "tracers", "followers", "hierarchy", "none"] = "auto"
+    """How Gaussians that are not simulated move: with the velocities of the grid (tracers), with the four simulated ones around
+    them (followers), with the centre of their cluster (hierarchy, as published, but with its whole deformation), or not at all
+    (none); auto: tracers where the engine moves them for little, else followers. Faint ones always follow."""
     share: float = 1.0
     """Share of the Gaussians of a body that is simulated; in (0, 1]."""
     max_particles: int | None = None
@@ -173,7 +174,7 @@ class SimulateConfig:
         for name, choices in (
             ("floor", ("auto", "below", "none")),
             ("floor_kind", ("sticky", "slip", "separate")),
-            ("grouping", ("followers", "hierarchy", "none")),
+            ("grouping", ("auto", "tracers", "followers", "hierarchy", "none")),
             ("fill", ("auto", "none", "density", "mesh")),
             ("device", ("auto", "cpu", "cuda")),
         ):

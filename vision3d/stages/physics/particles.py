@@ -54,7 +54,7 @@ class Particles:
 
         Args:
             x: Positions [m].
-            volume: Volumes [m^3], > 0.
+            volume: Volumes [m^3]; 0 of tracers, which have no mass and go with the others.
             materials: One for each body.
             body: Index into `materials`; all of body 0 when None.
             v: Velocities; 0 when None.
@@ -63,7 +63,7 @@ class Particles:
 
         Raises:
             ShapeError: Shapes don't fit.
-            InputError: There are no particles, a value is not finite, a volume is not > 0 or a body has no material.
+            InputError: There are no particles, a value is not finite, a volume is negative, all are 0, or a body has no material.
         """
         count = len(x)
         for name, value, shape in (("x", x, (count, 3)), ("volume", volume, (count,))):
@@ -78,8 +78,8 @@ class Particles:
         for name, value in (("x", x), ("v", v), ("C", C), ("volume", volume)):
             if not bool((is_finite := value.isfinite().flatten(1).all(-1) if value.ndim > 1 else value.isfinite()).all()):
                 raise InputError(f"Particles.{name}: {int((~is_finite).sum())} of {count} rows are not finite")
-        if not bool((volume > 0).all()):
-            raise InputError(f"Particles.volume: {int((volume <= 0).sum())} of {count} are not > 0")
+        if not bool((volume >= 0).all()) or not bool((volume > 0).any()):
+            raise InputError(f"Particles.volume: {int((volume <= 0).sum())} of {count} are not > 0; only tracers have none")
         if int(body.min()) < 0 or int(body.max()) >= len(materials):
             raise InputError(f"Particles.body: got {int(body.min())} to {int(body.max())}, want 0 to {len(materials) - 1}")
         density = x.new_tensor([material.density for material in materials])

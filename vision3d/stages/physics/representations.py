@@ -152,8 +152,8 @@ def represent(scene: Movable, config: SimulateConfig) -> Representation:
         name = "fdrive" if isinstance(scene, GaussianScene) else "mesh"
     if name not in REPRESENTATIONS:
         raise ConfigError("representation", f"got {name!r}, want one of auto, {', '.join(REPRESENTATIONS)}")
-    if name == "points3" and config.grouping == "hierarchy":
-        raise ConfigError("grouping", "hierarchy makes particles of clusters, points3 of corners of Gaussians; want followers")
+    if name == "points3" and config.grouping in ("hierarchy", "tracers"):
+        raise ConfigError("grouping", f"{config.grouping} go without points3, whose particles are corners; want followers")
     return REPRESENTATIONS[name](scene, config)
 
 

@@ -126,6 +126,9 @@ def set_up(
     scene.validate()
     engine = _engine(config.engine)
     representation = represent(scene, config)
+    if config.grouping == "auto":
+        is_cheap = engine.has_cheap_tracers and not isinstance(representation, Points3)
+        config = replace(config, grouping="tracers" if is_cheap else "followers")
     if isinstance(representation, FDrive) and representation.lost:
         logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * representation.lost)
     points, solid = representation.points, representation.opacities >= config.min_opacity

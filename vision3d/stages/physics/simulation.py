@@ -123,7 +123,7 @@ class Simulation:
 
     def summary(self) -> dict[str, Any]:
         """Figures of all frames so far."""
-        count, rate = len(self.setup.particles), 0.0
+        count, rate = int((self.setup.particles.mass > 0).sum()), 0.0
         if self.seconds > 0:
             rate = count * self.substeps / self.seconds / 1e6
         return {
@@ -199,7 +199,7 @@ class Simulation:
             "work_J": self.work,
             "height_m": float((particles.center - self.start) @ up),
             "momentum_kg_m_s": float(particles.momentum.norm()),
-            "particles": len(particles),
+            "particles": int((particles.mass > 0).sum()),
         }
 
 

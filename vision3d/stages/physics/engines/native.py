@@ -7,6 +7,7 @@ import math
 from dataclasses import fields
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d import native
@@ -28,6 +29,7 @@ _ROWS: dict[str, tuple[int, tuple[int, ...]]] = {
     "mass": (34, ()),
     "volume": (35, ()),
 }
+_IDS = ("body", "motion")
 _NUM_ROWS, _MOST = 36, 64
 _LANES = 16  # the loops read as far beyond the last particle
 _LAWS = (
@@ -37,11 +39,50 @@ _SHAPES = ("plane", "box", "sphere", "mesh")
 _KINDS = ("sticky", "slip", "separate")
 
 
+class _Rows:
+    """Particles as the loops keep them, which change their order.
+
+    Args:
+        numbers: Which of the engine's particles these are.
+        like: Positions of all, whose type and device the rows have.
+    """
+
+    def __init__(self, numbers: Int64[Tensor, " m"], like: Float[Tensor, "n 3"]) -> None:
+        self.count = len(numbers)
+        self.values = like.new_zeros(_NUM_ROWS, self.count + _LANES)
+        self.values[[15, 19, 23, 24, 28, 32]] = 1.0  # identities, also in the lanes beyond the last particle
+        self.values[:3] = like.mean(0)[:, None]
+        self.ids = torch.zeros(3, self.count + _LANES, dtype=torch.int32, device=like.device)
+        self.ids[2, : self.count] = numbers.to(torch.int32)
+
+    @property
+    def numbers(self) -> Int64[Tensor, " m"]:
+        return self.ids[2, : self.count].long()
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor, int]:
+        return self.values, self.ids, self.count
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(self.values[:, : self.count].isfinite().all())
+
+    def read(self, name: str) -> Float[Tensor, "m k"]:
+        first, shape = _ROWS[name]
+        return self.values[first : first + math.prod(shape), : self.count].mT
+
+    def write(self, name: str, values: Tensor) -> None:
+        """From values of all particles."""
+        first, shape = _ROWS[name]
+        own = values.reshape(len(values), -1)[self.numbers]
+        self.values[first : first + math.prod(shape), : self.count] = own.mT.to(self.values)
+
+
 class NativeEngine(Engine):
     """`cuda_ext/cpu/mpm.cpp`, or `cuda_ext/cuda/mpm.cu` where the particles are on a GPU.
 
     Args:
-        particles: Of any float type.
+        particles: Of any float type. Those without mass are tracers, which go with the grid every fourth time step.
         world: What they live in; at most 64 bodies, boundaries, winds and motions each.
         dtype: float32; float64 runs the bodies of the GPU's kernels one particle after the other on a CPU, for tests.
     """
@@ -49,6 +90,7 @@ class NativeEngine(Engine):
     name = "native"
     bytes_a_node = 17
     bytes_a_particle = 180
+    has_cheap_tracers = True
 
     def __init__(self, particles: Particles, world: World, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(particles, world)
@@ -57,15 +99,11 @@ class NativeEngine(Engine):
             if len(getattr(world, name)) > _MOST:
                 raise ConfigError(name, f"got {len(getattr(world, name))}, the native engine takes at most {_MOST}")
         x = particles.x.to(dtype)
-        self._count, stride = len(particles), len(particles) + _LANES
         self._origin = torch.tensor(world.grid.origin, dtype=torch.float64, device=x.device)
-        self._rows = x.new_zeros(_NUM_ROWS, stride)
-        self._rows[[15, 19, 23, 24, 28, 32]] = 1.0
-        self._rows[:3] = (torch.tensor(world.grid.shape) / 2 * world.grid.spacing).to(x)[:, None]
-        self._ids = torch.zeros(3, stride, dtype=torch.int32, device=x.device)
+        self._count, self._is_tracer = len(particles), particles.mass == 0
+        self._heavy, self._tracers = (_Rows(which.nonzero()[:, 0], x) for which in (~self._is_tracer, self._is_tracer))
         nx, ny, nz = world.grid.shape
         self._grid = x.new_zeros(nx, ny, nz + 1, 4)
-        self._ids[2, : self._count] = torch.arange(self._count, dtype=torch.int32, device=x.device)
         self._module = native.require()
         self.update(**{field.name: getattr(particles, field.name) for field in fields(Particles)})
 
@@ -77,34 +115,37 @@ class NativeEngine(Engine):
             )
 
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
-        found = self._module.mpm_advance(*self._state(), duration, time, max_dt, **native.where(self._rows))
+        state = (*self._heavy.state, *self._tracers.state, self._grid, *self._tables)
+        found = self._module.mpm_advance(*state, duration, time, max_dt, **native.where(self._grid))
         steps, kept, shortest, last, work, is_finite = found
-        if not is_finite or not bool(self._rows[:, : self._count].isfinite().all()):
+        if not is_finite or not (self._heavy.is_finite and self._tracers.is_finite):
             raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
         return Advance(steps, shortest, last, kept, work)
 
     @property
     def particles(self) -> Particles:
-        order = torch.empty(self._count, dtype=torch.int64, device=self._rows.device)
-        order[self._ids[2, : self._count].long()] = torch.arange(self._count, device=order.device)
         values = {}
-        for name, (first, shape) in _ROWS.items():
-            values[name] = self._rows[first : first + math.prod(shape), order].mT.reshape(self._count, *shape)
-        values["x"] = (values["x"].double() + self._origin).to(self._rows)
-        body, motion = self._ids[:2, order].long()
-        return Particles(body=body, motion=motion, **values)
+        for name, (_, shape) in _ROWS.items():
+            value = self._grid.new_empty(self._count, math.prod(shape))
+            for rows in (self._heavy, self._tracers):
+                value[rows.numbers] = rows.read(name)
+            values[name] = value.reshape(self._count, *shape)
+        values["x"] = (values["x"].double() + self._origin).to(self._grid)
+        for index, name in enumerate(_IDS):
+            values[name] = torch.empty(self._count, dtype=torch.int64, device=self._grid.device)
+            for rows in (self._heavy, self._tracers):
+                values[name][rows.numbers] = rows.ids[index, : rows.count].long()
+        return Particles(**values)
 
     def update(self, **values: Tensor) -> None:
-        order = self._ids[2, : self._count].long()
+        if "mass" in values and not torch.equal(values["mass"] == 0, self._is_tracer):
+            raise InputError("Particles.mass: which particles have none cannot change")
         for name, value in values.items():
-            if name in _ROWS:
-                first, shape = _ROWS[name]
-                moved = self._inside(value.double() - self._origin) if name == "x" else value
-                self._rows[first : first + math.prod(shape), : self._count] = moved.reshape(self._count, -1)[order].mT.to(
-                    self._rows
-                )
-            else:
-                self._ids[("body", "motion").index(name), : self._count] = value[order].to(torch.int32)
+            for rows in (self._heavy, self._tracers):
+                if name in _ROWS:
+                    rows.write(name, self._inside(value.double() - self._origin) if name == "x" else value)
+                else:
+                    rows.ids[_IDS.index(name), : rows.count] = value[rows.numbers].to(torch.int32)
         if "body" in values:
             self._tables = self._describe(set(values["body"].unique().tolist()))
 
@@ -115,17 +156,15 @@ class NativeEngine(Engine):
         slack = 1e-3 * grid.spacing
         if not bool(((x > low - slack) & (x < high + slack)).all()):
             raise InputError("Particles.x: some are outside the grid or not finite")
-        rounding = 8 * torch.finfo(self._rows.dtype).eps * high.max()
+        rounding = 8 * torch.finfo(self._grid.dtype).eps * high.max()
         return torch.minimum(x.clamp(min=low + rounding), high - rounding)
 
     def energies(self, last_dt: float) -> Energies:
-        elastic = self._module.mpm_elastic_energy(*self._state(), last_dt, **native.where(self._rows))
+        state = (*self._heavy.state, self._grid, *self._tables)
+        elastic = self._module.mpm_elastic_energy(*state, last_dt, **native.where(self._grid))
         particles = self.particles
         kinetic = float(particles.kinetic_energy(self.world.grid.spacing))
         return Energies(kinetic, elastic, potential_energy(particles, self.world, last_dt))
-
-    def _state(self) -> tuple:
-        return (self._rows, self._ids, self._count, self._grid, *self._tables)
 
     def _describe(self, present: set[int]) -> tuple[Tensor, ...]:
         """The world as tables of numbers, with positions from the first node of the grid."""
@@ -147,7 +186,7 @@ class NativeEngine(Engine):
             _table(fields_of, 8),
             _table(winds, 12),
             _table([(*m.velocity, *m.angular_velocity, *self._shifted(m.center), m.start, m.end) for m in world.motions], 11),
-            torch.cat([*flat, torch.zeros(1)]).to(self._rows.device),
+            torch.cat([*flat, torch.zeros(1)]).to(self._grid.device),
             _table([numbers], 9),
         )
 
