@@ -4,6 +4,7 @@ On a CPU float32; 168 bytes a particle and 16 a node. Results don't depend on th
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import fields
 
 import torch
@@ -31,6 +32,7 @@ _ROWS: dict[str, tuple[int, tuple[int, ...]]] = {
 }
 _IDS = ("body", "motion")
 _NUM_ROWS, _MOST = 36, 64
+_PART = 65_536  # particles that are copied at once
 _LANES = 16  # the loops read as far beyond the last particle
 _LAWS = (
     "corotated", "neo_hookean", "hencky", "von_mises", "drucker_prager", "snow", "water", "viscoplastic", "stationary",
@@ -65,17 +67,25 @@ class _Rows:
 
     @property
     def is_finite(self) -> bool:
-        return bool(self.values[:, : self.count].isfinite().all())
+        return all(bool(row[: self.count].isfinite().all()) for row in self.values)
 
     def read(self, name: str) -> Float[Tensor, "m k"]:
         first, shape = _ROWS[name]
         return self.values[first : first + math.prod(shape), : self.count].mT
 
     def write(self, name: str, values: Tensor) -> None:
-        """From values of all particles."""
+        """From values of all particles, a part at a time, lest copies take more memory than the particles."""
         first, shape = _ROWS[name]
-        own = values.reshape(len(values), -1)[self.numbers]
-        self.values[first : first + math.prod(shape), : self.count] = own.mT.to(self.values)
+        flat, rows = values.reshape(len(values), -1), self.values[first : first + math.prod(shape)]
+        for begin in range(0, self.count, _PART):
+            end = min(begin + _PART, self.count)
+            rows[:, begin:end] = flat[self.ids[2, begin:end].long()].mT.to(rows)
+
+    def write_positions(self, x: Float[Tensor, "n 3"], place: Callable[[Tensor], Tensor]) -> None:
+        """As `write`, after `place`."""
+        for begin in range(0, self.count, _PART):
+            end = min(begin + _PART, self.count)
+            self.values[:3, begin:end] = place(x[self.ids[2, begin:end].long()]).mT.to(self.values)
 
 
 class NativeEngine(Engine):
@@ -142,16 +152,18 @@ class NativeEngine(Engine):
             raise InputError("Particles.mass: which particles have none cannot change")
         for name, value in values.items():
             for rows in (self._heavy, self._tracers):
-                if name in _ROWS:
-                    rows.write(name, self._inside(value.double() - self._origin) if name == "x" else value)
+                if name == "x":
+                    rows.write_positions(value, self._inside)
+                elif name in _ROWS:
+                    rows.write(name, value)
                 else:
                     rows.ids[_IDS.index(name), : rows.count] = value[rows.numbers].to(torch.int32)
         if "body" in values:
-            self._tables = self._describe(set(values["body"].unique().tolist()))
+            self._tables = self._describe(set(torch.bincount(values["body"]).nonzero()[:, 0].tolist()))
 
     def _inside(self, x: Tensor) -> Tensor:
         """Positions from the first node, which the loops take on trust; what rounding put outside is put back."""
-        grid = self.world.grid
+        grid, x = self.world.grid, x.double() - self._origin
         low, high = 0.5 * grid.spacing, (torch.tensor(grid.shape, device=x.device) - 1.5).double() * grid.spacing
         slack = 1e-3 * grid.spacing
         if not bool(((x > low - slack) & (x < high + slack)).all()):

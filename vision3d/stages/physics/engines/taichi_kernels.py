@@ -62,9 +62,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
     def stencil(x):
         base = ti.cast(ti.floor(x - 0.5), ti.i32)
         f = x - ti.cast(base, ti.f32)
-        # Outer weights as multiples of the last bit of 0.5, so that the three sum to 1: cuda_ext/include/vision3d/mpm.h.
-        w0, w2 = (0.5 * (1.5 - f) ** 2 + 0.5) - 0.5, (0.5 * (f - 0.5) ** 2 + 0.5) - 0.5
-        return base, f, w0, (1.0 - w0) - w2, w2
+        w = (0.5 * (1.5 - f) ** 2, 0.75 - (f - 1.0) ** 2, 0.5 * (f - 0.5) ** 2)
+        return base, f, w[0], w[1], w[2]
 
     @ti.kernel
     def count(state: floats, keys: integers, counts: integers, half_y: ti.i32, half_z: ti.i32, half_count: ti.i32):

@@ -107,7 +107,6 @@ def _start(ti: ModuleType, device: str) -> ModuleType:
                 enable_fallback=False,
                 default_fp=ti.f32,
                 default_ip=ti.i32,
-                fast_math=False,  # it would take apart what keeps rounding in check
                 cpu_max_num_threads=torch.get_num_threads(),
                 offline_cache=True,
                 offline_cache_file_path=str(cache_folder()),
