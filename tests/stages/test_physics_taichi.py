@@ -507,3 +507,16 @@ def test_a_read_only_cache_is_one_line_and_a_temporary_folder(monkeypatch, tmp_p
     assert folder.is_dir() and os.access(folder, os.W_OK) and tmp_path not in folder.parents
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{blocked / 'vision3d' / 'taichi'} is not writable (Not a directory)")
+
+
+@needs_taichi
+def test_denormal_numbers_survive_the_start_of_taichi():
+    """Its start turns them off for the whole thread: 5e-324 would be read as 0 from then on."""
+    code = """
+import torch
+from vision3d.stages.physics.engines.taichi_runtime import runtime
+runtime()
+assert float("5e-324") > 0
+assert torch.tensor(1e-310, dtype=torch.float64) * 1 > 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -100,6 +100,7 @@ def _started(device: str) -> ModuleType:
 def _start(ti: ModuleType, device: str) -> ModuleType:
     import torch
 
+    had_denormals = float(torch.tensor(1e-310, dtype=torch.float64) * 1) > 0
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it starts on
             ti.init(
@@ -113,4 +114,6 @@ def _start(ti: ModuleType, device: str) -> ModuleType:
             )
     except RuntimeError as error:
         raise BackendError(f"{ti.__name__} does not start on {device}: {str(error).splitlines()[0]}") from None
+    finally:
+        torch.set_flush_denormal(not had_denormals)  # it turns them off for all that this thread computes later
     return ti
