@@ -147,5 +147,5 @@ def test_a_glb_is_known_by_its_content(tmp_path):
     assert kinds == [GaussianScene, GaussianScene, Mesh, Mesh]
     with pytest.raises(InputError, match=r"mesh\.glb: holds .*, want a Gaussian scene"):
         GaussianScene.load(tmp_path / "mesh.glb")
-    with pytest.raises(InputError, match=r"a \.gltf holds a GaussianScene or a Mesh, got int"):
+    with pytest.raises(InputError, match=r"a \.gltf holds a GaussianScene, a Mesh or a Skin, got int"):
         gltf_codec.save(tmp_path / "a.gltf", 1)
