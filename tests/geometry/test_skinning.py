@@ -227,6 +227,15 @@ def test_keep_largest():
         skinning.keep_largest(torch.tensor([[1.0, math.nan]]), 1)
 
 
+def test_rotations_about_one_axis_blend_their_angles():
+    quats = torch.stack([turn(1, 0.4), -turn(1, 1.2)])
+    got = skinning.blend_rotations(quats, torch.tensor([0.25, 0.75], dtype=torch.float64))
+    assert abs(float((got * turn(1, 1.0)).sum())) == pytest.approx(1, abs=1e-12)
+    same = torch.randn(4, dtype=torch.float64)
+    got = skinning.blend_rotations(same.expand(3, 4), torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64))
+    close(quaternion.quat_to_rotmat(got), quaternion.quat_to_rotmat(same))
+
+
 # The kernels
 
 

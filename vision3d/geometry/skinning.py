@@ -20,8 +20,10 @@ from torch import Tensor
 from vision3d import native
 from vision3d.errors import InputError
 from vision3d.geometry.checks import check_trailing
+from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.reference import skinning as reference
 from vision3d.geometry.reference.skinning import DUAL, LINEAR, STRETCH
+from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.geometry.row_ops import RowOp
 
 Method = Literal["lbs", "dqs", "hybrid"]
@@ -106,6 +108,20 @@ def linear_blend(
     rows = torch.nn.functional.pad(matrices[..., :3, :].reshape(-1, count, 12), (8, 12))
     placed = _skinned(vertices, weights, indices, rows, LINEAR)
     return placed.view(*matrices.shape[:-3], len(vertices), 3)
+
+
+def blend_rotations(quats: Float[Tensor, "*#batch k 4"], weights: Float[Tensor, "*#batch k"]) -> Float[Tensor, "*#batch 4"]:
+    """Exp(sum_k w_k Log q_k): how DreamMesh4D turns vertices and the Gaussians on faces.
+
+    Exact where all rotations are one, or share their axis; jumps where one passes half a turn.
+
+    Args:
+        quats: Order wxyz, length > 0.
+        weights: Rows that sum to 1.
+    """
+    check_trailing("quats", quats, weights.shape[-1], 4)
+    vectors = so3_log(quat_to_rotmat(quats))
+    return rotmat_to_quat(so3_exp((weights[..., None] * vectors).sum(-2)))
 
 
 def keep_largest(weights: Float[Tensor, "v j"], count: int) -> tuple[Float[Tensor, "v k"], Int64[Tensor, "v k"]]:
