@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vision3d import native
 from vision3d.geometry import skinning
+from vision3d.geometry.reference import skinning as reference
 
 
 def case(count: int, joints: int = 128, influences: int = 4) -> dict[str, Tensor]:
@@ -64,15 +65,13 @@ def with_roma(
     return dqs + eta * (lbs - dqs)
 
 
-def in_torch(**given: Tensor) -> Tensor:
-    """Our own function on its reference."""
-    found = skinning._is_native, skinning._joint_rows.__class__.__call__
-    skinning._is_native = lambda tensor: False
-    skinning._joint_rows.__class__.__call__ = lambda self, values: self.reference(values)
-    try:
-        return skinning.skin(**given)
-    finally:
-        skinning._is_native, skinning._joint_rows.__class__.__call__ = found
+def in_torch(
+    vertices: Tensor, weights: Tensor, indices: Tensor, quats: Tensor, translations: Tensor, **parts: Tensor
+) -> Tensor:
+    """Our torch reference."""
+    joints = torch.cat([quats, translations, parts["centers"], parts["stretches"], parts["blends"][:, None]], -1)
+    mode = reference.LINEAR | reference.DUAL | reference.STRETCH
+    return reference.skin(vertices, weights, indices, reference.skin_joint(joints)[None], mode)[0]
 
 
 def step(function: Callable[..., Tensor], given: dict[str, Tensor], upstream: Tensor) -> None:
