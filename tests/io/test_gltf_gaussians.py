@@ -77,7 +77,7 @@ def test_losses_are_one_line(tmp_path, caplog):
         (lambda c: c["accessors"][0].update(count=2**31), "at nodes: unpacks to"),
         (lambda c: c["accessors"][0].update(count=21), r"accessors\[0\]: ends at byte"),
         (lambda c: c["accessors"][0].update(componentType=5125), r"accessors\[0\]: has type 'VEC3' of 5125"),
-        (lambda c: c["accessors"][0].pop("bufferView"), r"accessors\[0\]: is sparse or without a bufferView"),
+        (lambda c: c["accessors"][0].pop("bufferView"), r"accessors\[0\]: has neither a bufferView nor sparse rows"),
         (lambda c: c["bufferViews"][0].update(byteLength=2**40), r"bufferViews\[0\]: ends at byte"),
         (lambda c: c["bufferViews"][0].update(byteOffset=-1), r"bufferViews\[0\]: byteOffset is -1"),
         (lambda c: c["nodes"][0].update(children=[0]), r"nodes\[0\]: is met twice"),

@@ -11,6 +11,7 @@ import torch
 from tests.support.gltf_reader import Animated
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry import quaternion, shapes
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.io.gltf_container import glb_bytes
 from vision3d.scene import Channel, Clip, Mesh, Skin, load
 
@@ -182,6 +183,45 @@ def test_trimesh_reads_the_mesh(tmp_path):
     np.testing.assert_allclose(found.vertices, skin.mesh.vertices.numpy(), atol=1e-6)
 
 
+def test_normals_turn_with_morphs(tmp_path):
+    vertices, faces = shapes.icosphere(2)
+    ball = Mesh(vertices * torch.tensor([1.0, 2, 3]), faces)
+    ball = replace(ball, normals=vertex_normals(ball.vertices, faces))
+    turned = ball.vertices[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])  # by a quarter about z
+    Skin.from_frames(ball, torch.stack([ball.vertices, turned]), [0.0, 1.0]).save(tmp_path / "ball.glb")
+    other = Animated(tmp_path / "ball.glb")
+    primitive = other.json["meshes"][0]["primitives"][0]
+    got = other.array(primitive["attributes"]["NORMAL"]) + other.array(primitive["targets"][1]["NORMAL"])
+    want = ball.normals[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])
+    np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
+
+
+def sparse(**changes):
+    """The second morph moves vertices 2 and 5 alone, as a sparse accessor without a bufferView."""
+
+    def change(content, binary):
+        places, values = np.array([2, 5], "<u2").tobytes(), np.array([[1, 2, 3], [4, 5, 6]], "<f4").tobytes()
+        views = []
+        for data in (places, values):
+            content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)})
+            binary += data
+            views.append(len(content["bufferViews"]) - 1)
+        accessor = content["accessors"][content["meshes"][0]["primitives"][0]["targets"][1]["POSITION"]]
+        accessor.pop("bufferView")
+        indices = {"bufferView": views[0], "componentType": 5123}
+        accessor["sparse"] = {"count": 2, "indices": indices, "values": {"bufferView": views[1]}, **changes}
+        content["buffers"] = [{"byteLength": len(binary)}]
+
+    return change
+
+
+def test_sparse_morphs(tmp_path):
+    back, want = Skin.load(changed(tmp_path, sparse())), torch.zeros(162, 3)
+    want[2], want[5] = torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6])
+    torch.testing.assert_close(back.morphs[1], want)
+    torch.testing.assert_close(back.morphs[0], creature().morphs[0])
+
+
 @pytest.mark.viewer
 def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
     vertices, faces = shapes.icosphere(1)
@@ -191,6 +231,7 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         "six.glb": creature(6),
         "seams.gltf": creature(corner_uvs=True),
         "frames.glb": frames,
+        "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
         "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
     }
     for name, skin in skins.items():
@@ -266,6 +307,10 @@ def put(*keys, value):
             put("nodes", 1, "matrix", value=[1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]),
             r"matrix shears, mirrors or is singular",
         ),
+        (sparse(indices=None), r"sparse has no indices and values$"),
+        (sparse(indices={"bufferView": 0, "componentType": 5126}), r"sparse has indices of 5126, want 5121, 5123 or 5125$"),
+        (sparse(count=400), r"count is 400, want a whole number from 0 to 162$"),
+        (sparse(indices={"bufferView": 0, "componentType": 5125}), r"sparse names row \d+, but there are 162$"),
         (put("buffers", 0, "uri", value="away.bin"), r"away.bin: does not exist"),
     ],
 )

@@ -88,11 +88,24 @@ class Gltf:
         if type(kind) is not int or is_normalized not in kinds.get(kind, ()) or width not in widths:
             text = f"has type {values.get('type')!r} of {kind!r}{' normalised' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
-        if "sparse" in values or "bufferView" not in values:
-            raise FileFormatError(self.path, "is sparse or without a bufferView, which is not read", where)
         dtype = np.dtype(_COMPONENTS[kind])
+        if "bufferView" in values:
+            result = self._rows(values, dtype, count, width, where)
+        elif "sparse" in values:
+            self.allot(max(4, dtype.itemsize) * count * width, where)
+            result = np.zeros((count, width), dtype)
+        else:
+            raise FileFormatError(self.path, "has neither a bufferView nor sparse rows", where)
+        if "sparse" in values:
+            self._overwrite(result, values["sparse"], where)
+        if is_normalized and dtype.kind in "iu":
+            result = np.maximum(result.astype(np.float32) / np.float32(np.iinfo(dtype).max), np.float32(-1))
+        return result
+
+    def _rows(self, values: dict[str, Any], dtype: np.dtype, count: int, width: int, where: str) -> np.ndarray:
+        """A copy of `count` rows that begin in a bufferView."""
         row = dtype.itemsize * width
-        data, step = self.view(values["bufferView"], row)
+        data, step = self.view(values.get("bufferView"), row)
         offset = self.whole(values, "byteOffset", where, 0)
         end = offset + (count - 1) * step + row if count else offset
         if end > len(data):
@@ -100,10 +113,22 @@ class Gltf:
         self.allot(max(4, dtype.itemsize) * count * width, where)
         if not count:
             return np.empty((0, width), dtype)
-        result = np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize)).copy()
-        if is_normalized and dtype.kind in "iu":
-            result = np.maximum(result.astype(np.float32) / np.float32(np.iinfo(dtype).max), np.float32(-1))
-        return result
+        return np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize)).copy()
+
+    def _overwrite(self, rows: np.ndarray, sparse: object, where: str) -> None:
+        """Put the rows that a sparse accessor stores apart in their places."""
+        found = [sparse.get(key) for key in ("indices", "values")] if isinstance(sparse, dict) else []
+        parts = [part for part in found if isinstance(part, dict)]
+        if not isinstance(sparse, dict) or len(parts) < 2:
+            raise FileFormatError(self.path, "sparse has no indices and values", where)
+        count = self.whole(sparse, "count", where, high=len(rows))
+        kind = parts[0].get("componentType")
+        if type(kind) is not int or kind not in (5121, 5123, 5125):
+            raise FileFormatError(self.path, f"sparse has indices of {str(kind)[:40]}, want 5121, 5123 or 5125", where)
+        places = self._rows(parts[0], np.dtype(_COMPONENTS[kind]), count, 1, where)[:, 0].astype(np.int64)
+        if count and places.max() >= len(rows):
+            raise FileFormatError(self.path, f"sparse names row {places.max()}, but there are {len(rows)}", where)
+        rows[places] = self._rows(parts[1], rows.dtype, count, rows.shape[1], where)
 
     def allot(self, num_bytes: int, where: str) -> None:
         """Count what is unpacked (accessors may share bytes, and meshes be there many times) before it is."""

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vision3d.errors import InputError
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.io import glb
 from vision3d.io.gltf_container import Builder
 from vision3d.scene.clip import Clip
@@ -30,7 +31,7 @@ def _built(skin: Skin) -> Builder:
     if len(skin):
         _add_joints(builder, skin, mesh["primitives"][0]["attributes"], node)
     if skin.morphs is not None and skin.num_morphs:
-        mesh["primitives"][0]["targets"] = [{"POSITION": builder.array(_numbers(morph))} for morph in skin.morphs]
+        mesh["primitives"][0]["targets"] = [_target(builder, skin, morph) for morph in skin.morphs]
         mesh["weights"] = [0.0] * skin.num_morphs
         names = skin.morph_names or tuple(f"morph_{i}" for i in range(skin.num_morphs))
         mesh["extras"] = {"targetNames": list(names)}
@@ -79,6 +80,16 @@ def _add_joints(builder: Builder, skin: Skin, attributes: dict[str, int], node: 
     columns = builder.array(_numbers(binds.mT.reshape(-1, 16)), is_vertex=False)
     joints = [joint + 1 for joint in range(len(skin))]
     node["skin"] = builder.append("skins", {"joints": joints, "inverseBindMatrices": columns})
+
+
+def _target(builder: Builder, skin: Skin, morph: torch.Tensor) -> dict[str, int]:
+    """What a morph adds to positions, and to normals where the mesh has them: as much as the normals of its faces change."""
+    target = {"POSITION": builder.array(_numbers(morph))}
+    if skin.mesh.normals is not None:
+        rest, faces = skin.mesh.vertices, skin.mesh.faces
+        turned = vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
+        target["NORMAL"] = builder.array(_numbers(turned))
+    return target
 
 
 def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
