@@ -348,7 +348,6 @@ def test_opcheck(mode):
     torch.library.opcheck(torch.ops.vision3d.skin_vjp.default, (*plain, mode, v_placed))
 
 
-@needs_native
 def test_strides_and_mixed_types():
     given = case(33)
     want = skinning.skin(**given)

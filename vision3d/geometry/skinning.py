@@ -159,8 +159,8 @@ def _skinned(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, m
         if int(low) < 0 or int(high) >= joints:
             bad = int(((indices < 0) | (indices >= joints)).any(-1).nonzero()[0])
             raise InputError(f"indices: vertex {bad} names joints {indices[bad].tolist()}, but there are {joints}")
+    vertices, weights = vertices.to(rows.dtype), weights.to(rows.dtype)
     if rows.dtype in (torch.float32, torch.float64) and _is_native(rows):
-        vertices, weights = vertices.to(rows.dtype), weights.to(rows.dtype)
         return native.direct(_skin, _SKIN)(vertices, weights, indices, rows, mode)
     return reference.skin(vertices, weights, indices, rows, mode)
 
