@@ -33,6 +33,8 @@ _PUBLIC = {
     "Scene": "vision3d.scene",
     "Motion": "vision3d.scene",
     "Skeleton": "vision3d.scene",
+    "Skin": "vision3d.scene",
+    "Clip": "vision3d.scene",
 }
 
 __all__ = [*sorted(_PUBLIC), "__version__"]
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from vision3d.scene import (
         Boxes,
         Cameras,
+        Clip,
         GaussianScene,
         Mesh,
         MeshGaussians,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
         Selection,
         Sequence,
         Skeleton,
+        Skin,
         load,
     )
     from vision3d.stages.fitting import evaluate, fit

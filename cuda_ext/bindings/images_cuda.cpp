@@ -13,6 +13,7 @@ using namespace vision3d::arrays;
 
 void bind_meshes_cuda(nb::module_& m);
 void bind_mpm_cuda(nb::module_& m);
+void bind_skin_cuda(nb::module_& m);
 void bind_splats_cuda(nb::module_& m);
 
 namespace {
@@ -101,4 +102,5 @@ void bind_cuda(nb::module_& m) {
     bind_splats_cuda(m);
     bind_meshes_cuda(m);
     bind_mpm_cuda(m);
+    bind_skin_cuda(m);
 }

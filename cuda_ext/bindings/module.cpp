@@ -14,6 +14,7 @@ void bind_images(nb::module_& m);
 void bind_meshes(nb::module_& m);
 void bind_mpm(nb::module_& m);
 void bind_rows(nb::module_& m);
+void bind_skin(nb::module_& m);
 void bind_splats(nb::module_& m);
 #ifdef VISION3D_CUDA
 void bind_cuda(nb::module_& m);
@@ -43,6 +44,7 @@ NB_MODULE(_native, m) {
     bind_rows(m);
     bind_meshes(m);  // after the splats, which make the submodule of the kernels' bodies
     bind_mpm(m);
+    bind_skin(m);
 #ifdef VISION3D_CUDA
     bind_cuda(m);
 #endif

@@ -9,6 +9,7 @@
 #include "vision3d/args.h"
 #include "vision3d/group_kernel.h"
 #include "vision3d/row_ops.h"
+#include "vision3d/skin_args.h"
 
 namespace vision3d {
 
@@ -53,6 +54,9 @@ struct Kernels {
     void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin, int64_t end);
     void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin, int64_t end);
     RowKernels rows[rows::COUNT];
+    // Vertices [begin, end) in all poses; the backward adds to v_rows, which belongs to this range.
+    void (*skin_vertices)(const skin::Args<float>&, int mode, int64_t begin, int64_t end);
+    void (*skin_vertices_vjp)(const skin::VjpArgs<float>&, int mode, int64_t begin, int64_t end, float* v_rows);
     bool (*finite_range)(const float* values, int64_t count);
     MeshKernels meshes;
     mpm::Loops mpm;

@@ -37,7 +37,8 @@ void rows_vjp(const Stream& where, const T* in, const T* out, const T* v_out, T*
     V3D_INSTANTIATE(GramSchmidt, T)     \
     V3D_INSTANTIATE(So3Exp, T)          \
     V3D_INSTANTIATE(So3Log, T)          \
-    V3D_INSTANTIATE(NearestRotation, T)
+    V3D_INSTANTIATE(NearestRotation, T) \
+    V3D_INSTANTIATE(SkinJoint, T)
 V3D_INSTANTIATE_ALL(float)
 V3D_INSTANTIATE_ALL(double)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tests.support.rotations import ANGLES, hostile, rotmats_at_all_angles, unit_axes
 from vision3d import native
-from vision3d.geometry import quaternion, rotation
+from vision3d.geometry import quaternion, rotation, skinning
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.geometry.reference import rotation as reference
 
@@ -19,6 +19,7 @@ OPS = {
     "so3_exp": (rotation._so3_exp, (3,), (3, 3)),
     "so3_log": (rotation._so3_log, (3, 3), (3,)),
     "nearest_rotation": (rotation._nearest_rotation, (3, 3), (3, 3)),
+    "skin_joint": (skinning._joint_rows, (17,), (32,)),
 }
 ISAS = native.require().available_isas() if native.module() is not None else []
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

@@ -1,12 +1,14 @@
 import json
 import math
 import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.outside import npm_package, program
 from vision3d.io.images import write_image
 
 
@@ -60,3 +62,17 @@ def edit():
         path.write_text(json.dumps(content))
 
     return change
+
+
+@pytest.fixture
+def validate():
+    """What the glTF validator says of files: a report each."""
+    npm_package("gltf-validator")
+    script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
+
+    def run(*paths):
+        command = [program("node"), str(script), *map(str, paths)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run

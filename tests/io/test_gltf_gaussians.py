@@ -77,7 +77,7 @@ def test_losses_are_one_line(tmp_path, caplog):
         (lambda c: c["accessors"][0].update(count=2**31), "at nodes: unpacks to"),
         (lambda c: c["accessors"][0].update(count=21), r"accessors\[0\]: ends at byte"),
         (lambda c: c["accessors"][0].update(componentType=5125), r"accessors\[0\]: has type 'VEC3' of 5125"),
-        (lambda c: c["accessors"][0].pop("bufferView"), r"accessors\[0\]: is sparse or without a bufferView"),
+        (lambda c: c["accessors"][0].pop("bufferView"), r"accessors\[0\]: has neither a bufferView nor sparse rows"),
         (lambda c: c["bufferViews"][0].update(byteLength=2**40), r"bufferViews\[0\]: ends at byte"),
         (lambda c: c["bufferViews"][0].update(byteOffset=-1), r"bufferViews\[0\]: byteOffset is -1"),
         (lambda c: c["nodes"][0].update(children=[0]), r"nodes\[0\]: is met twice"),
@@ -147,5 +147,5 @@ def test_a_glb_is_known_by_its_content(tmp_path):
     assert kinds == [GaussianScene, GaussianScene, Mesh, Mesh]
     with pytest.raises(InputError, match=r"mesh\.glb: holds .*, want a Gaussian scene"):
         GaussianScene.load(tmp_path / "mesh.glb")
-    with pytest.raises(InputError, match=r"a \.gltf holds a GaussianScene or a Mesh, got int"):
+    with pytest.raises(InputError, match=r"a \.gltf holds a GaussianScene, a Mesh or a Skin, got int"):
         gltf_codec.save(tmp_path / "a.gltf", 1)

@@ -1,6 +1,5 @@
 """Files that go between vision3d and Open3D, splat-transform, trimesh and Khronos' glTF validator, both ways."""
 
-import json
 import subprocess
 from dataclasses import replace
 
@@ -32,20 +31,6 @@ def splat_transform():
         command = [program("node"), script, "-w", "-q", *options, source, target]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-
-    return run
-
-
-@pytest.fixture
-def validate():
-    """What the glTF validator says of files: a report each."""
-    npm_package("gltf-validator")
-    script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
-
-    def run(*paths):
-        command = [program("node"), str(script), *map(str, paths)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        return [json.loads(line) for line in done.stdout.splitlines()]
 
     return run
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.geometry import quaternion
 from vision3d.geometry.mesh import face_normals
 from vision3d.scene import Mesh, MeshGaussians, load
 
@@ -51,6 +52,19 @@ def test_gaussians_follow_an_affine_map_exactly(bound):
     torch.testing.assert_close(after.covars, matrix @ before.covars @ matrix.T, atol=2e-6, rtol=1e-3)
     with pytest.raises(ShapeError, match=r"vertices: got shape \(5, 3\), want shape \(6, 3\)"):
         bound.to_gaussians(bound.mesh.vertices[:5])
+
+
+def test_blended_rotations_equal_the_frame_under_a_rigid_motion_and_keep_sizes_under_strain(bound):
+    turn = torch.randn(4)
+    vertices = bound.mesh.vertices
+    turned, turns = quaternion.rotate(turn, vertices) + 1, turn.expand(len(vertices), 4)
+    frame, blend = bound.to_gaussians(turned), bound.to_gaussians(turned, turns)
+    torch.testing.assert_close(blend.means, frame.means)
+    torch.testing.assert_close(blend.covars, frame.covars, atol=1e-6, rtol=1e-4)
+    strained = bound.to_gaussians(2 * vertices, turns)
+    torch.testing.assert_close(strained.log_scales, bound.to_gaussians().log_scales)
+    with pytest.raises(InputError, match=r"^to_gaussians: got turns without vertices; want both, or vertices alone$"):
+        bound.to_gaussians(turns=turns)
 
 
 def test_gradients_reach_everything(bound):

@@ -11,6 +11,7 @@ import re
 import signal
 import struct
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from vision3d.io import (
     compressed_ply,
     glb,
     gltf_gaussians,
+    gltf_skin,
+    gltf_skin_writer,
     json_types,
     kitti,
     ksplat,
@@ -43,7 +46,20 @@ from vision3d.io import (
     transforms_json,
     zarr_store,
 )
-from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Region, Selection, Sequence, Skeleton
+from vision3d.scene import (
+    Boxes,
+    Channel,
+    Clip,
+    Mesh,
+    MeshGaussians,
+    Motion,
+    PointCloud,
+    Region,
+    Selection,
+    Sequence,
+    Skeleton,
+    Skin,
+)
 
 MOST_SECONDS = 1.0
 _PLACE = re.compile(r"\b(line|row|box|frame|camera|byte|position|index|column) \d+")
@@ -193,6 +209,26 @@ def _motion():
     return Motion(skeleton, torch.arange(3, dtype=torch.float64), random_quats(3, 3), torch.rand(3, 3))
 
 
+def _skin(path):
+    times, joints = torch.tensor([0.0, 0.5], dtype=torch.float64), {"indices": torch.tensor([[0, 1]] * 4)}
+    channels = (
+        Channel("rotation", 1, times, random_quats(2)),
+        Channel("translation", 0, times, torch.rand(2, 3, 3), "CUBICSPLINE"),
+        Channel("weights", -1, times, torch.rand(2, 2), "STEP"),
+    )
+    joints |= {"weights": torch.full((4, 2), 0.5), "inverse_binds": torch.eye(4).repeat(2, 1, 1)}
+    locals_ = {"translations": torch.rand(2, 3), "quats": random_quats(2), "scales": torch.ones(2, 3)}
+    morphs, clips = torch.rand(2, 4, 3), (Clip("walk", channels),)
+    skin = Skin(_textured(), ("hip", "knee"), (-1, 0), **locals_, **joints, morphs=morphs, clips=clips)
+    gltf_skin_writer.write_skin(path, skin)
+
+
+def _read_skin(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of weights that had to be normalised
+        gltf_skin.read_skin(path)
+
+
 def _frames(path):
     sequence = zarr_store.read_sequence(path)
     for index in range(min(len(sequence), 4)):
@@ -216,6 +252,7 @@ READERS = {
     "glb_gaussians": Reader(gltf_gaussians.read_gaussians, "a.glb", _scene(gltf_gaussians.write_gaussians), mutated_glb),
     "gltf_gaussians": Reader(gltf_gaussians.read_gaussians, "a.gltf", _scene(gltf_gaussians.write_gaussians), mutated_document),
     "glb": Reader(glb.read_mesh, "a.glb", lambda path: glb.write_mesh(path, _textured()), mutated_glb),
+    "glb_skin": Reader(_read_skin, "a.glb", _skin, mutated_glb),
     "gltf": Reader(glb.read_mesh, "a.gltf", lambda path: glb.write_mesh(path, _textured()), mutated_document),
     "obj": Reader(
         mesh_files.read_mesh, "a.obj", lambda path: mesh_files.write_mesh(path, _textured()), mutated_text, package="trimesh"

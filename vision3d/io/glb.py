@@ -31,11 +31,7 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
         FileFormatError: It is damaged, has no triangles, or needs an extension that is not read.
     """
     gltf = Gltf(path)
-    unknown = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
-    if unknown:
-        raise FileFormatError(
-            gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
-        )
+    refuse_extensions(gltf)
     with np.errstate(all="ignore"):  # whoever validates the meshes finds what is not finite
         return _read_parts(gltf)
 
@@ -52,10 +48,19 @@ def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
                 if name not in parts:
                     break
                 name = f"{base}_{number}"
-            parts[name] = _mesh(gltf, primitive, matrix, textures)
+            parts[name] = mesh_of(gltf, primitive, matrix, textures)
     if not parts:
         raise FileFormatError(gltf.path, "holds no triangles", "meshes")
     return parts
+
+
+def refuse_extensions(gltf: Gltf) -> None:
+    """Raise a FileFormatError where the file needs an extension that is not read."""
+    unknown = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+    if unknown:
+        raise FileFormatError(
+            gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
+        )
 
 
 def read_mesh(path: Path | str) -> Mesh:
@@ -84,7 +89,7 @@ def write_mesh(path: Path | str, mesh: Mesh) -> None:
     Raises:
         InputError: The mesh is empty or has values that are wrong.
     """
-    _built(mesh).write(path)
+    built(mesh).write(path)
 
 
 def mesh_bytes(mesh: Mesh) -> bytes:
@@ -93,10 +98,11 @@ def mesh_bytes(mesh: Mesh) -> bytes:
     Raises:
         InputError: The mesh is empty or has values that are wrong.
     """
-    return _built(mesh).to_bytes()
+    return built(mesh).to_bytes()
 
 
-def _built(mesh: Mesh) -> Builder:
+def built(mesh: Mesh) -> Builder:
+    """What `write_mesh` writes, to which more can be added; the mesh is node 0."""
     mesh = mesh.validate().split_seams()
     if mesh.num_vertices >= 2**32 - 1:
         raise InputError(f"{mesh.num_vertices} vertices, a .glb holds fewer than 2^32 - 1")
@@ -163,7 +169,8 @@ def linear_to_srgb(values: np.ndarray) -> np.ndarray:
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0) ** (1 / 2.4) - 0.055)
 
 
-def _mesh(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures: dict[int, Tensor]) -> Mesh:
+def mesh_of(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures: dict[int, Tensor]) -> Mesh:
+    """A primitive as a mesh, moved by a matrix (4, 4); pictures are read once and kept in `textures`."""
     path = gltf.path
     attributes = primitive.get("attributes")
     if not isinstance(attributes, dict) or "POSITION" not in attributes:

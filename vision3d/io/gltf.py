@@ -1,10 +1,11 @@
-"""Codec of glTF files: Gaussians where the file has them, else a mesh."""
+"""Codec of glTF files: Gaussians where the file has them, else a mesh; what moves it is read where it is asked for."""
 
 from pathlib import Path
 
 from vision3d.errors import InputError
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.skin import Skin
 
 
 def load(path: Path) -> GaussianScene | Mesh:
@@ -16,13 +17,22 @@ def load(path: Path) -> GaussianScene | Mesh:
     return glb.read_mesh(path)
 
 
+def load_skin(path: Path) -> Skin:
+    """The mesh of a file with its joints, morph targets and clips."""
+    from vision3d.io import gltf_skin
+
+    return gltf_skin.read_skin(path)
+
+
 def save(path: Path, value: object) -> None:
-    """Codec: write Gaussians or a mesh."""
-    from vision3d.io import glb, gltf_gaussians
+    """Codec: write Gaussians, a mesh or a skin."""
+    from vision3d.io import glb, gltf_gaussians, gltf_skin_writer
 
     if isinstance(value, GaussianScene):
         gltf_gaussians.write_gaussians(path, value)
     elif isinstance(value, Mesh):
         glb.write_mesh(path, value)
+    elif isinstance(value, Skin):
+        gltf_skin_writer.write_skin(path, value)
     else:
-        raise InputError(f"{path}: a {path.suffix} holds a GaussianScene or a Mesh, got {type(value).__name__}")
+        raise InputError(f"{path}: a {path.suffix} holds a GaussianScene, a Mesh or a Skin, got {type(value).__name__}")

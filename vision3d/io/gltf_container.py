@@ -17,11 +17,11 @@ import torch
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, MissingFileError
-from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.io.guards import inside, read_bytes, size_limit
 
 _MAGIC, _JSON, _BIN = b"glTF", 0x4E4F534A, 0x004E4942
-_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+_WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 _TYPES = {width: name for name, width in _WIDTHS.items()}
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _CODES = {kind: code for code, kind in _COMPONENTS.items()}
@@ -88,11 +88,24 @@ class Gltf:
         if type(kind) is not int or is_normalized not in kinds.get(kind, ()) or width not in widths:
             text = f"has type {values.get('type')!r} of {kind!r}{' normalised' if is_normalized else ''}"
             raise FileFormatError(self.path, f"{text}, which is not allowed here", where)
-        if "sparse" in values or "bufferView" not in values:
-            raise FileFormatError(self.path, "is sparse or without a bufferView, which is not read", where)
         dtype = np.dtype(_COMPONENTS[kind])
+        if "bufferView" in values:
+            result = self._rows(values, dtype, count, width, where)
+        elif "sparse" in values:
+            self.allot(max(4, dtype.itemsize) * count * width, where)
+            result = np.zeros((count, width), dtype)
+        else:
+            raise FileFormatError(self.path, "has neither a bufferView nor sparse rows", where)
+        if "sparse" in values:
+            self._overwrite(result, values["sparse"], where)
+        if is_normalized and dtype.kind in "iu":
+            result = np.maximum(result.astype(np.float32) / np.float32(np.iinfo(dtype).max), np.float32(-1))
+        return result
+
+    def _rows(self, values: dict[str, Any], dtype: np.dtype, count: int, width: int, where: str) -> np.ndarray:
+        """A copy of `count` rows that begin in a bufferView."""
         row = dtype.itemsize * width
-        data, step = self.view(values["bufferView"], row)
+        data, step = self.view(values.get("bufferView"), row)
         offset = self.whole(values, "byteOffset", where, 0)
         end = offset + (count - 1) * step + row if count else offset
         if end > len(data):
@@ -100,10 +113,22 @@ class Gltf:
         self.allot(max(4, dtype.itemsize) * count * width, where)
         if not count:
             return np.empty((0, width), dtype)
-        result = np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize)).copy()
-        if is_normalized and dtype.kind in "iu":
-            result = np.maximum(result.astype(np.float32) / np.float32(np.iinfo(dtype).max), np.float32(-1))
-        return result
+        return np.ndarray((count, width), dtype, data, offset, (step, dtype.itemsize)).copy()
+
+    def _overwrite(self, rows: np.ndarray, sparse: object, where: str) -> None:
+        """Put the rows that a sparse accessor stores apart in their places."""
+        found = [sparse.get(key) for key in ("indices", "values")] if isinstance(sparse, dict) else []
+        parts = [part for part in found if isinstance(part, dict)]
+        if not isinstance(sparse, dict) or len(parts) < 2:
+            raise FileFormatError(self.path, "sparse has no indices and values", where)
+        count = self.whole(sparse, "count", where, high=len(rows))
+        kind = parts[0].get("componentType")
+        if type(kind) is not int or kind not in (5121, 5123, 5125):
+            raise FileFormatError(self.path, f"sparse has indices of {str(kind)[:40]}, want 5121, 5123 or 5125", where)
+        places = self._rows(parts[0], np.dtype(_COMPONENTS[kind]), count, 1, where)[:, 0].astype(np.int64)
+        if count and places.max() >= len(rows):
+            raise FileFormatError(self.path, f"sparse names row {places.max()}, but there are {len(rows)}", where)
+        rows[places] = self._rows(parts[1], rows.dtype, count, rows.shape[1], where)
 
     def allot(self, num_bytes: int, where: str) -> None:
         """Count what is unpacked (accessors may share bytes, and meshes be there many times) before it is."""
@@ -145,31 +170,62 @@ class Gltf:
         self.num_bytes += len(data)
         return data
 
-    def placed_meshes(self) -> list[tuple[int, np.ndarray]]:
-        """Each mesh of the file's scene: its index and its matrix to the world (4, 4).
+    def tree(self) -> list[tuple[int, int]]:
+        """The nodes of the file's scene, each after its parent: its index, and the place of the parent in this list or -1.
 
-        Without scenes the roots are the nodes that are nobody's child; without nodes each mesh is where it is.
+        Without scenes the roots are the nodes that are nobody's child.
         """
         nodes = self.items("nodes")
-        if not nodes:
-            return [(i, np.eye(4)) for i in range(len(self.items("meshes")))]
         children = [self._indices(node, "children", f"nodes[{i}]") for i, node in enumerate(nodes)]
         below = {child for indices in children for child in indices}
         roots = [i for i in range(len(nodes)) if i not in below]
         if self.items("scenes"):
             roots = self._indices(self.item("scenes", self.content.get("scene", 0)), "nodes", "scenes")
-        found, waiting, seen = [], [(root, np.eye(4), 0) for root in reversed(roots)], set()
+        found: list[tuple[int, int]] = []
+        waiting, seen = [(root, -1, 0) for root in reversed(roots)], set()
         while waiting:
             index, parent, depth = waiting.pop()
-            node, where = self.item("nodes", index), f"nodes[{index}]"
+            self.item("nodes", index)
             if depth > _MAX_DEPTH or index in seen:
+                where = f"nodes[{index}]"
                 raise FileFormatError(self.path, f"is met twice or stands deeper than {_MAX_DEPTH} nodes; want a tree", where)
             seen.add(index)
-            matrix = parent @ self._matrix(node, where)
-            if "mesh" in node:
-                found.append((self.whole(node, "mesh", where), matrix))
-            waiting += [(child, matrix, depth + 1) for child in reversed(children[index])]
+            waiting += [(child, len(found), depth + 1) for child in reversed(children[index])]
+            found.append((index, parent))
         return found
+
+    def placed_meshes(self) -> list[tuple[int, np.ndarray]]:
+        """Each mesh of the file's scene: its index and its matrix to the world (4, 4).
+
+        Without nodes each mesh is where it is.
+        """
+        if not self.items("nodes"):
+            return [(i, np.eye(4)) for i in range(len(self.items("meshes")))]
+        found, matrices = [], []
+        for index, parent in self.tree():
+            node, where = self.item("nodes", index), f"nodes[{index}]"
+            local = self._matrix(node, where)
+            matrices.append(local if parent < 0 else matrices[parent] @ local)
+            if "mesh" in node:
+                found.append((self.whole(node, "mesh", where), matrices[-1]))
+        return found
+
+    def transform(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Translation, rotation (wxyz, length 1) and scale of a node, relative to its parent.
+
+        Raises:
+            FileFormatError: It is given as a matrix that shears, mirrors or is singular.
+        """
+        node, where = self.item("nodes", index), f"nodes[{index}]"
+        matrix = self._matrix(node, where)
+        if "matrix" not in node:
+            quat = self._numbers(node, "rotation", [0.0, 0.0, 0.0, 1.0], where)[[3, 0, 1, 2]]
+            return matrix[:3, 3], quat / np.linalg.norm(quat), self._numbers(node, "scale", [1.0] * 3, where)
+        scale = np.linalg.norm(matrix[:3, :3], axis=0)
+        rotmat = matrix[:3, :3] / np.where(scale > 0, scale, 1)
+        if np.abs(rotmat.T @ rotmat - np.eye(3)).max() > 1e-4 or np.linalg.det(rotmat) < 0:
+            raise FileFormatError(self.path, "matrix shears, mirrors or is singular; want a rotation and a scale", where)
+        return matrix[:3, 3], rotmat_to_quat(torch.from_numpy(rotmat)).numpy(), scale
 
     def primitives(self, mesh: int) -> list[dict[str, Any]]:
         """The parts of a mesh."""
@@ -231,11 +287,17 @@ class Builder:
         self.binary += data
         return self.append("bufferViews", view if target is None else {**view, "target": target})
 
-    def array(self, values: np.ndarray, *, indices: bool = False) -> int:
-        """Append an array (count, width) of float32, uint32 or normalised uint8; returns its accessor."""
+    def array(self, values: np.ndarray, *, indices: bool = False, is_vertex: bool = True) -> int:
+        """Append an array (count, width) of float32, uint16, uint32 or normalised uint8; returns its accessor.
+
+        Args:
+            values: The numbers.
+            indices: Whether they are those of faces.
+            is_vertex: Whether there is a row a vertex; not so for keys of clips and matrices of joints.
+        """
         values = np.ascontiguousarray(values)
         entry: dict[str, Any] = {
-            "bufferView": self.view(values.tobytes(), _INDEX_BUFFER if indices else _VERTEX_BUFFER),
+            "bufferView": self.view(values.tobytes(), _INDEX_BUFFER if indices else _VERTEX_BUFFER if is_vertex else None),
             "componentType": _CODES[values.dtype.newbyteorder("<").str.replace("|", "<")],
             "count": len(values),
             "type": _TYPES[1 if values.ndim == 1 else values.shape[1]],

@@ -11,6 +11,7 @@ from vision3d.lazy import lazy_names
 if TYPE_CHECKING:
     from vision3d.scene.boxes import Boxes
     from vision3d.scene.cameras import Cameras
+    from vision3d.scene.clip import Channel, Clip
     from vision3d.scene.codecs import load, save
     from vision3d.scene.gaussians import GaussianScene
     from vision3d.scene.images import PosedImages
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
     from vision3d.scene.scene import Scene
     from vision3d.scene.selection import Region, Selection
     from vision3d.scene.sequence import Sequence
+    from vision3d.scene.skin import Skin
 
 _PUBLIC = {
     "Boxes": ".boxes",
     "Cameras": ".cameras",
+    "Channel": ".clip",
+    "Clip": ".clip",
     "GaussianScene": ".gaussians",
     "Mesh": ".mesh",
     "MeshGaussians": ".mesh_gaussians",
@@ -36,6 +40,7 @@ _PUBLIC = {
     "Selection": ".selection",
     "Sequence": ".sequence",
     "Skeleton": ".motion",
+    "Skin": ".skin",
     "load": ".codecs",
     "save": ".codecs",
 }
@@ -43,6 +48,8 @@ _PUBLIC = {
 __all__ = [
     "Boxes",
     "Cameras",
+    "Channel",
+    "Clip",
     "GaussianScene",
     "Mesh",
     "MeshGaussians",
@@ -54,6 +61,7 @@ __all__ = [
     "Selection",
     "Sequence",
     "Skeleton",
+    "Skin",
     "load",
     "save",
 ]

@@ -35,6 +35,7 @@ _SUFFIXES |= {
     "Boxes": ".boxes.json",
     "Selection": ".selection.json",
     "Motion": ".bvh",
+    "Skin": ".glb",
 }
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from vision3d.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.mesh import face_normals
+from vision3d.geometry.quaternion import multiply
+from vision3d.geometry.skinning import blend_rotations
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0
 from vision3d.geometry.triangles import edges_to_gaussians
 from vision3d.geometry.vectors import unit
@@ -143,12 +145,19 @@ class MeshGaussians:
             raise InputError(f"MeshGaussians: rotations have length zero in {int(is_zero.sum())} of {len(is_zero)} rows")
         return self
 
-    def to_gaussians(self, vertices: Float[Tensor, "v 3"] | None = None) -> GaussianScene:
+    def to_gaussians(
+        self, vertices: Float[Tensor, "v 3"] | None = None, turns: Float[Tensor, "v 4"] | None = None
+    ) -> GaussianScene:
         """The Gaussians in the world, mode flat; differentiable.
 
         Args:
             vertices: Where the vertices of the mesh are now [m]; at rest when None. Each Gaussian goes with the affine map of
                 its face, exactly: Sigma' = J Sigma J^T. Harmonics above degree 0 stay as at rest.
+            turns: Rotations of the vertices since rest (wxyz). Gaussians then keep their sizes and turn by the blend of their
+                corners' rotations, as published for DreamMesh4D; they need not stay in the planes of strained faces.
+
+        Raises:
+            InputError: There are turns without vertices.
         """
         rest = self.mesh.vertices
         corners = rest[self.mesh.faces[self.face_ids]]
@@ -158,12 +167,19 @@ class MeshGaussians:
         a, b = unit(self.rotations)[:, :, None].unbind(1)
         edges = torch.stack([a * e1 + b * e2, a * e2 - b * e1], -1) * self.log_scales.exp()[:, None, :]
         moved_corners = corners
+        if turns is not None and vertices is None:
+            raise InputError("to_gaussians: got turns without vertices; want both, or vertices alone")
         if vertices is not None:
             check_shape("vertices", vertices, (self.mesh.num_vertices, 3))
             moved_corners = vertices[self.mesh.faces[self.face_ids]]
-            before, after = ((c[:, :2] - c[:, 2:]).mT for c in (corners, moved_corners))
-            edges = after @ (torch.linalg.pinv(before) @ edges)
-        quats, scales = edges_to_gaussians(edges, method="gram_schmidt" if vertices is None else "exact")
+            if turns is None:
+                before, after = ((c[:, :2] - c[:, 2:]).mT for c in (corners, moved_corners))
+                edges = after @ (torch.linalg.pinv(before) @ edges)
+        is_strained = vertices is not None and turns is None
+        quats, scales = edges_to_gaussians(edges, method="exact" if is_strained else "gram_schmidt")
+        if turns is not None:
+            check_shape("turns", turns, (self.mesh.num_vertices, 4))
+            quats = multiply(blend_rotations(turns[self.mesh.faces[self.face_ids]], self.barycentric), quats)
         return GaussianScene(
             means=(self.barycentric[:, :, None] * moved_corners).sum(1),
             quats=quats,

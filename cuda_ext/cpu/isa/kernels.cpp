@@ -6,6 +6,7 @@
 #include "cpu/isa/project.inc.h"
 #include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
+#include "cpu/isa/skin.inc.h"
 #include "cpu/isa/surfel.inc.h"
 
 #define V3D_STRING_(x) #x
@@ -36,6 +37,8 @@ const Kernels& table() {
         k.group_kernel = group_kernel<float>;
         k.group_kernel64 = group_kernel<double>;
         rows::for_each([&](int index, auto op) { k.rows[index] = {rows_forward<decltype(op)>, rows_vjp<decltype(op)>}; });
+        k.skin_vertices = skin_vertices;
+        k.skin_vertices_vjp = skin_vertices_vjp;
         k.finite_range = finite_range;
         k.meshes = mesh_table();
         k.mpm = mpm_table();

@@ -1,4 +1,5 @@
 // Row operations, LANES rows at a time: transposed into vectors, computed, and transposed back.
+#pragma once
 #include "cpu/isa/simd.h"
 #include "vision3d/row_ops.h"
 

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include "vision3d/procrustes.h"
+#include "vision3d/skin.h"
 
 // Operations that turn each row of IN numbers into one of OUT numbers, as types, so that every kind of loop is written once.
 // vjp also gets the row that came out; those that have no use for it do not ask Python to keep it.
@@ -50,6 +51,17 @@ struct NearestRotation {
     }
 };
 
+// A joint's numbers become its row of skinning (skin.h).
+struct SkinJoint {
+    static constexpr int IN = skin::NODE, OUT = skin::ROW;
+    static constexpr bool KEEPS_OUTPUT = false;
+    static constexpr const char* NAME = "skin_joint";
+    template <typename T> V3D_HD_MEMBER static void forward(const T* in, T* out) { skin::joint_row(in, out); }
+    template <typename T> V3D_HD_MEMBER static void vjp(const T* in, const T*, const T* v_out, T* v_in) {
+        skin::joint_row_vjp(in, v_out, v_in);
+    }
+};
+
 // Calls visit(index, Op{}) for every operation.
 template <typename Visit>
 void for_each(Visit visit) {
@@ -59,7 +71,8 @@ void for_each(Visit visit) {
     visit(3, So3Exp{});
     visit(4, So3Log{});
     visit(5, NearestRotation{});
+    visit(6, SkinJoint{});
 }
-constexpr int COUNT = 6;
+constexpr int COUNT = 7;
 
 }  // namespace vision3d::rows

@@ -1,0 +1,349 @@
+"""Animated glTF: round trips, a second reader, Khronos' validator, files that are wrong."""
+
+import json
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.gltf_reader import Animated
+from vision3d.errors import FileFormatError, InputError
+from vision3d.geometry import quaternion, shapes
+from vision3d.geometry.mesh import vertex_normals
+from vision3d.io.gltf_container import glb_bytes
+from vision3d.scene import Channel, Clip, Mesh, Skin, load
+
+TIMES = [0.0, 0.1, 0.25, 0.4, 0.75, 1.0, 1.5]
+
+
+def creature(influences=4, corner_uvs=False):
+    """A ball with five joints of all kinds of motion, and two morphs."""
+    vertices, faces = shapes.icosphere(2)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    uvs = torch.rand(len(faces), 3, 2, generator=generator) if corner_uvs else None
+    weights = draw(len(vertices), influences).abs()
+    weights = weights / weights.sum(1, keepdim=True)
+    indices = torch.stack([torch.randperm(6, generator=generator)[:influences] for _ in range(len(vertices))])
+    binds = torch.eye(4).repeat(6, 1, 1)
+    binds[:, :3, 3] = draw(6, 3)
+    times, later = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64), torch.tensor([0.125, 0.75], dtype=torch.float64)
+    channels = (
+        Channel("rotation", 1, times, quaternion.normalize(draw(3, 4))),
+        Channel("rotation", 2, later, quaternion.normalize(draw(2, 4)), "STEP"),
+        Channel(
+            "rotation",
+            3,
+            times,
+            torch.stack([0.1 * draw(3, 4), quaternion.normalize(draw(3, 4)), 0.1 * draw(3, 4)], 1),
+            "CUBICSPLINE",
+        ),
+        Channel("translation", 0, times, draw(3, 3)),
+        Channel("translation", 4, times, draw(3, 3, 3), "CUBICSPLINE"),
+        Channel("scale", 2, later, 1 + 0.2 * draw(2, 3).abs()),
+    )
+    pulse = Channel("weights", -1, times, torch.rand(3, 2, generator=generator))
+    wave = Channel("weights", -1, later, draw(2, 3, 2), "CUBICSPLINE")
+    return Skin(
+        Mesh(vertices, faces, uvs=uvs),
+        ("hip", "spine", "neck", "tail", "left", "right"),
+        (-1, 0, 1, 0, 1, -1),
+        translations=draw(6, 3),
+        quats=quaternion.normalize(draw(6, 4)),
+        scales=1 + 0.1 * draw(6, 3).abs(),
+        inverse_binds=binds,
+        indices=indices,
+        weights=weights,
+        morphs=0.2 * draw(2, len(vertices), 3),
+        morph_names=("smile", "frown"),
+        clips=(Clip("walk", (*channels, pulse)), Clip("wave", (wave,))),
+    )
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
+@pytest.mark.parametrize("influences", [1, 4, 6])
+def test_round_trip(tmp_path, suffix, influences):
+    skin = creature(influences)
+    skin.save(tmp_path / f"creature{suffix}")
+    back = Skin.load(tmp_path / f"creature{suffix}")
+    assert (back.names, back.parents, back.morph_names) == (skin.names, skin.parents, skin.morph_names)
+    assert [clip.name for clip in back.clips] == ["walk", "wave"]
+    assert [channel.interpolation for channel in back.clips[0].channels] == [c.interpolation for c in skin.clips[0].channels]
+    for name in ("walk", "wave"):
+        torch.testing.assert_close(back.posed(back.clip(name), TIMES), skin.posed(skin.clip(name), TIMES), atol=1e-5, rtol=0)
+
+
+def test_a_second_reader_sees_the_same(tmp_path):
+    skin = creature(6)
+    skin.save(tmp_path / "creature.glb")
+    other = Animated(tmp_path / "creature.glb")
+    for name in ("walk", "wave"):
+        for time, ours in zip(TIMES, skin.posed(skin.clip(name), TIMES)):
+            theirs = other.vertices(name, time)
+            assert np.abs(theirs - ours.numpy()).max() <= 1e-5 * np.linalg.norm(np.ptp(theirs, axis=0))
+
+
+def test_corner_uvs_split_vertices_and_their_weights(tmp_path):
+    skin = creature(corner_uvs=True)
+    skin.save(tmp_path / "creature.glb")
+    back = Skin.load(tmp_path / "creature.glb")
+    moved, want = back.posed(back.clip("walk"), [0.6])[0], skin.posed(skin.clip("walk"), [0.6])[0]
+    torch.testing.assert_close(moved[back.mesh.faces], want[skin.mesh.faces], atol=1e-5, rtol=0)
+
+
+def test_a_clip_of_frames_is_exact_for_a_second_reader(tmp_path):
+    vertices, faces = shapes.icosphere(2)
+    frames = vertices + 0.1 * torch.randn(7, *vertices.shape)
+    times = [i / 24 for i in range(7)]
+    Skin.from_frames(Mesh(vertices, faces), frames, times, "swim").save(tmp_path / "swim.glb")
+    other = Animated(tmp_path / "swim.glb")
+    diagonal = float((vertices.amax(0) - vertices.amin(0)).norm())
+    for time, frame in zip(times, frames):
+        assert np.abs(other.vertices("swim", float(np.float32(time))) - frame.numpy()).max() <= 1e-5 * diagonal
+    middle = (times[2] + times[3]) / 2
+    assert np.abs(other.vertices("swim", middle) - ((frames[2] + frames[3]) / 2).numpy()).max() <= 1e-5 * diagonal
+
+
+def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
+    skin = creature()
+    skin.save(tmp_path / "creature.glb")
+    mesh = load(tmp_path / "creature.glb")
+    assert isinstance(mesh, Mesh)
+    torch.testing.assert_close(mesh.vertices, skin.mesh.vertices)
+
+
+def test_meshes_without_a_skin_follow_their_nodes(tmp_path):
+    """Two nodes with the same mesh, one below the other; the upper one turns, and both morph."""
+    skin = replace(creature(), clips=())
+    skin.save(tmp_path / "creature.glb")
+    content, binary = opened(tmp_path / "creature.glb")
+    for key in ("skins", "nodes"):
+        content.pop(key)
+    half = 0.5**0.5
+    content["nodes"] = [{"mesh": 0, "children": [1]}, {"mesh": 0, "matrix": [0, 0, -2, 0, 0, 2, 0, 0, 2, 0, 0, 0, 5, 0, 0, 1]}]
+    content["scenes"] = [{"nodes": [0]}]
+    keys = np.array([0, 0, 0, 1, 0, 0, half, half], "<f4").tobytes()
+    times, weights = np.array([0, 1], "<f4").tobytes(), np.array([0, 0, 0, 1], "<f4").tobytes()
+    accessors = []
+    for data, kind, count in ((times, "SCALAR", 2), (keys, "VEC4", 2), (weights, "SCALAR", 4)):
+        content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)})
+        binary += data
+        view = len(content["bufferViews"]) - 1
+        content["accessors"].append({"bufferView": view, "componentType": 5126, "count": count, "type": kind})
+        accessors.append(len(content["accessors"]) - 1)
+    content["animations"] = [
+        {
+            "channels": [
+                {"sampler": 0, "target": {"node": 0, "path": "rotation"}},
+                {"sampler": 1, "target": {"node": 1, "path": "weights"}},
+                {"sampler": 1, "target": {"path": "pointer"}},
+            ],
+            "samplers": [{"input": accessors[0], "output": accessors[1]}, {"input": accessors[0], "output": accessors[2]}],
+        }
+    ]
+    content["buffers"] = [{"byteLength": len(binary)}]
+    (tmp_path / "nodes.glb").write_bytes(glb_bytes(content, bytes(binary)))
+    back = Skin.load(tmp_path / "nodes.glb")
+    count, rest = skin.mesh.num_vertices, skin.mesh.vertices
+    assert back.names == ("node_0", "node_1") and back.num_morphs == 4
+    moved = back.posed(back.clip("clip_0"), [1.0])[0]
+    turned = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    torch.testing.assert_close(moved[:count], rest @ turned.mT, atol=1e-5, rtol=0)
+    below = (rest + skin.morphs[1]) @ torch.tensor([[0.0, 0, 2], [0, 2, 0], [-2, 0, 0]]).mT + torch.tensor([5.0, 0, 0])
+    torch.testing.assert_close(moved[count:], below @ turned.mT, atol=1e-5, rtol=0)
+
+
+def test_the_fox(shared_data, tmp_path):
+    """The clips of Khronos' fox as a second reader has them, and again from our own file."""
+    path = shared_data / "skinning" / "fox.glb"
+    fox, other = Skin.load(path), Animated(path)
+    assert len(fox) == 24 and fox.names[0] == "_rootJoint" and len(fox.mesh.vertices) == 1728
+    assert [clip.name for clip in fox.clips] == ["Survey", "Walk", "Run"]
+    fox.save(tmp_path / "fox.glb")
+    written = Animated(tmp_path / "fox.glb")
+    for clip in fox.clips:
+        times = clip.times(7)
+        for time, ours in zip(times.tolist(), fox.posed(clip, times)):
+            theirs = other.vertices(clip.name, time)
+            diagonal = np.linalg.norm(np.ptp(theirs, axis=0))
+            assert np.abs(theirs - ours.numpy()).max() <= 1e-5 * diagonal
+            assert np.abs(written.vertices(clip.name, time) - ours.numpy()).max() <= 1e-5 * diagonal
+
+
+def test_trimesh_reads_the_mesh(tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    skin = creature()
+    skin.save(tmp_path / "creature.glb")
+    found = trimesh.load_mesh(tmp_path / "creature.glb", process=False)
+    np.testing.assert_allclose(found.vertices, skin.mesh.vertices.numpy(), atol=1e-6)
+
+
+def test_normals_turn_with_morphs(tmp_path):
+    vertices, faces = shapes.icosphere(2)
+    ball = Mesh(vertices * torch.tensor([1.0, 2, 3]), faces)
+    ball = replace(ball, normals=vertex_normals(ball.vertices, faces))
+    turned = ball.vertices[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])  # by a quarter about z
+    Skin.from_frames(ball, torch.stack([ball.vertices, turned]), [0.0, 1.0]).save(tmp_path / "ball.glb")
+    other = Animated(tmp_path / "ball.glb")
+    primitive = other.json["meshes"][0]["primitives"][0]
+    got = other.array(primitive["attributes"]["NORMAL"]) + other.array(primitive["targets"][1]["NORMAL"])
+    want = ball.normals[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])
+    np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
+
+
+def sparse(**changes):
+    """The second morph moves vertices 2 and 5 alone, as a sparse accessor without a bufferView."""
+
+    def change(content, binary):
+        places, values = np.array([2, 5], "<u2").tobytes(), np.array([[1, 2, 3], [4, 5, 6]], "<f4").tobytes()
+        views = []
+        for data in (places, values):
+            content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data)})
+            binary += data
+            views.append(len(content["bufferViews"]) - 1)
+        accessor = content["accessors"][content["meshes"][0]["primitives"][0]["targets"][1]["POSITION"]]
+        accessor.pop("bufferView")
+        indices = {"bufferView": views[0], "componentType": 5123}
+        accessor["sparse"] = {"count": 2, "indices": indices, "values": {"bufferView": views[1]}, **changes}
+        content["buffers"] = [{"byteLength": len(binary)}]
+
+    return change
+
+
+def test_sparse_morphs(tmp_path):
+    back, want = Skin.load(changed(tmp_path, sparse())), torch.zeros(162, 3)
+    want[2], want[5] = torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6])
+    torch.testing.assert_close(back.morphs[1], want)
+    torch.testing.assert_close(back.morphs[0], creature().morphs[0])
+
+
+@pytest.mark.viewer
+def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
+    vertices, faces = shapes.icosphere(1)
+    frames = Skin.from_frames(Mesh(vertices, faces), torch.rand(5, *vertices.shape), [0.0, 0.1, 0.2, 0.3, 0.4])
+    skins = {
+        "one.glb": creature(1),
+        "six.glb": creature(6),
+        "seams.gltf": creature(corner_uvs=True),
+        "frames.glb": frames,
+        "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
+        "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
+    }
+    for name, skin in skins.items():
+        skin.save(tmp_path / name)
+    for report in validate(*(tmp_path / name for name in skins)):
+        assert report["numErrors"] == 0, report
+
+
+# Files that are wrong
+
+
+def opened(path):
+    data = path.read_bytes()
+    size = struct.unpack_from("<I", data, 12)[0]
+    return json.loads(data[20 : 20 + size]), bytearray(data[28 + size :])
+
+
+def changed(tmp_path, change, influences=4):
+    creature(influences).save(tmp_path / "creature.glb")
+    content, binary = opened(tmp_path / "creature.glb")
+    change(content, binary)
+    (tmp_path / "wrong.glb").write_bytes(glb_bytes(content, bytes(binary)))
+    return tmp_path / "wrong.glb"
+
+
+def rewrite(name, function):
+    """A change of the numbers of an attribute of the mesh."""
+
+    def change(content, binary):
+        accessor = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"][name]]
+        view = content["bufferViews"][accessor["bufferView"]]
+        kind = "<f4" if accessor["componentType"] == 5126 else "<u2"
+        values = np.frombuffer(binary, kind, accessor["count"] * 4, view["byteOffset"]).reshape(-1, 4).copy()
+        function(values)
+        binary[view["byteOffset"] : view["byteOffset"] + values.nbytes] = values.tobytes()
+
+    return change
+
+
+def set_first(value):
+    def function(values):
+        values[3] = value
+
+    return function
+
+
+def put(*keys, value):
+    def change(content, binary):
+        for key in keys[:-1]:
+            content = content[key]
+        content[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (put("skins", 0, "joints", value=[]), r"at skins\[0\]: has no joints$"),
+        (put("skins", 0, "joints", value=[1, 2, 3, 4, 5, 99]), r"names nodes\[99\] as a joint, which is not in the scene$"),
+        (put("skins", 0, "joints", value=[1] * 7), r"has 6 inverse bind matrices for 7 joints$"),
+        (put("skins", 0, "inverseBindMatrices", value=0), r"has type 'VEC3' of 5126, which is not allowed here$"),
+        (put("nodes", 0, "skin", value=4), r"names skins\[4\], but there are 1 of them$"),
+        (rewrite("WEIGHTS_0", set_first(np.nan)), r"weights of vertex 3 are not finite$"),
+        (rewrite("WEIGHTS_0", set_first(0)), r"vertex 3 has no positive weight$"),
+        (rewrite("JOINTS_0", set_first(77)), r"vertex 3 names joint 77, but its skin has 6$"),
+        (put("meshes", 0, "primitives", 0, "targets", value=[3]), r"targets is no list of objects$"),
+        (put("animations", 0, "samplers", 0, "interpolation", value="CUBIC"), r"interpolation is 'CUBIC'$"),
+        (put("animations", 0, "samplers", 0, "input", value=99), r"names accessors\[99\]"),
+        (put("animations", 0, "samplers", 0, "interpolation", value="CUBICSPLINE"), r"has 3 outputs for 3 times, want 9$"),
+        (put("animations", 0, "channels", 0, "sampler", value=50), r"sampler is 50, want a whole number from 0 to 6$"),
+        (
+            put("nodes", 1, "matrix", value=[1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]),
+            r"matrix shears, mirrors or is singular",
+        ),
+        (sparse(indices=None), r"sparse has no indices and values$"),
+        (sparse(indices={"bufferView": 0, "componentType": 5126}), r"sparse has indices of 5126, want 5121, 5123 or 5125$"),
+        (sparse(count=400), r"count is 400, want a whole number from 0 to 162$"),
+        (sparse(indices={"bufferView": 0, "componentType": 5125}), r"sparse names row \d+, but there are 162$"),
+        (put("buffers", 0, "uri", value="away.bin"), r"away.bin: does not exist"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path, change, text):
+    path = changed(tmp_path, change)
+    with pytest.raises(InputError, match=text) as caught:
+        Skin.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_normalised_and_said(tmp_path):
+    def twice(values):
+        values[3] *= 2
+
+    path = changed(tmp_path, rewrite("WEIGHTS_0", twice))
+    with pytest.warns(UserWarning, match=r"wrong.glb: weights of 1 vertices do not sum to 1 and were normalised$"):
+        back = Skin.load(path)
+    torch.testing.assert_close(back.weights, creature().weights, atol=1e-6, rtol=0)
+
+
+def test_nothing_that_moves_is_refused(tmp_path):
+    vertices, faces = shapes.icosphere(1)
+    Mesh(vertices, faces).save(tmp_path / "still.glb")
+    with pytest.raises(FileFormatError, match=r"has neither skins, morph targets nor animations"):
+        Skin.load(tmp_path / "still.glb")
+
+
+def test_clips_that_glTF_cannot_hold(tmp_path):
+    skin = creature()
+    early = Channel("scale", 0, torch.tensor([-1.0, 0], dtype=torch.float64), torch.ones(2, 3))
+    with pytest.raises(InputError, match=r"^clip early begins at -1 s; glTF wants times from 0 on$"):
+        replace(skin, clips=(Clip("early", (early,)),)).save(tmp_path / "a.glb")
+    close = Channel("scale", 0, torch.tensor([1.0, 1 + 1e-12], dtype=torch.float64), torch.ones(2, 3))
+    with pytest.raises(InputError, match=r"^clip close has keys closer than float32 can tell apart; resample it$"):
+        replace(skin, clips=(Clip("close", (close,)),)).save(tmp_path / "a.glb")
+    assert not (tmp_path / "a.glb").exists()

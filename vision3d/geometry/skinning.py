@@ -1,0 +1,218 @@
+"""Skinning: vertices that follow the weighted motion of joints, linearly, by dual quaternions, or between the two.
+
+A joint j stands at its centre g_j, turns by R_j about it after a symmetric stretch S_j, and is shifted by T_j:
+A_j(v) = R_j S_j (v - g_j) + g_j + T_j. Joints may be bones of a rig or nodes of a deformation graph.
+
+- "lbs": v' = sum_j w_j A_j(v). Any affine map, but twists shrink: by |cos(angle / 2)| half way between two joints.
+- "dqs": the dual quaternions of the rigid parts are summed and normalised (Kavan et al. 2008), after the summed stretch. Twists
+  keep their radius and a common fixed point its distance; bends bulge.
+- "hybrid": eta lbs + (1 - eta) dqs with eta = sum_j w_j eta_j. One joint alone: all three agree.
+
+q and -q are the same rotation: of the two the one on the side of the joint with the largest weight counts.
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d import native
+from vision3d.errors import InputError
+from vision3d.geometry.checks import check_trailing
+from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
+from vision3d.geometry.reference import skinning as reference
+from vision3d.geometry.reference.skinning import DUAL, LINEAR, STRETCH
+from vision3d.geometry.rotation import so3_exp, so3_log
+from vision3d.geometry.row_ops import RowOp
+
+Method = Literal["lbs", "dqs", "hybrid"]
+_IDENTITY_STRETCH = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
+_MODES = {"lbs": LINEAR, "dqs": DUAL, "hybrid": LINEAR | DUAL}
+
+
+def skin(
+    vertices: Float[Tensor, "v 3"],
+    weights: Float[Tensor, "v k"],
+    indices: Int64[Tensor, "v k"],
+    quats: Float[Tensor, "*batch j 4"],
+    translations: Float[Tensor, "*#batch j 3"],
+    *,
+    centers: Float[Tensor, "*#batch j 3"] | None = None,
+    stretches: Float[Tensor, "*#batch j 6"] | None = None,
+    blends: Float[Tensor, "*#batch j"] | None = None,
+    method: Method = "hybrid",
+) -> Float[Tensor, "*batch v 3"]:
+    """Vertices in every pose of the joints, differentiable once in all floats.
+
+    Args:
+        vertices: At rest [m].
+        weights: Of the k joints that move a vertex; rows that sum to 1.
+        indices: Which joints these are.
+        quats: Rotation of each joint about its centre; wxyz, length > 0.
+        translations: Shift of each joint [m].
+        centers: Where the joints stand at rest [m]; the origin when None.
+        stretches: Symmetric matrices xx, yy, zz, xy, xz, yz; none when None.
+        blends: eta of each joint, 1 is linear and 0 dual quaternions; wanted by "hybrid" alone.
+        method: "lbs", "dqs" or "hybrid".
+
+    Raises:
+        InputError: The method is unknown, "hybrid" has no blends, or a vertex names a joint that is not there.
+        ShapeError: A shape is wrong.
+
+    Example:
+        >>> turned = torch.tensor([[1.0, 0, 0, 0], [0.0, 0, 0, 1]])  # the second joint by half a turn about z
+        >>> point, half = torch.tensor([[1.0, 0, 0]]), torch.tensor([[0.5, 0.5]])
+        >>> skin(point, half, torch.tensor([[0, 1]]), turned, torch.zeros(2, 3), method="lbs").round(decimals=3)
+        tensor([[0., 0., 0.]])
+        >>> skin(point, half, torch.tensor([[0, 1]]), turned, torch.zeros(2, 3), method="dqs").round(decimals=3)
+        tensor([[0., 1., 0.]])
+    """
+    if method not in get_args(Method):
+        raise InputError(f"method: got {method!r}, want {', '.join(get_args(Method))}")
+    if method == "hybrid" and blends is None:
+        raise InputError("blends: got None, want one number a joint for the method hybrid (or the method lbs or dqs)")
+    count = quats.shape[-2]
+    check_trailing("quats", quats, 4)
+    shape = quats.shape[:-1]
+    parts = [quats, _or_default("translations", translations, shape, 3, quats, (0.0,) * 3)]
+    parts.append(_or_default("centers", centers, shape, 3, quats, (0.0,) * 3))
+    parts.append(_or_default("stretches", stretches, shape, 6, quats, _IDENTITY_STRETCH))
+    parts.append(_or_default("blends", None if blends is None else blends[..., None], shape, 1, quats, (0.0,)))
+    rows = _joint_rows(torch.cat(parts, -1))
+    mode = _MODES[method] | (STRETCH if stretches is not None and method != "lbs" else 0)
+    placed = _skinned(vertices, weights, indices, rows.reshape(-1, count, 32), mode)
+    return placed.view(*quats.shape[:-2], len(vertices), 3)
+
+
+def linear_blend(
+    vertices: Float[Tensor, "v 3"],
+    weights: Float[Tensor, "v k"],
+    indices: Int64[Tensor, "v k"],
+    matrices: Float[Tensor, "*batch j rows 4"],
+) -> Float[Tensor, "*batch v 3"]:
+    """Linear blend skinning by any affine maps, as glTF and most engines have it: v' = sum_j w_j (A_j v + t_j).
+
+    Args:
+        vertices: At rest [m].
+        weights: Of the k joints that move a vertex.
+        indices: Which joints these are.
+        matrices: Rest to posed, [A | t] of 3 rows, or 4 x 4 whose last row is ignored.
+
+    Raises:
+        InputError: A vertex names a joint that is not there.
+        ShapeError: A shape is wrong.
+    """
+    check_trailing("matrices", matrices, 4 if matrices.shape[-2] == 4 else 3, 4)
+    count = matrices.shape[-3]
+    rows = torch.nn.functional.pad(matrices[..., :3, :].reshape(-1, count, 12), (8, 12))
+    placed = _skinned(vertices, weights, indices, rows, LINEAR)
+    return placed.view(*matrices.shape[:-3], len(vertices), 3)
+
+
+def blend_rotations(quats: Float[Tensor, "*#batch k 4"], weights: Float[Tensor, "*#batch k"]) -> Float[Tensor, "*#batch 4"]:
+    """Exp(sum_k w_k Log q_k): how DreamMesh4D turns vertices and the Gaussians on faces.
+
+    Exact where all rotations are one, or share their axis; jumps where one passes half a turn.
+
+    Args:
+        quats: Order wxyz, length > 0.
+        weights: Rows that sum to 1.
+    """
+    check_trailing("quats", quats, weights.shape[-1], 4)
+    vectors = so3_log(quat_to_rotmat(quats))
+    return rotmat_to_quat(so3_exp((weights[..., None] * vectors).sum(-2)))
+
+
+def keep_largest(weights: Float[Tensor, "v j"], count: int) -> tuple[Float[Tensor, "v k"], Int64[Tensor, "v k"]]:
+    """The `count` largest weights of each vertex, normalised to sum 1, and which joints they belong to.
+
+    Raises:
+        InputError: A vertex has no positive weight, or a weight is not finite.
+    """
+    if not bool(weights.isfinite().all()):
+        bad = int((~weights.isfinite()).any(-1).nonzero()[0])
+        raise InputError(f"weights: those of vertex {bad} are not finite")
+    kept, indices = weights.clamp(min=0).topk(min(count, weights.shape[-1]), -1)
+    sums = kept.sum(-1, keepdim=True)
+    if bool((sums <= 0).any()):
+        bad = int((sums[:, 0] <= 0).nonzero()[0])
+        raise InputError(f"weights: vertex {bad} follows no joint; want at least one positive weight a vertex")
+    return kept / sums, indices
+
+
+def _or_default(
+    name: str, value: Tensor | None, shape: torch.Size, width: int, like: Tensor, default: tuple[float, ...]
+) -> Tensor:
+    if value is None:
+        return like.new_tensor(default).expand(*shape, width)
+    check_trailing(name, value, shape[-1], width)
+    return value.to(like).expand(*shape, width)
+
+
+def _skinned(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int) -> Tensor:
+    check_trailing("vertices", vertices, 3)
+    check_trailing("weights", weights, len(vertices), weights.shape[-1])
+    joints = rows.shape[1]
+    if indices.numel() and vertices.device.type == "cpu":
+        low, high = indices.aminmax()
+        if int(low) < 0 or int(high) >= joints:
+            bad = int(((indices < 0) | (indices >= joints)).any(-1).nonzero()[0])
+            raise InputError(f"indices: vertex {bad} names joints {indices[bad].tolist()}, but there are {joints}")
+    vertices, weights = vertices.to(rows.dtype), weights.to(rows.dtype)
+    if rows.dtype in (torch.float32, torch.float64) and _is_native(rows):
+        return native.direct(_skin, _SKIN)(vertices, weights, indices, rows, mode)
+    return reference.skin(vertices, weights, indices, rows, mode)
+
+
+def _is_native(tensor: Tensor) -> bool:
+    return native.runs_on(tensor) and not torch._C._are_functorch_transforms_active()
+
+
+@torch.library.custom_op("vision3d::skin", mutates_args=(), device_types=("cpu", "cuda"))
+def _skin(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int) -> Tensor:
+    placed = _empty(vertices, rows)
+    native.require().skin(*_plain(vertices, weights, indices, rows), mode, placed, **native.where(rows))
+    return placed
+
+
+@torch.library.custom_op("vision3d::skin_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+def _skin_vjp(
+    vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int, v_placed: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    values = _plain(vertices, weights, indices, rows)
+    grads = _empty_grads(vertices, weights, rows)
+    native.require().skin_vjp(*values, mode, v_placed.detach().contiguous(), *grads, **native.where(rows))
+    return grads
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _empty(vertices: Tensor, rows: Tensor) -> Tensor:
+    return vertices.new_empty((rows.shape[0], vertices.shape[0], 3))
+
+
+def _empty_grads(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, third = (torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tensors)
+    return first, second, third
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.mode = inputs[4]
+
+
+def _backward(ctx: Any, v_placed: Tensor | None, vjp: Any = _skin_vjp) -> tuple[Tensor | None, ...]:
+    if v_placed is None:
+        return (None,) * 5
+    v_vertices, v_weights, v_rows = vjp(*ctx.saved_tensors, ctx.mode, v_placed)
+    return v_vertices, v_weights, None, v_rows, None
+
+
+_skin.register_fake(lambda vertices, weights, indices, rows, mode: _empty(vertices, rows))
+_skin_vjp.register_fake(lambda vertices, weights, indices, rows, mode, v_placed: _empty_grads(vertices, weights, rows))
+_skin.register_autograd(_backward, setup_context=_keep)
+_SKIN = native.eager_function(_skin, _keep, _backward, _skin_vjp)
+_joint_rows = RowOp("skin_joint", (17,), (32,), reference.skin_joint)

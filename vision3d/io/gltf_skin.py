@@ -1,0 +1,338 @@
+"""Skins, morph targets and clips of glTF 2.0 files: sections 3.7.2.2 (morphs), 3.7.3 (skins), 3.11 (animations).
+
+Every node of the scene that moves a vertex becomes a joint, with the nodes above it; a mesh without a skin follows its node.
+Quaternions are xyzw in the file.
+"""
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.io import glb
+from vision3d.io.gltf_container import Gltf
+from vision3d.scene.clip import Channel, Clip, Property
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.skin import Skin
+
+_FLOAT = {5126: (False,)}
+_JOINTS = {5121: (False,), 5123: (False,)}
+_WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
+_KEYS = {5126: (False,), 5120: (True,), 5121: (True,), 5122: (True,), 5123: (True,)}
+_WIDTHS: dict[Property, int] = {"translation": 3, "rotation": 4, "scale": 3, "weights": 1}
+
+
+def read_skin(path: Path | str) -> Skin:
+    """The mesh of a .glb or .gltf with its joints, morph targets and clips.
+
+    Raises:
+        MissingFileError: There is no such file, or none of a name that it gives.
+        FileFormatError: It is damaged, nothing in it can move, it has several textures, or needs what is not read.
+    """
+    gltf = Gltf(path)
+    glb.refuse_extensions(gltf)
+    try:
+        with np.errstate(all="ignore"):  # the checks find what is not finite
+            return _Reader(gltf).skin().validate()
+    except (FileFormatError, MissingFileError):
+        raise
+    except InputError as error:
+        raise FileFormatError(path, str(error)) from error
+
+
+class _Reader:
+    """Joints, vertices and morphs as they are found."""
+
+    def __init__(self, gltf: Gltf) -> None:
+        self.gltf, self.path = gltf, gltf.path
+        tree = gltf.tree()
+        self.place = {index: i for i, (index, _) in enumerate(tree)}
+        self.nodes = [index for index, _ in tree]
+        self.names = [str(gltf.item("nodes", index).get("name") or f"node_{index}") for index, _ in tree]
+        self.parents = [parent for _, parent in tree]
+        self.locals = [gltf.transform(index) for index, _ in tree]
+        self.binds: dict[int, np.ndarray] = {}  # of the joints that something follows
+        self.meshes: list[Mesh] = []
+        self.influences: list[tuple[np.ndarray, np.ndarray]] = []
+        self.morphs: list[tuple[int, int, np.ndarray]] = []  # its number, its first vertex, and what it adds
+        self.blocks: dict[int, tuple[int, int]] = {}  # of each node with morphs: the first and how many
+        self.morph_names: list[str] = []
+        self.num_wrong_sums = 0
+
+    def skin(self) -> Skin:
+        gltf, textures = self.gltf, {}
+        if not (gltf.items("skins") or gltf.items("animations")) and not self._has_morphs():
+            raise FileFormatError(self.path, "has neither skins, morph targets nor animations; want a mesh that can move")
+        for index in self.place:
+            if "mesh" in gltf.item("nodes", index):
+                self._add_mesh(index, textures)
+        if not self.meshes:
+            raise FileFormatError(self.path, "holds no triangles", "meshes")
+        if len({id(mesh.texture) for mesh in self.meshes}) > 1:
+            raise FileFormatError(self.path, "has several textures (or parts without), a Skin has one")
+        if self.num_wrong_sums:
+            text = f"{self.path}: weights of {self.num_wrong_sums} vertices do not sum to 1 and were normalised"
+            warnings.warn(text, stacklevel=4)
+        mesh = self.meshes[0].merge(*self.meshes[1:]) if len(self.meshes) > 1 else self.meshes[0]
+        kept = self._kept_joints()
+        new = {joint: i for i, joint in enumerate(kept)}
+        width = max(indices.shape[1] for indices, _ in self.influences)
+        padded = [[np.pad(part, ((0, 0), (0, width - part.shape[1]))) for part in parts] for parts in self.influences]
+        indices = np.concatenate([parts[0] for parts in padded])
+        lookup = np.zeros(len(self.names), np.int64)
+        lookup[kept] = range(len(kept))
+        binds = [self.binds.get(joint, np.eye(4)) for joint in kept]
+        values = [np.array([self.locals[joint][k] for joint in kept]).reshape(len(kept), -1) for k in range(3)]
+        parts = [torch.from_numpy(value.astype(np.float32)) for value in values]
+        return Skin(
+            mesh,
+            tuple(self.names[joint] for joint in kept),
+            tuple(new.get(self.parents[joint], -1) for joint in kept),
+            translations=parts[0],
+            quats=parts[1],
+            scales=parts[2],
+            inverse_binds=torch.from_numpy(np.array(binds, np.float32).reshape(-1, 4, 4)),
+            indices=torch.from_numpy(lookup[indices]),
+            weights=torch.from_numpy(np.concatenate([parts[1] for parts in padded]).astype(np.float32)),
+            morphs=self._all_morphs(mesh.num_vertices),
+            morph_names=tuple(self.morph_names),
+            clips=self._clips(new),
+        )
+
+    def _has_morphs(self) -> bool:
+        return any(
+            "targets" in primitive for i in range(len(self.gltf.items("meshes"))) for primitive in self.gltf.primitives(i)
+        )
+
+    def _add_mesh(self, index: int, textures: dict) -> None:
+        """The primitives of a node's mesh, with who moves their vertices."""
+        gltf, node, where = self.gltf, self.gltf.item("nodes", index), f"nodes[{index}]"
+        number = gltf.whole(node, "mesh", where)
+        joints = self._joints_of(node["skin"]) if "skin" in node else [self._bound(self.place[index], np.eye(4))]
+        first = len(self.morph_names)
+        primitives = gltf.primitives(number)
+        counts = {len(self._targets(primitive, number)) for primitive in primitives}
+        if len(counts) > 1:
+            raise FileFormatError(
+                self.path, f"primitives have {sorted(counts)} morph targets; want one number", f"meshes[{number}]"
+            )
+        count = counts.pop() if counts else 0
+        if count:
+            self.blocks[index] = (first, count)
+            self.morph_names += self._target_names(gltf.item("meshes", number), count)
+            given = gltf.item("meshes", number).get("weights"), node.get("weights")
+            if any(weights not in (None, [0] * count) for weights in given):
+                warnings.warn(f"{self.path}: weights of morph targets at rest are left out; clips set them", stacklevel=5)
+        for primitive in primitives:
+            if primitive.get("mode", 4) not in (4, 5, 6):
+                continue  # points and lines
+            mesh = glb.mesh_of(gltf, primitive, np.eye(4), textures)
+            offset = sum(part.num_vertices for part in self.meshes)
+            self.meshes.append(mesh)
+            self.influences.append(self._influences(primitive, joints, mesh.num_vertices, "skin" in node))
+            for i, target in enumerate(self._targets(primitive, number)):
+                if "POSITION" not in target:
+                    continue
+                added = gltf.array(target["POSITION"], (3,), _FLOAT)
+                if len(added) != mesh.num_vertices:
+                    text = f"a morph target has {len(added)} rows for {mesh.num_vertices} vertices"
+                    raise FileFormatError(self.path, text, f"meshes[{number}]")
+                self.morphs.append((first + i, offset, added))
+
+    def _joints_of(self, number: Any) -> list[int]:
+        gltf, where = self.gltf, f"skins[{number}]"
+        skin = gltf.item("skins", number)
+        nodes = skin.get("joints")
+        if not isinstance(nodes, list) or not nodes:
+            raise FileFormatError(self.path, "has no joints", where)
+        binds = np.tile(np.eye(4), (len(nodes), 1, 1))
+        if "inverseBindMatrices" in skin:
+            binds = (
+                gltf.array(skin["inverseBindMatrices"], (16,), _FLOAT).astype(np.float64).reshape(-1, 4, 4).transpose(0, 2, 1)
+            )
+        if len(binds) < len(nodes):
+            raise FileFormatError(self.path, f"has {len(binds)} inverse bind matrices for {len(nodes)} joints", where)
+        missing = [node for node in nodes if type(node) is not int or node not in self.place]
+        if missing:
+            raise FileFormatError(
+                self.path, f"names nodes[{str(missing[0])[:40]}] as a joint, which is not in the scene", where
+            )
+        return [self._bound(self.place[node], bind) for node, bind in zip(nodes, binds)]
+
+    def _bound(self, joint: int, bind: np.ndarray) -> int:
+        """The joint with this inverse bind; where it has another one already, a new joint that moves with it."""
+        if joint not in self.binds:
+            self.binds[joint] = bind
+            return joint
+        same = [other for other in self.binds if other == joint or (self.parents[other] == joint and other >= len(self.place))]
+        for other in same:
+            if np.array_equal(self.binds[other], bind):
+                return other
+        self.nodes.append(len(self.gltf.items("nodes")) + len(self.names))
+        self.names.append(f"{self.names[joint]} {len(same) + 1}")
+        self.parents.append(joint)
+        self.locals.append((np.zeros(3), np.array([1.0, 0, 0, 0]), np.ones(3)))
+        self.binds[len(self.names) - 1] = bind
+        return len(self.names) - 1
+
+    def _influences(
+        self, primitive: dict[str, Any], joints: list[int], count: int, is_skinned: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if not is_skinned:
+            return np.full((count, 1), joints[0], np.int64), np.ones((count, 1), np.float32)
+        attributes, found = primitive["attributes"], []
+        while f"JOINTS_{len(found)}" in attributes and f"WEIGHTS_{len(found)}" in attributes:
+            n = len(found)
+            pair = (
+                self.gltf.array(attributes[f"JOINTS_{n}"], (4,), _JOINTS),
+                self.gltf.array(attributes[f"WEIGHTS_{n}"], (4,), _WEIGHTS),
+            )
+            if any(len(part) != count for part in pair):
+                raise FileFormatError(
+                    self.path, f"a primitive has {count} vertices, but others in JOINTS_{n} or WEIGHTS_{n}", "meshes"
+                )
+            found.append(pair)
+        if not found:
+            raise FileFormatError(self.path, "a mesh with a skin has no JOINTS_0 and WEIGHTS_0", "meshes")
+        places = np.concatenate([pair[0] for pair in found], 1).astype(np.int64)
+        weights = np.concatenate([pair[1] for pair in found], 1).astype(np.float64)
+        if not np.isfinite(weights).all():
+            bad = int((~np.isfinite(weights)).any(1).argmax())
+            raise FileFormatError(self.path, f"weights of vertex {bad} are not finite", "WEIGHTS_0")
+        weights = np.maximum(weights, 0)
+        places = np.where(weights > 0, places, 0)
+        if count and places.max() >= len(joints):
+            bad = int((places >= len(joints)).any(1).argmax())
+            text = f"vertex {bad} names joint {places[bad].max()}, but its skin has {len(joints)}"
+            raise FileFormatError(self.path, text, "JOINTS_0")
+        sums = weights.sum(1)
+        if count and sums.min() <= 0:
+            raise FileFormatError(self.path, f"vertex {int(sums.argmin())} has no positive weight", "WEIGHTS_0")
+        self.num_wrong_sums += int((np.abs(sums - 1) > 0.01).sum())
+        used = max(1, int(np.flatnonzero((weights > 0).any(0)).max(initial=0)) + 1)
+        return np.array(joints)[places][:, :used], (weights / sums[:, None])[:, :used]
+
+    def _kept_joints(self) -> list[int]:
+        kept: set[int] = set()
+        for joint in self.binds:
+            while joint >= 0 and joint not in kept:
+                kept.add(joint)
+                joint = self.parents[joint]
+        # Roots that do nothing are left out; our own files have one above several roots, since skins want a common one.
+        animated = self._animated_nodes()
+        for joint in sorted(kept):
+            shift, quat, scale = self.locals[joint]
+            is_still = not shift.any() and quat[0] == 1 and (scale == 1).all() and self.nodes[joint] not in animated
+            if is_still and joint not in self.binds and self.parents[joint] not in kept:
+                kept.discard(joint)
+        # In the order of the file where parents come before their children there, as in our own files.
+        order = sorted(kept, key=lambda joint: self.nodes[joint])
+        place = {joint: i for i, joint in enumerate(order)}
+        is_sorted = all(place.get(self.parents[joint], -1) < i for i, joint in enumerate(order))
+        return order if is_sorted else sorted(kept)
+
+    def _animated_nodes(self) -> set[Any]:
+        found = set()
+        for animation in self.gltf.items("animations"):
+            for entry in self._list(animation, "channels", "animations"):
+                target = entry.get("target")
+                node = target.get("node") if isinstance(target, dict) else None
+                found |= {node} if isinstance(node, int) else set()
+        return found
+
+    def _targets(self, primitive: dict[str, Any], number: int) -> list[dict[str, Any]]:
+        found = primitive.get("targets", [])
+        if not isinstance(found, list) or not all(isinstance(target, dict) for target in found):
+            raise FileFormatError(self.path, "targets is no list of objects", f"meshes[{number}]")
+        return found
+
+    def _target_names(self, mesh: dict[str, Any], count: int) -> list[str]:
+        extras = mesh.get("extras")
+        names = extras.get("targetNames") if isinstance(extras, dict) else None
+        if isinstance(names, list) and len(names) == count:
+            return [str(name) for name in names]
+        return [f"morph_{len(self.morph_names) + i}" for i in range(count)]
+
+    def _all_morphs(self, num_vertices: int) -> torch.Tensor | None:
+        if not self.morph_names:
+            return None
+        self.gltf.allot(12 * len(self.morph_names) * num_vertices, "morph targets")
+        result = np.zeros((len(self.morph_names), num_vertices, 3), np.float32)
+        for number, offset, added in self.morphs:
+            result[number, offset : offset + len(added)] = added
+        return torch.from_numpy(result)
+
+    def _clips(self, new: dict[int, int]) -> tuple[Clip, ...]:
+        clips, used = [], set()
+        for number, animation in enumerate(self.gltf.items("animations")):
+            base = name = str(animation.get("name") or f"clip_{number}")
+            while name in used:
+                name = f"{base} {len(used) + 1}"
+            used.add(name)
+            where = f"animations[{number}]"
+            channels: list[Channel] = []
+            for entry in self._list(animation, "channels", where):
+                channel = self._channel(animation, entry, new, where)
+                if channel is not None:
+                    channels = self._joined(channels, channel, where)
+            try:
+                clips.append(Clip(name, tuple(channel.validate() for channel in channels)))
+            except InputError as error:
+                raise FileFormatError(self.path, str(error), where) from error
+        return tuple(clips)
+
+    def _channel(self, animation: dict[str, Any], entry: dict[str, Any], new: dict[int, int], where: str) -> Channel | None:
+        """The channel, or None where it moves nothing that is here."""
+        target = entry.get("target")
+        given, node = (target.get("path"), target.get("node")) if isinstance(target, dict) else (None, None)
+        path: Property | None = next((name for name in _WIDTHS if name == given), None)
+        if path is None or not isinstance(node, int):
+            return None  # of an extension
+        joint = new.get(self.place.get(node, -1), -1)
+        block = self.blocks.get(node)
+        if (block is None) if path == "weights" else joint < 0:
+            return None
+        samplers = self._list(animation, "samplers", where)
+        sampler = samplers[self.gltf.whole(entry, "sampler", where, high=len(samplers) - 1)]
+        kind = sampler.get("interpolation", "LINEAR")
+        if kind not in ("LINEAR", "STEP", "CUBICSPLINE"):
+            raise FileFormatError(self.path, f"interpolation is {str(kind)[:40]!r}", where)
+        times = self.gltf.array(sampler.get("input"), (1,), _FLOAT)[:, 0].astype(np.float64)
+        values = self.gltf.array(sampler.get("output"), (_WIDTHS[path],), _KEYS).astype(np.float32)
+        width = block[1] if path == "weights" and block else _WIDTHS[path]
+        shape = (len(times), 3, width) if kind == "CUBICSPLINE" else (len(times), width)
+        if values.size != np.prod(shape):
+            text = f"a sampler has {len(values)} outputs for {len(times)} times, want {int(np.prod(shape)) // _WIDTHS[path]}"
+            raise FileFormatError(self.path, text, where)
+        keys = torch.from_numpy(values.reshape(shape))
+        if path == "rotation":
+            keys = keys.roll(1, -1)
+            if kind != "CUBICSPLINE":
+                keys = keys / torch.linalg.vector_norm(keys, dim=-1, keepdim=True)
+        elif path == "weights" and block:
+            self.gltf.allot(4 * int(np.prod(shape[:-1])) * len(self.morph_names), where)
+            wide = torch.zeros(*shape[:-1], len(self.morph_names))
+            wide[..., block[0] : block[0] + width] = keys
+            keys, joint = wide, -1
+        return Channel(path, joint, torch.from_numpy(times), keys, kind)
+
+    def _joined(self, channels: list[Channel], channel: Channel, where: str) -> list[Channel]:
+        """The channels with another one; weights of several meshes become one channel."""
+        for i, other in enumerate(channels if channel.path == "weights" else []):
+            if other.path != "weights":
+                continue
+            if other.interpolation != channel.interpolation or not torch.equal(other.times, channel.times):
+                text = "moves the morph targets of several meshes by keys at different times, which is not read"
+                raise FileFormatError(self.path, text, where)
+            return [*channels[:i], replace(other, values=other.values + channel.values), *channels[i + 1 :]]
+        return [*channels, channel]
+
+    def _list(self, values: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
+        found = values.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise FileFormatError(self.path, f"{key} is no list of objects", where)
+        return found

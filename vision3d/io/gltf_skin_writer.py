@@ -1,0 +1,122 @@
+"""Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vision3d.errors import InputError
+from vision3d.geometry.mesh import vertex_normals
+from vision3d.io import glb
+from vision3d.io.gltf_container import Builder
+from vision3d.scene.clip import Clip
+from vision3d.scene.skin import Skin
+
+
+def write_skin(path: Path | str, skin: Skin) -> None:
+    """Write a mesh with its joints, morph targets and clips, whole or not at all.
+
+    Raises:
+        InputError: It is empty, has values that are wrong, or a clip begins before 0.
+    """
+    _built(skin).write(path)
+
+
+def _built(skin: Skin) -> Builder:
+    skin = _with_uvs_by_vertex(skin.validate())
+    builder = glb.built(skin.mesh)
+    node, mesh = builder.content["nodes"][0], builder.content["meshes"][0]
+    if len(skin):
+        _add_joints(builder, skin, mesh["primitives"][0]["attributes"], node)
+    if skin.morphs is not None and skin.num_morphs:
+        mesh["primitives"][0]["targets"] = [_target(builder, skin, morph) for morph in skin.morphs]
+        mesh["weights"] = [0.0] * skin.num_morphs
+        names = skin.morph_names or tuple(f"morph_{i}" for i in range(skin.num_morphs))
+        mesh["extras"] = {"targetNames": list(names)}
+    inputs: dict[bytes, int] = {}
+    for clip in skin.clips:
+        _add_clip(builder, clip, inputs)
+    return builder
+
+
+def _with_uvs_by_vertex(skin: Skin) -> Skin:
+    """The same skin with vertices on seams several times, as glTF wants them."""
+    mesh = skin.mesh
+    if mesh.uvs is None or mesh.uvs.ndim == 2:
+        return skin
+    numbers = torch.arange(mesh.num_vertices, dtype=torch.float64, device=mesh.device)[:, None].expand(-1, 3)
+    source = replace(mesh, vertices=numbers.contiguous()).split_seams().vertices[:, 0].long()
+    morphs = None if skin.morphs is None else skin.morphs[:, source]
+    return replace(skin, mesh=mesh.split_seams(), indices=skin.indices[source], weights=skin.weights[source], morphs=morphs)
+
+
+def _add_joints(builder: Builder, skin: Skin, attributes: dict[str, int], node: dict[str, Any]) -> None:
+    """Joint j becomes node j + 1."""
+    if len(skin) > 65535:
+        raise InputError(f"{len(skin)} joints, a .glb holds at most 65535")
+    weights = skin.weights.detach().cpu().double().clamp(min=0).numpy()
+    weights = weights / weights.sum(1, keepdims=True)
+    indices = np.where(weights.astype(np.float32) > 0, skin.indices.cpu().numpy(), 0).astype(np.uint16)
+    extra = (0, -weights.shape[1] % 4)
+    weights, indices = (np.pad(values, ((0, 0), extra)) for values in (weights.astype(np.float32), indices))
+    for n in range(weights.shape[1] // 4):
+        attributes[f"JOINTS_{n}"] = builder.array(np.ascontiguousarray(indices[:, 4 * n : 4 * n + 4]))
+        attributes[f"WEIGHTS_{n}"] = builder.array(np.ascontiguousarray(weights[:, 4 * n : 4 * n + 4]))
+    quats = skin.quats.detach().cpu().double()
+    quats = (quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)).roll(-1, -1).tolist()
+    shifts, scales = skin.translations.detach().cpu().tolist(), skin.scales.detach().cpu().tolist()
+    for joint, name in enumerate(skin.names):
+        entry: dict[str, Any] = {"name": name, "translation": shifts[joint], "rotation": quats[joint], "scale": scales[joint]}
+        below = [child + 1 for child, parent in enumerate(skin.parents) if parent == joint]
+        builder.append("nodes", {**entry, "children": below} if below else entry)
+    roots = [joint + 1 for joint, parent in enumerate(skin.parents) if parent < 0]
+    if len(roots) > 1:  # the joints of a skin want a common root
+        roots = [builder.append("nodes", {"name": "root", "children": roots})]
+    builder.content["scenes"][0]["nodes"] += roots
+    binds = skin.inverse_binds.detach().cpu().double().clone()
+    binds[:, 3] = torch.tensor([0.0, 0, 0, 1], dtype=torch.float64)
+    columns = builder.array(_numbers(binds.mT.reshape(-1, 16)), is_vertex=False)
+    joints = [joint + 1 for joint in range(len(skin))]
+    node["skin"] = builder.append("skins", {"joints": joints, "inverseBindMatrices": columns})
+
+
+def _target(builder: Builder, skin: Skin, morph: torch.Tensor) -> dict[str, int]:
+    """What a morph adds to positions, and to normals where the mesh has them: as much as the normals of its faces change."""
+    target = {"POSITION": builder.array(_numbers(morph))}
+    if skin.mesh.normals is not None:
+        rest, faces = skin.mesh.vertices, skin.mesh.faces
+        turned = vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
+        target["NORMAL"] = builder.array(_numbers(turned))
+    return target
+
+
+def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
+    if not clip.channels:
+        return
+    if clip.start < 0:
+        raise InputError(f"clip {clip.name} begins at {clip.start:.4g} s; glTF wants times from 0 on")
+    animation: dict[str, Any] = {"name": clip.name, "channels": [], "samplers": []}
+    for channel in clip.channels:
+        times = channel.times.cpu().numpy().astype(np.float32)
+        if len(times) > 1 and np.diff(times).min() <= 0:
+            raise InputError(f"clip {clip.name} has keys closer than float32 can tell apart; resample it")
+        key = times.tobytes()
+        if key not in inputs:
+            inputs[key] = builder.array(times, is_vertex=False)
+        values = channel.values.detach().cpu().double()
+        if channel.path == "rotation":
+            values = values.roll(-1, -1)
+            if channel.interpolation != "CUBICSPLINE":
+                values = values / torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+        flat = values.reshape(-1) if channel.path == "weights" else values.reshape(-1, values.shape[-1])
+        output = builder.array(_numbers(flat), is_vertex=False)
+        animation["samplers"].append({"input": inputs[key], "output": output, "interpolation": channel.interpolation})
+        target = {"node": channel.joint + 1, "path": channel.path}  # morphs are those of node 0
+        animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": target})
+    builder.append("animations", animation)
+
+
+def _numbers(values: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.detach().cpu().to(torch.float32).numpy())

@@ -1,0 +1,78 @@
+"""Motion capture onto the joints of a skin."""
+
+import torch
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry.kinematics import forward_kinematics
+from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
+from vision3d.geometry.rotation import nearest_rotation
+from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.motion import Motion
+from vision3d.scene.skin import Skin
+
+
+def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float | None = None) -> Clip:
+    """A clip that turns each joint of a skin from its rest as the joint of the same name turns in the motion.
+
+    Both skeletons should rest in the same pose (arms out, say); their local axes may differ. The root begins where it rests and
+    moves from there. Joints of the skin that the motion does not have stay as they are.
+
+    Args:
+        motion: As read from a .bvh file.
+        skin: What is to move.
+        name: Of the clip.
+        scale: Length of the skin for a length of the motion; by the bones that both have when None.
+
+    Raises:
+        InputError: A joint of the motion is not in the skin: the text has the names of both.
+    """
+    skeleton = motion.skeleton
+    moving = [joint for joint in range(len(skeleton)) if joint not in skeleton.tips]
+    missing = [skeleton.names[joint] for joint in moving if skeleton.names[joint] not in skin.names]
+    if missing or not moving:
+        ours, theirs = ", ".join(skin.names) or "none", ", ".join(skeleton.names[joint] for joint in moving)
+        raise InputError(f"retarget: the skin has no joint {', '.join(missing)}; its joints: {ours}; of the motion: {theirs}")
+    if not len(motion):
+        raise InputError("retarget: the motion has no poses")
+    turned, places = forward_kinematics(
+        quat_to_rotmat(motion.quats.double()), skeleton.offsets.double(), skeleton.parents, motion.translations.double()
+    )
+    rest = skin.joint_matrices(None, torch.zeros(1, dtype=torch.float64))[0].double()
+    rest_rotmats = nearest_rotation(rest[:, :3, :3])
+    source = {skin.names.index(skeleton.names[joint]): joint for joint in moving}
+    posed: list[Tensor] = []  # rotation of each joint in the world, in every pose
+    channels = []
+    for joint, parent in enumerate(skin.parents):
+        above = posed[parent] if parent >= 0 else torch.eye(3, dtype=torch.float64).expand(len(motion), 3, 3)
+        if joint not in source:
+            posed.append(above @ quat_to_rotmat(skin.quats[joint].double()))
+            continue
+        posed.append(turned[:, source[joint]] @ rest_rotmats[joint])
+        quats = rotmat_to_quat(above.mT @ posed[joint])
+        channels.append(Channel("rotation", joint, motion.times, quats.to(skin.quats)))
+    for joint, theirs in source.items():
+        if skeleton.parents[theirs] >= 0:
+            continue
+        factor = _length_ratio(source, skin, rest, motion) if scale is None else scale
+        world = rest[joint, :3, 3] + factor * (places[:, theirs] - places[:1, theirs])
+        parent = skin.parents[joint]
+        above = rest[parent] if parent >= 0 else torch.eye(4, dtype=torch.float64)
+        local = torch.linalg.solve(above[:3, :3], (world - above[:3, 3]).T).T
+        channels.append(Channel("translation", joint, motion.times, local.to(skin.translations)))
+    return Clip(name, tuple(channels))
+
+
+def _length_ratio(source: dict[int, int], skin: Skin, rest: Tensor, motion: Motion) -> float:
+    """Length of the skin's bones over that of the motion's, summed over the bones that both have."""
+    skeleton = motion.skeleton
+    eyes = torch.eye(3, dtype=torch.float64).expand(len(skeleton), 3, 3)
+    at_rest = forward_kinematics(eyes, skeleton.offsets.double(), skeleton.parents)[1]
+    back = {theirs: joint for joint, theirs in source.items()}
+    ours, theirs = 0.0, 0.0
+    for joint, other in source.items():
+        parent = skeleton.parents[other]
+        if parent in back:
+            ours += float((rest[joint, :3, 3] - rest[back[parent], :3, 3]).norm())
+            theirs += float((at_rest[other] - at_rest[parent]).norm())
+    return ours / theirs if theirs > 0 else 1.0

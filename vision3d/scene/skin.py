@@ -1,0 +1,285 @@
+"""Meshes that move: joints with weights, morph targets, and clips."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
+from vision3d.geometry.rotation import nearest_rotation
+from vision3d.geometry.skinning import Method, linear_blend, skin
+from vision3d.scene import codecs
+from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
+from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.mesh import Mesh
+
+_FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
+
+
+@dataclass(frozen=True, eq=False)
+class Skin:
+    """A mesh whose V vertices follow up to K of J joints each, after M morph targets have been added to them.
+
+    A joint's matrix takes rest vertices to posed ones: G_j B_j, with G_j the product of T R S from its root to itself and B_j
+    its inverse bind. Without joints the morphs alone move the mesh.
+
+    Example:
+        >>> skin = Skin.from_frames(Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])), torch.rand(4, 3, 3), [0.0, 0.1, 0.2, 0.3])
+        >>> skin.save("wobble.glb")
+        >>> Skin.load("wobble.glb")
+        Skin(3 vertices, 1 joints, 4 morphs, clips: frames)
+    """
+
+    mesh: Mesh
+    """At rest."""
+    names: tuple[str, ...]
+    """Names of the joints."""
+    parents: tuple[int, ...]
+    """Parent of each joint, an earlier one; -1 for a root."""
+    translations: Float[Tensor, "j 3"]
+    """Of each joint at rest, relative to its parent [m]."""
+    quats: Float[Tensor, "j 4"]
+    """Rotations at rest, relative to the parent; wxyz, length 1."""
+    scales: Float[Tensor, "j 3"]
+    """Scales along the joint's own axes at rest."""
+    inverse_binds: Float[Tensor, "j 4 4"]
+    """From the rest mesh to the joint's frame."""
+    indices: Int64[Tensor, "v k"]
+    """Joints of each vertex."""
+    weights: Float[Tensor, "v k"]
+    """How much it follows them; rows that sum to 1."""
+    morphs: Float[Tensor, "m v 3"] | None = None
+    """What a morph target with weight 1 adds to the rest vertices [m]."""
+    morph_names: tuple[str, ...] = ()
+    """Names of the morph targets; may be left out."""
+    clips: tuple[Clip, ...] = ()
+    """How it moves."""
+
+    def __post_init__(self) -> None:
+        for name in ("names", "parents", "morph_names", "clips"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        joints, vertices = len(self.names), self.mesh.num_vertices
+        if len(self.parents) != joints:
+            raise InputError(f"Skin: {len(self.parents)} parents for {joints} joints")
+        for joint, parent in enumerate(self.parents):
+            if not -1 <= parent < joint:
+                raise InputError(f"Skin: joint {joint} has parent {parent}; want an earlier joint, or -1 for a root")
+        check_shape("Skin.translations", self.translations, (joints, 3))
+        check_shape("Skin.quats", self.quats, (joints, 4))
+        check_shape("Skin.scales", self.scales, (joints, 3))
+        check_shape("Skin.inverse_binds", self.inverse_binds, (joints, 4, 4))
+        check_shape("Skin.weights", self.weights, (vertices, "K"))
+        check_shape("Skin.indices", self.indices, tuple(self.weights.shape), kind="int64")
+        if self.morphs is not None:
+            check_shape("Skin.morphs", self.morphs, ("M", vertices, 3))
+        if self.morph_names and len(self.morph_names) != self.num_morphs:
+            raise InputError(f"Skin: {len(self.morph_names)} names for {self.num_morphs} morphs")
+        for clip in self.clips:
+            for channel in clip.channels:
+                self._check_channel(clip, channel)
+        check_device("Skin", {name: getattr(self, name) for name in (*_FLOATS, "indices", "morphs")})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Skin":
+        """The mesh of a .glb or .gltf with its joints, morph targets and clips.
+
+        Meshes without a skin follow their node. Weights that do not sum to 1 are normalised, with a warning.
+
+        Raises:
+            InputError: The file cannot be read, or nothing in it can move.
+        """
+        module = codecs.module_for(path)
+        if not hasattr(module, "load_skin"):
+            raise InputError(f"{path}: a {Path(path).suffix} file holds no skin; want .glb or .gltf")
+        return module.load_skin(Path(path))
+
+    @classmethod
+    def from_frames(
+        cls, mesh: Mesh, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"] | list[float], name: str = "frames"
+    ) -> "Skin":
+        """A clip with a morph target a frame: exact at the frames, linear between them.
+
+        Args:
+            mesh: At rest.
+            vertices: In each frame [m].
+            times: Of the frames [s], ascending.
+            name: Of the clip.
+        """
+        check_shape("vertices", vertices, ("T", mesh.num_vertices, 3))
+        times = torch.as_tensor(times, dtype=torch.float64)
+        channel = Channel("weights", -1, times, torch.eye(len(vertices), dtype=vertices.dtype))
+        empty = vertices.new_empty
+        return cls(
+            mesh,
+            (),
+            (),
+            translations=empty(0, 3),
+            quats=empty(0, 4),
+            scales=empty(0, 3),
+            inverse_binds=empty(0, 4, 4),
+            indices=torch.empty(mesh.num_vertices, 0, dtype=torch.int64, device=vertices.device),
+            weights=empty(mesh.num_vertices, 0),
+            morphs=vertices - mesh.vertices,
+            clips=(Clip(name, (channel,)),),
+        )
+
+    def save(self, path: Path | str) -> None:
+        """Write a .glb (or .gltf), whole or not at all."""
+        codecs.save(path, self)
+
+    def validate(self) -> "Skin":
+        """Check the values.
+
+        Raises:
+            InputError: Something is not finite, a vertex names a joint that is not there, weights are negative or do not sum to
+                1, or a quaternion has not length 1.
+        """
+        self.mesh.validate()
+        for name in (*_FLOATS, "morphs"):
+            value = getattr(self, name)
+            if value is not None and len(value):
+                check_finite("Skin", name, value)
+        for clip in self.clips:
+            for channel in clip.channels:
+                channel.validate()
+        if not len(self):
+            return self
+        is_wrong = ((self.indices < 0) | (self.indices >= len(self))).any(-1)
+        if bool(is_wrong.any()):
+            bad = int(is_wrong.nonzero()[0])
+            raise InputError(f"Skin: vertex {bad} names joints {self.indices[bad].tolist()}, but there are {len(self)}")
+        sums = self.weights.sum(-1)
+        is_wrong = ((sums - 1).abs() > 1e-4) | (self.weights < -1e-6).any(-1)
+        if bool(is_wrong.any()):
+            bad = int(is_wrong.nonzero()[0])
+            raise InputError(f"Skin: weights of vertex {bad} are {self.weights[bad].tolist()}; want none below 0, and sum 1")
+        lengths = torch.linalg.vector_norm(self.quats, dim=-1)
+        if bool((is_off := (lengths - 1).abs() > 1e-3).any()):
+            joint = int(is_off.nonzero()[0])
+            raise InputError(f"Skin: quaternion of {self.names[joint]} has length {lengths[joint]:.4g}")
+        return self
+
+    @property
+    def num_morphs(self) -> int:
+        return 0 if self.morphs is None else len(self.morphs)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mesh.device
+
+    def clip(self, name: str) -> Clip:
+        """The clip of a name.
+
+        Raises:
+            InputError: There is none; the names that there are stand in the text.
+        """
+        for clip in self.clips:
+            if clip.name == name:
+                return clip
+        raise InputError(f"Skin: no clip is called {name!r}; there {_listed([clip.name for clip in self.clips])}")
+
+    def locals_at(
+        self, clip: Clip | None, times: Float64[Tensor, " t"]
+    ) -> tuple[Float[Tensor, "t j 3"], Float[Tensor, "t j 4"], Float[Tensor, "t j 3"], Float[Tensor, "t m"]]:
+        """Translations, rotations and scales of all joints relative to their parents, and weights of the morphs."""
+        count = len(times)
+        found = {
+            "translation": self.translations.expand(count, -1, -1).clone(),
+            "rotation": self.quats.expand(count, -1, -1).clone(),
+            "scale": self.scales.expand(count, -1, -1).clone(),
+        }
+        weights = self.translations.new_zeros(count, self.num_morphs)
+        for channel in () if clip is None else clip.channels:
+            values = channel.at(times).to(weights)
+            if channel.path == "weights":
+                weights = values
+            else:
+                found[channel.path][:, channel.joint] = values
+        return found["translation"], found["rotation"], found["scale"], weights
+
+    def joint_matrices(self, clip: Clip | None, times: Float64[Tensor, " t"]) -> Float[Tensor, "t j 4 4"]:
+        """From the joints' frames to the world, G_j; without a clip at rest."""
+        translations, quats, scales, _ = self.locals_at(clip, times)
+        linear = quat_to_rotmat(quats) * scales[..., None, :]
+        local = torch.cat([linear, translations[..., None]], -1)
+        last = local.new_tensor([0.0, 0, 0, 1]).expand(*local.shape[:-2], 1, 4)
+        local, placed = torch.cat([local, last], -2), []
+        for joint, parent in enumerate(self.parents):
+            placed.append(local[:, joint] if parent < 0 else placed[parent] @ local[:, joint])
+        return torch.stack(placed, 1) if placed else local
+
+    def posed(
+        self,
+        clip: Clip | None,
+        times: Float64[Tensor, " t"] | list[float],
+        *,
+        method: Method = "lbs",
+        blends: Float[Tensor, " j"] | None = None,
+    ) -> Float[Tensor, "t v 3"]:
+        """Vertices at these times [m]; "lbs" is what glTF viewers show.
+
+        Args:
+            clip: How it moves; None for the rest pose.
+            times: In the clip [s].
+            method: Of skinning (`geometry.skinning`).
+            blends: Of each joint, for the method "hybrid".
+        """
+        times = torch.as_tensor(times, dtype=torch.float64, device=self.device)
+        vertices = self.mesh.vertices.expand(len(times), -1, -1)
+        if self.morphs is not None:
+            vertices = vertices + torch.einsum("tm,mvc->tvc", self.locals_at(clip, times)[3].to(self.morphs), self.morphs)
+        if not len(self) or not len(times):
+            return vertices
+        matrices = self.joint_matrices(clip, times) @ self.inverse_binds
+        frames = []
+        for rest, pose in zip(vertices, matrices):
+            if method == "lbs":
+                frames.append(linear_blend(rest, self.weights, self.indices, pose))
+                continue
+            # A = R S: what is not rigid goes into the stretch.
+            rotmats = nearest_rotation(pose[:, :3, :3])
+            stretch = rotmats.mT @ pose[:, :3, :3]
+            sixes = ((stretch + stretch.mT) / 2).flatten(1)[:, [0, 4, 8, 1, 2, 5]]
+            shifts = pose[:, :3, 3]
+            options = {"stretches": sixes, "blends": blends, "method": method}
+            frames.append(skin(rest, self.weights, self.indices, rotmat_to_quat(rotmats), shifts, **options))
+        return torch.stack(frames)
+
+    def to(self, device: torch.device | str) -> "Skin":
+        """The same skin on another device."""
+        clips = tuple(replace(clip, channels=tuple(channel.to(device) for channel in clip.channels)) for clip in self.clips)
+        tensors = {name: moved(getattr(self, name), device) for name in (*_FLOATS, "indices", "morphs")}
+        return replace(self, mesh=self.mesh.to(device), clips=clips, **tensors)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __repr__(self) -> str:
+        clips = f", clips: {', '.join(clip.name for clip in self.clips)}" if self.clips else ""
+        return f"Skin({self.mesh.num_vertices} vertices, {len(self)} joints, {self.num_morphs} morphs{clips})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("vertices", self.mesh.num_vertices),
+            ("faces", self.mesh.num_faces),
+            ("joints", ", ".join(self.names)),
+            ("joints a vertex", self.weights.shape[1]),
+            ("morphs", self.num_morphs),
+            ("clips", ", ".join(f"{clip.name} ({clip.end - clip.start:.3g} s)" for clip in self.clips)),
+        ]
+        return html_table("Skin", rows)
+
+    def _check_channel(self, clip: Clip, channel: Channel) -> None:
+        if channel.path == "weights":
+            if channel.values.shape[-1] != self.num_morphs:
+                got = channel.values.shape[-1]
+                raise InputError(f"Skin: clip {clip.name} has {got} weights a key, but there are {self.num_morphs} morphs")
+        elif not 0 <= channel.joint < len(self):
+            raise InputError(f"Skin: clip {clip.name} moves joint {channel.joint}, but there are {len(self)} joints")
+
+
+def _listed(names: list[str]) -> str:
+    return "are none" if not names else f"{'is' if len(names) == 1 else 'are'} {', '.join(names)}"
