@@ -42,6 +42,24 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{count:5}  {reason}")
 
 
+def _isas():
+    from vision3d import native  # after the hook above
+
+    return native.require().available_isas() if native.module() else []
+
+
+@pytest.fixture(params=_isas())
+def isa(request):
+    """Each instruction set of the native module that runs here, in use for the test."""
+    from vision3d import native
+
+    module = native.require()
+    before = module.isa()
+    module.set_isa(request.param)
+    yield request.param
+    module.set_isa(before)
+
+
 @pytest.fixture(autouse=True)
 def _fixed_random_state():
     """Every test draws the same numbers, whichever ran before it."""

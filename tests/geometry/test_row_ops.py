@@ -21,7 +21,6 @@ OPS = {
     "nearest_rotation": (rotation._nearest_rotation, (3, 3), (3, 3)),
     "skin_joint": (skinning._joint_rows, (17,), (32,)),
 }
-ISAS = native.require().available_isas() if native.module() is not None else []
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 
 
@@ -58,15 +57,6 @@ def check_close(name: str, output: Tensor, grad: Tensor, values: Tensor, v_outpu
     assert (errors < 8 * eps * (1 + growth)).all()
     errors = (grad.flatten(1) - want_grad.flatten(1)).norm(dim=1) / v_output.double().flatten(1).norm(dim=1)
     assert (errors < 16 * eps * (1 + slope) * (1 + growth)).all()
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    module = native.require()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
 
 
 @needs_native

@@ -12,7 +12,6 @@ from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import dual_quaternion, mesh, quaternion, skinning
 from vision3d.geometry.reference import skinning as reference
 
-ISAS = native.require().available_isas() if native.module() is not None else []
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 MODES = [1, 2, 3, 6, 7]
 METHODS = ["lbs", "dqs", "hybrid"]
@@ -261,15 +260,6 @@ def test_float64_equals_the_reference(mode, count, influences):
     want = grads_of(lambda v, w, r: reference.skin(v, w, given["indices"], r, mode), *inputs)
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-10)
-
-
-@pytest.fixture(params=ISAS)
-def isa(request):
-    module = native.require()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
 
 
 @needs_native

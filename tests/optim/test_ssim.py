@@ -14,15 +14,6 @@ def images(shape, dtype=torch.float32):
     return a, (a + 0.3 * torch.randn_like(a)).clamp(0, 1)
 
 
-@pytest.fixture(params=native.require().available_isas() if native.module() else [])
-def isa(request):
-    module = native.require()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
-
-
 def dense_ssim(a, b, window, sigma):
     """SSIM of one channel by its definition: weighted variances about the weighted means, window by window."""
     w = gaussian_window(window, sigma).to(a)

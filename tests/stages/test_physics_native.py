@@ -25,15 +25,6 @@ LAWS = [
 DT = 1e-4
 
 
-@pytest.fixture(params=native.require().available_isas() if native.module() else [])
-def isa(request):
-    module = native.require()
-    before = module.isa()
-    module.set_isa(request.param)
-    yield request.param
-    module.set_isa(before)
-
-
 def of_bodies(found, of_world, dtype=torch.float32):
     """An engine that runs the kernels' bodies of the GPU, thread after thread, in place of the vector loops."""
     engine = NativeEngine(found, of_world, dtype)
