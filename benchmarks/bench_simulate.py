@@ -1,6 +1,6 @@
 """The command simulate as a user runs it: biker.spz by defaults, a tenth simulated against all, start-up times.
 
-python benchmarks/bench_simulate.py DATA/splats/biker.spz
+python benchmarks/bench_simulate.py DATA/splats/biker.spz --demo RUN_FOLDER_OF_THE_DEMO
 """
 
 import argparse
@@ -22,6 +22,8 @@ from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.setup import set_up
 from vision3d.stages.physics.simulation import Simulation
 
+JIGGLE = ("--drop", "0.15", "--frames", "72", "--video")  # the README's command
+
 
 def whole_command(scene: Path, *options: str) -> dict[str, Any]:
     """Wall seconds of the command, and what its summary says."""
@@ -36,9 +38,9 @@ def whole_command(scene: Path, *options: str) -> dict[str, Any]:
     return {"options": " ".join(options), "wall_s": round(wall, 1), **found}
 
 
-def followers(scene: GaussianScene, frames: int = 25) -> dict[str, Any]:
+def followers(scene: GaussianScene, cells: int, frames: int = 25) -> dict[str, Any]:
     """Distance of all Gaussians from where they are when all are simulated, with a tenth of them simulated [cells]."""
-    config = SimulateConfig(frames=frames, cells=32, size=1.0)
+    config = SimulateConfig(frames=frames, cells=cells, size=1.0)
     runs, found = {}, {}
     for share in (1.0, 0.1):
         setup = set_up(scene, replace(config, share=share), default_up=(0.0, -1.0, 0.0))
@@ -53,7 +55,7 @@ def followers(scene: GaussianScene, frames: int = 25) -> dict[str, Any]:
     error = torch.linalg.vector_norm(runs[0.1] - runs[1.0], dim=-1)
     found["error_cells"] = {
         f"frame {index}": {"median": float(error[index].median()), "p99": float(error[index].quantile(0.99))}
-        for index in (6, 12, frames - 1)
+        for index in (6, 12, 18, frames - 1)
     }
     found["engine_cpu_ratio"] = found["share 1"]["engine_cpu_s"] / found["share 0.1"]["engine_cpu_s"]
     return found
@@ -93,6 +95,7 @@ print(time.perf_counter() - start)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scene", type=Path, help="biker.spz")
+    parser.add_argument("--demo", type=Path, help="what `vision3d demo` wrote, for the command of the README")
     add_options(parser)
     args = parser.parse_args()
     if not args.busy:
@@ -101,8 +104,13 @@ def main() -> None:
     with ForeignLoad() as load:
         found: dict[str, Any] = {"biker": whole_command(args.scene, "--frames", "100", "--video")}
         print(found["biker"], flush=True)
-        found["followers"] = followers(GaussianScene.load(args.scene))
-        print(found["followers"], flush=True)
+        if args.demo:
+            found["demo"] = whole_command(args.demo, *JIGGLE)
+            print(found["demo"], flush=True)
+        scene = GaussianScene.load(args.scene)
+        for cells in (20, 24, 32):
+            found[f"followers, {cells} cells"] = followers(scene, cells)
+            print(cells, found[f"followers, {cells} cells"], flush=True)
         found["start_up_s"] = start_up()
         print(found["start_up_s"])
     write("simulate", found, load.share)

@@ -15,14 +15,18 @@ using namespace mpm;
 
 constexpr double SORT_AGAIN = 0.98;  // cells that a particle may have moved since they were sorted
 
-Step<float>& step_of(const Particles& particles, const World& world, std::unique_ptr<Step<float>>& memory) {
-    memory = std::make_unique<Step<float>>();
-    Step<float>& step = *memory;
+void take(const Particles& particles, Step<float>& step) {
     step.rows = particles.rows;
     step.stride = particles.stride;
     step.count = particles.count;
     step.body = particles.ids;
     step.motion = particles.ids + particles.stride;
+}
+
+Step<float>& step_of(const Particles& particles, const World& world, std::unique_ptr<Step<float>>& memory) {
+    memory = std::make_unique<Step<float>>();
+    Step<float>& step = *memory;
+    take(particles, step);
     step.grid = particles.grid;
     set_world(world, step);
     return step;
@@ -128,11 +132,7 @@ class Solver {
         if (tracers_.count == 0) return {};
         const auto copy = std::make_unique<Step<float>>(now);
         Step<float>& step = *copy;
-        step.rows = tracers_.rows;
-        step.stride = tracers_.stride;
-        step.count = tracers_.count;
-        step.body = tracers_.ids;
-        step.motion = tracers_.ids + tracers_.stride;
+        take(tracers_, step);
         if (!(trace_drift_ < world_.spacing)) {  // only for the memory's sake: tracers write nothing to the grid
             sorted_tracers_.sort(step.rows, tracers_.ids, step.stride, step.count, step, world_.num_materials);
             trace_drift_ = 0;

@@ -188,7 +188,7 @@ void grid_to_particles(const Step<float>& step, bool rests, int64_t begin, int64
     const simd::FlushToZero flushing;
     float* const rows = step.rows;
     const int64_t stride = step.stride;
-    const F dt(step.dt), scale(4 / step.spacing);
+    const F dt(step.dt), scale(4 / step.spacing), skipped(step.skipped), half_skipped(step.skipped / 2);
     const Quads steps = simd::load_quads(STEPS);
     Quads nodes[9];
     clear(nodes);
@@ -198,8 +198,13 @@ void grid_to_particles(const Step<float>& step, bool rests, int64_t begin, int64
         const int used = end - p < LANES ? int(end - p) : LANES;
         F x[3], v[3], C[9], moved[3], columns[16];
         load_columns(rows + X_ROW * stride, stride, p, 3, x);
+        F before[3] = {F(0.f), F(0.f), F(0.f)}, ahead[3] = {x[0], x[1], x[2]};
+        if (step.skipped > 0) {
+            load_columns(rows + V_ROW * stride, stride, p, 3, before);
+            for (int a = 0; a < 3; ++a) ahead[a] = min(max(fma(skipped, before[a], x[a]), F(step.low[a])), F(step.high[a]));
+        }
         int32_t first[LANES];
-        const Places at = places_of(step, x, first);
+        const Places at = places_of(step, ahead, first);
         F weights[16];
         for (int a = 0; a < 3; ++a) {
             for (int k = 0; k < 3; ++k) weights[4 * a + k] = at.weights[a][k];
@@ -224,7 +229,7 @@ void grid_to_particles(const Step<float>& step, bool rests, int64_t begin, int64
         for (int a = 0; a < 3; ++a) v[a] = rests ? F(0.f) : columns[1 + a];
         for (int a = 0; a < 3; ++a)
             for (int b = 0; b < 3; ++b) C[3 * a + b] = rests ? F(0.f) : scale * fnma(at.f[b], v[a], columns[5 + 4 * b + a]);
-        for (int a = 0; a < 3; ++a) moved[a] = fma(dt, v[a], x[a]);
+        for (int a = 0; a < 3; ++a) moved[a] = fma(half_skipped, before[a] - v[a], fma(dt, v[a], x[a]));
         if (step.num_leads)
             for (int lane = 0; lane < used; ++lane) {
                 const int32_t which = step.motion[p + lane];

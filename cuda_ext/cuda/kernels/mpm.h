@@ -98,11 +98,13 @@ V3D_BODY void grid_node(const Step<T>& step, int64_t n, Totals& totals) {
 
 template <typename T>
 V3D_BODY void grid_to_particle(const Step<T>& step, int64_t p, Totals& totals) {
-    T x[3], f[3], w[3][3], v[3] = {T(0), T(0), T(0)}, C[9], free[3], mass;
+    T x[3], before[3], ahead[3], f[3], w[3][3], v[3] = {T(0), T(0), T(0)}, C[9], free[3], mass;
     load_row(step, mpm::X_ROW, 3, p, x);
+    load_row(step, mpm::V_ROW, 3, p, before);
     load_row(step, mpm::MASS_ROW, 1, p, &mass);
+    for (int a = 0; a < 3; ++a) ahead[a] = min(max(x[a] + step.skipped * before[a], step.low[a]), step.high[a]);
     for (int k = 0; k < 9; ++k) C[k] = T(0);
-    const int64_t first = particle_nodes(step, x, f, w);
+    const int64_t first = particle_nodes(step, ahead, f, w);
     if (step.materials[step.body[p]].law != mpm::STATIONARY)
         for (int i = 0; i < 3; ++i)
             for (int j = 0; j < 3; ++j)
@@ -114,7 +116,7 @@ V3D_BODY void grid_to_particle(const Step<T>& step, int64_t p, Totals& totals) {
                         for (int b = 0; b < 3; ++b) C[3 * a + b] += T(4) / step.spacing * weight * node[1 + a] * d[b];
                     }
                 }
-    for (int a = 0; a < 3; ++a) free[a] = x[a] + step.dt * v[a];
+    for (int a = 0; a < 3; ++a) free[a] = x[a] + step.dt * v[a] + step.skipped / 2 * (before[a] - v[a]);
     if (step.num_leads && step.motion[p] >= 0 && step.motion[p] < step.num_leads && step.leads[step.motion[p]].is_on) {
         const T work = mpm::lead(step, step.leads[step.motion[p]], x, v, C, free, mass);
         add(totals.work, double(work), true);

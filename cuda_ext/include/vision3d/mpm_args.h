@@ -29,6 +29,7 @@ struct Step {
     int64_t size[3], line;  // nodes along the axes; line = size[2] + 1, so that a row of four nodes ends before the next line
     int padding;
     T spacing, dt, gravity[3], low[3], high[3];  // low, high: where particles may be
+    T skipped;  // part of dt that the grid went on without tracers; 0 for particles
     Material<T> materials[MOST];
     Solid<T> solids[MOST];
     Wind<T> winds[MOST];

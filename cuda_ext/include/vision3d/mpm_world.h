@@ -122,6 +122,7 @@ template <typename T>
 void set_world(const World& world, Step<T>& step) {
     step.padding = world.padding;
     step.spacing = T(world.spacing);
+    step.skipped = T(0);
     const auto materials = materials_of<T>(world);
     for (size_t n = 0; n < materials.size(); ++n) step.materials[n] = materials[n];
     for (int k = 0; k < 3; ++k) {
@@ -161,7 +162,8 @@ constexpr int TRACE_EVERY = 4;      // time steps between two moves of tracers
 constexpr double TRACE_WAY = 0.25;  // cells that the fastest particle goes meanwhile, at most
 
 // Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found now and then, with the time
-// since the last call as the step's dt. `found` is of the particles at the beginning.
+// since the last call as the step's dt. `found` is of the particles at the beginning. Tracers take the velocity where they would be
+// before the last step, and go with the mean of those of all steps, as if it had changed evenly: no lag in free fall.
 template <typename T, typename Substep, typename Trace>
 Report advance(const World& world, double duration, double time, double max_dt, Found found, Step<T>& step, Substep substep, Trace trace) {
     Report report;
@@ -184,7 +186,9 @@ Report advance(const World& world, double duration, double time, double max_dt, 
         const bool is_last = !(duration - done > 1e-9 * duration);
         if (is_last || ++untraced == TRACE_EVERY || (done - traced) * std::sqrt(found.speed2) > TRACE_WAY * world.spacing) {
             set_time(world, time + traced, done - traced, step);
+            step.skipped = T(done - traced - dt);
             found.is_finite = trace(step).is_finite && found.is_finite;
+            step.skipped = T(0);
             traced = done;
             untraced = 0;
         }

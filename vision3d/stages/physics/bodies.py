@@ -15,6 +15,7 @@ from vision3d.stages.physics.config import Body, SimulateConfig
 from vision3d.stages.physics.filling import Filling, Surface, fill_mesh, fill_surface
 from vision3d.stages.physics.followers import Followers, clusters
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Representation, unused_vertices
+from vision3d.stages.physics.sampling import matched_volumes, spread_out
 from vision3d.stages.physics.selecting import Selector, part_spacing
 from vision3d.stages.physics.upright import Floor
 
@@ -135,13 +136,9 @@ def make_particles(
         return BodyParticles(particles, volume, rows[:0], followers, len(inside))
     cores, tracers = rows, rows[:0]
     if wanted < len(rows):
-        drawn = _spread_out(x[rows], wanted, _generator(config))
+        drawn = spread_out(x[rows], wanted, _generator(config))
         cores = rows[drawn]
-        if filling is None:
-            volumes = cell_volumes(x[cores], spacing)
-        else:  # what is not drawn leaves its volume to the nearest one that is
-            nearest = knn(x[cores], x[rows])[1][:, 0]
-            volumes = torch.zeros_like(x[cores, 0]).index_add_(0, nearest, volumes.to(x))
+        volumes = matched_volumes(x[rows], volumes, x[cores], spacing)
         left = torch.ones(len(rows), dtype=torch.bool).index_fill_(0, drawn, False)
         if config.grouping == "tracers":
             tracers = rows[left]
@@ -285,19 +282,6 @@ def _why_nothing(representation: Representation, config: SimulateConfig, name: s
         f"scene: no opacity of {int(members.sum())} Gaussians is above min_opacity = {config.min_opacity:g}, "
         f"the highest is {highest:.3g}; lower min_opacity"
     )
-
-
-def _spread_out(x: Float[Tensor, "n 3"], count: int, generator: torch.Generator) -> Int64[Tensor, " c"]:
-    """So many of the points, evenly spread: one of each cluster, and a few more at random."""
-    centers, which = clusters(x, count)
-    distances = (x - centers[which]).norm(dim=-1)
-    order = distances.argsort(stable=True)
-    order = order[which[order].argsort(stable=True)]  # by cluster, the nearest to its centre first
-    first = torch.ones(len(order), dtype=torch.bool)
-    first[1:] = which[order][1:] != which[order][:-1]
-    chosen, others = order[first], order[~first]
-    more = others[torch.randperm(len(others), generator=generator)[: count - len(chosen)]]
-    return torch.cat([chosen, more]).sort().values
 
 
 def _occupied(x: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
