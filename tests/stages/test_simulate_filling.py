@@ -9,7 +9,7 @@ import torch
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import volume
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians
-from vision3d.stages.physics import simulate_frames
+from vision3d.stages.physics import filling, simulate_frames
 from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.filling import Surface, _samples, fill_mesh, fill_surface
 from vision3d.stages.physics.setup import set_up
@@ -37,12 +37,12 @@ def test_shells_are_filled_to_their_volume(body, cells):
     scene = shell(mesh)
     spacing = float((mesh[0].amax(0) - mesh[0].amin(0)).max()) / cells
     for shift in (0.0, 0.37 * spacing, 5.21 * spacing):
-        filling = fill_surface(surface(scene, shift), spacing)
-        assert filling is not None
-        assert abs(filling.volume / want - 1) < 0.03
-        assert outside(filling.points - shift).max() < 0
-        assert (filling.surface_volumes > 0).all()
-        share = filling.point_volumes * 8 / spacing**3  # a few cells have a splat's centre, too
+        found = fill_surface(surface(scene, shift), spacing)
+        assert found is not None
+        assert abs(found.volume / want - 1) < 0.03
+        assert outside(found.points - shift).max() < 0
+        assert (found.surface_volumes > 0).all()
+        share = found.point_volumes * 8 / spacing**3  # a few cells have a splat's centre, too
         assert share.max() < 1 + 1e-9 and share.median() > 1 - 1e-9
 
 
@@ -50,11 +50,20 @@ def test_shells_are_filled_to_their_volume(body, cells):
 def test_meshes_are_filled_to_their_volume(body, cells):
     mesh, _, outside = body
     spacing = float((mesh[0].amax(0) - mesh[0].amin(0)).max()) / cells
-    filling = fill_mesh(mesh[0].double(), mesh[1], spacing)
-    assert filling is not None
-    assert filling.volume == pytest.approx(float(volume(*mesh)), rel=1e-6)
-    assert outside(filling.points).max() < 0.01 * spacing  # chords of the mesh
-    assert len(filling.points) * spacing**3 / 8 == pytest.approx(filling.volume, rel=0.05)
+    found = fill_mesh(mesh[0].double(), mesh[1], spacing)
+    assert found is not None
+    assert found.volume == pytest.approx(float(volume(*mesh)), rel=1e-6)
+    assert outside(found.points).max() < 0.01 * spacing  # chords of the mesh
+    assert len(found.points) * spacing**3 / 8 == pytest.approx(found.volume, rel=0.05)
+
+
+def test_a_lattice_has_so_many_cells_at_most(monkeypatch):
+    """However fine the grid: memory is bounded, the volume the same."""
+    monkeypatch.setattr(filling, "_MOST_CELLS", 40_000)
+    mesh, want, outside = SPHERE
+    for found in (fill_surface(surface(shell(mesh)), 0.01), fill_mesh(mesh[0].double(), mesh[1], 0.01)):
+        assert found is not None and 5_000 < len(found.points) < 40_000
+        assert abs(found.volume / want - 1) < 0.03 and outside(found.points).max() < 0.01
 
 
 def test_ten_times_the_splats_are_the_same_volume():
@@ -78,9 +87,9 @@ def test_the_floor_closes_what_stands_on_it():
     half = scene[scene.means[:, 2] > 0.02]
     up = torch.tensor([0.0, 0, 1]).double()
     assert fill_surface(surface(half), spacing) is None
-    filling = fill_surface(surface(half), spacing, (up, 0.0))
-    assert filling.volume == pytest.approx(2 / 3 * math.pi, rel=0.06)
-    assert filling.points[:, 2].min() > 0 and filling.points.norm(dim=-1).max() < 1
+    found = fill_surface(surface(half), spacing, (up, 0.0))
+    assert found.volume == pytest.approx(2 / 3 * math.pi, rel=0.06)
+    assert found.points[:, 2].min() > 0 and found.points.norm(dim=-1).max() < 1
 
 
 def test_faint_splats_enclose_nothing():

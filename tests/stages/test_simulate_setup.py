@@ -187,6 +187,16 @@ def test_by_default_what_is_on_the_floor_moves_and_floaters_stay():
     assert fall.abs().max() < 0.15  # it stands
 
 
+def test_the_floor_itself_and_what_is_below_it_can_be_selected():
+    points, _ = room(count=3000)
+    scene = GaussianScene.from_points(torch.cat([points, points[3000:] - torch.tensor([0.0, 0.0, 0.7])]), opacity=0.9)
+    setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=8, select=("all",)))
+    grid, x = setup.world.grid, setup.particles.x.double()
+    end = x.new_tensor(grid.origin) + grid.spacing * (x.new_tensor(grid.shape) - 1)
+    assert (x > x.new_tensor(grid.origin) + grid.spacing).all() and (x < end - grid.spacing).all()
+    assert len(setup.core_rows) > 5500
+
+
 def test_what_moves_is_lifted_from_a_floor_that_is_seen():
     points, _ = room(count=3000)
     scene = GaussianScene.from_points(points, opacity=0.9)

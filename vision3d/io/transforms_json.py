@@ -220,7 +220,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FileFormatError(path, f"is no JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
-        raise FileFormatError(path, "has no list 'frames'; want a transforms.json")
+        raise FileFormatError(
+            path, "has no list 'frames'; want a transforms.json, or a Selection or Boxes as vision3d writes them"
+        )
     if not content["frames"]:
         raise FileFormatError(path, "has no frames", "frames")
     return content

@@ -23,6 +23,7 @@ _CLOSED = 0.25  # optical depth from which a cell is a wall
 _JITTER = 0.3  # of particles about the middle of their cell, in cells
 _GROWTH = 4  # cells that the outside and the inside grow towards walls
 _AROUND = 2  # cells within which a wall has the outside beside it, or is inside
+_MOST_CELLS = 12_000_000  # of a lattice: about 0.8 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,9 @@ def fill_surface(
 ) -> Filling | None:
     """Particles where the splats enclose space, 8 a cell; None where they enclose nothing.
 
-    A lattice of half the grid's spacing: cells whose optical depth (sum of opacity times area over the face of a cell) is over
-    0.25 are walls; what the outside does not reach through gaps of up to two cells is inside. A cell at the surface is half
-    inside.
+    A lattice of half the grid's spacing (coarser from 12 million cells on): cells whose optical depth (sum of opacity times
+    area over the face of a cell) is over 0.25 are walls; what the outside does not reach through gaps of up to two cells is
+    inside. A cell at the surface is half inside.
 
     Args:
         surface: Of one body.
@@ -69,8 +70,8 @@ def fill_surface(
         floor: Unit normal and height of a plane that closes the body from below [m].
         seed: Of the jitter.
     """
-    step = spacing / SUBCELLS
-    lattice = _Lattice.around(surface.means, step)
+    lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
+    step = lattice.step
     depth = lattice.zeros()
     for points, weights in _samples(surface, step):
         lattice.add(depth, points, weights / step**2)
@@ -79,8 +80,7 @@ def fill_surface(
     wall = lattice.volume(depth > _CLOSED)
     ground = None
     if floor is not None:
-        centers = lattice.centers(torch.arange(lattice.count))
-        ground = lattice.volume(centers @ floor[0] < floor[1])
+        ground = (lattice.heights(floor[0]) < floor[1]).numpy()
     outside, inside = _flood(wall, ground)
     if not inside.any():
         return None
@@ -114,8 +114,8 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
         spacing: Of the grid [m].
         seed: Of the jitter.
     """
-    step = spacing / SUBCELLS
-    lattice = _Lattice.around(vertices, step)
+    lattice = _Lattice.around(vertices, spacing / SUBCELLS)
+    step = lattice.step
     cells = torch.arange(lattice.count)
     points = _jittered(lattice, cells, seed)
     inside = winding_numbers(vertices, faces, points) > 0.5
@@ -139,7 +139,7 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
 
 @dataclass(frozen=True, eq=False)
 class _Lattice:
-    """Cells of a box around points, with three empty layers at the sides."""
+    """Cells of a box around points, with three empty layers at the sides; larger ones where they would be too many."""
 
     low: Float[Tensor, " 3"]
     step: float
@@ -148,6 +148,8 @@ class _Lattice:
     @classmethod
     def around(cls, points: Tensor, step: float) -> "_Lattice":
         low, high = points.double().amin(0), points.double().amax(0)
+        while float(((high - low) / step + 7).prod()) > _MOST_CELLS:
+            step *= 1.1
         low = low - 3.5 * step  # whoever is at the edge of the box is in the middle of a cell
         counts = (((high - low) / step).floor().long() + 4).tolist()
         return cls(low, step, (counts[0], counts[1], counts[2]))
@@ -172,6 +174,11 @@ class _Lattice:
         _, width, depth = self.shape
         places = torch.stack([numbers // (width * depth), numbers // depth % width, numbers % depth], -1)
         return self.low + (places.double() + 0.5) * self.step
+
+    def heights(self, normal: Tensor) -> Float[Tensor, "i j k"]:
+        """Of the middle of each cell along a unit vector."""
+        lines = [(self.low[a] + (torch.arange(self.shape[a]) + 0.5) * self.step) * normal[a].double() for a in range(3)]
+        return lines[0][:, None, None] + lines[1][:, None] + lines[2]
 
     def volume(self, mask: Bool[Tensor, " c"]) -> np.ndarray:
         return mask.view(self.shape).numpy()

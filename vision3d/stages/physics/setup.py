@@ -337,6 +337,8 @@ def _grid(
             low[axis] = max(float(low[axis]), depth - below)
         else:
             high[axis] = min(float(high[axis]), depth + below)
+        # But for what begins below it, which the floor lifts, or which is told.
+        low, high = torch.minimum(low, x.amin(0) - below), torch.maximum(high, x.amax(0) + below)
     if config.box is not None:
         corners = placement.to_metres(torch.tensor(config.box, dtype=torch.float64).view(2, 3))
         is_out = ((x < corners[0]) | (x > corners[1])).any(-1)
