@@ -92,7 +92,8 @@ def open_source(path: Path) -> Source:
     if path.is_dir() and not (path / "scene.json").is_file() and ((path / ".zgroup").is_file() or path.suffix == ".zarr"):
         signature = _stat(path / "times" / ".zarray")
         sequence = _checked(path, codecs.load(path))
-        opened = Opened((Item(_stem(name), sequence),), signature, f"{_stem(name)}: {len(sequence)} frames")
+        items = (Item(_stem(name), sequence), *_cameras_beside(path, _stem(name)))
+        opened = Opened(items, signature, f"{_stem(name)}: {len(sequence)} frames")
         return Source(path, opened, is_followed=True)
     return Source(path, Opened(tuple(_items(path, _stem(name)))))
 
@@ -113,9 +114,9 @@ def _items(path: Path, name: str) -> list[Item]:
 
 
 def _cameras_beside(path: Path, name: str) -> list[Item]:
-    """The cameras that the scene of a run was fitted to: hidden, but they know which way is up and where to look from."""
+    """The cameras of the scene, or of the frames, of a run: hidden, but they know which way is up and where to look from."""
     cameras = path.with_name(_FILES[1])
-    if path.name != _FILES[0] or not cameras.is_file():
+    if not (path.name == _FILES[0] or path.suffix == ".zarr") or not cameras.is_file():
         return []
     try:
         return [Item(f"{name}.cameras", _checked(cameras, Cameras.load(cameras)), is_visible=False)]
@@ -189,6 +190,7 @@ def _open_run(path: Path, name: str) -> Opened:
     for file in _others(path):
         value = codecs.load(file)
         items.append(Item(f"{name}.{_stem(file.name)}", _checked(file, value)))
+        items += _cameras_beside(file, name)
     is_running = not (path / "summary.json").is_file()
     if not items and not is_running:
         raise InputError(f"{path}: is a run folder with nothing to show; want scene.ply, a checkpoint, or {', '.join(_OTHERS)}")

@@ -26,6 +26,7 @@ _THUMBNAIL = 200  # px
 _COLORS = [(31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207), (227, 119, 194)]
 _CAMERA_COLOR, _HELD_OUT_COLOR, _SELECTION_COLOR = (60, 60, 60), (214, 39, 40), (255, 170, 0)
 _GREY = 110
+_HALF_MAX = float(np.finfo(np.float16).max)
 _POINT_SIZES = (0.002, 0.01)  # smallest and largest, in radii of what is shown
 
 
@@ -222,7 +223,8 @@ def splat_buffer(scene: GaussianScene, unit: float) -> np.ndarray:
     words = np.zeros((scene.num_gaussians, 32), np.uint8)
     words[:, :12] = _array(scene.means / unit).view(np.uint8)
     triangle = _array(scene.covars / unit**2).reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
-    words[:, 16:28] = np.ascontiguousarray(triangle.astype(np.float16)).view(np.uint8)
+    halves = triangle.clip(-_HALF_MAX, _HALF_MAX).astype(np.float16)  # of the sky's Gaussians, wider than a half float
+    words[:, 16:28] = np.ascontiguousarray(halves).view(np.uint8)
     colors = torch.cat([sh0_to_rgb(scene.sh[:, 0]).clamp(0, 1), scene.opacities[:, None]], 1)
     words[:, 28:] = (_array(colors) * 255).astype(np.uint8)
     return words.view(np.uint32)

@@ -98,6 +98,7 @@ class _Window:
         )
         mouse = guarded(self._on_mouse, gui.Widget.EventCallbackResult.CONSUMED, lambda text: self.panel.say(text))
         self._image = gui.ImageWidget()
+        self._image.visible = False  # without a picture it is red and says so
         self._view: Any = self._image
         self.window.add_child(self._image)
         if use_open3d:

@@ -11,7 +11,7 @@ from tests.stages.test_simulate import cube
 from tests.support.refusals import assert_refused
 from vision3d.geometry import shapes
 from vision3d.io.video import read_video
-from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, Sequence
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence
 
 FEW = ("--frames", 3, "--cells", 6, "--up", 0, 0, 1, "--floor", "below", "--quiet")
 
@@ -39,6 +39,7 @@ def test_a_scene_becomes_frames_a_video_and_a_report(cli, scene_file, tmp_path):
         ply = GaussianScene.load(out / "frames" / f"{index:05d}.ply")
         torch.testing.assert_close(ply.means, moving.frame(index).means)
         torch.testing.assert_close(ply.covars, moving.frame(index).covars, atol=1e-7, rtol=1e-3)
+    assert len(Cameras.load(out / "cameras.json")) == 1 and Cameras.load(out / "cameras.json").width == 96
     page = (out / "report.html").read_text("utf-8")
     assert 'alt="course"' in page and 'alt="frames"' in page and "<video" in page
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -31,6 +31,7 @@ from vision3d.scene import (
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.layers import Layers
+from vision3d.viewer.viewpoint import guess_up, start_viewpoint
 
 
 def sphere() -> Mesh:
@@ -241,6 +242,19 @@ def test_what_other_stages_leave_in_a_run_folder(run, tmp_path):
     drops(folder / "sequence.zarr")
     sphere().save(folder / "mesh.glb")
     assert [layer.name for layer in Layers.open([folder])] == ["run.mesh", "run.sequence"]
+
+
+def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
+    folder = copied(run, tmp_path / "run")
+    drops(folder / "frames.zarr")
+    cameras = ring_cameras()
+    cameras.save(folder / "cameras.json")
+    for path in (folder, folder / "frames.zarr"):
+        layers = Layers.open([path])
+        assert [layer.name.split(".")[-1] for layer in layers] == ["frames", "cameras"]
+        assert [layer.is_visible for layer in layers] == [True, False]
+        start = start_viewpoint(layers, layers.bounds(), guess_up(layers))
+        torch.testing.assert_close(start.position, cameras.centers[0])
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,13 @@ def test_the_bytes_of_a_mesh_are_those_of_its_file(tmp_path):
     assert mesh_bytes(mesh) == (tmp_path / "ball.glb").read_bytes()
 
 
+def test_far_gaussians_fit_into_half_floats():
+    scene = ring_scene()[:4]
+    huge = replace(scene, log_scales=scene.log_scales + 12)
+    triangle = splat_buffer(huge, 1.0)[:, 4:7].copy().view(np.float16)
+    assert np.isfinite(triangle).all() and np.abs(triangle).max() == np.finfo(np.float16).max
+
+
 @pytest.mark.viewer
 def test_the_buffer_is_visers_own():
     viser = package("viser")

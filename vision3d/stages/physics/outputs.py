@@ -63,12 +63,14 @@ def write_video(
 
 @torch.no_grad()
 def write_pictures(run_folder: RunFolder, moving: Sequence, setup: Setup, config: SimulateConfig) -> None:
-    """Write figures/course.png (energies, momentum, time steps, particles) and figures/frames.png, which the report shows."""
+    """Write figures/course.png (energies, momentum, time steps, particles) and figures/frames.png, which the report shows, and
+    cameras.json with the camera of the video, where `vision3d view` and `render` begin."""
     folder = run_folder.path / "figures"
     lines = [line for line in run_folder.metrics() if "time_s" in line]
     if len(lines) > 1:
         write_image(folder / "course.png", course_picture(lines))
     write_image(folder / "frames.png", _sheet(moving, setup))
+    _camera(moving, setup, config.video_size).save(run_folder.path / "cameras.json")
 
 
 def _sheet(moving: Sequence, setup: Setup) -> Float[Tensor, "h w 3"]:
