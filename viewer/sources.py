@@ -116,7 +116,8 @@ def _items(path: Path, name: str) -> list[Item]:
 def _cameras_beside(path: Path, name: str) -> list[Item]:
     """The cameras of the scene, or of the frames, of a run: hidden, but they know which way is up and where to look from."""
     cameras = path.with_name(_FILES[1])
-    if not (path.name == _FILES[0] or path.suffix == ".zarr") or not cameras.is_file():
+    is_of_run = path.name == _FILES[0] or (path.suffix == ".zarr" and is_run_folder(path.parent))
+    if not is_of_run or not cameras.is_file():
         return []
     try:
         return [Item(f"{name}.cameras", _checked(cameras, Cameras.load(cameras)), is_visible=False)]

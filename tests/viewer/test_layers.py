@@ -252,8 +252,8 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
     for path in (folder, folder / "frames.zarr"):
         layers = Layers.open([path])
         assert [layer.name.split(".")[-1] for layer in layers] == ["frames", "cameras"]
-        assert [layer.is_visible for layer in layers] == [True, False]
-        start = start_viewpoint(layers, layers.bounds(), guess_up(layers))
+        assert [layer.visible for layer in layers] == [True, False]
+        start = start_viewpoint(layers, layers.bounds, guess_up(layers))
         torch.testing.assert_close(start.position, cameras.centers[0])
 
 
