@@ -134,7 +134,7 @@ class Solver {
         Step<float>& step = *copy;
         take(tracers_, step);
         if (!(trace_drift_ < world_.spacing)) {  // only for the memory's sake: tracers write nothing to the grid
-            sorted_tracers_.sort(step.rows, tracers_.ids, step.stride, step.count, step, world_.num_materials);
+            sorted_tracers_.sort_if_mixed(step.rows, tracers_.ids, step.stride, step.count, step, world_.num_materials);
             trace_drift_ = 0;
         }
         const Loops& loops = kernels().mpm;

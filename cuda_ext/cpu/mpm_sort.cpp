@@ -8,7 +8,7 @@
 namespace vision3d::cpu {
 namespace {
 
-constexpr int64_t CHUNK = 8192;
+constexpr int64_t CHUNK = 8192, PART = 1024;
 
 // The first of the three nodes along an axis; the loops over particles compute the same in float.
 inline int32_t base_of(float x, float inverse) { return int32_t(x * inverse - 0.5f); }
@@ -59,6 +59,23 @@ void SortedParticles::sort(float* rows, int32_t* ids, int64_t stride, int64_t co
             std::memcpy(row, scratch.data(), size_t(count) * sizeof(uint32_t));
         }
     });
+}
+
+void SortedParticles::sort_if_mixed(float* rows, int32_t* ids, int64_t stride, int64_t count, const mpm::Step<float>& step, int bodies) {
+    const float inverse = 1.f / step.spacing;
+    const auto is_apart = [&](int64_t p) {
+        bool found = false;
+        for (int a = 0; a < 3; ++a) found = found || base_of(rows[a * stride + p], inverse) != base_of(rows[a * stride + p - 1], inverse);
+        return found;
+    };
+    int64_t changes = 0;
+    for (int64_t p = 1; p < count; ++p) changes += is_apart(p);
+    if (4 * changes > count) return sort(rows, ids, stride, count, step, bodies);
+    segments_.clear();
+    for (int64_t begin = 0, end; begin < count; begin = end) {
+        for (end = begin + 1; end < count && end - begin < PART && ids[end] == ids[begin];) ++end;
+        segments_.push_back({ids[begin], begin, end});
+    }
 }
 
 // From the starts of all blocks and bodies.

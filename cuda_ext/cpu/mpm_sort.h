@@ -28,6 +28,9 @@ class SortedParticles {
     // Sorts rows and ids (body, motion and number of each particle) by block, body and cell.
     void sort(float* rows, int32_t* ids, int64_t stride, int64_t count, const mpm::Step<float>& step, int bodies);
 
+    // As sort where few neighbours in memory are in one cell; else lists the segments of the present order, without blocks.
+    void sort_if_mixed(float* rows, int32_t* ids, int64_t stride, int64_t count, const mpm::Step<float>& step, int bodies);
+
     const std::vector<Block>& blocks() const { return blocks_; }
     const std::vector<Segment>& segments() const { return segments_; }
     // Blocks of one of eight colours.

@@ -277,7 +277,7 @@ def test_tracers_change_nothing_for_the_others(isa):
 
 @pytest.mark.parametrize("of", ["vectors", "bodies"])
 def test_tracers_go_with_the_others(of):
-    """As in the reference, where they are particles without mass that move in every step and not in every fourth."""
+    """As in the reference, where they are particles without mass that move in every step and not in every eighth."""
     before, its_world, is_tracer = block_with_tracers()
     want, _ = advance(before, its_world, 0.1)
     engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)
@@ -293,7 +293,7 @@ def test_tracers_go_with_the_others(of):
 
 @pytest.mark.parametrize("of", ["vectors", "bodies"])
 def test_tracers_do_not_lag_in_free_fall(of):
-    """Though they move in every fourth step only: with the mean velocity of all four."""
+    """Though they move in every eighth step only: with the mean velocity of all eight."""
     before, its_world, is_tracer = block_with_tracers()
     its_world = replace(its_world, boundaries=())
     engine = NativeEngine(before, its_world) if of == "vectors" else of_bodies(before, its_world, torch.float64)

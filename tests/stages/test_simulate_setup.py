@@ -514,6 +514,14 @@ def test_the_scene_file_of_the_guide_is_one(tmp_path):
     assert len(config.boundaries) == 3 and config.boundaries[2].hollow and len(config.movers[0].keyframes) == 2
 
 
+def test_bodies_too_stiff_to_reach_a_frame_are_refused(caplog):
+    stiff = replace(PLAIN, cells=4, material=replace(PLAIN.material, youngs_modulus=1e30))
+    with pytest.raises(ConfigError, match=r"material\.youngs_modulus: what moves: sound of .* m/s crosses cells of .* time steps a"):
+        set_up(cube(side=4), stiff)
+    set_up(cube(side=4), replace(stiff, material=replace(PLAIN.material, youngs_modulus=1e13)))
+    assert "time steps a frame; a lower youngs_modulus or fewer cells are faster" in caplog.text
+
+
 def test_scene_files_are_strict():
     with pytest.raises(ConfigError, match=r"bodies\[0\]\.materail: unknown; did you mean material\?"):
         from_dict(SimulateConfig, {"bodies": [{"materail": "sand"}]})

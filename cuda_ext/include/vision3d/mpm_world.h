@@ -158,7 +158,7 @@ inline double stable_dt(const World& world, const Found& found) {
     return dt;
 }
 
-constexpr int TRACE_EVERY = 4;      // time steps between two moves of tracers
+constexpr int TRACE_EVERY = 8;      // time steps between two moves of tracers
 constexpr double TRACE_WAY = 0.25;  // cells that the fastest particle goes meanwhile, at most
 
 // Calls substep(step) -> Found with stable steps until `duration` has passed, and trace(step) -> Found now and then, with the time

@@ -30,6 +30,7 @@ from vision3d.stages.physics.obstacles import Placement, place_boundaries, place
 from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.representations import FDrive, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
+from vision3d.stages.physics.time_step import SOUND_COURANT
 from vision3d.stages.physics.upright import Floor, stand_upright
 from vision3d.stages.physics.world import Motion, World
 
@@ -42,6 +43,7 @@ _PADDING = 3  # cells at the sides of the grid
 _SMALL, _LARGE = 0.05, 20.0  # metres; what moves is never so small or large unless the options say so
 _MOST = 2_000_000  # particles
 _MOST_REFERENCE = 20_000
+_MOST_STEPS, _MANY_STEPS = 1e6, 5e3  # a frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +175,7 @@ def set_up(
     }
     setup = _joined(config, engine, representation, parts, bodies, selector, x, grid, placement, up, world_parts)
     _check_inside(setup, parts, bodies)
+    _check_steps(config, parts, spacing)
     if isinstance(representation, Points3):
         from vision3d.stages.physics.corner_particles import with_corners
 
@@ -361,6 +364,18 @@ def _check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_
             f"{cells} of them make a grid of {nodes} nodes, which with {num_particles} particles needs {need:.3g} GB, "
             f"{why} {room:.3g}; take fewer cells, less room or fewer particles",
         )
+
+
+def _check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> None:
+    """Sound may cross part of a cell in a time step: a body as stiff as nothing is would never reach its next frame."""
+    for part in parts:
+        speed = part.body.material.wave_speed
+        steps = speed / (SOUND_COURANT * spacing) / config.fps
+        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m, which takes {steps:.3g} time steps a frame"
+        if steps > _MOST_STEPS:
+            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; take less, or fewer cells")
+        if steps > _MANY_STEPS:
+            logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
 
 
 def _check_inside(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:
