@@ -371,7 +371,7 @@ def _check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> N
     for part in parts:
         speed = part.body.material.wave_speed
         steps = speed / (SOUND_COURANT * spacing) / config.fps
-        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m, which takes {steps:.3g} time steps a frame"
+        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps a frame"
         if steps > _MOST_STEPS:
             raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; take less, or fewer cells")
         if steps > _MANY_STEPS:
