@@ -15,6 +15,7 @@ from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.clip import Channel, Clip
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.sequence import Sequence
 
 _FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
 
@@ -247,6 +248,11 @@ class Skin:
             options = {"stretches": sixes, "blends": blends, "method": method}
             frames.append(skin(rest, self.weights, self.indices, rotmat_to_quat(rotmats), shifts, **options))
         return torch.stack(frames)
+
+    def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Sequence:
+        """The mesh in frames at these times [s], as glTF viewers show it."""
+        times = torch.as_tensor(times, dtype=torch.float64)
+        return Sequence(self.mesh, times, {"vertices": self.posed(clip, times)})
 
     def to(self, device: torch.device | str) -> "Skin":
         """The same skin on another device."""
