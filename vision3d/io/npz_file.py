@@ -10,6 +10,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +40,8 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
     if base.texture is not None:
         arrays["texture"] = (base.texture.clamp(0, 1) * 255).round().to(torch.uint8)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{name: value.detach().cpu().numpy() for name, value in arrays.items()})
+        plain: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in arrays.items()}
+        np.savez(file, **plain)
 
 
 def read_sequence(path: Path | str) -> Sequence:
@@ -118,7 +120,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise FileFormatError(path, f"is no .npz of numbers ({str(error).splitlines()[0][:120]!a})", "its zip") from error
 
 
-def _check_header(path: Path, name: str, file: zipfile.ZipExtFile, size: int) -> None:
+def _check_header(path: Path, name: str, file: Any, size: int) -> None:
     """Refuse an array whose header promises more than the file has, before it is allocated."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):

@@ -99,9 +99,9 @@ def _add_surface(usd: SimpleNamespace, prim: Any, mesh: Mesh) -> None:
     primvars = usd.UsdGeom.PrimvarsAPI(prim)
     if mesh.uvs is not None:
         kind = usd.UsdGeom.Tokens.faceVarying if mesh.uvs.ndim == 3 else usd.UsdGeom.Tokens.vertex
-        uvs = _array(mesh.uvs.reshape(-1, 2)) * np.float32([1, -1]) + np.float32([0, 1])  # v goes up in USD
+        uvs = torch.stack([mesh.uvs[..., 0], 1 - mesh.uvs[..., 1]], -1).reshape(-1, 2)  # v goes up in USD
         coordinates = primvars.CreatePrimvar("st", usd.Sdf.ValueTypeNames.TexCoord2fArray, kind)
-        coordinates.Set(usd.Vt.Vec2fArray.FromNumpy(np.ascontiguousarray(uvs)))
+        coordinates.Set(usd.Vt.Vec2fArray.FromNumpy(_array(uvs)))
     if mesh.vertex_colors is not None:
         colors = srgb_to_linear(_array(mesh.vertex_colors[:, :3])).astype(np.float32)
         shown = prim.CreateDisplayColorPrimvar(usd.UsdGeom.Tokens.vertex)

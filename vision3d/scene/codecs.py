@@ -82,8 +82,8 @@ def load(path: Path | str) -> object:
             harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes), a .bvh (Motion),
             a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
             photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
-            scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder, a .npz of a mesh's frames or a folder
-            with frames.json (Sequence), or a picture (a tensor).
+            scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder, or a .npz or a folder of a mesh's
+            frames (Sequence), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.
