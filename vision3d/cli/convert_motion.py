@@ -53,7 +53,7 @@ def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still:
     Raises:
         InputError: Motion is wanted and not there, or cannot be read.
     """
-    from vision3d.io import gltf_container
+    from vision3d.io import gltf
     from vision3d.io.mesh_frames import read_frames
     from vision3d.scene import Sequence, Skin, load
 
@@ -72,16 +72,15 @@ def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still:
         return None
     if is_wanted:
         return Skin.load(source)
-    content = gltf_container.peek_json(source)
-    if target.suffix.lower() not in (".glb", ".gltf") or not content.get("animations"):
+    if target.suffix.lower() not in (".glb", ".gltf") or not gltf.can_move(source):
         return None
     if is_still:
-        logger.warning("%s: --crop and --transform are for the mesh at rest; its clips are left out", source)
+        logger.warning("%s: --crop and --transform are for the mesh at rest; what moves it is left out", source)
         return None
     try:
         return Skin.load(source)
     except InputError as error:
-        logger.warning("%s; the mesh at rest is written without its clips", error)
+        logger.warning("%s; the mesh at rest is written alone", error)
         return None
 
 
