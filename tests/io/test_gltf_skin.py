@@ -150,6 +150,82 @@ def test_normals_turn_with_morphs(tmp_path):
     np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
 
+def test_weights_of_morphs_at_rest(tmp_path):
+    """Of the mesh, or of its node; a clip that does not set them leaves them."""
+    skin = replace(creature(), rest_weights=torch.tensor([0.5, -0.25]))
+    still = replace(skin, clips=(replace(skin.clips[0], channels=skin.clips[0].channels[:6]),))
+    still.save(tmp_path / "still.glb")
+    back = Skin.load(tmp_path / "still.glb")
+    assert torch.equal(back.rest_weights, skin.rest_weights)
+    torch.testing.assert_close(back.posed(back.clips[0], TIMES), still.posed(still.clips[0], TIMES), atol=1e-5, rtol=0)
+    added = torch.einsum("m,mvc->vc", skin.rest_weights, skin.morphs)
+    without = replace(
+        still, morphs=None, morph_names=(), rest_weights=None, mesh=replace(skin.mesh, vertices=skin.mesh.vertices + added)
+    )
+    torch.testing.assert_close(still.posed(None, [0.0]), without.posed(None, [0.0]), atol=1e-5, rtol=0)
+    skin.save(tmp_path / "moving.glb")
+    back = Skin.load(tmp_path / "moving.glb")
+    torch.testing.assert_close(
+        back.posed(back.clip("wave"), TIMES), creature().posed(skin.clip("wave"), TIMES), atol=1e-5, rtol=0
+    )
+    found = Skin.load(changed(tmp_path, put("nodes", 0, "weights", value=[1, 0])))
+    assert found.rest_weights.tolist() == [1, 0]
+
+
+def test_rest_weights_beside_a_mesh_that_a_clip_moves(tmp_path):
+    """Two nodes with morphs: the clip sets those of the second, and the first stays as it rests."""
+    replace(creature(), clips=()).save(tmp_path / "creature.glb")
+    content, binary = opened(tmp_path / "creature.glb")
+    content.pop("skins")
+    content["nodes"] = [{"mesh": 0, "weights": [0.5, 0]}, {"mesh": 0, "weights": [0, 0.25]}]
+    content["scenes"] = [{"nodes": [0, 1]}]
+    for data in (np.array([0, 1], "<f4"), np.array([0, 0, 1, 1], "<f4")):
+        content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": data.nbytes})
+        binary += data.tobytes()
+        view = {"bufferView": len(content["bufferViews"]) - 1, "componentType": 5126, "count": len(data), "type": "SCALAR"}
+        content["accessors"].append(view)
+    count = len(content["accessors"])
+    sampler = {"input": count - 2, "output": count - 1}
+    content["animations"] = [{"channels": [{"sampler": 0, "target": {"node": 1, "path": "weights"}}], "samplers": [sampler]}]
+    content["buffers"] = [{"byteLength": len(binary)}]
+    (tmp_path / "two.glb").write_bytes(glb_bytes(content, bytes(binary)))
+    back, morphs, rest = Skin.load(tmp_path / "two.glb"), creature().morphs, creature().mesh.vertices
+    assert back.rest_weights.tolist() == [0.5, 0, 0, 0.25]
+    for clip, want in ((back.clips[0], rest + morphs[0] + morphs[1]), (None, rest + 0.25 * morphs[1])):
+        moved = back.posed(clip, [1.0])[0]
+        torch.testing.assert_close(moved[:162], rest + 0.5 * morphs[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(moved[162:], want, atol=1e-5, rtol=0)
+
+
+def test_several_textures_become_one(tmp_path):
+    """A skin of two meshes with pictures of their own."""
+    first = Skin.from_frames(textured(8, 8), torch.randn(2, 42, 3), [0.0, 1.0])
+    first.save(tmp_path / "first.glb")
+    content, binary = opened(tmp_path / "first.glb")
+    textured(16, 4).save(tmp_path / "second.glb")
+    image = opened(tmp_path / "second.glb")
+    view = image[0]["bufferViews"][image[0]["images"][0]["bufferView"]]
+    picture = image[1][view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+    binary += bytes(-len(binary) % 4)
+    content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(picture)})
+    binary += picture
+    content["images"].append({"bufferView": len(content["bufferViews"]) - 1, "mimeType": "image/png"})
+    content["textures"].append({"source": 1, "sampler": 0})
+    content["materials"].append({"pbrMetallicRoughness": {"baseColorTexture": {"index": 1}}})
+    content["meshes"].append({"primitives": [{**content["meshes"][0]["primitives"][0], "material": 1}]})
+    content["nodes"].append({"mesh": 1})
+    content["scenes"][0]["nodes"].append(1)
+    content["buffers"] = [{"byteLength": len(binary)}]
+    (tmp_path / "both.glb").write_bytes(glb_bytes(content, bytes(binary)))
+    back = Skin.load(tmp_path / "both.glb")
+    assert back.mesh.num_vertices == 84 and back.mesh.texture.numel() >= 3 * (8 * 8 + 16 * 4)
+
+
+def textured(width, height):
+    vertices, faces = shapes.icosphere(1)
+    return Mesh(vertices, faces, uvs=torch.rand(42, 2), texture=torch.randint(0, 256, (height, width, 3)) / 255)
+
+
 def sparse(**changes):
     """The second morph moves vertices 2 and 5 alone, as a sparse accessor without a bufferView."""
 
@@ -265,6 +341,17 @@ def put(*keys, value):
         (sparse(indices={"bufferView": 0, "componentType": 5126}), r"sparse has indices of 5126, want 5121, 5123 or 5125$"),
         (sparse(count=400), r"count is 400, want a whole number from 0 to 162$"),
         (sparse(indices={"bufferView": 0, "componentType": 5125}), r"sparse names row \d+, but there are 162$"),
+        (put("meshes", 0, "weights", value=[1]), r"weights is no list of 2 numbers$"),
+        (put("nodes", 0, "weights", value=[1, "x"]), r"weights holds something else than finite numbers$"),
+        (put("accessors", 0, "count", value=9999), r"ends at byte \d+ of its bufferView, which has \d+$"),
+        (put("accessors", 0, "byteOffset", value=2), r"begins at byte 2 of its buffer in steps of 12, want multiples of 4$"),
+        (put("bufferViews", 0, "byteOffset", value=1), r"begins at byte 1 of its buffer in steps of 12, want multiples of 4$"),
+        (put("bufferViews", 0, "byteLength", value=10**9), r"ends at byte \d+ of its buffer, which has \d+$"),
+        (put("bufferViews", 0, "buffer", value=3), r"names buffers\[3\], but there are 1 of them$"),
+        (put("bufferViews", 0, "byteStride", value=4), r"byteStride is 4, want at least 12$"),
+        (put("accessors", 0, "componentType", value=5130), r"has type 'VEC3' of 5130, which is not allowed here$"),
+        (put("buffers", value=[]), r"names buffers\[0\], but there are 0 of them$"),
+        (put("buffers", 0, "byteLength", value=10**9), r"is cut off: it has \d+ of 1000000000 bytes$"),
         (put("buffers", 0, "uri", value="away.bin"), r"away.bin: does not exist"),
     ],
 )

@@ -32,7 +32,7 @@ def _built(skin: Skin) -> Builder:
         _add_joints(builder, skin, mesh["primitives"][0]["attributes"], node)
     if skin.morphs is not None and skin.num_morphs:
         mesh["primitives"][0]["targets"] = [_target(builder, skin, morph) for morph in skin.morphs]
-        mesh["weights"] = [0.0] * skin.num_morphs
+        mesh["weights"] = [0.0] * skin.num_morphs if skin.rest_weights is None else skin.rest_weights.tolist()
         names = skin.morph_names or tuple(f"morph_{i}" for i in range(skin.num_morphs))
         mesh["extras"] = {"targetNames": list(names)}
     inputs: dict[bytes, int] = {}
