@@ -1,6 +1,7 @@
 """`vision3d convert` of what moves: sequences and animated .glb files, from and to everything."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,7 +103,26 @@ def test_gaussians_on_a_mesh(cli, tmp_path):
     back = GaussianScene.load(tmp_path / "splats" / "frame_00003.ply")
     torch.testing.assert_close(back.means, bound.frame(3).means, atol=1e-6, rtol=0)
     run(cli, tmp_path / "a.zarr", tmp_path / "b.glb")
-    assert Skin.load(tmp_path / "b.glb").num_morphs == 6
+    back = Skin.load(tmp_path / "b.glb")
+    assert (
+        back.num_morphs == 6 and float((back.mesh.vertex_colors - 0.5).abs().max()) < 1e-4
+    )  # grey, as the mesh has no colours
+
+
+def test_colours_of_gaussians_as_a_texture(cli, tmp_path):
+    pytest.importorskip("xatlas")
+    sequence = bending()
+    colored = replace(sequence.base, vertex_colors=(sequence.base.vertices / 4 + 0.5))
+    bound = MeshGaussians.from_mesh(colored, 6)
+    Sequence(replace(bound, mesh=sequence.base), TIMES, {"vertices": sequence.vertices()}).save(tmp_path / "a.zarr")
+    run(cli, tmp_path / "a.zarr", tmp_path / "b.glb", "--texture-size", 128, "--motion", "skin", "--joints", 4)
+    back = Skin.load(tmp_path / "b.glb")
+    assert back.mesh.texture.shape == (128, 128, 3) and back.mesh.vertex_colors is None
+    middles = back.mesh.vertices[back.mesh.faces].mean(1)
+    columns, rows = (back.mesh.corner_uvs.mean(1) * 128).long().unbind(-1)
+    torch.testing.assert_close(back.mesh.texture[rows, columns], middles / 4 + 0.5, atol=0.06, rtol=0)
+    moved = back.posed(back.clips[0], TIMES)[:, back.mesh.faces].mean(2)
+    torch.testing.assert_close(moved, sequence.vertices()[:, sequence.base.faces].mean(2), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("suffix", [".usd", ".usda", ".usdc"])

@@ -15,6 +15,7 @@ from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io.gltf_container import glb_bytes
 from vision3d.scene import Channel, Clip, Mesh, Skin, load
+from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
 TIMES = [0.0, 0.1, 0.25, 0.4, 0.75, 1.0, 1.5]
 
@@ -263,7 +264,15 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         "frames.glb": frames,
         "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
         "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
+        "rest.glb": replace(creature(), rest_weights=torch.tensor([0.5, -0.25])),
+        "colours.glb": replace(frames, mesh=replace(frames.mesh, vertex_colors=torch.rand(len(vertices), 4))),
     }
+    moved = vertices + 0.1 * torch.randn(9, *vertices.shape)
+    sheet = Mesh(vertices, faces, uvs=torch.rand(len(faces), 3, 2), normals=vertices, texture=torch.rand(4, 4, 3))
+    times = [i / 24 for i in range(9)]
+    skins["joints.glb"] = fit_joints(sheet, moved, times, num_joints=5).skin
+    skins["joints.gltf"] = fit_joints(sheet, moved, times, num_joints=5, max_morphs=0, influences=6).skin
+    skins["principal.glb"] = fit_morphs(sheet, moved, times).skin
     for name, skin in skins.items():
         skin.save(tmp_path / name)
     for report in validate(*(tmp_path / name for name in skins)):

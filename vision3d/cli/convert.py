@@ -78,6 +78,9 @@ class ConvertOptions(VerbOptions):
     """The largest error of --motion pca and skin in any frame, as a share of the mesh's diagonal."""
     frames: Literal["obj", "ply"] | None = None
     """Write a folder OUT with one file a frame; as ply Gaussians on a mesh, too."""
+    texture_size: int = 0
+    """Side of the picture [texels] for the colours of Gaussians that follow a mesh, where the mesh is written without them; 0
+    gives vertex colours. A mesh without uvs is unwrapped (extra `mesh`)."""
     overwrite: Flag = False
     """Replace files that are there."""
 
@@ -155,15 +158,7 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
         raise ConfigError("--max-sh", f"got {options.max_sh}, want 0 to 4")
     if options.crop is not None and not all(a <= b for a, b in zip(options.crop[:3], options.crop[3:])):
         raise ConfigError("--crop", f"got {options.crop}, want the lower corner x y z and then the upper one")
-    moving_options = {
-        "--joints": options.joints >= 1,
-        "--morphs": (options.morphs or 0) >= 0,
-        "--tolerance": options.tolerance >= 0,
-    }
-    moving_options["--rate"] = options.rate is None or 0 < options.rate < math.inf
-    for name, is_right in moving_options.items():
-        if not is_right:
-            raise ConfigError(name, f"got {getattr(options, name[2:])}, want a number above 0 (--morphs, --tolerance: or 0)")
+    moving.check_options(options)
     if options.frames is not None and options.to is not None:
         raise ConfigError("--frames", "makes a folder of frames of one input; give it without --to")
     if options.to is not None:

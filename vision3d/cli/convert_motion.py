@@ -1,13 +1,15 @@
 """What `vision3d convert` does with things that move: sequences, and animated .glb files."""
 
 import logging
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from vision3d.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from vision3d.scene import Clip, Sequence, Skin
+    from vision3d.scene import Clip, Mesh, Sequence, Skin
 
 logger = logging.getLogger("vision3d")
 
@@ -15,6 +17,7 @@ STORES = (".npz", ".zarr", ".usd", ".usda", ".usdc")
 """Suffixes that hold nothing but motion."""
 WRITTEN = (".glb", ".gltf", *STORES)
 _INDEX = "frames.json"
+_PADDING = 2  # texels round each chart
 
 
 class MotionOptions(Protocol):
@@ -34,6 +37,22 @@ class MotionOptions(Protocol):
     def tolerance(self) -> float: ...
     @property
     def frames(self) -> str | None: ...
+    @property
+    def texture_size(self) -> int: ...
+
+
+def check_options(options: MotionOptions) -> None:
+    """Raise a ConfigError that names the option whose number cannot be."""
+    wants = {
+        "--joints": (options.joints, options.joints >= 1, "1 or more"),
+        "--morphs": (options.morphs, (options.morphs or 0) >= 0, "0 or more"),
+        "--tolerance": (options.tolerance, options.tolerance >= 0, "0 or more"),
+        "--rate": (options.rate, options.rate is None or 0 < options.rate < math.inf, "frames a second"),
+        "--texture-size": (options.texture_size, 0 <= options.texture_size <= 16384, "0 to 16384 texels"),
+    }
+    for name, (value, is_right, want) in wants.items():
+        if not is_right:
+            raise ConfigError(name, f"got {value}, want {want}")
 
 
 def is_sequence(path: Path) -> bool:
@@ -92,16 +111,16 @@ def write_moving(path: Path, value: "Sequence | Skin", options: MotionOptions) -
         from vision3d.io.mesh_frames import write_frames
 
         sequence = _as_sequence(value, options)
-        write_frames(path, sequence, f".{options.frames}")
+        write_frames(path, sequence if options.frames == "ply" else _colored(sequence, options), f".{options.frames}")
         return {"frames": len(sequence)}
     if path.suffix.lower() not in (".glb", ".gltf"):
         sequence = _as_sequence(value, options)
-        codecs.save(path, sequence)
+        codecs.save(path, sequence if path.suffix.lower() == ".zarr" else _colored(sequence, options))
         return {"frames": len(sequence)}
     if isinstance(value, Skin) and options.motion in (None, "keep"):
         value.save(path)
         return {"joints": len(value), "morphs": value.num_morphs, "clips": len(value.clips)}
-    skin, figures = _as_skin(_as_sequence(value, options), options)
+    skin, figures = _as_skin(_colored(_as_sequence(value, options), options), options)
     skin.save(path)
     return {"joints": len(skin), "morphs": skin.num_morphs, **figures}
 
@@ -134,7 +153,7 @@ def _as_skin(sequence: "Sequence", options: MotionOptions) -> "tuple[Skin, dict[
     from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
     vertices, times = sequence.vertices(), sequence.times.double() - min(0.0, float(sequence.times[0]))
-    mesh, name = _rest(sequence), options.clip or "frames"
+    mesh, name = cast("Mesh", sequence.base), options.clip or "frames"
     if options.motion == "pca":
         found = fit_morphs(mesh, vertices, times, name, tolerance=options.tolerance, max_morphs=options.morphs)
     elif options.motion == "skin":
@@ -152,9 +171,19 @@ def _as_skin(sequence: "Sequence", options: MotionOptions) -> "tuple[Skin, dict[
     return found.skin, {"max_error": found.max_error, "mean_error": found.mean_error}
 
 
-def _rest(sequence: "Sequence") -> Any:
-    """The mesh at rest."""
+def _colored(sequence: "Sequence", options: MotionOptions) -> "Sequence":
+    """Frames of the mesh alone, where there are Gaussians on it with their colours."""
+    from vision3d.render.meshes.gaussian_colors import bake_texture, bake_vertex_colors
     from vision3d.scene import MeshGaussians
 
-    base = sequence.base
-    return base.mesh if isinstance(base, MeshGaussians) else base
+    bound = sequence.base
+    if not isinstance(bound, MeshGaussians):
+        return sequence
+    if options.texture_size:
+        if bound.mesh.uvs is None:
+            from vision3d.stages.meshing.atlas import unwrap
+
+            charts = unwrap(bound.mesh, options.texture_size, _PADDING)
+            bound = replace(bound, mesh=replace(bound.mesh, uvs=charts.corner_uvs))
+        return replace(sequence, base=bake_texture(bound, options.texture_size))
+    return replace(sequence, base=bake_vertex_colors(bound))

@@ -7,6 +7,7 @@
 """
 
 import math
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,6 +24,11 @@ from vision3d.scene.mesh_gaussians import MeshGaussians
 from vision3d.scene.sequence import Sequence
 
 _EXTRAS = ("uvs", "normals", "vertex_colors")
+_DAMAGES = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, MemoryError),
+    *(NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+"""What zipfile and numpy raise for files that are damaged."""
 _NAMES = ("vertices", "faces", "times", "rest", *_EXTRAS, "texture")
 
 
@@ -107,17 +113,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return found
     except FileFormatError:
         raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise FileFormatError(path, f"is no .npz of numbers ({str(error).splitlines()[0][:120]!a})", "its zip") from error
+    except _DAMAGES as error:
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise FileFormatError(path, f"is no .npz of numbers ({text[:120]!a})", "its zip") from error
 
 
 def _check_header(path: Path, name: str, file: Any, size: int) -> None:
