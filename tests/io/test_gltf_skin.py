@@ -159,6 +159,8 @@ def test_weights_of_morphs_at_rest(tmp_path):
     back = Skin.load(tmp_path / "still.glb")
     assert torch.equal(back.rest_weights, skin.rest_weights)
     torch.testing.assert_close(back.posed(back.clips[0], TIMES), still.posed(still.clips[0], TIMES), atol=1e-5, rtol=0)
+    other = Animated(tmp_path / "still.glb").vertices("walk", 0.5)
+    np.testing.assert_allclose(other, still.posed(still.clips[0], [0.5])[0].numpy(), atol=1e-4)
     added = torch.einsum("m,mvc->vc", skin.rest_weights, skin.morphs)
     without = replace(
         still, morphs=None, morph_names=(), rest_weights=None, mesh=replace(skin.mesh, vertices=skin.mesh.vertices + added)
