@@ -93,6 +93,11 @@ def main() -> None:
                     clips[f"{joints} joints and morphs, {tolerance:g}"] = lambda g=given, j=joints, t=tolerance: fit_joints(
                         *g, num_joints=j, tolerance=t
                     )
+            if name == "fox_walk":
+                skin = Skin.load(options.data / "fox.glb")
+                own = {"weights": skin.weights, "indices": skin.indices}
+                clips["its own joints alone"] = lambda g=given, o=own: fit_joints(*g, max_morphs=0, **o)
+                clips["its own joints and morphs, 0.0001"] = lambda g=given, o=own: fit_joints(*g, **o)
             results[name] = {"vertices": mesh.num_vertices, "frames": len(frames), "clips": {}}
             for kind, make in clips.items():
                 figures = measured(make, *given)
