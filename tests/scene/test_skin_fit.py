@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -121,6 +122,31 @@ def test_corrections_where_joints_flatten_the_mesh():
     flat = (weights[:, 0] - weights[:, 1]).abs() < 1e-3
     error = (found.skin.posed(found.skin.clips[0], [0.0])[0] - moved[0]).norm(dim=-1) / diagonal(mesh)
     assert flat.any() and float(error[~flat].max()) <= 1e-3
+
+
+@pytest.mark.parametrize("kind", ["joints", "morphs", "frames"])
+def test_normals_follow(tmp_path, kind):
+    """Of the file, by morph normals and then the inverse transposed matrices of the joints, as viewers have it."""
+    mesh, moved, _ = beam()
+    rest = vertex_normals(mesh.vertices, mesh.faces)
+    mesh = replace(mesh, normals=rest)
+    made = {
+        "joints": lambda: fit_joints(mesh, moved, TIMES, num_joints=4).skin,
+        "morphs": lambda: fit_morphs(mesh, moved, TIMES).skin,
+        "frames": lambda: Skin.from_frames(mesh, moved, TIMES),
+    }[kind]()
+    made.save(tmp_path / "beam.glb")
+    back = Skin.load(tmp_path / "beam.glb")
+    amounts = back.locals_at(back.clips[0], torch.tensor(TIMES, dtype=torch.float64))[3]
+    assert back.morph_normals is not None and back.morph_normals.shape == back.morphs.shape
+    found = rest + torch.einsum("tm,mvc->tvc", amounts, back.morph_normals)
+    if len(back):
+        matrices = back.joint_matrices(back.clips[0], torch.tensor(TIMES, dtype=torch.float64)) @ back.inverse_binds
+        blended = torch.einsum("vk,tvkab->tvab", back.weights, matrices[:, back.indices][..., :3, :3])
+        found = (torch.linalg.inv(blended).mT @ found[..., None])[..., 0]
+    want = torch.stack([vertex_normals(frame, mesh.faces) for frame in moved])
+    cosines = torch.nn.functional.cosine_similarity(found, want, dim=-1)
+    assert float(cosines.min()) > (0.999 if kind == "frames" else 0.97) and float(cosines.mean()) > 0.998
 
 
 def test_seams_and_normals_are_kept(tmp_path):

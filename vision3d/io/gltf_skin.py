@@ -60,6 +60,7 @@ class _Reader:
         self.meshes: list[Mesh] = []
         self.influences: list[tuple[np.ndarray, np.ndarray]] = []
         self.morphs: list[tuple[int, int, np.ndarray]] = []  # its number, its first vertex, and what it adds
+        self.turns: list[tuple[int, int, np.ndarray]] = []  # the same of normals
         self.blocks: dict[int, tuple[int, int]] = {}  # of each node with morphs: the first and how many
         self.morph_names: list[str] = []
         self.rest_weights: list[float] = []
@@ -98,7 +99,8 @@ class _Reader:
             inverse_binds=torch.from_numpy(np.array(binds, np.float32).reshape(-1, 4, 4)),
             indices=torch.from_numpy(lookup[indices]),
             weights=torch.from_numpy(np.concatenate([parts[1] for parts in padded]).astype(np.float32)),
-            morphs=self._all_morphs(mesh.num_vertices),
+            morphs=self._all_morphs(self.morphs, mesh.num_vertices),
+            morph_normals=None if mesh.normals is None or not self.turns else self._all_morphs(self.turns, mesh.num_vertices),
             morph_names=tuple(self.morph_names),
             rest_weights=torch.tensor(self.rest_weights) if any(self.rest_weights) else None,
             clips=self._clips(new),
@@ -134,13 +136,14 @@ class _Reader:
             self.meshes.append(mesh)
             self.influences.append(self._influences(primitive, joints, mesh.num_vertices, "skin" in node))
             for i, target in enumerate(self._targets(primitive, number)):
-                if "POSITION" not in target:
-                    continue
-                added = gltf.array(target["POSITION"], (3,), _FLOAT)
-                if len(added) != mesh.num_vertices:
-                    text = f"a morph target has {len(added)} rows for {mesh.num_vertices} vertices"
-                    raise FileFormatError(self.path, text, f"meshes[{number}]")
-                self.morphs.append((first + i, offset, added))
+                for name, found in (("POSITION", self.morphs), ("NORMAL", self.turns)):
+                    if name not in target:
+                        continue
+                    added = gltf.array(target[name], (3,), _FLOAT)
+                    if len(added) != mesh.num_vertices:
+                        text = f"a morph target has {len(added)} rows of {name} for {mesh.num_vertices} vertices"
+                        raise FileFormatError(self.path, text, f"meshes[{number}]")
+                    found.append((first + i, offset, added))
 
     def _joints_of(self, number: Any) -> list[int]:
         gltf, where = self.gltf, f"skins[{number}]"
@@ -265,12 +268,12 @@ class _Reader:
             raise FileFormatError(self.path, "weights holds something else than finite numbers", where)
         return [float(weight) for weight in weights]
 
-    def _all_morphs(self, num_vertices: int) -> torch.Tensor | None:
+    def _all_morphs(self, parts: list[tuple[int, int, np.ndarray]], num_vertices: int) -> torch.Tensor | None:
         if not self.morph_names:
             return None
         self.gltf.allot(12 * len(self.morph_names) * num_vertices, "morph targets")
         result = np.zeros((len(self.morph_names), num_vertices, 3), np.float32)
-        for number, offset, added in self.morphs:
+        for number, offset, added in parts:
             result[number, offset : offset + len(added)] = added
         return torch.from_numpy(result)
 

@@ -18,7 +18,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import Sequence
 
 _FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
-_MORPHS = ("morphs", "rest_weights")
+_MORPHS = ("morphs", "morph_normals", "rest_weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +59,8 @@ class Skin:
     """Names of the morph targets; may be left out."""
     clips: tuple[Clip, ...] = ()
     """How it moves."""
+    morph_normals: Float[Tensor, "m v 3"] | None = None
+    """What a morph target with weight 1 adds to the normals; as the faces turn when None."""
     rest_weights: Float[Tensor, " m"] | None = None
     """Weights of the morph targets at rest and in clips that do not set them; 0 when None."""
 
@@ -79,6 +81,8 @@ class Skin:
         check_shape("Skin.indices", self.indices, tuple(self.weights.shape), kind="int64")
         if self.morphs is not None:
             check_shape("Skin.morphs", self.morphs, ("M", vertices, 3))
+        if self.morph_normals is not None:
+            check_shape("Skin.morph_normals", self.morph_normals, (self.num_morphs, vertices, 3))
         if self.rest_weights is not None:
             check_shape("Skin.rest_weights", self.rest_weights, (self.num_morphs,))
         if self.morph_names and len(self.morph_names) != self.num_morphs:

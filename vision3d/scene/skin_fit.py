@@ -8,7 +8,9 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.geometry.low_rank import principal_shapes
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.rigid_joints import RigidJoints, fit_rigid_joints
+from vision3d.geometry.vectors import unit
 from vision3d.scene.checks import check_finite, check_shape
 from vision3d.scene.clip import Channel, Clip
 from vision3d.scene.mesh import Mesh
@@ -62,8 +64,9 @@ def fit_morphs(
     times = _checked(mesh, vertices, times)
     shift = (vertices - mesh.vertices).double()
     weights, shapes = principal_shapes(shift, tolerance * _diagonal(mesh), most=max_morphs)
+    turned = None if mesh.normals is None else _normals(vertices, mesh.faces) - vertex_normals(mesh.vertices, mesh.faces)
     skin = Skin.from_frames(mesh, vertices[:1], times[:1], name)
-    return _measured(_with_morphs(skin, name, times, weights, shapes, ()), vertices, times)
+    return _measured(_with_morphs(skin, name, times, weights, shapes, turned), vertices, times)
 
 
 def fit_joints(
@@ -104,9 +107,9 @@ def fit_joints(
     times = _checked(mesh, vertices, times)
     options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}
     skin = _of_joints(mesh, fit_rigid_joints(mesh.vertices, vertices, num_joints, **options), times, name)
-    added = _corrections(skin, vertices, times)
+    added, turned = _corrections(skin, vertices, times)
     amounts, shapes = principal_shapes(added, tolerance * _diagonal(mesh), most=max_morphs)
-    return _measured(_with_morphs(skin, name, times, amounts, shapes, skin.clips[0].channels), vertices, times)
+    return _measured(_with_morphs(skin, name, times, amounts, shapes, turned), vertices, times)
 
 
 def _checked(mesh: Mesh, vertices: Tensor, times: Tensor | list[float]) -> Tensor:
@@ -146,14 +149,16 @@ def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> Skin
     )
 
 
-def _corrections(skin: Skin, vertices: Tensor, times: Tensor) -> Tensor:
+def _corrections(skin: Skin, vertices: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
     """What has to be added to the rest vertices for the skin to bring them to the given ones (T, V, 3), in float64.
 
-    Where joints that turn against each other flatten a vertex's matrix, the damped least squares solution.
+    Where joints that turn against each other flatten a vertex's matrix, the damped least squares solution. Also what has to be
+    added to the normals, where the mesh has them: the skin turns them by the inverse transposed matrix.
     """
     rest = skin.mesh.vertices.double()
     weights = rest.new_zeros(len(rest), len(skin)).scatter_add_(1, skin.indices, skin.weights.double())
     found = torch.empty(vertices.shape, dtype=torch.float64)
+    turned = None if skin.mesh.normals is None else torch.empty(vertices.shape)
     damping = _DAMPING * torch.eye(3, dtype=torch.float64)
     for some in torch.arange(len(times)).split(max(1, _BLOCK // max(1, len(rest)))):
         matrices = (skin.joint_matrices(skin.clips[0], times[some]) @ skin.inverse_binds).double()[..., :3, :]
@@ -161,15 +166,27 @@ def _corrections(skin: Skin, vertices: Tensor, times: Tensor) -> Tensor:
         linear = blended[..., :3]
         left = vertices[some].double() - (linear @ rest[..., None])[..., 0] - blended[..., 3]
         found[some] = (linear.mT @ torch.linalg.solve(linear @ linear.mT + damping, left[..., None]))[..., 0]
-    return found
+        if turned is not None:
+            normals = _normals(vertices[some], skin.mesh.faces)
+            before = unit((linear.mT @ normals[..., None].double())[..., 0])
+            turned[some] = (before - vertex_normals(rest, skin.mesh.faces)).float()
+    return found, turned
 
 
-def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, channels: tuple[Channel, ...]) -> Skin:
-    like = skin.mesh.vertices
+def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    return torch.stack([vertex_normals(frame, faces) for frame in vertices])
+
+
+def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:
+    """The skin with morph targets and their weights in its clip; normals of the targets by least squares."""
+    like, channels = skin.mesh.vertices, skin.clips[0].channels if len(skin) else ()
     if not len(shapes):
         return replace(skin, morphs=None, clips=(Clip(name, channels),))
+    normals = None
+    if turned is not None:
+        normals = (torch.linalg.pinv(amounts.double()) @ turned.double().flatten(1)).view(shapes.shape).to(like)
     weights = Channel("weights", -1, times, amounts.to(like))
-    return replace(skin, morphs=shapes.to(like), clips=(Clip(name, (*channels, weights)),))
+    return replace(skin, morphs=shapes.to(like), morph_normals=normals, clips=(Clip(name, (*channels, weights)),))
 
 
 def _measured(skin: Skin, vertices: Tensor, times: Tensor) -> FittedSkin:
