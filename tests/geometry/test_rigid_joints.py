@@ -134,3 +134,10 @@ def test_wrong_input():
         fit_rigid_joints(rest, moved / 0)
     with pytest.raises(ShapeError, match="frames"):
         fit_rigid_joints(rest, moved[:, :3])
+    weights, indices = torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.int64)
+    with pytest.raises(InputError, match=r"^fit_rigid_joints: got weights alone; want both, or neither$"):
+        fit_rigid_joints(rest, moved, weights=weights)
+    with pytest.raises(ShapeError, match="indices"):
+        fit_rigid_joints(rest, moved, weights=weights, indices=indices[:3])
+    with pytest.raises(InputError, match=r"indices go down to -1, want 0 or more$"):
+        fit_rigid_joints(rest, moved, weights=weights, indices=indices - 1)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.errors import InputError, ShapeError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.neighbors import knn
 from vision3d.geometry.quaternion import rotmat_to_quat
@@ -59,7 +59,9 @@ def fit_rigid_joints(
     weights: Float[Tensor, "v k"] | None = None,
     indices: Int64[Tensor, "v k"] | None = None,
 ) -> RigidJoints:
-    """Joints, weights and motions whose linear blend is nearest to the frames, found by turns; the same every time.
+    """Joints, weights and motions whose linear blend is nearest to the frames, found by turns on the processor.
+
+    The same numbers every time; without gradients.
 
     Args:
         rest: Vertices at rest [m].
@@ -71,7 +73,8 @@ def fit_rigid_joints(
         indices: The joints of given weights.
 
     Raises:
-        InputError: There are no vertices or frames, something is not finite, or a count is below 1.
+        InputError: There are no vertices or frames, something is not finite, a count is below 1, or of weights and indices one
+            is missing.
         ShapeError: The shapes do not match.
     """
     check_trailing("frames", frames, *rest.shape)
@@ -80,10 +83,12 @@ def fit_rigid_joints(
         raise InputError(f"fit_rigid_joints: {text}; want at least one of each")
     if not bool(torch.isfinite(rest).all() and torch.isfinite(frames).all()):
         raise InputError("fit_rigid_joints: vertices are not finite")
-    points, targets = rest.detach().double(), frames.detach().double()
+    points, targets = rest.detach().cpu().double(), frames.detach().cpu().double()
     middle = points.mean(0)
     scale = float((points.amax(0) - points.amin(0)).norm()) or 1.0
     points, targets = (points - middle) / scale, (targets - middle) / scale
+    if (weights is None) != (indices is None):
+        raise InputError(f"fit_rigid_joints: got {'indices' if weights is None else 'weights'} alone; want both, or neither")
     if weights is None or indices is None:
         motions = _clustered(points, targets, min(count, len(points)))
         for _ in range(rounds):
@@ -91,7 +96,12 @@ def fit_rigid_joints(
             motions = _solved_motions(points, targets, _dense(kept, places, motions.shape[1]), motions)
         kept, places = _solved_weights(points, targets, motions, influences)
     else:
-        kept, places = weights.detach().double(), indices
+        check_trailing("weights", weights, len(points), weights.shape[-1])
+        if indices.shape != weights.shape:
+            raise ShapeError("indices", indices.shape, f"that of the weights, {tuple(weights.shape)}")
+        if int(indices.min()) < 0:
+            raise InputError(f"fit_rigid_joints: indices go down to {int(indices.min())}, want 0 or more")
+        kept, places = weights.detach().cpu().double(), indices.cpu()
         dense = _dense(kept, places, int(places.max()) + 1)
         motions = torch.stack([_rigid(points, targets, own) for own in dense.T], 1)
         for _ in range(rounds):
@@ -103,7 +113,7 @@ def fit_rigid_joints(
     shifts = (motions[..., :3] @ centers[:, :, None])[..., 0] + motions[..., 3] - centers
     return RigidJoints(
         kept.to(rest),
-        places,
+        places.to(rest.device),
         (centers * scale + middle).to(rest),
         rotmat_to_quat(motions[..., :3]).to(rest),
         (shifts * scale).to(rest),

@@ -1,4 +1,7 @@
-"""Skins that reproduce given vertices with little data: few morph targets, or few joints with corrective morph targets."""
+"""Skins that reproduce given vertices with little data: few morph targets, or few joints with corrective morph targets.
+
+All is computed on the processor, where the skins are then.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -61,7 +64,7 @@ def fit_morphs(
     Raises:
         InputError: Something is not finite, or there are no frames.
     """
-    times = _checked(mesh, vertices, times)
+    mesh, vertices, times = _checked(mesh, vertices, times)
     shift = (vertices - mesh.vertices).double()
     weights, shapes = principal_shapes(shift, tolerance * _diagonal(mesh), most=max_morphs)
     turned = None if mesh.normals is None else _normals(vertices, mesh.faces) - vertex_normals(mesh.vertices, mesh.faces)
@@ -104,7 +107,7 @@ def fit_joints(
     Raises:
         InputError: Something is not finite, or there are no frames.
     """
-    times = _checked(mesh, vertices, times)
+    mesh, vertices, times = _checked(mesh, vertices, times)
     options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}
     skin = _of_joints(mesh, fit_rigid_joints(mesh.vertices, vertices, num_joints, **options), times, name)
     added, turned = _corrections(skin, vertices, times)
@@ -112,14 +115,15 @@ def fit_joints(
     return _measured(_with_morphs(skin, name, times, amounts, shapes, turned), vertices, times)
 
 
-def _checked(mesh: Mesh, vertices: Tensor, times: Tensor | list[float]) -> Tensor:
+def _checked(mesh: Mesh, vertices: Tensor, times: Tensor | list[float]) -> tuple[Mesh, Tensor, Tensor]:
+    """All of them, on the processor."""
     check_shape("vertices", vertices, ("T", mesh.num_vertices, 3))
     times = torch.as_tensor(times, dtype=torch.float64)
     check_shape("times", times, (len(vertices),))
     if not len(vertices):
         raise InputError("vertices: got 0 frames, want at least one")
     check_finite("frames", "vertices", vertices)
-    return times
+    return mesh.to("cpu"), vertices.detach().cpu(), times.cpu()
 
 
 def _diagonal(mesh: Mesh) -> float:
