@@ -4,7 +4,7 @@ import os
 import pytest
 
 from vision3d import atomic
-from vision3d.atomic import atomic_write
+from vision3d.atomic import atomic_folder, atomic_write
 from vision3d.errors import Vision3DError
 
 
@@ -73,3 +73,26 @@ def test_a_folder_without_permission(tmp_path, monkeypatch):
     with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(Permission denied\)"):
         write(tmp_path / "file.txt")
     assert not os.listdir(tmp_path)
+
+
+def fill(path, name, text):
+    with atomic_folder(path) as folder:
+        folder.mkdir()
+        (folder / name).write_text(text())
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    fill(tmp_path / "frames", "a", lambda: "1")
+    with pytest.raises(ZeroDivisionError):
+        fill(tmp_path / "frames", "b", lambda: str(1 / 0))
+    assert [path.name for path in tmp_path.rglob("*")] == ["frames", "a"]
+    fill(tmp_path / "frames", "c", lambda: "2")
+    assert [path.name for path in tmp_path.rglob("*")] == ["frames", "c"]
+
+
+def test_an_earlier_folder_comes_back_where_the_new_one_cannot_go(tmp_path):
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "a").write_text("1")
+    with pytest.raises(FileNotFoundError), atomic_folder(tmp_path / "frames"):
+        pass  # nothing was written
+    assert [path.name for path in tmp_path.rglob("*")] == ["frames", "a"]

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,36 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary folder beside `path`, which takes its place when the block ends well and vanishes otherwise.
+
+    An earlier folder stays until the new one is whole; the caller has seen to it that it may be replaced.
+
+    Args:
+        path: The folder to make or to replace.
+
+    Yields:
+        Where the block writes; the folder is not there yet.
+    """
+    path = Path(path)
+    name = uuid.uuid4().hex[:8]
+    temporary, old = (path.with_name(f".{path.stem[:100]}.{name}.{kind}{path.suffix}") for kind in ("tmp", "old"))
+    try:
+        yield temporary
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(path: Path | str) -> None:

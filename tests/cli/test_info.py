@@ -4,8 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.creature import creature
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.geometry import shapes
+from vision3d.io import mesh_frames
 from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
@@ -94,6 +97,36 @@ def test_sequence(info, tmp_path):
     assert (values["kind"], values["frames"], values["times_s"], values["channels"]) == ("sequence", 2, [0, 0.5], ["points"])
     assert table["base"].startswith("PointCloud(4 points")
     assert values["bytes"] == sum(file.stat().st_size for file in (tmp_path / "s.zarr").rglob("*") if file.is_file())
+
+
+def test_skin(info, tmp_path):
+    creature().save(tmp_path / "c.glb")
+    values, table = info(tmp_path / "c.glb")
+    assert (values["kind"], values["vertices"], values["joints"], values["joints_a_vertex"]) == ("mesh that moves", 162, 6, 4)
+    assert values["joint_names"] == ["hip", "spine", "neck", "tail", "left", "right"]
+    assert (values["morphs"], values["morph_names"]) == (2, ["smile", "frown"])
+    walk = {"seconds": 1.0, "keys": 3, "rotation": 3, "translation": 2, "scale": 1, "weights": 1}
+    assert values["clips"] == {"walk": walk, "wave": {"seconds": 0.625, "keys": 2, "weights": 1}}
+    assert table["wave"] == "seconds 0.625, keys 2, weights 1"
+
+
+def test_a_file_whose_motion_is_not_read(info, tmp_path):
+    creature().save(tmp_path / "c.gltf")
+    content = json.loads((tmp_path / "c.gltf").read_text())
+    content["nodes"][1]["matrix"] = [1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]
+    (tmp_path / "c.gltf").write_text(json.dumps(content))
+    values, _ = info(tmp_path / "c.gltf")
+    assert values["kind"] == "mesh" and "matrix shears" in values["motion_not_read"]
+
+
+def test_frames(info, tmp_path):
+    vertices, faces = shapes.icosphere(0)
+    sequence = Sequence(Mesh(vertices, faces), torch.tensor([0.0, 0.5]), {"vertices": torch.stack([vertices, 2 * vertices])})
+    sequence.save(tmp_path / "s.npz")
+    assert info(tmp_path / "s.npz")[0]["frames"] == 2
+    pytest.importorskip("trimesh")
+    mesh_frames.write_frames(tmp_path / "frames", sequence)
+    assert info(tmp_path / "frames")[0]["times_s"] == [0, 0.5]
 
 
 def test_gaussians_on_a_mesh(info, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.elephant import read_elephant
 from vision3d import native
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import dual_quaternion, mesh, quaternion, skinning
@@ -362,32 +363,13 @@ def test_the_kernel_refuses_what_would_leave_its_memory():
 # The elephant of libigl
 
 
-def read_dmat(path) -> np.ndarray:
-    """A matrix of libigl: text or doubles, column by column."""
-    data = path.read_bytes()
-    head, _, rest = data.partition(b"\n")
-    columns, rows = map(int, head.split())
-    if (columns, rows) == (0, 0):
-        size, _, rest = rest.partition(b"\n")
-        columns, rows = map(int, size.split())
-        return np.frombuffer(rest, "<f8", columns * rows).reshape(columns, rows).T.copy()
-    return np.array(rest.split(), np.float64).reshape(columns, rows).T
-
-
 @pytest.mark.slow
 def test_the_elephant(shared_data):
     """LBS equals numpy's sum to 1e-6; the worst volumes measured elsewhere: LBS 0.947, DQS 0.968."""
-    from vision3d.scene import Mesh
-
-    folder = shared_data / "skinning"
-    elephant = Mesh.load(folder / "elephant.obj")
+    elephant, weights, matrices = read_elephant(shared_data / "skinning")
     vertices, faces = elephant.vertices.double(), elephant.faces
-    dense = read_dmat(folder / "elephant-weights.dmat")
-    frames = read_dmat(folder / "elephant-anim.dmat")
-    assert dense.shape == (len(vertices), 24) and frames.shape == (288, 457)
-    motions = frames.T.reshape(457, 3, 24, 4).transpose(0, 2, 1, 3)  # 3 columns of 96 numbers, 4 a bone
-    weights, indices = torch.from_numpy(dense), torch.arange(24).expand(len(vertices), 24)
-    matrices = torch.from_numpy(motions.copy())
+    assert weights.shape == (len(vertices), 24) and matrices.shape == (457, 24, 3, 4)
+    dense, motions, indices = weights.numpy(), matrices.numpy(), torch.arange(24).expand(len(vertices), 24)
     quats, shifts = quaternion.rotmat_to_quat(matrices[..., :3]), matrices[..., 3]
     rest, ones = float(mesh.volume(vertices, faces)), np.pad(vertices.numpy(), ((0, 0), (0, 1)), constant_values=1)
     eta = torch.full((24,), 0.1)

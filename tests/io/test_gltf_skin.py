@@ -8,61 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.creature import creature
 from tests.support.gltf_reader import Animated
 from vision3d.errors import FileFormatError, InputError
-from vision3d.geometry import quaternion, shapes
+from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io.gltf_container import glb_bytes
 from vision3d.scene import Channel, Clip, Mesh, Skin, load
+from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
 TIMES = [0.0, 0.1, 0.25, 0.4, 0.75, 1.0, 1.5]
-
-
-def creature(influences=4, corner_uvs=False):
-    """A ball with five joints of all kinds of motion, and two morphs."""
-    vertices, faces = shapes.icosphere(2)
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    uvs = torch.rand(len(faces), 3, 2, generator=generator) if corner_uvs else None
-    weights = draw(len(vertices), influences).abs()
-    weights = weights / weights.sum(1, keepdim=True)
-    indices = torch.stack([torch.randperm(6, generator=generator)[:influences] for _ in range(len(vertices))])
-    binds = torch.eye(4).repeat(6, 1, 1)
-    binds[:, :3, 3] = draw(6, 3)
-    times, later = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64), torch.tensor([0.125, 0.75], dtype=torch.float64)
-    channels = (
-        Channel("rotation", 1, times, quaternion.normalize(draw(3, 4))),
-        Channel("rotation", 2, later, quaternion.normalize(draw(2, 4)), "STEP"),
-        Channel(
-            "rotation",
-            3,
-            times,
-            torch.stack([0.1 * draw(3, 4), quaternion.normalize(draw(3, 4)), 0.1 * draw(3, 4)], 1),
-            "CUBICSPLINE",
-        ),
-        Channel("translation", 0, times, draw(3, 3)),
-        Channel("translation", 4, times, draw(3, 3, 3), "CUBICSPLINE"),
-        Channel("scale", 2, later, 1 + 0.2 * draw(2, 3).abs()),
-    )
-    pulse = Channel("weights", -1, times, torch.rand(3, 2, generator=generator))
-    wave = Channel("weights", -1, later, draw(2, 3, 2), "CUBICSPLINE")
-    return Skin(
-        Mesh(vertices, faces, uvs=uvs),
-        ("hip", "spine", "neck", "tail", "left", "right"),
-        (-1, 0, 1, 0, 1, -1),
-        translations=draw(6, 3),
-        quats=quaternion.normalize(draw(6, 4)),
-        scales=1 + 0.1 * draw(6, 3).abs(),
-        inverse_binds=binds,
-        indices=indices,
-        weights=weights,
-        morphs=0.2 * draw(2, len(vertices), 3),
-        morph_names=("smile", "frown"),
-        clips=(Clip("walk", (*channels, pulse)), Clip("wave", (wave,))),
-    )
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".gltf"])
@@ -196,6 +151,84 @@ def test_normals_turn_with_morphs(tmp_path):
     np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
 
+def test_weights_of_morphs_at_rest(tmp_path):
+    """Of the mesh, or of its node; a clip that does not set them leaves them."""
+    skin = replace(creature(), rest_weights=torch.tensor([0.5, -0.25]))
+    still = replace(skin, clips=(replace(skin.clips[0], channels=skin.clips[0].channels[:6]),))
+    still.save(tmp_path / "still.glb")
+    back = Skin.load(tmp_path / "still.glb")
+    assert torch.equal(back.rest_weights, skin.rest_weights)
+    torch.testing.assert_close(back.posed(back.clips[0], TIMES), still.posed(still.clips[0], TIMES), atol=1e-5, rtol=0)
+    other = Animated(tmp_path / "still.glb").vertices("walk", 0.5)
+    np.testing.assert_allclose(other, still.posed(still.clips[0], [0.5])[0].numpy(), atol=1e-4)
+    added = torch.einsum("m,mvc->vc", skin.rest_weights, skin.morphs)
+    without = replace(
+        still, morphs=None, morph_names=(), rest_weights=None, mesh=replace(skin.mesh, vertices=skin.mesh.vertices + added)
+    )
+    torch.testing.assert_close(still.posed(None, [0.0]), without.posed(None, [0.0]), atol=1e-5, rtol=0)
+    skin.save(tmp_path / "moving.glb")
+    back = Skin.load(tmp_path / "moving.glb")
+    torch.testing.assert_close(
+        back.posed(back.clip("wave"), TIMES), creature().posed(skin.clip("wave"), TIMES), atol=1e-5, rtol=0
+    )
+    found = Skin.load(changed(tmp_path, put("nodes", 0, "weights", value=[1, 0])))
+    assert found.rest_weights.tolist() == [1, 0]
+
+
+def test_rest_weights_beside_a_mesh_that_a_clip_moves(tmp_path):
+    """Two nodes with morphs: the clip sets those of the second, and the first stays as it rests."""
+    replace(creature(), clips=()).save(tmp_path / "creature.glb")
+    content, binary = opened(tmp_path / "creature.glb")
+    content.pop("skins")
+    content["nodes"] = [{"mesh": 0, "weights": [0.5, 0]}, {"mesh": 0, "weights": [0, 0.25]}]
+    content["scenes"] = [{"nodes": [0, 1]}]
+    for data in (np.array([0, 1], "<f4"), np.array([0, 0, 1, 1], "<f4")):
+        content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": data.nbytes})
+        binary += data.tobytes()
+        view = {"bufferView": len(content["bufferViews"]) - 1, "componentType": 5126, "count": len(data), "type": "SCALAR"}
+        content["accessors"].append(view)
+    count = len(content["accessors"])
+    sampler = {"input": count - 2, "output": count - 1}
+    content["animations"] = [{"channels": [{"sampler": 0, "target": {"node": 1, "path": "weights"}}], "samplers": [sampler]}]
+    content["buffers"] = [{"byteLength": len(binary)}]
+    (tmp_path / "two.glb").write_bytes(glb_bytes(content, bytes(binary)))
+    back, morphs, rest = Skin.load(tmp_path / "two.glb"), creature().morphs, creature().mesh.vertices
+    assert back.rest_weights.tolist() == [0.5, 0, 0, 0.25]
+    for clip, want in ((back.clips[0], rest + morphs[0] + morphs[1]), (None, rest + 0.25 * morphs[1])):
+        moved = back.posed(clip, [1.0])[0]
+        torch.testing.assert_close(moved[:162], rest + 0.5 * morphs[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(moved[162:], want, atol=1e-5, rtol=0)
+
+
+def test_several_textures_become_one(tmp_path):
+    """A skin of two meshes with pictures of their own."""
+    first = Skin.from_frames(textured(8, 8), torch.randn(2, 42, 3), [0.0, 1.0])
+    first.save(tmp_path / "first.glb")
+    content, binary = opened(tmp_path / "first.glb")
+    textured(16, 4).save(tmp_path / "second.glb")
+    image = opened(tmp_path / "second.glb")
+    view = image[0]["bufferViews"][image[0]["images"][0]["bufferView"]]
+    picture = image[1][view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+    binary += bytes(-len(binary) % 4)
+    content["bufferViews"].append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(picture)})
+    binary += picture
+    content["images"].append({"bufferView": len(content["bufferViews"]) - 1, "mimeType": "image/png"})
+    content["textures"].append({"source": 1, "sampler": 0})
+    content["materials"].append({"pbrMetallicRoughness": {"baseColorTexture": {"index": 1}}})
+    content["meshes"].append({"primitives": [{**content["meshes"][0]["primitives"][0], "material": 1}]})
+    content["nodes"].append({"mesh": 1})
+    content["scenes"][0]["nodes"].append(1)
+    content["buffers"] = [{"byteLength": len(binary)}]
+    (tmp_path / "both.glb").write_bytes(glb_bytes(content, bytes(binary)))
+    back = Skin.load(tmp_path / "both.glb")
+    assert back.mesh.num_vertices == 84 and back.mesh.texture.numel() >= 3 * (8 * 8 + 16 * 4)
+
+
+def textured(width, height):
+    vertices, faces = shapes.icosphere(1)
+    return Mesh(vertices, faces, uvs=torch.rand(42, 2), texture=torch.randint(0, 256, (height, width, 3)) / 255)
+
+
 def sparse(**changes):
     """The second morph moves vertices 2 and 5 alone, as a sparse accessor without a bufferView."""
 
@@ -233,7 +266,15 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         "frames.glb": frames,
         "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
         "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
+        "rest.glb": replace(creature(), rest_weights=torch.tensor([0.5, -0.25])),
+        "colours.glb": replace(frames, mesh=replace(frames.mesh, vertex_colors=torch.rand(len(vertices), 4))),
     }
+    moved = vertices + 0.1 * torch.randn(9, *vertices.shape)
+    sheet = Mesh(vertices, faces, uvs=torch.rand(len(faces), 3, 2), normals=vertices, texture=torch.rand(4, 4, 3))
+    times = [i / 24 for i in range(9)]
+    skins["joints.glb"] = fit_joints(sheet, moved, times, num_joints=5).skin
+    skins["joints.gltf"] = fit_joints(sheet, moved, times, num_joints=5, max_morphs=0, influences=6).skin
+    skins["principal.glb"] = fit_morphs(sheet, moved, times).skin
     for name, skin in skins.items():
         skin.save(tmp_path / name)
     for report in validate(*(tmp_path / name for name in skins)):
@@ -287,9 +328,16 @@ def put(*keys, value):
     return change
 
 
+def short_normals(content, binary):
+    """Normals of a morph target with as many rows as a translation has keys."""
+    output = content["animations"][0]["samplers"][3]["output"]
+    content["meshes"][0]["primitives"][0]["targets"][0]["NORMAL"] = output
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        (short_normals, r"a morph target has 3 rows of NORMAL for 162 vertices$"),
         (put("skins", 0, "joints", value=[]), r"at skins\[0\]: has no joints$"),
         (put("skins", 0, "joints", value=[1, 2, 3, 4, 5, 99]), r"names nodes\[99\] as a joint, which is not in the scene$"),
         (put("skins", 0, "joints", value=[1] * 7), r"has 6 inverse bind matrices for 7 joints$"),
@@ -311,6 +359,17 @@ def put(*keys, value):
         (sparse(indices={"bufferView": 0, "componentType": 5126}), r"sparse has indices of 5126, want 5121, 5123 or 5125$"),
         (sparse(count=400), r"count is 400, want a whole number from 0 to 162$"),
         (sparse(indices={"bufferView": 0, "componentType": 5125}), r"sparse names row \d+, but there are 162$"),
+        (put("meshes", 0, "weights", value=[1]), r"weights is no list of 2 numbers$"),
+        (put("nodes", 0, "weights", value=[1, "x"]), r"weights holds something else than finite numbers$"),
+        (put("accessors", 0, "count", value=9999), r"ends at byte \d+ of its bufferView, which has \d+$"),
+        (put("accessors", 0, "byteOffset", value=2), r"begins at byte 2 of its buffer in steps of 12, want multiples of 4$"),
+        (put("bufferViews", 0, "byteOffset", value=1), r"begins at byte 1 of its buffer in steps of 12, want multiples of 4$"),
+        (put("bufferViews", 0, "byteLength", value=10**9), r"ends at byte \d+ of its buffer, which has \d+$"),
+        (put("bufferViews", 0, "buffer", value=3), r"names buffers\[3\], but there are 1 of them$"),
+        (put("bufferViews", 0, "byteStride", value=4), r"byteStride is 4, want at least 12$"),
+        (put("accessors", 0, "componentType", value=5130), r"has type 'VEC3' of 5130, which is not allowed here$"),
+        (put("buffers", value=[]), r"names buffers\[0\], but there are 0 of them$"),
+        (put("buffers", 0, "byteLength", value=10**9), r"is cut off: it has \d+ of 1000000000 bytes$"),
         (put("buffers", 0, "uri", value="away.bin"), r"away.bin: does not exist"),
     ],
 )

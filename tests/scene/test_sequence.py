@@ -12,6 +12,7 @@ import torch
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.geometry.edge_factors import gaussians_to_factors
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.rotation import so3_exp
 from vision3d.io import zarr_store
@@ -26,6 +27,24 @@ TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
 def moving(gaussians):
     channels = {"means": torch.randn(3, 40, 3), "covar_factors": torch.randn(3, 40, 3, 3)}
     return Sequence(gaussians, TIMES, channels)
+
+
+def test_the_mesh_of_a_frame(mesh):
+    """Also that under Gaussians; normals turn with it."""
+    turned = mesh.vertices[:, [1, 2, 0]]
+    plain = replace(mesh, normals=vertex_normals(mesh.vertices, mesh.faces))
+    moved = torch.stack([mesh.vertices, turned])
+    for base in (plain, MeshGaussians.from_mesh(plain, 1)):
+        sequence = Sequence(base, TIMES[:2], {"vertices": moved})
+        assert torch.equal(sequence.vertices(), moved) and torch.equal(sequence.mesh_at(1).vertices, turned)
+        torch.testing.assert_close(sequence.mesh_at(1).normals, plain.normals[:, [1, 2, 0]], atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match=r"^Sequence: has 0 frames, want at least one$"):
+        Sequence(plain, TIMES[:0]).vertices()
+
+
+def test_frames_of_something_else_have_no_mesh(moving):
+    with pytest.raises(InputError, match=r"^Sequence: holds frames of GaussianScene, want those of a Mesh or MeshGaussians$"):
+        moving.mesh_at(0)
 
 
 def test_frames_have_the_covariances_of_their_factors(moving, gaussians):

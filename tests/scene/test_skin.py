@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.creature import creature
 from vision3d.errors import InputError
 from vision3d.geometry import quaternion, shapes
 from vision3d.scene import Channel, Clip, Mesh, Motion, Skeleton, Skin
@@ -90,6 +91,23 @@ def test_frames_become_morphs_that_are_met_exactly():
     torch.testing.assert_close(skin.posed(clip, [0.0, 0.1, 0.3, 0.4]), frames, atol=1e-6, rtol=0)
     torch.testing.assert_close(skin.posed(clip, [0.2])[0], (frames[1] + frames[2]) / 2, atol=1e-6, rtol=0)
     assert clip.start == 0 and clip.end == 0.4 and len(clip.times(10)) == 5
+
+
+def test_a_clip_becomes_a_sequence():
+    skin = creature()
+    sequence = skin.to_sequence(skin.clip("walk"), [0.0, 0.4])
+    assert torch.equal(sequence.vertices(), skin.posed(skin.clip("walk"), [0.0, 0.4])) and sequence.base is skin.mesh
+
+
+def test_weights_at_rest_add_their_morphs():
+    skin = replace(creature(), rest_weights=torch.tensor([1.0, 0]))
+    without = creature()
+    torch.testing.assert_close(skin.locals_at(skin.clip("wave"), f64(0)), without.locals_at(skin.clip("wave"), f64(0)))
+    assert skin.locals_at(None, f64(0))[3].tolist() == [[1, 0]]
+    with pytest.raises(InputError, match=r"Skin\.rest_weights: got shape \(3,\), want shape \(2,\)"):
+        replace(skin, rest_weights=torch.zeros(3))
+    with pytest.raises(InputError, match=r"rest_weights is not finite"):
+        replace(skin, rest_weights=torch.tensor([0.0, torch.nan])).validate()
 
 
 def test_morphs_come_before_joints():

@@ -37,6 +37,8 @@ from vision3d.io import (
     kitti,
     ksplat,
     mesh_files,
+    mesh_frames,
+    npz_file,
     ply,
     point_files,
     safetensors_file,
@@ -122,7 +124,7 @@ def mutated_zip(data, random):
     """Members changed inside of a zip that is whole."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    if random.random() < 0.6:
+    if "meta.json" in members and random.random() < 0.6:
         members["meta.json"] = json.dumps(mutated_json(json.loads(members["meta.json"]), random)).encode()
     else:
         name = list(members)[random.integers(0, len(members))]
@@ -239,6 +241,10 @@ def _sequence(path):
     Sequence(PointCloud(torch.rand(5, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)}).save(path)
 
 
+def _moving():
+    return Sequence(_textured(), torch.tensor([0.0, 0.5]), {"vertices": torch.rand(2, 4, 3)})
+
+
 READERS = {
     "ply": Reader(ply.read_gaussians, "a.ply", _scene(ply.write_gaussians)),
     "splat": Reader(splat.read_gaussians, "a.splat", _scene(splat.write_gaussians)),
@@ -294,6 +300,15 @@ READERS = {
         safetensors_file.read_mesh_gaussians, "a.safetensors", lambda path: MeshGaussians.from_mesh(_mesh(), 1).save(path)
     ),
     "bvh": Reader(bvh.read_motion, "a.bvh", lambda path: bvh.write_motion(path, _motion()), mutated_text),
+    "npz": Reader(npz_file.read_sequence, "a.npz", lambda path: npz_file.write_sequence(path, _moving()), mutated_zip),
+    "frames": Reader(
+        mesh_frames.read_frames,
+        "a",
+        lambda path: mesh_frames.write_frames(path, _moving()),
+        mutated_document,
+        ("frames.json", "frame_00000.obj", "frame_00001.obj"),
+        "trimesh",
+    ),
     "sequence": Reader(
         _frames,
         "a.zarr",
@@ -333,7 +348,7 @@ def run(name: str, count: int, folder: Path, *, seed: int = 0) -> Found:
         for index in range(count):
             which = int(random.integers(0, len(targets)))
             target, data = targets[which], contents[which]
-            is_text = not reader.among or target.name.startswith(".z")
+            is_text = not reader.among or target.name.startswith(".z") or target.suffix == ".json"
             change = reader.change if reader.change is not None and is_text and index % 2 else mutated
             changed = change(data, random)
             target.write_bytes(changed)

@@ -35,7 +35,8 @@ class Animated:
     def vertices(self, clip: str, time: float) -> np.ndarray:
         """Where the vertices are."""
         locals_ = [self._rest(node) for node in self.json["nodes"]]
-        morphs = None
+        mesh = self.json["meshes"][self.json["nodes"][self.node]["mesh"]]
+        morphs = self.json["nodes"][self.node].get("weights", mesh.get("weights"))
         for channel in self.clips[clip]["channels"]:
             node, path = channel["target"]["node"], channel["target"]["path"]
             sampler = self.clips[clip]["samplers"][channel["sampler"]]
@@ -44,7 +45,7 @@ class Animated:
                 morphs = value
             else:
                 locals_[node][path] = value
-        primitive = self.json["meshes"][self.json["nodes"][self.node]["mesh"]]["primitives"][0]
+        primitive = mesh["primitives"][0]
         points = self.array(primitive["attributes"]["POSITION"])
         if morphs is not None:
             for weight, target in zip(morphs, primitive["targets"]):

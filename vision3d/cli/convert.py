@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import tyro
 
+from vision3d.cli import convert_motion as moving
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, OutputExistsError
@@ -17,14 +18,25 @@ from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFil
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import GaussianScene, Mesh, PointCloud
+    from vision3d.scene import GaussianScene, Mesh, PointCloud, Sequence as Frames, Skin
+
+    Value = GaussianScene | Mesh | PointCloud | Frames | Skin
 
 _SOG = "meta.json"
-_READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", _SOG)
+_READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", ".npz", _SOG)
 _WRITTEN = {
     "GaussianScene": (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf", _SOG),
     "Mesh": (".glb", ".gltf", ".obj", ".ply", ".stl"),
     "PointCloud": (".ply", ".bin"),
+    "Sequence": moving.WRITTEN,
+    "Skin": moving.WRITTEN,
+}
+_WORDS = {
+    "GaussianScene": "Gaussians",
+    "Mesh": "a mesh",
+    "PointCloud": "points",
+    "Sequence": "frames",
+    "Skin": "a mesh that moves",
 }
 _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suffix in suffixes))
 
@@ -32,7 +44,9 @@ _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suf
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(VerbOptions):
     """Write files in other formats: Gaussians as .ply, .compressed.ply, .spz, .sog, .splat, .glb, .gltf (.ksplat is read),
-    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. What a format does not hold is listed in a warning."""
+    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Meshes that move (.zarr, .npz, animated .glb, folders
+    of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. What a format does not hold is listed in a
+    warning."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """IN... OUT: a file and its new name, or files and folders of files and a folder with --to. An OUT named meta.json
@@ -49,6 +63,24 @@ class ConvertOptions(VerbOptions):
     """Leave out Gaussians and points that are not finite, instead of refusing the file."""
     spz_version: Literal[2, 4] = 4
     """Version of .spz: 4 needs the package zstandard, 2 has coarser rotations and is read by older programs."""
+    motion: Literal["keep", "morph", "pca", "skin"] | None = None
+    """How a clip is written into a .glb: as the file has it, a morph target a frame (exact), principal components of them, or
+    joints found in the motion with corrective morph targets [default: keep, and morph for frames]."""
+    clip: str | None = None
+    """Which clip of an animated .glb is taken [default: its first]."""
+    rate: float | None = None
+    """Frames a second at which a clip is sampled [default: 30], or that a folder of meshes without times has."""
+    joints: int = 32
+    """The most joints of --motion skin."""
+    morphs: int | None = None
+    """The most morph targets of --motion pca and skin [default: as many as --tolerance needs]."""
+    tolerance: float = 1e-4
+    """The largest error of --motion pca and skin in any frame, as a share of the mesh's diagonal."""
+    frames: Literal["obj", "ply"] | None = None
+    """Write a folder OUT with one file a frame; as ply Gaussians on a mesh, too."""
+    texture_size: int = 0
+    """Side of the picture [texels] for the colours of Gaussians that follow a mesh, where the mesh is written without them; 0
+    gives vertex colours. A mesh without uvs is unwrapped (extra `mesh`)."""
     overwrite: Flag = False
     """Replace files that are there."""
 
@@ -61,16 +93,20 @@ def run(arguments: Sequence[str]) -> None:
     matrix = None if options.transform is None else parse_matrix(options.transform)
     done: list[dict[str, Any]] = []
     for source, target in pairs:
-        value = _read(source, drop_nan=options.filter_nan)
+        is_still = options.crop is not None or matrix is not None or options.max_sh is not None
+        value = moving.read_moving(source, target, options, is_still=is_still) or _read(source, drop_nan=options.filter_nan)
         _check(value, source, target, options)
-        before = _counts(value)
-        value = _changed(value, options, matrix, source)
-        _write(target, value, options.spz_version)
-        size, counts = _size(target), _counts(value)
+        before, figures = _counts(value), {}
+        if _kind(value) in ("Sequence", "Skin"):
+            figures = moving.write_moving(target, cast("Frames | Skin", value), options)
+        else:
+            value = _changed(cast("GaussianScene | Mesh | PointCloud", value), options, matrix, source)
+            _write(target, value, options.spz_version)
+        size, counts = _size(target), {**_counts(value), **figures}
         values = {"in": str(source), "out": str(target), **{f"{name}_in": count for name, count in before.items()}, **counts}
         degree = {"sh_degree": cast("GaussianScene", value).sh_degree} if _kind(value) == "GaussianScene" else {}
         done.append({**values, **degree, "bytes": size})
-        words = [f"{count:,} {'Gaussians' if name == 'gaussians' else name}" for name, count in counts.items()]
+        words = [_words(name, count) for name, count in counts.items()]
         words += [f"SH degree {count}" for count in degree.values()]
         print_summary(dataclasses.replace(options, json=False), f"{source} -> {target}: {', '.join(words)}, {size:,} bytes", {})
     print_summary(dataclasses.replace(options, quiet=True), "", {"files": done})
@@ -122,6 +158,9 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
         raise ConfigError("--max-sh", f"got {options.max_sh}, want 0 to 4")
     if options.crop is not None and not all(a <= b for a, b in zip(options.crop[:3], options.crop[3:])):
         raise ConfigError("--crop", f"got {options.crop}, want the lower corner x y z and then the upper one")
+    moving.check_options(options)
+    if options.frames is not None and options.to is not None:
+        raise ConfigError("--frames", "makes a folder of frames of one input; give it without --to")
     if options.to is not None:
         suffix = _SOG if options.to.lower() == _SOG else "." + options.to.lower().lstrip(".")
         if suffix not in _SUFFIXES:
@@ -131,7 +170,7 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
         raise ConfigError("--to", f"is needed for {len(sources)} files: the suffix, such as .spz, of those in the folder {out}")
     else:
         pairs = [(sources[0], out)]
-        if out.suffix.lower() not in _SUFFIXES and out.name.lower() != _SOG:
+        if options.frames is None and out.suffix.lower() not in _SUFFIXES and out.name.lower() != _SOG:
             raise ConfigError(
                 "paths", f"{out} has no suffix that is written; want {', '.join(_SUFFIXES)}, or a folder and --to"
             )
@@ -144,8 +183,11 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
             raise MissingFileError(source, "Gaussians, a mesh or a point cloud")
         if source.is_file() and not _is_read(source):
             raise InputError(f"{source}: holds neither Gaussians nor a mesh nor points; want {', '.join(_READ)}")
-        if target.is_dir():
+        is_folder = options.frames is not None or target.suffix.lower() == ".zarr"
+        if target.is_dir() and not is_folder:
             raise ConfigError("paths", f"{target} is a folder; want a file, or --to with a suffix")
+        if target.is_file() and is_folder:
+            raise ConfigError("paths", f"{target} is a file; want a folder")
         if target.exists() and not options.overwrite:
             raise OutputExistsError(target, "give --overwrite or another name")
     return pairs
@@ -158,7 +200,11 @@ def _files(source: Path) -> list[tuple[Path, Path]]:
         stem = path.parent.name if path.name.lower() == _SOG else path.name if path.is_dir() else path.stem
         return Path(re.sub(r"\.compressed$", "", stem))
 
-    if not source.is_dir() or any((source / name).is_file() for name in ("scene.json", "scene.ply", _SOG)):
+    if (
+        not source.is_dir()
+        or moving.is_sequence(source)
+        or any((source / name).is_file() for name in ("scene.json", "scene.ply", _SOG))
+    ):
         return [(source, plain(source))]
     found = sorted(path for path in source.rglob("*") if path.is_file() and _is_read(path))
     if not found:
@@ -201,20 +247,37 @@ def _kind(value: object) -> str:
     return type(value).__name__
 
 
-def _counts(value: "GaussianScene | Mesh | PointCloud") -> dict[str, int]:
-    names = {"GaussianScene": ["gaussians"], "Mesh": ["vertices", "faces"], "PointCloud": ["points"]}[_kind(value)]
-    return {name: getattr(value, f"num_{name}") for name in names}
+def _counts(value: "Value") -> dict[str, int]:
+    names = {"GaussianScene": ["gaussians"], "Mesh": ["vertices", "faces"], "PointCloud": ["points"]}
+    if _kind(value) == "Sequence":
+        return {"frames": len(cast("Frames", value))}
+    if _kind(value) == "Skin":
+        return _counts(cast("Skin", value).mesh)
+    return {name: getattr(value, f"num_{name}") for name in names[_kind(value)]}
+
+
+def _words(name: str, value: float) -> str:
+    if name.endswith("_error"):
+        return f"{name.replace('_', ' ')} {value:.2g} of the diagonal"
+    return f"{value:,} {'Gaussians' if name == 'gaussians' else name}"
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, or of all files of a SOG in a folder."""
-    return sum(file.stat().st_size for file in ([path] if path.name.lower() != _SOG else path.parent.glob("*")))
+    """Bytes of a file, of all files in a folder, or of a SOG in one."""
+    folder = path.parent if path.name.lower() == _SOG else path
+    files = [path] if folder.is_file() else folder.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _check(value: object, source: Path, target: Path, options: ConvertOptions) -> None:
     """Refuse a format for something else, and options for something else."""
     kind = _kind(value)
-    what = {"GaussianScene": "Gaussians", "Mesh": "a mesh", "PointCloud": "points"}[kind]
+    what = _WORDS[kind]
+    if kind in ("Sequence", "Skin"):
+        if options.crop is not None or options.transform is not None or options.max_sh is not None:
+            raise ConfigError("--crop", f"(or --transform, --max-sh) is for what stands still, and {source} holds {what}")
+        if options.frames is not None:
+            return
     suffix = _SOG if target.name.lower() == _SOG else target.suffix.lower()
     if suffix not in _WRITTEN[kind] or (target.name.lower().endswith(".compressed.ply") and kind != "GaussianScene"):
         raise InputError(f"{source}: holds {what}, which {target.name} cannot hold; want {', '.join(_WRITTEN[kind])}")

@@ -9,7 +9,7 @@ import tyro
 
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.errors import FileFormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,8 @@ _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InfoOptions(VerbOptions):
-    """Say what is in a scene of Gaussians (.ply, .spz, .sog, .splat, .ksplat, .glb), a mesh, points, boxes, a cameras.json, a
-    data set, a run folder, a picture or a video."""
+    """Say what is in a scene of Gaussians (.ply, .spz, .sog, .splat, .ksplat, .glb), a mesh (with joints, morph
+    targets and clips), points, boxes, a cameras.json, a data set, a run folder, a picture or a video."""
 
     path: tyro.conf.Positional[Path]
     """File or folder."""
@@ -58,6 +58,8 @@ def describe(path: Path) -> Values:
         return _of_video(path)
     if path.is_file() and path.suffix.lower() == ".ply":
         return _of_ply(path)
+    if path.is_file() and path.suffix.lower() in (".glb", ".gltf"):
+        return {**_of_gltf(path), "bytes": _size(path)}
     value = load_dataset(path, skip_missing=True) if _is_data_set(path) else load(path)
     if isinstance(value, GaussianScene):
         return {**_of_gaussians(value), "bytes": _size(path)}
@@ -84,7 +86,8 @@ def _is_data_set(path: Path) -> bool:
     from vision3d.io.transforms_json import has_photographs
 
     if path.is_dir():
-        others = ("scene.json", ".zgroup") if (path / "transforms.json").is_file() else ("scene.json", ".zgroup", "meta.json")
+        others = ["scene.json", ".zgroup", "frames.json"]
+        others += [] if (path / "transforms.json").is_file() else ["meta.json"]
         return not any((path / name).is_file() for name in others)
     return path.suffix.lower() == ".json" and type_of(path) not in ("boxes", "selection", "sog") and has_photographs(path)
 
@@ -97,6 +100,23 @@ def _of_ply(path: Path) -> Values:
     value = load(path)
     values = _of_gaussians(value) if isinstance(value, GaussianScene) else describe_more(value) or {}
     return {**values, "bytes": path.stat().st_size}
+
+
+def _of_gltf(path: Path) -> Values:
+    """Gaussians, or a mesh with what moves it."""
+    from vision3d.cli.info_types import describe_more
+    from vision3d.io import gltf
+    from vision3d.scene import GaussianScene, load
+
+    reason = None
+    if gltf.can_move(path):
+        try:
+            return describe_more(gltf.load_skin(path)) or {}
+        except InputError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+    value = load(path)
+    values = _of_gaussians(value) if isinstance(value, GaussianScene) else describe_more(value) or {}
+    return values if reason is None else {**values, "motion_not_read": reason}
 
 
 def _of_gaussians(scene: "GaussianScene") -> Values:
@@ -204,7 +224,7 @@ def _table(values: Mapping[str, Any], indent: str = "") -> str:
     for name, value in values.items():
         if name == "configuration":  # a page by itself: config.yaml
             continue
-        if isinstance(value, Mapping) and name in ("results", "scene", "objects") and value:
+        if isinstance(value, Mapping) and name in ("results", "scene", "objects", "clips") and value:
             lines.append(f"{indent}{name}:")
             lines.append(_table(value, indent + "  "))
         else:

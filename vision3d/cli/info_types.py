@@ -1,21 +1,23 @@
-"""What `vision3d info` says of meshes, point clouds, boxes, selections and sequences."""
+"""What `vision3d info` says of meshes, skins, point clouds, boxes, selections and sequences."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, Skin
 
 Values = dict[str, Any]
 
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, Sequence
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, Sequence, Skin
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
+    if isinstance(value, Skin):
+        return {**_of_mesh(value.mesh), "kind": "mesh that moves", **_of_skin(value)}
     if isinstance(value, PointCloud):
         return _of_points(value)
     if isinstance(value, Motion):
@@ -51,6 +53,25 @@ def _of_mesh(mesh: "Mesh") -> Values:
         **_bounds(mesh.vertices),
         "attributes": [name for name in ("normals", "uvs", "texture", "vertex_colors") if getattr(mesh, name) is not None],
         **({} if mesh.texture is None else {"texture_size": f"{mesh.texture.shape[1]}x{mesh.texture.shape[0]}"}),
+    }
+
+
+def _of_skin(skin: "Skin") -> Values:
+    """Joints, morph targets, and the clips: when each begins and ends, and its channels by what they move."""
+    clips: Values = {}
+    for clip in skin.clips:
+        counts: dict[str, int] = {}
+        for channel in clip.channels:
+            counts[channel.path] = counts.get(channel.path, 0) + 1
+        seconds = _round(clip.end - clip.start)
+        clips[clip.name] = {"seconds": seconds, "keys": max((len(c.times) for c in clip.channels), default=0), **counts}
+    return {
+        "joints": len(skin),
+        "joint_names": list(skin.names),
+        "joints_a_vertex": skin.weights.shape[1],
+        "morphs": skin.num_morphs,
+        "morph_names": list(skin.morph_names),
+        "clips": clips,
     }
 
 

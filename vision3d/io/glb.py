@@ -17,6 +17,7 @@ from torch import Tensor
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.gltf_container import Builder, Gltf
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.texture_atlas import merge_textured
 
 _MAX_PIXELS = 1 << 27
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
@@ -64,21 +65,15 @@ def refuse_extensions(gltf: Gltf) -> None:
 
 
 def read_mesh(path: Path | str) -> Mesh:
-    """All triangles of a .glb file as one mesh, in world coordinates.
+    """All triangles of a .glb file as one mesh, in world coordinates; several textures are put into one picture.
 
     Raises:
         MissingFileError: There is no such file, or none of a name that it gives.
-        FileFormatError: It is damaged, has no triangles, or has several textures: `read_parts` gives them one by one.
+        FileFormatError: It is damaged, has no triangles, or its textures do not fit into one (`read_parts` gives its parts).
     """
-    first, *rest = read_parts(path).values()
-    distinct = {id(part.texture) for part in (first, *rest)}
-    if len(distinct) > 1:
-        raise FileFormatError(
-            path, f"has {len(distinct)} textures (or parts without), a Mesh has one; vision3d.io.glb.read_parts gives its parts"
-        )
-    mesh = first.merge(*rest) if rest else first
+    parts = list(read_parts(path).values())
     try:
-        return mesh.validate()
+        return merge_textured(parts).validate()
     except InputError as error:
         raise FileFormatError(path, str(error)) from error
 

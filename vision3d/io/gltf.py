@@ -17,6 +17,21 @@ def load(path: Path) -> GaussianScene | Mesh:
     return glb.read_mesh(path)
 
 
+def can_move(path: Path) -> bool:
+    """Whether a file has joints, morph targets or clips, by its JSON alone.
+
+    Raises:
+        MissingFileError, FileFormatError: As `gltf_container.Gltf`.
+    """
+    from vision3d.io.gltf_container import peek_json
+
+    content = peek_json(path)
+    meshes = content.get("meshes")
+    parts = [mesh.get("primitives") for mesh in meshes if isinstance(mesh, dict)] if isinstance(meshes, list) else []
+    primitives = [primitive for some in parts if isinstance(some, list) for primitive in some if isinstance(primitive, dict)]
+    return bool(content.get("skins") or content.get("animations") or any("targets" in primitive for primitive in primitives))
+
+
 def load_skin(path: Path) -> Skin:
     """The mesh of a file with its joints, morph targets and clips."""
     from vision3d.io import gltf_skin

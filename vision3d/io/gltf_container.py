@@ -107,6 +107,10 @@ class Gltf:
         row = dtype.itemsize * width
         data, step = self.view(values.get("bufferView"), row)
         offset = self.whole(values, "byteOffset", where, 0)
+        start = offset + self.whole(self.item("bufferViews", values.get("bufferView")), "byteOffset", where, 0)
+        if start % dtype.itemsize or step % dtype.itemsize:
+            text = f"begins at byte {start} of its buffer in steps of {step}, want multiples of {dtype.itemsize}"
+            raise FileFormatError(self.path, text, where)
         end = offset + (count - 1) * step + row if count else offset
         if end > len(data):
             raise FileFormatError(self.path, f"ends at byte {end} of its bufferView, which has {len(data)}", where)

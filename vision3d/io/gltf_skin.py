@@ -18,6 +18,7 @@ from vision3d.io.gltf_container import Gltf
 from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import Skin
+from vision3d.scene.texture_atlas import merge_textured
 
 _FLOAT = {5126: (False,)}
 _JOINTS = {5121: (False,), 5123: (False,)}
@@ -31,7 +32,7 @@ def read_skin(path: Path | str) -> Skin:
 
     Raises:
         MissingFileError: There is no such file, or none of a name that it gives.
-        FileFormatError: It is damaged, nothing in it can move, it has several textures, or needs what is not read.
+        FileFormatError: It is damaged, nothing in it can move, or it needs what is not read.
     """
     gltf = Gltf(path)
     glb.refuse_extensions(gltf)
@@ -59,8 +60,10 @@ class _Reader:
         self.meshes: list[Mesh] = []
         self.influences: list[tuple[np.ndarray, np.ndarray]] = []
         self.morphs: list[tuple[int, int, np.ndarray]] = []  # its number, its first vertex, and what it adds
+        self.turns: list[tuple[int, int, np.ndarray]] = []  # the same of normals
         self.blocks: dict[int, tuple[int, int]] = {}  # of each node with morphs: the first and how many
         self.morph_names: list[str] = []
+        self.rest_weights: list[float] = []
         self.num_wrong_sums = 0
 
     def skin(self) -> Skin:
@@ -72,12 +75,10 @@ class _Reader:
                 self._add_mesh(index, textures)
         if not self.meshes:
             raise FileFormatError(self.path, "holds no triangles", "meshes")
-        if len({id(mesh.texture) for mesh in self.meshes}) > 1:
-            raise FileFormatError(self.path, "has several textures (or parts without), a Skin has one")
         if self.num_wrong_sums:
             text = f"{self.path}: weights of {self.num_wrong_sums} vertices do not sum to 1 and were normalised"
             warnings.warn(text, stacklevel=4)
-        mesh = self.meshes[0].merge(*self.meshes[1:]) if len(self.meshes) > 1 else self.meshes[0]
+        mesh = merge_textured(self.meshes)
         kept = self._kept_joints()
         new = {joint: i for i, joint in enumerate(kept)}
         width = max(indices.shape[1] for indices, _ in self.influences)
@@ -98,8 +99,10 @@ class _Reader:
             inverse_binds=torch.from_numpy(np.array(binds, np.float32).reshape(-1, 4, 4)),
             indices=torch.from_numpy(lookup[indices]),
             weights=torch.from_numpy(np.concatenate([parts[1] for parts in padded]).astype(np.float32)),
-            morphs=self._all_morphs(mesh.num_vertices),
+            morphs=self._all_morphs(self.morphs, mesh.num_vertices),
+            morph_normals=None if mesh.normals is None or not self.turns else self._all_morphs(self.turns, mesh.num_vertices),
             morph_names=tuple(self.morph_names),
+            rest_weights=torch.tensor(self.rest_weights) if any(self.rest_weights) else None,
             clips=self._clips(new),
         )
 
@@ -124,9 +127,7 @@ class _Reader:
         if count:
             self.blocks[index] = (first, count)
             self.morph_names += self._target_names(gltf.item("meshes", number), count)
-            given = gltf.item("meshes", number).get("weights"), node.get("weights")
-            if any(weights not in (None, [0] * count) for weights in given):
-                warnings.warn(f"{self.path}: weights of morph targets at rest are left out; clips set them", stacklevel=5)
+            self.rest_weights += self._rest_weights(node, gltf.item("meshes", number), count, where)
         for primitive in primitives:
             if primitive.get("mode", 4) not in (4, 5, 6):
                 continue  # points and lines
@@ -135,13 +136,14 @@ class _Reader:
             self.meshes.append(mesh)
             self.influences.append(self._influences(primitive, joints, mesh.num_vertices, "skin" in node))
             for i, target in enumerate(self._targets(primitive, number)):
-                if "POSITION" not in target:
-                    continue
-                added = gltf.array(target["POSITION"], (3,), _FLOAT)
-                if len(added) != mesh.num_vertices:
-                    text = f"a morph target has {len(added)} rows for {mesh.num_vertices} vertices"
-                    raise FileFormatError(self.path, text, f"meshes[{number}]")
-                self.morphs.append((first + i, offset, added))
+                for name, found in (("POSITION", self.morphs), ("NORMAL", self.turns)):
+                    if name not in target:
+                        continue
+                    added = gltf.array(target[name], (3,), _FLOAT)
+                    if len(added) != mesh.num_vertices:
+                        text = f"a morph target has {len(added)} rows of {name} for {mesh.num_vertices} vertices"
+                        raise FileFormatError(self.path, text, f"meshes[{number}]")
+                    found.append((first + i, offset, added))
 
     def _joints_of(self, number: Any) -> list[int]:
         gltf, where = self.gltf, f"skins[{number}]"
@@ -257,12 +259,21 @@ class _Reader:
             return [str(name) for name in names]
         return [f"morph_{len(self.morph_names) + i}" for i in range(count)]
 
-    def _all_morphs(self, num_vertices: int) -> torch.Tensor | None:
+    def _rest_weights(self, node: dict[str, Any], mesh: dict[str, Any], count: int, where: str) -> list[float]:
+        """Weights of the morph targets of a node's mesh at rest: its own, or else those of the mesh."""
+        weights = node.get("weights", mesh.get("weights", [0.0] * count))
+        if not isinstance(weights, list) or len(weights) != count:
+            raise FileFormatError(self.path, f"weights is no list of {count} numbers", where)
+        if not all(type(weight) in (int, float) and abs(weight) < 1e30 for weight in weights):
+            raise FileFormatError(self.path, "weights holds something else than finite numbers", where)
+        return [float(weight) for weight in weights]
+
+    def _all_morphs(self, parts: list[tuple[int, int, np.ndarray]], num_vertices: int) -> torch.Tensor | None:
         if not self.morph_names:
             return None
         self.gltf.allot(12 * len(self.morph_names) * num_vertices, "morph targets")
         result = np.zeros((len(self.morph_names), num_vertices, 3), np.float32)
-        for number, offset, added in self.morphs:
+        for number, offset, added in parts:
             result[number, offset : offset + len(added)] = added
         return torch.from_numpy(result)
 
@@ -279,6 +290,7 @@ class _Reader:
                 channel = self._channel(animation, entry, new, where)
                 if channel is not None:
                     channels = self._joined(channels, channel, where)
+            channels = [self._with_others(channel, animation) for channel in channels]
             try:
                 clips.append(Clip(name, tuple(channel.validate() for channel in channels)))
             except InputError as error:
@@ -330,6 +342,20 @@ class _Reader:
                 raise FileFormatError(self.path, text, where)
             return [*channels[:i], replace(other, values=other.values + channel.values), *channels[i + 1 :]]
         return [*channels, channel]
+
+    def _with_others(self, channel: Channel, animation: dict[str, Any]) -> Channel:
+        """Weights with those of the meshes that the animation leaves at rest."""
+        if channel.path != "weights" or not any(self.rest_weights):
+            return channel
+        rest, values = torch.tensor(self.rest_weights), channel.values.clone()
+        targets = [entry.get("target") for entry in animation.get("channels", [])]
+        for target in targets:
+            if isinstance(target, dict) and target.get("path") == "weights" and target.get("node") in self.blocks:
+                first, count = self.blocks[target["node"]]
+                rest[first : first + count] = 0
+        keys = values[:, 1] if channel.interpolation == "CUBICSPLINE" else values
+        keys += rest
+        return replace(channel, values=values)
 
     def _list(self, values: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
         found = values.get(key, [])

@@ -31,8 +31,8 @@ def _built(skin: Skin) -> Builder:
     if len(skin):
         _add_joints(builder, skin, mesh["primitives"][0]["attributes"], node)
     if skin.morphs is not None and skin.num_morphs:
-        mesh["primitives"][0]["targets"] = [_target(builder, skin, morph) for morph in skin.morphs]
-        mesh["weights"] = [0.0] * skin.num_morphs
+        mesh["primitives"][0]["targets"] = [_target(builder, skin, i) for i in range(skin.num_morphs)]
+        mesh["weights"] = [0.0] * skin.num_morphs if skin.rest_weights is None else skin.rest_weights.tolist()
         names = skin.morph_names or tuple(f"morph_{i}" for i in range(skin.num_morphs))
         mesh["extras"] = {"targetNames": list(names)}
     inputs: dict[bytes, int] = {}
@@ -48,8 +48,9 @@ def _with_uvs_by_vertex(skin: Skin) -> Skin:
         return skin
     numbers = torch.arange(mesh.num_vertices, dtype=torch.float64, device=mesh.device)[:, None].expand(-1, 3)
     source = replace(mesh, vertices=numbers.contiguous()).split_seams().vertices[:, 0].long()
-    morphs = None if skin.morphs is None else skin.morphs[:, source]
-    return replace(skin, mesh=mesh.split_seams(), indices=skin.indices[source], weights=skin.weights[source], morphs=morphs)
+    morphs, turns = (None if part is None else part[:, source] for part in (skin.morphs, skin.morph_normals))
+    parts = {"indices": skin.indices[source], "weights": skin.weights[source], "morphs": morphs, "morph_normals": turns}
+    return replace(skin, mesh=mesh.split_seams(), **parts)
 
 
 def _add_joints(builder: Builder, skin: Skin, attributes: dict[str, int], node: dict[str, Any]) -> None:
@@ -82,12 +83,17 @@ def _add_joints(builder: Builder, skin: Skin, attributes: dict[str, int], node: 
     node["skin"] = builder.append("skins", {"joints": joints, "inverseBindMatrices": columns})
 
 
-def _target(builder: Builder, skin: Skin, morph: torch.Tensor) -> dict[str, int]:
-    """What a morph adds to positions, and to normals where the mesh has them: as much as the normals of its faces change."""
+def _target(builder: Builder, skin: Skin, index: int) -> dict[str, int]:
+    """What a morph adds to positions, and to normals where the mesh has them."""
+    assert skin.morphs is not None
+    morph = skin.morphs[index]
     target = {"POSITION": builder.array(_numbers(morph))}
     if skin.mesh.normals is not None:
         rest, faces = skin.mesh.vertices, skin.mesh.faces
-        turned = vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
+        if skin.morph_normals is not None:
+            turned = skin.morph_normals[index]
+        else:
+            turned = vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
         target["NORMAL"] = builder.array(_numbers(turned))
     return target
 

@@ -64,11 +64,16 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
         raise FileFormatError(path, str(error)) from error
 
 
-def write_mesh(path: Path | str, mesh: Mesh) -> None:
+def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) -> None:
     """Write a mesh in the format of the suffix, whole or not at all; one warning names what that cannot hold.
 
     An .obj with a texture gets a .mtl and a .png of its name beside it, written before it. Values are float32 in .ply and
     .stl, decimals with 9 places in .obj; colours are bytes in .ply.
+
+    Args:
+        path: A .obj, .ply or .stl file.
+        mesh: What is written.
+        materials: Name of a .mtl that is there already, for an .obj whose mesh has no texture of its own.
 
     Raises:
         InputError: The mesh is empty or has values that are wrong, or the suffix is none of these.
@@ -101,8 +106,9 @@ def write_mesh(path: Path | str, mesh: Mesh) -> None:
             model, include_normals=mesh.normals is not None, write_texture=False, digits=_DIGITS, header="written by vision3d"
         )
         lines = [line for line in text.splitlines() if not line.startswith(("mtllib", "usemtl"))]
+        if mesh.texture is not None or materials is not None:
+            lines[1:1] = [f"mtllib {materials or f'{path.stem}.mtl'}", "usemtl texture"]
         if mesh.texture is not None:
-            lines[1:1] = [f"mtllib {path.stem}.mtl", "usemtl texture"]
             write_image(path.with_suffix(".png"), mesh.texture)
             with atomic_write(path.with_suffix(".mtl")) as temporary:
                 temporary.write_text(f"newmtl texture\nKd 1 1 1\nmap_Kd {path.stem}.png\n", encoding="utf-8")

@@ -14,8 +14,6 @@ zarr package read the arrays; here only compression by zlib, or none, is read.
 import json
 import math
 import os
-import shutil
-import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.atomic import atomic_write, make_folder
+from vision3d.atomic import atomic_folder, atomic_write, make_folder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.io.guards import inside
 from vision3d.scene import codecs
@@ -239,23 +237,10 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
     if path.exists() and not (path / ".zgroup").is_file():
         raise OutputExistsError(path, "it is no .zarr folder; give another name")
     sequence.validate()
-    name = uuid.uuid4().hex[:8]
-    temporary, old = (path.with_name(f".{path.stem}.{name}.{kind}{path.suffix}") for kind in ("tmp", "old"))
-    try:
+    with atomic_folder(path) as temporary:
         writer = SequenceWriter(temporary, sequence.base)
         for i, time in enumerate(sequence.times.tolist()):
             writer.append(time, **{name: channel[i] for name, channel in sequence.channels.items()})
-        if path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if old.exists():
-                os.replace(old, path)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load(path: Path) -> Sequence:

@@ -23,10 +23,13 @@ _CODECS = {
     ".bvh": "vision3d.io.bvh",
     ".safetensors": "vision3d.io.safetensors_file",
     ".zarr": "vision3d.io.zarr_store",
+    ".npz": "vision3d.io.npz_file",
+    **dict.fromkeys((".usd", ".usda", ".usdc"), "vision3d.io.usd_file"),
     **dict.fromkeys((".obj", ".stl"), "vision3d.io.mesh_files"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), "vision3d.io.images"),
 }
 _FOLDERS = "vision3d.io.dataset"
+_FRAMES = "vision3d.io.mesh_frames"
 _PREVIEWS = "vision3d.report.preview"
 _SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "PointCloud": ".ply"}
 _SUFFIXES |= {
@@ -79,7 +82,8 @@ def load(path: Path | str) -> object:
             harmonics), a .glb, .obj or .stl (Mesh), a .bin of KITTI (PointCloud), a .txt of KITTI (Boxes), a .bvh (Motion),
             a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
             photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
-            scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder (Sequence), or a picture (a tensor).
+            scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder, or a .npz or a folder of a mesh's
+            frames (Sequence), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.
@@ -96,6 +100,8 @@ def load(path: Path | str) -> object:
             from vision3d.scene.scene import Scene
 
             return Scene.load(path)
+        if (path / "frames.json").is_file():
+            return importlib.import_module(_FRAMES).read_frames(path)
         if (path / ".zgroup").is_file() or path.suffix.lower() == ".zarr":
             return importlib.import_module(_CODECS[".zarr"]).load(path)
         if (path / "meta.json").is_file() and not (path / "transforms.json").is_file():

@@ -18,6 +18,7 @@ from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.checks import check_shape, html_table
 from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.skin import Skin
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VERSION = 1
@@ -64,7 +65,7 @@ class Scene:
 
         Args:
             name: Letters, digits, `_`, `.` and `-`.
-            value: A GaussianScene, Mesh, PointCloud, Boxes, Selection, Cameras, ...: what has a file of its own.
+            value: A GaussianScene, Mesh, Skin, PointCloud, Boxes, Selection, Cameras, ...: what has a file of its own.
             transform: Object to world.
         """
         transforms = {key: matrix for key, matrix in self.transforms.items() if key != name}
@@ -141,7 +142,8 @@ class Scene:
             taken.add(file)
             value.save(folder / file)
             matrix = self.transforms.get(name)
-            entries.append({"name": name, "file": file, "transform": None if matrix is None else matrix.tolist()})
+            entry = {"name": name, "file": file, "transform": None if matrix is None else matrix.tolist()}
+            entries.append({**entry, "type": "Skin"} if isinstance(value, Skin) else entry)  # its file is also one of a Mesh
         if self.cameras is not None:
             self.cameras.save(folder / "cameras.json")
         content = {"vision3d": {"type": "scene", "version": _VERSION}, "objects": entries}
@@ -165,6 +167,7 @@ class Scene:
             content = json.loads(index.read_text(encoding="utf-8"))
             version = content.get("vision3d", {}).get("version", _VERSION)
             entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
+            skins = {str(e["name"]) for e in content["objects"] if e.get("type") == "Skin"}
             transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
             camera_file = content.get("cameras")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -173,7 +176,9 @@ class Scene:
             raise FileFormatError(index, f"is version {version!r} of a scene; version {_VERSION} is read")
         if len({name for name, _, _ in entries}) < len(entries):
             raise FileFormatError(index, "has two objects of one name")
-        objects: dict[str, Any] = {name: codecs.load(_inside(index, file)) for name, file, _ in entries}
+        objects: dict[str, Any] = {
+            name: (Skin.load if name in skins else codecs.load)(_inside(index, file)) for name, file, _ in entries
+        }
         cameras = None if camera_file is None else Cameras.load(_inside(index, str(camera_file)))
         try:
             return cls(objects, transforms, cameras)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry.covariance import covar_to_quat_scale
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import rotate_sh
 from vision3d.geometry.triangles import edges_to_gaussians
@@ -125,6 +126,31 @@ class Sequence:
         if "turns" in values:
             values["sh"] = _turned(self.base.sh, values.pop("turns"))  # pyright: ignore[reportAttributeAccessIssue]
         return replace(self.base, **values)  # pyright: ignore[reportArgumentType]
+
+    def mesh_at(self, index: int) -> Mesh:
+        """The mesh in one of the frames, also that under Gaussians; its normals turn with its faces.
+
+        Raises:
+            InputError: The base is no mesh, or as `frame`.
+        """
+        if isinstance(self.base, MeshGaussians):
+            return replace(self, base=self.base.mesh).mesh_at(index)
+        mesh = self.frame(index)
+        if not isinstance(mesh, Mesh):
+            raise InputError(f"Sequence: holds frames of {type(self.base).__name__}, want those of a Mesh or MeshGaussians")
+        if mesh.normals is not None and "vertices" in self.channels and "normals" not in self.channels:
+            mesh = replace(mesh, normals=vertex_normals(mesh.vertices, mesh.faces))
+        return mesh
+
+    def vertices(self) -> Float[Tensor, "t v 3"]:
+        """Of the mesh, or of that under Gaussians, in every frame [m]; all are read.
+
+        Raises:
+            InputError: As `mesh_at`, or there are no frames.
+        """
+        if not len(self):
+            raise InputError("Sequence: has 0 frames, want at least one")
+        return torch.stack([self.mesh_at(i).vertices for i in range(len(self))])
 
     def validate(self) -> "Sequence":
         """Check the base, the times, and the channels that are tensors; values that are read later are checked then.

@@ -15,8 +15,10 @@ from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.clip import Channel, Clip
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.sequence import Sequence
 
 _FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
+_MORPHS = ("morphs", "morph_normals", "rest_weights")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,10 @@ class Skin:
     """Names of the morph targets; may be left out."""
     clips: tuple[Clip, ...] = ()
     """How it moves."""
+    morph_normals: Float[Tensor, "m v 3"] | None = None
+    """What a morph target with weight 1 adds to the normals; as the faces turn when None."""
+    rest_weights: Float[Tensor, " m"] | None = None
+    """Weights of the morph targets at rest and in clips that do not set them; 0 when None."""
 
     def __post_init__(self) -> None:
         for name in ("names", "parents", "morph_names", "clips"):
@@ -75,12 +81,16 @@ class Skin:
         check_shape("Skin.indices", self.indices, tuple(self.weights.shape), kind="int64")
         if self.morphs is not None:
             check_shape("Skin.morphs", self.morphs, ("M", vertices, 3))
+        if self.morph_normals is not None:
+            check_shape("Skin.morph_normals", self.morph_normals, (self.num_morphs, vertices, 3))
+        if self.rest_weights is not None:
+            check_shape("Skin.rest_weights", self.rest_weights, (self.num_morphs,))
         if self.morph_names and len(self.morph_names) != self.num_morphs:
             raise InputError(f"Skin: {len(self.morph_names)} names for {self.num_morphs} morphs")
         for clip in self.clips:
             for channel in clip.channels:
                 self._check_channel(clip, channel)
-        check_device("Skin", {name: getattr(self, name) for name in (*_FLOATS, "indices", "morphs")})
+        check_device("Skin", {name: getattr(self, name) for name in (*_FLOATS, *_MORPHS, "indices")})
 
     @classmethod
     def load(cls, path: Path | str) -> "Skin":
@@ -138,7 +148,7 @@ class Skin:
                 1, or a quaternion has not length 1.
         """
         self.mesh.validate()
-        for name in (*_FLOATS, "morphs"):
+        for name in (*_FLOATS, *_MORPHS):
             value = getattr(self, name)
             if value is not None and len(value):
                 check_finite("Skin", name, value)
@@ -192,6 +202,8 @@ class Skin:
             "scale": self.scales.expand(count, -1, -1).clone(),
         }
         weights = self.translations.new_zeros(count, self.num_morphs)
+        if self.rest_weights is not None:
+            weights = weights + self.rest_weights.to(weights)
         for channel in () if clip is None else clip.channels:
             values = channel.at(times).to(weights)
             if channel.path == "weights":
@@ -248,10 +260,15 @@ class Skin:
             frames.append(skin(rest, self.weights, self.indices, rotmat_to_quat(rotmats), shifts, **options))
         return torch.stack(frames)
 
+    def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Sequence:
+        """The mesh in frames at these times [s], as glTF viewers show it."""
+        times = torch.as_tensor(times, dtype=torch.float64)
+        return Sequence(self.mesh, times, {"vertices": self.posed(clip, times)})
+
     def to(self, device: torch.device | str) -> "Skin":
         """The same skin on another device."""
         clips = tuple(replace(clip, channels=tuple(channel.to(device) for channel in clip.channels)) for clip in self.clips)
-        tensors = {name: moved(getattr(self, name), device) for name in (*_FLOATS, "indices", "morphs")}
+        tensors = {name: moved(getattr(self, name), device) for name in (*_FLOATS, *_MORPHS, "indices")}
         return replace(self, mesh=self.mesh.to(device), clips=clips, **tensors)
 
     def __len__(self) -> int:

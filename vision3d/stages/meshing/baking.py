@@ -2,8 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.render.meshes import Fragments, interpolate, rasterize, screen_positions, texture, texture_lods
+from vision3d.render.meshes.texels import spread, texels_of
 from vision3d.scene import Cameras, Mesh
 from vision3d.stages.meshing.views import Maps, SceneViews
 
@@ -24,26 +24,6 @@ _BIAS = 1.5
 """Depth by which a place may lie behind the nearest surface of its pixel [pixels at that depth]."""
 _RATE = 0.02
 """Step of Adam on the texture, falling to a tenth."""
-
-
-@dataclass(frozen=True)
-class Texels:
-    """The places of the surface under the centres of the texels."""
-
-    mask: Bool[Tensor, "h w"]
-    """Texels whose centre lies in a chart."""
-    points: Float[Tensor, "n 3"]
-    normals: Float[Tensor, "n 3"]
-
-
-def texels_of(mesh: Mesh, size: int) -> Texels:
-    """Draws the mesh into its own texture, with our mesh rasterizer."""
-    assert mesh.uvs is not None and mesh.normals is not None
-    flat = torch.nn.functional.pad(size * mesh.uvs, (0, 2), value=1.0)  # a plane at depth 1
-    fragments = rasterize(flat[None], mesh.faces, size, size)
-    mask = fragments.face_ids[0] >= 0
-    values = interpolate(torch.cat([mesh.vertices, mesh.normals], 1), mesh.faces, fragments)[0][mask]
-    return Texels(mask, values[:, :3], torch.nn.functional.normalize(values[:, 3:], dim=-1))
 
 
 def colors_of(
@@ -129,17 +109,6 @@ def sharpen(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, floa
         optimizer.step()
         step(number + 1, float(loss.detach()))
     return replace(mesh, texture=logits.detach().clamp(0, 1))
-
-
-def spread(picture: Float[Tensor, "h w c"], is_known: Bool[Tensor, "h w"]) -> Float[Tensor, "h w c"]:
-    """The picture with each unknown pixel taken from the nearest known one."""
-    from scipy.ndimage import distance_transform_edt
-
-    if bool(is_known.all()) or not bool(is_known.any()):
-        return picture
-    nearest: Any = distance_transform_edt(~is_known.numpy(), return_distances=False, return_indices=True)
-    rows, columns = torch.from_numpy(nearest).long()
-    return picture[rows, columns]
 
 
 def _drawn(mesh: Mesh, camera: Cameras, size: int) -> tuple[Fragments, Tensor, Tensor]:

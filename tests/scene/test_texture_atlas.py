@@ -1,0 +1,88 @@
+"""Several textures in one picture: what is read at every place of every face stays."""
+
+import pytest
+import torch
+
+from vision3d.errors import InputError
+from vision3d.geometry import shapes
+from vision3d.scene import Mesh
+from vision3d.scene.texture_atlas import merge_textured
+
+
+def read(texture, uvs):
+    """Bilinear, repeating; texel centres at half numbers."""
+    height, width = texture.shape[:2]
+    place = uvs.double() * torch.tensor([width, height]) - 0.5
+    low = place.floor()
+    share = place - low
+    total = 0
+    for dx in (0, 1):
+        for dy in (0, 1):
+            x, y = (low[..., 0] + dx).long() % width, (low[..., 1] + dy).long() % height
+            weight = (share[..., 0] if dx else 1 - share[..., 0]) * (share[..., 1] if dy else 1 - share[..., 1])
+            total = total + weight[..., None] * texture[y, x].double()
+    return total
+
+
+def plate(width, height, channels=3, spread=1.0, offset=0.0, by_corner=False):
+    vertices, faces = shapes.icosphere(1)
+    uvs = offset + spread * torch.rand(len(faces), 3, 2) if by_corner else offset + spread * torch.rand(len(vertices), 2)
+    return Mesh(vertices, faces, uvs=uvs, texture=torch.rand(height, width, channels))
+
+
+def check(parts, merged):
+    assert merged.num_faces == sum(part.num_faces for part in parts)
+    inside = torch.distributions.Dirichlet(torch.ones(3)).sample((merged.num_faces, 5))
+    after = read(merged.texture, torch.einsum("fkc,fcx->fkx", inside, merged.corner_uvs))
+    first = 0
+    for part in parts:
+        rows = slice(first, first + part.num_faces)
+        first += part.num_faces
+        want = torch.ones(part.num_faces, 5, merged.texture.shape[2], dtype=torch.float64)
+        if part.texture is not None:
+            found = read(part.texture, torch.einsum("fkc,fcx->fkx", inside[rows], part.corner_uvs))
+            want[..., : found.shape[-1]] = found
+        torch.testing.assert_close(after[rows], want, atol=2e-4, rtol=0)
+        torch.testing.assert_close(merged.vertices[merged.faces[rows]], part.vertices[part.faces])
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [plate(8, 8), plate(16, 4)],
+        [plate(5, 7), plate(3, 9, channels=4), plate(64, 2)],
+        [plate(6, 6, by_corner=True), plate(7, 5)],
+        [plate(6, 6, offset=-3.0), plate(7, 5, offset=12.0)],
+        [plate(6, 6, spread=2.5, offset=-0.7), plate(7, 5, spread=1.7, by_corner=True)],
+        [plate(9, 9), Mesh(*shapes.icosphere(1))],
+    ],
+)
+def test_colours_stay(parts):
+    check(parts, merge_textured(parts))
+
+
+def test_one_texture_stays_as_it_is():
+    part = plate(8, 8)
+    other = Mesh(part.vertices + 3, part.faces, uvs=part.uvs, texture=part.texture)
+    merged = merge_textured([part, other])
+    assert merged.texture is part.texture and torch.equal(merged.uvs[: len(part.uvs)], part.uvs)
+    assert merge_textured([part]).texture is part.texture
+    bare = Mesh(part.vertices, part.faces)
+    assert merge_textured([bare, bare]).texture is None
+
+
+def test_a_texture_of_many_parts_is_there_once():
+    part, other = plate(32, 32), plate(8, 8)
+    again = Mesh(part.vertices, part.faces, uvs=part.uvs.flip(0), texture=part.texture)
+    merged = merge_textured([part, other, again])
+    check([part, other, again], merged)
+    assert merged.texture.shape[0] * merged.texture.shape[1] < 2 * 36 * 36
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(InputError, match=r"^a face repeats its texture 20 times, want at most 8$"):
+        merge_textured([plate(4, 4, spread=20.0), plate(4, 4)])
+    broken = plate(4, 4)
+    broken.uvs[3] = torch.nan
+    with pytest.raises(InputError, match=r"^uvs are not finite$"):
+        merge_textured([broken, plate(4, 4)])

@@ -1,0 +1,202 @@
+"""Skins that reproduce given vertices with little data: few morph targets, or few joints with corrective morph targets.
+
+All is computed on the processor, where the skins are then.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry.low_rank import principal_shapes
+from vision3d.geometry.mesh import vertex_normals
+from vision3d.geometry.rigid_joints import RigidJoints, fit_rigid_joints
+from vision3d.geometry.vectors import unit
+from vision3d.scene.checks import check_finite, check_shape
+from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.mesh import Mesh
+from vision3d.scene.skin import Skin
+
+TOLERANCE = 1e-4
+"""Of the diagonal of the mesh at rest."""
+_DAMPING = 1e-8
+_BLOCK = 1 << 20  # vertices of some frames at a time
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSkin:
+    """A skin with one clip, and how far it is from the vertices that it was made of, in every frame.
+
+    Distances are shares of the diagonal of the mesh's box at rest.
+    """
+
+    skin: Skin
+    max_error: float
+    mean_error: float
+
+    def __repr__(self) -> str:
+        return f"FittedSkin({self.skin!r}, max error {self.max_error:.2g}, mean {self.mean_error:.2g} of the diagonal)"
+
+
+def fit_morphs(
+    mesh: Mesh,
+    vertices: Float[Tensor, "t v 3"],
+    times: Float64[Tensor, " t"] | list[float],
+    name: str = "frames",
+    *,
+    tolerance: float = TOLERANCE,
+    max_morphs: int | None = None,
+) -> FittedSkin:
+    """A clip of as few morph targets as reach the tolerance: the principal components of the motion.
+
+    `Skin.from_frames` has one a frame and no error.
+
+    Args:
+        mesh: At rest.
+        vertices: In each frame [m].
+        times: Of the frames [s], ascending.
+        name: Of the clip.
+        tolerance: The largest error, as a share of the diagonal.
+        max_morphs: The most targets; the error may then be larger.
+
+    Raises:
+        InputError: Something is not finite, or there are no frames.
+    """
+    mesh, vertices, times = _checked(mesh, vertices, times)
+    shift = (vertices - mesh.vertices).double()
+    weights, shapes = principal_shapes(shift, tolerance * _diagonal(mesh), most=max_morphs)
+    turned = None if mesh.normals is None else _normals(vertices, mesh.faces) - vertex_normals(mesh.vertices, mesh.faces)
+    skin = Skin.from_frames(mesh, vertices[:1], times[:1], name)
+    return _measured(_with_morphs(skin, name, times, weights, shapes, turned), vertices, times)
+
+
+def fit_joints(
+    mesh: Mesh,
+    vertices: Float[Tensor, "t v 3"],
+    times: Float64[Tensor, " t"] | list[float],
+    name: str = "frames",
+    *,
+    num_joints: int = 32,
+    influences: int = 4,
+    rounds: int = 10,
+    tolerance: float = TOLERANCE,
+    max_morphs: int | None = None,
+    weights: Float[Tensor, "v k"] | None = None,
+    indices: Int64[Tensor, "v k"] | None = None,
+) -> FittedSkin:
+    """A clip of rigid joints found in the motion, corrected by as few morph targets as reach the tolerance.
+
+    glTF adds morphs before the joints move: what is added is M^-1 v' - v, with M the blended matrix of a vertex, reduced to
+    its principal components. M shortens no error, so that a morph's error bounds that of the vertex.
+
+    Args:
+        mesh: At rest.
+        vertices: In each frame [m], by whatever method of skinning.
+        times: Of the frames [s], ascending.
+        name: Of the clip.
+        num_joints: The most joints (`geometry.rigid_joints.fit_rigid_joints`).
+        influences: The most joints a vertex; all viewers have 4.
+        rounds: Of weights and motions in turns.
+        tolerance: The largest error, as a share of the diagonal.
+        max_morphs: The most morph targets; the error may then be larger. 0 for joints alone.
+        weights: Given ones, as those of a deformation graph, whose joints are then fitted.
+        indices: The joints of given weights.
+
+    Raises:
+        InputError: Something is not finite, or there are no frames.
+    """
+    mesh, vertices, times = _checked(mesh, vertices, times)
+    options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}
+    skin = _of_joints(mesh, fit_rigid_joints(mesh.vertices, vertices, num_joints, **options), times, name)
+    added, turned = _corrections(skin, vertices, times)
+    amounts, shapes = principal_shapes(added, tolerance * _diagonal(mesh), most=max_morphs)
+    return _measured(_with_morphs(skin, name, times, amounts, shapes, turned), vertices, times)
+
+
+def _checked(mesh: Mesh, vertices: Tensor, times: Tensor | list[float]) -> tuple[Mesh, Tensor, Tensor]:
+    """All of them, on the processor."""
+    check_shape("vertices", vertices, ("T", mesh.num_vertices, 3))
+    times = torch.as_tensor(times, dtype=torch.float64)
+    check_shape("times", times, (len(vertices),))
+    if not len(vertices):
+        raise InputError("vertices: got 0 frames, want at least one")
+    check_finite("frames", "vertices", vertices)
+    return mesh.to("cpu"), vertices.detach().cpu(), times.cpu()
+
+
+def _diagonal(mesh: Mesh) -> float:
+    return float(torch.linalg.vector_norm(mesh.vertices.amax(0) - mesh.vertices.amin(0)))
+
+
+def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> Skin:
+    """Joints without parents that stand at their centres, and a clip of their motion."""
+    count = len(found.centers)
+    binds = torch.eye(4).repeat(count, 1, 1).to(found.centers)
+    binds[:, :3, 3] = -found.centers
+    channels = []
+    for joint in range(count):
+        channels.append(Channel("translation", joint, times, found.centers[joint] + found.translations[:, joint]))
+        channels.append(Channel("rotation", joint, times, found.quats[:, joint]))
+    return Skin(
+        mesh,
+        tuple(f"joint_{joint}" for joint in range(count)),
+        (-1,) * count,
+        translations=found.centers,
+        quats=torch.eye(4)[:1].repeat(count, 1).to(found.centers),
+        scales=torch.ones_like(found.centers),
+        inverse_binds=binds,
+        indices=found.indices,
+        weights=found.weights,
+        clips=(Clip(name, tuple(channels)),),
+    )
+
+
+def _corrections(skin: Skin, vertices: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
+    """What has to be added to the rest vertices for the skin to bring them to the given ones (T, V, 3), in float64.
+
+    Where joints that turn against each other flatten a vertex's matrix, the damped least squares solution. Also what has to be
+    added to the normals, where the mesh has them: the skin turns them by the inverse transposed matrix.
+    """
+    rest = skin.mesh.vertices.double()
+    weights = rest.new_zeros(len(rest), len(skin)).scatter_add_(1, skin.indices, skin.weights.double())
+    found = torch.empty(vertices.shape, dtype=torch.float64)
+    turned = None if skin.mesh.normals is None else torch.empty(vertices.shape)
+    damping = _DAMPING * torch.eye(3, dtype=torch.float64)
+    for some in torch.arange(len(times)).split(max(1, _BLOCK // max(1, len(rest)))):
+        matrices = (skin.joint_matrices(skin.clips[0], times[some]) @ skin.inverse_binds).double()[..., :3, :]
+        blended = (weights @ matrices.flatten(2)).unflatten(-1, (3, 4))
+        linear = blended[..., :3]
+        left = vertices[some].double() - (linear @ rest[..., None])[..., 0] - blended[..., 3]
+        found[some] = (linear.mT @ torch.linalg.solve(linear @ linear.mT + damping, left[..., None]))[..., 0]
+        if turned is not None:
+            normals = _normals(vertices[some], skin.mesh.faces)
+            before = unit((linear.mT @ normals[..., None].double())[..., 0])
+            turned[some] = (before - vertex_normals(rest, skin.mesh.faces)).float()
+    return found, turned
+
+
+def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    return torch.stack([vertex_normals(frame, faces) for frame in vertices])
+
+
+def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:
+    """The skin with morph targets and their weights in its clip; normals of the targets by least squares."""
+    like, channels = skin.mesh.vertices, skin.clips[0].channels if len(skin) else ()
+    if not len(shapes):
+        return replace(skin, morphs=None, clips=(Clip(name, channels),))
+    normals = None
+    if turned is not None:
+        normals = (torch.linalg.pinv(amounts.double()) @ turned.double().flatten(1)).view(shapes.shape).to(like)
+    weights = Channel("weights", -1, times, amounts.to(like))
+    return replace(skin, morphs=shapes.to(like), morph_normals=normals, clips=(Clip(name, (*channels, weights)),))
+
+
+def _measured(skin: Skin, vertices: Tensor, times: Tensor) -> FittedSkin:
+    worst, total = 0.0, 0.0
+    for some in torch.arange(len(times)).split(max(1, _BLOCK // max(1, vertices.shape[1]))):
+        distances = torch.linalg.vector_norm(skin.posed(skin.clips[0], times[some]) - vertices[some], dim=-1)
+        worst, total = max(worst, float(distances.max())), total + float(distances.double().sum())
+    diagonal = _diagonal(skin.mesh) or 1.0
+    return FittedSkin(skin, worst / diagonal, total / vertices[..., 0].numel() / diagonal)

@@ -1,0 +1,105 @@
+"""Meshes with textures of their own as one mesh with one texture, in which theirs lie side by side."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.scene.mesh import Mesh
+
+_MARGIN = 2
+"""Texels round each picture that repeat its other side, so that what is read there is as before."""
+_MOST_REPEATS = 8
+_MOST_TEXELS = 1 << 27
+_BLANK = 4
+"""Texels of the side of the white picture for meshes without one."""
+
+
+def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
+    """Meshes as one; where their textures differ, those are put into one picture and the uvs follow.
+
+    A texture that a face repeats is there as many times as it does, up to 8 in each direction. Texels are copied, so that
+    colours are read as before; coarser levels of a pyramid mix with the neighbours. Vertices keep their order.
+
+    Raises:
+        InputError: A face repeats its texture more often, uvs are not finite, or the picture would be larger than 2^27 texels.
+    """
+    distinct: dict[int, Tensor] = {id(mesh.texture): mesh.texture for mesh in meshes if mesh.texture is not None}
+    if len(distinct) < 2 and (not distinct or all(mesh.texture is not None for mesh in meshes)):
+        return meshes[0].merge(*meshes[1:])
+    width = max(texture.shape[2] for texture in distinct.values())
+    blank = torch.ones(_BLANK, _BLANK, width, device=meshes[0].device)
+    meshes = [_within_first_tiles(mesh) if mesh.texture is not None else _with_blank(mesh, blank) for mesh in meshes]
+    keys = [id(mesh.texture) for mesh in meshes]
+    pictures: dict[int, Tensor] = {}
+    for key in dict.fromkeys(keys):
+        same = [mesh for mesh, other in zip(meshes, keys) if other == key]
+        corners = torch.cat([mesh.corner_uvs.reshape(-1, 2) for mesh in same if mesh.corner_uvs is not None])
+        pictures[key] = _repeated(same[0], corners, width)
+    places, size = _packed([(picture.shape[1], picture.shape[0]) for picture in pictures.values()])
+    atlas = torch.ones(size[1], size[0], width, device=blank.device)
+    corners_of: dict[int, tuple[int, int]] = {}
+    for (key, picture), (x, y) in zip(pictures.items(), places):
+        atlas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+        corners_of[key] = (x + _MARGIN, y + _MARGIN)
+    moved = []
+    for mesh, key in zip(meshes, keys):
+        assert mesh.uvs is not None and mesh.texture is not None
+        texels = mesh.uvs.new_tensor([mesh.texture.shape[1], mesh.texture.shape[0]])
+        uvs = (mesh.uvs * texels + mesh.uvs.new_tensor(corners_of[key])) / mesh.uvs.new_tensor(size)
+        moved.append(replace(mesh, uvs=uvs, texture=atlas))
+    return moved[0].merge(*moved[1:])
+
+
+def _with_blank(mesh: Mesh, blank: Tensor) -> Mesh:
+    return replace(mesh, texture=blank, uvs=mesh.vertices.new_full((mesh.num_vertices, 2), 0.5))
+
+
+def _within_first_tiles(mesh: Mesh) -> Mesh:
+    """The mesh with uvs from 0 on: moved by whole numbers, all together where that is enough, else face by face."""
+    corners = mesh.corner_uvs
+    assert corners is not None and mesh.uvs is not None
+    if not bool(torch.isfinite(corners).all()):
+        raise InputError("uvs are not finite")
+    if not len(corners):
+        return mesh
+    low = corners.amin((0, 1)).floor()
+    if bool((corners - low <= 1).all()):
+        return replace(mesh, uvs=mesh.uvs - low)
+    return replace(mesh, uvs=corners - corners.amin(1, keepdim=True).floor())
+
+
+def _repeated(mesh: Mesh, corners: Float[Tensor, "n 2"], width: int) -> Tensor:
+    """The texture as often as the uvs go through it, with its margin, and alpha where others have it."""
+    texture = mesh.texture
+    assert texture is not None
+    columns, rows = corners.clamp(min=1e-6).amax(0).ceil().tolist() if len(corners) else (1, 1)
+    if max(columns, rows) > _MOST_REPEATS:
+        raise InputError(f"a face repeats its texture {max(columns, rows):.4g} times, want at most {_MOST_REPEATS}")
+    height, length = int(rows) * texture.shape[0], int(columns) * texture.shape[1]
+    if (height + 2 * _MARGIN) * (length + 2 * _MARGIN) > _MOST_TEXELS:
+        raise InputError(f"textures side by side would have more than {_MOST_TEXELS} texels")
+    texture = torch.nn.functional.pad(texture, (0, width - texture.shape[2]), value=1.0)
+    down = torch.arange(-_MARGIN, height + _MARGIN, device=texture.device) % texture.shape[0]
+    right = torch.arange(-_MARGIN, length + _MARGIN, device=texture.device) % texture.shape[1]
+    return texture[down][:, right]
+
+
+def _packed(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+    """Upper left corners of pictures of (width, height) in rows, the high ones first, and the size of the whole."""
+    total = sum(width * height for width, height in sizes)
+    limit = max(max(width for width, _ in sizes), int(total**0.5))
+    places, (x, y, row, right) = [(0, 0)] * len(sizes), (0, 0, 0, 0)
+    for index in sorted(range(len(sizes)), key=lambda i: (-sizes[i][1], -sizes[i][0])):
+        width, height = sizes[index]
+        if x and x + width > limit:
+            x, y, row = 0, y + row, 0
+        places[index] = (x, y)
+        x, row = x + width, max(row, height)
+        right = max(right, x)
+    if right * (y + row) > _MOST_TEXELS:
+        raise InputError(f"textures side by side would have {right}x{y + row} texels, want at most {_MOST_TEXELS}")
+    return places, (right, y + row)
