@@ -7,6 +7,7 @@ from vision3d.cli.menu import menu
 
 TASKS: dict[str, tuple[str, str]] = {
     "rig": ("vision3d.cli.animate_rig", "pose or play a mesh with joints: files, splats, videos"),
+    "eval": ("vision3d.cli.animate_eval", "measure videos of moving objects against the true ones"),
 }
 """Name -> (module with `run(arguments)`, what it does)."""
 
