@@ -1,8 +1,9 @@
 """`play_skin`: what is played, what is written, and that files show what was computed."""
 
 import json
+import subprocess
 from dataclasses import replace
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from tests.support.gltf_reader import Animated
+from tests.support.outside import npm_package
 from tests.support.skins import arm
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry.mesh import volume
@@ -21,6 +23,7 @@ from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Motion, Sequence,
 from vision3d.stages.animation import RigConfig, play_skin
 from vision3d.stages.animation.rig.pictures import orbit
 
+CREATURE = Path(str(resources.files("vision3d") / "assets" / "creature" / "creature.glb"))
 SMALL = {"video_size": (64, 48), "frames": 3}
 
 
@@ -159,12 +162,12 @@ def test_wrong_options():
 def test_too_many_frames_are_refused():
     skin = arm()
     long = replace(skin.clips[0], channels=tuple(replace(c, times=c.times * 1e6) for c in skin.clips[0].channels))
-    with pytest.raises(InputError, match="want fewer a second"):
+    with pytest.raises(InputError, match="do not fit in 2 GB; want fewer frames a second"):
         run(RigConfig(fps=1000), replace(skin, clips=(long,)))
 
 
 def test_the_creature_looks_round(tmp_path):
-    skin = Skin.load(Path(str(files("vision3d") / "assets" / "creature" / "creature.glb")))
+    skin = Skin.load(CREATURE)
     config = RigConfig(pose=("head=0,40,0",), shading="none", **SMALL)
     result = run(config, skin, tmp_path)
     head = skin.names.index("head")
@@ -174,3 +177,33 @@ def test_the_creature_looks_round(tmp_path):
     snout = int(torch.where(dense[:, head] > 0.9, skin.mesh.vertices[:, 2], -9).argmax())
     assert result.skin.mesh.vertices[snout, 0] - skin.mesh.vertices[snout, 0] > 0.08  # to its left, which is +x
     assert json.loads((tmp_path / "frames.zarr" / ".zattrs").read_text())
+
+
+def test_a_bvh_of_the_creatures_own_joints_gives_its_walk_back(tmp_path):
+    skin = Skin.load(CREATURE)
+    walk = skin.clip("Walk")
+    times = walk.times(24)
+    shifts, quats, *_ = skin.locals_at(walk, times)
+    offsets = skin.translations.clone()
+    skeleton = Skeleton(skin.names, skin.parents, offsets)
+    Motion(skeleton, times, quats, shifts[:, 0] - offsets[0]).save(tmp_path / "walk.bvh")
+    result = run(RigConfig(fps=24), skin, motion=Motion.load(tmp_path / "walk.bvh"))
+    want = skin.posed(walk, times)
+    got = torch.stack([result.frames.channels["vertices"][i] for i in range(len(times))])
+    # Retargeting begins where the skin rests, so all but the way of the root is the same.
+    off = (got - want) - (got - want).mean(1, keepdim=True)
+    assert off.abs().max() < 1e-3
+    way = (got - got[:1]).mean(1) - (want - want[:1]).mean(1)
+    assert way.abs().max() < 1e-3
+
+
+@pytest.mark.viewer
+def test_validator_finds_no_errors(tmp_path):
+    script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
+    skin, files = Skin.load(CREATURE), []
+    pose = {"pose": ("head=0,40,0", "tail_2=20,0,0")}
+    for name, options in {"pose": pose, "lbs": {"clip": "Walk"}, "dqs": {"clip": "Jump", "method": "dqs"}}.items():
+        files.append(tmp_path / f"{name}.glb")
+        run(RigConfig(**options), skin).skin.save(files[-1])
+    done = subprocess.run(["node", script, *files], capture_output=True, text=True, check=True)
+    assert done.stdout.count('"numErrors":0') == 3

@@ -204,6 +204,7 @@ def test_open3ds_renderer_shows_textures_and_vertex_colours(show, tmp_path):
         screen = show(tmp_path / name, "--renderer", "open3d", "--elevation", 0, "--zoom", 1.5)
         is_right, end = False, time.monotonic() + 60
         while not is_right and time.monotonic() < end:  # a window is white at first
+            screen.drag((300, 200), (306, 200))
             time.sleep(1)
             picture = screen.grab()
             middle = picture[:, picture.shape[1] // 2]

@@ -26,7 +26,7 @@ from vision3d.stages.animation.rig.pictures import write_pictures
 logger = logging.getLogger("vision3d.animate")
 
 FRAMES, SKIN, SPLATS = "frames.zarr", "rig.glb", "gaussians.ply"
-_MOST_FRAMES = 100_000
+_MOST_BYTES = 2e9  # of the vertices of all frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +114,9 @@ def _played(config: RigConfig, skin: Skin, motion: Motion | None) -> tuple[Clip 
     if clip is None:
         return None, torch.zeros(1, dtype=torch.float64)
     count = (clip.end - clip.start) * config.fps
-    if count > _MOST_FRAMES:
-        raise InputError(f"fps: clip {clip.name} of {clip.end - clip.start:.4g} s has {count:.4g} frames; want fewer a second")
+    if 12 * count * skin.mesh.num_vertices > _MOST_BYTES:
+        what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MOST_BYTES / 1e9:g} GB"
+        raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames a second")
     return clip, clip.times(config.fps)
 
 
