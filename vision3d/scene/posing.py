@@ -71,6 +71,7 @@ def baked_clip(
     Raises:
         InputError: There is no joint of a name; the names that there are stand in the text.
     """
+    times = times.to(skin.device)
     translations, quats, scales, weights = skin.locals_at(clip, times)
     for joint, turn in _turns(skin, angles or {}, order, axes).items():
         quats[:, joint] = multiply(quats[:, joint], turn.expand(len(times), 4).to(quats))

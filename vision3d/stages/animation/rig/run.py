@@ -128,7 +128,7 @@ def _exported(
         return replace(rest, mesh=replace(rest.mesh, normals=smooth_normals(rest.mesh)))
     if config.method == "lbs":
         return replace(skin, clips=(clip,))
-    return Skin.from_frames(skin.mesh, vertices, times, clip.name)
+    return Skin.from_frames(skin.mesh, vertices, times.to(skin.device), clip.name)
 
 
 def _volumes(mesh: Mesh, vertices: Tensor) -> dict[str, float]:
