@@ -13,7 +13,7 @@ from vision3d.geometry.spherical_harmonics import rgb_to_sh0
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
 from vision3d.scene.selection import Region
 from vision3d.viewer.layers import Drawable, Layer, Layers
-from vision3d.viewer.lines import frustum_depth, frustum_lines, region_lines
+from vision3d.viewer.lines import bone_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.models import COLORS, Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.viewpoint import Bounds
 
@@ -83,7 +83,9 @@ class Content:
         """The models of the visible layers by name, for picking."""
         with self._lock:
             pairs = [
-                (layer.name, self.model(layer, time)) for layer in self.layers if layer.visible and layer.kind != "cameras"
+                (layer.name, self.model(layer, time))
+                for layer in self.layers
+                if layer.visible and layer.kind not in ("cameras", "skeleton")
             ]
         return [(name, model) for name, model in pairs if model is not None]
 
@@ -123,6 +125,10 @@ class Content:
     def _make(self, value: Drawable, layer: Layer, chosen: int | None) -> Model | None:
         matrix = layer.transform
         is_moved = not torch.equal(matrix.cpu(), torch.eye(4))
+        if layer.parents is not None and isinstance(value, PointCloud):
+            lines, joints = bone_lines(se3.transform_points(matrix, value.points.cpu()), layer.parents)
+            colors = COLORS[:1].expand(len(value), 3) if value.colors is None else value.colors.cpu()
+            return Lines.of(lines, colors[joints], is_on_top=True)
         if isinstance(value, GaussianScene):
             return Splats.of(value.transform(matrix) if is_moved else value)
         if isinstance(value, Mesh):

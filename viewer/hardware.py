@@ -1,6 +1,7 @@
 """Open3D's own scene in the window, for machines with a GPU: models as its geometries, the camera set by the session."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.render.colors import linear_to_srgb
+from vision3d.scene import Cameras
 from vision3d.viewer.loop import Request
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.session import Session
 
 _LINE_WIDTH = 2.0
+_NEARER = 0.03  # of their distance, for lines that nothing may hide
 _DOT = 5e-4  # of the radius of all that is shown
 _SUN = 210_000.0  # lux, under which a surface that faces the camera has its own colour
+_UNDER_SUN = 0.82  # times it vertex colours, which are taken as linear light, are their own there
 _SH0 = 0.28209479177387814
 
 
@@ -53,14 +57,14 @@ class HardwareView:
             color = linear_to_srgb(torch.tensor(request.background))
             scene.set_background([*color.tolist(), 1.0])
         models = {id(model): model for model in request.models()}
-        for key in [key for key in self._names if key not in models]:
+        for key in [key for key, (_, model) in self._names.items() if key not in models or _is_on_top(model)]:
             scene.remove_geometry(self._names.pop(key)[0])
         for key, model in models.items():
             if key not in self._names:
                 self._count += 1
                 name = f"model {self._count}"
                 self._names[key] = (name, model)  # holds the model, so that its id stays its own
-                self._add(name, model)
+                self._add(name, _before_all(model, request.camera) if _is_on_top(model) else model)
         self._place(request)
         self.widget.force_redraw()
 
@@ -91,12 +95,17 @@ class HardwareView:
             material.shader = "defaultLit" if model.is_lit else "defaultUnlit"
             if mesh.vertex_colors is not None:
                 shape.vertex_colors = _vectors(o3d, mesh.vertex_colors[:, :3])
+                if mesh.texture is None and model.is_lit:
+                    material.base_color = [_UNDER_SUN, _UNDER_SUN, _UNDER_SUN, 1.0]
             elif mesh.texture is None:
                 material.base_color = [*model.shaded.color, 1.0]
+            # Without coordinates those of its buffer are whatever was there before, and white holes come out here and there.
+            places = np.tile([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], (mesh.num_faces, 1))
             if mesh.texture is not None and (uvs := mesh.corner_uvs) is not None:
-                shape.triangle_uvs = o3d.utility.Vector2dVector(uvs.reshape(-1, 2).double().numpy())
+                places = uvs.reshape(-1, 2).double().numpy() * [1.0, -1.0] + [0.0, 1.0]  # its v goes up
                 pixels = (mesh.texture[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
                 material.albedo_img = o3d.geometry.Image(np.ascontiguousarray(pixels))
+            shape.triangle_uvs = o3d.utility.Vector2dVector(places)
             scene.add_geometry(name, shape, material)
         elif isinstance(model, Dots):
             # Its shaders for points lose their colours on Vulkan.
@@ -109,6 +118,17 @@ class HardwareView:
             lines.colors = _vectors(o3d, model.colors)
             material.shader, material.line_width = "unlitLine", _LINE_WIDTH * self._window.scaling
             scene.add_geometry(name, lines, material)
+
+
+def _is_on_top(model: Model) -> bool:
+    return isinstance(model, Lines) and model.is_on_top
+
+
+def _before_all(lines: Model, camera: Cameras) -> Model:
+    """Lines that look the same from the camera and are so near to it that nothing hides them."""
+    assert isinstance(lines, Lines)
+    eye = camera.centers[0].float()
+    return replace(lines, starts=torch.lerp(eye, lines.starts, _NEARER), ends=torch.lerp(eye, lines.ends, _NEARER))
 
 
 def _round(dots: Dots, size: float) -> Splats:

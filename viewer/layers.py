@@ -17,12 +17,13 @@ from torch import Tensor
 from vision3d.errors import InputError, Vision3DError, nearest_names
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, MeshGaussians, PointCloud, PosedImages, Selection, Sequence
 from vision3d.viewer.frames import FrameCache
+from vision3d.viewer.rigs import Rig
 from vision3d.viewer.sources import Opened, Source, open_source, sources_of
 from vision3d.viewer.viewpoint import Bounds, Viewpoint, bounds_of, guess_up, start_viewpoint
 
 logger = logging.getLogger("vision3d.view")
 
-Kind = Literal["gaussians", "mesh", "points", "boxes", "cameras", "selection"]
+Kind = Literal["gaussians", "mesh", "points", "boxes", "cameras", "selection", "skeleton"]
 Drawable: TypeAlias = GaussianScene | Mesh | PointCloud | Boxes | Cameras | PosedImages | Selection
 _KINDS: dict[type, Kind] = {
     GaussianScene: "gaussians",
@@ -51,6 +52,10 @@ class Layer:
     visible: bool
     source: Path
     """What it was read from."""
+    rig: Rig | None = None
+    """Of a mesh that moves by a skin, and of its skeleton: what plays, and in which colours."""
+    parents: tuple[int, ...] | None = None
+    """Of a skeleton: the parent of each of its points, -1 for a root."""
 
     @property
     def times(self) -> Float[Tensor, " t"]:
@@ -135,6 +140,31 @@ class Layers:
         """Make a layer visible or not."""
         self._layers[name] = replace(self[name], visible=visible)
 
+    def change_rig(self, name: str, *, clip: str | None = None, colors: str | None = None) -> None:
+        """Let another clip of a skin play, or colour it otherwise; its skeleton goes along.
+
+        Args:
+            name: Layer of its mesh or of its skeleton.
+            clip: Name of the clip, or `rigs.REST`; as it is when None.
+            colors: See `Rig.colors`; as they are when None.
+
+        Raises:
+            InputError: There is no such layer, clip, colouring or joint, or the layer shows no skin.
+        """
+        before = self[name].rig
+        if before is None:
+            raise InputError(f"layer {name} has no clips; want a mesh that moves by a skin")
+        rig = before.changed(clip, colors)
+        for layer in self:
+            if layer.rig is before:
+                value = rig.surface() if layer.parents is None else rig.skeleton()
+                self._layers[layer.name] = replace(layer, rig=rig, value=value)
+
+    @property
+    def rigs(self) -> dict[str, Rig]:
+        """The skins that are shown, by the layers of their meshes."""
+        return {layer.name: layer.rig for layer in self if layer.rig is not None and layer.parents is None}
+
     def frame(self, name: str, time: float = 0.0) -> Drawable:
         """What a layer shows at a time [s], in its own coordinates."""
         layer = self[name]
@@ -153,11 +183,18 @@ class Layers:
         """The times of all frames of all sequences [s], ascending; empty where nothing moves."""
         return torch.cat([torch.zeros(0, dtype=torch.float64), *(layer.times for layer in self)]).unique()
 
+    def nearest_time(self, time: float) -> float:
+        """The time itself [s], or the nearest one at which something moves; 0 where nothing does."""
+        times = self.times
+        return min(max(time, float(times[0])), float(times[-1])) if len(times) else 0.0
+
     @property
     def bounds(self) -> Bounds:
         """Where most of what is shown lies, over the whole time."""
         parts = []
         for layer in self:
+            if layer.kind == "skeleton":
+                continue
             moments = [float(layer.times[i]) for i in (0, -1)] if len(layer.times) else [0.0]
             parts += [(self.frame(layer.name, moment), layer.transform) for moment in moments]
         return bounds_of(parts)
@@ -182,7 +219,7 @@ class Layers:
         return "; ".join(source.opened.note for source in self._sources if source.opened.note)
 
     def _put(self, number: int, opened: Opened) -> list[str]:
-        changed = []
+        changed, chosen = [], []
         for item in opened.items:
             key = (number, item.name)
             name = self._names.setdefault(key, _unused(item.name, self._names.values()))
@@ -190,8 +227,16 @@ class Layers:
             kind = _KINDS[type(item.value.base if isinstance(item.value, Sequence) else item.value)]
             value = item.value.to_gaussians() if isinstance(item.value, MeshGaussians) else item.value
             visible = item.is_visible if before is None else before.visible
-            self._layers[name] = Layer(name, kind, value, item.transform, visible, self._sources[number].path)
+            if item.parents is not None:
+                kind = "skeleton"
+            path = self._sources[number].path
+            self._layers[name] = Layer(name, kind, value, item.transform, visible, path, item.rig, item.parents)
+            if before is not None and before.rig is not None and item.rig is not None and item.parents is None:
+                chosen.append((name, before.rig))
             changed.append(name)
+        for name, rig in chosen:  # what was read again goes on as it was
+            same = self.rigs[name].like(rig)
+            self.change_rig(name, clip=same.clip, colors=same.colors)
         return changed
 
     def __getitem__(self, name: str) -> Layer:
@@ -214,3 +259,18 @@ def _unused(name: str, taken: Iterable[str]) -> str:
     if name not in taken:
         return name
     return next(other for i in range(2, len(taken) + 3) if (other := f"{name}_{i}") not in taken)
+
+
+def describe(layer: Layer, value: Drawable) -> str:
+    """How much is in a layer, for its row."""
+    count = {
+        GaussianScene: lambda: f"{value.num_gaussians:,} Gaussians",  # pyright: ignore[reportAttributeAccessIssue]
+        Mesh: lambda: f"{value.num_faces:,} faces",  # pyright: ignore[reportAttributeAccessIssue]
+        PointCloud: lambda: f"{value.num_points:,} {'points' if layer.parents is None else 'joints'}",  # pyright: ignore[reportAttributeAccessIssue]
+        Boxes: lambda: f"{len(value):,} boxes",  # pyright: ignore[reportArgumentType]
+        Cameras: lambda: f"{len(value):,} cameras",  # pyright: ignore[reportArgumentType]
+        PosedImages: lambda: f"{len(value):,} photographs",  # pyright: ignore[reportArgumentType]
+        Selection: lambda: f"{len(value.regions):,} regions",  # pyright: ignore[reportAttributeAccessIssue]
+    }[type(value)]()
+    frames = f", {len(layer.times):,} frames" if len(layer.times) else ""
+    return count.replace(",", " ") + frames

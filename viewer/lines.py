@@ -1,9 +1,10 @@
-"""Line segments of what has no surface: cameras, boxes and selected regions. Each is (n, 2, 3): both ends of n segments [m]."""
+"""Line segments of what has no surface: cameras, boxes, bones, selected regions. Each is (n, 2, 3): both ends of them [m]."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.geometry import se3
@@ -15,6 +16,7 @@ from vision3d.scene.selection import Region
 
 _BOX = [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 _CIRCLE_STEPS = 48
+_BONE_WIDTH, _JOINT_SIZE = 0.1, 0.07  # of the length of a bone
 
 
 def frustum_lines(cameras: Cameras, depth: float) -> Float[Tensor, "c 10 2 3"]:
@@ -65,6 +67,43 @@ def box_lines(boxes: Boxes) -> Float[Tensor, "b 14 2 3"]:
     side = (corners[:, 0] - corners[:, 3]) / 4
     arrow = torch.stack([torch.stack([middle + side, front], 1), torch.stack([middle - side, front], 1)], 1)
     return torch.cat([edges, arrow], 1)
+
+
+def bone_lines(places: Float[Tensor, "j 3"], parents: Sequence[int]) -> tuple[Float[Tensor, "n 2 3"], Int64[Tensor, " n"]]:
+    """Bones as long octahedra from each joint to those below it, and a small one at every joint.
+
+    Args:
+        places: Of the joints [m].
+        parents: An earlier joint, or -1 for a root.
+
+    Returns:
+        The edges, and the joint that moves each.
+    """
+    below = torch.tensor([joint for joint, parent in enumerate(parents) if parent >= 0], dtype=torch.int64)
+    above = torch.tensor([parent for parent in parents if parent >= 0], dtype=torch.int64)
+    along = places[below] - places[above]
+    lengths = torch.linalg.vector_norm(along, dim=-1)
+    is_long = lengths > 1e-6 * lengths.amax() if len(lengths) else lengths > 0
+    below, above, along, lengths = below[is_long], above[is_long], along[is_long], lengths[is_long, None]
+    first = any_orthogonal(along / lengths)
+    second = torch.linalg.cross(along / lengths, first)
+    ring = torch.stack([first, second, -first, -second], 1) * (_BONE_WIDTH * lengths[:, None])
+    ring = ring + (places[above] + _BONE_WIDTH * along)[:, None]
+    bones = _octahedra(places[above], places[below], ring)
+    size = _JOINT_SIZE * float(lengths.median()) if len(lengths) else 0.05
+    axes = size * torch.eye(3).to(places)
+    ring = places[:, None] + torch.stack([axes[0], axes[1], -axes[0], -axes[1]])
+    balls = _octahedra(places - axes[2], places + axes[2], ring)
+    owners = torch.cat([above, torch.arange(len(places))])
+    return torch.cat([bones, balls]).flatten(0, 1), owners.repeat_interleave(bones.shape[1])
+
+
+def _octahedra(
+    tops: Float[Tensor, "n 3"], bottoms: Float[Tensor, "n 3"], ring: Float[Tensor, "n 4 3"]
+) -> Float[Tensor, "n 12 2 3"]:
+    """The twelve edges of each."""
+    sides = [torch.stack([end[:, None].expand_as(ring), ring], 2) for end in (tops, bottoms)]
+    return torch.cat([*sides, torch.stack([ring, ring.roll(-1, 1)], 2)], 1)
 
 
 def region_lines(region: Region, plane_size: float = 1.0) -> Float[Tensor, "n 2 3"]:

@@ -158,13 +158,15 @@ class Lines:
     starts: Float[Tensor, "s 3"]
     ends: Float[Tensor, "s 3"]
     colors: Float[Tensor, "s 3"]
+    is_on_top: bool = False
+    """Whether they are seen through all else, as bones in a body are."""
 
     @classmethod
-    def of(cls, segments: Float[Tensor, "*n 2 3"], colors: Float[Tensor, "*n 3"]) -> "Lines":
+    def of(cls, segments: Float[Tensor, "*n 2 3"], colors: Float[Tensor, "*n 3"], *, is_on_top: bool = False) -> "Lines":
         """Segments with both ends, one colour each."""
         flat = segments.detach().cpu().float().reshape(-1, 2, 3)
         colors = colors.float().expand(*segments.shape[:-2], 3).reshape(-1, 3)
-        return cls(flat[:, 0].contiguous(), flat[:, 1].contiguous(), colors.contiguous())
+        return cls(flat[:, 0].contiguous(), flat[:, 1].contiguous(), colors.contiguous(), is_on_top)
 
     @classmethod
     def of_boxes(cls, boxes: Boxes, matrix: Float[Tensor, "4 4"]) -> "Lines":
@@ -179,7 +181,8 @@ class Lines:
     @classmethod
     def joined(cls, parts: Sequence["Lines"]) -> "Lines":
         """All segments in one."""
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in ("starts", "ends", "colors")))
+        starts, ends, colors = (torch.cat([getattr(part, name) for part in parts]) for name in ("starts", "ends", "colors"))
+        return cls(starts, ends, colors)
 
 
 Model = Splats | Surface | Dots | Lines

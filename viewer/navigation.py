@@ -19,6 +19,27 @@ UP_AXES = {
     "y": (0.0, 1.0, 0.0), "-y": (0.0, -1.0, 0.0),
     "z": (0.0, 0.0, 1.0), "-z": (0.0, 0.0, -1.0),
 }  # fmt: skip
+HELP = """Mouse
+  left drag             turn about the middle
+  right or Shift drag   move along the picture
+  Ctrl drag             look round
+  wheel                 nearer, farther
+  click                 pick a Gaussian, vertex, point or camera
+  double click          put the middle there
+
+Keys
+  W A S D, Q E    fly; down, up
+  arrows          turn about the middle
+  Home            the first view
+  C               cameras on or off
+  N P             next, previous camera
+  Space           play what moves
+  , .             a frame back, on
+  K L             add a key to the camera path, play it
+  X               screenshot
+  V               record a video, stop
+  Esc             close the window"""
+"""What the window says about mouse and keys."""
 _POLE = math.radians(89)  # an orbit stops before it looks straight along the up axis
 
 

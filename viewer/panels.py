@@ -1,16 +1,17 @@
 """The side panel of the window: each section is a box of Open3D's widgets that speak to a session."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vision3d.errors import Vision3DError
-from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
-from vision3d.viewer.layers import Drawable, Layer
-from vision3d.viewer.navigation import UP_AXES
+from vision3d.scene import PosedImages
+from vision3d.viewer.layers import describe
+from vision3d.viewer.navigation import HELP, UP_AXES
+from vision3d.viewer.rigs import COLORINGS
 from vision3d.viewer.session import Session
 
 logger = logging.getLogger("vision3d.view")
@@ -18,26 +19,6 @@ logger = logging.getLogger("vision3d.view")
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
 _MOST_ROWS = 10  # of layers before they scroll
-HELP = """Mouse
-  left drag             turn about the middle
-  right or Shift drag   move along the picture
-  Ctrl drag             look round
-  wheel                 nearer, farther
-  click                 pick a Gaussian, vertex, point or camera
-  double click          put the middle there
-
-Keys
-  W A S D, Q E    fly; down, up
-  arrows          turn about the middle
-  Home            the first view
-  C               cameras on or off
-  N P             next, previous camera
-  Space           play what moves
-  , .             a frame back, on
-  K L             add a key to the camera path, play it
-  X               screenshot
-  V               record a video, stop
-  Esc             close the window"""
 
 
 def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], None]) -> Callable[..., Any]:
@@ -87,6 +68,7 @@ class Panel:
             self._layer_box.add_child(rows)
             self._layer_box = rows
         self.update_layers()
+        self._rigs()
         self._cameras()
         self._selection()
         self._view()
@@ -117,6 +99,13 @@ class Panel:
         """Bring the widgets to the state of the session."""
         session = self._session
         if self.time_bar is not None:
+            times = session.layers.times
+            is_still = len(times) < 2
+            limits = (0.0, 1.0) if is_still else (float(times[0]), float(times[-1]))
+            if limits != self._limits:
+                self._slider.set_limits(*limits)
+                self._limits = limits
+            self._slider.enabled = self._play.enabled = not is_still
             self._slider.double_value = session.time
             self._play.text = "Pause" if session.is_playing else "Play"
             self._clock.text = f"{session.time:.3f} s"
@@ -217,6 +206,45 @@ class Panel:
     def _show_layer(self, name: str, on: bool) -> None:
         self._session.layers.show(name, on)
         self._session.request(is_moving=False)
+
+    def _rigs(self) -> None:
+        """What plays, and in which colours, for each mesh with joints; its skeleton is a layer."""
+        rigs = self._session.layers.rigs
+        for name, rig in rigs.items():
+            box = self._section("Joints" if len(rigs) == 1 else f"Joints of {name}", True)
+            clips = self._choice(
+                rig.clips, rig.clips.index(rig.clip), lambda clip, name=name: self._change_rig(name, clip=clip)
+            )
+            self._row(box, self._gui.Label("clip"), clips)
+            if len(rig.skin) < 2:
+                continue
+            kinds = list(COLORINGS)
+            texts = [*COLORINGS.values(), *(f"weights of {joint}" for joint in rig.skin.names)]
+            values = [*kinds, *rig.skin.names]
+            colors = self._choice(
+                texts,
+                values.index(rig.colors),
+                lambda text, name=name, texts=texts, values=values: self._change_rig(name, colors=values[texts.index(text)]),
+            )
+            self._row(box, self._gui.Label("colours"), colors)
+
+    def _choice(self, texts: Sequence[str], index: int, chosen: Callable[[str], None]) -> Any:
+        box = self._gui.Combobox()
+        for text in texts:
+            box.add_item(text)
+        box.selected_index = index
+        box.set_on_selection_changed(self._on(lambda text, index: chosen(text)))
+        return box
+
+    def _change_rig(self, name: str, **choice: str) -> None:
+        session = self._session
+
+        def change() -> None:
+            session.layers.change_rig(name, **choice)
+            session.set_time(session.layers.nearest_time(session.time))
+
+        self.act(change)
+        self.update_layers()
 
     def _cameras(self) -> None:
         session, gui = self._session, self._gui
@@ -366,6 +394,7 @@ class Panel:
     def _time(self) -> None:
         session, gui = self._session, self._gui
         times = session.layers.times
+        self._limits = (float(times[0]), float(times[-1]))
         self.time_bar = gui.Horiz(round(0.6 * self.em), gui.Margins(round(0.6 * self.em), round(0.3 * self.em)))
         self._play = self._button("Play", self.toggle_time)
         self._slider = self._slide(float(times[0]), float(times[-1]), session.time, session.set_time)
@@ -377,18 +406,3 @@ class Panel:
         """Play what moves, or stop."""
         self._session.is_playing = not self._session.is_playing
         self.update()
-
-
-def describe(layer: Layer, value: Drawable) -> str:
-    """How much is in a layer, for its row."""
-    count = {
-        GaussianScene: lambda: f"{value.num_gaussians:,} Gaussians",  # pyright: ignore[reportAttributeAccessIssue]
-        Mesh: lambda: f"{value.num_faces:,} faces",  # pyright: ignore[reportAttributeAccessIssue]
-        PointCloud: lambda: f"{value.num_points:,} points",  # pyright: ignore[reportAttributeAccessIssue]
-        Boxes: lambda: f"{len(value):,} boxes",  # pyright: ignore[reportArgumentType]
-        Cameras: lambda: f"{len(value):,} cameras",  # pyright: ignore[reportArgumentType]
-        PosedImages: lambda: f"{len(value):,} photographs",  # pyright: ignore[reportArgumentType]
-        Selection: lambda: f"{len(value.regions):,} regions",  # pyright: ignore[reportAttributeAccessIssue]
-    }[type(value)]()
-    frames = f", {len(layer.times):,} frames" if len(layer.times) else ""
-    return count.replace(",", " ") + frames

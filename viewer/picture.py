@@ -53,7 +53,8 @@ def draw(
 ) -> Picture:
     """The picture of everything that is given, at `quality.scale` times the camera's size.
 
-    Surfaces, points and lines hide each other by depth, and are seen through the Gaussians before them.
+    Surfaces, points and lines hide each other by depth, and are seen through the Gaussians before them; lines that are on top
+    are seen whole.
 
     Args:
         models: What is seen.
@@ -79,14 +80,18 @@ def draw(
         for model in models:
             if isinstance(model, Dots):
                 draw_dots(image, depth, model, camera, quality.share)
-            elif isinstance(model, Lines) and len(model.starts):
+            elif isinstance(model, Lines) and not model.is_on_top:
                 draw_lines(image, depth, model, camera)
         _check(is_stale)
-        limits = any(not isinstance(model, Splats) for model in models)
+        limits = any(not isinstance(model, Splats) for model in models if not (isinstance(model, Lines) and model.is_on_top))
         for splats in models:
             if isinstance(splats, Splats) and len(splats):
                 _draw_splats(image, depth, splats, camera, quality, is_stale, limits)
                 limits = True  # Gaussians of another kind are before or behind these as a whole
+        above = torch.full_like(depth, torch.inf)  # hidden by each other alone
+        for model in models:
+            if isinstance(model, Lines) and model.is_on_top:
+                draw_lines(image, above, model, camera)
         return Picture(image, depth)
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from vision3d.checkpoints import CheckpointFolder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
 from vision3d.runs import is_run_folder
-from vision3d.scene import Cameras, Motion, PointCloud, PosedImages, Scene, Sequence, codecs
+from vision3d.scene import Cameras, Motion, PointCloud, PosedImages, Scene, Sequence, Skin, codecs
+from vision3d.viewer.rigs import Rig
 
 logger = logging.getLogger("vision3d.viewer")
 
@@ -31,6 +32,10 @@ class Item:
     transform: Float[Tensor, "4 4"] = field(default_factory=lambda: torch.eye(4))
     is_visible: bool = True
     """Whether it is shown from the start."""
+    rig: Rig | None = None
+    """Of a mesh that moves by a skin, and of its skeleton."""
+    parents: tuple[int, ...] | None = None
+    """Of a skeleton: the parent of each of its points."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +112,24 @@ def _items(path: Path, name: str) -> list[Item]:
         if not items:
             raise InputError(f"{path}: is an empty scene; there is nothing to show")
         return items
-    items = [Item(name, _moving_joints(path, value) if isinstance(value, Motion) else _checked(path, value))]
+    if isinstance(value, Skin):
+        return _skin_items(name, value)
+    if isinstance(value, Motion):
+        moving = _moving_joints(path, value)
+        return [Item(name, moving), Item(f"{name}.skeleton", moving, parents=value.skeleton.parents)]
+    items = [Item(name, _checked(path, value))]
     if isinstance(value, PosedImages) and value.points is not None and len(value.points):
         items.append(Item(f"{name}.points", PointCloud(value.points, value.point_colors)))
     return [*items, *_cameras_beside(path, name)]
+
+
+def _skin_items(name: str, skin: Skin) -> list[Item]:
+    """The mesh, and its joints where it has more than the node that it hangs on."""
+    rig = Rig.of(skin)
+    items = [Item(name, rig.surface(), rig=rig)]
+    if len(skin) > 1:
+        items.append(Item(f"{name}.skeleton", rig.skeleton(), rig=rig, parents=skin.parents))
+    return items
 
 
 def _cameras_beside(path: Path, name: str) -> list[Item]:
@@ -150,6 +169,19 @@ def _loaded(path: Path) -> Any:
 
         if type_of(path) not in ("boxes", "selection") and has_photographs(path):
             return load_dataset(path, skip_missing=True)
+    return _read(path)
+
+
+def _read(path: Path) -> Any:
+    """What a file holds; a glTF file that can move as a skin."""
+    if path.suffix.lower() in (".glb", ".gltf"):
+        from vision3d.io.gltf_skin import can_move
+
+        if can_move(path):
+            try:
+                return Skin.load(path)
+            except FileFormatError as error:
+                logger.warning("%s; it is shown at rest", error)
     return codecs.load(path)
 
 
@@ -189,8 +221,8 @@ def _open_run(path: Path, name: str) -> Opened:
             items.append(Item(f"{name}.cameras", _checked(cameras, Cameras.load(cameras))))
         note = f"{name}: done"
     for file in _others(path):
-        value = codecs.load(file)
-        items.append(Item(f"{name}.{_stem(file.name)}", _checked(file, value)))
+        value, own = _read(file), f"{name}.{_stem(file.name)}"
+        items += _skin_items(own, value) if isinstance(value, Skin) else [Item(own, _checked(file, value))]
         items += _cameras_beside(file, name)
     is_running = not (path / "summary.json").is_file()
     if not items and not is_running:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,11 @@ from vision3d.geometry import se3
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.io.glb import mesh_bytes
+from vision3d.render.meshes.shading import smooth_normals
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, PosedImages, Selection
 from vision3d.viewer.content import whole_bounds
 from vision3d.viewer.layers import Layer, Layers
-from vision3d.viewer.lines import box_lines, frustum_depth, frustum_lines, region_lines
+from vision3d.viewer.lines import bone_lines, box_lines, frustum_depth, frustum_lines, region_lines
 from vision3d.viewer.viewpoint import Bounds
 
 MAX_FRUSTA = 300
@@ -27,6 +29,7 @@ _COLORS = [(31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 1
 _CAMERA_COLOR, _HELD_OUT_COLOR, _SELECTION_COLOR = (60, 60, 60), (214, 39, 40), (255, 170, 0)
 _GREY = 110
 _HALF_MAX = float(np.finfo(np.float16).max)
+_ALPHA = 0.35  # of meshes whose bones are shown
 _POINT_SIZES = (0.002, 0.01)  # smallest and largest, in radii of what is shown
 
 
@@ -86,6 +89,10 @@ class Drawer:
             self.layers.show(name, visible)
             for node in self._nodes.get(name, []):
                 node.visible = visible
+            bones = self.layers[name]
+            for layer in self.layers if bones.rig is not None and bones.parents is not None else ():
+                if layer.rig is bones.rig and layer.parents is None:  # bones are seen through their mesh, or it is whole
+                    self._shown.pop(layer.name, None)
 
     def clear_view(self, position: np.ndarray) -> None:
         """Hide the pyramids of the cameras that someone stands in, whose photographs would be all that is seen.
@@ -102,10 +109,17 @@ class Drawer:
 
     def _draw(self, layer: Layer, value: Any) -> None:
         name = f"/{layer.name}"
-        if isinstance(value, GaussianScene):
+        if layer.parents is not None:
+            lines, joints = bone_lines(se3.transform_points(layer.transform, value.points.cpu()), layer.parents)
+            colors = torch.full((len(value), 3), 0.75) if value.colors is None else value.colors.cpu()
+            ends = (_array(colors[joints]) * 255).round().astype(np.uint8)[:, None].repeat(2, 1)
+            self._put(layer, [self._lines(layer, lines, ends, 3.0)])
+        elif isinstance(value, GaussianScene):
             self._splats(layer, value)
         elif isinstance(value, Mesh):
-            self._put(layer, [self.server.scene.add_glb(name, mesh_bytes(value), **_placed(layer))])
+            seen = value if layer.rig is None else replace(value, normals=smooth_normals(value))
+            seen = _see_through(seen) if self._has_bones(layer) else seen
+            self._put(layer, [self.server.scene.add_glb(name, mesh_bytes(seen), **_placed(layer))])
         elif isinstance(value, PointCloud):
             placed = _placed(layer)
             smallest, largest = _POINT_SIZES  # in between about half of how far the points of a surface are apart
@@ -124,6 +138,11 @@ class Drawer:
             self._put(layer, [self._lines(layer, lines.reshape(-1, 2, 3), _SELECTION_COLOR)])
         else:
             self._cameras(layer, value)
+
+    def _has_bones(self, layer: Layer) -> bool:
+        """Whether the bones in a mesh are shown, too."""
+        bones = [other for other in self.layers if other.parents is not None and other.visible]
+        return layer.rig is not None and any(other.rig is layer.rig for other in bones)
 
     def _splats(self, layer: Layer, scene: GaussianScene) -> None:
         """Half floats hold a covariance only near 1, so Gaussians are sent in units of their own size."""
@@ -191,17 +210,25 @@ class Drawer:
                 if not self._stop.is_set():
                     node.image = (picture.clamp(0, 1) * 255).round().byte().numpy()
 
-    def _lines(self, layer: Layer, lines: Float[Tensor, "n 2 3"], colors: Any) -> Any:
+    def _lines(self, layer: Layer, lines: Float[Tensor, "n 2 3"], colors: Any, thickness: float = 2.0) -> Any:
         if not len(lines):
             return self.server.scene.add_frame(f"/{layer.name}", show_axes=False, visible=layer.visible)
         return self.server.scene.add_line_segments(
-            f"/{layer.name}", _array(lines), colors, thickness=2.0, thickness_units="screen", visible=layer.visible
+            f"/{layer.name}", _array(lines), colors, thickness=thickness, thickness_units="screen", visible=layer.visible
         )
 
     def _put(self, layer: Layer, nodes: list[Any]) -> None:
         for node in self._nodes.get(layer.name, [])[len(nodes) :]:
             node.remove()
         self._nodes[layer.name] = nodes
+
+
+def _see_through(mesh: Mesh) -> Mesh:
+    """The mesh with a small alpha: a page cannot draw lines over what is before them."""
+    if mesh.texture is not None:
+        return replace(mesh, texture=torch.nn.functional.pad(mesh.texture[..., :3], (0, 1), value=_ALPHA))
+    colors = torch.full_like(mesh.vertices, 0.7) if mesh.vertex_colors is None else mesh.vertex_colors[:, :3]
+    return replace(mesh, vertex_colors=torch.nn.functional.pad(colors, (0, 1), value=_ALPHA))
 
 
 def splat_unit(scene: GaussianScene) -> float:

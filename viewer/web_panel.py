@@ -9,12 +9,15 @@ import numpy as np
 
 from vision3d.errors import Vision3DError
 from vision3d.viewer.layers import Layer, Layers
+from vision3d.viewer.rigs import COLORINGS, Rig
 from vision3d.viewer.viewpoint import Viewpoint
 from vision3d.viewer.web_draw import Drawer
 
 logger = logging.getLogger("vision3d.view")
 
-_COUNTS = {"gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions"}
+_COUNTS = {
+    "gaussians": "means", "mesh": "faces", "points": "points", "boxes": "boxes", "selection": "regions", "skeleton": "points"
+}  # fmt: skip
 
 
 class Panel:
@@ -33,6 +36,7 @@ class Panel:
         self._note = gui.add_markdown("", order=0)
         self._layer_folder = gui.add_folder("Layers", order=2)
         self._checkboxes: dict[str, Any] = {}
+        self._rig_names: set[str] = set()
         self._time_folder: Any = None
         self._slider: Any = None
         self._moments: list[float] = []
@@ -66,10 +70,14 @@ class Panel:
             if box is None:
                 with self._layer_folder:
                     box = self.server.gui.add_checkbox(label, layer.visible)
-                box.on_update(lambda _, name=layer.name, box=box: self.drawer.show(name, bool(box.value)))
+                box.on_update(lambda _, name=layer.name, box=box: self._show(name, bool(box.value)))
                 self._checkboxes[layer.name] = box
             elif box.label != label:
                 box.label = label
+        for name, rig in self.layers.rigs.items():
+            if name not in self._rig_names:
+                self._rig_names.add(name)
+                self._add_rig(name, rig)
         self._rebuild_time()
         names = tuple(layer.name for layer in self.layers if layer.cameras is not None and len(layer.cameras))
         if names and self._cameras.options != names:
@@ -99,11 +107,34 @@ class Panel:
         if cameras is not None:
             self.look(client, Viewpoint.of_camera(cameras.to("cpu"), index, self.drawer.bounds))
 
+    def _show(self, name: str, visible: bool) -> None:
+        self.drawer.show(name, visible)
+        self.drawer.draw(self.time_s)
+
+    def _add_rig(self, name: str, rig: Rig) -> None:
+        """What plays, and in which colours, of a mesh with joints; its skeleton is a layer."""
+        gui = self.server.gui
+        texts = {words: kind for kind, words in COLORINGS.items()} | {f"weights of {joint}": joint for joint in rig.skin.names}
+        shown = next(words for words, kind in texts.items() if kind == rig.colors)
+        with gui.add_folder(f"Joints of {name}", order=2.5):
+            clip = gui.add_dropdown("Clip", rig.clips, initial_value=rig.clip)
+            colors = gui.add_dropdown("Colours", tuple(texts), initial_value=shown, visible=len(rig.skin) > 1)
+        clip.on_update(lambda _: self._change_rig(name, clip=clip.value))
+        colors.on_update(lambda _: self._change_rig(name, colors=texts[colors.value]))
+
+    def _change_rig(self, name: str, **choice: str) -> None:
+        with self.drawer.lock:
+            self.layers.change_rig(name, **choice)
+            self.rebuild()
+            self.drawer.draw(self.time_s)
+
     def _rebuild_time(self) -> None:
         moments = self.layers.times.tolist()
         if moments == self._moments:
             return
         self._moments = moments
+        if self._time_folder is not None:
+            self._time_folder.visible = len(moments) > 1
         if len(moments) < 2:
             self.time_s = moments[0] if moments else 0.0
             return
@@ -117,9 +148,12 @@ class Panel:
                 self._speed = gui.add_slider("Frames a second", 1, 60, 1, 12)
             self._slider.on_update(lambda _: self._moved())
         self._slider.max = len(moments) - 1
+        self._slider.value = min(int(self._slider.value), len(moments) - 1)
         self._moved()
 
     def _moved(self) -> None:
+        if not self._moments:  # a slider that is hidden
+            return
         index = min(int(self._slider.value), len(self._moments) - 1)
         self.time_s = self._moments[index]
         self._clock.content = f"{self.time_s:.4g} s"
@@ -161,7 +195,7 @@ def layer_text(layer: Layer) -> str:
     if layer.cameras is not None:
         return f"{len(layer.cameras)} cameras"
     value = getattr(layer.value, "base", layer.value)
-    kind = {"mesh": "faces"}.get(layer.kind, layer.kind)
+    kind = {"mesh": "faces", "skeleton": "joints"}.get(layer.kind, layer.kind)
     field = "face_ids" if hasattr(value, "face_ids") else _COUNTS[layer.kind]
     frames = f", {len(layer.times)} frames" if len(layer.times) else ""
     return f"{len(getattr(value, field)):,} {kind}{frames}"

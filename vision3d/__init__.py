@@ -18,6 +18,7 @@ _PUBLIC = {
     "mesh_scene": "vision3d.stages.meshing",
     "simulate": "vision3d.stages.physics",
     "simulate_frames": "vision3d.stages.physics",
+    "play_skin": "vision3d.stages.animation",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
     "Cameras": "vision3d.scene",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         Skin,
         load,
     )
+    from vision3d.stages.animation import play_skin
     from vision3d.stages.fitting import evaluate, fit
     from vision3d.stages.meshing import mesh_scene
     from vision3d.stages.physics import simulate, simulate_frames

@@ -10,9 +10,10 @@ import torch
 
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_scene
+from tests.support.skins import arm
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
-from vision3d.scene import GaussianScene, Mesh, Scene, Sequence
+from vision3d.scene import GaussianScene, Mesh, Scene, Sequence, Skin
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -32,7 +33,7 @@ def run(monkeypatch, capsys):
 def test_every_example_has_a_test_and_is_short():
     files = sorted(FOLDER.glob("*.py"))
     text = Path(__file__).read_text("utf-8")
-    assert len(files) == 7
+    assert len(files) == 8
     for path in files:
         assert f'"{path.name}"' in text
         assert len(path.read_text("utf-8").splitlines()) <= 50
@@ -119,3 +120,15 @@ def test_drop_on_a_mesh(run, tmp_path):
     assert (last[moved] - center).norm(dim=-1).min() > 0.7 * radius  # within a cell of its surface
     frames = list(read_video(tmp_path / "run" / "video.mp4"))
     assert len(frames) == 12 and (frames[11] - frames[0]).abs().mean() > 0.003
+
+
+def test_pose_a_creature(run, tmp_path):
+    arm().save(tmp_path / "arm.glb")
+    arguments = ("--skin", tmp_path / "arm.glb", "--pose", "joint_1=0,0,40", "--clip", "wave", "--out", tmp_path / "out")
+    printed = run("08_pose_a_creature.py", *arguments)
+    assert "3 joints: joint_0, joint_1, joint_2" in printed
+    posed = Skin.load(tmp_path / "out" / "posed.glb")
+    assert (posed.mesh.vertices - arm().mesh.vertices).norm(dim=-1).max() > 0.5
+    assert GaussianScene.load(tmp_path / "out" / "posed.ply").num_gaussians == 6 * posed.mesh.num_faces
+    frames = list(read_video(tmp_path / "out" / "clip" / "video.mp4"))
+    assert len(frames) == 25 and frames[0].shape == (360, 480, 3)

@@ -190,6 +190,30 @@ def test_open3ds_renderer_shows_the_same(show, files, renderer):
     assert screen.close() == 0
 
 
+def test_open3ds_renderer_shows_textures_and_vertex_colours(show, tmp_path):
+    corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
+    texture = torch.zeros(8, 8, 3)
+    texture[:4, :, 0], texture[4:, :, 1] = 0.9, 0.9  # red above green
+    uvs = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]])
+    Mesh(corners, faces, uvs=uvs, texture=texture).save(tmp_path / "textured.glb")
+    Mesh(
+        corners, faces, vertex_colors=(corners[:, 1:2] > 0) * torch.tensor([0.9, -0.9, 0.0]) + torch.tensor([0.0, 0.9, 0.0])
+    ).save(tmp_path / "colored.glb")
+    for name in ("textured.glb", "colored.glb"):
+        screen = show(tmp_path / name, "--renderer", "open3d", "--elevation", 0, "--zoom", 1.5)
+        is_right, end = False, time.monotonic() + 60
+        while not is_right and time.monotonic() < end:  # a window is white at first
+            screen.drag((300, 200), (306, 200))
+            time.sleep(1)
+            picture = screen.grab()
+            middle = picture[:, picture.shape[1] // 2]
+            upper, lower = (middle[round(share * len(middle))] for share in (0.4, 0.6))
+            is_right = bool(upper[0] > upper[1] + 0.2 and lower[1] > lower[0] + 0.2)
+        assert is_right, name
+        assert screen.close() == 0
+
+
 def test_mouse_and_keys_move_the_camera(show, files):
     screen = show(*files)
     first = screen.rest()

@@ -47,6 +47,14 @@ class ViewOptions(VerbOptions):
     """Field of view over the height of the picture [degrees]."""
     time: float | None = None
     """Moment of what moves [s] [default: the first]."""
+    clip: str | None = None
+    """Clip of meshes with joints, or rest [default: the first]."""
+    colors: str = "own"
+    """Of meshes with joints: their own, blend weights in the colours of the joints (weights), that of the joint that moves most
+    (dominant), or the weights of one joint, by its name."""
+    skeleton: Literal["auto", "on", "off"] = "auto"
+    """Draw the joints and bones of meshes and motion capture over them; in a browser, where the mesh then lets light pass, they
+    are off at first."""
     background: str = "black"
     """Colour behind everything: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     renderer: Literal["auto", "cpu", "open3d"] = "auto"
@@ -134,7 +142,16 @@ def _open(options: ViewOptions) -> "Layers":
     from vision3d.viewer.layers import Layers
     from vision3d.viewer.navigation import UP_AXES
 
-    return Layers.open(options.paths, up=None if options.up is None else torch.tensor(UP_AXES[options.up]))
+    layers = Layers.open(options.paths, up=None if options.up is None else torch.tensor(UP_AXES[options.up]))
+    if not layers.rigs and (options.clip is not None or options.colors != "own"):
+        name = "--clip" if options.clip is not None else "--colors"
+        raise ConfigError(name, "is for meshes with joints, of which there is none here")
+    for name in layers.rigs:
+        layers.change_rig(name, clip=options.clip, colors=options.colors)
+    for layer in layers:
+        if layer.kind == "skeleton":
+            layers.show(layer.name, options.skeleton == "on" or (options.skeleton == "auto" and not options.web))
+    return layers
 
 
 def _start(options: ViewOptions, layers: "Layers", size: tuple[int, int]) -> Any:

@@ -9,6 +9,7 @@ _PUBLIC = {
     "Pair": "vision3d.report.sheets",
     "contact_sheet": "vision3d.report.sheets",
     "error_to_rgb": "vision3d.report.sheets",
+    "frame_sheet": "vision3d.report.sheets",
     "read_pairs": "vision3d.report.sheets",
     "write_contact_sheet": "vision3d.report.sheets",
     "draw_curves": "vision3d.report.curves",
@@ -21,6 +22,7 @@ __all__ = [
     "contact_sheet",
     "draw_curves",
     "error_to_rgb",
+    "frame_sheet",
     "read_pairs",
     "write_contact_sheet",
     "write_renders",
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from vision3d.report.curves import draw_curves, write_run_curves
     from vision3d.report.page import write_report
     from vision3d.report.renders import write_renders
-    from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
+    from vision3d.report.sheets import Pair, contact_sheet, error_to_rgb, frame_sheet, read_pairs, write_contact_sheet
 
 
 __getattr__ = lazy_names(__name__, _PUBLIC)

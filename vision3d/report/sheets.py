@@ -110,6 +110,24 @@ def contact_sheet(
     return canvas.image()
 
 
+def frame_sheet(pictures: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[str]) -> Float[Tensor, "h2 w2 3"]:
+    """Pictures of one size in rows of up to four, each with a line below it.
+
+    Raises:
+        InputError: There are no pictures.
+    """
+    if not pictures:
+        raise InputError("frame_sheet: got no pictures, want at least one")
+    columns = min(4, len(pictures))
+    height, width = pictures[0].shape[:2]
+    canvas = Canvas(columns * (width + _GAP), -(-len(pictures) // columns) * (height + _TEXT))
+    for place, (image, caption) in enumerate(zip(pictures, captions)):
+        x, y = place % columns * (width + _GAP), place // columns * (height + _TEXT)
+        canvas.paste(image, x, y)
+        canvas.text(x + 2, y + height + 3, caption, 13, FAINT, room=width)
+    return canvas.image()
+
+
 def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) -> list[Pair]:
     """The pairs that an evaluation wrote: pictures with the photograph in the left half and the render in the right.
 

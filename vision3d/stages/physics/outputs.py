@@ -15,7 +15,7 @@ from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import path_cameras, render_scene
-from vision3d.report.canvas import FAINT, Canvas
+from vision3d.report.sheets import frame_sheet
 from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, GaussianScene, Mesh, Sequence
 from vision3d.stages.physics.config import SimulateConfig
@@ -78,14 +78,8 @@ def _sheet(moving: Sequence, setup: Setup) -> Float[Tensor, "h w 3"]:
     count = min(len(moving), _MOST)
     chosen = [round(i * (len(moving) - 1) / max(count - 1, 1)) for i in range(count)]
     camera = _camera(moving, setup, _SHEET)
-    columns = min(4, count)
-    width, height = _SHEET[0] + 4, _SHEET[1] + 22
-    canvas = Canvas(columns * width, -(-count // columns) * height)
-    for place, index in enumerate(chosen):
-        x, y = place % columns * width, place // columns * height
-        canvas.paste(_picture(moving, index, setup, camera), x, y)
-        canvas.text(x + 2, y + _SHEET[1] + 3, f"{float(moving.times[index]):.3g} s", 13, FAINT)
-    return canvas.image()
+    shown = [_picture(moving, index, setup, camera) for index in chosen]
+    return frame_sheet(shown, [f"{float(moving.times[index]):.3g} s" for index in chosen])
 
 
 def _picture(moving: Sequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:

@@ -1,0 +1,19 @@
+"""`vision3d animate TASK`: objects that move by skinning, one row each."""
+
+import importlib
+from collections.abc import Sequence
+
+from vision3d.cli.menu import menu
+
+TASKS: dict[str, tuple[str, str]] = {
+    "rig": ("vision3d.cli.animate_rig", "pose or play a mesh with joints: files, splats, videos"),
+    "eval": ("vision3d.cli.animate_eval", "measure videos of moving objects against the true ones"),
+}
+"""Name -> (module with `run(arguments)`, what it does)."""
+
+
+def _choose(name: str, arguments: Sequence[str]) -> int | None:
+    return importlib.import_module(TASKS[name][0]).run(arguments)
+
+
+run = menu("animate", "TASK", "Objects that move by skinning.", {name: text for name, (_, text) in TASKS.items()}, _choose)

@@ -1,0 +1,50 @@
+"""`vision3d animate eval`: videos of moving objects against the true ones."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.progress import ProgressCallback
+from vision3d.stages.animation.evaluation.config import EvalConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalClipsOptions(RunOptions):
+    """Measure rendered videos of moving objects against the true ones by the protocol of Consistent4D. With --resume views that
+    were measured are not measured again."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Pictures as {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, with or without alpha."""
+    settings: Settings[EvalConfig] = dataclasses.field(default_factory=EvalConfig)
+
+
+def _eval(options: EvalClipsOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.animation import evaluate_clips
+
+    return evaluate_clips(options.settings, options.folder, run_folder=run_folder, progress=progress).summary
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    from vision3d.stages.animation.evaluation.run import FIGURES
+
+    shown = [name for name in FIGURES if any(row[name] is not None for row in results["objects"])]
+    width = max(len("all objects"), *(len(row["object"]) for row in results["objects"]))
+    lines = [" " * width + "".join(f"{name:>10}" for name in shown)]
+    for row in (*results["objects"], {"object": "all objects", **results}):
+        figures = (f"{row[name]:10.4f}" if row.get(name) is not None else f"{'-':>10}" for name in shown)
+        lines.append(f"{row['object']:{width}}" + "".join(figures))
+    lines += ["", *results["not_computed"]]
+    if results["missing"]:
+        lines.append(f"left out, for they are on one side alone: {len(results['missing'])}, listed in {out / 'eval.json'}")
+    return "\n".join([*lines, f"now open {out / 'report.html'}"])
+
+
+run = stage_verb("animate eval", EvalClipsOptions, _eval, stage="animation", text_of=_text)

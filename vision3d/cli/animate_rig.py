@@ -1,0 +1,63 @@
+"""`vision3d animate rig`: a mesh with joints is posed or played."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.inputs import load_cameras
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.progress import ProgressCallback
+from vision3d.stages.animation.rig.config import RigConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RigOptions(RunOptions):
+    """Pose a mesh with joints, or play a clip of it or motion capture on it; write it, splats that follow it, and a video."""
+
+    skin: Annotated[Path, tyro.conf.Positional]
+    """Mesh with joints or clips (.glb, .gltf)."""
+    bvh: Path | None = None
+    """Motion capture (.bvh) with joints of the same names, in place of a clip."""
+    cameras: Path | None = None
+    """Cameras of the video: cameras.json, transforms.json or a data set folder; one video each [default: one that stands
+    before it, or goes round a still pose]."""
+    settings: Settings[RigConfig] = dataclasses.field(default_factory=RigConfig)
+
+
+def _rig(options: RigOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.scene import Motion, Skin
+    from vision3d.stages.animation import play_skin
+
+    skin = Skin.load(options.skin)
+    motion = None if options.bvh is None else Motion.load(options.bvh)
+    cameras = None if options.cameras is None else load_cameras(options.cameras)
+    return play_skin(options.settings, skin, motion, cameras=cameras, run_folder=run_folder, progress=progress).summary
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    what = "a still pose" if results["clip"] is None else f"{results['clip']}: {results['frames']} frames"
+    line = f"{what} of {results['vertices']:,} vertices on {results['joints']} joints by {results['method']}"
+    if "smallest_volume" in results:
+        line += f"; volume {results['smallest_volume']:.3f} to {results['largest_volume']:.3f} of that at rest"
+    names = {
+        "video.mp4": "the video",
+        "picture.png": "the pose",
+        "rig.glb": "the pose as a new rest" if results["clip"] is None else "the clip, for any glTF viewer",
+        "gaussians.ply": "the pose as splats",
+        "frames.zarr": "the frames, for `vision3d view`",
+        "report.html": "all of it on one page",
+    }
+    found = {name: text for name, text in names.items() if (out / name).exists()}
+    found |= {path.name: "a video" for path in sorted(out.glob("video_*.mp4"))}
+    width = max(len(str(out / name)) for name in found)
+    return "\n".join([line, "", "now open", *(f"  {out / name!s:{width}}  {text}" for name, text in found.items())])
+
+
+run = stage_verb("animate rig", RigOptions, _rig, stage="animation", text_of=_text)

@@ -1,0 +1,25 @@
+"""Objects that move by skinning (DreamMesh4D, Li et al. 2024, arXiv 2410.06756); what differs is said by the parts."""
+
+from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.stages.animation.evaluation.config import EvalConfig
+    from vision3d.stages.animation.evaluation.run import ClipsEvaluation, evaluate_clips
+    from vision3d.stages.animation.rig.config import RigConfig
+    from vision3d.stages.animation.rig.run import RigResult, play_skin
+
+__all__ = ["ClipsEvaluation", "EvalConfig", "RigConfig", "RigResult", "evaluate_clips", "play_skin"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "ClipsEvaluation": ".evaluation.run",
+        "EvalConfig": ".evaluation.config",
+        "evaluate_clips": ".evaluation.run",
+        "RigConfig": ".rig.config",
+        "RigResult": ".rig.run",
+        "play_skin": ".rig.run",
+    },
+)

@@ -1,0 +1,1 @@
+"""Meshes with joints, posed and played."""
