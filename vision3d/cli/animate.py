@@ -1,0 +1,18 @@
+"""`vision3d animate TASK`: objects that move by skinning, one row each."""
+
+import importlib
+from collections.abc import Sequence
+
+from vision3d.cli.menu import menu
+
+TASKS: dict[str, tuple[str, str]] = {
+    "static": ("vision3d.cli.animate_static", "bind Gaussians to the faces of a mesh and refine them to pictures"),
+}
+"""Name -> (module with `run(arguments)`, what it does)."""
+
+
+def _choose(name: str, arguments: Sequence[str]) -> int | None:
+    return importlib.import_module(TASKS[name][0]).run(arguments)
+
+
+run = menu("animate", "TASK", "Objects that move by skinning.", {name: text for name, (_, text) in TASKS.items()}, _choose)
