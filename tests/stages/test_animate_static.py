@@ -199,7 +199,7 @@ def test_masks_say_what_counts_or_where_the_object_is(tmp_path):
     masks = [mask.float().expand(-1, -1, 3) for mask in silhouettes]
     path = photos_of(ball(), tmp_path / "b", with_alpha=False, background=(0.2, 0.6, 0.9), masks=masks)
     large = replace(ball(), vertices=1.1 * ball().vertices)
-    config = StaticConfig(per_face=1, steps=60, coarse=1, rates=StaticRates(vertices=3e-3))
+    config = StaticConfig(per_face=1, steps=40, coarse=1, rates=StaticRates(vertices=4e-3))
     radius = {}
     for kind in ("valid", "object"):
         mesh = bind_gaussians(replace(config, masks=kind), large, data=path, progress=silent).gaussians.mesh
@@ -316,7 +316,7 @@ def test_wrong_pictures(photos, tmp_path):
             "--camera: has 2 cameras, want the one of cut.png",
         ),
         ({"image": cut, "data": photos}, ConfigError, "got both"),
-        ({"camera": camera, "data": photos}, ConfigError, "--camera: is that of --image"),
+        ({"camera": camera, "data": photos}, ConfigError, "--camera: goes with --image"),
         ({}, ConfigError, "got neither"),
     ]:
         with pytest.raises(error, match=message):

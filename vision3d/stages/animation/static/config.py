@@ -5,6 +5,7 @@ from typing import Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.stages.animation.guidance.config import SdsConfig
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class StaticLoss:
     """Squared change of scales, opacities and colours since the start, over the number of training views: with few pictures
     more stays as the mesh has it. Colours of a mesh without any are free."""
     guidance: float = 1e-5
-    """Of the guidance's score distillation, where there is one."""
+    """Of the score distillation, where there is a guidance (DreamMesh4D has 0.01 beside 1000 of the colours)."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ class StaticConfig:
     """Learning rates."""
     loss: StaticLoss = field(default_factory=StaticLoss)
     """Weights of the loss terms."""
+    sds: SdsConfig = field(default_factory=lambda: SdsConfig(scale=3.5, t_max=0.2))
+    """Of the guidance, where there is one."""
+    cells: int = 40
+    """Of the grid along the longest side of a first shape, where there is a picture and no mesh."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
     checkpoint_every: int = 100
@@ -134,6 +139,7 @@ class StaticConfig:
             ("coarse", self.coarse, self.coarse in (1, 2, 4, 8), "1, 2, 4 or 8"),
             ("coarse_steps", self.coarse_steps, 0 <= self.coarse_steps <= 1, "a number in [0, 1]"),
             ("split_every", self.split_every, self.split_every >= 0, "0 or more"),
+            ("cells", self.cells, 8 <= self.cells <= 256, "8 to 256"),
             ("log_every", self.log_every, self.log_every >= 1, "1 or more"),
             ("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 0, "0 or more"),
             ("keep", self.keep, self.keep >= 1, "1 or more"),

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from vision3d.device import resolve_backend, resolve_device
 from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.io.dataset import WHITE
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
 from vision3d.optim.evaluation import Evaluation, check_held_out, evaluate
@@ -18,16 +19,21 @@ from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
+from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
+from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import StaticConfig
+from vision3d.stages.animation.static.inflate import inflated_mesh
 from vision3d.stages.animation.static.pictures import Pictures, before_after, draw, load_pictures, shrunk
-from vision3d.stages.animation.static.reference import Orbit, reference_images
+from vision3d.stages.animation.static.reference import reference_images
 from vision3d.stages.animation.static.surface import checked_mesh, load_surface
-from vision3d.stages.animation.static.trainer import StaticTrainer
+from vision3d.stages.animation.static.trainer import Guide, StaticTrainer
 
 logger = logging.getLogger("vision3d.animate")
 
 _STATE = {"source", "trainer", "step", "sums", "before", "seconds"}  # of a checkpoint
-_TURNS = 4  # views all round in the picture of a run with one picture
+_SHOWN = 4  # views of the picture before and after
+_SIDE, _SIDES = 256, ("as pictured", "a quarter on", "from behind", "three quarters on")  # [px], counter-clockwise from above
+INFLATED = "outline inflated, the back mirrors the front; not measured"
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,13 @@ class StaticResult:
 
 def bind_gaussians(
     config: StaticConfig,
-    mesh: Mesh | MeshGaussians | Path | str,
+    mesh: Mesh | MeshGaussians | Path | str | None = None,
     *,
     data: PosedImages | Path | str | None = None,
     image: Path | str | None = None,
     camera: Cameras | None = None,
+    guidance: Path | str | None = None,
+    force: bool = False,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> StaticResult:
@@ -58,10 +66,14 @@ def bind_gaussians(
 
     Args:
         config: Options.
-        mesh: A mesh with a texture, colours or neither, or Gaussians on one to go on from; or where it is read from.
+        mesh: A mesh with a texture, colours or neither, or Gaussians on one to go on from; or where it is read from. None:
+            the outline of `image`, inflated; a first shape whose back mirrors its front.
         data: Photographs of it with cameras in its world, or where they are read from.
         image: One picture with an alpha channel, in place of `data`.
         camera: The camera of `image`; by default that of `config.view`.
+        guidance: Folder of a Zero123-class pipeline (see `guidance.load_guidance`), which says how the object of `image`
+            looks from other sides.
+        force: Use a guidance on a processor however long it takes.
         run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing
             is written.
         progress: Takes every step.
@@ -69,6 +81,8 @@ def bind_gaussians(
     Raises:
         InputError: The mesh has no faces, a picture or mask is wrong, or no camera sees the mesh.
         ConfigError: There are no pictures or both kinds, or the run folder is of a run with other options or input.
+        BackendError: A guidance would take long on a processor; says how long.
+        MissingDependencyError: A guidance needs diffusers or transformers.
         NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
         Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
 
@@ -81,18 +95,22 @@ def bind_gaussians(
         raise ConfigError("--data, --image", "got both; want photographs with cameras, or one picture")
     if data is None and image is None and config.steps:
         raise ConfigError("--data or --image", "got neither, so there is nothing to refine to; --steps 0 only binds Gaussians")
-    if camera is not None and image is None:
-        raise ConfigError("--camera", "is that of --image, which is not given")
+    for name, value in (("--camera", camera), ("--guidance", guidance)):
+        if value is not None and image is None:
+            raise ConfigError(name, "goes with --image, which is not given")
+    if mesh is None and image is None:
+        raise ConfigError("MESH", "is missing; want a mesh, or --image to inflate its outline")
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
     folder = run_folder if isinstance(run_folder, RunFolder | None) else RunFolder.create(run_folder, config)
     if folder is not None:
         folder.checkpoints.keep = config.keep
     try:
-        bound, said = _bound(config, mesh)
-        orbit = Orbit.about(bound.mesh.vertices, config.view.up, _suffix(mesh))
-        images = _images(config, data, image, camera, orbit)
-        stage = _Static(config, bound.to(device), images, orbit, folder, progress)
+        bound, said, images, orbit = _inputs(config, mesh, data, image, camera)
+        guide = None
+        if guidance is not None and images is not None:
+            guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
+        stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
         stage.restore(" + ".join([_name(mesh), *([] if images is None else [str(images.source)])]))
     except Vision3DError:
         if folder is not None:
@@ -112,11 +130,13 @@ class _Static:
         bound: MeshGaussians,
         images: PosedImages | None,
         orbit: Orbit,
+        guide: Guide | None,
         folder: RunFolder | None,
         callback: ProgressCallback | None,
     ) -> None:
         self.config, self.bound, self.orbit, self.folder, self.callback = config, bound, orbit, folder, callback
         self.pictures = self.trainer = None
+        self.label = "none" if guide is None else guide.guidance.label
         self.step, self.seconds, self.sums = 0, 0.0, {}
         self.before: dict[str, float] | None = None
         if images is None:
@@ -126,7 +146,8 @@ class _Static:
         with Progress(views.num_cached, "read", callback) as bar:
             views.read_all(bar.update)
         check_held_out(self.pictures.images, masks=config.masks != "none")
-        self.trainer = StaticTrainer(config, bound, self.pictures, views)
+        self.trainer = StaticTrainer(config, bound, self.pictures, views, guide)
+        logger.info("guidance: %s", self.label)
 
     def restore(self, source: str) -> None:
         """Go on from the newest checkpoint of the run folder, where there is one."""
@@ -164,7 +185,7 @@ class _Static:
                 bar.update(self.step, loss=values["loss"])
         self._save()
 
-    def finish(self, said: dict[str, int]) -> StaticResult:
+    def finish(self, said: dict[str, Any]) -> StaticResult:
         """Measure the Gaussians and write them."""
         gaussians = (self.bound if self.trainer is None else self.trainer.model.finished()).to("cpu").validate()
         path = None if self.folder is None else self.folder.path
@@ -180,7 +201,7 @@ class _Static:
             "mean_vertex_shift": self._mean_shift(gaussians),
             "steps": self.step,
             "training_s": round(self.seconds, 3),
-            "guidance": "none",
+            "guidance": self.label,
             "device": str(self.bound.device),
         }
         if self.pictures is not None:
@@ -245,17 +266,53 @@ class _Static:
         if evaluation is not None:
             evaluation.save(path / "eval.json")
             write_evaluation_sheet(path / "contact_sheet.png", path / "renders", evaluation, summary)
-        else:
+        elif len(images) > 1:
             logger.warning("no view is held out, so there are no figures of quality")
         shown = images.test.tolist() or images.train.tolist()
-        cameras = images.cameras[shown[:_TURNS]]
-        photos = [images.read(i)[0] for i in shown[:_TURNS]]
+        cameras = images.cameras[shown[:_SHOWN]]
+        photos = [images.read(i)[0] for i in shown[:_SHOWN]]
         columns = [photos, self._draw(self.bound, cameras), self._draw(gaussians, cameras)]
         write_image(path / "figures" / "before_after.png", before_after(list(zip(*columns)), ("picture", "before", "after")))
+        if len(images) == 1:
+            around = self._draw(gaussians, self.orbit.around(images.cameras, _SIDE, len(_SIDES)))
+            write_image(path / "figures" / "around.png", before_after([around], _SIDES))
         write_run_curves(path / "curves.png", path)
 
 
-def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> tuple[MeshGaussians, dict[str, int]]:
+def _inputs(
+    config: StaticConfig,
+    mesh: Mesh | MeshGaussians | Path | str | None,
+    data: PosedImages | Path | str | None,
+    image: Path | str | None,
+    camera: Cameras | None,
+) -> tuple[MeshGaussians, dict[str, Any], PosedImages | None, Orbit]:
+    """The Gaussians to begin with, what is to be said about them, the pictures, and directions about the object."""
+    if mesh is None:
+        assert image is not None
+        orbit = Orbit.unit(config.view.up)
+        images = shrunk(reference_images(image, config.view, orbit, camera), config.max_size)
+        bound, said = _bound(config, inflated_mesh(images, orbit, config.cells))
+        return bound, {**said, "shape": INFLATED}, images, orbit
+    bound, said = _bound(config, mesh)
+    orbit = Orbit.about(bound.mesh.vertices, config.view.up, _suffix(mesh))
+    if image is not None:
+        images = shrunk(reference_images(image, config.view, orbit, camera), config.max_size)
+    elif data is None or isinstance(data, PosedImages):
+        images = None if data is None else shrunk(data.validate(), config.max_size)
+    else:
+        images = load_pictures(data, config)
+    return bound, said, images, orbit
+
+
+def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, device: torch.device, force: bool) -> Guidance:
+    """The guidance by a picture, unless it would take too long."""
+    reference = replace(images, background=WHITE).read(0)[0]
+    guidance = load_guidance(folder, reference[None], config.sds, device)
+    check_time(guidance, config.steps, config.sds.views, config.sds.size, device, force=force)
+    return guidance
+
+
+def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> tuple[MeshGaussians, dict[str, Any]]:
     """The Gaussians to begin with, and what is to be said about their mesh."""
     value = source if isinstance(source, Mesh | MeshGaussians) else load_surface(source)
     if isinstance(value, MeshGaussians):
@@ -267,21 +324,9 @@ def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> t
     return MeshGaussians.from_mesh(mesh, config.per_face, opacity=config.opacity), said
 
 
-def _images(
-    config: StaticConfig,
-    data: PosedImages | Path | str | None,
-    image: Path | str | None,
-    camera: Cameras | None,
-    orbit: Orbit,
-) -> PosedImages | None:
-    if image is not None:
-        return shrunk(reference_images(image, config.view, orbit, camera), config.max_size)
-    if data is None or isinstance(data, PosedImages):
-        return data if data is None else shrunk(data.validate(), config.max_size)
-    return load_pictures(data, config)
-
-
-def _name(source: Mesh | MeshGaussians | Path | str) -> str:
+def _name(source: Mesh | MeshGaussians | Path | str | None) -> str:
+    if source is None:
+        return INFLATED
     return type(source).__name__ if isinstance(source, Mesh | MeshGaussians) else str(source)
 
 
