@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.render.colors import linear_to_srgb
 from vision3d.scene import Cameras
+from vision3d.scene.colors import linear_to_srgb
 from vision3d.viewer.loop import Request
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.session import Session

@@ -4,12 +4,13 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsFloat, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, Self, SupportsFloat, TextIO, runtime_checkable
 
 if TYPE_CHECKING:
     import rich.progress
 
 
+@runtime_checkable
 class ProgressCallback(Protocol):
     """Takes every step of a loop: `task` ("fit"), `step` of `total` done, and `values` such as the loss."""
 

@@ -10,7 +10,6 @@ from tests.support.meshes import camera
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import shapes
 from vision3d.geometry.vectors import unit
-from vision3d.render.colors import linear_to_srgb, srgb_to_linear
 from vision3d.render.meshes import (
     Fragments,
     Lights,
@@ -25,6 +24,7 @@ from vision3d.render.meshes import (
 )
 from vision3d.render.meshes.shading import smooth_normals
 from vision3d.scene import Mesh
+from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
 
 W, H = 48, 40
 SUN = unit(torch.tensor([0.3, -0.5, -0.8], dtype=torch.float64))

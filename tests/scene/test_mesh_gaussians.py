@@ -132,3 +132,35 @@ def test_damaged_files(bound, tmp_path):
         path.write_bytes(data)
         with pytest.raises(FileFormatError, match=r"is damaged, or no \.safetensors file"):
             load(path)
+
+
+@pytest.mark.parametrize("per_face", [1, 3, 4, 6])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_binding_in_double_precision(per_face, seed):
+    """Centres lie inside the faces, the thin axis is the face's normal, and covariances go with any affine map."""
+    torch.manual_seed(seed)
+    vertices = torch.randn(12, 3, dtype=torch.float64)
+    faces = torch.stack([torch.randperm(12)[:3] for _ in range(7)])
+    value = MeshGaussians.from_mesh(Mesh(vertices, faces), per_face)
+    count = len(value)
+    value = replace(
+        value,
+        rotations=torch.randn(count, 2, dtype=torch.float64),
+        log_scales=torch.randn(count, 2, dtype=torch.float64) - 1,
+    )
+    scene = value.to_gaussians()
+    corners = vertices[faces[value.face_ids]]
+    # Weights of the centre by Cramer's rule in the plane of the face.
+    a, b, c = (corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], scene.means - corners[:, 0])
+    aa, bb, ab, ac, bc = ((x * y).sum(-1) for x, y in ((a, a), (b, b), (a, b), (a, c), (b, c)))
+    first, second = (bb * ac - ab * bc) / (aa * bb - ab**2), (aa * bc - ab * ac) / (aa * bb - ab**2)
+    weights = torch.stack([1 - first - second, first, second], -1)
+    assert (weights > 0).all()
+    torch.testing.assert_close(weights, value.barycentric, atol=1e-9, rtol=0)
+    normals = torch.nn.functional.normalize(torch.linalg.cross(a, b), dim=-1)
+    thin = quaternion.quat_to_rotmat(scene.quats)[..., 2]
+    torch.testing.assert_close((thin * normals).sum(-1), torch.ones(count, dtype=torch.float64), atol=1e-12, rtol=0)
+    matrix = torch.randn(3, 3, dtype=torch.float64)
+    moved = value.to_gaussians(vertices @ matrix.T + 3)
+    torch.testing.assert_close(moved.means, scene.means @ matrix.T + 3, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(moved.covars, matrix @ scene.covars @ matrix.T, atol=1e-9, rtol=1e-9)

@@ -6,12 +6,12 @@ import torch
 from tests.support.photos import ring, write_photos
 from vision3d.errors import ConfigError, FileFormatError
 from vision3d.io.dataset import load_dataset
+from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import silent
 from vision3d.scene import Cameras
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import LossConfig, RatesConfig
-from vision3d.stages.fitting.data import Order, TrainingViews
 from vision3d.stages.fitting.initial import FARTHEST, NEAREST, focus_distance, random_points
 from vision3d.stages.fitting.world import World
 
@@ -24,50 +24,12 @@ def views_of(path, **options):
     return images, views
 
 
-def test_views_at_half_the_size_are_means_of_four_pixels(tmp_path):
-    images, views = views_of(write_photos(tmp_path / "set", cameras=ring(size=64)))
-    full, half = views.get(3, 1), views.get(3, 2)
-    assert full.size == (64, 64) and half.size == (32, 32)
-    want = full.image.unflatten(0, (32, 2)).unflatten(2, (32, 2)).mean((1, 3))
-    torch.testing.assert_close(half.image, want, atol=0.5 / 255 + 1e-6, rtol=0)
-    torch.testing.assert_close(half.K[:2], full.K[:2] / 2)
-    torch.testing.assert_close(full.image, images.read(int(images.train[3]))[0], atol=1e-6, rtol=0)
-
-
-def test_pictures_are_not_made_smaller_than_32_pixels(tmp_path):
-    _, views = views_of(write_photos(tmp_path / "set"))
-    assert views.get(0, 8).size == (48, 48)
-
-
-def test_alpha_comes_along(tmp_path):
-    _, views = views_of(write_photos(tmp_path / "set", with_alpha=True), with_alpha=True)
-    view = views.get(0, 1)
-    assert view.alpha is not None and float(view.alpha.min()) < 0.05 and float(view.alpha.max()) > 0.8
-    assert bool((view.image <= view.alpha + 2 / 255).all())  # colours are times alpha
-
-
 def test_unreadable_picture_is_found_before_the_work(tmp_path):
     photos = write_photos(tmp_path / "set")
     path = photos / "images" / "004.png"
     path.write_bytes(path.read_bytes()[:400])
     with pytest.raises(FileFormatError, match=r"004\.png"):
         fit(FitConfig(steps=1), photos, progress=silent)
-
-
-def test_order_shows_each_view_once_before_any_again():
-    order = Order(5, seed=0)
-    taken = [order.take(2) for _ in range(10)]
-    flat = [place for pair in taken for place in pair]
-    assert all(sorted(flat[i : i + 5]) == [0, 1, 2, 3, 4] for i in range(0, 20, 5))
-    assert flat[:5] != flat[5:10]
-
-
-def test_order_goes_on_where_it_was():
-    order = Order(7, seed=3)
-    order.take(4)
-    copy = Order(7, seed=99)
-    copy.load_state_dict(order.state_dict())
-    assert copy.take(20) == order.take(20)
 
 
 def test_clock_of_steps():

@@ -1,4 +1,4 @@
-"""A small set of photographs with exact cameras: coloured Gaussians, rendered and written as PNG with a transforms.json."""
+"""A small set of photographs with exact cameras: coloured Gaussians or a mesh, written as PNG with a transforms.json."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.io import transforms_json
 from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
-from vision3d.render import render_views
-from vision3d.scene import Cameras, GaussianScene
+from vision3d.render import render_scene
+from vision3d.scene import Cameras, GaussianScene, Mesh
 
 
 def blobs(count: int = 40, seed: int = 0) -> GaussianScene:
@@ -51,7 +51,7 @@ def ring(count: int = 12, size: int = 48, distance: float = 3.0) -> Cameras:
 def write_photos(
     folder: Path,
     *,
-    scene: GaussianScene | None = None,
+    scene: GaussianScene | Mesh | None = None,
     cameras: Cameras | None = None,
     background: Sequence[float] = (0.0, 0.0, 0.0),
     with_alpha: bool = False,
@@ -65,7 +65,7 @@ def write_photos(
 
     Args:
         folder: Where; must not exist.
-        scene: What the photographs show.
+        scene: What the photographs show; a mesh without light.
         cameras: From where.
         background: Behind the scene.
         with_alpha: Write RGBA pictures, with what is behind the scene transparent.
@@ -73,11 +73,11 @@ def write_photos(
         held_out: Views that are for testing.
         change: Changes a picture before it is written.
         told: Cameras that transforms.json tells, if others than the true ones.
-        with_points: Write the Gaussians' centres and colours as points.
+        with_points: Write the Gaussians' centres and colours as points; not those of a mesh.
     """
     scene, cameras = scene or blobs(), cameras or ring()
     names = tuple(f"images/{i:03d}.png" for i in range(len(cameras)))
-    for i, view in enumerate(render_views(scene, cameras, backgrounds=background)):
+    for i, view in enumerate(render_scene(scene, cameras, backgrounds=background, shading="none")):
         image = change(i, view.image)
         if with_alpha:
             color = view.image - torch.tensor(background) * (1 - view.alpha[..., None])
@@ -92,8 +92,8 @@ def write_photos(
         replace(told or cameras, names=names),
         mask_names=None if masks is None else [f"masks/{i:03d}.png" for i in range(len(cameras))],
         is_test=is_test,
-        ply_name="points.ply" if with_points else None,
+        ply_name="points.ply" if with_points and isinstance(scene, GaussianScene) else None,
     )
-    if with_points:
+    if with_points and isinstance(scene, GaussianScene):
         write_points(folder / "points.ply", scene.means, sh0_to_rgb(scene.sh[:, 0]).clamp(0, 1))
     return folder

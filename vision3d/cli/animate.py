@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from vision3d.cli.menu import menu
 
 TASKS: dict[str, tuple[str, str]] = {
+    "static": ("vision3d.cli.animate_static", "bind Gaussians to the faces of a mesh and refine them to pictures"),
     "rig": ("vision3d.cli.animate_rig", "pose or play a mesh with joints: files, splats, videos"),
     "eval": ("vision3d.cli.animate_eval", "measure videos of moving objects against the true ones"),
 }

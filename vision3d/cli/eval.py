@@ -68,8 +68,8 @@ def run(arguments: Sequence[str]) -> None:
     made = [] if out is None else [folder for folder in (out / "renders", out) if not folder.exists()]
     started = time.perf_counter()
     from vision3d.io.dataset import WHITE, load_dataset
+    from vision3d.report.evaluation_sheet import write_evaluation_sheet
     from vision3d.stages.fitting import evaluate
-    from vision3d.stages.fitting.sheet import write_evaluation_sheet
 
     scene = load_gaussians(options.scene)
     images = load_dataset(

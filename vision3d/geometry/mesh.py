@@ -66,10 +66,28 @@ def face_adjacency(faces: Faces) -> tuple[Int64[Tensor, "a 2"], Int64[Tensor, "a
     return torch.stack([owners[:-1], owners[1:]], -1)[is_same], edges[sorted_edges[1:][is_same]]
 
 
+def connected_faces(faces: Faces) -> tuple[int, Int64[Tensor, " f"]]:
+    """How many parts hang together by edges, and the part of each face."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = face_adjacency(faces)[0].cpu()
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T.numpy()), shape=(len(faces),) * 2)
+    count, labels = connected_components(graph, directed=False)
+    return int(count), torch.from_numpy(labels).to(faces)
+
+
 def boundary_edges(faces: Faces) -> Int64[Tensor, "b 2"]:
     """The edges of exactly one face, as sorted pairs of vertices."""
     edges, counts = _edge_counts(faces)
     return edges[counts == 1]
+
+
+def crowded_edges(faces: Faces) -> Int64[Tensor, "c 2"]:
+    """The edges of more than two faces, as sorted pairs of vertices."""
+    edges, counts = _edge_counts(faces)
+    return edges[counts > 2]
 
 
 def is_closed(faces: Faces) -> bool:
@@ -89,7 +107,7 @@ def is_manifold(faces: Faces) -> bool:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if bool((_edge_counts(faces)[1] > 2).any()):
+    if len(crowded_edges(faces)):
         return False
     # Nodes are face corners; two corners at the same vertex are linked when their faces share an edge there.
     (pairs, shared), faces = face_adjacency(faces), faces.cpu()

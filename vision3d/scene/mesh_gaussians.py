@@ -20,6 +20,7 @@ from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.mesh_colors import mean_colors
 
 # Places of 1, 3, 4 and 6 Gaussians on a face, and their size in units of the shortest edge.
 _PLACES = {
@@ -82,7 +83,7 @@ class MeshGaussians:
         """The same number of round Gaussians on each face, as large as the face's shortest edge lets them be.
 
         Args:
-            mesh: Its vertex colours are taken; grey where it has none. The texture is not.
+            mesh: The colour of each Gaussian is the mean of its texture and vertex colours round it; grey where it has none.
             per_face: 1, 3, 4 or 6.
             opacity: In (0, 1), the same for all.
         """
@@ -93,14 +94,12 @@ class MeshGaussians:
         shortest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amin(1)
         scales = (shortest * _RADII[per_face] * _OVERLAP).clamp(min=_MIN_SCALE).repeat_interleave(per_face)
         face_ids = torch.arange(mesh.num_faces, device=mesh.device).repeat_interleave(per_face)
-        barycentric = vertices.new_tensor(_PLACES[per_face]).repeat(mesh.num_faces, 1)
-        colors = torch.full_like(barycentric, 0.5)
-        if mesh.vertex_colors is not None:
-            colors = (barycentric[:, :, None] * mesh.vertex_colors[mesh.faces[face_ids]][..., :3].to(vertices)).sum(1)
+        places = vertices.new_tensor(_PLACES[per_face])
+        colors = mean_colors(mesh, places).flatten(0, 1)
         return cls(
             mesh=mesh,
             face_ids=face_ids,
-            barycentric=barycentric,
+            barycentric=places.repeat(mesh.num_faces, 1),
             rotations=vertices.new_tensor([1.0, 0.0]).repeat(len(face_ids), 1),
             log_scales=scales.log()[:, None].repeat(1, 2),
             opacity_logits=vertices.new_full((len(face_ids),), math.log(opacity / (1 - opacity))),

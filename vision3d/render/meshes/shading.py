@@ -10,11 +10,11 @@ from torch import Tensor
 from vision3d.errors import InputError, nearest_names
 from vision3d.geometry import mesh as geometry
 from vision3d.geometry.vectors import unit
-from vision3d.render.colors import linear_to_srgb, srgb_to_linear
 from vision3d.render.maps import depth_to_rgb, normals_to_rgb
 from vision3d.render.meshes.api import Fragments, interpolate
 from vision3d.render.meshes.lights import Lights, light
 from vision3d.render.meshes.textures import mip_pyramid, texture, texture_lods
+from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
 from vision3d.scene.mesh import Mesh
 
 SHADINGS = ("smooth", "flat", "none", "normals", "uvs", "depth")

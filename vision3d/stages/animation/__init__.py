@@ -1,4 +1,4 @@
-"""Objects that move by skinning (DreamMesh4D, Li et al. 2024, arXiv 2410.06756); what differs is said by the parts."""
+"""Objects that move by skinning, after DreamMesh4D (Li et al. 2024, arXiv 2410.06756); what differs is said by the parts."""
 
 from typing import TYPE_CHECKING
 
@@ -9,8 +9,20 @@ if TYPE_CHECKING:
     from vision3d.stages.animation.evaluation.run import ClipsEvaluation, evaluate_clips
     from vision3d.stages.animation.rig.config import RigConfig
     from vision3d.stages.animation.rig.run import RigResult, play_skin
+    from vision3d.stages.animation.static.config import StaticConfig
+    from vision3d.stages.animation.static.run import StaticResult, bind_gaussians
 
-__all__ = ["ClipsEvaluation", "EvalConfig", "RigConfig", "RigResult", "evaluate_clips", "play_skin"]
+__all__ = [
+    "ClipsEvaluation",
+    "EvalConfig",
+    "RigConfig",
+    "RigResult",
+    "StaticConfig",
+    "StaticResult",
+    "bind_gaussians",
+    "evaluate_clips",
+    "play_skin",
+]
 
 __getattr__ = lazy_names(
     __name__,
@@ -21,5 +33,8 @@ __getattr__ = lazy_names(
         "RigConfig": ".rig.config",
         "RigResult": ".rig.run",
         "play_skin": ".rig.run",
+        "StaticConfig": ".static.config",
+        "StaticResult": ".static.run",
+        "bind_gaussians": ".static.run",
     },
 )

@@ -13,18 +13,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vision3d.optim.evaluation import Evaluation, evaluate
     from vision3d.stages.fitting.config import FitConfig
-    from vision3d.stages.fitting.evaluation import Evaluation, evaluate
     from vision3d.stages.fitting.run import FitResult, run as fit
 
 __all__ = ["Evaluation", "FitConfig", "FitResult", "evaluate", "fit"]
 
 _PUBLIC = {
-    "fit": ("run", "run"),
-    "FitResult": ("run", "FitResult"),
-    "FitConfig": ("config", "FitConfig"),
-    "evaluate": ("evaluation", "evaluate"),
-    "Evaluation": ("evaluation", "Evaluation"),
+    "fit": (".run", "run"),
+    "FitResult": (".run", "FitResult"),
+    "FitConfig": (".config", "FitConfig"),
+    "evaluate": ("vision3d.optim.evaluation", "evaluate"),
+    "Evaluation": ("vision3d.optim.evaluation", "Evaluation"),
 }
 
 
@@ -32,6 +32,6 @@ def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _PUBLIC[name]
-    value = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    value = getattr(importlib.import_module(module, __name__), attribute)
     globals()[name] = value
     return value

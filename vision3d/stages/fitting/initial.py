@@ -7,9 +7,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError
+from vision3d.optim.training_views import TrainingView, TrainingViews
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fitting.config import FitConfig
-from vision3d.stages.fitting.data import TrainingView, TrainingViews
 from vision3d.stages.fitting.world import World
 
 logger = logging.getLogger("vision3d.fit")

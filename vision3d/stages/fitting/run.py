@@ -11,19 +11,19 @@ from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
 from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError, Vision3DError
+from vision3d.optim.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
+from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
+from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import FitConfig
 from vision3d.stages.fitting.curves import Curves
-from vision3d.stages.fitting.data import TrainingViews
-from vision3d.stages.fitting.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
-from vision3d.stages.fitting.sheet import write_evaluation_sheet
 from vision3d.stages.fitting.snapshot import snapshot_state
 from vision3d.stages.fitting.trainer import Trainer
 from vision3d.stages.fitting.world import World, tidied

@@ -11,9 +11,9 @@ from vision3d.errors import NumericalError
 from vision3d.geometry import se3
 from vision3d.optim import losses, schedules
 from vision3d.optim.densification import ADC, MCMC
+from vision3d.optim.training_views import Order, TrainingView, TrainingViews
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.stages.fitting.config import FitConfig
-from vision3d.stages.fitting.data import Order, TrainingView, TrainingViews
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.model import Leaves, Model, Picture, render
 from vision3d.stages.fitting.rows import ViewParameters

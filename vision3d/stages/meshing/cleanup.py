@@ -31,14 +31,7 @@ def main_parts(mesh: Mesh, min_share: float, cameras: Cameras | None = None) -> 
         min_share: In [0, 1].
         cameras: Pinhole cameras; all parts count as seen when None.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    count = mesh.num_faces
-    pairs, _ = geometry.face_adjacency(mesh.faces)
-    graph = coo_array((np.ones(len(pairs), bool), pairs.T.numpy()), shape=(count, count))
-    num_parts, labels = connected_components(graph, directed=False)
-    labels = torch.from_numpy(labels).long()
+    num_parts, labels = geometry.connected_faces(mesh.faces)
     areas = torch.zeros(num_parts, dtype=torch.float64)
     areas.index_add_(0, labels, geometry.face_areas(mesh.vertices.double(), mesh.faces))
     is_kept = areas >= min_share * areas.max()

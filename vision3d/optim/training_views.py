@@ -1,6 +1,6 @@
-"""The training pictures of a fit: kept as bytes, given at the resolution of the moment."""
+"""Training pictures: kept as bytes, given at the resolution of the moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,6 +50,7 @@ class TrainingViews:
         images: The data set.
         indices: Which of its views.
         masks: Whether masks count.
+        valid: More masks, by the index of the view: the pixels that count beside those.
         with_alpha: Whether steps need the pictures' alpha channels.
         cache_bytes: Memory for pictures; views beyond it are read anew at each use.
         device: Where steps want their pictures.
@@ -64,13 +65,14 @@ class TrainingViews:
         indices: Int64[Tensor, " m"],
         *,
         masks: bool,
+        valid: Mapping[int, Bool[Tensor, "h w"]] | None = None,
         with_alpha: bool,
         cache_bytes: float,
         device: torch.device,
     ) -> None:
         self.images, self.indices = images.to("cpu"), indices.tolist()
         self.cameras = images.cameras[indices].to("cpu")
-        self.masks, self.with_alpha, self.device = masks, with_alpha, device
+        self.masks, self.valid, self.with_alpha, self.device = masks, valid or {}, with_alpha, device
         smallest = check_sizes(images, indices)
         self.largest_factor = max((f for f in (1, 2, 4, 8) if smallest // f >= SMALLEST_SIDE), default=1)
         sizes = (self.cameras.width * self.cameras.height * 3).double().cumsum(0)
@@ -123,7 +125,10 @@ class TrainingViews:
             image, mask = _read_with_alpha(self.images, index)
         else:
             image, mask, _ = self.images.read(index)
-        if mask is not None and (not self.masks or bool(mask.all())):
+        mask = mask if self.masks else None
+        if (valid := self.valid.get(index)) is not None:
+            mask = valid.cpu() if mask is None else mask & valid.cpu()
+        if mask is not None and bool(mask.all()):
             mask = None
         return _Bytes(_bytes(image), mask)
 

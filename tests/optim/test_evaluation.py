@@ -8,7 +8,7 @@ from vision3d import evaluate
 from vision3d.errors import InputError
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import read_image
-from vision3d.stages.fitting.evaluation import Evaluation, ViewMetrics, background_of, fit_exposure, nearest_view
+from vision3d.optim.evaluation import Evaluation, ViewMetrics, background_of, fit_exposure, nearest_view
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,16 @@ def test_masked_pixels_do_not_count(tmp_path):
     photos = write_photos(tmp_path / "set", masks=[mask] * 12, change=soiled)
     assert evaluate(blobs(), photos).mean()["psnr"] > 50
     assert evaluate(blobs(), photos, masks=False).mean()["psnr"] < 20
+
+
+def test_only_the_pixels_count_that_are_said_to(photos):
+    left = torch.zeros(180, 180, dtype=torch.bool)
+    left[:, :90] = True
+    whole, half = evaluate(blobs(), photos), evaluate(blobs(), photos, valid={2: left})
+    assert half.views[1] == whole.views[1] and half.views[0].psnr != whole.views[0].psnr
+    assert half.views[0].ms_ssim is None and 55 < half.views[0].psnr < 65
+    with pytest.raises(InputError, match=r"masks of all held-out views are black"):
+        evaluate(blobs(), photos, valid={2: ~left & left, 7: ~left & left})
 
 
 def test_no_held_out_views(tmp_path):

@@ -1,7 +1,7 @@
 """How good a scene is: its pictures against photographs that were held out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,12 +14,12 @@ from vision3d.device import resolve_device
 from vision3d.errors import InputError
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
+from vision3d.optim.training_views import check_sizes, has_alpha
 from vision3d.plain import to_json
 from vision3d.progress import ProgressCallback, silent
 from vision3d.render import render_views
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.scene.resample import resize_area
-from vision3d.stages.fitting.data import check_sizes, has_alpha
 
 logger = logging.getLogger("vision3d.fit")
 
@@ -84,6 +84,7 @@ def evaluate(
     background: Sequence[float] | None = None,
     alpha_max: float = 0.99,
     masks: bool = True,
+    valid: Mapping[int, Bool[Tensor, "h w"]] | None = None,
     exposed: bool = False,
     nearest: bool = True,
     lpips_weights: Path | None = None,
@@ -101,6 +102,7 @@ def evaluate(
             where not.
         alpha_max: Largest alpha of one Gaussian: 0.99 for scenes made here, 0.999 for those of gsplat 1.5.3.
         masks: Leave out pixels that masks mark as black.
+        valid: More masks, by the index of the view: the pixels that count beside those.
         exposed: Also measure each right half after a colour transform fitted on the left half, for photographs whose
             exposure varies.
         nearest: Also measure what the nearest training photograph scores in each view's place.
@@ -135,6 +137,8 @@ def evaluate(
     for done, index in enumerate(dataset.test.tolist(), 1):
         photo, mask, camera = dataset.read(index)
         mask = mask.to(where) if masks and mask is not None else None
+        if valid is not None and index in valid:
+            mask = valid[index].to(where) if mask is None else mask & valid[index].to(where)
         if mask is not None and not bool(mask.any()):
             logger.warning("%s: %s left out: its mask is black, so no pixel counts", dataset.source, dataset.names[index])
             continue

@@ -1,0 +1,79 @@
+"""`vision3d animate static`: a mesh -> Gaussians on its faces that look like pictures of it."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.inputs import load_cameras
+from vision3d.cli.options import Flag, RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.progress import ProgressCallback
+from vision3d.stages.animation.static.config import StaticConfig
+
+if TYPE_CHECKING:
+    from vision3d.runs import RunFolder
+
+RESUMABLE = ("checkpoint_every", "keep", "log_every")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StaticOptions(RunOptions):
+    """Bind Gaussians to the faces of a mesh, and refine them to photographs with cameras or to one picture. Without a mesh the
+    outline of the picture is inflated; with --guidance that shape is refined from all sides."""
+
+    mesh: Annotated[Path | None, tyro.conf.Positional] = None
+    """Mesh (.glb, .obj, .ply, .stl), Gaussians on one (.safetensors), or a folder with mesh.glb as of `vision3d mesh`
+    [default: the outline of --image, inflated]."""
+    data: Path | None = None
+    """Photographs with cameras in the mesh's world, as `vision3d fit` takes them."""
+    image: Path | None = None
+    """One picture with an alpha channel, in place of --data; --view.* tells its camera."""
+    camera: Path | None = None
+    """cameras.json with the camera of --image, in place of --view.*."""
+    guidance: Path | None = None
+    """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the object of --image looks from
+    other sides. None comes along, and what they make was not measured."""
+    force: Flag = False
+    """Use --guidance on a processor however long it takes."""
+    settings: Settings[StaticConfig] = dataclasses.field(default_factory=StaticConfig)
+
+
+def _static(options: StaticOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.animation import bind_gaussians
+
+    camera = None if options.camera is None else load_cameras(options.camera)
+    return bind_gaussians(
+        options.settings, options.mesh, data=options.data, image=options.image, camera=camera,
+        guidance=options.guidance, force=options.force, run_folder=run_folder, progress=progress,
+    ).summary  # fmt: skip
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    lines = [
+        f"{results['gaussians']:,} Gaussians on {results['faces']:,} faces, {results['steps']} steps in "
+        f"{results['training_s']:.1f} s; guidance: {results['guidance']}"
+    ]
+    if "shape" in results:
+        lines.append(f"shape: {results['shape']}")
+    if "psnr" in results:
+        lines.append(
+            f"held-out views ({results['held_out_views']}): PSNR {results['psnr_before']:.2f} dB before, "
+            f"{results['psnr']:.2f} dB after; SSIM {results['ssim_before']:.3f}, {results['ssim']:.3f}"
+        )
+    if "psnr_of_the_fitted_view" in results:
+        lines.append(f"the picture itself: {results['psnr_of_the_fitted_view']:.2f} dB; there are no other views to measure")
+    names = {
+        "gaussians.safetensors": "for view, render, simulate and info",
+        "gaussians.glb": "their mesh",
+        "figures/before_after.png": "pictures before and after",
+        "report.html": "all of it on one page",
+    }
+    found = {name: text for name, text in names.items() if (out / name).exists()}
+    width = max(len(str(out / name)) for name in found)
+    return "\n".join([*lines, "", "now open", *(f"  {out / name!s:{width}}  {text}" for name, text in found.items())])
+
+
+run = stage_verb("animate static", StaticOptions, _static, stage="animation", resumable=RESUMABLE, text_of=_text)

@@ -1,0 +1,36 @@
+"""Options of score distillation."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vision3d.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SdsConfig:
+    """Score distillation with a Zero123-class network."""
+
+    scale: float = 3.0
+    """Of classifier-free guidance: unconditional + scale (conditional - unconditional)."""
+    t_min: float = 0.02
+    """Least noise, in parts of the schedule."""
+    t_max: float = 0.5
+    """Most noise, in parts of the schedule."""
+    views: int = 1
+    """Pictures a step from random sides."""
+    size: int = 256
+    """Width and height of these pictures [px]."""
+    camera: Literal["stable-zero123", "zero123"] = "stable-zero123"
+    """Last number of the network's camera: the polar angle of the reference (Stable-Zero123) or the change of distance
+    (Zero123, Zero123-XL)."""
+
+    def __post_init__(self) -> None:
+        for name, is_right, want in (
+            ("scale", 0 <= self.scale < float("inf"), "a number >= 0"),
+            ("t_min", 0 <= self.t_min < 1, "a number in [0, 1)"),
+            ("t_max", self.t_min <= self.t_max <= 1, "a number from t_min to 1"),
+            ("views", self.views >= 1, "1 or more"),
+            ("size", 16 <= self.size <= 1024, "16 to 1024"),
+        ):
+            if not is_right:
+                raise ConfigError(f"sds.{name}", f"got {getattr(self, name)}, want {want}")
