@@ -11,5 +11,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
     "view": ("vision3d.cli.view", "look at scenes, meshes, points, sequences and runs in a window or a browser"),
     "simulate": ("vision3d.cli.simulate", "let a scene, or parts of it, move by physics: jelly, sand, water and more"),
+    "animate": ("vision3d.cli.animate", "let meshes move by skinning: fit"),
     "mesh": ("vision3d.cli.mesh", "make a triangle mesh with a texture out of a scene"),
 }
