@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError, ShapeError
-from vision3d.geometry import quaternion
+from vision3d.geometry import quaternion, shapes
 from vision3d.geometry.mesh import face_normals
+from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.scene import Mesh, MeshGaussians, load
 
 
@@ -26,6 +27,23 @@ def test_from_mesh(mesh, per_face):
     torch.testing.assert_close(centers, mesh.vertices[mesh.faces].mean(1))  # the places are symmetric
     with pytest.raises(InputError, match="got per_face 2"):
         MeshGaussians.from_mesh(mesh, 2)
+
+
+@pytest.mark.parametrize("by_corner", [False, True])
+def test_colors_come_from_the_texture(by_corner):
+    """A texture whose colours are linear in the place is one of vertex colours; beyond 0..1 it repeats."""
+    row = (torch.arange(64) + 0.5) / 64
+    texture = torch.stack([row.expand(64, 64), row[:, None].expand(64, 64), torch.full((64, 64), 0.25)], -1)
+    vertices, faces = shapes.plane((1.0, 1.0), 5, 5)
+    uvs = 0.1 + 0.8 * (vertices[:, :2] + 0.5)
+    colors = torch.cat([uvs, torch.full((len(vertices), 1), 0.25)], -1)
+    want = MeshGaussians.from_mesh(Mesh(vertices, faces, vertex_colors=colors), 3)
+    moved = uvs + torch.tensor([1.0, -2.0])
+    textured = Mesh(vertices, faces, uvs=moved[faces] if by_corner else moved, texture=texture)
+    found, want = (sh0_to_rgb(value.sh[:, 0]) for value in (MeshGaussians.from_mesh(textured, 3), want))
+    torch.testing.assert_close(found, want, atol=1e-3, rtol=0)
+    both = MeshGaussians.from_mesh(replace(textured, vertex_colors=torch.full((len(vertices), 3), 0.5)), 3)
+    torch.testing.assert_close(sh0_to_rgb(both.sh[:, 0]), 0.5 * want, atol=1e-3, rtol=0)
 
 
 def test_gaussians_at_rest_lie_in_their_faces(bound):

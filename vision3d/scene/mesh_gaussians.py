@@ -20,6 +20,7 @@ from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.resample import sample
 
 # Places of 1, 3, 4 and 6 Gaussians on a face, and their size in units of the shortest edge.
 _PLACES = {
@@ -82,7 +83,8 @@ class MeshGaussians:
         """The same number of round Gaussians on each face, as large as the face's shortest edge lets them be.
 
         Args:
-            mesh: Its vertex colours are taken; grey where it has none. The texture is not.
+            mesh: Its texture and vertex colours are taken at the centres, times each other where it has both; grey where it
+                has neither.
             per_face: 1, 3, 4 or 6.
             opacity: In (0, 1), the same for all.
         """
@@ -94,9 +96,7 @@ class MeshGaussians:
         scales = (shortest * _RADII[per_face] * _OVERLAP).clamp(min=_MIN_SCALE).repeat_interleave(per_face)
         face_ids = torch.arange(mesh.num_faces, device=mesh.device).repeat_interleave(per_face)
         barycentric = vertices.new_tensor(_PLACES[per_face]).repeat(mesh.num_faces, 1)
-        colors = torch.full_like(barycentric, 0.5)
-        if mesh.vertex_colors is not None:
-            colors = (barycentric[:, :, None] * mesh.vertex_colors[mesh.faces[face_ids]][..., :3].to(vertices)).sum(1)
+        colors = _colors_at(mesh, face_ids, barycentric)
         return cls(
             mesh=mesh,
             face_ids=face_ids,
@@ -214,3 +214,18 @@ class MeshGaussians:
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mesh"}
+
+
+def _colors_at(mesh: Mesh, face_ids: Int64[Tensor, " n"], barycentric: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """sRGB colours of places on the faces; grey where the mesh has no colours."""
+    colors = None
+    if mesh.vertex_colors is not None:
+        colors = (barycentric[:, :, None] * mesh.vertex_colors[mesh.faces[face_ids]][..., :3].to(barycentric)).sum(1)
+    if mesh.texture is not None and mesh.corner_uvs is not None:
+        uvs = (barycentric[:, :, None] * mesh.corner_uvs[face_ids].to(barycentric)).sum(1)
+        height, width = mesh.texture.shape[:2]
+        pixels = (uvs - uvs.floor()) * uvs.new_tensor([width, height])  # beyond 0..1 the texture repeats
+        texels = sample(mesh.texture[..., :3].to(barycentric), pixels[None])[0]
+        # A product in linear light is one of sRGB values, too, but for the darkest.
+        colors = texels if colors is None else colors * texels
+    return torch.full_like(barycentric, 0.5) if colors is None else colors

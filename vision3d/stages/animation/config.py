@@ -58,8 +58,8 @@ class LossConfig:
     """Squared differences of opacity."""
     mask_start: float = 4.0
     """Factor on `mask` at the beginning, which falls to 1 at half of the steps: outlines lead before colours do."""
-    blurred: float = 10.0
-    """Squared differences of pictures and opacity, blurred over 2 to 16 pixels: they pull limbs that are far away."""
+    blurred: float = 20.0
+    """Squared differences of the coarser levels of the pyramids of pictures and opacity, which pull limbs that are far away."""
     arap: float = 1.0
     """As-rigid-as-possible energy of the frames (Sorkine and Alexa 2007)."""
     arap_between: float = 0.5
@@ -68,7 +68,7 @@ class LossConfig:
     """What neighbouring nodes predict for each other (Sumner et al. 2007, E_reg), in squared radii of the object."""
     normals: float = 0.02
     """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
-    acceleration: float = 0.2
+    acceleration: float = 0.02
     """Second difference of the nodes' shifts in time, in squared radii of the object."""
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from vision3d.geometry.quaternion import normalize
 from vision3d.stages.animation.config import FieldConfig
 
 WIDTHS = (3, 4, 6, 1)
+_MOST_AHEAD = 2.0  # gaps between frames that a motion is carried on over
 _UNIT_QUAT, _UNIT_STRETCH = (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 
 
@@ -119,7 +120,7 @@ class DiscreteField(NodeField):
         keys = cast(Tensor, self.keys)
         row, source, earlier = torch.searchsorted(keys, keys.new_tensor([time, other, before])).tolist()
         share = 0.0 if source == earlier else (time - other) / (other - before)
-        self.values[row] = self.values[source] + min(share, 1.0) * (self.values[source] - self.values[earlier])
+        self.values[row] = self.values[source] + min(share, _MOST_AHEAD) * (self.values[source] - self.values[earlier])
 
 
 class _Heads(nn.Module):

@@ -62,20 +62,21 @@ class NormalConsistency:
         return (normals[self.pairs[:, 0]] * normals[self.pairs[:, 1]]).sum(-1)
 
 
-def blurred_loss(gaps: Float[Tensor, "i h w c"], levels: int = 4) -> Float[Tensor, ""]:
-    """Mean squares of differences of pictures that are averaged over ever larger squares, summed over the levels.
+def blurred_loss(gaps: Float[Tensor, "i h w c"], levels: int = 5) -> Float[Tensor, ""]:
+    """Mean squared difference of pictures, summed over the coarser levels of their pyramid (Burt and Adelson 1983).
 
     A thin limb that has not got to its place has no edge near it; what is blurred overlaps, and pulls it there.
 
     Args:
         gaps: Drawn less given pictures.
-        levels: Squares of 2, 4, .. 2^levels pixels, half of which overlap; those larger than the picture are left out.
+        levels: How often they are halved, after a tent filter; at most until one pixel is left.
     """
     maps, total = gaps.movedim(-1, 1), gaps.new_zeros(())
-    for level in range(1, levels + 1):
-        side = 2**level
-        if side > min(maps.shape[2:]):
+    for _ in range(levels):
+        if max(maps.shape[2:]) == 1:
             break
-        blurred = torch.nn.functional.avg_pool2d(maps, side, side // 2, padding=side // 2, count_include_pad=True)
-        total = total + blurred.square().mean()
+        # Two box filters are a tent.
+        maps = torch.nn.functional.avg_pool2d(maps, 2, 1, padding=1)
+        maps = torch.nn.functional.avg_pool2d(maps, 2, 2, ceil_mode=True, count_include_pad=False)
+        total = total + maps.square().mean()
     return total

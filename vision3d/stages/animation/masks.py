@@ -9,7 +9,7 @@ from torch import Tensor
 
 _SAME, _OTHER = 4 / 255, 16 / 255
 """Pixels nearer to the background's colour than the first are background; farther than the second, object."""
-_MOST_DOUBT = 0.02
+_MOST_DOUBT = 0.05
 """Share of an object's pixels that may lie between, as they do at its outline."""
 
 
