@@ -135,14 +135,14 @@ def rgba(size=(16, 16), alpha=1.0):
 
 def test_frames_of_different_sizes(tmp_path):
     frames(tmp_path, rgba(), rgba((16, 20)))
-    with pytest.raises(InputError, match="1.png has 20x16 px, 0.png 16x16; want frames of one size"):
+    with pytest.raises(InputError, match=r"1\.png has 20x16 px, 0\.png 16x16; want frames of one size"):
         read_footage(tmp_path)
 
 
 def test_frames_without_alpha(tmp_path):
     noise = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
     frames(tmp_path, noise, noise)
-    with pytest.raises(InputError, match="0.png has no alpha, and no plain background tells the object .*; want RGBA frames"):
+    with pytest.raises(InputError, match=r"0\.png has no alpha, and no plain background tells the object .*; want RGBA frames"):
         read_footage(tmp_path)
 
 
@@ -154,7 +154,7 @@ def test_one_frame_of_many_without_alpha(tmp_path):
 
 def test_an_empty_mask(tmp_path):
     frames(tmp_path, rgba(), rgba(alpha=0.0))
-    with pytest.raises(InputError, match="the mask of 1.png is empty; want the object in every frame"):
+    with pytest.raises(InputError, match=r"the mask of 1\.png is empty; want the object in every frame"):
         read_footage(tmp_path)
 
 

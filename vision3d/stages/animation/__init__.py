@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from vision3d.stages.animation.config import AnimateConfig
     from vision3d.stages.animation.footage import Footage, read_footage
     from vision3d.stages.animation.run import AnimateResult, run as animate
+    from vision3d.stages.animation.tracking import fit_vertices
 
-__all__ = ["AnimateConfig", "AnimateResult", "Footage", "animate", "read_footage"]
+__all__ = ["AnimateConfig", "AnimateResult", "Footage", "animate", "fit_vertices", "read_footage"]
 
 _load = lazy_names(
     __name__,
-    {"AnimateConfig": ".config", "AnimateResult": ".run", "Footage": ".footage", "read_footage": ".footage"},
+    {
+        "AnimateConfig": ".config",
+        "AnimateResult": ".run",
+        "Footage": ".footage",
+        "fit_vertices": ".tracking",
+        "read_footage": ".footage",
+    },
 )
 
 
