@@ -16,6 +16,7 @@ _PUBLIC = {
     "evaluate": "vision3d.stages.fitting",
     "render_scene": "vision3d.render",
     "mesh_scene": "vision3d.stages.meshing",
+    "animate": "vision3d.stages.animation",
     "simulate": "vision3d.stages.physics",
     "simulate_frames": "vision3d.stages.physics",
     "play_skin": "vision3d.stages.animation",
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         Skin,
         load,
     )
-    from vision3d.stages.animation import play_skin
+    from vision3d.stages.animation import animate, play_skin
     from vision3d.stages.fitting import evaluate, fit
     from vision3d.stages.meshing import mesh_scene
     from vision3d.stages.physics import simulate, simulate_frames

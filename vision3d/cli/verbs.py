@@ -11,6 +11,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "render": ("vision3d.cli.render", "make pictures or a video of a scene, from given cameras or along a path"),
     "view": ("vision3d.cli.view", "look at scenes, meshes, points, sequences and runs in a window or a browser"),
     "simulate": ("vision3d.cli.simulate", "let a scene, or parts of it, move by physics: jelly, sand, water and more"),
-    "animate": ("vision3d.cli.animate", "objects that move by skinning: static, rig, eval"),
+    "animate": ("vision3d.cli.animate", "objects that move by skinning: static, fit, rig, eval"),
     "mesh": ("vision3d.cli.mesh", "make a triangle mesh with a texture out of a scene"),
 }

@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from vision3d.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from vision3d.stages.animation.dynamic.config import AnimateConfig
+    from vision3d.stages.animation.dynamic.footage import Footage, read_footage
+    from vision3d.stages.animation.dynamic.run import AnimateResult, animate
+    from vision3d.stages.animation.dynamic.tracking import fit_vertices
     from vision3d.stages.animation.evaluation.config import EvalConfig
     from vision3d.stages.animation.evaluation.run import ClipsEvaluation, evaluate_clips
     from vision3d.stages.animation.rig.config import RigConfig
@@ -13,20 +17,32 @@ if TYPE_CHECKING:
     from vision3d.stages.animation.static.run import StaticResult, bind_gaussians
 
 __all__ = [
+    "AnimateConfig",
+    "AnimateResult",
     "ClipsEvaluation",
     "EvalConfig",
+    "Footage",
     "RigConfig",
     "RigResult",
     "StaticConfig",
     "StaticResult",
+    "animate",
     "bind_gaussians",
     "evaluate_clips",
+    "fit_vertices",
     "play_skin",
+    "read_footage",
 ]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "AnimateConfig": ".dynamic.config",
+        "AnimateResult": ".dynamic.run",
+        "Footage": ".dynamic.footage",
+        "animate": ".dynamic.run",
+        "fit_vertices": ".dynamic.tracking",
+        "read_footage": ".dynamic.footage",
         "ClipsEvaluation": ".evaluation.run",
         "EvalConfig": ".evaluation.config",
         "evaluate_clips": ".evaluation.run",

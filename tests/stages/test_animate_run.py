@@ -1,0 +1,195 @@
+"""The stage `animate fit` as a whole: a worm that bends, from pictures to files; exact resume; wrong meshes."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.clips import worm
+from tests.support.stopping import lines
+from vision3d import animate
+from vision3d.errors import ConfigError, InputError
+from vision3d.geometry import shapes
+from vision3d.progress import silent
+from vision3d.runs import Interrupted, RunFolder
+from vision3d.scene import Mesh, MeshGaussians, Sequence, Skin
+from vision3d.stages.animation.dynamic.config import AnimateConfig, CameraConfig, FieldConfig
+from vision3d.stages.animation.dynamic.placing import place_camera
+from vision3d.stages.animation.dynamic.run import AnimateResult
+
+FEW = AnimateConfig(nodes=10, steps=12, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
+
+
+def fitted(clip, config, **options) -> AnimateResult:
+    return animate(config, clip.footage(), clip.mesh, progress=silent, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["discrete", "mlp", "hexplane"])
+def test_a_worm_is_found_bent(kind):
+    """Unseen cameras and frames come out far better than a worm that stays as it is."""
+    clip = worm(frames=7, cameras=4, size=64)
+    config = AnimateConfig(
+        nodes=16, steps=300, hold_out_every=3, hold_out_cameras=("cam3",), motion=FieldConfig(kind=kind), video=False
+    )
+    still = fitted(clip, replace(config, steps=0), truth=clip.vertices).summary
+    found = fitted(clip, config, truth=clip.vertices).summary
+    assert found["unseen_cameras_psnr"] > 30 and found["unseen_cameras_psnr"] > still["unseen_cameras_psnr"] + 8
+    assert found["unseen_frames_psnr"] > still["unseen_frames_psnr"] + 5
+    assert found["unseen_cameras_iou"] > 0.95
+    assert found["unseen_frames_vertex_error"] < min(0.03, 0.5 * still["unseen_frames_vertex_error"])
+    assert found["guidance"] == "none"
+
+
+def test_what_a_run_leaves_behind(tmp_path):
+    clip = worm(frames=5, cameras=2)
+    config = replace(FEW, hold_out_every=3, video=True, reference=1)
+    shifted = replace(clip, mesh=replace(clip.mesh, vertices=clip.vertices[1]))
+    result = fitted(shifted, config, truth=clip.vertices, run_folder=tmp_path / "run")
+    path = tmp_path / "run"
+    moving = Sequence.load(path / "frames.zarr").validate()
+    assert isinstance(moving.base, MeshGaussians) and len(moving) == 5
+    vertices = torch.stack([moving.channels["vertices"][i] for i in range(5)])
+    assert torch.equal(vertices[1], clip.vertices[1])  # the reference, to the last bit
+    assert torch.equal(vertices, result.sequence.channels["vertices"])
+    skin = Skin.load(path / "animated.glb")
+    played = skin.posed(skin.clips[0], clip.times)
+    assert skin.mesh.num_vertices == clip.mesh.num_vertices
+    torch.testing.assert_close(played, vertices, atol=1e-6, rtol=0)
+    evaluation = json.loads((path / "eval.json").read_text())
+    assert {row["split"] for row in evaluation["views"]} == {"unseen_frames"} and len(evaluation["views"]) == 2
+    assert all((path / "renders" / row["file"]).is_file() for row in evaluation["views"])
+    assert (path / "comparison.mp4").stat().st_size > 1000 and (path / "figures" / "frames.png").is_file()
+    assert {"loss", "rgb_loss", "arap_loss", "frames"} <= lines(path)[0].keys()
+    assert result.summary["unseen_frames_vertex_error"] > 0
+
+
+@pytest.mark.parametrize("kind", ["discrete", "mlp", "hexplane"])
+@pytest.mark.parametrize("stop_at", [4, 9])
+def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path):
+    clip = worm(frames=5, cameras=2)
+    config = replace(FEW, motion=FieldConfig(kind=kind))
+    whole = fitted(clip, config, run_folder=tmp_path / "whole")
+
+    def stop(task, step, total, values):
+        if task == "animate" and step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):
+        animate(config, clip.footage(), clip.mesh, progress=stop, run_folder=tmp_path / "parts")
+    torch.rand(100)  # the generators are put back
+    again = fitted(clip, config, run_folder=RunFolder.create(tmp_path / "parts", config, resume=True))
+    assert torch.equal(whole.sequence.channels["vertices"], again.sequence.channels["vertices"])
+    for name, value in whole.motion.field.state_dict().items():
+        assert torch.equal(value, again.motion.field.state_dict()[name]), name
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+def test_the_graph_of_a_checkpoint_is_the_one_that_goes_on(tmp_path, monkeypatch):
+    clip = worm(frames=3, cameras=1)
+    fitted(clip, FEW, run_folder=tmp_path)
+    monkeypatch.setattr("vision3d.stages.animation.dynamic.run.DeformationGraph.of", lambda *_: pytest.fail("made anew"))
+    config = replace(FEW, steps=14)
+    fitted(clip, config, run_folder=RunFolder.create(tmp_path, config, resume=True, ignore=("steps",)))
+
+
+def test_a_run_goes_on_with_the_same_clip_only(tmp_path):
+    clip = worm(frames=3, cameras=1)
+    fitted(clip, FEW, run_folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"is a run on a Footage \(3 pictures\); cannot go on from it"):
+        fitted(worm(frames=4, cameras=1), FEW, run_folder=RunFolder.create(tmp_path, FEW, resume=True))
+
+
+def test_the_seed_decides():
+    clip = worm(frames=4, cameras=2)
+    first, same, other = (fitted(clip, replace(FEW, seed=seed)).sequence.channels["vertices"] for seed in (0, 0, 1))
+    assert torch.equal(first, same) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("per_face", [1, 6])
+def test_gaussians_are_fitted_in_place_of_the_mesh(per_face):
+    clip = worm(frames=3, cameras=2)
+    bound = MeshGaussians.from_mesh(clip.mesh, per_face)
+    given = animate(FEW, clip.footage(), bound, progress=silent)
+    made = fitted(clip, replace(FEW, renderer="gaussians", per_face=per_face))
+    assert torch.equal(given.sequence.channels["vertices"], made.sequence.channels["vertices"])
+    assert isinstance(given.sequence.base, MeshGaussians) and torch.equal(given.sequence.base.sh, bound.sh)
+    mesh = animate(replace(FEW, renderer="mesh"), clip.footage(), bound, progress=silent)
+    assert not torch.equal(mesh.sequence.channels["vertices"], made.sequence.channels["vertices"])
+
+
+def test_a_camera_is_placed_where_none_is_known():
+    clip = worm(frames=3, cameras=1, size=48)
+    footage = replace(clip.footage(), cameras=None)
+    result = animate(replace(FEW, steps=2), footage, clip.mesh, progress=silent)
+    assert len(result.cameras) == 3
+    view = result.cameras[0]
+    points = clip.mesh.vertices @ view.viewmats[0, :3, :3].mT + view.viewmats[0, :3, 3]
+    pixels = points @ view.Ks[0].mT
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    rows = (footage.pictures[0, ..., 3] > 127).nonzero().float()
+    # It looks straight on, the true camera from a little above.
+    torch.testing.assert_close(pixels.amin(0).flip(0), rows.amin(0), atol=2.5, rtol=0)
+    torch.testing.assert_close(pixels.amax(0).flip(0), rows.amax(0) + 1, atol=2.5, rtol=0)
+
+
+@pytest.mark.parametrize("up", ["x", "y", "z"])
+def test_a_placed_camera_stands_upright(up):
+    vertices, faces = shapes.box((1.0, 2.0, 3.0))
+    mask = torch.zeros(40, 60, dtype=torch.bool)
+    mask[10:30, 12:50] = True
+    camera = place_camera(CameraConfig(up=up, azimuth=30, elevation=20), Mesh(vertices, faces), mask)
+    axis = torch.eye(3)["xyz".index(up)]
+    in_camera = camera.viewmats[0, :3, :3] @ axis
+    assert abs(float(in_camera[0])) < 1e-6 and float(in_camera[1]) < 0  # y points down
+    with pytest.raises(InputError, match="mask: is empty"):
+        place_camera(CameraConfig(), Mesh(vertices, faces), mask & False)
+
+
+# Meshes
+
+
+def with_mesh(clip, mesh):
+    return animate(replace(FEW, steps=3), clip.footage(), mesh, progress=silent)
+
+
+def test_a_mesh_with_holes_is_said_to_be_open(caplog):
+    clip = worm(frames=3, cameras=1)
+    mesh = clip.mesh.crop(torch.arange(clip.mesh.num_faces) > 3)
+    with caplog.at_level("WARNING", "vision3d"):
+        result = with_mesh(clip, mesh)
+    assert "mesh: is open at" in caplog.text and bool(result.sequence.channels["vertices"][2].isfinite().all())
+
+
+def test_a_mesh_of_several_parts_moves_by_parts():
+    clip = worm(frames=3, cameras=1)
+    vertices, faces = shapes.icosphere(1, 0.1)
+    colors = torch.ones(len(vertices), 3)
+    ball = Mesh(vertices + torch.tensor([0.0, 0.6, 0.0]), faces, vertex_colors=colors)
+    with pytest.warns(UserWarning, match="has 2 parts that do not touch"):
+        result = with_mesh(clip, clip.mesh.merge(ball))
+    assert bool(result.sequence.channels["vertices"][2].isfinite().all())
+
+
+def test_a_mesh_that_is_not_manifold_is_fitted_with_a_warning(caplog):
+    clip = worm(frames=3, cameras=1)
+    third = torch.cat([clip.mesh.faces[0, :2], torch.tensor([100])])  # a third face at an edge
+    faces = torch.cat([clip.mesh.faces, third[None]])
+    with caplog.at_level("WARNING", "vision3d"):
+        result = with_mesh(clip, replace(clip.mesh, faces=faces))
+    assert "mesh: is not manifold" in caplog.text and bool(result.sequence.channels["vertices"][2].isfinite().all())
+
+
+def test_wrong_meshes_and_options():
+    clip = worm(frames=3, cameras=1)
+    with pytest.raises(InputError, match="0 faces, want at least one face"):
+        with_mesh(clip, Mesh(torch.eye(3), torch.empty(0, 3, dtype=torch.int64)))
+    with pytest.raises(InputError, match="not finite"):
+        with_mesh(clip, replace(clip.mesh, vertices=clip.mesh.vertices * torch.nan))
+    with pytest.raises(ConfigError, match="reference: got frame 3, but the clip has 3, from 0 to 2"):
+        fitted(clip, replace(FEW, reference=3))
+    with pytest.raises(InputError, match="truth: got shape"):
+        fitted(clip, FEW, truth=clip.vertices[:2])

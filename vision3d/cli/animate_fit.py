@@ -1,0 +1,92 @@
+"""`vision3d animate fit`: a mesh and a clip with masks -> the mesh with the clip's motion."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.stage import stage_verb
+from vision3d.errors import FileFormatError
+from vision3d.progress import ProgressCallback
+from vision3d.stages.animation.dynamic.config import AnimateConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vision3d.runs import RunFolder
+
+RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnimateFitOptions(RunOptions):
+    """Let a mesh move as a short clip with masks shows it, by the nodes of a deformation graph and hybrid skinning."""
+
+    clip: Annotated[Path, tyro.conf.Positional]
+    """Folder of RGBA frames (or of folders, one a camera, with a cameras.json that names them), or a video with --masks."""
+    mesh: Path
+    """Mesh at rest as it is in the reference frame (.glb, .obj), or Gaussians on a mesh (.safetensors)."""
+    cameras: Path | None = None
+    """cameras.json or transforms.json, in the world of the mesh [default: the one in the folder of the clip; else a camera
+    in front of the mesh (--camera.*), moved so that the mesh fills the mask]."""
+    masks: Path | None = None
+    """Folder of masks for frames without alpha, white where the object is."""
+    truth: Path | None = None
+    """True motion to measure against: frames of vertices (.zarr), as many as the clip has."""
+    settings: Settings[AnimateConfig] = dataclasses.field(default_factory=AnimateConfig)
+
+
+def _animate(options: AnimateFitOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+    from vision3d.stages.animation import animate
+
+    return animate(
+        options.settings, options.clip, options.mesh, cameras=options.cameras, masks=options.masks,
+        truth=None if options.truth is None else _truth(options.truth), run_folder=run_folder, progress=progress,
+    ).summary  # fmt: skip
+
+
+def _truth(path: Path) -> "Tensor":
+    import torch
+
+    from vision3d.scene import Sequence as Frames
+
+    frames = Frames.load(path)
+    if "vertices" not in frames.channels:
+        raise FileFormatError(path, f"has no frames of vertices, but of {', '.join(frames.channels) or 'nothing'}")
+    return torch.stack([frames.channels["vertices"][i] for i in range(len(frames))])
+
+
+def _text(out: Path, results: Mapping[str, Any]) -> str:
+    names = {
+        "animated.glb": "the mesh with its clip, for any glTF viewer",
+        "frames.zarr": "Gaussians on the moving mesh, for `vision3d view`",
+        "comparison.mp4": "given, fitted, and from another side",
+        "report.html": "all of it on one page",
+    }
+    found = {name: text for name, text in names.items() if (out / name).exists()}
+    width = max(len(str(out / name)) for name in found)
+    lines = [
+        f"{results['frames']} frames of {results['cameras']} cameras, {results['nodes']} nodes, {results['steps']} steps, "
+        f"guidance: {results['guidance']}"
+    ]
+    for split, words in (
+        ("fitted", "fitted pictures"),
+        ("unseen_cameras", "unseen cameras"),
+        ("unseen_frames", "unseen frames"),
+    ):
+        if f"{split}_psnr" in results:
+            error = results.get(f"{split}_vertex_error")
+            more = "" if error is None else f", vertices off by {100 * error:.2f} % of the diagonal"
+            lines.append(f"{words}: PSNR {results[f'{split}_psnr']:.2f} dB, mask IoU {results[f'{split}_iou']:.4f}{more}")
+    return "\n".join([*lines, "", "now open", *(f"  {out / name!s:{width}}  {text}" for name, text in found.items())])
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run the verb."""
+    return _VERB(arguments)
+
+
+_VERB = stage_verb("animate fit", AnimateFitOptions, _animate, stage="animation", resumable=RESUMABLE, text_of=_text)

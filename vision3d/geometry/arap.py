@@ -1,0 +1,93 @@
+"""As-rigid-as-possible energy of deformed meshes (Sorkine and Alexa 2007)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry.checks import check_trailing
+from vision3d.geometry.mesh import Faces, Vertices, check_mesh, unique_edges
+from vision3d.geometry.rotation import nearest_rotation
+
+
+def cotangent_weights(vertices: Vertices, faces: Faces) -> tuple[Int64[Tensor, "e 2"], Float[Tensor, " e"]]:
+    """Edges as sorted pairs, and half the sum of the cotangents of the angles opposite each.
+
+    Negative at edges whose opposite angles sum to more than 180 degrees; faces without area add nothing.
+    """
+    check_mesh(vertices, faces)
+    edges, face_edges = unique_edges(faces)
+    weights = vertices.new_zeros(len(edges))
+    for corner in range(3):
+        a, b, c = (vertices[faces[:, (corner + i) % 3]] for i in range(3))
+        dots = ((a - c) * (b - c)).sum(-1)
+        areas = torch.linalg.vector_norm(torch.linalg.cross(a - c, b - c), dim=-1)
+        cotangents = torch.where(areas > 0, dots / torch.where(areas > 0, areas, 1), 0)
+        weights = weights.index_add(0, face_edges[:, corner], cotangents / 2)
+    return edges, weights
+
+
+@dataclass(frozen=True, eq=False)
+class Arap:
+    """E = sum_ij w_ij |(v'_i - v'_j) - R_i (v_i - v_j)|^2 / sum_ij w_ij |v_i - v_j|^2, over each vertex i and neighbour j.
+
+    Zero for rigid motions. A mesh that grows by s has (s - 1)^2, whatever its resolution and size. Negative cotangents count as
+    zero, so it is never negative.
+    """
+
+    starts: Int64[Tensor, " d"]
+    """Vertex i of each edge, both ways."""
+    ends: Int64[Tensor, " d"]
+    """Vertex j."""
+    weights: Float[Tensor, " d"]
+    """w_ij, with the sum in the denominator divided out."""
+    rest: Float[Tensor, "d 3"]
+    """v_i - v_j [m]."""
+    num_vertices: int
+
+    @classmethod
+    def of(cls, vertices: Vertices, faces: Faces) -> "Arap":
+        """The energy of a mesh at rest; vertices at one place must be one (`mesh.weld_vertices`).
+
+        Raises:
+            ShapeError: A tensor has the wrong shape or dtype.
+            InputError: No face has an area.
+        """
+        edges, weights = cotangent_weights(vertices.detach(), faces)
+        both, weights = torch.cat([edges, edges.flip(-1)]), weights.clamp(min=0).repeat(2)
+        rest = vertices.detach()[both[:, 0]] - vertices.detach()[both[:, 1]]
+        total = (weights * rest.square().sum(-1)).sum()
+        if not float(total) > 0:
+            raise InputError(f"faces: none of {len(faces)} has an area; want a mesh at rest with some")
+        return cls(both[:, 0], both[:, 1], weights / total, rest, len(vertices))
+
+    def rotations(self, vertices: Float[Tensor, "*batch v 3"]) -> Float[Tensor, "*batch v 3 3"]:
+        """The rotation of each vertex with the least energy: the nearest to sum_j w_ij e'_ij e_ij^T; without gradient."""
+        with torch.no_grad():
+            moved = vertices[..., self.starts, :] - vertices[..., self.ends, :]
+            outer = (self.weights[:, None] * moved)[..., :, None] * self.rest[:, None, :]
+            sums = outer.new_zeros(*vertices.shape[:-1], 3, 3).index_add(-3, self.starts, outer)
+            return nearest_rotation(sums)
+
+    def energy(
+        self, vertices: Float[Tensor, "*batch v 3"], rotations: Float[Tensor, "*batch v 3 3"] | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """The energy in each pose, differentiable.
+
+        Args:
+            vertices: Deformed [m].
+            rotations: Of each vertex, which get gradients; the best ones when None. Since these are a minimum, the gradient of
+                the vertices is exact although they are held.
+
+        Raises:
+            ShapeError: A shape is wrong.
+        """
+        check_trailing("vertices", vertices, self.num_vertices, 3)
+        if rotations is None:
+            rotations = self.rotations(vertices)
+        check_trailing("rotations", rotations, self.num_vertices, 3, 3)
+        moved = vertices[..., self.starts, :] - vertices[..., self.ends, :]
+        turned = (rotations[..., self.starts, :, :] @ self.rest[:, :, None])[..., 0]
+        return (self.weights * (moved - turned).square().sum(-1)).sum(-1)

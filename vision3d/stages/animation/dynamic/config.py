@@ -1,0 +1,184 @@
+"""Options of the stage `animate fit`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vision3d.device import BackendName
+from vision3d.errors import ConfigError
+from vision3d.geometry.skinning import Method
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """How nodes move in time."""
+
+    kind: Literal["discrete", "mlp", "hexplane"] = "discrete"
+    """Free numbers for each frame with splines between them (discrete), a perceptron on waves of place and time (mlp), or
+    planes of features over pairs of x, y, z and t (hexplane)."""
+    stretch: bool = True
+    """Whether nodes stretch; otherwise they move rigidly."""
+    discrete_rate: float = 0.01
+    """Learning rate of free numbers."""
+    rate: float = 2e-3
+    """Learning rate of the layers of networks."""
+    plane_rate: float = 2e-2
+    """Learning rate of planes."""
+    frequencies: int = 3
+    """Waves along each axis (mlp)."""
+    layers: int = 2
+    """Layers before the heads (mlp)."""
+    width: int = 64
+    """Width of the layers."""
+    features: int = 8
+    """Features of a plane (hexplane)."""
+    resolutions: tuple[int, ...] = (16, 32)
+    """Cells of the planes along an axis, coarse to fine (hexplane)."""
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("frequencies", "layers", "width", "features")}
+        for name, value in counts.items():
+            if not 1 <= value <= 1024:
+                raise ConfigError(f"motion.{name}", f"got {value}, want 1 to 1024")
+        if not self.resolutions or min(self.resolutions) < 2:
+            raise ConfigError("motion.resolutions", f"got {self.resolutions}, want numbers of at least 2")
+        for name in ("discrete_rate", "rate", "plane_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"motion.{name}", f"got {getattr(self, name)}, want a number > 0")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
+
+    rgb: float = 1.0
+    """Pictures on white: absolute differences and SSIM."""
+    ssim: float = 0.2
+    """Share of SSIM in it, in [0, 1]; of no effect where pictures are smaller than 11 pixels."""
+    mask: float = 2.0
+    """Squared differences of opacity."""
+    mask_start: float = 4.0
+    """Factor on `mask` at the beginning, which falls to 1 at half of the steps: outlines lead before colours do."""
+    blurred: float = 20.0
+    """Squared differences of the coarser levels of the pyramids of pictures and opacity, which pull limbs that are far away."""
+    arap: float = 1.0
+    """As-rigid-as-possible energy of the frames (Sorkine and Alexa 2007)."""
+    arap_between: float = 0.5
+    """The same at times between frames."""
+    edges: float = 0.5
+    """What neighbouring nodes predict for each other (Sumner et al. 2007, E_reg), in squared radii of the object."""
+    normals: float = 0.02
+    """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
+    acceleration: float = 0.02
+    """Second difference of the nodes' shifts in time, in squared radii of the object."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"loss.{name}", f"got {value}, want a number >= 0")
+        if self.ssim > 1:
+            raise ConfigError("loss.ssim", f"got {self.ssim}, want a number in [0, 1]")
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The camera of a clip that comes without; from where it stands it is moved so that the mesh at rest fills the mask."""
+
+    elevation: float = 5.0
+    """Above the horizon [deg]."""
+    azimuth: float = 0.0
+    """Round the upward axis [deg]; 0 is the front: +z where y is up (glTF), +x where z is up."""
+    distance: float = 3.8
+    """From the middle of the mesh at first, in halves of its longest side."""
+    fovy: float = 20.0
+    """Field of view from top to bottom [deg]."""
+    up: Literal["x", "y", "z"] = "y"
+    """Which axis of the mesh points up."""
+
+    def __post_init__(self) -> None:
+        for name, is_right, want in (
+            ("elevation", -90 < self.elevation < 90, "more than -90 and less than 90"),
+            ("azimuth", abs(self.azimuth) <= 360, "-360 to 360"),
+            ("distance", 1.2 <= self.distance < float("inf"), "1.2 or more"),
+            ("fovy", 1 <= self.fovy <= 120, "1 to 120"),
+        ):
+            if not is_right:
+                raise ConfigError(f"camera.{name}", f"got {getattr(self, name)}, want {want}")
+
+
+@dataclass(frozen=True)
+class AnimateConfig:
+    """From a mesh and a clip with masks to a mesh that moves."""
+
+    nodes: int = 128
+    """Nodes of the deformation graph."""
+    neighbors: int = 4
+    """Nodes that a vertex follows at most."""
+    method: Method = "hybrid"
+    """Skinning: linear (lbs), by dual quaternions (dqs), or between the two by a number that is fitted for each node."""
+    motion: FieldConfig = field(default_factory=FieldConfig)
+    """How nodes move in time."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the loss."""
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    """The camera of a clip that comes without cameras."""
+    steps: int = 600
+    """Steps of the optimiser."""
+    frames_per_step: int = 4
+    """Frames in a step."""
+    views_per_step: int = 2
+    """Cameras in a step for each of its frames."""
+    grow: float = 0.5
+    """Share of the steps over which frames come in, one after the other away from the reference; 0: all at once."""
+    coarse: int = 2
+    """Pictures are so many times smaller at the beginning: 1, 2, 4 or 8."""
+    coarse_steps: float = 0.3
+    """Share of the steps with smaller pictures."""
+    resolution: int = 128
+    """Longest side of the pictures that are fitted to [px]; larger ones are averaged down. 0 keeps their size."""
+    fps: float = 24.0
+    """Frames a second of a folder of pictures without times; a video has its own."""
+    reference: int = 0
+    """The frame in which the mesh is at rest; its shape is exactly that of the mesh."""
+    renderer: Literal["auto", "mesh", "gaussians"] = "auto"
+    """What is drawn and compared: the mesh with its texture or colours, or Gaussians on its faces. auto: what was given."""
+    per_face: Literal[1, 3, 4, 6] = 6
+    """Gaussians on each face, where the mesh comes without."""
+    hold_out_every: int = 0
+    """Every so many-th frame, beginning with the third of them for 3, is not fitted to but measured; 0: none."""
+    hold_out_cameras: tuple[str, ...] = ()
+    """Names of cameras that are not fitted to but measured."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; 0: only at the end."""
+    keep: int = 2
+    """Checkpoints that stay."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    video: bool = True
+    """Write comparison.mp4: given, fitted, and from another side."""
+    seed: int = 0
+    """Of the order of frames and cameras, and of networks."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    backend: BackendName = "auto"
+    """Rasterizer of Gaussians."""
+
+    def __post_init__(self) -> None:
+        for name, is_right, want in (
+            ("nodes", self.nodes >= 1, "1 or more"),
+            ("neighbors", 1 <= self.neighbors <= 16, "1 to 16"),
+            ("steps", self.steps >= 0, "0 or more"),
+            ("frames_per_step", self.frames_per_step >= 1, "1 or more"),
+            ("views_per_step", self.views_per_step >= 1, "1 or more"),
+            ("grow", 0 <= self.grow <= 1, "a number in [0, 1]"),
+            ("coarse", self.coarse in (1, 2, 4, 8), "1, 2, 4 or 8"),
+            ("coarse_steps", 0 <= self.coarse_steps <= 1, "a number in [0, 1]"),
+            ("resolution", self.resolution == 0 or 16 <= self.resolution <= 4096, "0, or 16 to 4096"),
+            ("fps", 0 < self.fps < float("inf"), "a number > 0"),
+            ("reference", self.reference >= 0, "0 or more"),
+            ("hold_out_every", self.hold_out_every == 0 or self.hold_out_every >= 2, "0, or 2 and more"),
+            ("checkpoint_every", self.checkpoint_every >= 0, "0 or more"),
+            ("keep", self.keep >= 1, "1 or more"),
+            ("log_every", self.log_every >= 1, "1 or more"),
+        ):
+            if not is_right:
+                raise ConfigError(name, f"got {getattr(self, name)}, want {want}")

@@ -1,0 +1,42 @@
+"""Masks of an object before a plain background, where there is no doubt about them."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+_SAME, _OTHER = 4 / 255, 16 / 255
+"""Pixels nearer to the background's colour than the first are background; farther than the second, object."""
+_MOST_DOUBT = 0.05
+"""Share of an object's pixels that may lie between, as they do at its outline."""
+
+
+def mask_of_background(
+    pictures: Sequence[Float[Tensor, "h w 3"]],
+) -> tuple[list[Float[Tensor, "h w 1"]] | None, str]:
+    """Masks by the colour that the border of all pictures has.
+
+    Background is what has that colour and hangs together with the border, so that spots of the colour on the object stay.
+
+    Returns:
+        The masks, and the colour as #rrggbb; or None, and why there are none.
+    """
+    from scipy.ndimage import label
+
+    borders = torch.cat([torch.cat([p[0], p[-1], p[:, 0], p[:, -1]]) for p in pictures])
+    color = borders.median(0).values
+    if float((borders - color).abs().max()) > _SAME:
+        return None, "the border has several colours"
+    masks = []
+    for picture in pictures:
+        distance = (picture - color).abs().amax(-1)
+        groups = torch.from_numpy(cast(tuple[Any, int], label((distance <= _SAME).numpy()))[0])
+        outer = torch.cat([groups[0], groups[-1], groups[:, 0], groups[:, -1]]).unique()
+        mask = ~torch.isin(groups, outer[outer > 0])
+        doubt = (mask & (distance <= _OTHER) & (distance > _SAME)).sum()
+        if float(doubt) > _MOST_DOUBT * max(int(mask.sum()), 1):
+            return None, "the object has nearly the background's colour"
+        masks.append(mask[..., None].float())
+    return masks, "#" + "".join(f"{round(float(c) * 255):02x}" for c in color)

@@ -1,0 +1,106 @@
+"""Pictures of a moving mesh with gradients: of the mesh itself, or of Gaussians on its faces."""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int32, Int64
+from torch import Tensor
+
+from vision3d.geometry.mesh import weld_vertices
+from vision3d.render.meshes import Surface, antialias, base_colors, edge_neighbors, rasterize, screen_positions
+from vision3d.render.splats import rasterize as rasterize_splats
+from vision3d.scene import Cameras, Mesh, MeshGaussians
+from vision3d.scene.colors import linear_to_srgb
+
+
+class Painter(Protocol):
+    """Draws a mesh in many poses."""
+
+    def paint(
+        self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
+    ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
+        """Colours on black, and opacity: picture i shows pose frames[i] in camera i, all of one size."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MeshPainter:
+    """The mesh with its texture or colours, without light. Gradients come from the surface and from its outlines."""
+
+    surface: Surface
+    faces: Int32[Tensor, "f 3"]
+    """Of places, so that seams of the texture are no outlines."""
+    first: Int64[Tensor, " w"]
+    """A vertex at each place."""
+    neighbors: Int32[Tensor, "f 3"]
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> "MeshPainter":
+        _, _, place = weld_vertices(mesh.vertices, mesh.faces)
+        rows = torch.arange(len(place), device=place.device)
+        first = rows.new_full((int(place.max()) + 1,), len(place)).scatter_reduce(0, place, rows, "amin")
+        faces = place[mesh.faces].int()
+        return cls(Surface.of(mesh), faces, first, edge_neighbors(faces))
+
+    def paint(
+        self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
+    ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
+        width, height = int(cameras.width[0]), int(cameras.height[0])
+        positions = screen_positions(vertices[frames], cameras.viewmats, cameras.Ks, cameras.model)
+        welded = positions[:, self.first].contiguous()
+        fragments = rasterize(welded, self.faces, width, height)
+        colors = linear_to_srgb(base_colors(self.surface, positions, fragments))
+        layers = torch.cat([colors, (fragments.face_ids >= 0)[..., None].to(colors)], -1)
+        layers = antialias(layers, welded, self.faces, fragments, neighbors=self.neighbors)
+        return layers[..., :3], layers[..., 3]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianPainter:
+    """Gaussians on the faces, each of which goes with its face."""
+
+    gaussians: MeshGaussians
+    backend: str = "auto"
+
+    def paint(
+        self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras
+    ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
+        size = int(cameras.width[0]), int(cameras.height[0])
+        colors, alphas, order = [], [], []
+        for frame in frames.unique().tolist():
+            rows = (frames == frame).nonzero()[:, 0]
+            scene = self.gaussians.to_gaussians(vertices[frame])
+            image, alpha, _ = rasterize_splats(
+                scene.means, scene.quats, scene.scales, scene.opacities, scene.sh, cameras.viewmats[rows], cameras.Ks[rows],
+                *size, sh_degree=scene.sh_degree, camera_model=cameras.model, backend=self.backend,
+            )  # fmt: skip
+            colors.append(image)
+            alphas.append(alpha[..., 0])
+            order.append(rows)
+        back = torch.cat(order).argsort()
+        return torch.cat(colors)[back], torch.cat(alphas)[back]
+
+
+def make_painter(source: Mesh | MeshGaussians, renderer: str, per_face: int, backend: str = "auto") -> Painter:
+    """The painter that the options ask for; auto takes what was given."""
+    if renderer == "auto":
+        renderer = "mesh" if isinstance(source, Mesh) else "gaussians"
+    if renderer == "mesh":
+        return MeshPainter.of(source if isinstance(source, Mesh) else source.mesh)
+    if isinstance(source, Mesh):
+        source = MeshGaussians.from_mesh(source, per_face)  # pyright: ignore[reportArgumentType]
+    return GaussianPainter(source, backend)
+
+
+def on_white(colors: Float[Tensor, "*batch h w 3"], alphas: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w 3"]:
+    """Pictures on black put on white."""
+    return colors + (1 - alphas[..., None])
+
+
+def with_views(cameras: Cameras, views: Int64[Tensor, " i"], factor: int) -> Cameras:
+    """Some of the cameras with pictures `factor` times smaller, rounded up."""
+    chosen = replace(cameras[views], names=None, times=None)
+    if factor == 1:
+        return chosen
+    return chosen.resized(-(-chosen.width // factor), -(-chosen.height // factor))

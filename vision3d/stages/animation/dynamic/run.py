@@ -1,0 +1,267 @@
+"""The stage: checks, the loop with its checkpoints, and what it leaves behind."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.device import resolve_device
+from vision3d.errors import ConfigError, InputError, NumericalError, Vision3DError
+from vision3d.geometry import mesh as geometry
+from vision3d.geometry.deformation_graph import DeformationGraph
+from vision3d.progress import Progress, ProgressCallback
+from vision3d.report import write_run_curves
+from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
+from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
+from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
+from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
+from vision3d.stages.animation.dynamic.outputs import write_comparison, write_sheet
+from vision3d.stages.animation.dynamic.painters import make_painter
+from vision3d.stages.animation.dynamic.placing import place_camera
+from vision3d.stages.animation.dynamic.trainer import Trainer
+
+logger = logging.getLogger("vision3d.animate")
+
+FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
+_STATE = ("trainer", "step", "sums", "source")
+
+
+@dataclass(frozen=True)
+class AnimateResult:
+    """A mesh that moves as a clip shows."""
+
+    sequence: Sequence
+    """Gaussians on the mesh, and its vertices in each frame."""
+    skin: Skin
+    """The mesh with a morph target for each frame and a clip that plays them; `save` writes a .glb."""
+    motion: Motion
+    """The motion at any time."""
+    cameras: Cameras
+    """One for each picture of the clip."""
+    evaluation: MotionEvaluation
+    """Figures of every picture."""
+    summary: dict[str, Any]
+    """Plain figures: psnr, ssim and iou of what was fitted and of what was held out, nodes, steps, times."""
+    run_folder: Path | None = None
+    """Where it was written."""
+
+
+def animate(
+    config: AnimateConfig,
+    clip: Footage | Path | str,
+    mesh: Mesh | MeshGaussians | Path | str,
+    *,
+    cameras: Path | str | None = None,
+    masks: Path | str | None = None,
+    truth: Float[Tensor, "t v 3"] | None = None,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> AnimateResult:
+    """Let a mesh move as a clip with masks shows it, by the nodes of a deformation graph and hybrid skinning.
+
+    Args:
+        config: Options.
+        clip: Pictures with masks of one camera or several, or where they are; see `footage.read_footage`.
+        mesh: At rest, as it is in the frame `config.reference`: with a texture or colours, or Gaussians on a mesh, or a file.
+        cameras: File of the cameras of `clip`, in the world of the mesh. None: the one in its folder; without any, a camera in
+            front of the mesh is assumed and moved so that the mesh fills the mask.
+        masks: Folder of masks for pictures without alpha.
+        truth: True vertices at the times of the clip, where they are known; measured, not fitted to [m].
+        run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing is
+            written.
+        progress: Takes every step.
+
+    Raises:
+        InputError: The clip or the mesh is wrong, or they do not fit.
+        ConfigError: An option does not fit the clip, or the run folder is of another run.
+        NumericalError: The loss was not finite; a checkpoint of the step before was written.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+
+    Example:
+        >>> from vision3d import animate
+        >>> from vision3d.stages.animation import AnimateConfig
+        >>> result = animate(AnimateConfig(nodes=64), "frames", "fox.glb", run_folder="runs/fox")
+        >>> result.skin.save("fox_moving.glb")
+    """
+    device = resolve_device(config.device)
+    source = _loaded_mesh(mesh)
+    if isinstance(clip, Footage):
+        footage, name = clip, "a Footage"
+    else:
+        footage = read_footage(clip, cameras=cameras, masks=masks, fps=config.fps, resolution=config.resolution)
+        name = str(Path(clip))
+    if run_folder is not None and not isinstance(run_folder, RunFolder):
+        run_folder = RunFolder.create(run_folder, config, keep=config.keep)
+    if run_folder is not None:
+        run_folder.checkpoints.keep = config.keep
+    try:
+        name = f"{name} ({len(footage)} pictures)"
+        fit = _Fit(config, footage.to(device), source.to(device), truth, name, run_folder, progress)
+    except Vision3DError:
+        if run_folder is not None:
+            run_folder.drop_unused()
+        raise
+    with finish_step_on_interrupt() as stop:
+        fit.loop(stop)
+    return fit.finish()
+
+
+class _Fit:
+    """One run, from checked inputs to files."""
+
+    def __init__(
+        self,
+        config: AnimateConfig,
+        footage: Footage,
+        source: Mesh | MeshGaussians,
+        truth: Tensor | None,
+        name: str,
+        folder: RunFolder | None,
+        callback: ProgressCallback | None,
+    ) -> None:
+        self.config, self.footage, self.source, self.truth = config, footage, source, truth
+        self.name, self.folder, self.callback = name, folder, callback
+        self.mesh = source if isinstance(source, Mesh) else source.mesh
+        _check(config, footage, self.mesh, truth)
+        self.cameras = _cameras(config, footage, self.mesh)
+        self.splits = hold_out(footage, config.reference, config.hold_out_every, config.hold_out_cameras)
+        seen = self.splits["fitted"]
+        saved = None if folder is None else folder.restore_state(_STATE, name)
+        torch.manual_seed(config.seed)
+        if saved is None:
+            graph = DeformationGraph.of(self.mesh.vertices, self.mesh.faces, config.nodes, config.neighbors)
+        else:
+            graph = DeformationGraph(**saved["trainer"]["graph"]).to(self.mesh.device)
+        fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
+        self.motion = Motion(self.mesh, graph, config, fitted_times, float(footage.times[config.reference]))
+        self.painter = make_painter(source, config.renderer, config.per_face, config.backend)
+        self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen)
+        self.step, self.sums = 0, {}
+        if saved is not None:
+            self.trainer.load_state_dict(saved["trainer"])
+            self.step, self.sums = saved["step"], saved["sums"]
+        logger.info("%d nodes, %d pictures to fit to; guidance: none", len(graph), len(seen))
+
+    def loop(self, stop: StopSignal) -> None:
+        """All steps that are left."""
+        with Progress(self.config.steps, "animate", self.callback) as bar:
+            while self.step < self.config.steps:
+                if stop.requested:
+                    self._save()
+                    raise Interrupted(f"stopped after step {self.step}")
+                try:
+                    values = self.trainer.step(self.step)
+                except NumericalError:
+                    self._save()
+                    raise
+                self.step += 1
+                self._record(values)
+                bar.update(self.step, loss=values["loss"], frames=values["frames"])
+        self._save()
+
+    def finish(self) -> AnimateResult:
+        """Measure the motion and write it."""
+        config, times = self.config, self.footage.times
+        vertices = all_vertices(self.motion, times)
+        path = None if self.folder is None else self.folder.path
+        evaluation = evaluate_motion(
+            self.painter, vertices, self.footage, self.cameras, self.splits,
+            renders=None if path is None else path / "renders", progress=self.callback,
+        )  # fmt: skip
+        base = self.source
+        if isinstance(base, Mesh):
+            base = MeshGaussians.from_mesh(base, config.per_face)
+        sequence = Sequence(base, times, {"vertices": vertices})
+        skin = Skin.from_frames(self.mesh, vertices, times)
+        summary = {
+            **evaluation.mean(),
+            **self._vertex_figures(vertices),
+            "frames": len(times),
+            "cameras": len(set(self.footage.camera_names)),
+            "nodes": len(self.motion.graph),
+            "vertices": self.mesh.num_vertices,
+            "faces": self.mesh.num_faces,
+            "steps": self.step,
+            "guidance": "none",
+            "device": str(self.mesh.device),
+        }
+        if path is not None:
+            sequence.save(path / FRAMES)
+            skin.save(path / CLIP)
+            self.cameras.save(path / "cameras.json")
+            shown = self.painter, vertices, self.footage, self.cameras, self.splits["fitted"]
+            write_sheet(path / "figures" / "frames.png", *shown)
+            if len(self.splits["unseen_cameras"]) + len(self.splits["unseen_frames"]):
+                evaluation.save(path / "eval.json")
+            if config.video:
+                write_comparison(path / VIDEO, *shown, self.callback)
+            write_run_curves(path / "curves.png", path)
+        return AnimateResult(sequence, skin, self.motion, self.cameras, evaluation, summary, path)
+
+    def _vertex_figures(self, vertices: Tensor) -> dict[str, float]:
+        if self.truth is None:
+            return {}
+        errors = vertex_errors(vertices, self.truth, self.mesh.vertices)
+        figures = {}
+        for split in ("fitted", "unseen_frames"):
+            frames = self.footage.frames[self.splits[split]].unique()
+            if len(frames):
+                figures[f"{split}_vertex_error"] = float(errors[frames].mean())
+        return figures
+
+    def _record(self, values: dict[str, float]) -> None:
+        """Metrics and checkpoints that are due after this step."""
+        every = self.config.log_every
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.step % every == 0:
+            if self.folder is not None:
+                means = {name: value / every for name, value in self.sums.items()}
+                self.folder.log(self.step, **{**means, "frames": values["frames"]})
+            self.sums = {}
+        if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            state = {"trainer": self.trainer.state_dict(), "step": self.step, "sums": self.sums, "source": self.name}
+            self.folder.save_checkpoint(self.step, state)
+
+
+def _loaded_mesh(mesh: Mesh | MeshGaussians | Path | str) -> Mesh | MeshGaussians:
+    if not isinstance(mesh, Mesh | MeshGaussians):
+        path = Path(mesh)
+        mesh = MeshGaussians.load(path) if path.suffix.lower() == ".safetensors" else Mesh.load(path)
+    return mesh.validate()
+
+
+def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | None) -> None:
+    """Of the mesh and the clip together; what can be fitted but is odd is said."""
+    count = len(footage.times)
+    if config.reference >= count:
+        raise ConfigError("reference", f"got frame {config.reference}, but the clip has {count}, from 0 to {count - 1}")
+    if truth is not None and tuple(truth.shape) != (count, mesh.num_vertices, 3):
+        want = (count, mesh.num_vertices, 3)
+        raise InputError(f"truth: got shape {tuple(truth.shape)}, want {want} as clip and mesh have it")
+    faces = geometry.weld_vertices(mesh.vertices, mesh.faces)[1]
+    if holes := len(geometry.boundary_edges(faces)):
+        logger.warning("mesh: is open at %d edges; what is behind them shows", holes)
+    if not geometry.is_manifold(faces):
+        logger.warning("mesh: is not manifold, so normals and stiffness are uneven where more than two faces meet")
+
+
+def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:
+    """One camera for each picture."""
+    if footage.cameras is not None:
+        return footage.cameras
+    view = footage.frames.cpu().tolist().index(config.reference)
+    _, masks = footage.read(torch.tensor([view], device=footage.pictures.device))
+    camera = place_camera(config.camera, mesh, (masks[0] > 0.5).cpu())
+    logger.info("no cameras were given: one was placed so that the mesh fills the mask of frame %d", config.reference)
+    return camera.subset([0] * len(footage))
