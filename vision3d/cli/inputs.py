@@ -43,7 +43,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         MissingFileError: There is no such file or folder.
         InputError: It holds something else, or nothing that can be rendered.
     """
-    from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, load
+    from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, Skin, load
     from vision3d.scene.codecs import kind_of
 
     if not path.exists():
@@ -54,7 +54,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         return load_gaussians(path)
     value = load(path)
     if isinstance(value, Scene):
-        kinds = (GaussianScene, Mesh, MeshGaussians)
+        kinds = (GaussianScene, Mesh, MeshGaussians, Skin)
         if not any(isinstance(part, kinds) for part in value.objects.values()):
             raise InputError(f"{path / 'scene.json'}: has no Gaussians and no meshes; there is nothing to render")
         return value.validate()

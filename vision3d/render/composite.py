@@ -17,7 +17,7 @@ from vision3d.render.meshes.lights import Lights
 from vision3d.render.meshes.positions import screen_positions
 from vision3d.render.meshes.silhouettes import antialias as blend_silhouettes, edge_neighbors
 from vision3d.render.views import View, check_views, draw, one_each, render_views
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Skin
 
 Drawable = GaussianScene | Mesh | MeshGaussians
 
@@ -94,17 +94,23 @@ def render_scene(
     return _views(gaussians, _Meshes.of(meshes), cameras, backdrop, render_mode, antialias, style, splatting)
 
 
+def _placed(value: Drawable | Skin) -> GaussianScene | Mesh:
+    if isinstance(value, Skin):
+        return value.at_rest()
+    return value.to_gaussians() if isinstance(value, MeshGaussians) else value
+
+
 def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[GaussianScene | None, list[Mesh]]:
-    """All Gaussians as one, and the meshes, in world coordinates.
+    """All Gaussians as one, and the meshes, in world coordinates; the skins of a scene are meshes at rest.
 
     Raises:
         InputError: There is nothing to draw, something else among a sequence, or Gaussians are of several modes.
     """
     if isinstance(objects, Scene):
         placed = [
-            (value.to_gaussians() if isinstance(value, MeshGaussians) else value, objects.transforms.get(name))
+            (_placed(value), objects.transforms.get(name))
             for name, value in objects.objects.items()
-            if isinstance(value, Drawable)
+            if isinstance(value, Drawable | Skin)
         ]
         parts = [value if matrix is None else value.transform(matrix) for value, matrix in placed]
     else:
@@ -113,7 +119,7 @@ def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[Gauss
         if not isinstance(value, Drawable):
             raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh or MeshGaussians")
     meshes = [value for value in parts if isinstance(value, Mesh)]
-    bound = [value.to_gaussians() if isinstance(value, MeshGaussians) else value for value in parts]
+    bound = [_placed(value) for value in parts]
     splats = [value for value in bound if isinstance(value, GaussianScene)]
     if not parts:
         raise InputError("objects: got nothing to draw, want Gaussians or meshes")

@@ -8,6 +8,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError
+from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.skinning import Method, linear_blend, skin
@@ -259,6 +260,12 @@ class Skin:
             options = {"stretches": sixes, "blends": blends, "method": method}
             frames.append(skin(rest, self.weights, self.indices, rotmat_to_quat(rotmats), shifts, **options))
         return torch.stack(frames)
+
+    def at_rest(self) -> Mesh:
+        """The mesh as viewers show it without a clip: with its morphs' weights at rest, and the joints where they rest."""
+        vertices = self.posed(None, [0.0])[0]
+        normals = None if self.mesh.normals is None else vertex_normals(vertices, self.mesh.faces)
+        return replace(self.mesh, vertices=vertices, normals=normals)
 
     def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Sequence:
         """The mesh in frames at these times [s], as glTF viewers show it."""
