@@ -3,7 +3,7 @@ import torch
 
 from vision3d.errors import InputError, MissingFileError, ShapeError
 from vision3d.io.images import image_size, read_image, write_image
-from vision3d.report import Pair, contact_sheet, error_to_rgb, read_pairs, write_contact_sheet
+from vision3d.report import Pair, contact_sheet, error_to_rgb, frame_sheet, read_pairs, write_contact_sheet
 from vision3d.report.canvas import Canvas, fitted, text_width
 
 
@@ -90,3 +90,14 @@ def test_small_pictures_stay_as_they_are():
     image = torch.rand(5, 7, 3)
     assert fitted(image, 7, 5) is image
     assert fitted(image, 14, 3).shape == (3, 4, 3)
+
+
+def test_frames_in_rows_of_four():
+    pictures = [torch.full((20, 30, 3), i / 10) for i in range(6)]
+    sheet = frame_sheet(pictures, [f"{i} s" for i in range(6)])
+    assert sheet.shape == (2 * 42, 4 * 34, 3)
+    for i in range(6):
+        assert sheet[(i // 4) * 42 + 5, (i % 4) * 34 + 5].tolist() == pytest.approx([i / 10] * 3, abs=1 / 255)
+    assert frame_sheet(pictures[:2], ["", ""]).shape == (42, 68, 3)
+    with pytest.raises(InputError, match="got no pictures"):
+        frame_sheet([], [])
