@@ -321,7 +321,7 @@ def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> t
             raise ConfigError("parts", "largest is for meshes; these Gaussians are bound to one already")
         return value, checked_mesh(value.mesh, name=_name(source))[1]
     mesh, said = checked_mesh(value, config.parts, _name(source))
-    return MeshGaussians.from_mesh(mesh, config.per_face, opacity=config.opacity), said
+    return MeshGaussians.from_mesh(mesh, config.per_face, opacity=config.opacity, shape=config.shape), said
 
 
 def _name(source: Mesh | MeshGaussians | Path | str | None) -> str:
