@@ -169,3 +169,4 @@ def test_command_line_with_a_guidance(cli, photo, pipeline, tmp_path):
     command = ("animate", "static", "--image", photo, "--cells", 12, "--steps", 2, "--sds.size", 32, "--out", tmp_path / "run")
     code, text, err = cli(*command, "--guidance", pipeline)
     assert code == 0 and "guidance: untrained test pipeline (" in text and "zero123" not in text.lower(), err
+    assert "Loading" not in err

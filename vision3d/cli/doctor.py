@@ -31,6 +31,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "fast-simplification": ("mesh", "meshes of fewer faces"),
     "taichi": ("physics", "a fast engine of physics"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
+    "diffusers": ("guidance", "guidance of animate static by networks of your own"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 
