@@ -117,7 +117,7 @@ def evaluate(
             or is too small.
 
     Example:
-        >>> evaluation = evaluate("run/scene.ply", "data/fox")
+        >>> evaluation = evaluate("scene.ply", "data/fox", nearest=False)
         >>> evaluation.mean()["psnr"]
     """
     where = resolve_device(device)

@@ -17,8 +17,8 @@ class ShapeLosses:
     Example:
         >>> vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
         >>> losses = ShapeLosses(vertices, torch.tensor([[0, 1, 2], [1, 3, 2]]))
-        >>> float(losses.normals(vertices)), float(losses.laplacian(vertices + 1)) < 1e-9
-        (0.0, True)
+        >>> losses.normals(vertices), losses.laplacian(vertices + 1) < 1e-12
+        (tensor(0.), tensor(True))
     """
 
     def __init__(self, vertices: Float[Tensor, "p 3"], faces: Int64[Tensor, "f 3"]) -> None:
