@@ -28,6 +28,29 @@ def test_from_mesh(mesh, per_face):
         MeshGaussians.from_mesh(mesh, 2)
 
 
+@pytest.mark.parametrize("per_face", [1, 3, 4, 6])
+def test_stretched_gaussians_are_affine_maps_of_round_ones(per_face):
+    corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 3**0.5 / 2, 0]], dtype=torch.float64)
+    matrix = torch.randn(3, 3, dtype=torch.float64)
+    face = torch.tensor([[0, 1, 2]])
+    round_ones = MeshGaussians.from_mesh(Mesh(corners, face), per_face).to_gaussians()
+    same = MeshGaussians.from_mesh(Mesh(corners, face), per_face, shape="stretched").to_gaussians()
+    torch.testing.assert_close(same.covars, round_ones.covars, atol=1e-12, rtol=1e-9)
+    mapped = MeshGaussians.from_mesh(Mesh(corners @ matrix.T, face), per_face, shape="stretched").to_gaussians()
+    torch.testing.assert_close(mapped.covars, matrix @ round_ones.covars @ matrix.T, atol=1e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["round", "stretched"])
+def test_faces_without_area_get_points(shape):
+    vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [2, 0, 0]])
+    faces = torch.tensor([[0, 1, 2], [0, 1, 3], [2, 2, 2]])
+    value = MeshGaussians.from_mesh(Mesh(vertices, faces), 1, shape=shape).validate()
+    value.to_gaussians().validate()
+    assert float(value.log_scales[2].max()) < -15
+    with pytest.raises(InputError, match="got shape 'square', want 'round' or 'stretched'"):
+        MeshGaussians.from_mesh(Mesh(vertices, faces), shape="square")
+
+
 def test_gaussians_at_rest_lie_in_their_faces(bound):
     scene = bound.to_gaussians().validate()
     normals = face_normals(bound.mesh.vertices, bound.mesh.faces)[bound.face_ids]

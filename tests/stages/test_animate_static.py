@@ -323,6 +323,12 @@ def test_wrong_pictures(photos, tmp_path):
             bind_gaussians(FEW, ball(), progress=silent, **options)
 
 
+def test_cameras_that_are_no_pinholes(photos):
+    images = load_dataset(photos)
+    with pytest.raises(InputError, match="cameras are fisheye; animate static takes pinhole cameras"):
+        bind_gaussians(FEW, ball(), data=replace(images, cameras=replace(images.cameras, model="fisheye")), progress=silent)
+
+
 def test_cameras_that_do_not_see_the_mesh(photos, tmp_path):
     away = replace(ball(), vertices=ball().vertices + 100)
     with pytest.raises(InputError, match="none of its cameras sees the mesh; want both in one world"):

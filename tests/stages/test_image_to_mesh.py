@@ -128,6 +128,9 @@ def test_a_guided_run_goes_on_bit_for_bit(photo, pipeline, tmp_path):
     resumed = bind_gaussians(FEW, image=photo, guidance=pipeline, run_folder=folder, progress=silent)
     assert torch.equal(resumed.gaussians.sh, whole.gaussians.sh)
     assert torch.equal(resumed.gaussians.mesh.vertices, whole.gaussians.mesh.vertices)
+    folder = RunFolder.create(tmp_path / "run", FEW, resume=True)
+    with pytest.raises(ConfigError, match=r"is a run on outline inflated.* \+ untrained test pipeline .*cannot go on from it"):
+        bind_gaussians(FEW, image=photo, run_folder=folder, progress=silent)
 
 
 def test_long_guided_runs_want_force(photo, pipeline, tmp_path, monkeypatch):
@@ -166,3 +169,4 @@ def test_command_line_with_a_guidance(cli, photo, pipeline, tmp_path):
     command = ("animate", "static", "--image", photo, "--cells", 12, "--steps", 2, "--sds.size", 32, "--out", tmp_path / "run")
     code, text, err = cli(*command, "--guidance", pipeline)
     assert code == 0 and "guidance: untrained test pipeline (" in text and "zero123" not in text.lower(), err
+    assert "Loading" not in err

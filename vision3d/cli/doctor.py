@@ -32,6 +32,7 @@ OPTIONAL = {  # package: (extra, what it is for)
     "taichi": ("physics", "a fast engine of physics"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
     "usd-core": ("usd", "meshes that move as USD"),
+    "diffusers": ("guidance", "guidance of animate static by networks of your own"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 

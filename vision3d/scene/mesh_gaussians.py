@@ -14,7 +14,7 @@ from vision3d.geometry.mesh import face_normals
 from vision3d.geometry.quaternion import multiply
 from vision3d.geometry.skinning import blend_rotations
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0
-from vision3d.geometry.triangles import edges_to_gaussians
+from vision3d.geometry.triangles import edges_svd, edges_to_gaussians
 from vision3d.geometry.vectors import unit
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
@@ -79,20 +79,33 @@ class MeshGaussians:
             raise DeviceError(f"MeshGaussians: mesh on {self.mesh.device}, Gaussians on {self.device}; want one device")
 
     @classmethod
-    def from_mesh(cls, mesh: Mesh, per_face: Literal[1, 3, 4, 6] = 6, *, opacity: float = 0.9) -> "MeshGaussians":
-        """The same number of round Gaussians on each face, as large as the face's shortest edge lets them be.
+    def from_mesh(
+        cls,
+        mesh: Mesh,
+        per_face: Literal[1, 3, 4, 6] = 6,
+        *,
+        opacity: float = 0.9,
+        shape: Literal["round", "stretched"] = "round",
+    ) -> "MeshGaussians":
+        """The same number of Gaussians on each face.
+
+        Round ones are as large as the shortest edge lets them be (SuGaR, DreamMesh4D). Stretched ones are round on an
+        equilateral triangle and go with the affine map from it to the face, so long faces have no holes, but more of them
+        reaches over outlines. On equilateral faces both are the same.
 
         Args:
             mesh: The colour of each Gaussian is the mean of its texture and vertex colours round it; grey where it has none.
             per_face: 1, 3, 4 or 6.
             opacity: In (0, 1), the same for all.
+            shape: round or stretched.
         """
         if per_face not in _PLACES or not 0 < opacity < 1:
             raise InputError(f"from_mesh: got per_face {per_face}, opacity {opacity}; want 1, 3, 4 or 6, and (0, 1)")
+        if shape not in ("stretched", "round"):
+            raise InputError(f"from_mesh: got shape {shape!r}, want 'round' or 'stretched'")
         vertices = mesh.validate().vertices
-        corners = vertices[mesh.faces]
-        shortest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amin(1)
-        scales = (shortest * _RADII[per_face] * _OVERLAP).clamp(min=_MIN_SCALE).repeat_interleave(per_face)
+        sizes, rotations = (_stretched if shape == "stretched" else _round)(vertices, mesh.faces)
+        scales = (sizes * (_RADII[per_face] * _OVERLAP)).clamp(min=_MIN_SCALE)
         face_ids = torch.arange(mesh.num_faces, device=mesh.device).repeat_interleave(per_face)
         places = vertices.new_tensor(_PLACES[per_face])
         colors = mean_colors(mesh, places).flatten(0, 1)
@@ -100,8 +113,8 @@ class MeshGaussians:
             mesh=mesh,
             face_ids=face_ids,
             barycentric=places.repeat(mesh.num_faces, 1),
-            rotations=vertices.new_tensor([1.0, 0.0]).repeat(len(face_ids), 1),
-            log_scales=scales.log()[:, None].repeat(1, 2),
+            rotations=rotations[face_ids],
+            log_scales=scales.log()[face_ids],
             opacity_logits=vertices.new_full((len(face_ids),), math.log(opacity / (1 - opacity))),
             sh=rgb_to_sh0(colors)[:, None],
         )
@@ -213,3 +226,21 @@ class MeshGaussians:
 
     def _tensors(self) -> dict[str, Tensor | None]:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "mesh"}
+
+
+def _round(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The shortest edge of each face along both axes, and no turn."""
+    corners = vertices[faces]
+    shortest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amin(1, keepdim=True)
+    return shortest.expand(-1, 2), vertices.new_tensor([1.0, 0.0]).expand(len(faces), 2)
+
+
+def _stretched(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+    """The axes that a circle of diameter 1 in an equilateral triangle of side 1 gets on each face, and their turns."""
+    v0, v1, v2 = vertices[faces].unbind(1)
+    axes, lengths, _ = edges_svd(torch.stack([v1 - v0, (2 * v2 - v0 - v1) / 3**0.5], -1))
+    e1 = unit(v0 - v1)
+    e2 = torch.linalg.cross(face_normals(vertices, faces), e1)
+    turns = torch.stack([(axes[..., 0] * e1).sum(-1), (axes[..., 0] * e2).sum(-1)], -1)
+    is_flat = (turns == 0).all(1, keepdim=True)  # faces without area have no plane to turn in
+    return lengths, torch.where(is_flat, turns.new_tensor([1.0, 0.0]), turns)

@@ -40,10 +40,14 @@ def load_guidance(folder: Path | str, references: Float[Tensor, "t h w 3"], conf
     folder = Path(folder)
     projection = check_folder(folder)
     try:
+        import diffusers
+        import transformers
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPVisionModelWithProjection
     except ImportError as error:
         raise MissingDependencyError("diffusers and transformers", "guidance", "guidance by diffusion") from error
+    for package in (diffusers, transformers):
+        package.utils.logging.disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True}
     networks = {"use_safetensors": True, **local}
     dtype = torch.float16 if device.type == "cuda" else torch.float32

@@ -80,6 +80,8 @@ class StaticConfig:
     """Whether the vertices move; those at one place go together."""
     sh_degree: int = 0
     """Degree of the harmonics that make colour depend on the direction, 0 to 4. They stay as they are where a mesh moves."""
+    shape: Literal["round", "stretched"] = "stretched"
+    """Of the Gaussians at the start: round (DreamMesh4D), or stretched along long faces."""
     opacity: float = 0.9
     """Opacity at the start, in (0, 1)."""
     parts: Literal["all", "largest"] = "all"

@@ -39,8 +39,10 @@ class Pictures:
         """What counts of a data set.
 
         Raises:
-            InputError: No training camera sees the mesh.
+            InputError: Its cameras are no pinholes, or no training camera sees the mesh.
         """
+        if images.cameras.model != "pinhole":
+            raise InputError(f"{images.source}: cameras are {images.cameras.model}; animate static takes pinhole cameras")
         with_alpha = any(has_alpha(path) for path in images.image_paths)
         knows_object = with_alpha or (config.masks == "object" and images.mask_paths is not None)
         covered = {i: covered_pixels(mesh, images.cameras[i]) for i in range(len(images))}
@@ -73,14 +75,12 @@ def load_pictures(path: Path | str, config: StaticConfig) -> PosedImages:
     """A data set as `fit` reads it, its pictures no longer than `max_size`.
 
     Raises:
-        InputError: It cannot be read, all views are held out, or its cameras are no pinholes.
+        InputError: It cannot be read, or all views are held out.
     """
     images = load_dataset(
         path, split_every=config.split_every, skip_missing=config.skip_missing, background=config.background_color
-    ).validate()
-    if images.cameras.model != "pinhole":
-        raise InputError(f"{images.source}: cameras are {images.cameras.model}; animate static takes pinhole cameras")
-    return shrunk(images, config.max_size)
+    )
+    return shrunk(images.validate(), config.max_size)
 
 
 def shrunk(images: PosedImages, max_size: int) -> PosedImages:

@@ -111,7 +111,8 @@ def bind_gaussians(
         if guidance is not None and images is not None:
             guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
         stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
-        stage.restore(" + ".join([_name(mesh), *([] if images is None else [str(images.source)])]))
+        named = [_name(mesh), *([] if images is None else [str(images.source)]), *([] if guide is None else [stage.label])]
+        stage.restore(" + ".join(named))
     except Vision3DError:
         if folder is not None:
             folder.drop_unused()
@@ -314,14 +315,14 @@ def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, dev
 
 def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> tuple[MeshGaussians, dict[str, Any]]:
     """The Gaussians to begin with, and what is to be said about their mesh."""
-    value = source if isinstance(source, Mesh | MeshGaussians) else load_surface(source)
+    value = source.to("cpu") if isinstance(source, Mesh | MeshGaussians) else load_surface(source)
     if isinstance(value, MeshGaussians):
         value.validate()
         if config.parts == "largest":
             raise ConfigError("parts", "largest is for meshes; these Gaussians are bound to one already")
         return value, checked_mesh(value.mesh, name=_name(source))[1]
     mesh, said = checked_mesh(value, config.parts, _name(source))
-    return MeshGaussians.from_mesh(mesh, config.per_face, opacity=config.opacity), said
+    return MeshGaussians.from_mesh(mesh, config.per_face, opacity=config.opacity, shape=config.shape), said
 
 
 def _name(source: Mesh | MeshGaussians | Path | str | None) -> str:
