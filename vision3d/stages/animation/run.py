@@ -138,6 +138,11 @@ class _Fit:
             graph = DeformationGraph.of(self.mesh.vertices, self.mesh.faces, config.nodes, config.neighbors)
         else:
             graph = DeformationGraph(**saved["trainer"]["graph"]).to(self.mesh.device)
+            if len(graph.weights) != self.mesh.num_vertices:
+                there = (
+                    f"is a run on a mesh of {len(graph.weights)} vertices; cannot go on with one of {self.mesh.num_vertices}"
+                )
+                raise ConfigError("--mesh", f"{folder.path if folder else ''} {there}")
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
         self.motion = Motion(self.mesh, graph, config, fitted_times, float(footage.times[config.reference]))
         self.painter = make_painter(source, config.renderer, config.per_face, config.backend)
