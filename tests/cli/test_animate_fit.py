@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from tests.support.clips import worm
 from tests.support.refusals import assert_refused
+from vision3d.config import presets
 from vision3d.io.images import write_image
 from vision3d.scene import Sequence, Skin
 
@@ -53,6 +55,15 @@ def test_going_on(cli, worm_files, tmp_path):
     assert_refused(cli(*command, "--out", tmp_path / "whole"), "whole", code=5)
     changed = cli(*command, "--nodes", 9, "--out", tmp_path / "parts", "--resume")
     assert_refused(changed, "nodes", code=2)
+
+
+@pytest.mark.parametrize("name", list(presets("animation")))
+def test_presets_are_valid(cli, worm_files, name):
+    command = ("animate", "fit", worm_files / "rig", "--mesh", worm_files / "worm.glb", "--config", name)
+    code, text, err = cli(*command, "--nodes", 7, "--print-config")
+    assert code == 0, err
+    plain = yaml.safe_load(cli(*command[:-2], "--nodes", 7, "--print-config")[1])
+    assert yaml.safe_load(text) != plain and plain["nodes"] == 7
 
 
 def test_the_menu(cli):

@@ -9,6 +9,7 @@ import torch
 from tests.support.gltf_reader import Animated
 from vision3d.geometry import shapes
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians, PointCloud, Sequence, Skin
+from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
 
 TIMES = torch.arange(6, dtype=torch.float64) / 10
 
@@ -118,9 +119,9 @@ def test_colours_of_gaussians_as_a_texture(cli, tmp_path):
     run(cli, tmp_path / "a.zarr", tmp_path / "b.glb", "--texture-size", 128, "--motion", "skin", "--joints", 4)
     back = Skin.load(tmp_path / "b.glb")
     assert back.mesh.texture.shape == (128, 128, 3) and back.mesh.vertex_colors is None
-    middles = back.mesh.vertices[back.mesh.faces].mean(1)
+    corners = srgb_to_linear(back.mesh.vertices[back.mesh.faces] / 4 + 0.5)
     columns, rows = (back.mesh.corner_uvs.mean(1) * 128).long().unbind(-1)
-    torch.testing.assert_close(back.mesh.texture[rows, columns], middles / 4 + 0.5, atol=0.06, rtol=0)
+    torch.testing.assert_close(back.mesh.texture[rows, columns], linear_to_srgb(corners.mean(1)), atol=0.06, rtol=0)
     moved = back.posed(back.clips[0], TIMES)[:, back.mesh.faces].mean(2)
     torch.testing.assert_close(moved, sequence.vertices()[:, sequence.base.faces].mean(2), atol=1e-3, rtol=0)
 

@@ -96,11 +96,15 @@ def test_the_graph_of_a_checkpoint_is_the_one_that_goes_on(tmp_path, monkeypatch
     fitted(clip, config, run_folder=RunFolder.create(tmp_path, config, resume=True, ignore=("steps",)))
 
 
-def test_a_run_goes_on_with_the_same_clip_only(tmp_path):
+def test_a_run_goes_on_with_the_same_clip_and_mesh_only(tmp_path):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
     with pytest.raises(ConfigError, match=r"is a run on a Footage \(3 pictures\); cannot go on from it"):
         fitted(worm(frames=4, cameras=1), FEW, run_folder=RunFolder.create(tmp_path, FEW, resume=True))
+    other = clip.mesh.crop(torch.arange(clip.mesh.num_faces) > 40)
+    folder = RunFolder.create(tmp_path, FEW, resume=True)
+    with pytest.raises(ConfigError, match=f"on a mesh of 162 vertices; cannot go on with one of {other.num_vertices}"):
+        animate(FEW, clip.footage(), other, run_folder=folder, progress=silent)
 
 
 def test_the_seed_decides():

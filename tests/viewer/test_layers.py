@@ -263,7 +263,7 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
         ("nothing.ply", "nothing.ply: does not exist; want a scene, mesh, point cloud, boxes, cameras, a data set, "),
         (
             "notes.xyz",
-            "notes.xyz: no viewer for '.xyz'; want .bin, .bvh, .glb, .gltf, .json, .ksplat, .obj, .ply, ",
+            "notes.xyz: no viewer for '.xyz'; want .bin, .bvh, .glb, .gltf, .json, .ksplat, .npz, .obj, .ply, ",
         ),
         ("README", "README: no viewer for a name without suffix; want .bin, "),
         ("picture.png", "picture.png: no viewer for '.png'; want .bin, "),

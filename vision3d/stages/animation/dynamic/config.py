@@ -121,7 +121,7 @@ class AnimateConfig:
     """Weights of the loss."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """The camera of a clip that comes without cameras."""
-    steps: int = 600
+    steps: int = 1000
     """Steps of the optimiser."""
     frames_per_step: int = 4
     """Frames in a step."""
@@ -144,7 +144,7 @@ class AnimateConfig:
     per_face: Literal[1, 3, 4, 6] = 6
     """Gaussians on each face, where the mesh comes without."""
     hold_out_every: int = 0
-    """Every so many-th frame, beginning with the third of them for 3, is not fitted to but measured; 0: none."""
+    """Of every so many frames the last is not fitted to but measured; 0: none."""
     hold_out_cameras: tuple[str, ...] = ()
     """Names of cameras that are not fitted to but measured."""
     checkpoint_every: int = 100

@@ -40,12 +40,17 @@ class MotionEvaluation:
     """Figures of all pictures."""
 
     pictures: tuple[PictureMetrics, ...]
+    reference: int
+    """The frame that is given."""
 
     def mean(self) -> dict[str, float]:
-        """Mean of each figure over the pictures of each split that there is, such as unseen_frames_psnr."""
+        """Mean of each figure over the pictures of each split that there is, such as unseen_frames_psnr.
+
+        Without the reference frame: its shape is given, so there it is right in all cameras.
+        """
         means = {}
         for split in SPLITS:
-            rows = [asdict(row) for row in self.pictures if row.split == split]
+            rows = [asdict(row) for row in self.pictures if row.split == split and row.frame != self.reference]
             for name in ("psnr", "ssim", "iou"):
                 values = [row[name] for row in rows if row[name] is not None]
                 if values:
@@ -66,6 +71,7 @@ def evaluate_motion(
     footage: Footage,
     cameras: Cameras,
     splits: dict[Split, Int64[Tensor, " m"]],
+    reference: int,
     *,
     renders: Path | None = None,
     progress: ProgressCallback | None = None,
@@ -78,6 +84,7 @@ def evaluate_motion(
         footage: What was given.
         cameras: One a picture.
         splits: Which pictures are of which kind.
+        reference: The frame that is given.
         renders: Folder for the pictures that were held out: given on the left, drawn on the right.
         progress: Takes the pictures.
     """
@@ -94,7 +101,7 @@ def evaluate_motion(
                     write_image(renders / file_name(row), torch.cat([given[0], image], 1))
                 rows.append(row)
                 bar.update(len(rows), psnr=row.psnr)
-    return MotionEvaluation(tuple(rows))
+    return MotionEvaluation(tuple(rows), reference)
 
 
 def vertex_errors(

@@ -57,7 +57,7 @@ class NodeField(nn.Module):
 
     def forward(self, times: Float64[Tensor, " t"]) -> NodePoses:
         """The poses at these times [s]."""
-        return self.decode(self.raw(times))
+        return self.decode(self.raw(times.to(next(self.parameters()).device)))
 
     def decode(self, raw: Float[Tensor, "t n 14"]) -> NodePoses:
         """Poses out of raw numbers."""

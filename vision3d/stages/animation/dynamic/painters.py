@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.render.meshes import Surface, antialias, base_colors, edge_neighbors, rasterize, screen_positions
+from vision3d.render.meshes.shading import first_of_each
 from vision3d.render.splats import rasterize as rasterize_splats
 from vision3d.scene import Cameras, Mesh, MeshGaussians
 from vision3d.scene.colors import linear_to_srgb
@@ -38,10 +39,8 @@ class MeshPainter:
     @classmethod
     def of(cls, mesh: Mesh) -> "MeshPainter":
         _, _, place = weld_vertices(mesh.vertices, mesh.faces)
-        rows = torch.arange(len(place), device=place.device)
-        first = rows.new_full((int(place.max()) + 1,), len(place)).scatter_reduce(0, place, rows, "amin")
         faces = place[mesh.faces].int()
-        return cls(Surface.of(mesh), faces, first, edge_neighbors(faces))
+        return cls(Surface.of(mesh), faces, first_of_each(place), edge_neighbors(faces))
 
     def paint(
         self, vertices: Float[Tensor, "f v 3"], frames: Int64[Tensor, " i"], cameras: Cameras

@@ -47,7 +47,7 @@ class AnimateResult:
     evaluation: MotionEvaluation
     """Figures of every picture."""
     summary: dict[str, Any]
-    """Plain figures: psnr, ssim and iou of what was fitted and of what was held out, nodes, steps, times."""
+    """Plain figures: psnr, ssim and iou of what was fitted and held out, without the reference frame; nodes, steps."""
     run_folder: Path | None = None
     """Where it was written."""
 
@@ -138,6 +138,11 @@ class _Fit:
             graph = DeformationGraph.of(self.mesh.vertices, self.mesh.faces, config.nodes, config.neighbors)
         else:
             graph = DeformationGraph(**saved["trainer"]["graph"]).to(self.mesh.device)
+            if len(graph.weights) != self.mesh.num_vertices:
+                there = (
+                    f"is a run on a mesh of {len(graph.weights)} vertices; cannot go on with one of {self.mesh.num_vertices}"
+                )
+                raise ConfigError("--mesh", f"{folder.path if folder else ''} {there}")
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
         self.motion = Motion(self.mesh, graph, config, fitted_times, float(footage.times[config.reference]))
         self.painter = make_painter(source, config.renderer, config.per_face, config.backend)
@@ -171,7 +176,7 @@ class _Fit:
         vertices = all_vertices(self.motion, times)
         path = None if self.folder is None else self.folder.path
         evaluation = evaluate_motion(
-            self.painter, vertices, self.footage, self.cameras, self.splits,
+            self.painter, vertices, self.footage, self.cameras, self.splits, config.reference,
             renders=None if path is None else path / "renders", progress=self.callback,
         )  # fmt: skip
         base = self.source
@@ -211,6 +216,7 @@ class _Fit:
         figures = {}
         for split in ("fitted", "unseen_frames"):
             frames = self.footage.frames[self.splits[split]].unique()
+            frames = frames[frames != self.config.reference]
             if len(frames):
                 figures[f"{split}_vertex_error"] = float(errors[frames].mean())
         return figures

@@ -11,6 +11,7 @@ from vision3d.errors import NumericalError
 from vision3d.geometry.arap import Arap
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.optim import losses, schedules
+from vision3d.render.meshes.shading import first_of_each
 from vision3d.scene import Cameras
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.footage import Footage
@@ -53,8 +54,7 @@ class Trainer:
         self.order = sorted(self.frames, key=lambda frame: (abs(frame - config.reference), frame))
         self.num_active = 0
         places, faces, place = weld_vertices(motion.mesh.vertices, motion.mesh.faces)
-        rows = torch.arange(len(place), device=place.device)
-        self.first = rows.new_full((len(places),), len(place)).scatter_reduce(0, place, rows, "amin")
+        self.first = first_of_each(place)
         self.arap, self.normals = Arap.of(places, faces), NormalConsistency(places, faces)
         self.random = torch.Generator().manual_seed(config.seed)
         groups = motion.field.groups(config.motion)
@@ -68,7 +68,7 @@ class Trainer:
             The loss and its terms.
 
         Raises:
-            NumericalError: The loss is not finite; the state is that before the step.
+            NumericalError: The loss or a gradient is not finite; the parameters are those before the step.
         """
         progress = schedules.progress(step, self.config.steps)
         self._let_in(progress)
