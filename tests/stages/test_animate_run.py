@@ -10,15 +10,18 @@ import torch
 
 from tests.support.clips import worm
 from tests.support.stopping import lines
+from tests.support.tiny_pipeline import write_tiny_pipeline
 from vision3d import animate
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import shapes
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh, MeshGaussians, Sequence, Skin
-from vision3d.stages.animation.dynamic.config import AnimateConfig, CameraConfig, FieldConfig
+from vision3d.stages.animation.dynamic import run as module
+from vision3d.stages.animation.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig
 from vision3d.stages.animation.dynamic.placing import place_camera
 from vision3d.stages.animation.dynamic.run import AnimateResult
+from vision3d.stages.animation.guidance import SdsConfig
 
 FEW = AnimateConfig(nodes=10, steps=12, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
 
@@ -67,19 +70,24 @@ def test_what_a_run_leaves_behind(tmp_path):
     assert result.summary["unseen_frames_vertex_error"] > 0
 
 
+def stop_at_step(count):
+    """A progress that presses Ctrl-C after so many steps."""
+
+    def stop(task, step, total, values):
+        if task == "animate" and step == count:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return stop
+
+
 @pytest.mark.parametrize("kind", ["discrete", "mlp", "hexplane"])
 @pytest.mark.parametrize("stop_at", [4, 9])
 def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path):
     clip = worm(frames=5, cameras=2)
     config = replace(FEW, motion=FieldConfig(kind=kind))
     whole = fitted(clip, config, run_folder=tmp_path / "whole")
-
-    def stop(task, step, total, values):
-        if task == "animate" and step == stop_at:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):
-        animate(config, clip.footage(), clip.mesh, progress=stop, run_folder=tmp_path / "parts")
+        animate(config, clip.footage(), clip.mesh, progress=stop_at_step(stop_at), run_folder=tmp_path / "parts")
     torch.rand(100)  # the generators are put back
     again = fitted(clip, config, run_folder=RunFolder.create(tmp_path / "parts", config, resume=True))
     assert torch.equal(whole.sequence.channels["vertices"], again.sequence.channels["vertices"])
@@ -197,3 +205,61 @@ def test_wrong_meshes_and_options():
         fitted(clip, replace(FEW, reference=3))
     with pytest.raises(InputError, match="truth: got shape"):
         fitted(clip, FEW, truth=clip.vertices[:2])
+
+
+# Guidance
+
+
+class Whiter:
+    """A guidance that wants white pictures, and notes what it was asked."""
+
+    label = "wants white"
+
+    def __init__(self):
+        self.asked = []
+
+    def loss(self, frames, views, generator):
+        self.asked.append((frames.detach(), views))
+        return (1 - frames).square().mean()
+
+
+def test_a_guidance_sees_the_frames_from_random_sides(monkeypatch):
+    whiter, given = Whiter(), []
+    monkeypatch.setattr(module, "load_guidance", lambda folder, references, *_: given.append(references) or whiter)
+    monkeypatch.setattr(module, "check_time", lambda *_, **__: 0.0)
+    clip, config = worm(), replace(FEW, sds=SdsConfig(views=3, size=24), loss=LossConfig(guidance=100.0))
+    found = fitted(clip, config, guidance="folder")
+    assert found.summary["guidance"] == "wants white" and len(whiter.asked) == FEW.steps
+    frames, views = whiter.asked[-1]
+    assert frames.shape == (3, 24, 24, 3) and 0.5 < frames.mean() < 0.999
+    assert int(views.frame.max()) < 5 and views.azimuth.std() > 0
+    torch.testing.assert_close(given[0], clip.footage().read(torch.arange(5))[0])  # the first camera's
+    assert not torch.equal(found.sequence.channels["vertices"], fitted(clip, FEW).sequence.channels["vertices"])
+
+
+def test_a_guidance_wants_one_camera_that_stands_still():
+    clip = worm(cameras=1)
+    footage = clip.footage()
+    viewmats = footage.cameras.viewmats.clone()
+    viewmats[2, 2, 3] += 0.5
+    moving = replace(footage, cameras=replace(footage.cameras, viewmats=viewmats))
+    with pytest.raises(ConfigError, match="--guidance: wants one camera that stands still and sees all frames; camera 'cam0'"):
+        animate(FEW, moving, clip.mesh, guidance="folder", progress=silent)
+
+
+def test_the_wires_of_a_guidance(tmp_path):
+    """A pipeline of random numbers; it is called what it is, and a stopped run goes on with the same bits."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    pipeline = write_tiny_pipeline(tmp_path / "tiny")
+    config = replace(FEW, steps=4, sds=SdsConfig(size=32))
+    whole = fitted(worm(), config, guidance=pipeline)
+    assert whole.summary["guidance"].startswith("untrained test pipeline (")
+    with pytest.raises(Interrupted):
+        animate(config, worm().footage(), worm().mesh, guidance=pipeline, run_folder=tmp_path / "run", progress=stop_at_step(2))
+    folder = RunFolder.create(tmp_path / "run", config, resume=True)
+    resumed = fitted(worm(), config, guidance=pipeline, run_folder=folder)
+    assert torch.equal(resumed.sequence.channels["vertices"], whole.sequence.channels["vertices"])
+    folder = RunFolder.create(tmp_path / "run", config, resume=True)
+    with pytest.raises(ConfigError, match=r"is a run on .* \+ untrained test pipeline"):
+        fitted(worm(), config, run_folder=folder)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
 from vision3d.progress import ProgressCallback
@@ -36,6 +36,11 @@ class AnimateFitOptions(RunOptions):
     """Folder of masks for frames without alpha, white where the object is."""
     truth: Path | None = None
     """True motion to measure against: frames of vertices (.zarr), as many as the clip has."""
+    guidance: Path | None = None
+    """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the frames look from other sides.
+    None comes along, and what they make was not measured."""
+    force: Flag = False
+    """Use --guidance on a processor however long it takes."""
     settings: Settings[AnimateConfig] = dataclasses.field(default_factory=AnimateConfig)
 
 
@@ -44,7 +49,8 @@ def _animate(options: AnimateFitOptions, run_folder: "RunFolder", progress: Prog
 
     return animate(
         options.settings, options.clip, options.mesh, cameras=options.cameras, masks=options.masks,
-        truth=None if options.truth is None else _truth(options.truth), run_folder=run_folder, progress=progress,
+        truth=None if options.truth is None else _truth(options.truth), guidance=options.guidance, force=options.force,
+        run_folder=run_folder, progress=progress,
     ).summary  # fmt: skip
 
 

@@ -12,7 +12,11 @@ from vision3d.scene import Cameras
 
 LOWEST_DEG, HIGHEST_DEG = -10.0, 80.0  # of random cameras
 _Y_UP = (".glb", ".gltf", ".obj", ".safetensors", "")
-_AXES = {"y": ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0)), "z": ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0))}  # up and front
+_AXES = {  # up and front
+    "x": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+    "y": ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+    "z": ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0)),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class Orbit:
 
         Args:
             vertices: Its vertices [m].
-            up: y, z, or auto, by the suffix of the file.
+            up: x, y, z, or auto, by the suffix of the file.
             suffix: Of the file.
         """
         low, high = vertices.detach().double().amin(0), vertices.detach().double().amax(0)

@@ -6,6 +6,7 @@ from typing import Literal
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
 from vision3d.geometry.skinning import Method
+from vision3d.stages.animation.guidance.config import SdsConfig
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class LossConfig:
     """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
     acceleration: float = 0.02
     """Second difference of the nodes' shifts in time, in squared radii of the object."""
+    guidance: float = 1e-5
+    """Of the score distillation, where there is a guidance (DreamMesh4D has 0.1 beside 5000 of the colours)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -119,6 +122,8 @@ class AnimateConfig:
     """How nodes move in time."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss."""
+    sds: SdsConfig = field(default_factory=SdsConfig)
+    """Of the guidance, where there is one."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """The camera of a clip that comes without cameras."""
     steps: int = 1000

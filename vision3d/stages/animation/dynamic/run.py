@@ -25,6 +25,9 @@ from vision3d.stages.animation.dynamic.outputs import write_comparison, write_sh
 from vision3d.stages.animation.dynamic.painters import make_painter
 from vision3d.stages.animation.dynamic.placing import place_camera
 from vision3d.stages.animation.dynamic.trainer import Trainer
+from vision3d.stages.animation.guidance import check_time, load_guidance
+from vision3d.stages.animation.guidance.base import Guide
+from vision3d.stages.animation.orbits import Orbit
 
 logger = logging.getLogger("vision3d.animate")
 
@@ -60,6 +63,8 @@ def animate(
     cameras: Path | str | None = None,
     masks: Path | str | None = None,
     truth: Float[Tensor, "t v 3"] | None = None,
+    guidance: Path | str | None = None,
+    force: bool = False,
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> AnimateResult:
@@ -73,6 +78,9 @@ def animate(
             front of the mesh is assumed and moved so that the mesh fills the mask.
         masks: Folder of masks for pictures without alpha.
         truth: True vertices at the times of the clip, where they are known; measured, not fitted to [m].
+        guidance: Folder of a Zero123-class pipeline (`guidance.load_guidance`), which says how the frames of the camera of the
+            reference frame look from other sides. That camera has to stand still.
+        force: Use the guidance on a processor however long it takes.
         run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing is
             written.
         progress: Takes every step.
@@ -102,7 +110,8 @@ def animate(
         run_folder.checkpoints.keep = config.keep
     try:
         name = f"{name} ({len(footage)} pictures)"
-        fit = _Fit(config, footage.to(device), source.to(device), truth, name, run_folder, progress)
+        guided = None if guidance is None else (guidance, force)
+        fit = _Fit(config, footage.to(device), source.to(device), truth, name, guided, run_folder, progress)
     except Vision3DError:
         if run_folder is not None:
             run_folder.drop_unused()
@@ -122,17 +131,21 @@ class _Fit:
         source: Mesh | MeshGaussians,
         truth: Tensor | None,
         name: str,
+        guided: tuple[Path | str, bool] | None,
         folder: RunFolder | None,
         callback: ProgressCallback | None,
     ) -> None:
         self.config, self.footage, self.source, self.truth = config, footage, source, truth
-        self.name, self.folder, self.callback = name, folder, callback
+        self.folder, self.callback = folder, callback
         self.mesh = source if isinstance(source, Mesh) else source.mesh
         _check(config, footage, self.mesh, truth)
         self.cameras = _cameras(config, footage, self.mesh)
         self.splits = hold_out(footage, config.reference, config.hold_out_every, config.hold_out_cameras)
         seen = self.splits["fitted"]
-        saved = None if folder is None else folder.restore_state(_STATE, name)
+        guide = None if guided is None else _guide(config, *guided, footage, self.cameras, self.mesh)
+        self.label = "none" if guide is None else guide.guidance.label
+        self.name = name if guide is None else f"{name} + {self.label}"
+        saved = None if folder is None else folder.restore_state(_STATE, self.name)
         torch.manual_seed(config.seed)
         if saved is None:
             graph = DeformationGraph.of(self.mesh.vertices, self.mesh.faces, config.nodes, config.neighbors)
@@ -146,12 +159,12 @@ class _Fit:
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
         self.motion = Motion(self.mesh, graph, config, fitted_times, float(footage.times[config.reference]))
         self.painter = make_painter(source, config.renderer, config.per_face, config.backend)
-        self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen)
+        self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen, guide)
         self.step, self.sums = 0, {}
         if saved is not None:
             self.trainer.load_state_dict(saved["trainer"])
             self.step, self.sums = saved["step"], saved["sums"]
-        logger.info("%d nodes, %d pictures to fit to; guidance: none", len(graph), len(seen))
+        logger.info("%d nodes, %d pictures to fit to; guidance: %s", len(graph), len(seen), self.label)
 
     def loop(self, stop: StopSignal) -> None:
         """All steps that are left."""
@@ -193,7 +206,7 @@ class _Fit:
             "vertices": self.mesh.num_vertices,
             "faces": self.mesh.num_faces,
             "steps": self.step,
-            "guidance": "none",
+            "guidance": self.label,
             "device": str(self.mesh.device),
         }
         if path is not None:
@@ -260,6 +273,22 @@ def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | 
         logger.warning("mesh: is open at %d edges; what is behind them shows", holes)
     if not geometry.is_manifold(faces):
         logger.warning("mesh: is not manifold, so normals and stiffness are uneven where more than two faces meet")
+
+
+def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Footage, cameras: Cameras, mesh: Mesh) -> Guide:
+    """The guidance by the frames of one camera, unless it would take too long."""
+    frames = footage.frames.tolist()
+    first = frames.index(config.reference)
+    own = {frame: view for view, frame in enumerate(frames) if footage.camera_names[view] == footage.camera_names[first]}
+    views = torch.tensor([own.get(frame, first) for frame in range(len(footage.times))])
+    poses = cameras.viewmats.cpu()[views]
+    if len(own) < len(views) or not torch.allclose(poses, poses[:1].expand_as(poses), atol=1e-5):
+        text = f"camera {footage.camera_names[first]!r} of the reference frame"
+        raise ConfigError("--guidance", f"wants one camera that stands still and sees all frames; {text} does not")
+    device = footage.pictures.device
+    guidance = load_guidance(folder, footage.read(views.to(device))[0], config.sds, device)
+    check_time(guidance, config.steps, config.sds.views, config.sds.size, device, force=force)
+    return Guide(guidance, Orbit.about(mesh.vertices, config.camera.up).to(device), cameras[first : first + 1].to(device))
 
 
 def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:

@@ -18,6 +18,7 @@ from vision3d.stages.animation.dynamic.footage import Footage
 from vision3d.stages.animation.dynamic.losses import NormalConsistency, acceleration_loss, blurred_loss, edge_loss
 from vision3d.stages.animation.dynamic.motion import Motion
 from vision3d.stages.animation.dynamic.painters import Painter, on_white, with_views
+from vision3d.stages.animation.guidance.base import Guide
 
 HINT = "the checkpoint of the step before was written; lower the learning rates or look at the frames"
 _SSIM_WINDOW = 11  # pixels
@@ -34,6 +35,7 @@ class Trainer:
         footage: What it is compared with.
         cameras: One a picture.
         seen: Pictures that are fitted to.
+        guide: What says how other sides should look, if anything does.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Trainer:
         footage: Footage,
         cameras: Cameras,
         seen: Int64[Tensor, " m"],
+        guide: Guide | None = None,
     ) -> None:
+        self.guide = guide
         self.config, self.motion, self.painter = config, motion, painter
         self.footage, self.cameras = footage, cameras
         frames = footage.frames.cpu()[seen]
@@ -114,6 +118,8 @@ class Trainer:
         poses = self.motion.field(times)
         vertices = self.motion.posed(poses)
         terms = self._pictures(chosen, vertices[: len(chosen)], progress)
+        if self.guide is not None:
+            terms["guidance"] = weights.guidance * self._guidance_loss(self.guide, chosen, vertices[: len(chosen)])
         energy = self.arap.energy(vertices[:, self.first])
         terms["arap"] = weights.arap * energy[: len(chosen)].mean()
         if len(between):
@@ -147,6 +153,15 @@ class Trainer:
             "mask": weights.mask * fall * (alphas - masks).square().mean(),
             "blurred": weights.blurred * blurred_loss(gaps),
         }
+
+    def _guidance_loss(self, guide: Guide, chosen: list[int], vertices: Float[Tensor, "f v 3"]) -> Tensor:
+        """What the guidance says of some of the frames on white from random sides."""
+        count, size = self.config.sds.views, self.config.sds.size
+        cameras = guide.orbit.random_cameras(count, guide.reference, size, self.random)
+        rows = torch.randint(len(chosen), (count,), generator=self.random)
+        images = on_white(*self.painter.paint(vertices, rows.to(vertices.device), cameras))
+        frames = torch.tensor(chosen)[rows].to(vertices.device)
+        return guide.guidance.loss(images, guide.orbit.relative(cameras, guide.reference, frames), self.random)
 
     def _acceleration(self) -> Tensor:
         """Over all active frames: a step sees too few that follow each other."""

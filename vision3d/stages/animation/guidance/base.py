@@ -1,6 +1,7 @@
 """What stages ask of a guidance, and how long it may take."""
 
 import time
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import BackendError
-from vision3d.stages.animation.orbits import RelativeViews
+from vision3d.scene import Cameras
+from vision3d.stages.animation.orbits import Orbit, RelativeViews
 
 LONG_S = 600.0
 """A run on a processor that would take longer is refused unless it is forced [s]."""
@@ -30,6 +32,16 @@ class Guidance(Protocol):
             generator: Of the noise, on the processor.
         """
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """A guidance with what it needs: from where it looks."""
+
+    guidance: Guidance
+    orbit: Orbit
+    reference: Cameras
+    """The camera of the reference pictures."""
 
 
 def check_time(guidance: Guidance, steps: int, count: int, size: int, device: torch.device, *, force: bool) -> float:

@@ -20,13 +20,14 @@ from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
+from vision3d.stages.animation.guidance.base import Guide
 from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import StaticConfig
 from vision3d.stages.animation.static.inflate import inflated_mesh
 from vision3d.stages.animation.static.pictures import Pictures, before_after, draw, load_pictures, shrunk
 from vision3d.stages.animation.static.reference import reference_images
 from vision3d.stages.animation.static.surface import checked_mesh, load_surface
-from vision3d.stages.animation.static.trainer import Guide, StaticTrainer
+from vision3d.stages.animation.static.trainer import StaticTrainer
 
 logger = logging.getLogger("vision3d.animate")
 

@@ -1,7 +1,6 @@
 """One step of the static stage after the other: pictures, loss, gradients, optimiser."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,24 +12,13 @@ from vision3d.optim import losses, schedules
 from vision3d.optim.shape_losses import ShapeLosses
 from vision3d.optim.training_views import Order, TrainingViews
 from vision3d.render.splats import rasterize
-from vision3d.scene import Cameras, GaussianScene, MeshGaussians
-from vision3d.stages.animation.guidance.base import Guidance
-from vision3d.stages.animation.orbits import Orbit
+from vision3d.scene import GaussianScene, MeshGaussians
+from vision3d.stages.animation.guidance.base import Guide
 from vision3d.stages.animation.static.config import StaticConfig
 from vision3d.stages.animation.static.model import StaticModel
 from vision3d.stages.animation.static.pictures import Pictures
 
 _HINT = "the checkpoint of the step before was written; lower the learning rates or look at the pictures"
-
-
-@dataclass(frozen=True, eq=False)
-class Guide:
-    """A guidance with what it needs: from where it looks."""
-
-    guidance: Guidance
-    orbit: Orbit
-    reference: Cameras
-    """The camera of the reference picture."""
 
 
 class StaticTrainer:
