@@ -219,8 +219,7 @@ def one() -> dict[str, Any]:
     for name in ("Walk", "Run"):
         mesh, vertices, footage = fox(name)
         hidden = tuple(sorted(set(footage.camera_names) - {"camera2"}))
-        config = AnimateConfig(steps=800, loss=load_yaml(AnimateConfig, "single", stage="animation").loss)
-        config = replace(config, hold_out_cameras=hidden)
+        config = replace(load_yaml(AnimateConfig, "single", stage="animation"), hold_out_cameras=hidden)
         loose = replace(config, loss=replace(config.loss, arap=0.0, arap_between=0.0))
         cases = {"still": replace(config, steps=0), "fitted": config, "without_arap": loose}
         results[name] = {case: fitted(options, mesh, vertices, footage) for case, options in cases.items()}

@@ -59,7 +59,7 @@ class LossConfig:
     """Squared differences of opacity."""
     mask_start: float = 4.0
     """Factor on `mask` at the beginning, which falls to 1 at half of the steps: outlines lead before colours do."""
-    blurred: float = 20.0
+    blurred: float = 80.0
     """Squared differences of the coarser levels of the pyramids of pictures and opacity, which pull limbs that are far away."""
     arap: float = 1.0
     """As-rigid-as-possible energy of the frames (Sorkine and Alexa 2007)."""
@@ -71,6 +71,9 @@ class LossConfig:
     """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
     acceleration: float = 0.02
     """Second difference of the nodes' shifts in time, in squared radii of the object."""
+    depth: float = 0.0
+    """Squared motion of the surface towards a camera of each frame or away from it, in squared radii of the object: one camera
+    does not see it."""
     guidance: float = 1e-5
     """Of the score distillation, where there is a guidance (DreamMesh4D has 0.1 beside 5000 of the colours)."""
 

@@ -126,6 +126,8 @@ class Trainer:
             terms["arap_between"] = weights.arap_between * energy[len(chosen) :].mean()
         terms["normals"] = weights.normals * self.normals(vertices[: len(chosen), self.first])
         terms["edges"] = weights.edges * edge_loss(self.motion.graph, poses, radius)
+        if weights.depth:
+            terms["depth"] = weights.depth * self._depth(chosen, vertices[: len(chosen)])
         if weights.acceleration:
             terms["acceleration"] = weights.acceleration * self._acceleration()
         return terms
@@ -162,6 +164,13 @@ class Trainer:
         images = on_white(*self.painter.paint(vertices, rows.to(vertices.device), cameras))
         frames = torch.tensor(chosen)[rows].to(vertices.device)
         return guide.guidance.loss(images, guide.orbit.relative(cameras, guide.reference, frames), self.random)
+
+    def _depth(self, chosen: list[int], vertices: Float[Tensor, "f v 3"]) -> Tensor:
+        """How far the surface goes from where it rests, along the axis of the first camera of each frame."""
+        first = torch.stack([self.views[frame][0] for frame in chosen]).to(vertices.device)
+        axes = self.cameras.viewmats[first][:, 2, :3]
+        ways = ((vertices - self.motion.mesh.vertices) * axes[:, None]).sum(-1) / self.motion.radius
+        return ways.square().mean()
 
     def _acceleration(self) -> Tensor:
         """Over all active frames: a step sees too few that follow each other."""
