@@ -19,6 +19,7 @@ from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh, MeshGaussians, Sequence, Skin
 from vision3d.stages.animation.dynamic import run as module
 from vision3d.stages.animation.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig
+from vision3d.stages.animation.dynamic.footage import Footage
 from vision3d.stages.animation.dynamic.placing import place_camera
 from vision3d.stages.animation.dynamic.run import AnimateResult
 from vision3d.stages.animation.guidance import SdsConfig
@@ -205,6 +206,26 @@ def test_wrong_meshes_and_options():
         fitted(clip, replace(FEW, reference=3))
     with pytest.raises(InputError, match="truth: got shape"):
         fitted(clip, FEW, truth=clip.vertices[:2])
+
+
+def test_no_frame_need_show_the_mesh_at_rest(caplog):
+    """A worm that is bent already in the first frame: that frame is fitted like all others, and otherwise the run says so."""
+    clip = worm(frames=4, bend=1.6)
+    given = clip.footage()
+    later = given.frames > 0
+    names = tuple(name for name, keep in zip(given.camera_names, later.tolist()) if keep)
+    cameras = replace(given.cameras[later], names=None)
+    footage = Footage(given.pictures[later], cameras, names, given.frames[later] - 1, clip.times[1:])
+    config = replace(FEW, steps=60)
+    fixed = animate(config, footage, clip.mesh, progress=silent)
+    assert "does not cover the mask of frame 0, where it should be at rest (IoU 0." in caplog.text
+    assert torch.equal(fixed.sequence.channels["vertices"][0], clip.mesh.vertices)
+    caplog.clear()
+    free = animate(replace(config, reference=-1), footage, clip.mesh, truth=clip.vertices[1:], progress=silent)
+    assert "does not cover" not in caplog.text and "fitted_vertex_error" in free.summary
+    off = (free.sequence.channels["vertices"][0] - clip.vertices[1]).norm(dim=-1).mean()
+    assert off < 0.6 * (clip.mesh.vertices - clip.vertices[1]).norm(dim=-1).mean()
+    assert torch.equal(free.motion.vertices(clip.times[:1]), clip.mesh.vertices[None])
 
 
 # Guidance

@@ -146,7 +146,8 @@ class AnimateConfig:
     fps: float = 24.0
     """Frames a second of a folder of pictures without times; a video has its own."""
     reference: int = 0
-    """The frame in which the mesh is at rest; its shape is exactly that of the mesh."""
+    """The frame in which the mesh is at rest; its shape is exactly that of the mesh. -1: it is so in none of them, and the
+    first frame is fitted like all others."""
     renderer: Literal["auto", "mesh", "gaussians"] = "auto"
     """What is drawn and compared: the mesh with its texture or colours, or Gaussians on its faces. auto: what was given."""
     per_face: Literal[1, 3, 4, 6] = 6
@@ -182,7 +183,7 @@ class AnimateConfig:
             ("coarse_steps", 0 <= self.coarse_steps <= 1, "a number in [0, 1]"),
             ("resolution", self.resolution == 0 or 16 <= self.resolution <= 4096, "0, or 16 to 4096"),
             ("fps", 0 < self.fps < float("inf"), "a number > 0"),
-            ("reference", self.reference >= 0, "0 or more"),
+            ("reference", self.reference >= -1, "a frame, or -1"),
             ("hold_out_every", self.hold_out_every == 0 or self.hold_out_every >= 2, "0, or 2 and more"),
             ("checkpoint_every", self.checkpoint_every >= 0, "0 or more"),
             ("keep", self.keep >= 1, "1 or more"),

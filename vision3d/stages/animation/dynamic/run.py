@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vision3d.device import resolve_device
@@ -22,7 +22,7 @@ from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evalu
 from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
 from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
 from vision3d.stages.animation.dynamic.outputs import write_comparison, write_sheet
-from vision3d.stages.animation.dynamic.painters import make_painter
+from vision3d.stages.animation.dynamic.painters import make_painter, with_views
 from vision3d.stages.animation.dynamic.placing import place_camera
 from vision3d.stages.animation.dynamic.trainer import Trainer
 from vision3d.stages.animation.guidance import check_time, load_guidance
@@ -33,6 +33,7 @@ logger = logging.getLogger("vision3d.animate")
 
 FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
 _STATE = ("trainer", "step", "sums", "source")
+_LIKE = 0.9  # mask IoU of the mesh at rest
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class _Fit:
                 )
                 raise ConfigError("--mesh", f"{folder.path if folder else ''} {there}")
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
-        self.motion = Motion(self.mesh, graph, config, fitted_times, float(footage.times[config.reference]))
+        self.motion = Motion(self.mesh, graph, config, fitted_times, _rest_time(footage.times, config.reference))
         self.painter = make_painter(source, config.renderer, config.per_face, config.backend)
         self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen, guide)
         self.step, self.sums = 0, {}
@@ -165,6 +166,22 @@ class _Fit:
             self.trainer.load_state_dict(saved["trainer"])
             self.step, self.sums = saved["step"], saved["sums"]
         logger.info("%d nodes, %d pictures to fit to; guidance: %s", len(graph), len(seen), self.label)
+        self._check_rest()
+
+    @torch.no_grad()
+    def _check_rest(self) -> None:
+        """Say where the mesh at rest does not look like the frame in which it should be so."""
+        views = (self.footage.frames == self.config.reference).nonzero()[:, 0]
+        if not len(views):
+            return
+        rows = torch.zeros_like(views)
+        alphas = self.painter.paint(self.mesh.vertices[None], rows, with_views(self.cameras, views, 1))[1] > 0.5
+        masks = self.footage.read(views)[1] > 0.5
+        iou = float((alphas & masks).sum() / (alphas | masks).sum().clamp(min=1))
+        if iou < _LIKE:
+            text = "the mesh does not cover the mask of frame %d, where it should be at rest (IoU %.2f): "
+            text += "want the frame in which it is so (--reference N), or --reference -1 where there is none"
+            logger.warning(text, self.config.reference, iou)
 
     def loop(self, stop: StopSignal) -> None:
         """All steps that are left."""
@@ -275,10 +292,17 @@ def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | 
         logger.warning("mesh: is not manifold, so normals and stiffness are uneven where more than two faces meet")
 
 
+def _rest_time(times: Float64[Tensor, " t"], reference: int) -> float:
+    """When the mesh is at rest [s]: at a frame, or one frame before the first."""
+    if reference >= 0:
+        return float(times[reference])
+    return float(times[0] - (times[1] - times[0]))
+
+
 def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Footage, cameras: Cameras, mesh: Mesh) -> Guide:
     """The guidance by the frames of one camera, unless it would take too long."""
     frames = footage.frames.tolist()
-    first = frames.index(config.reference)
+    first = frames.index(max(config.reference, 0))
     own = {frame: view for view, frame in enumerate(frames) if footage.camera_names[view] == footage.camera_names[first]}
     views = torch.tensor([own.get(frame, first) for frame in range(len(footage.times))])
     poses = cameras.viewmats.cpu()[views]
@@ -295,8 +319,9 @@ def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:
     """One camera for each picture."""
     if footage.cameras is not None:
         return footage.cameras
-    view = footage.frames.cpu().tolist().index(config.reference)
+    frame = max(config.reference, 0)
+    view = footage.frames.cpu().tolist().index(frame)
     _, masks = footage.read(torch.tensor([view], device=footage.pictures.device))
     camera = place_camera(config.camera, mesh, (masks[0] > 0.5).cpu())
-    logger.info("no cameras were given: one was placed so that the mesh fills the mask of frame %d", config.reference)
+    logger.info("no cameras were given: one was placed so that the mesh fills the mask of frame %d", frame)
     return camera.subset([0] * len(footage))
