@@ -10,12 +10,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vision3d.device import resolve_device
-from vision3d.errors import ConfigError, InputError, NumericalError, Vision3DError
+from vision3d.errors import ConfigError, InputError, Vision3DError
 from vision3d.geometry import mesh as geometry
 from vision3d.geometry.deformation_graph import DeformationGraph
-from vision3d.progress import Progress, ProgressCallback
+from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
-from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
@@ -27,6 +27,7 @@ from vision3d.stages.animation.dynamic.placing import place_camera
 from vision3d.stages.animation.dynamic.trainer import Trainer
 from vision3d.stages.animation.guidance import check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
+from vision3d.stages.animation.loop import remaining_steps
 from vision3d.stages.animation.orbits import Orbit
 
 logger = logging.getLogger("vision3d.animate")
@@ -185,20 +186,10 @@ class _Fit:
 
     def loop(self, stop: StopSignal) -> None:
         """All steps that are left."""
-        with Progress(self.config.steps, "animate", self.callback) as bar:
-            while self.step < self.config.steps:
-                if stop.requested:
-                    self._save()
-                    raise Interrupted(f"stopped after step {self.step}")
-                try:
-                    values = self.trainer.step(self.step)
-                except NumericalError:
-                    self._save()
-                    raise
-                self.step += 1
-                self._record(values)
-                bar.update(self.step, loss=values["loss"], frames=values["frames"])
-        self._save()
+        steps = self.trainer.step, self._save, stop, self.callback
+        for values in remaining_steps("animate", self.step, self.config.steps, *steps, shown=("loss", "frames")):
+            self.step += 1
+            self._record(values)
 
     def finish(self) -> AnimateResult:
         """Measure the motion and write it."""

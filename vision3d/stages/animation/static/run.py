@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.errors import ConfigError, FileFormatError, Vision3DError
 from vision3d.io.dataset import WHITE
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
@@ -17,10 +17,11 @@ from vision3d.optim.evaluation import Evaluation, check_held_out, evaluate
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
+from vision3d.stages.animation.loop import remaining_steps
 from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import StaticConfig
 from vision3d.stages.animation.static.inflate import inflated_mesh
@@ -171,21 +172,11 @@ class _Static:
             evaluation = self._evaluate(self.bound, None)
             self.before = {} if evaluation is None else evaluation.mean()
         started, earlier = time.perf_counter(), self.seconds
-        with Progress(self.config.steps, "refine", self.callback) as bar:
-            while self.step < self.config.steps:
-                if stop.requested:
-                    self._save()
-                    raise Interrupted(f"stopped after step {self.step}")
-                try:
-                    values = self.trainer.step(self.step)
-                except NumericalError:
-                    self._save()
-                    raise
-                self.step += 1
-                self.seconds = earlier + time.perf_counter() - started
-                self._record(values)
-                bar.update(self.step, loss=values["loss"])
-        self._save()
+        steps = self.trainer.step, self._save, stop, self.callback
+        for values in remaining_steps("refine", self.step, self.config.steps, *steps):
+            self.step += 1
+            self.seconds = earlier + time.perf_counter() - started
+            self._record(values)
 
     def finish(self, said: dict[str, Any]) -> StaticResult:
         """Measure the Gaussians and write them."""
