@@ -15,6 +15,19 @@ def check_numbers(config: Any, names: Iterable[str], holds: Callable[[Any], bool
             raise ConfigError(name, f"got {value}, want {want}")
 
 
+def check_each(config: Any, checks: Iterable[tuple[str, bool, str]], group: str = "") -> None:
+    """Raise ConfigError for the first field that is not right.
+
+    Args:
+        config: What has the fields.
+        checks: Name of a field, whether its value is right, and what is wanted.
+        group: Of the options, with a dot, for the message.
+    """
+    for name, is_right, want in checks:
+        if not is_right:
+            raise ConfigError(f"{group}{name}", f"got {getattr(config, name)}, want {want}")
+
+
 def check_positive(config: Any, *names: str) -> None:
     """Numbers above 0."""
     check_numbers(config, names, lambda value: value > 0, "a number > 0")

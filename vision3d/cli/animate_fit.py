@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from vision3d.cli.options import Flag, RunOptions, Settings
+from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
 from vision3d.progress import ProgressCallback
@@ -72,8 +73,6 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "comparison.mp4": "given, fitted, and from another side",
         "report.html": "all of it on one page",
     }
-    found = {name: text for name, text in names.items() if (out / name).exists()}
-    width = max(len(str(out / name)) for name in found)
     lines = [
         f"{results['frames']} frames of {results['cameras']} cameras, {results['nodes']} nodes, {results['steps']} steps, "
         f"guidance: {results['guidance']}"
@@ -87,7 +86,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
             error = results.get(f"{split}_vertex_error")
             more = "" if error is None else f", vertices off by {100 * error:.2f} % of the diagonal"
             lines.append(f"{words}: PSNR {results[f'{split}_psnr']:.2f} dB, mask IoU {results[f'{split}_iou']:.4f}{more}")
-    return "\n".join([*lines, "", "now open", *(f"  {out / name!s:{width}}  {text}" for name, text in found.items())])
+    return "\n".join([*lines, *now_open(out, names)])
 
 
 def run(arguments: Sequence[str]) -> None:

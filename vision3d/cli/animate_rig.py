@@ -9,6 +9,7 @@ import tyro
 
 from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animation.rig.config import RigConfig
@@ -54,10 +55,8 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "frames.zarr": "the frames, for `vision3d view`",
         "report.html": "all of it on one page",
     }
-    found = {name: text for name, text in names.items() if (out / name).exists()}
-    found |= {path.name: "a video" for path in sorted(out.glob("video_*.mp4"))}
-    width = max(len(str(out / name)) for name in found)
-    return "\n".join([line, "", "now open", *(f"  {out / name!s:{width}}  {text}" for name, text in found.items())])
+    names |= {path.name: "a video" for path in sorted(out.glob("video_*.mp4"))}
+    return "\n".join([line, *now_open(out, names)])
 
 
 run = stage_verb("animate rig", RigOptions, _rig, stage="animation", text_of=_text)

@@ -9,6 +9,7 @@ import tyro
 
 from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import Flag, RunOptions, Settings
+from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animation.static.config import StaticConfig
@@ -71,9 +72,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "figures/before_after.png": "pictures before and after",
         "report.html": "all of it on one page",
     }
-    found = {name: text for name, text in names.items() if (out / name).exists()}
-    width = max(len(str(out / name)) for name in found)
-    return "\n".join([*lines, "", "now open", *(f"  {out / name!s:{width}}  {text}" for name, text in found.items())])
+    return "\n".join([*lines, *now_open(out, names)])
 
 
 run = stage_verb("animate static", StaticOptions, _static, stage="animation", resumable=RESUMABLE, text_of=_text)

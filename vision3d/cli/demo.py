@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vision3d.cli.fit import RESUMABLE
 from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.config import load_yaml
 from vision3d.errors import MissingFileError
@@ -83,8 +84,6 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         ]
     lines += [
         f"{results['gaussians']:,} Gaussians after {results['steps']:,} steps in {results['training_s']:.0f} s",
-        "",
-        "now open",
     ]
     names = {
         "report.html": "all of it on one page",
@@ -93,7 +92,4 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "curves.png": "how it went",
         "scene.ply": "the scene, for `vision3d render` and any viewer of Gaussian scenes",
     }
-    found = {name: text for name, text in names.items() if (out / name).exists()}
-    width = max(len(str(out / name)) for name in found)
-    lines += [f"  {out / name!s:{width}}  {text}" for name, text in found.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *now_open(out, names)])

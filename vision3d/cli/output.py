@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TextIO
 
 from vision3d.cli.options import VerbOptions
@@ -30,6 +31,13 @@ def print_summary(options: VerbOptions, text: str, values: Mapping[str, Any]) ->
         print(text)
     if options.json:
         print(to_json({"ok": True, **values}))
+
+
+def now_open(out: Path, names: Mapping[str, str]) -> list[str]:
+    """The end of a summary: what is in a run folder to be looked at, of `names` what is there."""
+    found = {str(out / name): text for name, text in names.items() if (out / name).exists()}
+    width = max(map(len, found), default=0)
+    return ["", "now open", *(f"  {path:{width}}  {text}" for path, text in found.items())]
 
 
 class _Handler(logging.StreamHandler[TextIO]):

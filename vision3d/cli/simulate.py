@@ -9,6 +9,7 @@ import tyro
 
 from vision3d.cli.inputs import cameras_beside, load_objects
 from vision3d.cli.options import RunOptions, Settings
+from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.config import from_dict
 from vision3d.errors import InputError
@@ -67,15 +68,11 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "frames.zarr": "the frames, for `vision3d view`",
         "frames": "a .ply of each frame",
     }
-    found = {name: text for name, text in names.items() if (out / name).exists()}
-    width = max(len(str(out / name)) for name in found)
     lines = [
         f"{results['frames']} frames, {results['particles']:,} particles ({results['particles_inside']:,} inside), "
         f"{results['substeps']:,} steps in {results['simulation_minutes']:.2f} minutes: "
         f"{results['million_particle_substeps_per_s']:.3g} million particle steps/s by the {results['engine']} engine",
-        "",
-        "now open",
-        *(f"  {out / name!s:{width}}  {text}" for name, text in found.items()),
+        *now_open(out, names),
     ]
     if results["kept"]:
         lines.insert(1, f"particles were kept inside the grid {results['kept']:,} times: give more --room")

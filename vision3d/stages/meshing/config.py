@@ -5,6 +5,7 @@ from typing import Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.ranges import check_each
 
 Corners = tuple[float, float, float, float, float, float]
 
@@ -68,7 +69,7 @@ class MeshConfig:
     def __post_init__(self) -> None:
         if self.box is not None and not all(low < high for low, high in zip(self.box[:3], self.box[3:])):
             raise ConfigError("box", f"got {_numbers(self.box)}, want the lower corner x y z and then the upper one")
-        for name, is_right, want in (
+        checks = (
             ("resolution", self.resolution >= MIN_RESOLUTION, f"at least {MIN_RESOLUTION}"),
             ("voxel", self.voxel is None or 0 < self.voxel < float("inf"), "a number > 0"),
             ("box", self.box is None or all(abs(value) < float("inf") for value in self.box), "finite numbers"),
@@ -89,9 +90,8 @@ class MeshConfig:
             ("padding", 0 <= self.padding <= 64, "0 to 64"),
             ("sharpen", self.sharpen >= 0, "0 or more"),
             ("max_memory", 0 < self.max_memory < float("inf"), "a number > 0"),
-        ):
-            if not is_right:
-                raise ConfigError(name, f"got {getattr(self, name)}, want {want}")
+        )
+        check_each(self, checks)
 
 
 def _numbers(values: Corners) -> str:

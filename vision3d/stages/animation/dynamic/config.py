@@ -6,6 +6,7 @@ from typing import Literal
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
 from vision3d.geometry.skinning import Method
+from vision3d.ranges import check_each
 from vision3d.stages.animation.guidance.config import SdsConfig
 
 
@@ -101,14 +102,13 @@ class CameraConfig:
     """Which axis of the mesh points up."""
 
     def __post_init__(self) -> None:
-        for name, is_right, want in (
+        checks = (
             ("elevation", -90 < self.elevation < 90, "more than -90 and less than 90"),
             ("azimuth", abs(self.azimuth) <= 360, "-360 to 360"),
             ("distance", 1.2 <= self.distance < float("inf"), "1.2 or more"),
             ("fovy", 1 <= self.fovy <= 120, "1 to 120"),
-        ):
-            if not is_right:
-                raise ConfigError(f"camera.{name}", f"got {getattr(self, name)}, want {want}")
+        )
+        check_each(self, checks, group="camera.")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class AnimateConfig:
     """Rasterizer of Gaussians."""
 
     def __post_init__(self) -> None:
-        for name, is_right, want in (
+        checks = (
             ("nodes", self.nodes >= 1, "1 or more"),
             ("neighbors", 1 <= self.neighbors <= 16, "1 to 16"),
             ("steps", self.steps >= 0, "0 or more"),
@@ -188,6 +188,5 @@ class AnimateConfig:
             ("checkpoint_every", self.checkpoint_every >= 0, "0 or more"),
             ("keep", self.keep >= 1, "1 or more"),
             ("log_every", self.log_every >= 1, "1 or more"),
-        ):
-            if not is_right:
-                raise ConfigError(name, f"got {getattr(self, name)}, want {want}")
+        )
+        check_each(self, checks)

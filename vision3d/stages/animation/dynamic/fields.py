@@ -5,6 +5,7 @@ xy, xz, yz), and the logit of the blend. All zero is the rest pose.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import NamedTuple, cast
 
 import torch
@@ -28,7 +29,7 @@ class NodePoses(NamedTuple):
     blends: Float[Tensor, "t n"]
 
 
-class NodeField(nn.Module):
+class NodeField(nn.Module, ABC):
     """Poses of N nodes at any time, the rest pose at the reference time.
 
     Args:
@@ -46,9 +47,9 @@ class NodeField(nn.Module):
         self.reference, self.radius, self.stretch = reference, radius, stretch
         self.num_nodes = len(nodes)
 
+    @abstractmethod
     def raw(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t n 14"]:
         """The raw numbers at these times [s]."""
-        raise NotImplementedError
 
     def zeros(self, count: int) -> Float[Tensor, "t n 14"]:
         """The raw numbers of the rest pose."""
@@ -154,9 +155,9 @@ class _NetworkField(NodeField):
 
     heads: nn.Module
 
+    @abstractmethod
     def features(self, moments: Float[Tensor, " t"]) -> Float[Tensor, "t n w"]:
         """Of each node at moments in [-1, 1]."""
-        raise NotImplementedError
 
     def raw(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t n 14"]:
         places = cast(Tensor, self.places)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vision3d.errors import ConfigError
+from vision3d.ranges import check_each
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,11 @@ class SdsConfig:
     (Zero123, Zero123-XL)."""
 
     def __post_init__(self) -> None:
-        for name, is_right, want in (
+        checks = (
             ("scale", 0 <= self.scale < float("inf"), "a number >= 0"),
             ("t_min", 0 <= self.t_min < 1, "a number in [0, 1)"),
             ("t_max", self.t_min <= self.t_max <= 1, "a number from t_min to 1"),
             ("views", self.views >= 1, "1 or more"),
             ("size", 16 <= self.size <= 1024, "16 to 1024"),
-        ):
-            if not is_right:
-                raise ConfigError(f"sds.{name}", f"got {getattr(self, name)}, want {want}")
+        )
+        check_each(self, checks, group="sds.")

@@ -7,6 +7,7 @@ from typing import Literal
 from vision3d.errors import ConfigError, nearest_names
 from vision3d.geometry.euler import EULER_ORDERS
 from vision3d.geometry.skinning import Method
+from vision3d.ranges import check_each
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class RigConfig:
             raise ConfigError("order", f"got {self.order!r}; {nearest_names(self.order, EULER_ORDERS)}")
         if self.clip is not None and not self.clip:
             raise ConfigError("clip", "got an empty name")
-        for name, is_right, want in (
+        checks = (
             ("scale", self.scale is None or 0 < self.scale < math.inf, "a number > 0"),
             ("blend", 0 <= self.blend <= 1, "a number in [0, 1]"),
             ("fps", 0 < self.fps <= 1000, "a number in (0, 1000]"),
@@ -76,6 +77,5 @@ class RigConfig:
             ("zoom", 0 < self.zoom < math.inf, "a number > 0"),
             ("fov", 0 < self.fov < 180, "degrees between 0 and 180"),
             ("background", all(0 <= value <= 1 for value in self.background), "three numbers in [0, 1]"),
-        ):
-            if not is_right:
-                raise ConfigError(name, f"got {getattr(self, name)}, want {want}")
+        )
+        check_each(self, checks)
