@@ -92,8 +92,36 @@ def test_masks_beside_pictures(tmp_path):
     found = read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
     assert torch.equal(found.pictures[..., 3] > 127, alphas > 0.5)
     (tmp_path / "masks" / "cam1" / "1.png").unlink()
-    with pytest.raises(InputError, match="got 3 masks for 4 frames"):
+    with pytest.raises(InputError, match="got 1 masks for the 2 frames of .*cam1; want one each"):
         read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
+
+
+def test_masks_of_pictures_in_another_order(tmp_path):
+    """They are found by name, and each camera has its own."""
+    clip = worm(frames=3, cameras=2)
+    folder = clip.write(tmp_path / "pictures")
+    names = ["cam0/0.png", "cam1/1.png", "cam0/2.png", "cam1/0.png"]
+    for name in names:
+        alpha = torch.zeros(32, 32)
+        alpha[: 2 + 3 * names.index(name)] = 1
+        write_image(tmp_path / "masks" / name, alpha)
+    write_image(tmp_path / "masks" / "cam0" / "1.png", torch.ones(32, 32))  # of a picture that is not named
+    rows, times = [0, 1, 0, 1], torch.tensor([0.0, 0.25, 1.0, 0.0])
+    views = Cameras(
+        clip.cameras.viewmats[rows], clip.cameras.Ks[rows], clip.cameras.width[rows], clip.cameras.height[rows],
+        names=tuple(names), times=times,
+    )  # fmt: skip
+    views.save(folder / "cameras.json")
+    found = read_footage(folder, masks=tmp_path / "masks")
+    assert (found.pictures[..., 0, 3] == 255).sum(1).tolist() == [2, 5, 8, 11]
+
+
+def test_masks_counted_for_each_camera(tmp_path):
+    clip = worm(frames=2, cameras=2)
+    for name in ("cam0/a.png", "cam0/b.png", "cam0/c.png", "cam1/a.png"):
+        write_image(tmp_path / "masks" / name, torch.ones(32, 32))
+    with pytest.raises(InputError, match="got 3 masks for the 2 frames of .*cam0; want one each"):
+        read_footage(clip.write(tmp_path / "pictures"), masks=tmp_path / "masks")
 
 
 def test_a_plain_background_makes_masks(tmp_path, caplog):

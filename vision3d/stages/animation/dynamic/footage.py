@@ -1,6 +1,7 @@
 """Clips of one object with masks: what is read, and the checks before anything is fitted."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -197,7 +198,7 @@ def _assembled(
             mask = read_mask(masks[index], size=(width, height))[..., None].float()
         pictures.append(_shrunk(_premultiplied(image), resolution))
         found.append(None if mask is None else _shrunk(mask, resolution))
-    labels = [str(file.relative_to(path)) for file in files]
+    labels = [os.path.relpath(file, path) for file in files]
     return _checked(path, labels, pictures, found, cameras, camera_names, times)
 
 
@@ -281,17 +282,21 @@ def _natural(path: Path) -> tuple[int, str]:
 
 
 def _masks_for(path: Path, files: Sequence[Path], masks: Path | str | None) -> list[Path] | None:
-    """One mask for each picture: in folders of the same names, in the same order."""
+    """One mask for each picture, out of folders of the same names: that of the same name, else in the same order."""
     if masks is None:
         return None
-    found: dict[Path, list[Path]] = {}
-    for file in files:
-        folder = Path(masks) / file.parent.relative_to(path)
-        found.setdefault(folder, _pictures(folder))
-    total = sum(map(len, found.values()))
-    if total != len(files):
-        raise InputError(f"{masks}: got {total} masks for {len(files)} frames; want one each")
-    return [mask for folder in found.values() for mask in folder]
+    found: dict[Path, Path] = {}
+    for folder in dict.fromkeys(file.parent for file in files):
+        own = sorted({file for file in files if file.parent == folder}, key=_natural)
+        there = _pictures(Path(masks) / os.path.relpath(folder, path))
+        named = {mask.stem: mask for mask in there}
+        if all(file.stem in named for file in own):
+            found |= {file: named[file.stem] for file in own}
+        elif len(there) == len(own):
+            found |= dict(zip(own, there))
+        else:
+            raise InputError(f"{masks}: got {len(there)} masks for the {len(own)} frames of {folder}; want one each")
+    return [found[file] for file in files]
 
 
 def _premultiplied(image: Float[Tensor, "h w c"]) -> Float[Tensor, "h w c"]:
