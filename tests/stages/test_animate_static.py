@@ -172,6 +172,26 @@ def test_one_picture(tmp_path):
     assert Cameras.load(tmp_path / "run" / "cameras.json").width.tolist() == [64]
 
 
+def test_a_picture_from_elsewhere_is_said(tmp_path, caplog):
+    """A long mesh in a picture from its end, seen from its side; and the same from where it was taken."""
+    long = replace(ball(), vertices=ball().vertices * torch.tensor([1.0, 0.4, 0.4]))
+    orbit, zero = Orbit.about(long.vertices, "y"), torch.zeros(1)
+    view = ReferenceView(elevation_deg=0, azimuth_deg=90, distance=3, fov_deg=30)
+    camera = orbit.cameras(zero, zero + math.pi / 2, 3, math.radians(30), 96, 72)
+    image, config = write_cut_out(tmp_path / "end.png", long, camera), replace(FEW, steps=0, max_size=64)
+    bind_gaussians(replace(config, view=view), long, image=image, progress=silent)
+    bind_gaussians(config, long, image=image, camera=camera, progress=silent)
+    bind_gaussians(config, image=image, progress=silent)
+    assert "does not cover" not in caplog.text
+    bind_gaussians(replace(config, view=replace(view, azimuth_deg=0)), long, image=image, progress=silent)
+    assert "the mesh does not cover the mask of" in caplog.text and "end.png as --view sees it (IoU 0.4" in caplog.text
+    assert "want its side (--view.*) or its camera (--camera FILE)" in caplog.text
+    caplog.clear()
+    turned = orbit.cameras(zero, zero, 3, math.radians(30), 96, 72)
+    bind_gaussians(config, long, image=image, camera=turned, progress=silent)
+    assert "end.png as --camera sees it (IoU 0.4" in caplog.text and "--view" not in caplog.text
+
+
 def test_directions_about_an_object():
     """Azimuth 0 is the front, +z of glTF and +x where z is up; angles go back to themselves."""
     for up, suffix, front, top in [("auto", ".glb", (0, 0, 1), (0, 1, 0)), ("z", "", (1, 0, 0), (0, 0, 1))]:

@@ -17,6 +17,7 @@ from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
+from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
 from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
@@ -34,7 +35,6 @@ logger = logging.getLogger("vision3d.animate")
 
 FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
 _STATE = ("trainer", "step", "sums", "source")
-_LIKE = 0.9  # mask IoU of the mesh at rest
 
 
 @dataclass(frozen=True)
@@ -169,20 +169,15 @@ class _Fit:
         logger.info("%d nodes, %d pictures to fit to; guidance: %s", len(graph), len(seen), self.label)
         self._check_rest()
 
-    @torch.no_grad()
     def _check_rest(self) -> None:
         """Say where the mesh at rest does not look like the frame in which it should be so."""
-        views = (self.footage.frames == self.config.reference).nonzero()[:, 0]
-        if not len(views):
-            return
-        rows = torch.zeros_like(views)
-        alphas = self.painter.paint(self.mesh.vertices[None], rows, with_views(self.cameras, views, 1))[1] > 0.5
-        masks = self.footage.read(views)[1] > 0.5
-        iou = float((alphas & masks).sum() / (alphas | masks).sum().clamp(min=1))
-        if iou < _LIKE:
-            text = "the mesh does not cover the mask of frame %d, where it should be at rest (IoU %.2f): "
-            text += "want the frame in which it is so (--reference N), or --reference -1 where there is none"
-            logger.warning(text, self.config.reference, iou)
+        reference = self.config.reference
+        views = (self.footage.frames == reference).nonzero()[:, 0]
+        if len(views):
+            want = "want the frame in which it is so (--reference N), or --reference -1 where there is none"
+            masks = self.footage.read(views)[1] > 0.5
+            what = f"frame {reference}, where it should be at rest"
+            warn_of_cover(self.mesh, with_views(self.cameras, views, 1), masks, what, want)
 
     def loop(self, stop: StopSignal) -> None:
         """All steps that are left."""

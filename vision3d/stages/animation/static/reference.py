@@ -4,9 +4,12 @@ import math
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, MissingFileError
 from vision3d.scene import Cameras, PosedImages
+from vision3d.scene.resample import resize_area
 from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import ReferenceView
 
@@ -43,6 +46,14 @@ def reference_images(path: Path | str, view: ReferenceView, orbit: Orbit, camera
     else:
         camera = _fitting(cameras, path, width, height)
     return PosedImages(camera.to("cpu"), (path,), torch.zeros(1, dtype=torch.bool), source=path)
+
+
+def opaque_pixels(images: PosedImages) -> Bool[Tensor, "h w"]:
+    """Where the picture shows the object, at the size of its camera."""
+    from vision3d.io.images import read_image
+
+    camera = images.cameras[0]
+    return resize_area(read_image(images.image_paths[0])[..., 3:], int(camera.width), int(camera.height))[..., 0] > 0.5
 
 
 def _fitting(cameras: Cameras, path: Path, width: int, height: int) -> Cameras:

@@ -19,6 +19,7 @@ from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
+from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
 from vision3d.stages.animation.loop import remaining_steps
@@ -26,7 +27,7 @@ from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import StaticConfig
 from vision3d.stages.animation.static.inflate import inflated_mesh
 from vision3d.stages.animation.static.pictures import Pictures, before_after, draw, load_pictures, shrunk
-from vision3d.stages.animation.static.reference import reference_images
+from vision3d.stages.animation.static.reference import opaque_pixels, reference_images
 from vision3d.stages.animation.static.surface import checked_mesh, load_surface
 from vision3d.stages.animation.static.trainer import StaticTrainer
 
@@ -35,6 +36,8 @@ logger = logging.getLogger("vision3d.animate")
 _STATE = {"source", "trainer", "step", "sums", "before", "seconds"}  # of a checkpoint
 _SHOWN = 4  # views of the picture before and after
 _SIDE, _SIDES = 256, ("as pictured", "a quarter on", "from behind", "three quarters on")  # [px], counter-clockwise from above
+_FROM_ELSEWHERE = "the picture is from another side or of another shape; want its side (--view.*) or its camera (--camera FILE)"
+_OF_ANOTHER = "want the camera that took it, in the world of the mesh, and a mesh of what it shows"
 INFLATED = "outline inflated, the back mirrors the front; not measured"
 
 
@@ -113,6 +116,10 @@ def bind_gaussians(
         if guidance is not None and images is not None:
             guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
         stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
+        if mesh is not None and image is not None and images is not None:
+            by, want = ("--view", _FROM_ELSEWHERE) if camera is None else ("--camera", _OF_ANOTHER)
+            masks = opaque_pixels(images)[None]
+            warn_of_cover(bound.mesh, images.cameras, masks, f"{images.source} as {by} sees it", want)
         named = [_name(mesh), *([] if images is None else [str(images.source)]), *([] if guide is None else [stage.label])]
         stage.restore(" + ".join(named))
     except Vision3DError:
