@@ -14,7 +14,7 @@ REST = "rest"
 """In place of a clip: the mesh at rest."""
 COLORINGS = {"own": "own colours", "weights": "blend weights", "dominant": "dominant joint"}
 """How a mesh may be coloured, with words for people; beside these by the weights of one joint, by its name."""
-_RATE = 30.0  # frames a second of clips
+_RATE = 30.0  # frames a second of clips, about that where their files say how many
 _GOLDEN = 0.61803398875
 _LOW, _HIGH = (0.16, 0.18, 0.32), (1.0, 0.72, 0.20)
 
@@ -62,19 +62,28 @@ class Rig:
         clip, mesh = self._clip(), replace(self._colored(), normals=None)
         if clip is None:
             return replace(mesh, vertices=self.skin.posed(None, [0.0])[0])
-        times = _times(clip)
+        times = self._times(clip)
         return Sequence(mesh, times, {"vertices": _Posed(self.skin, clip, times)})
 
     def skeleton(self) -> PointCloud | Sequence:
         """The places of the joints, coloured one by one."""
         clip, colors = self._clip(), joint_colors(len(self.skin))
-        times = torch.zeros(1, dtype=torch.float64) if clip is None else _times(clip)
+        times = torch.zeros(1, dtype=torch.float64) if clip is None else self._times(clip)
         places = self.skin.joint_matrices(clip, times)[..., :3, 3].contiguous()
         cloud = PointCloud(places[0], colors.to(places))
         return cloud if clip is None else Sequence(cloud, times, {"points": places})
 
     def _clip(self) -> Clip | None:
         return None if self.clip == REST else self.skin.clip(self.clip)
+
+    def _times(self, clip: Clip) -> Float64[Tensor, " t"]:
+        """Evenly from the first key to the last one, both included; the file's frames are among them."""
+        own = self.skin.fps or _RATE
+        rate = own * max(1, round(_RATE / own))
+        if clip.end <= clip.start:
+            return clip.times(rate)
+        count = max(1, round((clip.end - clip.start) * rate))
+        return torch.linspace(clip.start, clip.end, count + 1, dtype=torch.float64)
 
     def _colored(self) -> Mesh:
         skin = self.skin
@@ -107,9 +116,3 @@ class _Posed:
 
     def __getitem__(self, index: int, /) -> Tensor:
         return self._skin.posed(self._clip, self._times[index : index + 1])[0]
-
-
-def _times(clip: Clip) -> Float64[Tensor, " t"]:
-    """Evenly from the first key to the last one, both included."""
-    count = max(1, round((clip.end - clip.start) * _RATE))
-    return torch.linspace(clip.start, clip.end, count + 1, dtype=torch.float64) if clip.end > clip.start else clip.times(_RATE)

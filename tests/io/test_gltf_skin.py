@@ -10,10 +10,11 @@ import torch
 
 from tests.support.creature import creature
 from tests.support.gltf_reader import Animated
+from tests.support.skins import arm
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
-from vision3d.io.gltf_container import glb_bytes
+from vision3d.io.gltf_container import Gltf, glb_bytes
 from vision3d.scene import Channel, Clip, Mesh, Skin, load
 from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
@@ -62,6 +63,29 @@ def test_a_clip_of_frames_is_exact_for_a_second_reader(tmp_path):
         assert np.abs(other.vertices("swim", float(np.float32(time))) - frame.numpy()).max() <= 1e-5 * diagonal
     middle = (times[2] + times[3]) / 2
     assert np.abs(other.vertices("swim", middle) - ((frames[2] + frames[3]) / 2).numpy()).max() <= 1e-5 * diagonal
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
+def test_the_frame_rate_is_kept(tmp_path, edit, suffix):
+    """In the extras of the asset, where frames are evenly spaced; what is no rate there means nothing."""
+    mesh, path = arm().mesh, tmp_path / f"a{suffix}"
+    frames = mesh.vertices + torch.rand(4, 1, 1)
+    for times, want in (((0, 1 / 24, 2 / 24, 3 / 24), 24.0), ((0.1, 0.3, 0.5, 0.7), 5.0), ((0, 0.1, 0.3, 0.4), None)):
+        Skin.from_frames(mesh, frames, times).save(path)
+        assert Skin.load(path).fps == want and ("extras" in Gltf(path).content["asset"]) == (want is not None)
+    Skin.from_frames(mesh, frames[:1], [0.0]).save(path)
+    assert Skin.load(path).fps is None
+    replace(arm(), fps=12.5).save(path)
+    assert Skin.load(path).fps == 12.5
+    replace(arm(), fps=12.5, clips=()).save(path)
+    assert Skin.load(path).fps is None
+    if suffix == ".gltf":
+        replace(arm(), fps=12.5).save(path)
+        for wrong in ("24", True, -1, 0, 1e9, None, [24]):
+            edit(path, lambda content, wrong=wrong: content["asset"]["extras"].update(fps=wrong))
+            assert Skin.load(path).fps is None
+    with pytest.raises(InputError, match=r"Skin\.fps: got 0, want a number > 0"):
+        replace(arm(), fps=0).save(path)
 
 
 def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):

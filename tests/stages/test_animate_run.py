@@ -60,6 +60,7 @@ def test_what_a_run_leaves_behind(tmp_path):
     assert torch.equal(vertices[1], clip.vertices[1])  # the reference, to the last bit
     assert torch.equal(vertices, result.sequence.channels["vertices"])
     skin = Skin.load(path / "animated.glb")
+    assert skin.fps == 24
     played = skin.posed(skin.clips[0], clip.times)
     assert skin.mesh.num_vertices == clip.mesh.num_vertices
     torch.testing.assert_close(played, vertices, atol=1e-6, rtol=0)

@@ -55,6 +55,13 @@ def test_clips_are_chosen(layers):
         layers.change_rig("arm", clip="walk")
 
 
+def test_the_frames_of_the_file_are_among_those_shown(tmp_path):
+    for fps, shown in ((24, 24), (60, 60), (12, 24), (1, 30)):
+        replace(arm(), fps=float(fps)).save(tmp_path / "arm.glb")
+        times = Layers.open([tmp_path / "arm.glb"]).times
+        torch.testing.assert_close(times, torch.arange(shown + 1, dtype=torch.float64) / shown)
+
+
 def test_colours(layers):
     skin = layers.rigs["arm"].skin
     dense = torch.zeros(len(skin.weights), 3).scatter_add_(1, skin.indices, skin.weights)

@@ -24,6 +24,7 @@ _FLOAT = {5126: (False,)}
 _JOINTS = {5121: (False,), 5123: (False,)}
 _WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
 _KEYS = {5126: (False,), 5120: (True,), 5121: (True,), 5122: (True,), 5123: (True,)}
+_MAX_FPS = 1000.0
 _WIDTHS: dict[Property, int] = {"translation": 3, "rotation": 4, "scale": 3, "weights": 1}
 
 
@@ -123,7 +124,16 @@ class _Reader:
             morph_names=tuple(self.morph_names),
             rest_weights=torch.tensor(self.rest_weights) if any(self.rest_weights) else None,
             clips=self._clips(new),
+            fps=self._fps(),
         )
+
+    def _fps(self) -> float | None:
+        """What our files say in the extras of the asset; something else there means nothing."""
+        extras = self.gltf.content["asset"].get("extras")
+        fps = extras.get("fps") if isinstance(extras, dict) else None
+        if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps <= _MAX_FPS:
+            return None
+        return float(fps)
 
     def _has_morphs(self) -> bool:
         return any(

@@ -38,6 +38,8 @@ def _built(skin: Skin) -> Builder:
     inputs: dict[bytes, int] = {}
     for clip in skin.clips:
         _add_clip(builder, clip, inputs)
+    if skin.clips and skin.fps is not None:
+        builder.extras["fps"] = skin.fps
     return builder
 
 

@@ -1,5 +1,6 @@
 """Meshes that move: joints with weights, morph targets, and clips."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.skinning import Method, linear_blend, skin
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
-from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import Sequence
 
@@ -64,6 +65,8 @@ class Skin:
     """What a morph target with weight 1 adds to the normals; as the faces turn when None."""
     rest_weights: Float[Tensor, " m"] | None = None
     """Weights of the morph targets at rest and in clips that do not set them; 0 when None."""
+    fps: float | None = None
+    """Frames a second that its clips were made of; None when that is not known."""
 
     def __post_init__(self) -> None:
         for name in ("names", "parents", "morph_names", "clips"):
@@ -135,6 +138,7 @@ class Skin:
             weights=empty(mesh.num_vertices, 0),
             morphs=vertices - mesh.vertices,
             clips=(Clip(name, (channel,)),),
+            fps=frame_rate(times),
         )
 
     def save(self, path: Path | str) -> None:
@@ -146,9 +150,11 @@ class Skin:
 
         Raises:
             InputError: Something is not finite, a vertex names a joint that is not there, weights are negative or do not sum to
-                1, or a quaternion has not length 1.
+                1, a quaternion has not length 1, or the frame rate is no rate.
         """
         self.mesh.validate()
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise InputError(f"Skin.fps: got {self.fps}, want a number > 0, or None")
         for name in (*_FLOATS, *_MORPHS):
             value = getattr(self, name)
             if value is not None and len(value):
