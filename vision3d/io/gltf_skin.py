@@ -14,7 +14,7 @@ import torch
 
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb
-from vision3d.io.gltf_container import Gltf, peek_json
+from vision3d.io.gltf_container import Gltf
 from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import Skin
@@ -44,25 +44,6 @@ def read_skin(path: Path | str) -> Skin:
         raise
     except InputError as error:
         raise FileFormatError(path, str(error)) from error
-
-
-def can_move(path: Path | str) -> bool:
-    """Whether a .glb or .gltf says that it has a skin, a clip or morph targets.
-
-    Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no glTF.
-    """
-    content = peek_json(Path(path))
-    if content.get("skins") or content.get("animations"):
-        return True
-    meshes = [mesh for mesh in _list_of(content.get("meshes")) if isinstance(mesh, dict)]
-    parts = [part for mesh in meshes for part in _list_of(mesh.get("primitives")) if isinstance(part, dict)]
-    return any("targets" in part for part in parts)
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
 
 
 class _Reader:
