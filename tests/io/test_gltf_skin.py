@@ -10,7 +10,7 @@ import torch
 
 from tests.support.creature import creature
 from tests.support.gltf_reader import Animated
-from tests.support.skins import arm
+from tests.support.skins import arm, hybrid
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
@@ -86,6 +86,31 @@ def test_the_frame_rate_is_kept(tmp_path, edit, suffix):
             assert Skin.load(path).fps is None
     with pytest.raises(InputError, match=r"Skin\.fps: got 0, want a number > 0"):
         replace(arm(), fps=0).save(path)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_etas_of_hybrid_skinning(tmp_path, is_split):
+    """As an attribute of the mesh and of its targets, also where a seam doubles vertices; other skins have none."""
+    skin = hybrid()
+    if is_split:
+        skin = replace(skin, mesh=replace(skin.mesh, uvs=torch.rand(skin.mesh.num_faces, 3, 2)))
+    skin.save(tmp_path / "a.glb")
+    back, file = Skin.load(tmp_path / "a.glb"), Animated(tmp_path / "a.glb")
+    number = torch.cdist(back.mesh.vertices, skin.mesh.vertices).argmin(1)  # the vertex that each was
+    assert (len(number) > skin.mesh.num_vertices) == is_split
+    torch.testing.assert_close(back.etas, skin.etas[number])
+    torch.testing.assert_close(back.morph_etas, skin.morph_etas[:, number])
+    primitive = file.json["meshes"][0]["primitives"][0]
+    assert np.allclose(file.array(primitive["attributes"]["_ETA"])[:, 0], skin.etas[number])
+    clip = back.clips[0]
+    torch.testing.assert_close(back.etas_at(clip, [0.05])[0], skin.etas[number] - 0.1)
+    torch.testing.assert_close(back.etas_at(None, [0.05])[0], back.etas)
+    arm().save(tmp_path / "arm.glb")
+    assert Skin.load(tmp_path / "arm.glb").etas is None and arm().etas_at(None, [0.0]) is None
+    primitive["attributes"]["_ETA"] = file.json["meshes"][0]["primitives"][0]["indices"]
+    (tmp_path / "wrong.glb").write_bytes(glb_bytes(file.json, file.binary))
+    with pytest.raises(FileFormatError, match=r"wrong\.glb at accessors.*: has type 'SCALAR' of 5125"):
+        Skin.load(tmp_path / "wrong.glb")
 
 
 def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
@@ -290,6 +315,7 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         "frames.glb": frames,
         "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
         "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
+        "etas.glb": hybrid(),
         "rest.glb": replace(creature(), rest_weights=torch.tensor([0.5, -0.25])),
         "colours.glb": replace(frames, mesh=replace(frames.mesh, vertex_colors=torch.rand(len(vertices), 4))),
     }

@@ -20,7 +20,7 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import Sequence
 
 _FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
-_MORPHS = ("morphs", "morph_normals", "rest_weights")
+_MORPHS = ("morphs", "morph_normals", "rest_weights", "etas", "morph_etas")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,10 @@ class Skin:
     """Weights of the morph targets at rest and in clips that do not set them; 0 when None."""
     fps: float | None = None
     """Frames a second that its clips were made of; None when that is not known."""
+    etas: Float[Tensor, " v"] | None = None
+    """What hybrid skinning took for each vertex when it made the morphs: 1 linear, 0 dual quaternions. Moves nothing here."""
+    morph_etas: Float[Tensor, "m v"] | None = None
+    """What a morph target with weight 1 adds to `etas`."""
 
     def __post_init__(self) -> None:
         for name in ("names", "parents", "morph_names", "clips"):
@@ -89,6 +93,10 @@ class Skin:
             check_shape("Skin.morph_normals", self.morph_normals, (self.num_morphs, vertices, 3))
         if self.rest_weights is not None:
             check_shape("Skin.rest_weights", self.rest_weights, (self.num_morphs,))
+        if self.etas is not None:
+            check_shape("Skin.etas", self.etas, (vertices,))
+        if self.morph_etas is not None:
+            check_shape("Skin.morph_etas", self.morph_etas, (self.num_morphs, vertices))
         if self.morph_names and len(self.morph_names) != self.num_morphs:
             raise InputError(f"Skin: {len(self.morph_names)} names for {self.num_morphs} morphs")
         for clip in self.clips:
@@ -266,6 +274,13 @@ class Skin:
             options = {"stretches": sixes, "blends": blends, "method": method}
             frames.append(skin(rest, self.weights, self.indices, rotmat_to_quat(rotmats), shifts, **options))
         return torch.stack(frames)
+
+    def etas_at(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Float[Tensor, "t v"] | None:
+        """`etas` at these times in the clip [s], or at rest without one; None where the skin has none."""
+        if self.etas is None or self.morph_etas is None:
+            return None if self.etas is None else self.etas.expand(len(times), -1)
+        times = torch.as_tensor(times, dtype=torch.float64, device=self.device)
+        return self.etas + self.locals_at(clip, times)[3].to(self.etas) @ self.morph_etas
 
     def at_rest(self) -> Mesh:
         """The mesh as viewers show it without a clip: with its morphs' weights at rest, and the joints where they rest."""

@@ -21,7 +21,7 @@ from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
 from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
-from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
+from vision3d.stages.animation.dynamic.motion import Motion, all_vertices, moving_skin
 from vision3d.stages.animation.dynamic.outputs import write_comparison, write_sheet
 from vision3d.stages.animation.dynamic.painters import make_painter, with_views
 from vision3d.stages.animation.dynamic.placing import place_camera
@@ -44,7 +44,8 @@ class AnimateResult:
     sequence: Sequence
     """Gaussians on the mesh, and its vertices in each frame."""
     skin: Skin
-    """The mesh with a morph target for each frame and a clip that plays them; `save` writes a .glb."""
+    """The mesh with a morph target for each frame and a clip that plays them, and the etas of hybrid skinning; `save` writes a
+    .glb."""
     motion: Motion
     """The motion at any time."""
     cameras: Cameras
@@ -199,7 +200,7 @@ class _Fit:
         if isinstance(base, Mesh):
             base = MeshGaussians.from_mesh(base, config.per_face)
         sequence = Sequence(base, times, {"vertices": vertices})
-        skin = Skin.from_frames(self.mesh, vertices, times)
+        skin = moving_skin(self.motion, vertices, times)
         summary = {
             **evaluation.mean(),
             **self._vertex_figures(vertices),
