@@ -192,6 +192,24 @@ def test_a_picture_from_elsewhere_is_said(tmp_path, caplog):
     assert "end.png as --camera sees it (IoU 0.4" in caplog.text and "--view" not in caplog.text
 
 
+def test_a_plain_background_is_as_good_as_an_alpha_channel(tmp_path, caplog):
+    """The run is the same, pixel for pixel, and the picture of the user stays as it was."""
+    camera = Orbit.about(ball().vertices, "y").cameras(torch.zeros(1), torch.zeros(1), 3, math.radians(30), 64, 48)
+    cut = read_image(write_cut_out(tmp_path / "cut.png", ball(), camera))
+    cut[..., 3] = (cut[..., 3] > 0.5).float()
+    write_image(tmp_path / "cut.png", torch.cat([cut[..., :3] * cut[..., 3:], cut[..., 3:]], -1))
+    plain = cut[..., :3] * cut[..., 3:]  # on black
+    write_image(tmp_path / "plain.png", plain)
+    config = replace(FEW, steps=4)
+    given = bind_gaussians(config, bare(ball()), image=tmp_path / "cut.png", camera=camera, progress=silent)
+    with caplog.at_level("INFO", "vision3d"):
+        found = bind_gaussians(config, bare(ball()), image=tmp_path / "plain.png", camera=camera, progress=silent)
+    assert "the mask comes from the background colour #000000" in caplog.text
+    assert torch.equal(found.gaussians.sh, given.gaussians.sh)
+    assert torch.equal(found.gaussians.opacity_logits, given.gaussians.opacity_logits)
+    assert read_image(tmp_path / "plain.png").shape[2] == 3 and len(list(tmp_path.iterdir())) == 2
+
+
 def test_directions_about_an_object():
     """Azimuth 0 is the front, +z of glTF and +x where z is up; angles go back to themselves."""
     for up, suffix, front, top in [("auto", ".glb", (0, 0, 1), (0, 1, 0)), ("z", "", (1, 0, 0), (0, 0, 1))]:
@@ -327,7 +345,11 @@ def test_wrong_pictures(photos, tmp_path):
             MissingFileError,
             r"none\.png: does not exist; want a picture with an alpha",
         ),
-        ({"image": opaque}, InputError, "has no alpha channel that says where the object is"),
+        (
+            {"image": opaque},
+            InputError,
+            r"has no alpha channel .*, and no plain background tells it \(the border has several colours\)",
+        ),
         ({"image": empty}, InputError, "its mask is empty"),
         ({"image": cut, "camera": small}, InputError, r"cut\.png: has 40x40 px, its camera 32x40; want the same size"),
         (
