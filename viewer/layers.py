@@ -70,8 +70,8 @@ class Layer:
 
     def frame_index(self, time: float) -> int:
         """The frame that shows at a time: the last one that is not later; the first before it begins."""
-        # A slider gives times that went through text, so a frame counts a little before its time.
-        slack = 1e-9 * max(1.0, abs(time))
+        # Times went through text, or through float32 in a file, so a frame counts a little before its time.
+        slack = 1e-6 * max(1.0, abs(time))
         return max(int(torch.searchsorted(self.times, time + slack, right=True)) - 1, 0)
 
 

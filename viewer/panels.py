@@ -1,7 +1,6 @@
 """The side panel of the window: each section is a box of Open3D's widgets that speak to a session."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +10,13 @@ from vision3d.errors import Vision3DError
 from vision3d.scene import PosedImages
 from vision3d.viewer.layers import describe
 from vision3d.viewer.navigation import HELP, UP_AXES
-from vision3d.viewer.rigs import COLORINGS
+from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.session import Session
-
-logger = logging.getLogger("vision3d.view")
+from vision3d.viewer.widgets import Widgets
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
 _MOST_ROWS = 10  # of layers before they scroll
-
-
-def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], None]) -> Callable[..., Any]:
-    """The callback for Open3D, which answers `otherwise` and says why if something goes wrong.
-
-    An exception that gets into Open3D's loop ends the process with a crash.
-    """
-
-    def call(*arguments: Any) -> Any:
-        try:
-            return callback(*arguments)
-        except Vision3DError as error:
-            say(str(error))
-        except Exception as error:
-            logger.debug("in the window", exc_info=True)
-            say(f"internal error: {type(error).__name__}: {error}")
-        return otherwise
-
-    return call
 
 
 class Panel:
@@ -51,9 +30,8 @@ class Panel:
 
     def __init__(self, gui: Any, window: Any, session: Session) -> None:
         self._gui, self._window, self._session = gui, window, session
-        self._on = lambda callback: guarded(callback, None, self.say)
-        self.em = window.theme.font_size
-        em = self.em
+        em = window.theme.font_size
+        self._make = Widgets(gui, em, self.say)
         self.widget = gui.Vert(round(0.5 * em), gui.Margins(round(0.7 * em)))  # a ScrollableVert hides the tracks of sliders
         self.foot = gui.Vert(0, gui.Margins(round(0.7 * em), round(0.3 * em)))
         self.status = gui.Label("")
@@ -62,7 +40,7 @@ class Panel:
         self._checks: dict[str, Any] = {}
         self._camera_names: list[tuple[str, int]] = []
         self._tools()
-        self._layer_box = self._section("Layers", True)
+        self._layer_box = self._make.section(self.widget, "Layers", True)
         if len(list(session.layers)) > _MOST_ROWS:
             rows = gui.ScrollableVert(round(0.35 * em))
             self._layer_box.add_child(rows)
@@ -91,7 +69,7 @@ class Panel:
                     proxy = check[0]
                 widget = self._gui.Checkbox(text)
                 widget.checked = layer.visible
-                widget.set_on_checked(self._on(lambda on, name=layer.name: self._show_layer(name, on)))
+                widget.set_on_checked(self._make.on(lambda on, name=layer.name: self._show_layer(name, on)))
                 proxy.set_widget(widget)
                 self._checks[layer.name] = (proxy, text)
 
@@ -168,41 +146,6 @@ class Panel:
 
     # Sections
 
-    def _section(self, title: str, is_open: bool) -> Any:
-        em = self.em
-        box = self._gui.CollapsableVert(
-            title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
-        )
-        box.set_is_open(is_open)
-        self.widget.add_child(box)
-        return box
-
-    def _row(self, box: Any, *widgets: Any) -> None:
-        row = self._gui.Horiz(round(0.4 * self.em))
-        for widget in widgets:
-            row.add_child(self._lowered(widget) if isinstance(widget, self._gui.Label) else widget)
-        row.add_stretch()
-        box.add_child(row)
-
-    def _lowered(self, label: Any) -> Any:
-        """A label whose text is level with that of a button beside it."""
-        box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
-        box.add_child(label)
-        return box
-
-    def _button(self, text: str, action: Callable[[], Any]) -> Any:
-        button = self._gui.Button(text)
-        button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
-        button.set_on_clicked(self._on(action))
-        return button
-
-    def _slide(self, low: float, high: float, value: float, changed: Callable[[float], None]) -> Any:
-        slider = self._gui.Slider(self._gui.Slider.DOUBLE)
-        slider.set_limits(low, high)
-        slider.double_value = value
-        slider.set_on_value_changed(self._on(changed))
-        return slider
-
     def _show_layer(self, name: str, on: bool) -> None:
         self._session.layers.show(name, on)
         self._session.request(is_moving=False)
@@ -211,30 +154,31 @@ class Panel:
         """What plays, and in which colours, for each mesh with joints; its skeleton is a layer."""
         rigs = self._session.layers.rigs
         for name, rig in rigs.items():
-            box = self._section("Joints" if len(rigs) == 1 else f"Joints of {name}", True)
-            clips = self._choice(
+            box = self._make.section(self.widget, "Joints" if len(rigs) == 1 else f"Joints of {name}", True)
+            clips = self._make.choice(
                 rig.clips, rig.clips.index(rig.clip), lambda clip, name=name: self._change_rig(name, clip=clip)
             )
-            self._row(box, self._gui.Label("clip"), clips)
-            if len(rig.skin) < 2:
-                continue
-            kinds = list(COLORINGS)
-            texts = [*COLORINGS.values(), *(f"weights of {joint}" for joint in rig.skin.names)]
-            values = [*kinds, *rig.skin.names]
-            colors = self._choice(
-                texts,
-                values.index(rig.colors),
-                lambda text, name=name, texts=texts, values=values: self._change_rig(name, colors=values[texts.index(text)]),
-            )
-            self._row(box, self._gui.Label("colours"), colors)
+            self._make.row(box, self._gui.Label("clip"), clips)
+            if len(rig.colorings) > 1:
+                self._colorings(box, name, rig)
 
-    def _choice(self, texts: Sequence[str], index: int, chosen: Callable[[str], None]) -> Any:
-        box = self._gui.Combobox()
-        for text in texts:
-            box.add_item(text)
-        box.selected_index = index
-        box.set_on_selection_changed(self._on(lambda text, index: chosen(text)))
-        return box
+    def _colorings(self, box: Any, name: str, rig: Rig) -> None:
+        """Which colours, and what their ends say where they are continuous."""
+        kinds, legend = {words: kind for kind, words in rig.colorings.items()}, self._gui.Label("")
+
+        def tell(kind: str) -> None:
+            legend.text = "\n".join(LEGENDS.get(kind, ()))
+            legend.visible = kind in LEGENDS
+            self._window.set_needs_layout()
+
+        def recolor(text: str) -> None:
+            self._change_rig(name, colors=kinds[text])
+            tell(kinds[text])
+
+        colors = self._make.choice(list(kinds), list(kinds.values()).index(rig.colors), recolor)
+        self._make.row(box, self._gui.Label("colours"), colors)
+        box.add_child(legend)
+        tell(rig.colors)
 
     def _change_rig(self, name: str, **choice: str) -> None:
         session = self._session
@@ -251,10 +195,10 @@ class Panel:
         layers = session.content.camera_layers
         if not layers:
             return
-        box = self._section("Cameras", True)
+        box = self._make.section(self.widget, "Cameras", True)
         self._frusta = gui.Checkbox("show where they stand")
         self._frusta.checked = True
-        self._frusta.set_on_checked(self._on(self._show_cameras))
+        self._frusta.set_on_checked(self._make.on(self._show_cameras))
         box.add_child(self._frusta)
         names = []
         for layer in layers:
@@ -266,16 +210,16 @@ class Panel:
         self._list = gui.ListView()
         self._list.set_items(names)
         self._list.set_max_visible_items(min(6, len(names)))
-        self._list.set_on_selection_changed(self._on(lambda name, is_double: self._jump(self._list.selected_index)))
+        self._list.set_on_selection_changed(self._make.on(lambda name, is_double: self._jump(self._list.selected_index)))
         box.add_child(self._list)
-        self._row(
+        self._make.row(
             box,
-            self._button("Previous", lambda: self.next_camera(-1)),
-            self._button("Next", lambda: self.next_camera(1)),
+            self._make.button("Previous", lambda: self.next_camera(-1)),
+            self._make.button("Next", lambda: self.next_camera(1)),
         )
         if any(isinstance(layer.value, PosedImages) for layer in layers):
             box.add_child(gui.Label("photograph over the picture"))
-            box.add_child(self._slide(0, 1, session.photograph_weight, self._set_weight))
+            box.add_child(self._make.slider(0, 1, session.photograph_weight, self._set_weight))
 
     def _jump(self, index: int) -> None:
         if 0 <= index < len(self._camera_names):
@@ -291,28 +235,28 @@ class Panel:
 
     def _view(self) -> None:
         session, gui = self._session, self._gui
-        box = self._section("View", False)
+        box = self._make.section(self.widget, "View", False)
         axes = gui.Combobox()
         names = ["as opened", *UP_AXES]
         for name in names:
             axes.add_item(name)
         first_up = session.home.up
         axes.set_on_selection_changed(
-            self._on(lambda name, index: session.set_up(torch.tensor(UP_AXES[name]) if name in UP_AXES else first_up))
+            self._make.on(lambda name, index: session.set_up(torch.tensor(UP_AXES[name]) if name in UP_AXES else first_up))
         )
-        self._row(box, gui.Label("up"), axes)
+        self._make.row(box, gui.Label("up"), axes)
         colors = gui.Combobox()
         for name in BACKGROUNDS:
             colors.add_item(name)
         if session.background in BACKGROUNDS.values():
             colors.selected_index = list(BACKGROUNDS.values()).index(session.background)
-        colors.set_on_selection_changed(self._on(lambda name, index: self._set_background(name)))
-        self._row(box, gui.Label("background"), colors)
+        colors.set_on_selection_changed(self._make.on(lambda name, index: self._set_background(name)))
+        self._make.row(box, gui.Label("background"), colors)
         box.add_child(gui.Label("size of points"))
         dots = gui.Slider(gui.Slider.INT)
         dots.set_limits(1, 8)
         dots.int_value = session.content.dot_size
-        dots.set_on_value_changed(self._on(self._set_dots))
+        dots.set_on_value_changed(self._make.on(self._set_dots))
         box.add_child(dots)
 
     def _set_background(self, name: str) -> None:
@@ -325,26 +269,26 @@ class Panel:
 
     def _selection(self) -> None:
         session, gui = self._session, self._gui
-        box = self._section("Pick and select", True)
+        box = self._make.section(self.widget, "Pick and select", True)
         self._pick_label = gui.Label(self._pick_text())
         box.add_child(self._pick_label)
         kinds = gui.Combobox()
         for name in ("nothing", "sphere", "box"):
             kinds.add_item(name)
         kinds.set_on_selection_changed(
-            self._on(lambda name, index: setattr(session, "region_kind", None if index == 0 else name))
+            self._make.on(lambda name, index: setattr(session, "region_kind", None if index == 0 else name))
         )
-        self._row(box, gui.Label("a click places"), kinds)
+        self._make.row(box, gui.Label("a click places"), kinds)
         radius = session.content.radius
-        size = self._slide(
+        size = self._make.slider(
             0.005 * radius, radius, session.region_size, lambda value: self.act(lambda: session.resize_region(value))
         )
         box.add_child(size)
         self._region_label = gui.Label("nothing selected")
-        self._row(
+        self._make.row(
             box,
-            self._button("Save", lambda: self.act(session.save_selection, "wrote {}")),
-            self._button("Clear", lambda: self.act(session.clear_regions)),
+            self._make.button("Save", lambda: self.act(session.save_selection, "wrote {}")),
+            self._make.button("Clear", lambda: self.act(session.clear_regions)),
             self._region_label,
         )
 
@@ -356,50 +300,51 @@ class Panel:
 
     def _path(self) -> None:
         session, gui = self._session, self._gui
-        box = self._section("Camera path", False)
+        box = self._make.section(self.widget, "Camera path", False)
         self._path_label = gui.Label("no keys yet")
-        self._fly = self._button("Play", self.toggle_path)
-        self._row(box, self._button("Add view", lambda: self.act(session.add_key)), self._fly, self._path_label)
-        self._row(
+        self._fly = self._make.button("Play", self.toggle_path)
+        self._make.row(box, self._make.button("Add view", lambda: self.act(session.add_key)), self._fly, self._path_label)
+        self._make.row(
             box,
-            self._button("Save", lambda: self.act(session.save_path, "wrote {}")),
-            self._button("Load", self._load_path),
-            self._button("Clear", lambda: self.act(session.clear_path)),
-            self._button("Video", lambda: self.act(session.render_path, "makes {}; once more gives it up")),
+            self._make.button("Save", lambda: self.act(session.save_path, "wrote {}")),
+            self._make.button("Load", self._load_path),
+            self._make.button("Clear", lambda: self.act(session.clear_path)),
+            self._make.button("Video", lambda: self.act(session.render_path, "makes {}; once more gives it up")),
         )
 
     def _load_path(self) -> None:
         dialog = self._gui.FileDialog(self._gui.FileDialog.OPEN, "Cameras", self._window.theme)
         dialog.add_filter(".json", "Cameras (.json)")
         dialog.set_path(str(self._session.out.resolve()))
-        dialog.set_on_cancel(self._on(self._window.close_dialog))
+        dialog.set_on_cancel(self._make.on(self._window.close_dialog))
 
         def done(path: str) -> None:
             self._window.close_dialog()
             self.act(lambda: self._session.load_path(Path(path)))
 
-        dialog.set_on_done(self._on(done))
+        dialog.set_on_done(self._make.on(done))
         self._window.show_dialog(dialog)
 
     def _tools(self) -> None:
-        self._record = self._button("Record", self.toggle_recording)
-        self._row(
+        self._record = self._make.button("Record", self.toggle_recording)
+        self._make.row(
             self.widget,
-            self._button("First view", lambda: self._session.move(self._session.home)),
-            self._button("Screenshot", self.screenshot),
+            self._make.button("First view", lambda: self._session.move(self._session.home)),
+            self._make.button("Screenshot", self.screenshot),
             self._record,
-            self._button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
+            self._make.button("Help", lambda: self._window.show_message_box("Mouse and keys", HELP)),
         )
 
     def _time(self) -> None:
         session, gui = self._session, self._gui
         times = session.layers.times
         self._limits = (float(times[0]), float(times[-1]))
-        self.time_bar = gui.Horiz(round(0.6 * self.em), gui.Margins(round(0.6 * self.em), round(0.3 * self.em)))
-        self._play = self._button("Play", self.toggle_time)
-        self._slider = self._slide(float(times[0]), float(times[-1]), session.time, session.set_time)
+        em = self._make.em
+        self.time_bar = gui.Horiz(round(0.6 * em), gui.Margins(round(0.6 * em), round(0.3 * em)))
+        self._play = self._make.button("Play", self.toggle_time)
+        self._slider = self._make.slider(float(times[0]), float(times[-1]), session.time, session.set_time)
         self._clock = gui.Label(f"{session.time:.3f} s")
-        for widget in (self._play, self._lowered(self._slider), self._lowered(self._clock)):
+        for widget in (self._play, self._make.lowered(self._slider), self._make.lowered(self._clock)):
             self.time_bar.add_child(widget)
 
     def toggle_time(self) -> None:

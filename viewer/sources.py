@@ -175,7 +175,7 @@ def _loaded(path: Path) -> Any:
 def _read(path: Path) -> Any:
     """What a file holds; a glTF file that can move as a skin."""
     if path.suffix.lower() in (".glb", ".gltf"):
-        from vision3d.io.gltf_skin import can_move
+        from vision3d.io.gltf import can_move
 
         if can_move(path):
             try:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vision3d.errors import Vision3DError
 from vision3d.viewer.layers import Layer, Layers
-from vision3d.viewer.rigs import COLORINGS, Rig
+from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.viewpoint import Viewpoint
 from vision3d.viewer.web_draw import Drawer
 
@@ -114,13 +114,24 @@ class Panel:
     def _add_rig(self, name: str, rig: Rig) -> None:
         """What plays, and in which colours, of a mesh with joints; its skeleton is a layer."""
         gui = self.server.gui
-        texts = {words: kind for kind, words in COLORINGS.items()} | {f"weights of {joint}": joint for joint in rig.skin.names}
-        shown = next(words for words, kind in texts.items() if kind == rig.colors)
+        kinds = {words: kind for kind, words in rig.colorings.items()}
         with gui.add_folder(f"Joints of {name}", order=2.5):
             clip = gui.add_dropdown("Clip", rig.clips, initial_value=rig.clip)
-            colors = gui.add_dropdown("Colours", tuple(texts), initial_value=shown, visible=len(rig.skin) > 1)
+            shown = rig.colorings[rig.colors]
+            colors = gui.add_dropdown("Colours", tuple(kinds), initial_value=shown, visible=len(kinds) > 1)
+            legend = gui.add_markdown("")
+
+        def tell(kind: str) -> None:
+            legend.content = "  \n".join(LEGENDS.get(kind, ()))
+            legend.visible = kind in LEGENDS
+
+        def recolor(_: Any) -> None:
+            self._change_rig(name, colors=kinds[colors.value])
+            tell(kinds[colors.value])
+
         clip.on_update(lambda _: self._change_rig(name, clip=clip.value))
-        colors.on_update(lambda _: self._change_rig(name, colors=texts[colors.value]))
+        colors.on_update(recolor)
+        tell(rig.colors)
 
     def _change_rig(self, name: str, **choice: str) -> None:
         with self.drawer.lock:

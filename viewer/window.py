@@ -17,8 +17,9 @@ from vision3d.geometry.se3 import transform_points
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.loop import Request, Shown
 from vision3d.viewer.navigation import FreeCamera
-from vision3d.viewer.panels import Panel, guarded
+from vision3d.viewer.panels import Panel
 from vision3d.viewer.session import Session
+from vision3d.viewer.widgets import guarded
 
 logger = logging.getLogger("vision3d.view")
 

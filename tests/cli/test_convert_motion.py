@@ -51,11 +51,20 @@ def test_one_file_that_plays(cli, tmp_path, motion, joints):
     values, err = run(cli, tmp_path / "a.npz", tmp_path / "b.glb", *options)
     assert err == "" and values["joints"] <= joints and (joints == 0) == (values["joints"] == 0)
     assert ("max_error" in values) == (motion in ("pca", "skin")) and values.get("max_error", 0) <= 1e-4
+    assert Skin.load(tmp_path / "b.glb").fps == 10
     other = Animated(tmp_path / "b.glb")
     for time, want in zip(TIMES.float().tolist(), sequence.vertices().numpy()):
         assert abs(other.vertices("frames", time) - want).max() <= 1e-4 * 4.3
     capped, _ = run(cli, tmp_path / "a.npz", tmp_path / "c.glb", "--motion", "pca", "--morphs", 1)
     assert capped["morphs"] == 1 and capped["max_error"] > 1e-4
+
+
+def test_a_clip_is_sampled_as_its_file_says(cli, tmp_path):
+    """Six frames at 24 a second, whose last time float32 rounds down; unevenly spaced ones are sampled at 30."""
+    for times, count in ((TIMES * 10 / 24, 6), (TIMES.square() * 2, 16)):
+        Skin.from_frames(bending().base, bending().vertices(), times, "bow").save(tmp_path / "a.glb")
+        assert run(cli, tmp_path / "a.glb", tmp_path / f"{count}.npz")[0]["frames"] == count
+    torch.testing.assert_close(Sequence.load(tmp_path / "6.npz").vertices(), bending().vertices(), atol=1e-5, rtol=0)
 
 
 def test_an_animated_file_keeps_its_clip(cli, tmp_path):

@@ -100,8 +100,9 @@ def test_sequence(info, tmp_path):
 
 
 def test_skin(info, tmp_path):
-    creature().save(tmp_path / "c.glb")
+    replace(creature(), fps=24.0).save(tmp_path / "c.glb")
     values, table = info(tmp_path / "c.glb")
+    assert (values["fps"], table["fps"]) == (24, "24")
     assert (values["kind"], values["vertices"], values["joints"], values["joints_a_vertex"]) == ("mesh that moves", 162, 6, 4)
     assert values["joint_names"] == ["hip", "spine", "neck", "tail", "left", "right"]
     assert (values["morphs"], values["morph_names"]) == (2, ["smile", "frown"])

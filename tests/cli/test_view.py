@@ -10,6 +10,7 @@ import torch
 
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_cameras, ring_scene
+from tests.support.skins import arm, hybrid
 from vision3d.geometry import shapes
 from vision3d.io.images import image_size, read_image
 from vision3d.optim.metrics import psnr
@@ -35,6 +36,27 @@ def test_a_picture_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_fil
     camera = refit_cameras(ring_cameras()[2], (80, 60))
     want = next(render_views(ring_scene(400), camera, backgrounds=(0.2, 0.3, 0.4))).image.clamp(0, 1)
     assert psnr(read_image(out), want) > 50
+
+
+def test_colours_of_what_moves(cli, tmp_path):
+    """Each file has those that it knows; where none does, the error names what there is."""
+    hybrid().save(tmp_path / "ball.glb")
+    arm().save(tmp_path / "arm.glb")
+    means = {}
+    for kind in ("own", "eta"):
+        out = tmp_path / f"{kind}.png"
+        assert cli("view", tmp_path / "ball.glb", "--colors", kind, "--offscreen", out, *SMALL)[0] == 0
+        means[kind] = read_image(out)[..., :3].sum((0, 1))
+    assert means["own"][0] == pytest.approx(float(means["own"][2]), rel=0.02)
+    assert abs(means["eta"][0] / means["eta"][2] - 1) > 0.05
+    both = tmp_path / "arm.glb", tmp_path / "ball.glb"
+    assert cli("view", *both, "--colors", "eta", "--offscreen", tmp_path / "both.png", *SMALL)[0] == 0
+    code, _, err = cli("view", both[0], "--colors", "eta", "--offscreen", tmp_path / "arm.png", *SMALL)
+    assert (
+        code == 3
+        and err.startswith("error: colours: got 'eta', which this mesh has not; it has own, weights")
+        and err.count("\n") == 1
+    )
 
 
 def test_several_files_are_one_world(cli, tmp_path, scene_file):

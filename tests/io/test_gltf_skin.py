@@ -10,10 +10,11 @@ import torch
 
 from tests.support.creature import creature
 from tests.support.gltf_reader import Animated
+from tests.support.skins import arm, hybrid
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
-from vision3d.io.gltf_container import glb_bytes
+from vision3d.io.gltf_container import Gltf, glb_bytes
 from vision3d.scene import Channel, Clip, Mesh, Skin, load
 from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
@@ -62,6 +63,54 @@ def test_a_clip_of_frames_is_exact_for_a_second_reader(tmp_path):
         assert np.abs(other.vertices("swim", float(np.float32(time))) - frame.numpy()).max() <= 1e-5 * diagonal
     middle = (times[2] + times[3]) / 2
     assert np.abs(other.vertices("swim", middle) - ((frames[2] + frames[3]) / 2).numpy()).max() <= 1e-5 * diagonal
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".gltf"])
+def test_the_frame_rate_is_kept(tmp_path, edit, suffix):
+    """In the extras of the asset, where frames are evenly spaced; what is no rate there means nothing."""
+    mesh, path = arm().mesh, tmp_path / f"a{suffix}"
+    frames = mesh.vertices + torch.rand(4, 1, 1)
+    for times, want in (((0, 1 / 24, 2 / 24, 3 / 24), 24.0), ((0.1, 0.3, 0.5, 0.7), 5.0), ((0, 0.1, 0.3, 0.4), None)):
+        Skin.from_frames(mesh, frames, times).save(path)
+        assert Skin.load(path).fps == want and ("extras" in Gltf(path).content["asset"]) == (want is not None)
+    Skin.from_frames(mesh, frames[:1], [0.0]).save(path)
+    assert Skin.load(path).fps is None
+    replace(arm(), fps=12.5).save(path)
+    assert Skin.load(path).fps == 12.5
+    replace(arm(), fps=12.5, clips=()).save(path)
+    assert Skin.load(path).fps is None
+    if suffix == ".gltf":
+        replace(arm(), fps=12.5).save(path)
+        for wrong in ("24", True, -1, 0, 1e9, None, [24]):
+            edit(path, lambda content, wrong=wrong: content["asset"]["extras"].update(fps=wrong))
+            assert Skin.load(path).fps is None
+    with pytest.raises(InputError, match=r"Skin\.fps: got 0, want a number > 0"):
+        replace(arm(), fps=0).save(path)
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_etas_of_hybrid_skinning(tmp_path, is_split):
+    """As an attribute of the mesh and of its targets, also where a seam doubles vertices; other skins have none."""
+    skin = hybrid()
+    if is_split:
+        skin = replace(skin, mesh=replace(skin.mesh, uvs=torch.rand(skin.mesh.num_faces, 3, 2)))
+    skin.save(tmp_path / "a.glb")
+    back, file = Skin.load(tmp_path / "a.glb"), Animated(tmp_path / "a.glb")
+    number = torch.cdist(back.mesh.vertices, skin.mesh.vertices).argmin(1)  # the vertex that each was
+    assert (len(number) > skin.mesh.num_vertices) == is_split
+    torch.testing.assert_close(back.etas, skin.etas[number])
+    torch.testing.assert_close(back.morph_etas, skin.morph_etas[:, number])
+    primitive = file.json["meshes"][0]["primitives"][0]
+    assert np.allclose(file.array(primitive["attributes"]["_ETA"])[:, 0], skin.etas[number])
+    clip = back.clips[0]
+    torch.testing.assert_close(back.etas_at(clip, [0.05])[0], skin.etas[number] - 0.1)
+    torch.testing.assert_close(back.etas_at(None, [0.05])[0], back.etas)
+    arm().save(tmp_path / "arm.glb")
+    assert Skin.load(tmp_path / "arm.glb").etas is None and arm().etas_at(None, [0.0]) is None
+    primitive["attributes"]["_ETA"] = file.json["meshes"][0]["primitives"][0]["indices"]
+    (tmp_path / "wrong.glb").write_bytes(glb_bytes(file.json, file.binary))
+    with pytest.raises(FileFormatError, match=r"wrong\.glb at accessors.*: has type 'SCALAR' of 5125"):
+        Skin.load(tmp_path / "wrong.glb")
 
 
 def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
@@ -266,6 +315,7 @@ def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
         "frames.glb": frames,
         "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
         "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
+        "etas.glb": hybrid(),
         "rest.glb": replace(creature(), rest_weights=torch.tensor([0.5, -0.25])),
         "colours.glb": replace(frames, mesh=replace(frames.mesh, vertex_colors=torch.rand(len(vertices), 4))),
     }

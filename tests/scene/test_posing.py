@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from tests.support.skins import arm
+from tests.support.skins import arm, hybrid
 from vision3d.errors import InputError
 from vision3d.geometry.euler import euler_to_rotmat
 from vision3d.scene import Channel, Clip, Skin
@@ -161,3 +161,12 @@ def test_without_joints_morphs_alone_make_the_rest():
     new = rest_at(moving, moving.clips[0], 0.5)
     close(new.mesh.vertices, skin.mesh.vertices + 0.5)
     assert new.num_morphs == 0 and new.clips == ()
+
+
+def test_morphs_alone_that_turn_normals_can_rest_elsewhere():
+    skin = hybrid()
+    mesh = replace(skin.mesh, normals=skin.mesh.vertices)
+    skin = replace(skin, mesh=mesh, morph_normals=torch.zeros_like(skin.morphs), rest_weights=torch.zeros(3))
+    rest = rest_at(skin, skin.clips[0], 0.1)
+    torch.testing.assert_close(rest.mesh.vertices, skin.mesh.vertices + skin.morphs[1])
+    assert rest.validate().etas is None and rest.num_morphs == 0

@@ -95,7 +95,7 @@ def test_without_stretch_one_node_moves_rigidly(kind):
 
 def test_splines_pass_through_the_frames_and_are_exact_for_parabolas():
     times = torch.tensor([0.0, 1, 2, 3, 4, 5], **F64)
-    field = DiscreteField(torch.zeros(2, 3, **F64), times, 0.0, 1.0, True)
+    field = DiscreteField(torch.zeros(2, 3, **F64), times, 0.0, 1.0, FieldConfig())
     ramp = times**2 - 3 * times  # zero at the reference
     with torch.no_grad():
         field.values[:] = ramp[:, None, None]
@@ -110,7 +110,7 @@ def test_splines_pass_through_the_frames_and_are_exact_for_parabolas():
 
 def test_a_frame_begins_where_its_neighbours_lead():
     times = torch.tensor([0.0, 1, 2, 4], **F64)
-    field = DiscreteField(torch.zeros(1, 3), times, 0.0, 1.0, True)
+    field = DiscreteField(torch.zeros(1, 3), times, 0.0, 1.0, FieldConfig())
     with torch.no_grad():
         field.values[1], field.values[2] = 1.0, 3.0
     field.start_from(4.0, 2.0, 1.0)

@@ -60,7 +60,13 @@ def test_what_a_run_leaves_behind(tmp_path):
     assert torch.equal(vertices[1], clip.vertices[1])  # the reference, to the last bit
     assert torch.equal(vertices, result.sequence.channels["vertices"])
     skin = Skin.load(path / "animated.glb")
+    assert skin.fps == 24
     played = skin.posed(skin.clips[0], clip.times)
+    poses, graph = result.motion.field(clip.times), result.motion.graph
+    ends = [graph.deform(clip.vertices[1], *poses, method=method) for method in ("dqs", "lbs")]
+    etas = skin.etas_at(skin.clips[0], clip.times)
+    torch.testing.assert_close(torch.lerp(*ends, etas[..., None]), vertices, atol=1e-5, rtol=0)
+    assert 0 < etas.min() < etas.max() < 1
     assert skin.mesh.num_vertices == clip.mesh.num_vertices
     torch.testing.assert_close(played, vertices, atol=1e-6, rtol=0)
     evaluation = json.loads((path / "eval.json").read_text())

@@ -172,6 +172,44 @@ def test_one_picture(tmp_path):
     assert Cameras.load(tmp_path / "run" / "cameras.json").width.tolist() == [64]
 
 
+def test_a_picture_from_elsewhere_is_said(tmp_path, caplog):
+    """A long mesh in a picture from its end, seen from its side; and the same from where it was taken."""
+    long = replace(ball(), vertices=ball().vertices * torch.tensor([1.0, 0.4, 0.4]))
+    orbit, zero = Orbit.about(long.vertices, "y"), torch.zeros(1)
+    view = ReferenceView(elevation_deg=0, azimuth_deg=90, distance=3, fov_deg=30)
+    camera = orbit.cameras(zero, zero + math.pi / 2, 3, math.radians(30), 96, 72)
+    image, config = write_cut_out(tmp_path / "end.png", long, camera), replace(FEW, steps=0, max_size=64)
+    bind_gaussians(replace(config, view=view), long, image=image, progress=silent)
+    bind_gaussians(config, long, image=image, camera=camera, progress=silent)
+    bind_gaussians(config, image=image, progress=silent)
+    assert "does not cover" not in caplog.text
+    bind_gaussians(replace(config, view=replace(view, azimuth_deg=0)), long, image=image, progress=silent)
+    assert "the mesh does not cover the mask of" in caplog.text and "end.png as --view sees it (IoU 0.4" in caplog.text
+    assert "want its side (--view.*) or its camera (--camera FILE)" in caplog.text
+    caplog.clear()
+    turned = orbit.cameras(zero, zero, 3, math.radians(30), 96, 72)
+    bind_gaussians(config, long, image=image, camera=turned, progress=silent)
+    assert "end.png as --camera sees it (IoU 0.4" in caplog.text and "--view" not in caplog.text
+
+
+def test_a_plain_background_is_as_good_as_an_alpha_channel(tmp_path, caplog):
+    """The run is the same, pixel for pixel, and the picture of the user stays as it was."""
+    camera = Orbit.about(ball().vertices, "y").cameras(torch.zeros(1), torch.zeros(1), 3, math.radians(30), 64, 48)
+    cut = read_image(write_cut_out(tmp_path / "cut.png", ball(), camera))
+    cut[..., 3] = (cut[..., 3] > 0.5).float()
+    write_image(tmp_path / "cut.png", torch.cat([cut[..., :3] * cut[..., 3:], cut[..., 3:]], -1))
+    plain = cut[..., :3] * cut[..., 3:]  # on black
+    write_image(tmp_path / "plain.png", plain)
+    config = replace(FEW, steps=4)
+    given = bind_gaussians(config, bare(ball()), image=tmp_path / "cut.png", camera=camera, progress=silent)
+    with caplog.at_level("INFO", "vision3d"):
+        found = bind_gaussians(config, bare(ball()), image=tmp_path / "plain.png", camera=camera, progress=silent)
+    assert "the mask comes from the background colour #000000" in caplog.text
+    assert torch.equal(found.gaussians.sh, given.gaussians.sh)
+    assert torch.equal(found.gaussians.opacity_logits, given.gaussians.opacity_logits)
+    assert read_image(tmp_path / "plain.png").shape[2] == 3 and len(list(tmp_path.iterdir())) == 2
+
+
 def test_directions_about_an_object():
     """Azimuth 0 is the front, +z of glTF and +x where z is up; angles go back to themselves."""
     for up, suffix, front, top in [("auto", ".glb", (0, 0, 1), (0, 1, 0)), ("z", "", (1, 0, 0), (0, 0, 1))]:
@@ -307,7 +345,11 @@ def test_wrong_pictures(photos, tmp_path):
             MissingFileError,
             r"none\.png: does not exist; want a picture with an alpha",
         ),
-        ({"image": opaque}, InputError, "has no alpha channel that says where the object is"),
+        (
+            {"image": opaque},
+            InputError,
+            r"has no alpha channel .*, and no plain background tells it \(the border has several colours\)",
+        ),
         ({"image": empty}, InputError, "its mask is empty"),
         ({"image": cut, "camera": small}, InputError, r"cut\.png: has 40x40 px, its camera 32x40; want the same size"),
         (

@@ -33,7 +33,7 @@ FEW = StaticConfig(
 
 def reference(path, picture):
     write_image(path, picture)
-    return reference_images(path, ReferenceView(), Orbit.unit("auto"))
+    return reference_images(path, ReferenceView(), Orbit.unit("auto"), path.parent)
 
 
 def disc(size=160, radius=50.0, center=(80.0, 80.0)):

@@ -87,6 +87,16 @@ def test_files_of_a_clip_show_what_was_played(tmp_path):
     assert len(Skin.load(tmp_path / "lbs" / "rig.glb")) == 3
 
 
+@pytest.mark.parametrize("method", ["lbs", "dqs"])
+def test_a_clip_is_played_as_its_file_says(tmp_path, method):
+    config = RigConfig(clip="wave", method=method, **SMALL)
+    for fps, given, count in ((None, None, 25), (12.0, None, 13), (12.0, 6.0, 7)):
+        result = run(replace(config, fps=given), replace(arm(), fps=fps), tmp_path / str(count))
+        assert len(result.frames) == count and result.skin.fps == count - 1
+        assert read_video(tmp_path / str(count) / "video.mp4").fps == pytest.approx(count - 1)
+    assert run(RigConfig(pose=("joint_2=0,0,45",)), arm()).skin.fps is None  # its clips are as they were
+
+
 def test_files_of_a_pose(tmp_path):
     config = RigConfig(pose=("joint_2=0,0,45",), render="gaussians", per_face=3, **SMALL)
     result = run(config, arm(), tmp_path)

@@ -1,9 +1,19 @@
 """Small meshes with joints for tests."""
 
+from dataclasses import replace
+
 import torch
 
 from vision3d.geometry import quaternion, shapes
 from vision3d.scene import Channel, Clip, Mesh, Skin
+
+
+def hybrid(frames: int = 3) -> Skin:
+    """A ball with a morph target a frame, 10 a second; its etas go from 0 to 1 along x, and down by 0.2 a frame."""
+    vertices, faces = shapes.icosphere(1)
+    skin = Skin.from_frames(Mesh(vertices, faces), vertices + torch.rand(frames, 1, 1), [i / 10 for i in range(frames)])
+    etas = (vertices[:, 0] + 1) / 2
+    return replace(skin, etas=etas, morph_etas=(-0.2 * torch.arange(frames))[:, None].expand(-1, len(vertices)).contiguous())
 
 
 def arm(joints: int = 3, *, seed: int = 0) -> Skin:

@@ -1,12 +1,13 @@
 """Meshes with joints in the viewers: clips, colours, bones, and that bones are seen through all else."""
 
 from dataclasses import replace
+from time import monotonic, sleep
 
 import pytest
 import torch
 
 from tests.support.outside import package
-from tests.support.skins import arm
+from tests.support.skins import arm, hybrid
 from vision3d.errors import InputError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.runs import RunFolder
@@ -17,7 +18,7 @@ from vision3d.viewer.layers import Layers, describe
 from vision3d.viewer.lines import bone_lines
 from vision3d.viewer.models import Lines
 from vision3d.viewer.picture import draw
-from vision3d.viewer.rigs import REST, Rig, joint_colors
+from vision3d.viewer.rigs import LEGENDS, REST, Rig, eta_colors, joint_colors
 from vision3d.viewer.web_draw import Drawer
 
 
@@ -55,6 +56,13 @@ def test_clips_are_chosen(layers):
         layers.change_rig("arm", clip="walk")
 
 
+def test_the_frames_of_the_file_are_among_those_shown(tmp_path):
+    for fps, shown in ((24, 24), (60, 60), (12, 24), (1, 30)):
+        replace(arm(), fps=float(fps)).save(tmp_path / "arm.glb")
+        times = Layers.open([tmp_path / "arm.glb"]).times
+        torch.testing.assert_close(times, torch.arange(shown + 1, dtype=torch.float64) / shown)
+
+
 def test_colours(layers):
     skin = layers.rigs["arm"].skin
     dense = torch.zeros(len(skin.weights), 3).scatter_add_(1, skin.indices, skin.weights)
@@ -71,8 +79,29 @@ def test_colours(layers):
     assert layers.rigs["arm"].clip == "wave"
     layers.change_rig("arm", colors="own")
     assert torch.equal(layers.frame("arm").vertex_colors, own)
-    with pytest.raises(InputError, match="got 'joint_9'; did you mean joint_2"):
+    with pytest.raises(InputError, match="got 'joint_9', which this mesh has not; did you mean joint_2"):
         layers.change_rig("arm", colors="joint_9")
+
+
+def test_etas_as_colours(tmp_path, layers):
+    """From blue (dual quaternions) over white to orange (linear), as the frames go; what has none has no such colours."""
+    hybrid().save(tmp_path / "ball.glb")
+    both = Layers.open([tmp_path / "ball.glb", tmp_path / "arm.glb"])
+    rig = both.rigs["ball"]
+    assert list(rig.colorings) == ["own", "eta"] and list(LEGENDS) == ["eta"]
+    assert list(both.rigs["arm"].colorings) == ["own", "weights", "dominant", "joint_0", "joint_1", "joint_2"]
+    both.change_rig("ball", colors="eta")
+    for time in (0.0, 0.1, 0.2):
+        torch.testing.assert_close(both.frame("ball", time).vertex_colors, eta_colors(rig.skin.etas - 2 * time))
+        assert torch.equal(both.frame("ball", time).vertices, rig.skin.posed(rig.skin.clips[0], [time])[0])
+    both.change_rig("ball", clip=REST)
+    torch.testing.assert_close(both.frame("ball").vertex_colors, eta_colors(rig.skin.etas))
+    blue, white, orange = eta_colors(torch.tensor([0.0, 0.5, 1.0]))
+    assert blue[2] > 2 * blue[0] and white.min() > 0.85 and orange[0] > 2 * orange[2]
+    steps = eta_colors(torch.linspace(-0.1, 1.1, 200)).diff(dim=0)
+    assert steps.abs().max() < 0.02 and (steps[:, 0] >= -1e-6)[:100].all()
+    with pytest.raises(InputError, match="colours: got 'eta'"):
+        both.change_rig("arm", colors="eta")
 
 
 def test_what_is_no_skin_has_no_clips(tmp_path):
@@ -230,6 +259,30 @@ def test_what_a_page_gets(layers, tmp_path):
     assert [node.kind for node in server.sent[2:]] == ["glb"] and alpha_of(server.sent[2]) == 1
     drawer.draw(0.5)
     assert len(server.sent) > 3
+
+
+@pytest.mark.viewer
+@pytest.mark.slow
+def test_the_page_says_which_end_of_the_colours_is_which(tmp_path, monkeypatch):
+    viser = package("viser")
+    from vision3d.viewer.web import WebViewer
+
+    added = []
+    for name in ("add_dropdown", "add_markdown"):
+        before = getattr(viser.GuiApi, name)
+        monkeypatch.setattr(viser.GuiApi, name, lambda *a, do=before, **b: added.append(do(*a, **b)) or added[-1])
+    hybrid().save(tmp_path / "ball.glb")
+    layers = Layers.open([tmp_path / "ball.glb"])
+    with WebViewer(layers, port=0) as viewer:
+        colors = next(handle for handle in added if getattr(handle, "label", "") == "Colours")
+        legend = added[added.index(colors) + 1]
+        assert colors.options == ("own colours", "eta of hybrid skinning") and not legend.visible
+        colors.value = "eta of hybrid skinning"
+        end = monotonic() + 10
+        while not legend.visible and monotonic() < end:
+            sleep(0.05)
+        assert legend.content == "blue: 0, dual quaternions (DQS)  \norange: 1, linear skinning (LBS)"
+        assert layers.rigs["ball"].colors == "eta" and viewer.panel is not None
 
 
 @pytest.mark.viewer

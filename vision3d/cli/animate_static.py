@@ -31,7 +31,7 @@ class StaticOptions(RunOptions):
     data: Path | None = None
     """Photographs with cameras in the mesh's world, as `vision3d fit` takes them."""
     image: Path | None = None
-    """One picture with an alpha channel, in place of --data; --view.* tells its camera."""
+    """One picture with an alpha channel or a plain background, in place of --data; --view.* tells its camera."""
     camera: Path | None = None
     """cameras.json with the camera of --image, in place of --view.*."""
     guidance: Path | None = None

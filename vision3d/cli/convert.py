@@ -69,7 +69,8 @@ class ConvertOptions(VerbOptions):
     clip: str | None = None
     """Which clip of an animated .glb is taken [default: its first]."""
     rate: float | None = None
-    """Frames a second at which a clip is sampled [default: 30], or that a folder of meshes without times has."""
+    """Frames a second at which a clip is sampled [default: those of its file, or 30], or that a folder of meshes without times
+    has."""
     joints: int = 32
     """The most joints of --motion skin."""
     morphs: int | None = None

@@ -133,7 +133,7 @@ def _as_sequence(value: "Sequence | Skin", options: MotionOptions) -> "Sequence"
             raise ConfigError("--clip", "is for an animated .glb; a sequence is one clip")
         return value
     clip = _clip(value, options)
-    return value.to_sequence(clip, clip.times(options.rate or 30.0))
+    return value.to_sequence(clip, clip.times(options.rate or value.fps or 30.0))
 
 
 def _clip(skin: "Skin", options: MotionOptions) -> "Clip":

@@ -71,6 +71,7 @@ def _of_skin(skin: "Skin") -> Values:
         "joints_a_vertex": skin.weights.shape[1],
         "morphs": skin.num_morphs,
         "morph_names": list(skin.morph_names),
+        **({} if skin.fps is None else {"fps": skin.fps}),
         "clips": clips,
     }
 

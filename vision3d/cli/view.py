@@ -51,7 +51,8 @@ class ViewOptions(VerbOptions):
     """Clip of meshes with joints, or rest [default: the first]."""
     colors: str = "own"
     """Of meshes with joints: their own, blend weights in the colours of the joints (weights), that of the joint that moves most
-    (dominant), or the weights of one joint, by its name."""
+    (dominant), or the weights of one joint, by its name. Of what `animate fit` wrote: eta, from dual quaternions (0, blue) to
+    linear skinning (1, orange)."""
     skeleton: Literal["auto", "on", "off"] = "auto"
     """Draw the joints and bones of meshes and motion capture over them; in a browser, where the mesh then lets light pass, they
     are off at first."""
@@ -145,9 +146,12 @@ def _open(options: ViewOptions) -> "Layers":
     layers = Layers.open(options.paths, up=None if options.up is None else torch.tensor(UP_AXES[options.up]))
     if not layers.rigs and (options.clip is not None or options.colors != "own"):
         name = "--clip" if options.clip is not None else "--colors"
-        raise ConfigError(name, "is for meshes with joints, of which there is none here")
-    for name in layers.rigs:
-        layers.change_rig(name, clip=options.clip, colors=options.colors)
+        raise ConfigError(name, "is for meshes with joints or clips, of which there is none here")
+    has_none = not any(options.colors in rig.colorings for rig in layers.rigs.values())
+    for name, rig in layers.rigs.items():
+        # Where there are several, each has what it can show; where none can, the first says what there is.
+        colors = options.colors if has_none or options.colors in rig.colorings else None
+        layers.change_rig(name, clip=options.clip, colors=colors)
     for layer in layers:
         if layer.kind == "skeleton":
             layers.show(layer.name, options.skeleton == "on" or (options.skeleton == "auto" and not options.web))

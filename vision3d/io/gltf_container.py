@@ -283,6 +283,8 @@ class Builder:
 
     content: dict[str, Any] = field(default_factory=dict)
     binary: bytearray = field(default_factory=bytearray)
+    extras: dict[str, Any] = field(default_factory=dict)
+    """Of the asset: what is ours and no part of glTF."""
 
     def view(self, data: bytes, target: int | None = None) -> int:
         """Append bytes as a buffer view; returns its index."""
@@ -327,7 +329,8 @@ class Builder:
 
     def to_bytes(self, is_binary: bool = True) -> bytes:
         """The content of a .glb, or of a .gltf with its buffer in the JSON."""
-        content = {"asset": {"version": "2.0", "generator": "vision3d"}, **self.content}
+        asset = {"version": "2.0", "generator": "vision3d"} | ({"extras": self.extras} if self.extras else {})
+        content = {"asset": asset, **self.content}
         buffer = {"byteLength": len(self.binary)}
         if is_binary:
             return glb_bytes({**content, "buffers": [buffer]}, bytes(self.binary))

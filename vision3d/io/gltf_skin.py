@@ -14,7 +14,7 @@ import torch
 
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb
-from vision3d.io.gltf_container import Gltf, peek_json
+from vision3d.io.gltf_container import Gltf
 from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import Skin
@@ -24,6 +24,9 @@ _FLOAT = {5126: (False,)}
 _JOINTS = {5121: (False,), 5123: (False,)}
 _WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
 _KEYS = {5126: (False,), 5120: (True,), 5121: (True,), 5122: (True,), 5123: (True,)}
+_MAX_FPS = 1000.0
+_ADDED = {"POSITION": 3, "NORMAL": 3, "_ETA": 1}
+"""What is read of morph targets, with its width; _ETA is `Skin.etas`."""
 _WIDTHS: dict[Property, int] = {"translation": 3, "rotation": 4, "scale": 3, "weights": 1}
 
 
@@ -45,25 +48,6 @@ def read_skin(path: Path | str) -> Skin:
         raise FileFormatError(path, str(error)) from error
 
 
-def can_move(path: Path | str) -> bool:
-    """Whether a .glb or .gltf says that it has a skin, a clip or morph targets.
-
-    Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no glTF.
-    """
-    content = peek_json(Path(path))
-    if content.get("skins") or content.get("animations"):
-        return True
-    meshes = [mesh for mesh in _list_of(content.get("meshes")) if isinstance(mesh, dict)]
-    parts = [part for mesh in meshes for part in _list_of(mesh.get("primitives")) if isinstance(part, dict)]
-    return any("targets" in part for part in parts)
-
-
-def _list_of(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 class _Reader:
     """Joints, vertices and morphs as they are found."""
 
@@ -78,8 +62,9 @@ class _Reader:
         self.binds: dict[int, np.ndarray] = {}  # of the joints that something follows
         self.meshes: list[Mesh] = []
         self.influences: list[tuple[np.ndarray, np.ndarray]] = []
-        self.morphs: list[tuple[int, int, np.ndarray]] = []  # its number, its first vertex, and what it adds
-        self.turns: list[tuple[int, int, np.ndarray]] = []  # the same of normals
+        # Of each morph target: its number, its first vertex, and what it adds.
+        self.added: dict[str, list[tuple[int, int, np.ndarray]]] = {name: [] for name in _ADDED}
+        self.etas: list[np.ndarray] = []
         self.blocks: dict[int, tuple[int, int]] = {}  # of each node with morphs: the first and how many
         self.morph_names: list[str] = []
         self.rest_weights: list[float] = []
@@ -108,6 +93,7 @@ class _Reader:
         binds = [self.binds.get(joint, np.eye(4)) for joint in kept]
         values = [np.array([self.locals[joint][k] for joint in kept]).reshape(len(kept), -1) for k in range(3)]
         parts = [torch.from_numpy(value.astype(np.float32)) for value in values]
+        has_etas = len(self.etas) == len(self.meshes)
         return Skin(
             mesh,
             tuple(self.names[joint] for joint in kept),
@@ -118,12 +104,23 @@ class _Reader:
             inverse_binds=torch.from_numpy(np.array(binds, np.float32).reshape(-1, 4, 4)),
             indices=torch.from_numpy(lookup[indices]),
             weights=torch.from_numpy(np.concatenate([parts[1] for parts in padded]).astype(np.float32)),
-            morphs=self._all_morphs(self.morphs, mesh.num_vertices),
-            morph_normals=None if mesh.normals is None or not self.turns else self._all_morphs(self.turns, mesh.num_vertices),
+            morphs=self._all_morphs("POSITION", mesh.num_vertices),
+            morph_normals=None if mesh.normals is None else self._all_morphs("NORMAL", mesh.num_vertices),
             morph_names=tuple(self.morph_names),
             rest_weights=torch.tensor(self.rest_weights) if any(self.rest_weights) else None,
             clips=self._clips(new),
+            fps=self._fps(),
+            etas=torch.from_numpy(np.concatenate(self.etas)) if has_etas else None,
+            morph_etas=self._all_morphs("_ETA", mesh.num_vertices) if has_etas else None,
         )
+
+    def _fps(self) -> float | None:
+        """What our files say in the extras of the asset; something else there means nothing."""
+        extras = self.gltf.content["asset"].get("extras")
+        fps = extras.get("fps") if isinstance(extras, dict) else None
+        if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps <= _MAX_FPS:
+            return None
+        return float(fps)
 
     def _has_morphs(self) -> bool:
         return any(
@@ -154,15 +151,20 @@ class _Reader:
             offset = sum(part.num_vertices for part in self.meshes)
             self.meshes.append(mesh)
             self.influences.append(self._influences(primitive, joints, mesh.num_vertices, "skin" in node))
+            if "_ETA" in primitive["attributes"]:
+                self.etas.append(self._rows(primitive["attributes"], "_ETA", mesh.num_vertices, number)[:, 0])
             for i, target in enumerate(self._targets(primitive, number)):
-                for name, found in (("POSITION", self.morphs), ("NORMAL", self.turns)):
-                    if name not in target:
-                        continue
-                    added = gltf.array(target[name], (3,), _FLOAT)
-                    if len(added) != mesh.num_vertices:
-                        text = f"a morph target has {len(added)} rows of {name} for {mesh.num_vertices} vertices"
-                        raise FileFormatError(self.path, text, f"meshes[{number}]")
-                    found.append((first + i, offset, added))
+                for name, found in self.added.items():
+                    if name in target:
+                        found.append((first + i, offset, self._rows(target, name, mesh.num_vertices, number)))
+
+    def _rows(self, values: dict[str, Any], name: str, count: int, number: int) -> np.ndarray:
+        """What a morph target adds, or an attribute of our own: a row a vertex."""
+        rows = self.gltf.array(values[name], (_ADDED[name],), _FLOAT)
+        if len(rows) != count:
+            text = f"a morph target has {len(rows)} rows of {name} for {count} vertices"
+            raise FileFormatError(self.path, text, f"meshes[{number}]")
+        return rows
 
     def _joints_of(self, number: Any) -> list[int]:
         gltf, where = self.gltf, f"skins[{number}]"
@@ -287,14 +289,15 @@ class _Reader:
             raise FileFormatError(self.path, "weights holds something else than finite numbers", where)
         return [float(weight) for weight in weights]
 
-    def _all_morphs(self, parts: list[tuple[int, int, np.ndarray]], num_vertices: int) -> torch.Tensor | None:
-        if not self.morph_names:
+    def _all_morphs(self, name: str, num_vertices: int) -> torch.Tensor | None:
+        """What all targets add; None where none adds any of it, but for positions."""
+        if not self.morph_names or (name != "POSITION" and not self.added[name]):
             return None
-        self.gltf.allot(12 * len(self.morph_names) * num_vertices, "morph targets")
-        result = np.zeros((len(self.morph_names), num_vertices, 3), np.float32)
-        for number, offset, added in parts:
+        self.gltf.allot(4 * _ADDED[name] * len(self.morph_names) * num_vertices, "morph targets")
+        result = np.zeros((len(self.morph_names), num_vertices, _ADDED[name]), np.float32)
+        for number, offset, added in self.added[name]:
             result[number, offset : offset + len(added)] = added
-        return torch.from_numpy(result)
+        return torch.from_numpy(result if _ADDED[name] > 1 else result[..., 0])
 
     def _clips(self, new: dict[int, int]) -> tuple[Clip, ...]:
         clips, used = [], set()

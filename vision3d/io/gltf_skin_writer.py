@@ -1,4 +1,7 @@
-"""Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh."""
+"""Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh.
+
+`Skin.etas` is the attribute _ETA of the mesh and, with what morphs add to it, of its targets; glTF viewers pass over it.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +33,8 @@ def _built(skin: Skin) -> Builder:
     node, mesh = builder.content["nodes"][0], builder.content["meshes"][0]
     if len(skin):
         _add_joints(builder, skin, mesh["primitives"][0]["attributes"], node)
+    if skin.etas is not None:
+        mesh["primitives"][0]["attributes"]["_ETA"] = builder.array(_numbers(skin.etas))
     if skin.morphs is not None and skin.num_morphs:
         mesh["primitives"][0]["targets"] = [_target(builder, skin, i) for i in range(skin.num_morphs)]
         mesh["weights"] = [0.0] * skin.num_morphs if skin.rest_weights is None else skin.rest_weights.tolist()
@@ -38,6 +43,8 @@ def _built(skin: Skin) -> Builder:
     inputs: dict[bytes, int] = {}
     for clip in skin.clips:
         _add_clip(builder, clip, inputs)
+    if skin.clips and skin.fps is not None:
+        builder.extras["fps"] = skin.fps
     return builder
 
 
@@ -48,8 +55,10 @@ def _with_uvs_by_vertex(skin: Skin) -> Skin:
         return skin
     numbers = torch.arange(mesh.num_vertices, dtype=torch.float64, device=mesh.device)[:, None].expand(-1, 3)
     source = replace(mesh, vertices=numbers.contiguous()).split_seams().vertices[:, 0].long()
-    morphs, turns = (None if part is None else part[:, source] for part in (skin.morphs, skin.morph_normals))
-    parts = {"indices": skin.indices[source], "weights": skin.weights[source], "morphs": morphs, "morph_normals": turns}
+    parts = {name: getattr(skin, name)[source] for name in ("indices", "weights", "etas") if getattr(skin, name) is not None}
+    for name in ("morphs", "morph_normals", "morph_etas"):
+        if getattr(skin, name) is not None:
+            parts[name] = getattr(skin, name)[:, source]
     return replace(skin, mesh=mesh.split_seams(), **parts)
 
 
@@ -95,6 +104,8 @@ def _target(builder: Builder, skin: Skin, index: int) -> dict[str, int]:
         else:
             turned = vertex_normals(rest + morph.to(rest), faces) - vertex_normals(rest, faces)
         target["NORMAL"] = builder.array(_numbers(turned))
+    if skin.etas is not None and skin.morph_etas is not None:
+        target["_ETA"] = builder.array(_numbers(skin.morph_etas[index]))
     return target
 
 

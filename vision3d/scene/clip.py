@@ -14,6 +14,8 @@ from vision3d.scene.checks import check_finite, check_shape
 Property = Literal["translation", "rotation", "scale", "weights"]
 Interpolation = Literal["LINEAR", "STEP", "CUBICSPLINE"]
 _WIDTHS = {"translation": 3, "rotation": 4, "scale": 3}
+_EVEN = 1e-3  # of a gap between frames
+_FLOAT32 = 1e-6  # relative error of times that a file gave
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +110,16 @@ class Clip:
 
     def times(self, rate: float) -> Float64[Tensor, " n"]:
         """Times [s] from the first key to the last one, `rate` a second."""
-        count = int((self.end - self.start) * rate * (1 + 1e-9)) + 1
+        count = int((self.end - self.start) * rate * (1 + _FLOAT32)) + 1
         return (self.start + torch.arange(count, dtype=torch.float64) / rate).clamp(max=self.end)
 
     def __repr__(self) -> str:
         return f"Clip({self.name!r}, {len(self.channels)} channels, {self.start:.3g} to {self.end:.3g} s)"
+
+
+def frame_rate(times: Float[Tensor, " t"]) -> float | None:
+    """Frames a second of times [s] that are evenly spaced; None where they are not, or where there is one alone."""
+    gaps = times.double().diff()
+    if not len(gaps) or float(gaps.min()) <= 0 or float((gaps - gaps.mean()).abs().max()) > _EVEN * float(gaps.mean()):
+        return None
+    return round(1 / float(gaps.mean()), 4)  # so that what went through float32 is the same

@@ -109,7 +109,8 @@ def rest_at(skin: Skin, clip: Clip | None, time: float, *, method: Method = "lbs
     (vertices,) = skin.posed(clip, times, method=method, blends=skin.translations.new_full((len(skin),), blend))
     mesh = replace(skin.mesh, vertices=vertices, normals=None)
     if not len(skin):
-        return replace(skin, mesh=mesh, morphs=None, morph_names=(), clips=())
+        none = dict.fromkeys(("morphs", "morph_normals", "rest_weights", "etas", "morph_etas"))
+        return replace(skin, mesh=mesh, morph_names=(), clips=(), **none)
     placed = skin.joint_matrices(clip, times)[0]
     if bool((is_flat := torch.linalg.det(placed[:, :3, :3].double()).abs() < 1e-12).any()):
         raise InputError(f"rest_at: joint {skin.names[int(is_flat.nonzero()[0])]} is scaled to nothing at {time:g} s")

@@ -1,5 +1,6 @@
 """Meshes that move: joints with weights, morph targets, and clips."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +15,12 @@ from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.skinning import Method, linear_blend, skin
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
-from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import Sequence
 
 _FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
-_MORPHS = ("morphs", "morph_normals", "rest_weights")
+_MORPHS = ("morphs", "morph_normals", "rest_weights", "etas", "morph_etas")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,12 @@ class Skin:
     """What a morph target with weight 1 adds to the normals; as the faces turn when None."""
     rest_weights: Float[Tensor, " m"] | None = None
     """Weights of the morph targets at rest and in clips that do not set them; 0 when None."""
+    fps: float | None = None
+    """Frames a second that its clips were made of; None when that is not known."""
+    etas: Float[Tensor, " v"] | None = None
+    """What hybrid skinning took for each vertex when it made the morphs: 1 linear, 0 dual quaternions. Moves nothing here."""
+    morph_etas: Float[Tensor, "m v"] | None = None
+    """What a morph target with weight 1 adds to `etas`."""
 
     def __post_init__(self) -> None:
         for name in ("names", "parents", "morph_names", "clips"):
@@ -86,6 +93,10 @@ class Skin:
             check_shape("Skin.morph_normals", self.morph_normals, (self.num_morphs, vertices, 3))
         if self.rest_weights is not None:
             check_shape("Skin.rest_weights", self.rest_weights, (self.num_morphs,))
+        if self.etas is not None:
+            check_shape("Skin.etas", self.etas, (vertices,))
+        if self.morph_etas is not None:
+            check_shape("Skin.morph_etas", self.morph_etas, (self.num_morphs, vertices))
         if self.morph_names and len(self.morph_names) != self.num_morphs:
             raise InputError(f"Skin: {len(self.morph_names)} names for {self.num_morphs} morphs")
         for clip in self.clips:
@@ -135,6 +146,7 @@ class Skin:
             weights=empty(mesh.num_vertices, 0),
             morphs=vertices - mesh.vertices,
             clips=(Clip(name, (channel,)),),
+            fps=frame_rate(times),
         )
 
     def save(self, path: Path | str) -> None:
@@ -146,9 +158,11 @@ class Skin:
 
         Raises:
             InputError: Something is not finite, a vertex names a joint that is not there, weights are negative or do not sum to
-                1, or a quaternion has not length 1.
+                1, a quaternion has not length 1, or the frame rate is no rate.
         """
         self.mesh.validate()
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise InputError(f"Skin.fps: got {self.fps}, want a number > 0, or None")
         for name in (*_FLOATS, *_MORPHS):
             value = getattr(self, name)
             if value is not None and len(value):
@@ -260,6 +274,13 @@ class Skin:
             options = {"stretches": sixes, "blends": blends, "method": method}
             frames.append(skin(rest, self.weights, self.indices, rotmat_to_quat(rotmats), shifts, **options))
         return torch.stack(frames)
+
+    def etas_at(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Float[Tensor, "t v"] | None:
+        """`etas` at these times in the clip [s], or at rest without one; None where the skin has none."""
+        if self.etas is None or self.morph_etas is None:
+            return None if self.etas is None else self.etas.expand(len(times), -1)
+        times = torch.as_tensor(times, dtype=torch.float64, device=self.device)
+        return self.etas + self.locals_at(clip, times)[3].to(self.etas) @ self.morph_etas
 
     def at_rest(self) -> Mesh:
         """The mesh as viewers show it without a clip: with its morphs' weights at rest, and the joints where they rest."""

@@ -15,7 +15,7 @@ from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.rigid_joints import RigidJoints, fit_rigid_joints
 from vision3d.geometry.vectors import unit
 from vision3d.scene.checks import check_finite, check_shape
-from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import Skin
 
@@ -199,4 +199,4 @@ def _measured(skin: Skin, vertices: Tensor, times: Tensor) -> FittedSkin:
         distances = torch.linalg.vector_norm(skin.posed(skin.clips[0], times[some]) - vertices[some], dim=-1)
         worst, total = max(worst, float(distances.max())), total + float(distances.double().sum())
     diagonal = _diagonal(skin.mesh) or 1.0
-    return FittedSkin(skin, worst / diagonal, total / vertices[..., 0].numel() / diagonal)
+    return FittedSkin(replace(skin, fps=frame_rate(times)), worst / diagonal, total / vertices[..., 0].numel() / diagonal)

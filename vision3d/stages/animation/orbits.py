@@ -12,11 +12,12 @@ from vision3d.scene import Cameras
 
 LOWEST_DEG, HIGHEST_DEG = -10.0, 80.0  # of random cameras
 _Y_UP = (".glb", ".gltf", ".obj", ".safetensors", "")
-_AXES = {  # up and front
+AXES = {
     "x": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
     "y": ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
     "z": ((0.0, 0.0, 1.0), (1.0, 0.0, 0.0)),
 }
+"""Up and front, which is azimuth 0: +z of glTF's y up, +x of z up (DreamMesh4D)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +63,7 @@ class Orbit:
         """
         low, high = vertices.detach().double().amin(0), vertices.detach().double().amax(0)
         name = ("y" if suffix.lower() in _Y_UP else "z") if up == "auto" else up
-        axes = (torch.tensor(axis, dtype=torch.float64, device=vertices.device) for axis in _AXES[name])
+        axes = (torch.tensor(axis, dtype=torch.float64, device=vertices.device) for axis in AXES[name])
         return cls((low + high) / 2, float((high - low).max()), *axes)
 
     @classmethod

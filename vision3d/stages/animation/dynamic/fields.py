@@ -37,14 +37,14 @@ class NodeField(nn.Module, ABC):
         times: Of the frames [s], ascending.
         reference: When the nodes are at rest [s].
         radius: Unit of shifts [m].
-        stretch: Whether nodes stretch; rigid when off.
+        config: Options.
     """
 
     def __init__(
-        self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, stretch: bool
+        self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, config: FieldConfig
     ) -> None:
         super().__init__()
-        self.reference, self.radius, self.stretch = reference, radius, stretch
+        self.reference, self.radius, self.stretch = reference, radius, config.stretch
         self.num_nodes = len(nodes)
 
     @abstractmethod
@@ -84,9 +84,9 @@ class DiscreteField(NodeField):
     """Free numbers for each frame, with cubic Hermite splines between the frames (Catmull-Rom tangents)."""
 
     def __init__(
-        self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, stretch: bool
+        self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, config: FieldConfig
     ) -> None:
-        super().__init__(nodes, times, reference, radius, stretch)
+        super().__init__(nodes, times, reference, radius, config)
         keys = torch.unique(torch.cat([times, times.new_tensor([reference])]))
         self.register_buffer("keys", keys)
         self.register_buffer("is_free", (keys != reference).to(nodes)[:, None, None])
@@ -145,15 +145,19 @@ class _NetworkField(NodeField):
     1 - exp(-((t - t_ref) / tau)^2), with tau half of the mean gap between frames."""
 
     def __init__(
-        self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, stretch: bool
+        self, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float, config: FieldConfig
     ) -> None:
-        super().__init__(nodes, times, reference, radius, stretch)
+        super().__init__(nodes, times, reference, radius, config)
         center = (nodes.amin(0) + nodes.amax(0)) / 2
         self.register_buffer("places", (nodes - center) / (nodes - center).abs().amax().clamp(min=1e-12))
         self.first, self.span = float(times[0]), max(float(times[-1] - times[0]), 1e-12)
         self.tau = 0.5 * self.span / max(len(times) - 1, 1)
+        self.build(len(times), config)
+        self.heads = _Heads(config.width)
 
-    heads: nn.Module
+    @abstractmethod
+    def build(self, num_times: int, config: FieldConfig) -> None:
+        """Make the layers that `features` needs; these are `width` wide."""
 
     @abstractmethod
     def features(self, moments: Float[Tensor, " t"]) -> Float[Tensor, "t n w"]:
@@ -169,26 +173,18 @@ class _NetworkField(NodeField):
 class FourierField(_NetworkField):
     """A perceptron on sines and cosines of place and time (Tancik et al. 2020, with powers of two)."""
 
-    def __init__(
-        self,
-        nodes: Float[Tensor, "n 3"],
-        times: Float64[Tensor, " t"],
-        reference: float,
-        radius: float,
-        stretch: bool,
-        config: FieldConfig,
-    ) -> None:
-        super().__init__(nodes, times, reference, radius, stretch)
+    def build(self, num_times: int, config: FieldConfig) -> None:
+        places = cast(Tensor, self.places)
         # Up to a wave of four frames: a faster one would wiggle between them.
-        in_time = max(1, math.floor(math.log2(max(len(times), 2) / 2)))
-        self.register_buffer("in_space", math.pi * 2.0 ** torch.arange(config.frequencies).to(nodes))
-        self.register_buffer("in_time", math.pi / 2 * 2.0 ** torch.arange(in_time).to(nodes))
+        in_time = max(1, math.floor(math.log2(max(num_times, 2) / 2)))
+        self.register_buffer("in_space", math.pi * 2.0 ** torch.arange(config.frequencies).to(places))
+        self.register_buffer("in_time", math.pi / 2 * 2.0 ** torch.arange(in_time).to(places))
         width = 4 + 6 * config.frequencies + 2 * in_time
         layers: list[nn.Module] = []
         for _ in range(config.layers):
             layers += [nn.Linear(width, config.width), nn.SiLU()]
             width = config.width
-        self.trunk, self.heads = nn.Sequential(*layers), _Heads(width)
+        self.trunk = nn.Sequential(*layers)
 
     def features(self, moments: Float[Tensor, " t"]) -> Float[Tensor, "t n w"]:
         places = cast(Tensor, self.places)
@@ -203,24 +199,15 @@ class HexPlaneField(_NetworkField):
     """Six planes of features, over xy, xz, yz, xt, yt and zt, multiplied; several resolutions in space side by side (Cao and
     Johnson 2023; Fridovich-Keil et al. 2023)."""
 
-    def __init__(
-        self,
-        nodes: Float[Tensor, "n 3"],
-        times: Float64[Tensor, " t"],
-        reference: float,
-        radius: float,
-        stretch: bool,
-        config: FieldConfig,
-    ) -> None:
-        super().__init__(nodes, times, reference, radius, stretch)
-        cells = max(2, len(times))
+    def build(self, num_times: int, config: FieldConfig) -> None:
+        places = cast(Tensor, self.places)
+        cells = max(2, num_times)
         self.planes = nn.ParameterList()
         for size in config.resolutions:
-            space = nodes.new_empty(3, config.features, size, size).uniform_(0.1, 0.5)
+            space = places.new_empty(3, config.features, size, size).uniform_(0.1, 0.5)
             self.planes.append(nn.Parameter(space))
-            self.planes.append(nn.Parameter(nodes.new_ones(3, config.features, cells, size)))
+            self.planes.append(nn.Parameter(places.new_ones(3, config.features, cells, size)))
         self.trunk = nn.Linear(config.features * len(config.resolutions), config.width)
-        self.heads = _Heads(config.width)
 
     def features(self, moments: Float[Tensor, " t"]) -> Float[Tensor, "t n w"]:
         places, found = cast(Tensor, self.places), []
@@ -241,10 +228,8 @@ def make_field(
     config: FieldConfig, nodes: Float[Tensor, "n 3"], times: Float64[Tensor, " t"], reference: float, radius: float
 ) -> NodeField:
     """The field that the options ask for; see `NodeField` for the other arguments."""
-    if config.kind == "discrete":
-        return DiscreteField(nodes, times, reference, radius, config.stretch)
-    made = FourierField if config.kind == "mlp" else HexPlaneField
-    return made(nodes, times, reference, radius, config.stretch, config)
+    made = {"discrete": DiscreteField, "mlp": FourierField, "hexplane": HexPlaneField}[config.kind]
+    return made(nodes, times, reference, radius, config)
 
 
 def _sampled(planes: Float[Tensor, "p c h w"], places: Float[Tensor, "p a b 2"]) -> Float[Tensor, "p c a b"]:

@@ -17,7 +17,7 @@ from vision3d.io.images import is_image, read_image, read_mask
 from vision3d.io.video import read_video
 from vision3d.scene import Cameras
 from vision3d.scene.resample import resize_area
-from vision3d.stages.animation.dynamic.masks import mask_of_background
+from vision3d.stages.animation.masks import mask_of_background
 
 logger = logging.getLogger("vision3d.animate")
 

@@ -1,11 +1,13 @@
 """A mesh that the nodes of a deformation graph move in time."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vision3d.geometry.deformation_graph import DeformationGraph
-from vision3d.scene import Mesh
+from vision3d.scene import Mesh, Skin
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.fields import NodePoses, make_field
 
@@ -40,8 +42,21 @@ class Motion:
         """Of the mesh in these poses [m]."""
         return self._skinned(poses) - self.rounding
 
+    def etas(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t v"] | None:
+        """How each vertex is skinned at these times: 1 linear, 0 dual quaternions; None unless by the method hybrid."""
+        if self.config.method != "hybrid":
+            return None
+        return (self.graph.weights * self.field(times).blends[:, self.graph.indices]).sum(-1)
+
     def _skinned(self, poses: NodePoses) -> Tensor:
         return self.graph.deform(self.mesh.vertices, *poses, method=self.config.method)
+
+
+@torch.no_grad()
+def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"]) -> Skin:
+    """The mesh with a morph target a frame, and how hybrid skinning made each: its mean, and what the frames add to that."""
+    skin, etas = Skin.from_frames(motion.mesh, vertices, times), motion.etas(times)
+    return skin if etas is None else replace(skin, etas=etas.mean(0), morph_etas=etas - etas.mean(0))
 
 
 @torch.no_grad()

@@ -10,10 +10,8 @@ from vision3d.errors import InputError
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.scene import Cameras, Mesh
 from vision3d.stages.animation.dynamic.config import CameraConfig
+from vision3d.stages.animation.orbits import AXES
 
-_UPS = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
-_FRONTS = {"x": (0.0, 1.0, 0.0), "y": (0.0, 0.0, 1.0), "z": (1.0, 0.0, 0.0)}
-"""Azimuth 0: +z of glTF's y up, +x of z up (DreamMesh4D)."""
 _ROUNDS = 20
 
 
@@ -35,7 +33,7 @@ def place_camera(config: CameraConfig, mesh: Mesh, mask: Bool[Tensor, "h w"]) ->
     low = torch.tensor([float(columns[0]), float(rows[0])])
     high = torch.tensor([float(columns[-1]) + 1, float(rows[-1]) + 1])
     vertices = mesh.vertices.detach().float().cpu()
-    up, front = (torch.tensor(table[config.up]) for table in (_UPS, _FRONTS))
+    up, front = (torch.tensor(axis) for axis in AXES[config.up])
     side = torch.linalg.cross(up, front)
     azimuth, elevation = math.radians(config.azimuth), math.radians(config.elevation)
     away = math.cos(elevation) * (math.cos(azimuth) * front + math.sin(azimuth) * side) + math.sin(elevation) * up

@@ -17,10 +17,11 @@ from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
+from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
 from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
-from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
+from vision3d.stages.animation.dynamic.motion import Motion, all_vertices, moving_skin
 from vision3d.stages.animation.dynamic.outputs import write_comparison, write_sheet
 from vision3d.stages.animation.dynamic.painters import make_painter, with_views
 from vision3d.stages.animation.dynamic.placing import place_camera
@@ -34,7 +35,6 @@ logger = logging.getLogger("vision3d.animate")
 
 FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
 _STATE = ("trainer", "step", "sums", "source")
-_LIKE = 0.9  # mask IoU of the mesh at rest
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class AnimateResult:
     sequence: Sequence
     """Gaussians on the mesh, and its vertices in each frame."""
     skin: Skin
-    """The mesh with a morph target for each frame and a clip that plays them; `save` writes a .glb."""
+    """The mesh with a morph target for each frame and a clip that plays them, and the etas of hybrid skinning; `save` writes a
+    .glb."""
     motion: Motion
     """The motion at any time."""
     cameras: Cameras
@@ -169,20 +170,15 @@ class _Fit:
         logger.info("%d nodes, %d pictures to fit to; guidance: %s", len(graph), len(seen), self.label)
         self._check_rest()
 
-    @torch.no_grad()
     def _check_rest(self) -> None:
         """Say where the mesh at rest does not look like the frame in which it should be so."""
-        views = (self.footage.frames == self.config.reference).nonzero()[:, 0]
-        if not len(views):
-            return
-        rows = torch.zeros_like(views)
-        alphas = self.painter.paint(self.mesh.vertices[None], rows, with_views(self.cameras, views, 1))[1] > 0.5
-        masks = self.footage.read(views)[1] > 0.5
-        iou = float((alphas & masks).sum() / (alphas | masks).sum().clamp(min=1))
-        if iou < _LIKE:
-            text = "the mesh does not cover the mask of frame %d, where it should be at rest (IoU %.2f): "
-            text += "want the frame in which it is so (--reference N), or --reference -1 where there is none"
-            logger.warning(text, self.config.reference, iou)
+        reference = self.config.reference
+        views = (self.footage.frames == reference).nonzero()[:, 0]
+        if len(views):
+            want = "want the frame in which it is so (--reference N), or --reference -1 where there is none"
+            masks = self.footage.read(views)[1] > 0.5
+            what = f"frame {reference}, where it should be at rest"
+            warn_of_cover(self.mesh, with_views(self.cameras, views, 1), masks, what, want)
 
     def loop(self, stop: StopSignal) -> None:
         """All steps that are left."""
@@ -204,7 +200,7 @@ class _Fit:
         if isinstance(base, Mesh):
             base = MeshGaussians.from_mesh(base, config.per_face)
         sequence = Sequence(base, times, {"vertices": vertices})
-        skin = Skin.from_frames(self.mesh, vertices, times)
+        skin = moving_skin(self.motion, vertices, times)
         summary = {
             **evaluation.mean(),
             **self._vertex_figures(vertices),

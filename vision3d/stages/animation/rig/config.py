@@ -29,8 +29,8 @@ class RigConfig:
     """Skinning: linear (lbs, what glTF viewers show), dual quaternions (dqs), or between the two (hybrid)."""
     blend: float = 0.5
     """Between the two for hybrid: 1 is linear, 0 dual quaternions."""
-    fps: float = 24.0
-    """Frames per second."""
+    fps: float | None = None
+    """Frames per second [default: those of the clip's file where it says so, or 24]."""
     render: Literal["mesh", "gaussians"] = "mesh"
     """Pictures show the mesh, or flat Gaussians that follow its faces."""
     per_face: Literal[1, 3, 4, 6] = 6
@@ -68,7 +68,7 @@ class RigConfig:
         checks = (
             ("scale", self.scale is None or 0 < self.scale < math.inf, "a number > 0"),
             ("blend", 0 <= self.blend <= 1, "a number in [0, 1]"),
-            ("fps", 0 < self.fps <= 1000, "a number in (0, 1000]"),
+            ("fps", self.fps is None or 0 < self.fps <= 1000, "a number in (0, 1000]"),
             ("video_size", min(self.video_size) >= 16 and max(self.video_size) <= 8192, "16 to 8192 pixels a side"),
             ("frames", 1 <= self.frames <= 100_000, "1 or more"),
             ("turns", self.turns is None or abs(self.turns) < math.inf, "a number"),

@@ -30,6 +30,7 @@ def write_pictures(
     config: RigConfig,
     cameras: Cameras | None,
     *,
+    fps: float,
     is_still: bool,
     progress: ProgressCallback | None = None,
 ) -> None:
@@ -41,6 +42,7 @@ def write_pictures(
         frames: One frame where it stands still.
         config: Options.
         cameras: One video each; from an orbit when None.
+        fps: Frames a second of the videos.
         is_still: Whether there is one pose alone.
         progress: Takes every frame of the videos.
     """
@@ -64,7 +66,7 @@ def write_pictures(
                 write_image(still, picture(frames, 0, views[:1].to(device), config))
                 if len(views) == 1:
                     continue
-            with VideoWriter(path, fps=config.fps) as video:
+            with VideoWriter(path, fps=fps) as video:
                 for index in range(num):
                     video.append(picture(frames, min(index, len(frames) - 1), views[index : index + 1].to(device), config))
                     bar.update(number * num + index + 1)

@@ -18,6 +18,7 @@ from vision3d.progress import ProgressCallback
 from vision3d.render.meshes.shading import first_of_each, smooth_normals
 from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, Clip, Mesh, MeshGaussians, Motion, Sequence, Skin
+from vision3d.scene.clip import frame_rate
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
 from vision3d.scene.retarget import retarget
 from vision3d.stages.animation.rig.config import RigConfig
@@ -26,6 +27,7 @@ from vision3d.stages.animation.rig.pictures import write_pictures
 logger = logging.getLogger("vision3d.animate")
 
 FRAMES, SKIN, SPLATS = "frames.zarr", "rig.glb", "gaussians.ply"
+_FPS = 24.0  # where neither the options nor the file say how many
 _MOST_BYTES = 2e9  # of the vertices of all frames
 
 
@@ -73,7 +75,8 @@ def play_skin(
     started = time.monotonic()
     device = resolve_device(config.device)
     skin = skin.to(device)
-    played, times = _played(config, skin, motion)
+    fps = config.fps or (skin.fps if motion is None else None) or _FPS
+    played, times = _played(config, skin, motion, fps)
     name = "pose" if played is None else played.name
     clip = baked_clip(skin, played, times, parse_pose(config.pose), order=config.order, axes=config.axes, name=name)
     times = times - times[0]
@@ -97,11 +100,11 @@ def play_skin(
     }
     if run_folder is not None:
         _write(run_folder.path, result, is_still=played is None)
-        write_pictures(run_folder.path, frames, config, cameras, is_still=played is None, progress=progress)
+        write_pictures(run_folder.path, frames, config, cameras, fps=fps, is_still=played is None, progress=progress)
     return replace(result, summary={**summary, "wall_s": round(time.monotonic() - started, 3)})
 
 
-def _played(config: RigConfig, skin: Skin, motion: Motion | None) -> tuple[Clip | None, Float64[Tensor, " t"]]:
+def _played(config: RigConfig, skin: Skin, motion: Motion | None, fps: float) -> tuple[Clip | None, Float64[Tensor, " t"]]:
     """What moves the skin (None: it stands still), and the times of the frames in it."""
     if motion is not None and config.clip is not None:
         raise InputError(f"clip: got {config.clip!r} and a motion; want one of the two")
@@ -113,11 +116,11 @@ def _played(config: RigConfig, skin: Skin, motion: Motion | None) -> tuple[Clip 
         clip = skin.clips[0] if skin.clips and not config.pose else None
     if clip is None:
         return None, torch.zeros(1, dtype=torch.float64)
-    count = (clip.end - clip.start) * config.fps
+    count = (clip.end - clip.start) * fps
     if 12 * count * skin.mesh.num_vertices > _MOST_BYTES:
         what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MOST_BYTES / 1e9:g} GB"
         raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames a second")
-    return clip, clip.times(config.fps)
+    return clip, clip.times(fps)
 
 
 def _exported(
@@ -127,7 +130,7 @@ def _exported(
         rest = rest_at(skin, clip, 0.0, method=config.method, blend=config.blend)
         return replace(rest, mesh=replace(rest.mesh, normals=smooth_normals(rest.mesh)))
     if config.method == "lbs":
-        return replace(skin, clips=(clip,))
+        return replace(skin, clips=(clip,), fps=frame_rate(times))
     return Skin.from_frames(skin.mesh, vertices, times.to(skin.device), clip.name)
 
 

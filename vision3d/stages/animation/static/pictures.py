@@ -13,9 +13,9 @@ from vision3d.io.dataset import load_dataset
 from vision3d.optim.evaluation import BLACK
 from vision3d.optim.training_views import TrainingView, TrainingViews, has_alpha
 from vision3d.render import render_views
-from vision3d.render.meshes import rasterize, screen_positions
 from vision3d.report.canvas import FAINT, Canvas, fitted
 from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages
+from vision3d.stages.animation.cover import covered_pixels
 from vision3d.stages.animation.static.config import StaticConfig
 
 _CELL, _GAP, _LINE = 256, 4, 20  # [px]
@@ -92,13 +92,6 @@ def shrunk(images: PosedImages, max_size: int) -> PosedImages:
     cameras = images.cameras
     sizes = ((side * factors).round().long().clamp(min=1) for side in (cameras.width, cameras.height))
     return replace(images, cameras=cameras.resized(*sizes))
-
-
-def covered_pixels(mesh: Mesh, camera: Cameras) -> Bool[Tensor, "h w"]:
-    """The pixels of a camera that show the mesh."""
-    camera = camera.to(mesh.device)
-    positions = screen_positions(mesh.vertices, camera.viewmats.to(mesh.vertices), camera.Ks.to(mesh.vertices), camera.model)
-    return (rasterize(positions, mesh.faces, int(camera.width), int(camera.height)).face_ids >= 0)[0].cpu()
 
 
 def _inner(pixels: Bool[Tensor, "h w"]) -> Bool[Tensor, "h w"]:

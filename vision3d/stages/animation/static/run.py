@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
+from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
 from vision3d.stages.animation.loop import remaining_steps
@@ -26,7 +28,7 @@ from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import StaticConfig
 from vision3d.stages.animation.static.inflate import inflated_mesh
 from vision3d.stages.animation.static.pictures import Pictures, before_after, draw, load_pictures, shrunk
-from vision3d.stages.animation.static.reference import reference_images
+from vision3d.stages.animation.static.reference import opaque_pixels, reference_images
 from vision3d.stages.animation.static.surface import checked_mesh, load_surface
 from vision3d.stages.animation.static.trainer import StaticTrainer
 
@@ -35,6 +37,8 @@ logger = logging.getLogger("vision3d.animate")
 _STATE = {"source", "trainer", "step", "sums", "before", "seconds"}  # of a checkpoint
 _SHOWN = 4  # views of the picture before and after
 _SIDE, _SIDES = 256, ("as pictured", "a quarter on", "from behind", "three quarters on")  # [px], counter-clockwise from above
+_FROM_ELSEWHERE = "the picture is from another side or of another shape; want its side (--view.*) or its camera (--camera FILE)"
+_OF_ANOTHER = "want the camera that took it, in the world of the mesh, and a mesh of what it shows"
 INFLATED = "outline inflated, the back mirrors the front; not measured"
 
 
@@ -71,7 +75,7 @@ def bind_gaussians(
         mesh: A mesh with a texture, colours or neither, or Gaussians on one to go on from; or where it is read from. None:
             the outline of `image`, inflated; a first shape whose back mirrors its front.
         data: Photographs of it with cameras in its world, or where they are read from.
-        image: One picture with an alpha channel, in place of `data`.
+        image: One picture with an alpha channel or a plain background, in place of `data`.
         camera: The camera of `image`; by default that of `config.view`.
         guidance: Folder of a Zero123-class pipeline (see `guidance.load_guidance`), which says how the object of `image`
             looks from other sides.
@@ -107,21 +111,26 @@ def bind_gaussians(
     folder = run_folder if isinstance(run_folder, RunFolder | None) else RunFolder.create(run_folder, config)
     if folder is not None:
         folder.checkpoints.keep = config.keep
-    try:
-        bound, said, images, orbit = _inputs(config, mesh, data, image, camera)
-        guide = None
-        if guidance is not None and images is not None:
-            guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
-        stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
-        named = [_name(mesh), *([] if images is None else [str(images.source)]), *([] if guide is None else [stage.label])]
-        stage.restore(" + ".join(named))
-    except Vision3DError:
-        if folder is not None:
-            folder.drop_unused()
-        raise
-    with finish_step_on_interrupt() as stop:
-        stage.loop(stop)
-    return stage.finish(said)
+    with TemporaryDirectory(prefix="vision3d_") as scratch:
+        try:
+            bound, said, images, orbit = _inputs(config, mesh, data, image, camera, Path(scratch))
+            guide = None
+            if guidance is not None and images is not None:
+                guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
+            stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
+            if mesh is not None and image is not None and images is not None:
+                by, want = ("--view", _FROM_ELSEWHERE) if camera is None else ("--camera", _OF_ANOTHER)
+                masks = opaque_pixels(images)[None]
+                warn_of_cover(bound.mesh, images.cameras, masks, f"{images.source} as {by} sees it", want)
+            named = [_name(mesh), *([] if images is None else [str(images.source)]), *([] if guide is None else [stage.label])]
+            stage.restore(" + ".join(named))
+        except Vision3DError:
+            if folder is not None:
+                folder.drop_unused()
+            raise
+        with finish_step_on_interrupt() as stop:
+            stage.loop(stop)
+        return stage.finish(said)
 
 
 class _Static:
@@ -278,18 +287,19 @@ def _inputs(
     data: PosedImages | Path | str | None,
     image: Path | str | None,
     camera: Cameras | None,
+    scratch: Path,
 ) -> tuple[MeshGaussians, dict[str, Any], PosedImages | None, Orbit]:
     """The Gaussians to begin with, what is to be said about them, the pictures, and directions about the object."""
     if mesh is None:
         assert image is not None
         orbit = Orbit.unit(config.view.up)
-        images = shrunk(reference_images(image, config.view, orbit, camera), config.max_size)
+        images = shrunk(reference_images(image, config.view, orbit, scratch, camera), config.max_size)
         bound, said = _bound(config, inflated_mesh(images, orbit, config.cells))
         return bound, {**said, "shape": INFLATED}, images, orbit
     bound, said = _bound(config, mesh)
     orbit = Orbit.about(bound.mesh.vertices, config.view.up, _suffix(mesh))
     if image is not None:
-        images = shrunk(reference_images(image, config.view, orbit, camera), config.max_size)
+        images = shrunk(reference_images(image, config.view, orbit, scratch, camera), config.max_size)
     elif data is None or isinstance(data, PosedImages):
         images = None if data is None else shrunk(data.validate(), config.max_size)
     else:

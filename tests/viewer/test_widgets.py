@@ -1,7 +1,7 @@
 """Callbacks of the window never let an exception into Open3D's loop."""
 
 from vision3d.errors import InputError
-from vision3d.viewer.panels import guarded
+from vision3d.viewer.widgets import guarded
 
 
 def test_what_goes_wrong_in_a_callback_is_said():

@@ -1,0 +1,93 @@
+"""Widgets of Open3D in one look, whose callbacks never let an exception into Open3D's loop."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vision3d.errors import Vision3DError
+
+logger = logging.getLogger("vision3d.view")
+
+
+def guarded(callback: Callable[..., Any], otherwise: Any, say: Callable[[str], None]) -> Callable[..., Any]:
+    """The callback for Open3D, which answers `otherwise` and says why if something goes wrong.
+
+    An exception that gets into Open3D's loop ends the process with a crash.
+    """
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return callback(*arguments)
+        except Vision3DError as error:
+            say(str(error))
+        except Exception as error:
+            logger.debug("in the window", exc_info=True)
+            say(f"internal error: {type(error).__name__}: {error}")
+        return otherwise
+
+    return call
+
+
+class Widgets:
+    """Makes widgets.
+
+    Args:
+        gui: The module `open3d.visualization.gui`.
+        em: Size of the text [px].
+        say: Takes what went wrong in a callback.
+    """
+
+    def __init__(self, gui: Any, em: float, say: Callable[[str], None]) -> None:
+        self._gui, self.em, self._say = gui, em, say
+
+    def on(self, callback: Callable[..., Any]) -> Callable[..., Any]:
+        """The callback, guarded."""
+        return guarded(callback, None, self._say)
+
+    def section(self, parent: Any, title: str, is_open: bool) -> Any:
+        """A box in `parent` that folds."""
+        em = self.em
+        box = self._gui.CollapsableVert(
+            title, round(0.35 * em), self._gui.Margins(round(0.6 * em), round(0.3 * em), round(0.7 * em), 0)
+        )
+        box.set_is_open(is_open)
+        parent.add_child(box)
+        return box
+
+    def row(self, box: Any, *widgets: Any) -> None:
+        """Put widgets beside each other into a box."""
+        row = self._gui.Horiz(round(0.4 * self.em))
+        for widget in widgets:
+            row.add_child(self.lowered(widget) if isinstance(widget, self._gui.Label) else widget)
+        row.add_stretch()
+        box.add_child(row)
+
+    def lowered(self, label: Any) -> Any:
+        """A label whose text is level with that of a button beside it."""
+        box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
+        box.add_child(label)
+        return box
+
+    def button(self, text: str, action: Callable[[], Any]) -> Any:
+        """A button that does something."""
+        button = self._gui.Button(text)
+        button.horizontal_padding_em, button.vertical_padding_em = 0.5, 0.1
+        button.set_on_clicked(self.on(action))
+        return button
+
+    def slider(self, low: float, high: float, value: float, changed: Callable[[float], None]) -> Any:
+        """A slider between two numbers."""
+        slider = self._gui.Slider(self._gui.Slider.DOUBLE)
+        slider.set_limits(low, high)
+        slider.double_value = value
+        slider.set_on_value_changed(self.on(changed))
+        return slider
+
+    def choice(self, texts: Sequence[str], index: int, chosen: Callable[[str], None]) -> Any:
+        """One of several texts, that of `index` at first."""
+        box = self._gui.Combobox()
+        for text in texts:
+            box.add_item(text)
+        box.selected_index = index
+        box.set_on_selection_changed(self.on(lambda text, index: chosen(text)))
+        return box

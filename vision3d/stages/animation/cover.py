@@ -1,0 +1,39 @@
+"""Whether a mesh covers the masks of pictures before anything is fitted to them."""
+
+import logging
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from vision3d.render.meshes import rasterize, screen_positions
+from vision3d.scene import Cameras, Mesh
+
+logger = logging.getLogger("vision3d.animate")
+
+_LIKE = 0.9  # IoU of the mesh and the masks
+
+
+def covered_pixels(mesh: Mesh, camera: Cameras) -> Bool[Tensor, "h w"]:
+    """The pixels of a camera that show the mesh."""
+    camera = camera.to(mesh.device)
+    positions = screen_positions(mesh.vertices, camera.viewmats.to(mesh.vertices), camera.Ks.to(mesh.vertices), camera.model)
+    return (rasterize(positions, mesh.faces, int(camera.width), int(camera.height)).face_ids >= 0)[0].cpu()
+
+
+@torch.no_grad()
+def warn_of_cover(mesh: Mesh, cameras: Cameras, masks: Bool[Tensor, "c h w"], what: str, want: str) -> None:
+    """Say where a mesh does not look like the masks of its pictures.
+
+    Args:
+        mesh: As it should look in them.
+        cameras: Of the pictures, all of one size.
+        masks: Where they show the object.
+        what: Whose mask it is, for the warning.
+        want: What may be wrong, and what to do.
+    """
+    covered = torch.stack([covered_pixels(mesh, cameras[view]) for view in range(len(cameras))])
+    masks = masks.cpu()
+    iou = float((covered & masks).sum() / (covered | masks).sum().clamp(min=1))
+    if iou < _LIKE:
+        logger.warning("the mesh does not cover the mask of %s (IoU %.2f): %s", what, iou, want)
