@@ -199,7 +199,7 @@ def fitted(config: AnimateConfig, mesh: Mesh, vertices: Tensor, footage: Footage
     return {**summary, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
 
-EIGHT = AnimateConfig(steps=2000, hold_out_every=3, hold_out_cameras=HELD_OUT)
+EIGHT = replace(load_yaml(AnimateConfig, "quality", stage="animation"), hold_out_every=3, hold_out_cameras=HELD_OUT)
 
 
 def eight() -> dict[str, Any]:

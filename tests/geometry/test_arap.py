@@ -100,9 +100,60 @@ def test_obtuse_meshes_have_no_negative_energy():
     assert float(Arap.of(corners, faces).energy(moved)) >= 0
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_strains_of_growth_and_of_rigid_motions(name):
+    vertices, faces = SHAPES[name]()
+    arap, turned = Arap.of(vertices, faces), vertices @ rotation(0.3, -1.2, 0.7).T + 5
+    strains = arap.strains(torch.stack([1.3 * turned, turned, 0.8 * vertices]))
+    want = torch.tensor([0.09, 0.0, 0.04], dtype=torch.float64)[:, None].expand_as(strains)
+    torch.testing.assert_close(strains, want, atol=1e-12, rtol=0)
+    energies = (arap.weights * arap.rest.square().sum(-1) * strains).sum(-1)
+    torch.testing.assert_close(energies, arap.energy(torch.stack([1.3 * turned, turned, 0.8 * vertices])))
+
+
+def test_edges_of_large_strain_yield():
+    """A quarter of the weight is left at the limit, both ways of an edge alike, and what does not move keeps all of it."""
+    vertices, faces = SHAPES["tube"]()
+    arap = Arap.of(vertices, faces)
+    strains = torch.zeros(len(arap.weights), dtype=torch.float64)
+    strains[3], strains[3 + len(strains) // 2] = 0.02, 0.08
+    shares = arap.yielding(strains, 0.05).weights / arap.weights
+    is_strained = torch.zeros_like(strains, dtype=torch.bool)
+    is_strained[[3, 3 + len(strains) // 2]] = True
+    torch.testing.assert_close(shares[is_strained & (arap.weights > 0)], torch.full((2,), 0.25, dtype=torch.float64))
+    assert torch.equal(arap.yielding(torch.zeros_like(strains), 0.05).weights, arap.weights)
+    assert torch.equal(shares[~is_strained & (arap.weights > 0)], torch.ones_like(shares[~is_strained & (arap.weights > 0)]))
+
+
+def test_a_joint_costs_less_than_a_bend_once_edges_yield():
+    """Without it, as-rigid-as-possible prefers to spread a turn; with it, to gather it in one place."""
+    sides, rings = 12, 41
+    ring = 0.3 * torch.stack([f(2 * math.pi * torch.arange(sides).double() / sides) for f in (torch.cos, torch.sin)], -1)
+    z = torch.linspace(-2, 2, rings, dtype=torch.float64)
+    vertices = torch.cat([ring.repeat(rings, 1), z.repeat_interleave(sides)[:, None]], -1)
+    corner = torch.arange((rings - 1) * sides)
+    right = corner - corner % sides + (corner + 1) % sides
+    up = corner + sides
+    faces = torch.cat([torch.stack([corner, right, right + sides], -1), torch.stack([corner, right + sides, up], -1)])
+    arap = Arap.of(vertices, faces)
+
+    def turned(half: float) -> torch.Tensor:
+        """About x by a radian in all, spread over 2 * half of its length."""
+        angles = (vertices[:, 2] / half).clamp(-1, 1) / 2
+        return torch.stack([vertices[:, 0], vertices[:, 1] * angles.cos() - vertices[:, 2] * angles.sin(),
+                            vertices[:, 1] * angles.sin() + vertices[:, 2] * angles.cos()], -1)  # fmt: skip
+
+    spread, gathered = turned(2.0), turned(0.2)
+    assert float(arap.energy(spread)) < float(arap.energy(gathered))
+    costs = [float(arap.yielding(arap.strains(pose), 0.002).energy(pose)) for pose in (spread, gathered)]
+    assert costs[1] < costs[0]
+
+
 def test_wrong_input():
     vertices, faces = SHAPES["box"]()
     with pytest.raises(InputError, match="none of 1 has an area"):
         Arap.of(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
     with pytest.raises(ShapeError, match="vertices"):
         Arap.of(vertices, faces).energy(vertices[:-1])
+    with pytest.raises(ShapeError, match="strains"):
+        Arap.of(vertices, faces).yielding(torch.zeros(3), 0.05)

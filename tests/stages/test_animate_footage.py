@@ -92,7 +92,7 @@ def test_masks_beside_pictures(tmp_path):
     found = read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
     assert torch.equal(found.pictures[..., 3] > 127, alphas > 0.5)
     (tmp_path / "masks" / "cam1" / "1.png").unlink()
-    with pytest.raises(InputError, match="got 1 masks for the 2 frames of .*cam1; want one each"):
+    with pytest.raises(InputError, match=r"got 1 masks for the 2 frames of .*cam1; want one each"):
         read_footage(tmp_path / "pictures", masks=tmp_path / "masks")
 
 
@@ -120,7 +120,7 @@ def test_masks_counted_for_each_camera(tmp_path):
     clip = worm(frames=2, cameras=2)
     for name in ("cam0/a.png", "cam0/b.png", "cam0/c.png", "cam1/a.png"):
         write_image(tmp_path / "masks" / name, torch.ones(32, 32))
-    with pytest.raises(InputError, match="got 3 masks for the 2 frames of .*cam0; want one each"):
+    with pytest.raises(InputError, match=r"got 3 masks for the 2 frames of .*cam0; want one each"):
         read_footage(clip.write(tmp_path / "pictures"), masks=tmp_path / "masks")
 
 

@@ -17,7 +17,7 @@ from vision3d.geometry import shapes
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh, MeshGaussians, Sequence, Skin
-from vision3d.stages.animation.dynamic import run as module
+from vision3d.stages.animation.dynamic import run as module, trainer as trainer_module
 from vision3d.stages.animation.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig
 from vision3d.stages.animation.dynamic.footage import Footage
 from vision3d.stages.animation.dynamic.placing import place_camera
@@ -87,9 +87,58 @@ def stop_at_step(count):
     return stop
 
 
+def test_what_bends_yields_once_all_frames_are_in(monkeypatch):
+    """Stiffness is that of the mesh before, falls where edges stretch and bend most after, and stays with --loss.limit 0."""
+    monkeypatch.setattr(trainer_module, "_YIELD_EVERY", 1)
+    clip, seen = worm(frames=3, cameras=2), []
+    step = trainer_module.Trainer.step
+
+    def watched(self, number):
+        values = step(self, number)
+        strains = self._strains()
+        is_much = strains > strains.quantile(0.9)
+        shares = (self.arap.weights / self.stiff.weights.clamp(min=1e-30))[self.stiff.weights > 0]
+        seen.append((float(shares.min()), float(shares.max()), float(shares[is_much[self.stiff.weights > 0]].mean())))
+        return values
+
+    monkeypatch.setattr(trainer_module.Trainer, "step", watched)
+    fitted(clip, replace(FEW, steps=40))
+    assert all(share == (1, 1, 1) for share in seen[:20])
+    least, most, of_much = seen[-1]
+    assert 0 < least < of_much < most <= 1 and of_much < 0.95
+    seen.clear()
+    fitted(clip, replace(FEW, steps=40, loss=LossConfig(limit=0)))
+    assert all(share == (1, 1, 1) for share in seen)
+
+
+HELD = ("arap", "arap_between", "edges")
+
+
+def test_stiffness_falls_to_its_share_at_the_end(monkeypatch):
+    clip, terms = worm(frames=3, cameras=2), {}
+    normal = trainer_module.Trainer._terms
+
+    def watched(self, chosen, between, progress):
+        found = normal(self, chosen, between, progress)
+        holds = []
+        for final in (1.0, 0.1):
+            self.config = replace(self.config, loss=replace(self.config.loss, final=final))
+            holds.append({name: term.item() for name, term in normal(self, chosen, between, progress).items()})
+        terms[progress] = [holds[1][name] / max(holds[0][name], 1e-30) for name in holds[0] if name in HELD]
+        return found
+
+    monkeypatch.setattr(trainer_module.Trainer, "_terms", watched)
+    fitted(clip, replace(FEW, steps=40))
+    for progress, ratios in terms.items():
+        if min(ratios) > 0:  # a mesh that has not moved costs nothing
+            assert ratios == pytest.approx([0.1 ** max(0.0, 2 * progress - 1)] * len(ratios), rel=1e-4)
+    assert len(ratios) == len(HELD) and min(ratios) == pytest.approx(0.1 ** (2 * max(terms) - 1), rel=1e-4) and max(terms) > 0.9
+
+
 @pytest.mark.parametrize("kind", ["discrete", "mlp", "hexplane"])
 @pytest.mark.parametrize("stop_at", [4, 9])
-def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path):
+def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer_module, "_YIELD_EVERY", 4)  # at step 8: a run that stops at 9 has to know what yielded
     clip = worm(frames=5, cameras=2)
     config = replace(FEW, motion=FieldConfig(kind=kind))
     whole = fitted(clip, config, run_folder=tmp_path / "whole")

@@ -1,6 +1,6 @@
 """As-rigid-as-possible energy of deformed meshes (Sorkine and Alexa 2007)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int64
@@ -38,7 +38,7 @@ class Arap:
     """
 
     starts: Int64[Tensor, " d"]
-    """Vertex i of each edge, both ways."""
+    """Vertex i of each edge: one way in the first half, the other in the second."""
     ends: Int64[Tensor, " d"]
     """Vertex j."""
     weights: Float[Tensor, " d"]
@@ -84,10 +84,41 @@ class Arap:
         Raises:
             ShapeError: A shape is wrong.
         """
+        return (self.weights * self._gaps(vertices, rotations).square().sum(-1)).sum(-1)
+
+    @torch.no_grad()
+    def strains(self, vertices: Float[Tensor, "*batch v 3"]) -> Float[Tensor, "*batch d"]:
+        """How much each edge differs from the one at rest, turned with its vertex i: squared, in squared lengths at rest.
+
+        Raises:
+            ShapeError: A shape is wrong.
+        """
+        squares = self._gaps(vertices, None).square().sum(-1)
+        lengths = self.rest.square().sum(-1)
+        return torch.where(lengths > 0, squares / torch.where(lengths > 0, lengths, 1), 0)
+
+    def yielding(self, strains: Float[Tensor, " d"], limit: float) -> "Arap":
+        """The energy in which edges of large strain count less, (limit / (limit + strain))^2 of what they did.
+
+        Deformation then gathers in a few places, as it does at joints: weights of one step of iteratively reweighted least
+        squares for the norm of Geman and McClure (1985). Both ways of an edge get the mean of their strains.
+
+        Args:
+            strains: Of each edge, such as the mean of `strains` over many poses.
+            limit: Strain of which a quarter of the weight is left, above 0.
+
+        Raises:
+            ShapeError: The strains are not one an edge.
+        """
+        check_trailing("strains", strains, len(self.weights))
+        strains = strains.view(2, -1).mean(0).repeat(2)
+        return replace(self, weights=self.weights * (limit / (limit + strains)).square())
+
+    def _gaps(self, vertices: Tensor, rotations: Tensor | None) -> Tensor:
+        """(v'_i - v'_j) - R_i (v_i - v_j) of each edge."""
         check_trailing("vertices", vertices, self.num_vertices, 3)
         if rotations is None:
             rotations = self.rotations(vertices)
         check_trailing("rotations", rotations, self.num_vertices, 3, 3)
         moved = vertices[..., self.starts, :] - vertices[..., self.ends, :]
-        turned = (rotations[..., self.starts, :, :] @ self.rest[:, :, None])[..., 0]
-        return (self.weights * (moved - turned).square().sum(-1)).sum(-1)
+        return moved - (rotations[..., self.starts, :, :] @ self.rest[:, :, None])[..., 0]

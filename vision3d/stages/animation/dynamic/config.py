@@ -19,7 +19,7 @@ class FieldConfig:
     planes of features over pairs of x, y, z and t (hexplane)."""
     stretch: bool = True
     """Whether nodes stretch; otherwise they move rigidly."""
-    discrete_rate: float = 0.01
+    discrete_rate: float = 5e-3
     """Learning rate of free numbers."""
     rate: float = 2e-3
     """Learning rate of the layers of networks."""
@@ -68,6 +68,11 @@ class LossConfig:
     """The same at times between frames."""
     edges: float = 0.5
     """What neighbouring nodes predict for each other (Sumner et al. 2007, E_reg), in squared radii of the object."""
+    final: float = 0.1
+    """Factor on `arap`, `arap_between` and `edges` in the last step; it falls from 1 once all frames are in, above 0."""
+    limit: float = 0.05
+    """Mean squared strain of an edge over the frames of which a quarter of its weight in `arap` is left, once all frames are
+    in: what is stretched and bent most yields, as joints do. 0: none does."""
     normals: float = 0.02
     """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
     acceleration: float = 0.02
@@ -84,18 +89,18 @@ class LossConfig:
                 raise ConfigError(f"loss.{name}", f"got {value}, want a number >= 0")
         if self.ssim > 1:
             raise ConfigError("loss.ssim", f"got {self.ssim}, want a number in [0, 1]")
+        if not 0 < self.final <= 1:
+            raise ConfigError("loss.final", f"got {self.final}, want a number above 0, at most 1")
 
 
 @dataclass(frozen=True)
 class CameraConfig:
-    """The camera of a clip that comes without; from where it stands it is moved so that the mesh at rest fills the mask."""
+    """The camera of a clip that comes without; how far away it is follows from the mask, which the mesh at rest fills."""
 
     elevation: float = 5.0
     """Above the horizon [deg]."""
     azimuth: float = 0.0
     """Round the upward axis [deg]; 0 is the front: +z where y is up (glTF), +x where z is up."""
-    distance: float = 3.8
-    """From the middle of the mesh at first, in halves of its longest side."""
     fovy: float = 20.0
     """Field of view from top to bottom [deg]."""
     up: Literal["x", "y", "z"] = "y"
@@ -105,7 +110,6 @@ class CameraConfig:
         checks = (
             ("elevation", -90 < self.elevation < 90, "more than -90 and less than 90"),
             ("azimuth", abs(self.azimuth) <= 360, "-360 to 360"),
-            ("distance", 1.2 <= self.distance < float("inf"), "1.2 or more"),
             ("fovy", 1 <= self.fovy <= 120, "1 to 120"),
         )
         check_each(self, checks, group="camera.")

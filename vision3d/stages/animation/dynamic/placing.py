@@ -13,6 +13,7 @@ from vision3d.stages.animation.dynamic.config import CameraConfig
 from vision3d.stages.animation.orbits import AXES
 
 _ROUNDS = 20
+_START, _NEAREST = 3.8, 1.2  # distances, in halves of the longest side
 
 
 def place_camera(config: CameraConfig, mesh: Mesh, mask: Bool[Tensor, "h w"]) -> Cameras:
@@ -38,7 +39,7 @@ def place_camera(config: CameraConfig, mesh: Mesh, mask: Bool[Tensor, "h w"]) ->
     azimuth, elevation = math.radians(config.azimuth), math.radians(config.elevation)
     away = math.cos(elevation) * (math.cos(azimuth) * front + math.sin(azimuth) * side) + math.sin(elevation) * up
     radius = float((vertices.amax(0) - vertices.amin(0)).max()) / 2
-    center, distance = (vertices.amax(0) + vertices.amin(0)) / 2, config.distance * radius
+    center, distance = (vertices.amax(0) + vertices.amin(0)) / 2, _START * radius
     focal = 0.5 * height / math.tan(math.radians(config.fovy) / 2)
     K = intrinsics(focal, focal, width / 2, height / 2).float()
     for _ in range(_ROUNDS):
@@ -51,6 +52,6 @@ def place_camera(config: CameraConfig, mesh: Mesh, mask: Bool[Tensor, "h w"]) ->
         ratio = float((high - low).prod().sqrt() / (last - first).prod().clamp(min=1e-6).sqrt())
         offset = (first + last - low - high) / 2 * distance / focal
         center = center + pose[:3, 0] * offset[0] + pose[:3, 1] * offset[1]
-        distance = max(distance / ratio, 1.2 * radius)
+        distance = max(distance / ratio, _NEAREST * radius)
     pose = look_at(center + distance * away, center, up)
     return Cameras.from_camtoworlds(pose[None], K, width, height).to(mesh.device)

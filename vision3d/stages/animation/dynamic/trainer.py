@@ -1,6 +1,7 @@
 """One step of a motion fit after the other: frames, poses, pictures, loss, gradients."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from vision3d.geometry.arap import Arap
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.optim import losses, schedules
 from vision3d.render.meshes.shading import first_of_each
+from vision3d.report.sheets import spread
 from vision3d.scene import Cameras
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.footage import Footage
@@ -23,6 +25,8 @@ from vision3d.stages.animation.guidance.base import Guide
 HINT = "the checkpoint of the step before was written; lower the learning rates or look at the frames"
 _SSIM_WINDOW = 11  # pixels
 _FINAL_RATE = 0.02  # factor on the learning rates at the end
+_YIELD_EVERY = 20  # steps between two looks at which edges yield
+_YIELD_FRAMES, _BLOCK = 64, 8  # the most frames that are looked at, and so many at once
 
 
 class Trainer:
@@ -59,7 +63,8 @@ class Trainer:
         self.num_active = 0
         places, faces, place = weld_vertices(motion.mesh.vertices, motion.mesh.faces)
         self.first = first_of_each(place)
-        self.arap, self.normals = Arap.of(places, faces), NormalConsistency(places, faces)
+        self.stiff = self.arap = Arap.of(places, faces)
+        self.normals = NormalConsistency(places, faces)
         self.random = torch.Generator().manual_seed(config.seed)
         groups = motion.field.groups(config.motion)
         self.rates = [group["lr"] for group in groups]
@@ -76,6 +81,8 @@ class Trainer:
         """
         progress = schedules.progress(step, self.config.steps)
         self._let_in(progress)
+        if self.config.loss.limit and step % _YIELD_EVERY == 0 and progress >= self.config.grow:
+            self.arap = self.stiff.yielding(self._strains(), self.config.loss.limit)
         factor = self._rate(progress)
         for group, rate in zip(self.optimizer.param_groups, self.rates):
             group["lr"] = rate * factor
@@ -102,6 +109,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "random": self.random.get_state(),
             "num_active": self.num_active,
+            "stiffness": self.arap.weights,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -110,10 +118,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.random.set_state(state["random"].cpu())
         self.num_active = state["num_active"]
+        self.arap = replace(self.stiff, weights=state["stiffness"].to(self.stiff.weights))
 
     def _terms(self, chosen: list[int], between: Float64[Tensor, " b"], progress: float) -> dict[str, Tensor]:
         """The weighted terms of the loss on some frames and at some times between frames."""
         weights, radius = self.config.loss, self.motion.radius
+        hold = weights.final ** self._since_all_are_in(progress)
         times = torch.cat([self.footage.times[chosen], between])
         poses = self.motion.field(times)
         vertices = self.motion.posed(poses)
@@ -121,11 +131,11 @@ class Trainer:
         if self.guide is not None:
             terms["guidance"] = weights.guidance * self._guidance_loss(self.guide, chosen, vertices[: len(chosen)])
         energy = self.arap.energy(vertices[:, self.first])
-        terms["arap"] = weights.arap * energy[: len(chosen)].mean()
+        terms["arap"] = hold * weights.arap * energy[: len(chosen)].mean()
         if len(between):
-            terms["arap_between"] = weights.arap_between * energy[len(chosen) :].mean()
+            terms["arap_between"] = hold * weights.arap_between * energy[len(chosen) :].mean()
         terms["normals"] = weights.normals * self.normals(vertices[: len(chosen), self.first])
-        terms["edges"] = weights.edges * edge_loss(self.motion.graph, poses, radius)
+        terms["edges"] = hold * weights.edges * edge_loss(self.motion.graph, poses, radius)
         if weights.depth:
             terms["depth"] = weights.depth * self._depth(chosen, vertices[: len(chosen)])
         if weights.acceleration:
@@ -172,6 +182,14 @@ class Trainer:
         ways = ((vertices - self.motion.mesh.vertices) * axes[:, None]).sum(-1) / self.motion.radius
         return ways.square().mean()
 
+    @torch.no_grad()
+    def _strains(self) -> Tensor:
+        """Mean strain of each edge over the active frames."""
+        active = spread(sorted(self.order[: self.num_active]), _YIELD_FRAMES)
+        blocks = self.footage.times[active].split(_BLOCK)
+        sums = [self.stiff.strains(self.motion.vertices(some)[:, self.first]).sum(0) for some in blocks]
+        return torch.stack(sums).sum(0) / len(active)
+
     def _acceleration(self) -> Tensor:
         """Over all active frames: a step sees too few that follow each other."""
         active = sorted(self.order[: self.num_active])
@@ -207,7 +225,10 @@ class Trainer:
         times = self.footage.times[active]
         return torch.lerp(times[gaps], times[gaps + 1], shares)
 
+    def _since_all_are_in(self, progress: float) -> float:
+        """0 while frames come in, then up to 1 at the end."""
+        return max(0.0, (progress - self.config.grow) / max(1 - self.config.grow, 1e-9))
+
     def _rate(self, progress: float) -> float:
         """Factor on the learning rates: 1 while frames come in, then down along a cosine."""
-        left = (progress - self.config.grow) / max(1 - self.config.grow, 1e-9)
-        return 1.0 if left <= 0 else _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * left)) / 2
+        return _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * self._since_all_are_in(progress))) / 2
