@@ -61,3 +61,11 @@ def test_ms_ssim_names_its_minimum():
         metrics.ms_ssim(a, a)
     a = torch.rand(176, 176, 3)
     assert metrics.ms_ssim(a, a) == pytest.approx(1, abs=1e-5)
+
+
+def test_iou_of_masks():
+    full, none = torch.ones(2, 3, 3, dtype=torch.bool), torch.zeros(2, 3, 3, dtype=torch.bool)
+    half = full.clone()
+    half[0] = False
+    assert metrics.mask_iou(none, none) == 1 and metrics.mask_iou(full, none) == 0
+    assert metrics.mask_iou(full, half) == metrics.mask_iou(half, full) == 0.5

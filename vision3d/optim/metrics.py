@@ -58,6 +58,17 @@ def ssim(a: Image, b: Image, mask: Mask | None = None, padding: Padding = "valid
 
 
 @torch.no_grad()
+def mask_iou(a: Bool[Tensor, "*batch h w"], b: Bool[Tensor, "*batch h w"]) -> float:
+    """Intersection over union of masks; 1 where both are empty.
+
+    Example:
+        >>> mask_iou(torch.tensor([[True, True]]), torch.tensor([[True, False]]))
+        0.5
+    """
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0
+
+
 def ms_ssim(a: Image, b: Image) -> float:
     """Multi-scale structural similarity over five scales (Wang, Simoncelli, Bovik 2003), mean over the batch.
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from vision3d.optim import metrics
 from vision3d.render.meshes import rasterize, screen_positions
 from vision3d.scene import Cameras, Mesh
 
@@ -33,7 +34,6 @@ def warn_of_cover(mesh: Mesh, cameras: Cameras, masks: Bool[Tensor, "c h w"], wh
         want: What may be wrong, and what to do.
     """
     covered = torch.stack([covered_pixels(mesh, cameras[view]) for view in range(len(cameras))])
-    masks = masks.cpu()
-    iou = float((covered & masks).sum() / (covered | masks).sum().clamp(min=1))
+    iou = metrics.mask_iou(covered, masks.cpu())
     if iou < _LIKE:
         logger.warning("the mesh does not cover the mask of %s (IoU %.2f): %s", what, iou, want)

@@ -124,8 +124,7 @@ def _name(row: PictureMetrics) -> str:
 def _measure(
     split: Split, footage: Footage, view: int, image: Tensor, alpha: Tensor, given: Tensor, mask: Tensor
 ) -> PictureMetrics:
-    drawn, wanted = alpha > 0.5, mask > 0.5
-    iou = float((drawn & wanted).sum()) / max(int((drawn | wanted).sum()), 1)
+    iou = metrics.mask_iou(alpha > 0.5, mask > 0.5)
     ssim = metrics.ssim(image, given) if min(given.shape[:2]) >= _SSIM_SIDE else None
     psnr = min(metrics.psnr(image, given), 100.0)
     return PictureMetrics(split, footage.camera_names[view], int(footage.frames[view]), psnr, ssim, iou)

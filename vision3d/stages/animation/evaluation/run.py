@@ -138,7 +138,7 @@ def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
         if config.lpips_weights is not None:
             found["lpips"].append(metrics.lpips(predicted, truth, config.lpips_weights))
         if mask is not None and other_mask is not None:
-            found["iou"].append(mask_iou(mask, other_mask))
+            found["iou"].append(metrics.mask_iou(mask > 0.5, other_mask > 0.5))
         if before is not None:
             found["flicker"].append(float(((predicted - before[0]) - (truth - before[1])).abs().mean()))
         before = (predicted, truth)
@@ -150,13 +150,6 @@ def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
         row[name] = round(sum(values) / len(values), 6) if values and len(values) == whole[name] else None
     row["worst_frame"] = pair.numbers[min(range(len(pair.numbers)), key=lambda i: found["psnr"][i])]
     return row
-
-
-def mask_iou(a: Float[Tensor, "h w"], b: Float[Tensor, "h w"]) -> float:
-    """Intersection over union of where two alphas are above 0.5; 1 where both are empty."""
-    first, second = a > 0.5, b > 0.5
-    union = int((first | second).sum())
-    return int((first & second).sum()) / union if union else 1.0
 
 
 def _read(path: Path, size: int) -> tuple[Float[Tensor, "s s 3"], Float[Tensor, "s s"] | None]:
