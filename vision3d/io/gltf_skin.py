@@ -162,7 +162,7 @@ class _Reader:
         """What a morph target adds, or an attribute of our own: a row a vertex."""
         rows = self.gltf.array(values[name], (_ADDED[name],), _FLOAT)
         if len(rows) != count:
-            text = f"a morph target has {len(rows)} rows of {name} for {count} vertices"
+            text = f"{len(rows)} rows of {name} for {count} vertices"
             raise FileFormatError(self.path, text, f"meshes[{number}]")
         return rows
 

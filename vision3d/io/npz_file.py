@@ -26,7 +26,7 @@ from vision3d.scene.sequence import Sequence
 _EXTRAS = ("uvs", "normals", "vertex_colors")
 _DAMAGES = (
     *(OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, MemoryError),
-    *(NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error, tokenize.TokenError),
 )
 """What zipfile and numpy raise for files that are damaged."""
 _NAMES = ("vertices", "faces", "times", "rest", *_EXTRAS, "texture")

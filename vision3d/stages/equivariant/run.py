@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from vision3d.checkpoints import seed_everything
 from vision3d.device import resolve_device
-from vision3d.errors import NumericalError, Vision3DError
+from vision3d.errors import NumericalError
 from vision3d.io.digits import fingerprints
 from vision3d.machine import git_hash
 from vision3d.optim.schedules import one_cycle
 from vision3d.progress import Progress, ProgressCallback
-from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.config import AffnistConfig
 from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
@@ -81,12 +81,8 @@ def reproduce_affnist(
         run_folder = RunFolder.create(run_folder, config, keep=config.keep)
     training: dict[str, Any] = {"trained_now": False}
     if classifier is None:
-        try:
+        with dropped_if_wrong(run_folder):
             trainer = Trainer(config, data, device, run_folder, progress)
-        except Vision3DError:
-            if run_folder is not None:
-                run_folder.drop_unused()
-            raise
         with finish_step_on_interrupt() as stop:
             trainer.loop(stop)
         classifier, training = trainer.classifier(), trainer.summary()

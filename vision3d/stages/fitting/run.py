@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError, Vision3DError
+from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError
 from vision3d.optim.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
 from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import FitConfig
@@ -86,12 +86,8 @@ def run(
     group.share(config.batch_size)
     images = _loaded(config, inputs)
     folder = _folder(config, run_folder, group)
-    try:
+    with dropped_if_wrong(folder):
         fit = _Fit(config, images, group, device, folder, clock, progress)
-    except Vision3DError:
-        if folder is not None:
-            folder.drop_unused()
-        raise
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vision3d.device import resolve_device
-from vision3d.errors import Vision3DError
 from vision3d.io.images import write_image
 from vision3d.progress import ProgressCallback
-from vision3d.runs import RunFolder, finish_step_on_interrupt
+from vision3d.runs import RunFolder, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.stages.rotations.clouds import read_clouds
 from vision3d.stages.rotations.config import IkConfig, PointCloudConfig, SanityConfig, TrainingConfig
 from vision3d.stages.rotations.experiment import Experiment
@@ -122,18 +121,11 @@ def _reproduce(
     path = None if folder is None else folder.path
     device = resolve_device(config.device)
     trainings = []
-    try:
-        with finish_step_on_interrupt() as stop:
-            for rep in config.representations:
-                for seed in config.seeds:
-                    own = None if path is None else path / TRAININGS / f"{rep}_seed{seed}"
-                    trainings.append(
-                        train(experiment, config, rep, seed, device=device, folder=own, stop=stop, progress=progress)
-                    )
-    except Vision3DError:
-        if folder is not None:
-            folder.drop_unused()
-        raise
+    with dropped_if_wrong(folder), finish_step_on_interrupt() as stop:
+        for rep in config.representations:
+            for seed in config.seeds:
+                own = None if path is None else path / TRAININGS / f"{rep}_seed{seed}"
+                trainings.append(train(experiment, config, rep, seed, device=device, folder=own, stop=stop, progress=progress))
     summary = summarise(experiment, config, trainings)
     summary["device"] = str(device)
     if path is not None:

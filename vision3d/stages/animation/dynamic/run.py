@@ -10,12 +10,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vision3d.device import resolve_device
-from vision3d.errors import ConfigError, InputError, Vision3DError
+from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import mesh as geometry
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
-from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
 from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.dynamic.config import AnimateConfig
@@ -111,14 +111,10 @@ def animate(
         run_folder = RunFolder.create(run_folder, config, keep=config.keep)
     if run_folder is not None:
         run_folder.checkpoints.keep = config.keep
-    try:
+    with dropped_if_wrong(run_folder):
         name = f"{name} ({len(footage)} pictures)"
         guided = None if guidance is None else (guidance, force)
         fit = _Fit(config, footage.to(device), source.to(device), truth, name, guided, run_folder, progress)
-    except Vision3DError:
-        if run_folder is not None:
-            run_folder.drop_unused()
-        raise
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, FileFormatError, Vision3DError
+from vision3d.errors import ConfigError, FileFormatError
 from vision3d.io.dataset import WHITE
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
@@ -18,7 +18,7 @@ from vision3d.optim.evaluation import Evaluation, check_held_out, evaluate
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
 from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
@@ -112,22 +112,16 @@ def bind_gaussians(
     if folder is not None:
         folder.checkpoints.keep = config.keep
     with TemporaryDirectory(prefix="vision3d_") as scratch:
-        try:
+        with dropped_if_wrong(folder):
             bound, said, images, orbit = _inputs(config, mesh, data, image, camera, Path(scratch))
             guide = None
             if guidance is not None and images is not None:
                 guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
             stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
             if mesh is not None and image is not None and images is not None:
-                by, want = ("--view", _FROM_ELSEWHERE) if camera is None else ("--camera", _OF_ANOTHER)
-                masks = opaque_pixels(images)[None]
-                warn_of_cover(bound.mesh, images.cameras, masks, f"{images.source} as {by} sees it", want)
+                _check_cover(bound.mesh, images, by="--view" if camera is None else "--camera")
             named = [_name(mesh), *([] if images is None else [str(images.source)]), *([] if guide is None else [stage.label])]
             stage.restore(" + ".join(named))
-        except Vision3DError:
-            if folder is not None:
-                folder.drop_unused()
-            raise
         with finish_step_on_interrupt() as stop:
             stage.loop(stop)
         return stage.finish(said)
@@ -305,6 +299,12 @@ def _inputs(
     else:
         images = load_pictures(data, config)
     return bound, said, images, orbit
+
+
+def _check_cover(mesh: Mesh, images: PosedImages, by: str) -> None:
+    """Say where the mesh does not look like the only picture, as the camera that `by` gave sees it."""
+    want = _FROM_ELSEWHERE if by == "--view" else _OF_ANOTHER
+    warn_of_cover(mesh, images.cameras, opaque_pixels(images)[None], f"{images.source} as {by} sees it", want)
 
 
 def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, device: torch.device, force: bool) -> Guidance:
