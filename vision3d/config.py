@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.resources
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -220,7 +221,9 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _show(value: Any) -> str:
-    text = repr(value) if not isinstance(value, Mapping) else "a mapping"
+    # Lists that name each other by YAML's aliases may be of any length when written out: reprlib cuts them off early.
+    is_list = isinstance(value, list | tuple)
+    text = "a mapping" if isinstance(value, Mapping) else reprlib.repr(value) if is_list else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -6,7 +6,6 @@ vertex colours are linear light; ours are sRGB and are converted.
 """
 
 import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.gltf_container import Builder, Gltf
+from vision3d.io.images import decode_image
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
 
-_MAX_PIXELS = 1 << 27
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _READ_EXTENSIONS = {"KHR_materials_unlit"}
 
@@ -40,14 +39,14 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
 def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
     textures: dict[int, Tensor] = {}
     parts: dict[str, Mesh] = {}
+    next_number: dict[str, int] = {}  # of each name, so that thousands of instances of a mesh are named in linear time
     for index, matrix in gltf.placed_meshes():
         for primitive in gltf.primitives(index):
             if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
                 continue  # points and lines
             name = base = str(gltf.item("meshes", index).get("name") or f"mesh_{index}")
-            for number in range(2, len(parts) + 3):
-                if name not in parts:
-                    break
+            while name in parts:
+                next_number[base] = number = next_number.get(base, 1) + 1
                 name = f"{base}_{number}"
             parts[name] = mesh_of(gltf, primitive, matrix, textures)
     if not parts:
@@ -123,33 +122,6 @@ def built(mesh: Mesh) -> Builder:
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
     return builder
-
-
-def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
-    """A picture (H, W, 3 or 4) in [0, 1] of the bytes of its file.
-
-    Raises:
-        FileFormatError: It cannot be read, or is larger than 2^27 pixels.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on large pictures: the size is checked here
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise FileFormatError(
-                        path, f"{what} has {image.width}x{image.height} px, want at most {_MAX_PIXELS} in all"
-                    )
-                has_alpha = "A" in image.getbands() or "transparency" in image.info
-                values = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
-    except FileFormatError:
-        raise
-    except UnidentifiedImageError as error:  # its text has an address in memory
-        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP)", what) from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise FileFormatError(path, f"is no picture that can be read ({error})", what) from error
-    return values.astype(np.float32) / 255
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:
@@ -239,7 +211,7 @@ def _surface(gltf: Gltf, material: dict[str, Any], textures: dict[int, Tensor]) 
     if source not in textures:
         what = f"texture images[{source}]"
         data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
-        textures[source] = torch.from_numpy(decode_picture(gltf.path, data, what))
+        textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
     return textures[source], white, gltf.whole(info, "texCoord", "baseColorTexture", 0)
 
 

@@ -188,8 +188,8 @@ class SimulateConfig:
                 raise ConfigError("up", "got (0, 0, 0), want a direction")
         if self.box is not None and not all(-math.inf < a < b < math.inf for a, b in zip(self.box[:3], self.box[3:])):
             raise ConfigError("box", f"got {self.box}, want three lower and three higher numbers")
-        if min(self.video_size) < 16:
-            raise ConfigError("video_size", f"got {self.video_size}, want at least 16 pixels a side")
+        if not 16 <= min(self.video_size) <= max(self.video_size) <= 8192:
+            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels a side")
         if self.share < 1 and self.grouping == "none":
             raise ConfigError("share", f"got {self.share} with grouping none, which leaves the others behind; want 1")
         if self.bodies:
