@@ -67,7 +67,7 @@ def test_an_address_for_all_is_said(caplog):
     warn_if_public("127.0.0.1")
     assert caplog.text == ""
     warn_if_public("0.0.0.0")
-    assert "0.0.0.0: everyone who reaches this address sees the scene and can write selections" in caplog.text
+    assert "0.0.0.0: whoever has the printed address with its token sees the scene and can write selections" in caplog.text
 
 
 def test_gaussians_survive_half_floats():
