@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +37,15 @@ def test_clock_of_steps():
     clock = Clock(10, None)
     assert [clock.progress(step) for step in (0, 5, 10, 11)] == [0.0, 0.5, 1.0, 1.0]
     assert clock.steps_expected(3, 0.3) == 10
+
+
+def test_the_clock_starts_at_the_first_step(monkeypatch):
+    now = iter([100.0, 130.0])
+    monkeypatch.setattr("vision3d.stages.fitting.clock.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    clock = Clock(None, 60.0)
+    assert clock.seconds() == 0  # whatever was done before, such as the search for cameras
+    clock.start()
+    assert clock.progress(1) == pytest.approx(0.5)
 
 
 def test_clock_of_seconds_goes_on_from_earlier_sessions():
