@@ -9,7 +9,8 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs", "plain", "ranges"},
+    {"errors", "lazy", "device", "native", "op_checks", "atomic", "machine"}
+    | {"config", "progress", "checkpoints", "runs", "plain", "ranges"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},

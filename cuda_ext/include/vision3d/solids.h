@@ -67,7 +67,7 @@ V3D_HD T field_distance(const T p[3], const DistanceField<T>& field, T normal[3]
         const T last = T(field.size[k] - 1), free = (p[k] - field.origin[k]) * field.inverse_spacing;
         const T scaled = min(max(free, T(0)), last);
         is_beyond = is_beyond || scaled != free;
-        cell[k] = int64_t(scaled);
+        cell[k] = scaled > T(0) ? int64_t(scaled) : 0;  // NaN too
         if (cell[k] > field.size[k] - 2) cell[k] = field.size[k] - 2;
         f[k] = scaled - T(cell[k]);
     }
