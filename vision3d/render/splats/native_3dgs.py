@@ -278,6 +278,8 @@ def _blend(
     out_colors = colors.new_empty((images, height, width, colors.shape[1]))
     transmittances = colors.new_empty((images, height, width))
     last_ids = colors.new_empty((images, height, width), dtype=torch.int32)
+    if not len(opacities):  # empty depths would count as none
+        depths = max_depths = None
     lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, depths, max_depths)
     module.blend(records, colors, backgrounds, masks, *lists, out_colors, transmittances, last_ids, **where)
     return out_colors, transmittances, last_ids, records

@@ -101,7 +101,7 @@ class NativeEngine(Engine):
     name = "native"
     bytes_a_node = 17
     bytes_a_particle = 180
-    has_cheap_tracers = True
+    particle_steps_a_second = 2e7
 
     def __init__(self, particles: Particles, world: World, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(particles, world)
