@@ -144,12 +144,17 @@ def test_positions_of_the_root_replace_its_offset_axis_by_axis(mixed):
     torch.testing.assert_close(load(mixed(text)).positions(), load(mixed()).positions())
     line = next(line for line in MIXED.splitlines() if "CHANNELS 6" in line)
     fewer = re.sub(r"6 Yposition Xposition Zposition|6( \w+position){3}", "4 Xposition", line)
-    text = MIXED.replace(line, fewer).replace("1 2 3 ", "2 ").replace("0 0 0   90", "0   90").replace("OFFSET 0.5 0 0", "OFFSET 7 94 0")
+    text = (
+        MIXED.replace(line, fewer)
+        .replace("1 2 3 ", "2 ")
+        .replace("0 0 0   90", "0   90")
+        .replace("OFFSET 0.5 0 0", "OFFSET 7 94 0")
+    )
     assert load(mixed(text)).positions()[0, 0].tolist() == pytest.approx([2, 94, 0])
 
 
 def test_hips_below_a_root_on_the_floor_carry_the_motion(tmp_path):
-    """As in the files of Bandai Namco: the root stands still and turned, and all hangs from hips with positions of their own."""
+    """As in the files of Bandai Namco: the root stands still, and all hangs from hips with positions of their own."""
     text = """HIERARCHY
 ROOT Floor
 {

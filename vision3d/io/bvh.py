@@ -1,9 +1,9 @@
 """BVH motion capture: a tree of joints with their channels, then one line of numbers a pose.
 
 The rotations of a joint multiply in the order in which they stand, R = R_1 R_2 R_3, each joint in its own order. The position
-channels of a root are its place: they replace its OFFSET, axis by axis, which in many files is its place at rest. So are those of
-the joint from which all others hang, where the root stands still on the floor. BVH names no unit: `scale` brings its lengths to
-metres.
+channels of a root are its place: they replace its OFFSET, axis by axis, which in many files is its place at rest. The same
+holds for the joint from which all others hang, where the root stands still on the floor. BVH names no unit: `scale` brings
+its lengths to metres.
 """
 
 import math
@@ -38,9 +38,9 @@ class _Joint:
 def read_motion(path: Path | str, scale: float = 1.0) -> Motion:
     """Read a .bvh file.
 
-    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint below which all others are move
-    the root. Those of other joints repeat their offset or are zero; a warning says where they do neither, for bones keep their
-    length.
+    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint from which all others hang move
+    the root. Those of other joints repeat their offset or are zero; a warning says where they do neither, for bones keep
+    their length.
 
     Args:
         path: The file.

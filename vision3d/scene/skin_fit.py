@@ -187,8 +187,8 @@ def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
 def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:
     """The skin with morph targets and their weights in its clip; normals of the targets by least squares.
 
-    Other programs clamp weights to [0, 1], so each target is the span of its component from the least amount to the largest, and
-    one more target, with the weight 1 throughout the clip, is the sum of the components at their least amounts.
+    Other programs clamp weights to [0, 1], so each target is the span of its component from the least amount to the largest,
+    and one more target, with the weight 1 throughout the clip, is the sum of the components at their least amounts.
     """
     like, channels = skin.mesh.vertices, skin.clips[0].channels if len(skin) else ()
     if not len(shapes):
