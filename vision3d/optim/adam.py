@@ -202,7 +202,7 @@ def _all_finite(grad: Tensor) -> bool:
     return bool(torch.isfinite(grad).all())
 
 
-@torch.library.custom_op("vision3d::adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"), device_types=("cpu", "cuda"))
+@native.custom_op("adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"))
 def _adam_step(
     param: Tensor,
     grad: Tensor,

@@ -29,7 +29,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("antialias_mesh")
 def _antialias(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,7 @@ def _fake(
     return _empty(colors), face_ids.new_empty(face_ids.shape, dtype=torch.uint8)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("antialias_mesh_vjp")
 def _antialias_vjp(
     positions: Tensor,
     triangles: Tensor,

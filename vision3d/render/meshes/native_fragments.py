@@ -40,7 +40,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("rasterize_mesh")
 def _rasterize(
     positions: Tensor, triangles: Tensor, width: int, height: int, near: float, far: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,7 +61,7 @@ def _fake_rasterize(
     return barycentrics, depths, positions.new_empty(shape, dtype=torch.int32)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("rasterize_mesh_vjp")
 def _rasterize_vjp(
     positions: Tensor, triangles: Tensor, face_ids: Tensor, v_barycentrics: Tensor | None, v_depths: Tensor | None
 ) -> Tensor:
@@ -92,7 +92,7 @@ _rasterize.register_autograd(_rasterize_backward, setup_context=_keep_rasterize)
 _RASTERIZE = native.eager_function(_rasterize, _keep_rasterize, _rasterize_backward, _rasterize_vjp)
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("interpolate_mesh")
 def _interpolate(attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor) -> Tensor:
     values = attributes.new_empty((*face_ids.shape, attributes.shape[2]))
     inputs = _plain(attributes, triangles, face_ids, barycentrics)
@@ -105,7 +105,7 @@ _interpolate.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("interpolate_mesh_vjp")
 def _interpolate_vjp(
     attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor, v_values: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::draw_mesh_picture", mutates_args=(), device_types="cpu")
+@native.custom_op("draw_mesh_picture", device_types="cpu")
 def _picture(
     attributes: Tensor,
     positions: Tensor,
@@ -62,7 +62,7 @@ _picture.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::draw_mesh_picture_vjp", mutates_args=(), device_types="cpu")
+@native.custom_op("draw_mesh_picture_vjp", device_types="cpu")
 def _picture_vjp(
     attributes: Tensor,
     positions: Tensor,

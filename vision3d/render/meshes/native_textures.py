@@ -29,7 +29,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::texture_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("texture_mesh")
 def _texture(texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, masks: Tensor | None, repeat: bool) -> Tensor:
     values = texels.new_empty((*uvs.shape[:3], texels.shape[2]))
     native.require().texture_mesh(*_plain(texels, sizes, uvs, lods, masks), repeat, values, **native.where(texels))
@@ -39,7 +39,7 @@ def _texture(texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, ma
 _texture.register_fake(lambda texels, sizes, uvs, lods, masks, repeat: texels.new_empty((*uvs.shape[:3], texels.shape[2])))
 
 
-@torch.library.custom_op("vision3d::texture_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("texture_mesh_vjp")
 def _texture_vjp(
     texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, masks: Tensor | None, repeat: bool, v_values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -80,7 +80,7 @@ def blend_2dgs(
     return native.direct(_blend)(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
-@torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_discs")
 def _project(
     means: Tensor,
     quats: Tensor,
@@ -105,7 +105,7 @@ def _project(
     return outputs
 
 
-@torch.library.custom_op("vision3d::project_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_discs_vjp")
 def _project_vjp(
     means: Tensor,
     quats: Tensor,
@@ -134,7 +134,7 @@ def _project_vjp(
     return grads[0], grads[1], grads[2], view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::blend_discs", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_discs")
 def _blend(
     means2d: Tensor,
     transforms: Tensor,
@@ -168,7 +168,7 @@ def _blend(
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
-@torch.library.custom_op("vision3d::blend_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_discs_vjp")
 def _blend_vjp(
     records: Tensor,
     means2d: Tensor,

@@ -131,7 +131,7 @@ def blend(
     return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
 
 
-@torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_splats")
 def _project(
     means: Tensor,
     quats: Tensor | None,
@@ -167,7 +167,7 @@ def _project(
     return image_ids, gaussian_ids, radii, means2d, depths, conics, compensations
 
 
-@torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_splats_vjp")
 def _project_vjp(
     means: Tensor,
     quats: Tensor | None,
@@ -205,7 +205,7 @@ def _project_vjp(
     return v_means, v_quats, v_scales, v_covars, view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("sh_colors")
 def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int) -> Tensor:
     colors = means.new_empty((len(gaussian_ids), 3))
     offsets = image_offsets(image_ids, centers.shape[0] * centers.shape[1])
@@ -214,7 +214,7 @@ def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, ga
     return colors
 
 
-@torch.library.custom_op("vision3d::sh_colors_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("sh_colors_vjp")
 def _sh_colors_vjp(
     means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int, v_colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,7 +227,7 @@ def _sh_colors_vjp(
     return v_means, v_sh, v_centers.sum(1).view(centers.shape)
 
 
-@torch.library.custom_op("vision3d::blend_splats", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_splats")
 def _blend(
     means2d: Tensor,
     conics: Tensor,
@@ -259,7 +259,7 @@ def _blend(
     return out_colors, transmittances, last_ids, records
 
 
-@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_splats_vjp")
 def _blend_vjp(
     records: Tensor,
     conics: Tensor,

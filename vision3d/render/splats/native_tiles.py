@@ -25,7 +25,7 @@ def intersect(
     return native.direct(_intersect)(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
 
 
-@torch.library.custom_op("vision3d::intersect_tiles", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("intersect_tiles")
 def _intersect(
     means2d: Tensor,
     radii: Tensor,

@@ -53,7 +53,7 @@ def build_kernel(
     for name, value, valid in (("group", group, _GROUPS), ("mask", mask, _MASKS), ("kernel", kind, _WAVES)):
         if value not in valid:
             raise ConfigError(name, f"got {value!r}, want {', '.join(valid)}")
-    if not native.runs_on(inverses) or parameters[0].shape[0] > _MAX_WIDTH:
+    if not native.is_plain(inverses, *parameters) or parameters[0].shape[0] > _MAX_WIDTH:
         return reference.build_kernel(
             group, kind, mask, inverses, elements, out_factors, in_factors, parameters, channels, size, extent
         )
@@ -61,7 +61,7 @@ def build_kernel(
     return _group_kernel(inverses, elements, out_factors, in_factors, parameters, *codes, *channels, size, extent)
 
 
-@torch.library.custom_op("vision3d::group_kernel", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("group_kernel")
 def _group_kernel(
     inverses: Tensor,
     elements: Tensor | None,
@@ -83,7 +83,7 @@ def _group_kernel(
     return values
 
 
-@torch.library.custom_op("vision3d::group_kernel_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("group_kernel_vjp")
 def _group_kernel_vjp(
     v_values: Tensor,
     inverses: Tensor,
