@@ -38,9 +38,9 @@ class _Joint:
 def read_motion(path: Path | str, scale: float = 1.0) -> Motion:
     """Read a .bvh file.
 
-    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint from which all others hang move
-    the root. Those of other joints repeat their offset or are zero; a warning says where they do neither, for bones keep
-    their length.
+    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint from which all others hang
+    move the root. Those of other joints repeat their offset or are zero; a warning says where they do neither, for bones
+    keep their length.
 
     Args:
         path: The file.
