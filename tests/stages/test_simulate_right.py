@@ -233,7 +233,7 @@ def test_parts_thinner_than_a_cell_are_told(caplog):
     for shift in (0.0, 0.01, 0.02):
         for spacing in (0.05, 0.06, 0.08):
             thin = thin_parts(points + torch.tensor([0.0, shift, shift]), spacing)
-            assert thin[: len(block)].float().mean() < 0.01 and thin[len(block) :].float().mean() > 0.7
+            assert thin[: len(block)].float().mean() < 0.01 and thin[len(block) :].float().mean() > 0.6
     scene = GaussianScene.from_points(points, opacity=0.9)
     set_up(scene, replace(FAST, cells=12))
     assert "are in parts thinner than a cell" in caplog.text and "which may break off" in caplog.text
@@ -269,6 +269,14 @@ def test_meshes_with_seams_move_as_one_without(tmp_path, kind):
     Sequence(mesh, torch.tensor([0.0]), {"vertices": mesh.vertices[None]}).save(tmp_path / "still.zarr")
     still = Sequence.load(tmp_path / "still.zarr")
     torch.testing.assert_close(still.frame(0).vertices[still.base.faces], mesh.vertices[mesh.faces])
+
+
+def test_no_vertex_of_a_mesh_is_left_behind():
+    """A ball of many vertices and far from it a box of 8: what would be a floater among Gaussians draws out no face."""
+    (first, faces), (second, more) = shapes.icosphere(5, 0.2), shapes.box((0.05, 0.05, 0.05))
+    mesh = Mesh(torch.cat([first, second + torch.tensor([0.0, 0.0, 1.5])]), torch.cat([faces, more + len(first)]))
+    moved = frames_of(mesh, replace(FAST, frames=3, drop=0.5))[-1].channels["vertices"] - mesh.vertices
+    assert (moved[:, 2] < -0.02).all()
 
 
 # Floors that end
