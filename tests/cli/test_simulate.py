@@ -176,7 +176,7 @@ def test_what_is_up_by_the_format(tmp_path):
     (tmp_path / "folder" / "meta.json").write_text("{}")
     (tmp_path / "run").mkdir()
     for name, want in (
-        ("a.ply", (0, 0, 1)), ("a.compressed.ply", (0, -1, 0)), ("a.SPZ", (0, -1, 0)), ("folder", (0, -1, 0)), ("run", (0, 0, 1)),
-        ("a.glb", (0, 1, 0)),
+        ("a.ply", (0, 0, 1)), ("a.compressed.ply", (0, -1, 0)), ("a.SPZ", (0, -1, 0)), ("folder", (0, -1, 0)),
+        ("run", (0, 0, 1)), ("a.glb", (0, 1, 0)),
     ):  # fmt: skip
         assert _up_of(tmp_path / name) == want, name
