@@ -1,10 +1,12 @@
 import builtins
+import re
 
 import pytest
 import torch
 
 from tests.support.cube import cube_cameras, texture, write_cube
 from vision3d.errors import InputError, MissingDependencyError
+from vision3d.install import install_command
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import read_image, write_image
 from vision3d.io.sfm import reconstruct, triangulate
@@ -84,6 +86,8 @@ def test_missing_pycolmap(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     write_image(tmp_path / "a.png", torch.zeros(8, 8))
-    with pytest.raises(MissingDependencyError, match=r"pycolmap is needed for .*: pip install 'vision3d\[sfm\]'") as caught:
+    with pytest.raises(
+        MissingDependencyError, match=r"pycolmap is needed for .*: " + re.escape(install_command("sfm"))
+    ) as caught:
         load_dataset(tmp_path, sfm=True)
     assert caught.value.exit_code == 4
