@@ -9,23 +9,8 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {
-        "errors",
-        "lazy",
-        "device",
-        "native",
-        "atomic",
-        "machine",
-        "config",
-        "progress",
-        "checkpoints",
-        "runs",
-        "run_files",
-        "run_lock",
-        "install",
-        "plain",
-        "ranges",
-    },
+    {"errors", "lazy", "device", "native", "op_checks", "atomic", "machine", "install"}
+    | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},

@@ -194,8 +194,8 @@ def test_colmap_files_that_are_cut_off(run, photos, name):
         ("scene.ply", "is neither a transforms.json nor a video (.mp4, "),
         ("list.json", "has no list 'frames'; want a transforms.json"),
         ("cut.json", "is no JSON (Expecting value: line 1 column 13 (char 12))"),
-        ("texts", "found 0 photographs without cameras (looked for transforms.json, "),
-        ("set/images", "found 6 photographs without cameras"),
+        ("texts", "found 0 photos without cameras (looked for transforms.json, "),
+        ("set/images", "found 6 photos without cameras"),
         ("video.mp4", "is a video; run with --sfm to find its cameras with pycolmap"),
     ],
 )
@@ -383,7 +383,7 @@ def test_eval_takes_run_folders(cli, original):
         ("list.json", "has no list 'frames'; want a transforms.json"),
         ("latin.json", "is no JSON ("),
         ("scene.ply", "is no file of cameras; want a cameras.json, a transforms.json or a data set folder"),
-        ("folder", "found 0 photographs without cameras (looked for transforms.json, "),
+        ("folder", "found 0 photos without cameras (looked for transforms.json, "),
     ],
 )
 def test_what_is_no_file_of_cameras(cli, original, tmp_path, name, text):

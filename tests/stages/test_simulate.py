@@ -69,7 +69,8 @@ def test_a_cube_of_jelly_bounces_and_only_loses_energy(floor_kind):
     assert total[0] - total[-1] > 0.2 * given  # the affine transfers damp
     assert max(frame.figures["elastic_J"] for frame in frames) > given  # gravity's work goes on while it is pressed
     heights = torch.tensor([frame.figures["height_m"] for frame in frames])
-    assert heights.diff().max() > 0.02  # it came up again
+    lowest = int(heights.argmin())
+    assert heights[lowest:].max() - heights[lowest] > 0.4 * 0.25 * 0.4  # it came up again, by more than 0.4 of its drop
     shapes = [frame.channels["covar_factors"] for frame in frames]
     assert (shapes[7] - shapes[0]).abs().max() > 1e-3 * scene.scales.mean()
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import checked
 
 
 class RowOp:
@@ -34,6 +35,7 @@ class RowOp:
     ) -> None:
         self.reference = reference
         width_in, width_out = math.prod(shape_in), math.prod(shape_out)
+        takes, gives = (" ".join(["float *s", *map(str, shape)]) for shape in (shape_in, shape_out))
 
         def rows(values: Tensor, width: int) -> Tensor:
             return values.detach().contiguous().view(-1, width)
@@ -42,12 +44,14 @@ class RowOp:
             return values.new_empty((*values.shape[: values.ndim - len(shape_in)], *shape_out))
 
         @torch.library.custom_op(f"vision3d::{name}", mutates_args=(), device_types=("cpu", "cuda"))
+        @checked(f"values: {takes}")
         def forward(values: Tensor) -> Tensor:
             output = empty(values)
             getattr(native.require(), name)(rows(values, width_in), output.view(-1, width_out), **native.where(values))
             return output
 
         @torch.library.custom_op(f"vision3d::{name}_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+        @checked(f"values: {takes}, output: {gives}, v_output: {gives}")
         def backward(values: Tensor, output: Tensor, v_output: Tensor) -> Tensor:
             v_values = torch.empty_like(values, memory_format=torch.contiguous_format)
             kept = rows(output, width_out) if keeps_output else None

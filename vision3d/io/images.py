@@ -8,6 +8,7 @@ import io
 import os
 import subprocess
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from vision3d.io.guards import check_pixels
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _ORIENTATION = 0x0112  # EXIF tag
+_MAKER, _LENS = (0x010F, 0x0110), (0x920A, 0xA405)  # EXIF tags: of the camera, and its focal lengths in a table of their own
+_LENS_TABLE = 0x8769
 _STRIPS, _TILES = (273, 279), (324, 325)  # TIFF tags: where pieces begin, and their bytes
 _WRITE_OPTIONS = {
     ".png": {"compress_level": 4},
@@ -164,6 +167,78 @@ def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
         raise InputError(f"{path}: {suffix} holds no alpha channel; want .png, .webp or .tif")
     with atomic_write(path) as temporary:
         Image.fromarray(array).save(temporary, **_WRITE_OPTIONS[suffix])
+
+
+@dataclass(frozen=True)
+class PhotoCopy:
+    """What `write_copy` wrote."""
+
+    size: tuple[int, int]
+    """Width and height of the original, turned as the copy."""
+    copy_size: tuple[int, int]
+    lens: tuple[str, ...]
+    """Camera and focal length by the original's EXIF data."""
+
+
+def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy:
+    """Write a photo as a JPEG of a bounded size, with what its EXIF data say about the lens.
+
+    It is turned upright where `read_image` turns it, so that a camera of the copy is one of the photo, and stands on white
+    where it is transparent.
+
+    Args:
+        path: A picture in any format that is read.
+        target: A .jpg.
+        max_side: Longer sides are reduced to this many pixels.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no picture that can be read.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    with _opened(path) as image:
+        size = image.size
+        _check_bits(path, image)
+        factor = min(1.0, max_side / max(size))
+        reduced = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture = _eight_bits(path, image, reduced).resize(reduced, Image.Resampling.BICUBIC, reducing_gap=3.0)
+                exif = image.getexif()
+                lens = exif.get_ifd(_LENS_TABLE)
+        except FileFormatError:
+            raise
+        except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+            raise FileFormatError(path, f"cannot be decoded ({error})") from error
+    turn = exif.get(_ORIENTATION, 1) if size[0] != size[1] else 1
+    ways = Image.Transpose
+    way = {5: ways.TRANSPOSE, 6: ways.ROTATE_270, 7: ways.TRANSVERSE, 8: ways.ROTATE_90}.get(turn)
+    if way is not None:
+        picture, size = picture.transpose(way), size[::-1]
+    kept = Image.Exif()
+    kept.update({tag: exif[tag] for tag in _MAKER if tag in exif})
+    kept.get_ifd(_LENS_TABLE).update({tag: lens[tag] for tag in _LENS if tag in lens})
+    with atomic_write(Path(target)) as temporary:
+        picture.save(temporary, "JPEG", quality=95, subsampling=0, exif=kept)
+    words = [*(str(exif.get(tag, "")) for tag in _MAKER), *(str(lens.get(tag, "")) for tag in _LENS)]
+    return PhotoCopy(size, picture.size, tuple(words))
+
+
+def _eight_bits(path: Path, image, size: tuple[int, int]):
+    """The PIL image as RGB, of at least this size, on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or _is_deep_color(image):
+        picture = Image.fromarray((255 * _read_values(path)).round().astype(np.uint8))
+    else:
+        image.draft("RGB", size)  # JPEG: decoded at a fraction of its size
+        picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
+    return picture.convert("RGB")
 
 
 def load(path: Path) -> Float[Tensor, "h w c"]:

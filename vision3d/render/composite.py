@@ -16,14 +16,15 @@ from vision3d.render.meshes.api import Fragments, rasterize
 from vision3d.render.meshes.lights import Lights
 from vision3d.render.meshes.positions import screen_positions
 from vision3d.render.meshes.silhouettes import antialias as blend_silhouettes, edge_neighbors
+from vision3d.render.timeline import Timeline
 from vision3d.render.views import View, check_views, draw, one_each, render_views
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Skin
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence as Moving, Skin
 
 Drawable = GaussianScene | Mesh | MeshGaussians
 
 
 def render_scene(
-    objects: Scene | Drawable | Sequence[Drawable],
+    objects: Scene | Drawable | Moving | Sequence[Drawable | Moving],
     cameras: Cameras,
     *,
     backgrounds: Float[Tensor, "3"] | Float[Tensor, "c 3"] | Sequence[float] | None = None,
@@ -46,7 +47,8 @@ def render_scene(
 
     Args:
         objects: Gaussians, meshes, and Gaussians on meshes (drawn as Gaussians), or a scene of them, whose other objects are
-            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras.
+            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras. A `Sequence`
+            among them is drawn in time: a view a frame, in one camera or in a camera for each frame.
         cameras: Without lens distortion; pinhole or ortho where there are meshes.
         backgrounds: sRGB colour behind everything, for all cameras or one each; black when None.
         render_mode: RGB, D, ED, RGB+D or RGB+ED.
@@ -72,6 +74,14 @@ def render_scene(
         >>> for view in render_scene(objects, Cameras.load("cameras.json"), render_mode="RGB+ED"):
         ...     print(view.image.shape, view.depth.median())
     """
+    timeline = Timeline.of(objects)
+    if timeline is not None:
+        backgrounds = one_each(backgrounds, len(timeline), cameras.viewmats)
+        style = {
+            "render_mode": render_mode, "shading": shading, "lights": lights, "antialias": antialias, "sh_degree": sh_degree,
+            "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend,
+        }  # fmt: skip
+        return _in_time(timeline, timeline.cameras(cameras), backgrounds, style)
     gaussians, meshes = split_objects(objects)
     check_views(gaussians, cameras, render_mode)
     for value in (*meshes, *([] if gaussians is None else [gaussians])):
@@ -92,6 +102,12 @@ def render_scene(
     degree = None if gaussians is None else min(gaussians.sh_degree, 4 if sh_degree is None else sh_degree)
     splatting = {"sh_degree": degree, "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend}
     return _views(gaussians, _Meshes.of(meshes), cameras, backdrop, render_mode, antialias, style, splatting)
+
+
+def _in_time(timeline: Timeline, cameras: Cameras, backgrounds: Tensor | None, style: dict[str, Any]) -> Iterator[View]:
+    for i in range(len(timeline)):
+        background = None if backgrounds is None else backgrounds[i]
+        yield from render_scene(timeline.at(i), cameras[i : i + 1], backgrounds=background, **style)
 
 
 def _placed(value: Drawable | Skin) -> GaussianScene | Mesh:
@@ -117,7 +133,7 @@ def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[Gauss
         parts = [objects] if isinstance(objects, Drawable) else list(objects)
     for value in parts:
         if not isinstance(value, Drawable):
-            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh or MeshGaussians")
+            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians or Sequence")
     meshes = [value for value in parts if isinstance(value, Mesh)]
     bound = [_placed(value) for value in parts]
     splats = [value for value in bound if isinstance(value, GaussianScene)]

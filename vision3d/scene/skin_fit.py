@@ -51,6 +51,8 @@ def fit_morphs(
 ) -> FittedSkin:
     """A clip of as few morph targets as reach the tolerance: the principal components of the motion.
 
+    Weights are in [0, 1], to which Blender and others clamp them.
+
     `Skin.from_frames` has one a frame and no error.
 
     Args:
@@ -59,7 +61,7 @@ def fit_morphs(
         times: Of the frames [s], ascending.
         name: Of the clip.
         tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The most targets; the error may then be larger.
+        max_morphs: The maximum number of components; the error may then be larger. One more target holds where they begin.
 
     Raises:
         InputError: Something is not finite, or there are no frames.
@@ -100,7 +102,8 @@ def fit_joints(
         influences: The most joints a vertex; all viewers have 4.
         rounds: Of weights and motions in turns.
         tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The most morph targets; the error may then be larger. 0 for joints alone.
+        max_morphs: The maximum number of components; the error may then be larger. 0 for joints alone. One more target holds
+            where they begin.
         weights: Given ones, as those of a deformation graph, whose joints are then fitted.
         indices: The joints of given weights.
 
@@ -182,15 +185,28 @@ def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:
-    """The skin with morph targets and their weights in its clip; normals of the targets by least squares."""
+    """The skin with morph targets and their weights in its clip; normals of the targets by least squares.
+
+    Other programs clamp weights to [0, 1], so each target is the span of its component from the least amount to the largest,
+    and one more target, with the weight 1 throughout the clip, is the sum of the components at their least amounts.
+    """
     like, channels = skin.mesh.vertices, skin.clips[0].channels if len(skin) else ()
     if not len(shapes):
         return replace(skin, morphs=None, clips=(Clip(name, channels),))
-    normals = None
+    amounts, parts = amounts.double(), [shapes.double().flatten(1)]
     if turned is not None:
-        normals = (torch.linalg.pinv(amounts.double()) @ turned.double().flatten(1)).view(shapes.shape).to(like)
-    weights = Channel("weights", -1, times, amounts.to(like))
-    return replace(skin, morphs=shapes.to(like), morph_normals=normals, clips=(Clip(name, (*channels, weights)),))
+        parts.append(torch.linalg.pinv(amounts) @ turned.double().flatten(1))
+    low, high = amounts.amin(0).clamp(max=0), amounts.amax(0).clamp(min=0)
+    span = torch.where(high > low, high - low, 1)
+    weights = ((amounts - low) / span).clamp(0, 1)
+    moved = [span[:, None] * part for part in parts]
+    if bool(low.any()):
+        weights = torch.cat([torch.ones_like(weights[:, :1]), weights], 1)
+        moved = [torch.cat([low[None] @ part, some]) for part, some in zip(parts, moved)]
+    found = [part.view(-1, *like.shape).to(like) for part in moved]
+    channel = Channel("weights", -1, times, weights.to(like))
+    normals = found[1] if turned is not None else None
+    return replace(skin, morphs=found[0], morph_normals=normals, clips=(Clip(name, (*channels, channel)),))
 
 
 def _measured(skin: Skin, vertices: Tensor, times: Tensor) -> FittedSkin:

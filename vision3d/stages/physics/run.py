@@ -17,7 +17,7 @@ from vision3d.stages.physics.config import GROWS, RESUMABLE, SimulateConfig, Vec
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
 from vision3d.stages.physics.representations import Movable
 from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Frame, Simulation
+from vision3d.stages.physics.simulation import Frame, Simulation, Stopped
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -72,7 +72,7 @@ def simulate(
         InputError: The scene is empty or not finite, nothing is selected, or nothing is opaque enough.
         ConfigError: An option does not fit, or the grid needs more memory than there is.
         NumericalError: The motion is no longer finite.
-        Interrupted: Ctrl-C or SIGTERM came, with a run folder; it goes on from its newest checkpoint.
+        Interrupted: Ctrl-C or SIGTERM came, with a run folder; it resumes after its last whole frame.
 
     Example:
         >>> from vision3d import GaussianScene, simulate
@@ -132,7 +132,13 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
         shutil.rmtree(path, ignore_errors=True)
     writer = SequenceWriter(path, base, resume=checkpoint is not None, keep=simulation.next, compress=False)
     with finish_step_on_interrupt() as stop, Progress(config.frames, "simulate", progress) as bar:
-        for frame in simulation.frames():
+        simulation.is_stopped = lambda: stop.requested
+        while simulation.next < config.frames:
+            try:
+                frame = simulation.step()
+            except Stopped:
+                run_folder.save_checkpoint(simulation.next - 1, simulation.state())
+                raise Interrupted(f"stopped after frame {simulation.next - 1}") from None
             writer.append(frame.time, **frame.channels)
             run_folder.log(frame.index, time_s=frame.time, **frame.figures)
             if config.ply:
@@ -141,5 +147,6 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
                 run_folder.save_checkpoint(frame.index, simulation.state())
             bar.update(frame.index + 1, steps=frame.figures["steps"])
             if stop.requested and frame.index + 1 < config.frames:
+                run_folder.save_checkpoint(frame.index, simulation.state())
                 raise Interrupted(f"stopped after frame {frame.index}")
     return Sequence.load(path)
