@@ -467,7 +467,7 @@ def test_interrupted_run_is_finished_by_the_same_command(cli, original, tmp_path
     out = tmp_path / "out"
     command = ("fit", original / "set", "--out", out, "--max-gaussians", 50, "--sh-degree", 0, "--steps", 6, "--quiet")
     code, _, err = cli(*command)
-    assert code == 130 and f"stopped after step 3; go on with --resume --out {out}" in err
+    assert code == 130 and f"stopped after step 3; resume with --resume --out {out}" in err
     assert CheckpointFolder(out / "checkpoints").latest().step == 3
     monkeypatch.undo()
     assert_refused(cli(*command), "exists and is not empty; give --overwrite, --resume or another --out", code=5)

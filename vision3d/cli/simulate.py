@@ -14,12 +14,11 @@ from vision3d.cli.stage import stage_verb
 from vision3d.config import from_dict
 from vision3d.errors import InputError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.physics.config import Material, SimulateConfig
+from vision3d.stages.physics.config import GROWS, RESUMABLE, Material, SimulateConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
 
-RESUMABLE = ("device", "frames", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
 _UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0)} | dict.fromkeys(
     (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)
 )
@@ -98,6 +97,7 @@ _VERB = stage_verb(
     _simulate,
     stage="simulations",
     resumable=RESUMABLE,
+    grows=GROWS,
     text_of=_text,
     bases={"--preset": _with_preset},
 )

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, Selection, Sequence
-from vision3d.stages.physics.config import SimulateConfig, Vector
+from vision3d.stage import stage
+from vision3d.stages.physics.config import GROWS, RESUMABLE, SimulateConfig, Vector
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
 from vision3d.stages.physics.representations import Movable
 from vision3d.stages.physics.setup import set_up
@@ -42,7 +44,7 @@ def simulate_frames(
 def simulate(
     scene: Movable,
     config: SimulateConfig | None = None,
-    run_folder: RunFolder | None = None,
+    run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
     *,
     select: Selection | None = None,
@@ -81,10 +83,13 @@ def simulate(
     return run(scene, config, run_folder, progress, select=select, cameras=cameras, default_up=default_up)[0]
 
 
+@stage(
+    "simulate", {"scene": "scene"}, resumable=RESUMABLE, grows=GROWS, config=SimulateConfig, results=lambda result: result[1]
+)
 def run(
     scene: Movable,
     config: SimulateConfig | None = None,
-    run_folder: RunFolder | None = None,
+    run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
     *,
     select: Selection | None = None,
@@ -95,7 +100,7 @@ def run(
     config = SimulateConfig() if config is None else config
     setup = set_up(scene, config, select, cameras=cameras, default_up=default_up)
     simulation = Simulation(setup, config)
-    if run_folder is None:
+    if not isinstance(run_folder, RunFolder):
         return _in_memory(simulation, progress)
     moving = _in_folder(simulation, run_folder, progress)
     summary = simulation.summary()

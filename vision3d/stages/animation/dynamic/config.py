@@ -9,6 +9,11 @@ from vision3d.geometry.skinning import Method
 from vision3d.ranges import check_each
 from vision3d.stages.animation.guidance.config import SdsConfig
 
+RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps",)
+"""Keys that may become larger when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class FieldConfig:
