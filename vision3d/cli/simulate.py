@@ -61,7 +61,7 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
 
 
 def _up_of(path: Path) -> tuple[float, float, float]:
-    """Upward direction by the format; those that SuperSplat writes are a folder with SOG's meta.json and .compressed.ply, too."""
+    """Upward direction by format; folders with the meta.json of SOG and .compressed.ply count as .sog (SuperSplat)."""
     suffix = path.suffix.lower()
     if path.name.lower().endswith(".compressed.ply") or (path.is_dir() and (path / "meta.json").is_file()):
         suffix = ".sog"
