@@ -154,7 +154,7 @@ def _fuzz(calls, seed, tmp_path):
     found = json.loads(result.stdout)["operations"]
     problems = [problem for operation in found.values() for problem in operation["problems"]]
     assert not problems, "\n".join(problems[:20])
-    assert set(found) == set(fuzz_ops.operations())
+    assert set(found) == {*fuzz_ops.operations(), "mpm_advance", "mpm_elastic_energy"}
     for name, operation in found.items():  # neither all refused nor nothing found out
         assert operation["done"] > 0 and operation["refused"] >= calls // 5, (name, operation)
 
@@ -167,4 +167,4 @@ def test_random_arguments_of_every_operation(usual, tmp_path):
 @needs_native
 @pytest.mark.slow
 def test_many_random_arguments_of_every_operation(usual, tmp_path):
-    _fuzz(400, 1, tmp_path)
+    _fuzz(300, 1, tmp_path)

@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.memory import forget_peak, peak
+from vision3d import native
 from vision3d.errors import ShapeError, Vision3DError
 
-MOST_SECONDS = 20.0  # of one call; then the process ends with the stacks of its threads
+MOST_SECONDS = 60.0  # of one call; then the process ends with the stacks of its threads
 MOST_GROWTH = 1 << 30  # bytes by which the process may grow in one call
 SIZES = (0, 1, 2, 3, 5, 17, 64)
 INTS = (0, -1, 1, 2, 3, 4, 7, 8, 11, 16, 31, 1000, 10**5, 2**31 - 1, 2**31, -(2**31), 2**40, -(2**40), 2**62)
@@ -148,6 +149,49 @@ def _build_kernel(dtype: torch.dtype) -> None:
         _backward(build_kernel(group, "siren", "smooth", inverses, elements, *factors, parameters, (2, 3), 3, 1.3))
 
 
+class _Module:
+    """The native module, with the arguments of its functions kept."""
+
+    def __init__(self, module: Any, calls: dict[str, list[tuple[Any, ...]]]) -> None:
+        self.module, self.calls = module, calls
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **where: Any) -> Any:
+            self.calls.setdefault(name, []).append(tuple(_copy(value) for value in arguments))
+            return getattr(self.module, name)(*arguments, **where)
+
+        return call
+
+
+def usual_functions() -> dict[str, list[tuple[Any, ...]]]:
+    """As `usual_calls`, of the functions of the native module that no operation stands before: those of particles."""
+    from tests.support.physics import material, particles, solid, world
+    from vision3d.stages.physics.engines.native import NativeEngine
+    from vision3d.stages.physics.world import Motion, Wind
+
+    torch.manual_seed(0)
+    materials = [material(law) for law in ("neo_hookean", "snow", "water")]
+    moving = world(
+        *materials,
+        boundaries=tuple(solid(name) for name in ("plane", "box", "hollow sphere", "mesh")),
+        winds=(Wind((1.0, 0.0, 0.0), 2.0),),
+        motions=(Motion((0.1, 0.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.2, 0.7)),),
+    )
+    cloud = particles(materials, 60)
+    cloud = cloud.replace(mass=torch.where(torch.arange(60) < 50, cloud.mass, 0.0))
+    calls: dict[str, list[tuple[Any, ...]]] = {}
+    require = native.require
+    native.require = lambda: _Module(require(), calls)  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        for dtype in (torch.float32, torch.float64):
+            engine = NativeEngine(cloud, moving, dtype)
+            engine.advance(2e-3)
+            engine.energies(1e-3)
+    finally:
+        native.require = require
+    return calls
+
+
 def _random_tensor(random: np.random.Generator, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
     kind = random.integers(0, 6)
     if dtype.is_floating_point or dtype.is_complex:
@@ -224,6 +268,9 @@ def _call(name: str, arguments: tuple[Any, ...], with_gradient: bool) -> None:
             value.requires_grad_() if isinstance(value, Tensor) and value.dtype in (torch.float32, torch.float64) else value
             for value in arguments
         )
+    if name not in operations():
+        getattr(native.require(), name)(*arguments)
+        return
     outputs = getattr(torch.ops.vision3d, name)(*arguments)
     if with_gradient:
         outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
@@ -245,7 +292,7 @@ def _text(value: Any) -> str:
 
 def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dict[str, dict[str, Any]]:
     """Call each operation `count` times; what went wrong is in `problems`. The last line of `log` is the call in progress."""
-    usual, found = usual_calls(), {}
+    usual, found = usual_calls() | usual_functions(), {}
     for name in names:
         result: dict[str, Any] = {"done": 0, "refused": 0, "growth_mib": 0, "problems": []}
         found[name] = result
@@ -303,7 +350,7 @@ def main() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 3 * MOST_GROWTH,) * 2)
     start = time.process_time()
-    found = run(options.only or operations(), options.calls, options.seed, options.log)
+    found = run(options.only or [*operations(), *usual_functions()], options.calls, options.seed, options.log)
     json.dump({"cpu_s": time.process_time() - start, "operations": found}, sys.stdout)
 
 
