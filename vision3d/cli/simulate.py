@@ -62,7 +62,7 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
 
 
 def _up_of(path: Path) -> tuple[float, float, float]:
-    """Upward direction by the format; those that SuperSplat writes are a folder with SOG's meta.json and .compressed.ply, too."""
+    """Upward direction by the format; a folder with the meta.json of SOG and .compressed.ply are those of SuperSplat, too."""
     suffix = path.suffix.lower()
     if path.name.lower().endswith(".compressed.ply") or (path.is_dir() and (path / "meta.json").is_file()):
         suffix = ".sog"
