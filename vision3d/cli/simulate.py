@@ -55,9 +55,17 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
         scene = scene.gaussians()
     if options.settings.bodies and options.preset is not None:
         raise InputError("--preset is for one body; with `bodies` in --config each has its own material")
-    up = _UP.get(options.scene.suffix.lower(), (0.0, 0.0, 1.0))
+    up = _up_of(options.scene)
     cameras = cameras_beside(options.scene)
     return simulate(scene, options.settings, run_folder, progress, cameras=cameras, default_up=up)[1]
+
+
+def _up_of(path: Path) -> tuple[float, float, float]:
+    """Upward direction by format; folders with the meta.json of SOG and .compressed.ply count as .sog (SuperSplat)."""
+    suffix = path.suffix.lower()
+    if path.name.lower().endswith(".compressed.ply") or (path.is_dir() and (path / "meta.json").is_file()):
+        suffix = ".sog"
+    return _UP.get(suffix, (0.0, 0.0, 1.0))
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:

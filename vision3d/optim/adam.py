@@ -203,7 +203,7 @@ def _all_finite(grad: Tensor) -> bool:
     return bool(torch.isfinite(grad).all())
 
 
-@torch.library.custom_op("vision3d::adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"), device_types=("cpu", "cuda"))
+@native.custom_op("adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"))
 @checked("param: float *s, grad: float *s, exp_avg: float *s, exp_avg_sq: float *s, visible: bool? n")
 def _adam_step(
     param: Tensor,

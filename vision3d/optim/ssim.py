@@ -26,7 +26,7 @@ def ssim_map(
     """
     batched = a.ndim == 4
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))
-    if a.dtype in (torch.float32, torch.float64) and native.runs_on(a):
+    if a.dtype in (torch.float32, torch.float64) and native.is_plain(a, b):
         needs_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
         values, _ = _ssim(a, b, window, sigma, padding == "same", data_range, needs_grad)
     else:
@@ -34,7 +34,7 @@ def ssim_map(
     return values if batched else values.squeeze(0)
 
 
-@torch.library.custom_op("vision3d::ssim", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("ssim")
 @checked("a: float i h w c, b: float i h w c")
 def _ssim(
     a: Tensor, b: Tensor, window: int, sigma: float, same: bool, data_range: float, derivatives: bool
@@ -51,7 +51,7 @@ def _ssim(
     return values, by_means
 
 
-@torch.library.custom_op("vision3d::ssim_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("ssim_vjp")
 @checked("a: float i h w c, b: float i h w c, v_values: float i y x c, by_means: float 4 i y x c")
 def _ssim_vjp(
     a: Tensor, b: Tensor, v_values: Tensor, by_means: Tensor, window: int, sigma: float, same: bool, of_second: bool

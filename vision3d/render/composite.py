@@ -16,6 +16,7 @@ from vision3d.render.meshes.api import Fragments, rasterize
 from vision3d.render.meshes.lights import Lights
 from vision3d.render.meshes.positions import screen_positions
 from vision3d.render.meshes.silhouettes import antialias as blend_silhouettes, edge_neighbors
+from vision3d.render.meshes.veils import Layers, Veil, split_opaque
 from vision3d.render.timeline import Timeline
 from vision3d.render.views import View, check_views, draw, one_each, render_views
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence as Moving, Skin
@@ -40,7 +41,8 @@ def render_scene(
     """Render Gaussians and meshes together in each camera, one at a time, with gradients where tensors ask for them.
 
     A Gaussian adds to a pixel only if its depth (of its centre, as in the order of blending) is below that of the mesh
-    there; the mesh takes the light that is left: C = sum_i T_i alpha_i c_i + T mesh. Meshes are opaque, the nearest is seen.
+    there; the mesh takes the light that is left: C = sum_i T_i alpha_i c_i + T mesh. Of meshes the nearest is seen; faces with
+    an alpha below 1 are blended over what is behind them, connected piece by piece, below all Gaussians.
     Where there are no meshes this is `render_views`.
 
     Gradients reach what is drawn; through the outlines of meshes with `antialias`. Which Gaussians a mesh hides has none.
@@ -101,7 +103,14 @@ def render_scene(
     style = {"shading": shading, "lights": lights, "backend": backend}
     degree = None if gaussians is None else min(gaussians.sh_degree, 4 if sh_degree is None else sh_degree)
     splatting = {"sh_degree": degree, "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend}
-    return _views(gaussians, _Meshes.of(meshes), cameras, backdrop, render_mode, antialias, style, splatting)
+    opaque, veils = split_opaque(meshes)
+    opaque = opaque or [_nothing(meshes[0])]
+    return _views(gaussians, _Meshes.of(opaque), veils, cameras, backdrop, render_mode, antialias, style, splatting)
+
+
+def _nothing(like: Mesh) -> Mesh:
+    """A mesh of which nothing is seen."""
+    return Mesh(torch.zeros_like(like.vertices[:1]), torch.zeros_like(like.faces[:1]))
 
 
 def _in_time(timeline: Timeline, cameras: Cameras, backgrounds: Tensor | None, style: dict[str, Any]) -> Iterator[View]:
@@ -192,6 +201,7 @@ class _Meshes:
 def _views(
     gaussians: GaussianScene | None,
     meshes: _Meshes,
+    veils: list[Veil],
     cameras: Cameras,
     backdrop: Tensor | None,
     render_mode: str,
@@ -208,14 +218,19 @@ def _views(
         color, normal = meshes.shade(fragments, viewmats, Ks, cameras.model, **style)
         if backdrop is not None:
             color = torch.where(hit[..., None], color, backdrop[i])
-        alpha, depth, left = hit.to(color.dtype), fragments.depths, hit.to(color.dtype)
+        layers = Layers(color, normal, hit.to(color.dtype), fragments.depths)
+        layers = layers.under(veils, hit, viewmats, Ks, (width, height), cameras.model, near_plane, **style)
+        color, normal, alpha, depth = layers.color, layers.normal, layers.alpha, layers.depth
+        left = alpha
         if gaussians is not None:
             limits = torch.where(hit, fragments.depths, torch.inf).detach()
             splats = _splats(gaussians, cameras.model, viewmats, Ks, width, height, limits, **splatting)
             through = 1 - splats.alpha
             color = splats.color + through[..., None] * color
-            alpha, depth, left = torch.where(hit, 1, splats.alpha), splats.depth + through * depth, through * hit
+            left = through * alpha
+            alpha, depth = torch.where(hit, 1, splats.alpha + left), splats.depth + through * depth
             normal = _normals(gaussians, splats, normal, left, viewmats, Ks, cameras.model, render_mode)
+        covered = alpha
         if antialias and render_mode not in ("D", "ED"):
             # What Gaussians cover stays: an outline behind them is not seen.
             shown = torch.nn.functional.max_pool2d(left, 3, 1, 1)[..., None]
@@ -224,7 +239,7 @@ def _views(
             color, alpha = torch.lerp(layers, blended, shown).split([3, 1], -1)
             alpha = alpha[..., 0]
         if render_mode.endswith("ED"):
-            depth = depth / torch.where(hit, 1, alpha if gaussians is None else splats.alpha).clamp(min=1e-10)
+            depth = depth / torch.where(hit, 1, covered).clamp(min=1e-10)
         yield View(
             None if render_mode in ("D", "ED") else color[0],
             alpha[0],

@@ -61,14 +61,14 @@ def fit_morphs(
         times: Of the frames [s], ascending.
         name: Of the clip.
         tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The maximum number of components; the error may then be larger. One more target holds where they begin.
+        max_morphs: The maximum number of targets; the error may then be larger.
 
     Raises:
         InputError: Something is not finite, or there are no frames.
     """
     mesh, vertices, times = _checked(mesh, vertices, times)
     shift = (vertices - mesh.vertices).double()
-    weights, shapes = principal_shapes(shift, tolerance * _diagonal(mesh), most=max_morphs)
+    weights, shapes = _components(shift, tolerance * _diagonal(mesh), max_morphs)
     turned = None if mesh.normals is None else _normals(vertices, mesh.faces) - vertex_normals(mesh.vertices, mesh.faces)
     skin = Skin.from_frames(mesh, vertices[:1], times[:1], name)
     return _measured(_with_morphs(skin, name, times, weights, shapes, turned), vertices, times)
@@ -102,8 +102,7 @@ def fit_joints(
         influences: The most joints a vertex; all viewers have 4.
         rounds: Of weights and motions in turns.
         tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The maximum number of components; the error may then be larger. 0 for joints alone. One more target holds
-            where they begin.
+        max_morphs: The maximum number of morph targets; the error may then be larger. 0 for joints alone.
         weights: Given ones, as those of a deformation graph, whose joints are then fitted.
         indices: The joints of given weights.
 
@@ -114,7 +113,7 @@ def fit_joints(
     options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}
     skin = _of_joints(mesh, fit_rigid_joints(mesh.vertices, vertices, num_joints, **options), times, name)
     added, turned = _corrections(skin, vertices, times)
-    amounts, shapes = principal_shapes(added, tolerance * _diagonal(mesh), most=max_morphs)
+    amounts, shapes = _components(added, tolerance * _diagonal(mesh), max_morphs)
     return _measured(_with_morphs(skin, name, times, amounts, shapes, turned), vertices, times)
 
 
@@ -182,6 +181,17 @@ def _corrections(skin: Skin, vertices: Tensor, times: Tensor) -> tuple[Tensor, T
 
 def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return torch.stack([vertex_normals(frame, faces) for frame in vertices])
+
+
+def _components(values: Tensor, tolerance: float, max_morphs: int | None) -> tuple[Tensor, Tensor]:
+    """Principal components that leave room for the target where they begin (`_with_morphs`), if there is to be one."""
+    amounts, shapes = principal_shapes(values, tolerance, most=max_morphs)
+    if max_morphs is None or len(shapes) < max_morphs or not bool((amounts < 0).any()):
+        return amounts, shapes
+    if max_morphs > 1:
+        return principal_shapes(values, tolerance, most=max_morphs - 1)
+    sign = -1 if -float(amounts.min()) > float(amounts.max()) else 1  # a single target has one side
+    return (sign * amounts).clamp(min=0), sign * shapes
 
 
 def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:

@@ -30,7 +30,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("antialias_mesh")
 @checked(
     "positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, face_ids: int32 i h w, depths: float i h w, "
     "colors: float i h w d"
@@ -52,7 +52,7 @@ def _fake(
     return _empty(colors), face_ids.new_empty(face_ids.shape, dtype=torch.uint8)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("antialias_mesh_vjp")
 @checked(
     "positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, face_ids: int32 i h w, depths: float i h w, "
     "colors: float i h w d, pairs: uint8 i h w, v_out: float i h w d"

@@ -41,7 +41,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("rasterize_mesh")
 @checked("positions: float i v 4, triangles: int32 f 3")
 def _rasterize(
     positions: Tensor, triangles: Tensor, width: int, height: int, near: float, far: float
@@ -65,7 +65,7 @@ def _fake_rasterize(
     return barycentrics, depths, positions.new_empty(shape, dtype=torch.int32)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("rasterize_mesh_vjp")
 @checked(
     "positions: float i v 4, triangles: int32 f 3, face_ids: int32 i h w, v_barycentrics: float? i h w 3, "
     "v_depths: float? i h w"
@@ -100,7 +100,7 @@ _rasterize.register_autograd(_rasterize_backward, setup_context=_keep_rasterize)
 _RASTERIZE = native.eager_function(_rasterize, _keep_rasterize, _rasterize_backward, _rasterize_vjp)
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("interpolate_mesh")
 @checked("attributes: float s v d, triangles: int32 f 3, face_ids: int32 i h w, barycentrics: float i h w 3")
 def _interpolate(attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor) -> Tensor:
     check_memory(attributes, face_ids.numel() * attributes.shape[2], "attributes")
@@ -115,7 +115,7 @@ _interpolate.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("interpolate_mesh_vjp")
 @checked(
     "attributes: float s v d, triangles: int32 f 3, face_ids: int32 i h w, barycentrics: float i h w 3, v_values: float i h w d"
 )

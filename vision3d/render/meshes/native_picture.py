@@ -34,7 +34,7 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::draw_mesh_picture", mutates_args=(), device_types="cpu")
+@native.custom_op("draw_mesh_picture", device_types="cpu")
 @checked("attributes: float s v d, positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3")
 def _picture(
     attributes: Tensor,
@@ -66,7 +66,7 @@ _picture.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::draw_mesh_picture_vjp", mutates_args=(), device_types="cpu")
+@native.custom_op("draw_mesh_picture_vjp", device_types="cpu")
 @checked(
     "attributes: float s v d, positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, "
     "face_ids: int32 i h w, depths: float i h w, pairs: uint8 i h w, v_colors: float i h w d"

@@ -30,7 +30,7 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::texture_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("texture_mesh")
 @checked("texels: float s t d, sizes: int64 l 2, uvs: float i h w 2, lods: float? i h w, masks: bool? i h w")
 def _texture(texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, masks: Tensor | None, repeat: bool) -> Tensor:
     check_memory(texels, uvs.numel() // 2 * texels.shape[2], "uvs")
@@ -42,7 +42,7 @@ def _texture(texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, ma
 _texture.register_fake(lambda texels, sizes, uvs, lods, masks, repeat: texels.new_empty((*uvs.shape[:3], texels.shape[2])))
 
 
-@torch.library.custom_op("vision3d::texture_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("texture_mesh_vjp")
 @checked(
     "texels: float s t d, sizes: int64 l 2, uvs: float i h w 2, lods: float? i h w, masks: bool? i h w, repeat, "
     "v_values: float i h w d"

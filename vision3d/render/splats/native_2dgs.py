@@ -82,7 +82,7 @@ def blend_2dgs(
     return native.direct(_blend)(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
-@torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_discs")
 @checked(
     "means: float b n 3, quats: float b n 4, scales: float b n 3, opacities: float? b n, viewmats: float b c 4 4, "
     "Ks: float b c 3 3"
@@ -112,7 +112,7 @@ def _project(
     return outputs
 
 
-@torch.library.custom_op("vision3d::project_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_discs_vjp")
 @checked(
     "means: float b n 3, quats: float b n 4, scales: float b n 3, viewmats: float b c 4 4, Ks: float b c 3 3, "
     "radii: int32 b c n 2, width, height, view_grad, v_means2d: float b c n 2, v_depths: float b c n, "
@@ -146,7 +146,7 @@ def _project_vjp(
     return grads[0], grads[1], grads[2], view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::blend_discs", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_discs")
 @checked(
     "means2d: float p 2, transforms: float p 3 3, colors: float p d, opacities: float p, normals: float p 3, "
     "backgrounds: float? i d, masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, "
@@ -187,7 +187,7 @@ def _blend(
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
-@torch.library.custom_op("vision3d::blend_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_discs_vjp")
 @checked(
     "records: float p r, means2d: float p 2, transforms: float p 3 3, colors: float p d, opacities: float p, "
     "backgrounds: float? i d, masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, "

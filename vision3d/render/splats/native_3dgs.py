@@ -133,7 +133,7 @@ def blend(
     return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
 
 
-@torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_splats")
 @checked(
     "means: float b n 3, quats: float? b n 4, scales: float? b n 3, covars: float? b n 6, opacities: float? b n, "
     "viewmats: float b c 4 4, Ks: float b c 3 3"
@@ -174,7 +174,7 @@ def _project(
     return image_ids, gaussian_ids, radii, means2d, depths, conics, compensations
 
 
-@torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_splats_vjp")
 @checked(
     "means: float b n 3, quats: float? b n 4, scales: float? b n 3, covars: float? b n 6, viewmats: float b c 4 4, "
     "Ks: float b c 3 3, image_ids: int64 p, gaussian_ids: int64 p, model, width, height, eps2d, packed, view_grad, "
@@ -217,7 +217,7 @@ def _project_vjp(
     return v_means, v_quats, v_scales, v_covars, view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("sh_colors")
 @checked("means: float b n 3, sh: float b x n k 3, centers: float b c 3, image_ids: int64 p, gaussian_ids: int64 p")
 def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int) -> Tensor:
     colors = means.new_empty((len(gaussian_ids), 3))
@@ -227,7 +227,7 @@ def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, ga
     return colors
 
 
-@torch.library.custom_op("vision3d::sh_colors_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("sh_colors_vjp")
 @checked(
     "means: float b n 3, sh: float b x n k 3, centers: float b c 3, image_ids: int64 p, gaussian_ids: int64 p, "
     "degree, v_colors: float p 3"
@@ -244,7 +244,7 @@ def _sh_colors_vjp(
     return v_means, v_sh, v_centers.sum(1).view(centers.shape)
 
 
-@torch.library.custom_op("vision3d::blend_splats", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_splats")
 @checked(
     "means2d: float p 2, conics: float p 3, colors: float p d, opacities: float p, backgrounds: float? i d, "
     "masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, flatten_ids: int32 m, alpha_max, "
@@ -285,7 +285,7 @@ def _blend(
     return out_colors, transmittances, last_ids, records
 
 
-@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_splats_vjp")
 @checked(
     "records: float p r, conics: float p 3, colors: float p d, opacities: float p, backgrounds: float? i d, "
     "masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, flatten_ids: int32 m, alpha_max, "

@@ -26,7 +26,7 @@ def intersect(
     return native.direct(_intersect)(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
 
 
-@torch.library.custom_op("vision3d::intersect_tiles", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("intersect_tiles")
 @checked("means2d: float p 2, radii: int32 p 2, depths: float p, conics: float? p 3, opacities: float p, image_ids: int64 p")
 def _intersect(
     means2d: Tensor,

@@ -58,7 +58,7 @@ def build_kernel(
     for name, value, valid in (("group", group, _GROUPS), ("mask", mask, _MASKS), ("kernel", kind, _WAVES)):
         if value not in valid:
             raise ConfigError(name, f"got {value!r}, want {', '.join(valid)}")
-    if not native.runs_on(inverses) or parameters[0].shape[0] > _MAX_WIDTH:
+    if not native.is_plain(inverses, *parameters) or parameters[0].shape[0] > _MAX_WIDTH:
         return reference.build_kernel(
             group, kind, mask, inverses, elements, out_factors, in_factors, parameters, channels, size, extent
         )
@@ -66,7 +66,7 @@ def build_kernel(
     return _group_kernel(inverses, elements, out_factors, in_factors, parameters, *codes, *channels, size, extent)
 
 
-@torch.library.custom_op("vision3d::group_kernel", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("group_kernel")
 @checked("inverses: float n 2 2, elements: float? m 2 2, out_factors: float n, in_factors: float m")
 def _group_kernel(
     inverses: Tensor,
@@ -93,7 +93,7 @@ def _group_kernel(
     return values
 
 
-@torch.library.custom_op("vision3d::group_kernel_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("group_kernel_vjp")
 @checked(
     "v_values: float q n p m k k, inverses: float n 2 2, elements: float? m 2 2, out_factors: float n, in_factors: float m"
 )

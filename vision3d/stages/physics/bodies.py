@@ -81,12 +81,14 @@ def find_parts(
         elif body.select:
             members = selector.mask(body.select, key, taken)
         else:
-            members = _default_members(points, selector, floor, bulk) & ~taken
+            around = None if isinstance(representation, MeshVertices) else bulk  # a mesh has no surroundings
+            members = _default_members(points, selector, floor, around) & ~taken
         members = members & ~taken & ~unused_vertices(representation)
         own = members & solid
         if not bool(own.any()):
             raise InputError(_why_nothing(representation, config, name, members, taken))
-        own = without_floaters(points, own, config, name)
+        if isinstance(representation, FDrive):  # vertices that stay behind would draw out the faces that they are of
+            own = without_floaters(points, own, config, name)
         members = own | (_followers_of(points, members & ~solid, own) if isinstance(representation, FDrive) else own)
         taken = taken | members
         found[index] = Part(body, name, members, own)
@@ -208,7 +210,8 @@ def thin_parts(x: Float[Tensor, "p 3"], spacing: float) -> Bool[Tensor, " p"]:
     mask[at] = True
     around = np.ones((3, 3, 3), bool)
     closed = ndimage.binary_closing(mask, around)  # no holes between particles
-    core = ndimage.binary_dilation(ndimage.binary_opening(closed, np.ones((4, 4, 4), bool)), around)
+    core = ndimage.binary_opening(closed, np.ones((4, 4, 4), bool))
+    core = ndimage.binary_dilation(core, around, iterations=2)  # edges and corners, which no cube reaches
     return ~torch.from_numpy(np.asarray(core, bool)[at])
 
 
@@ -228,7 +231,7 @@ def _warn_of_twigs(name: str, particles: BodyParticles, longest: float, spacing:
     least = torch.linalg.eigvalsh(near.mT @ near / near.shape[1])[:, 0]
     # The variance across a thin cylinder's surface is half its squared radius.
     width = 2 * float((2 * least.clamp(min=0)).sqrt().median())
-    want = math.ceil(longest / width) if width > 0 else math.inf
+    want = max(math.ceil(longest / width), math.ceil(1.5 * longest / spacing)) if width > 0 else math.inf
     hint = f"about --cells {want} would resolve them" if want <= _MOST_CELLS else "no grid of a useful size resolves them"
     text = "%s: %d of %d (%.2g %%) are in parts thinner than a cell of %.3g m, which may break off; %s"
     logger.warning(text, name, number, count, 100 * number / count, spacing, hint)
@@ -252,11 +255,11 @@ _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 
 
-def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float]) -> Tensor:
-    center, radius = bulk
-    members = (points - center.to(points)).norm(dim=-1) < _NEAR * radius
-    if not bool((members & selector.solid).any()):
-        members[:] = True
+def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float] | None) -> Tensor:
+    members = torch.ones(len(points), dtype=torch.bool)
+    if bulk is not None:
+        near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
+        members = near if bool((near & selector.solid).any()) else members
     if floor is not None:
         above = members & ~floor.contains(points)
         members = above if bool((above & selector.solid).any()) else members

@@ -1,6 +1,7 @@
 """What of a scene itself stops what moves: a floor as far as it is seen, and all that stands still, as signed distances."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.vectors import unit
 from vision3d.scene import Mesh
 from vision3d.stages.physics.bodies import without_floaters
@@ -23,6 +25,7 @@ logger = logging.getLogger("vision3d.physics")
 
 FLOOR, SCENE = "the floor that is seen", "the scene"
 """Names of their fields among those of meshes."""
+_REACH = 2.0  # standard deviations of a floor's splats that carry
 _MOST_NODES = 384  # along the longest side of a floor
 _THICKNESS = 4  # cells
 _CLOSING = 3  # cells of a footprint within which a gap between its Gaussians is closed
@@ -36,7 +39,11 @@ def floor_frame(normal: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
 
 
 def floor_field(
-    surface: Surface, frame: Float[Tensor, "3 3"], foot: Float[Tensor, " 3"], spacing: float
+    surface: Surface,
+    frame: Float[Tensor, "3 3"],
+    foot: Float[Tensor, " 3"],
+    spacing: float,
+    space: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]],
 ) -> DistanceField | None:
     """Signed distances of a slab with the footprint of a floor's splats, its top at height 0 of the frame; None: no footprint.
 
@@ -47,25 +54,34 @@ def floor_field(
         frame: Axes of the slab as columns, the last one up.
         foot: Where the slab's frame is [m], a point at the height of its top.
         spacing: Of the grid [m].
+        space: Lower and upper corner of where the floor matters [m].
     """
     from scipy import ndimage
 
-    points = (surface.samples(spacing) - foot) @ frame[:, :2]
-    if not len(points):
+    corners = torch.cartesian_prod(*torch.stack(space).double().T)
+    corners = (corners - foot) @ frame[:, :2]
+    reach = _REACH * surface.scales.double().amax(-1)
+    flat = (surface.means.double() - foot) @ frame[:, :2]
+    low = torch.maximum(corners.amin(0), (flat - reach[:, None]).amin(0))
+    high = torch.minimum(corners.amax(0), (flat + reach[:, None]).amax(0))
+    if not bool((low < high).all()):
         return None
-    low, high = points.amin(0), points.amax(0)
-    step = max(spacing, float((high - low).max()) / (_MOST_NODES - 2 * _CLOSING - 6))
-    low = low - (_CLOSING + 2.5) * step
-    counts = (((high - low) / step).floor().long() + _CLOSING + 4).tolist()
-    cells = ((points - low) / step).floor().long()
+    border = _CLOSING + 3  # cells without a floor around it
+    step = max(spacing, float((high - low).max()) / (_MOST_NODES - 2 * border - 2))
+    low = low - (border + 0.5) * step
+    counts = (((high - low) / step).floor().long() + border + 2).tolist()
     mask = np.zeros(counts, bool)
-    mask[cells[:, 0].numpy(), cells[:, 1].numpy()] = True
+    for points in _spread(surface, frame, flat, step):
+        cells = ((points - low) / step).floor().long()
+        inside = ((cells >= border) & (cells < torch.tensor(counts) - border)).all(-1)
+        mask[cells[inside, 0].numpy(), cells[inside, 1].numpy()] = True
     disc: Any = ndimage.generate_binary_structure(2, 1)
     mask = ndimage.binary_fill_holes(ndimage.binary_closing(mask, disc, iterations=_CLOSING))
-    labels, count = ndimage.label(mask)  # pyright: ignore[reportGeneralTypeIssues]
+    found: Any = ndimage.label(mask)
+    labels, count = found
     if not count:
         return None
-    sizes = np.bincount(labels.ravel())[1:]  # pyright: ignore[reportAttributeAccessIssue]
+    sizes = np.bincount(labels.ravel())[1:]
     mask = np.isin(labels, 1 + np.flatnonzero(sizes >= 0.01 * sizes.sum()))  # and not what lies about at its height
     across = torch.from_numpy(_signed(mask, step))
     thickness = _THICKNESS * step
@@ -75,6 +91,28 @@ def floor_field(
     values = torch.hypot(a.clamp(min=0), b.clamp(min=0)) + torch.maximum(a, b).clamp(max=0)
     x, y = (low + 0.5 * step).tolist()
     return DistanceField(values, (x, y, float(heights[0])), step)
+
+
+def _spread(
+    surface: Surface, frame: Float[Tensor, "3 3"], flat: Float[Tensor, "n 2"], step: float
+) -> Iterator[Float[Tensor, "m 2"]]:
+    """Points of splats along a floor, out to two standard deviations and at most two cells apart, however large the splats."""
+    axes = quat_to_rotmat(surface.quats.double()) * surface.scales.double()[:, None]
+    order = surface.scales.argsort(-1, descending=True)[:, None, :2].expand(-1, 3, -1)
+    across = (axes.gather(-1, order).mT @ frame[:, :2]).mT  # two longest axes, seen from above
+    wanted = 2 * _REACH * torch.linalg.vector_norm(across, dim=1).amax(-1) / (2 * step)
+    count, done = 1, 0.0
+    while done < 1 << 10:
+        last = count >= 1 << 8
+        rows = ((wanted > done) & ((wanted <= count) | last)).nonzero()[:, 0] if done else (wanted <= 1).nonzero()[:, 0]
+        line = ((torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 - 1) * _REACH
+        places = torch.cartesian_prod(line, line)
+        places = places[places.norm(dim=-1) <= _REACH]
+        for some in rows.split(max(1, 2_000_000 // len(places))):
+            yield (flat[some, None] + places @ across[some].mT).flatten(0, 1)
+        if last:
+            return
+        done, count = float(count), 2 * count
 
 
 def scene_field(
@@ -122,13 +160,14 @@ def seen_floor(
     scale: float,
     foot: Float[Tensor, " 3"],
     spacing: float,
+    space: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]],
 ) -> DistanceField | None:
     """The floor of a scene of Gaussians as far as it is seen; None where it is endless."""
     if floor is None or config.floor_extent == "endless" or not isinstance(representation, FDrive):
         return None
     heights = representation.points @ floor.normal - floor.height
     rows = ((heights.abs() < floor.thickness) & (representation.opacities >= config.min_opacity)).nonzero()[:, 0]
-    return floor_field(_surface(representation, rows, x, scale), floor_frame(floor.normal), foot, spacing)
+    return floor_field(_surface(representation, rows, x, scale), floor_frame(floor.normal), foot, spacing, space)
 
 
 def collider_field(

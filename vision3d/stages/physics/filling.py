@@ -58,11 +58,6 @@ class Surface:
         """Some of the splats."""
         return Surface(self.means[mask], self.quats[mask], self.scales[mask], self.opacities[mask])
 
-    def samples(self, step: float) -> Float[Tensor, "m 3"]:
-        """Points on the splats, out to two standard deviations, about `step` apart [m]."""
-        found = [points for points, _ in _samples(self, step)]
-        return torch.cat(found) if found else self.means[:0]
-
 
 def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[Tensor, " 3"], float]:
     """Which cells of a lattice splats cover or enclose, the corner of the lattice [m], and the side of its cells [m]."""

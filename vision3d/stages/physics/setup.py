@@ -165,7 +165,10 @@ def set_up(
     cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
     spacing = size / cells
     base = _floor_height(config, floor, placement, x[is_solid], up, size)
-    ends = None if base is None else seen_floor(config, representation, floor, x, placement.scale, base * up, spacing)
+    ends = None
+    if base is not None:
+        space = _space(config, x[is_solid], size, spacing, placement)
+        ends = seen_floor(config, representation, floor, x, placement.scale, base * up, spacing, space)
     grid = _grid(config, x[is_solid], spacing, size, up, base, placement, ends is not None)
     _check_memory(config, engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
     seen = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
@@ -389,6 +392,15 @@ def _grid(
         low, high = corners[0] - (_PADDING + 1) * spacing, corners[1] + (_PADDING + 1) * spacing
     counts = [math.ceil(length / spacing) + 1 for length in (high - low).tolist()]
     return Grid((float(low[0]), float(low[1]), float(low[2])), spacing, (counts[0], counts[1], counts[2]), _PADDING)
+
+
+def _space(config: SimulateConfig, x: Tensor, size: float, spacing: float, placement: Placement) -> tuple[Tensor, Tensor]:
+    """A box that the grid will not be larger than."""
+    if config.box is not None:
+        low, high = placement.to_metres(torch.tensor(config.box, dtype=torch.float64).view(2, 3))
+    else:
+        low, high = x.amin(0) - config.room * size, x.amax(0) + config.room * size
+    return low - 16 * spacing, high + 16 * spacing
 
 
 def _check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_particles: int, cells: int) -> None:

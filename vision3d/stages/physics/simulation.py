@@ -58,7 +58,7 @@ class Simulation:
         self.device = _device(config, setup.engine)
         self.engine = self._new_engine(setup.particles)
         self.is_stopped: Callable[[], bool] = lambda: False
-        """Asked every third of a second or so; `step` raises `Stopped` where it is."""
+        """Asked every fifth of a second or so; `step` raises `Stopped` where it is."""
         self._whole = _moved(setup.particles, torch.device("cpu"))
         self.start = setup.particles.center
         self.next = 0
@@ -183,12 +183,12 @@ class Simulation:
         return Advance(sum(report.steps for report in reports), shortest, reports[-1].last_dt, kept)
 
     def _num_slices(self, duration: float, dt: float) -> int:
-        """Into how many calls of the engine this is split, so that each takes about a third of a second.
+        """Into how many calls of the engine this is split, so that each takes about a fifth of a second.
 
         It depends on nothing but the state, as the ends of calls are ends of time steps.
         """
         work = len(self._whole) + self.setup.world.grid.num_nodes // 10
-        steps = max(1, int(self.engine.particle_steps_a_second / 3 / work))
+        steps = max(1, int(self.engine.particle_steps_a_second / 5 / work))
         return max(1, math.ceil(duration / (steps * dt) - 1e-9))
 
     def _counts(self) -> dict[str, Any]:
