@@ -66,6 +66,17 @@ def test_a_wheel(installed, origin):
     assert install.install_command() == "pip install 'vision3d-toolkit'"
 
 
+def test_installing_once_more(installed):
+    installed(Path("/lib"), {"url": ROOT.as_uri(), "dir_info": {"editable": True}})
+    assert install.reinstall_command() == f"pip install --no-deps -e '{ROOT}'"
+    again = "pip install --force-reinstall --no-deps --no-cache-dir"
+    installed(ROOT, {"url": "file:///tmp/my%20wheels/a.whl", "archive_info": {}})
+    assert install.reinstall_command() == f"{again} '/tmp/my wheels/a.whl'"
+    for origin in (None, {"url": "https://example.org/a.git", "vcs_info": {}}, {"url": 5}, []):
+        installed(ROOT, origin)
+        assert install.reinstall_command() == f"{again} 'vision3d-toolkit'"
+
+
 @pytest.mark.parametrize("origin", [None, {"url": "file:///elsewhere", "dir_info": {"editable": True}}])
 def test_another_copy_than_the_installed_one(installed, origin):
     """A checkout on PYTHONPATH."""

@@ -14,6 +14,7 @@ import sys
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 DISTRIBUTION = "vision3d-toolkit"
 
@@ -35,6 +36,15 @@ def install_command(*extras: str) -> str:
     if folder is not None:
         return f"{pip_command()} install -e {_quoted(f'{folder}{names}')}"
     return f"{pip_command()} install {_quoted(f'{DISTRIBUTION}{names}')}"
+
+
+def reinstall_command() -> str:
+    """The command that installs this copy once more, without what it needs: from where it came, as far as that is noted."""
+    folder, dist = checkout(), distribution()
+    if folder is not None:
+        return f"{pip_command()} install --no-deps -e {_quoted(str(folder))}"
+    origin = None if dist is None else _local_origin(dist)
+    return f"{pip_command()} install --force-reinstall --no-deps --no-cache-dir {_quoted(str(origin or DISTRIBUTION))}"
 
 
 def checkout() -> Path | None:
@@ -66,14 +76,24 @@ def other_vision3d() -> str | None:
 
 
 def _editable_folder(dist: importlib.metadata.Distribution) -> Path | None:
-    """The folder of an editable installation (PEP 610)."""
+    """The folder of an editable installation."""
+    info = _origin(dist).get("dir_info")
+    return _local_origin(dist) if isinstance(info, dict) and info.get("editable") is True else None
+
+
+def _local_origin(dist: importlib.metadata.Distribution) -> Path | None:
+    """The folder or wheel on this machine that it was installed from."""
+    url = urllib.parse.urlsplit(str(_origin(dist).get("url", "")))
+    return Path(urllib.request.url2pathname(url.path)).resolve() if url.scheme == "file" and url.path else None
+
+
+def _origin(dist: importlib.metadata.Distribution) -> dict[str, Any]:
+    """What the installer has noted of where it came from (PEP 610); empty where it came from an index."""
     try:
         origin = json.loads(dist.read_text("direct_url.json") or "{}")
-        if not origin["dir_info"]["editable"]:
-            return None
-        return Path(urllib.request.url2pathname(urllib.parse.urlsplit(origin["url"]).path)).resolve()
-    except (ValueError, KeyError, TypeError):
-        return None
+    except ValueError:
+        return {}
+    return origin if isinstance(origin, dict) else {}
 
 
 def _quoted(text: str) -> str:

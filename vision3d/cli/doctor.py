@@ -19,7 +19,7 @@ from typing import Any, Literal
 from vision3d import __version__
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.install import DISTRIBUTION, checkout, install_command, other_vision3d, pip_command
+from vision3d.install import DISTRIBUTION, checkout, install_command, other_vision3d, pip_command, reinstall_command
 
 OPTIONAL = {  # package: (extra, what it is for)
     "pycolmap": ("sfm", "camera poses from plain photographs"),
@@ -83,7 +83,7 @@ def _interpreter() -> Iterator[Finding]:
     other = other_vision3d()
     if other is not None:
         text = f"{other} is installed beside {DISTRIBUTION}, with files of the same names; on PyPI it is another project"
-        repair = f"{pip_command()} uninstall -y vision3d && {install_command()} --force-reinstall --no-deps"
+        repair = f"{pip_command()} uninstall -y vision3d && {reinstall_command()}"
         yield Finding("distribution vision3d", "broken", text, repair)
     is_supported = sys.version_info >= (3, 11)
     yield Finding("python", "ok" if is_supported else "broken", platform.python_version(), is_needed=True)
@@ -226,7 +226,7 @@ def _build_command() -> str:
     tools = "" if shutil.which("g++") or shutil.which("c++") else "apt install g++ python3-dev && "
     if root is not None:
         return f"{tools}{_pip('scikit-build-core', 'nanobind')} && {_pip('--no-build-isolation', '-e', shlex.quote(str(root)))}"
-    return f"{tools}{_pip('--force-reinstall', '--no-deps', '--no-cache-dir', DISTRIBUTION)}"
+    return f"{tools}{reinstall_command()}"
 
 
 def _pip(*arguments: str) -> str:
