@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision3d import native
 from vision3d.geometry.vectors import nan_for_nan
+from vision3d.op_checks import checked
 
 
 class RowOp:
@@ -40,6 +41,7 @@ class RowOp:
 
         self.reference = guarded
         width_in, width_out = math.prod(shape_in), math.prod(shape_out)
+        takes, gives = (" ".join(["float *s", *map(str, shape)]) for shape in (shape_in, shape_out))
 
         def rows(values: Tensor, width: int) -> Tensor:
             return values.detach().contiguous().view(-1, width)
@@ -48,12 +50,14 @@ class RowOp:
             return values.new_empty((*values.shape[: values.ndim - len(shape_in)], *shape_out))
 
         @native.custom_op(name)
+        @checked(f"values: {takes}")
         def forward(values: Tensor) -> Tensor:
             output = empty(values)
             getattr(native.require(), name)(rows(values, width_in), output.view(-1, width_out), **native.where(values))
             return output
 
         @native.custom_op(f"{name}_vjp")
+        @checked(f"values: {takes}, output: {gives}, v_output: {gives}")
         def backward(values: Tensor, output: Tensor, v_output: Tensor) -> Tensor:
             v_values = torch.empty_like(values, memory_format=torch.contiguous_format)
             kept = rows(output, width_out) if keeps_output else None

@@ -25,6 +25,7 @@ from vision3d.geometry.reference import skinning as reference
 from vision3d.geometry.reference.skinning import DUAL, LINEAR, STRETCH
 from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.geometry.row_ops import RowOp
+from vision3d.op_checks import checked
 
 Method = Literal["lbs", "dqs", "hybrid"]
 _IDENTITY_STRETCH = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
@@ -166,6 +167,7 @@ def _skinned(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, m
 
 
 @native.custom_op("skin")
+@checked("vertices: float v 3, weights: float v k, indices: int64 v k, rows: float b j 32")
 def _skin(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int) -> Tensor:
     placed = _empty(vertices, rows)
     native.require().skin(*_plain(vertices, weights, indices, rows), mode, placed, **native.where(rows))
@@ -173,6 +175,7 @@ def _skin(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode
 
 
 @native.custom_op("skin_vjp")
+@checked("vertices: float v 3, weights: float v k, indices: int64 v k, rows: float b j 32, mode, v_placed: float b v 3")
 def _skin_vjp(
     vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int, v_placed: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Meshes as .obj, .ply and .stl, through trimesh (extra `mesh`) but for reading .obj.
+"""Meshes as .obj, .ply and .stl; written through trimesh (extra `mesh`).
 
 Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
 triangles alone: corners at equal positions become one vertex when it is read. An .obj keeps its vertices when it is read, with
@@ -6,7 +6,6 @@ uvs by corner where there are seams; vertices are split there when it is written
 looked at.
 """
 
-import io
 import logging
 import warnings
 from pathlib import Path
@@ -23,7 +22,8 @@ from vision3d.geometry.mesh import weld_vertices
 from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
 from vision3d.io.obj_file import parse_obj
-from vision3d.io.ply_file import read_elements
+from vision3d.io.ply_mesh import read_arrays
+from vision3d.io.stl_file import read_triangles
 from vision3d.scene.mesh import Mesh
 
 logger = logging.getLogger("vision3d")
@@ -38,12 +38,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
 
     Args:
         path: A .obj, .ply or .stl file.
-        skip_texture: Read an .obj without its materials, which may then be missing.
+        skip_texture: Read without materials and texture, which may then be missing.
 
     Raises:
         MissingFileError: There is no such file, or no material file or picture that an .obj names.
         FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder or several textures.
-        MissingDependencyError: trimesh is not there, for .ply and .stl.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,10 +53,10 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     texture = None if suffix != ".obj" or skip_texture else _obj_texture(path)
     with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
         warnings.simplefilter("ignore", RuntimeWarning)
-        mesh = _obj_mesh(path, texture) if suffix == ".obj" else _mesh(path, _loaded(path, suffix))
-    if suffix == ".stl":
-        vertices, faces, _ = weld_vertices(mesh.vertices, mesh.faces, 0.0)
-        mesh = Mesh(vertices, faces)
+        if suffix == ".obj":
+            mesh = _obj_mesh(path, texture)
+        else:
+            mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
         return mesh.validate()
     except InputError as error:
@@ -141,42 +140,6 @@ def _trimesh() -> ModuleType:
     return trimesh
 
 
-def _loaded(path: Path, suffix: str) -> dict[str, Any]:
-    trimesh = _trimesh()
-    data = path.read_bytes()
-    where = _stl_place(path, data) if suffix == ".stl" else _ply_place(path)
-    try:
-        if suffix == ".stl":
-            return trimesh.exchange.stl.load_stl(io.BytesIO(data))
-        return trimesh.exchange.ply.load_ply(io.BytesIO(data), skip_materials=True)
-    except MemoryError as error:
-        raise FileFormatError(path, "names more values than fit into memory", where) from error
-    except Exception as error:  # trimesh has no errors of its own for damaged files: any kind may come
-        text = f"is damaged, or no {suffix} file ({type(error).__name__}: {str(error)[:200]!a})"
-        raise FileFormatError(path, text, where) from error
-
-
-def _stl_place(path: Path, data: bytes) -> int:
-    """Where the triangles of an .stl begin, after its length has been held against its count."""
-    size = len(data)
-    count = int.from_bytes(data[80:84], "little")
-    if size == 84 + 50 * count:
-        return 84
-    if not data.lstrip().startswith(b"solid"):  # as text
-        if size < 84:
-            raise FileFormatError(path, f"is no .stl file: it has {size} bytes, and does not begin with 'solid'", 0)
-        raise FileFormatError(path, f"has {size} bytes, want {84 + 50 * count} for the {count} triangles that it names", 80)
-    return 0
-
-
-def _ply_place(path: Path) -> str:
-    """Checks the header of a .ply, which says more than trimesh does; what is wrong later is in the rows."""
-    elements = read_elements(path, with_empty=True)
-    if "vertex" not in elements or "face" not in elements:
-        raise FileFormatError(path, f"has the elements {', '.join(elements)[:80] or '-'}, want vertex and face", "header")
-    return "rows"
-
-
 def _bad_line(data: bytes) -> str | None:
     """The first line of an .obj that is not understood, or None."""
     counts = {b"v": 0, b"vt": 0, b"vn": 0}
@@ -220,31 +183,33 @@ def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
     )
 
 
-def _mesh(path: Path, values: dict[str, Any]) -> Mesh:
-    vertices, faces = values.get("vertices"), values.get("faces")
-    if vertices is None or faces is None or not len(faces):
+def _stl_mesh(path: Path) -> Mesh:
+    corners = torch.from_numpy(read_triangles(path, path.read_bytes()))
+    if not len(corners):
         raise FileFormatError(path, "has no faces")
-    try:
-        points = torch.from_numpy(np.array(vertices, np.float32).reshape(-1, 3))
-        polygons = np.array(faces, np.int64)
-        fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
-        corners = torch.from_numpy(np.ascontiguousarray(np.stack(fans, 1).reshape(-1, 3)))
-        extras: dict[str, Tensor] = {}
-        if (uvs := _uvs(values)) is not None:
-            flipped = np.array(uvs, np.float64)[:, :2]
-            flipped[:, 1] = 1 - flipped[:, 1]
-            extras["uvs"] = torch.from_numpy(flipped.astype(np.float32))
-        if (normals := values.get("vertex_normals")) is not None:
-            extras["normals"] = torch.from_numpy(np.array(normals, np.float32))
-        if (colors := values.get("vertex_colors")) is not None:
-            extras["vertex_colors"] = _colors(np.asarray(colors))
-        return Mesh(points, corners, **extras)
-    except (ValueError, TypeError, IndexError) as error:
-        raise FileFormatError(path, f"is damaged ({str(error)[:200]!a})") from error
+    vertices, faces, _ = weld_vertices(corners.view(-1, 3), torch.arange(3 * len(corners)).view(-1, 3), 0.0)
+    return Mesh(vertices, faces)
 
 
-def _uvs(values: dict[str, Any]) -> Any:
-    return getattr(values.get("visual"), "uv", None)
+def _ply_mesh(path: Path, *, skip_texture: bool) -> Mesh:
+    found = read_arrays(path)
+    if not len(found["faces"]):
+        raise FileFormatError(path, "has no faces")
+    texture, uvs = None, found.get("uvs")
+    if "texture" in found and uvs is not None and not skip_texture:
+        picture = inside(path, found["texture"])
+        if picture.is_file():
+            texture = read_image(picture)
+        else:
+            logger.warning("%s: its texture %s is not there; read without it", path, found["texture"])
+    return Mesh(
+        torch.from_numpy(found["vertices"]),
+        torch.from_numpy(np.ascontiguousarray(found["faces"])),
+        uvs=None if uvs is None else _tensor(np.stack([uvs[..., 0], 1 - uvs[..., 1].astype(np.float64)], -1)),
+        normals=None if "normals" not in found else torch.from_numpy(found["normals"]),
+        vertex_colors=None if "colors" not in found else _colors(found["colors"]),
+        texture=texture,
+    )
 
 
 def _colors(colors: np.ndarray) -> Tensor:

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import checked
 
 
 def antialias(
@@ -30,6 +31,10 @@ def _empty(like: Tensor) -> Tensor:
 
 
 @native.custom_op("antialias_mesh")
+@checked(
+    "positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, face_ids: int32 i h w, depths: float i h w, "
+    "colors: float i h w d"
+)
 def _antialias(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -48,6 +53,10 @@ def _fake(
 
 
 @native.custom_op("antialias_mesh_vjp")
+@checked(
+    "positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, face_ids: int32 i h w, depths: float i h w, "
+    "colors: float i h w d, pairs: uint8 i h w, v_out: float i h w d"
+)
 def _antialias_vjp(
     positions: Tensor,
     triangles: Tensor,
