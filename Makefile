@@ -54,11 +54,11 @@ imports: .venv/installed-dev  ## check which packages import which
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
 .PHONY: test
-test: .venv/installed-dev  ## run the tests (TESTS=tests/io narrows them)
+test: .venv/installed-dev  ## run the quick tests (TESTS=tests/io narrows them)
 	@$(PYTEST) -m "not slow and not gpu and not viewer" $(TESTS)
 
 .PHONY: test-slow
-test-slow: .venv/installed-dev  ## run the tests that take longer than 5 s, too
+test-slow: .venv/installed-dev  ## run all tests, those that take longer than 5 s included (CI does)
 	@$(PYTEST) -m "not gpu and not viewer" $(TESTS)
 
 .PHONY: test-gpu

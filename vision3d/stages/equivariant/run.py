@@ -25,6 +25,7 @@ from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
 from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
 from vision3d.stages.equivariant.equivariance import report
 from vision3d.stages.equivariant.evaluation import Evaluation, evaluate
+from vision3d.stages.equivariant.foreground import prepared, with_background
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.networks import PlanarNet, make_network
 from vision3d.stages.equivariant.pictures import write_pictures
@@ -145,7 +146,8 @@ class Trainer:
     def classifier(self) -> Classifier:
         """The network with how it came about."""
         about = {
-            "trained_on": f"{len(self.data.train)} upright digits of {Path(self.data.train.source).name}, no augmentation",
+            "trained_on": f"{len(self.data.train)} upright digits of {Path(self.data.train.source).name}, not warped",
+            "backgrounds": self.config.backgrounds,
             "epochs": self.config.epochs,
             "seed": self.config.seed,
             "test_digits": self.config.test_digits,
@@ -171,7 +173,7 @@ class Trainer:
         rate = one_cycle(config.lr, self.step / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        logits = self.network(images)
+        logits = self.network(prepared(with_background(images, config.backgrounds), config.model))
         loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
