@@ -135,25 +135,27 @@ class TestWithTrimesh:
     @pytest.mark.parametrize(
         "obj, mtl, error, message",
         [
-            ("mtllib none.mtl\n", None, MissingFileError, r"none\.mtl: does not exist; want the materials of q\.obj"),
-            (
-                "mtllib m.mtl\n",
-                "newmtl a\nmap_Kd t.png\n",
-                MissingFileError,
-                r"t\.png: does not exist; want the texture of q\.obj",
-            ),
             ("mtllib ../m.mtl\n", None, FileFormatError, r"names '\.\./m\.mtl', which is outside its folder"),
             ("mtllib m.mtl\n", "newmtl a\nmap_Kd /etc/passwd\n", FileFormatError, "names '/etc/passwd', which is outside"),
             ("mtllib m.mtl\n", "map_Kd a.png\nmap_Kd b.png\n", FileFormatError, r"has 2 textures \(a\.png, b\.png\)"),
         ],
     )
-    def test_materials_that_are_missing_or_elsewhere(self, tmp_path, obj, mtl, error, message):
+    def test_materials_that_are_elsewhere_or_several(self, tmp_path, obj, mtl, error, message):
         (tmp_path / "q.obj").write_text(obj + QUAD + "f 1/1 2/2 3/3\n")
         if mtl is not None:
             (tmp_path / "m.mtl").write_text(mtl)
         with pytest.raises(error, match=message):
             read_mesh(tmp_path / "q.obj")
         assert read_mesh(tmp_path / "q.obj", skip_texture=True).num_faces == 1
+
+    def test_materials_that_are_missing_are_a_warning(self, tmp_path, caplog):
+        (tmp_path / "q.obj").write_text("mtllib none.mtl\n" + QUAD + "f 1/1 2/2 3/3\n")
+        mesh = read_mesh(tmp_path / "q.obj")
+        assert mesh.num_faces == 1 and mesh.texture is None and mesh.uvs is not None
+        assert "q.obj: its materials none.mtl are not there; read without them" in caplog.text
+        (tmp_path / "none.mtl").write_text("newmtl a\nmap_Kd t.png\n")
+        assert read_mesh(tmp_path / "q.obj").texture is None
+        assert "q.obj: its texture t.png is not there; read without it" in caplog.text
 
     @pytest.mark.parametrize(
         "name, content, message",

@@ -41,7 +41,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
         skip_texture: Read without materials and texture, which may then be missing.
 
     Raises:
-        MissingFileError: There is no such file, or no material file or picture that an .obj names.
+        MissingFileError: There is no such file. (Materials or a texture that are not there are a warning.)
         FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder or several textures.
     """
     path = Path(path)
@@ -226,7 +226,8 @@ def _obj_texture(path: Path) -> Tensor | None:
         return None
     file = inside(path, library[len("mtllib") :].strip())
     if not file.is_file():
-        raise MissingFileError(file, f"the materials of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
+        logger.warning("%s: its materials %s are not there; read without them", path, file.name)
+        return None
     names = {
         line.split(maxsplit=1)[1].strip() for line in _lines(file) if line.lower().startswith("map_kd ") and line.split()[1:]
     }
@@ -236,7 +237,8 @@ def _obj_texture(path: Path) -> Tensor | None:
         return None
     picture = inside(file, names.pop())
     if not picture.is_file():
-        raise MissingFileError(picture, f"the texture of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
+        logger.warning("%s: its texture %s is not there; read without it", path, picture.name)
+        return None
     return read_image(picture)
 
 

@@ -55,6 +55,7 @@ def parse_obj(text: str) -> ObjArrays:
     counts = np.array(before, np.int64).reshape(-1, 3).repeat(lengths, axis=0)
     corners = np.where(corners > 0, corners - 1, np.where(corners == _MISSING, -1, counts + corners))
     sizes = np.array([len(values) for values in points])
+    corners[:, 1:][:, sizes[1:] == 0] = -1  # a list that is not there at all: as if no corner named it
     if (len(corners) and (corners[:, 0] < 0).any()) or (corners < -1).any() or (corners >= sizes).any():
         raise ValueError("a face names something that is not there")
     faces = corners[_fans(lengths)]
