@@ -115,7 +115,7 @@ def test_turned_and_larger_photos_without_order(pycolmap, cube, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_while_cameras_are_searched_is_one_line(pycolmap, tmp_path):
-    photos, out = noise_photos(tmp_path / "photos", 40, (640, 480)), tmp_path / "run"
+    photos, out = noise_photos(tmp_path / "photos", 24, (320, 240)), tmp_path / "run"
     command = [sys.executable, "-m", "vision3d", "fit", str(photos), "--sfm", "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path / "temporary")}
     (tmp_path / "temporary").mkdir()

@@ -195,7 +195,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
     ways = Image.Transpose
     way = {5: ways.TRANSPOSE, 6: ways.ROTATE_270, 7: ways.TRANSVERSE, 8: ways.ROTATE_90}.get(turn)
     if way is not None:
-        picture, size = picture.transpose(way), size[::-1]
+        picture, size = picture.transpose(way), (size[1], size[0])
     kept = Image.Exif()
     kept.update({tag: exif[tag] for tag in _MAKER if tag in exif})
     kept.get_ifd(_LENS_TABLE).update({tag: lens[tag] for tag in _LENS if tag in lens})
