@@ -1,12 +1,15 @@
 """Meshes as other programs write them: text and binary, several solids, texture coordinates by corner, polygons."""
 
+import json
 import struct
 
 import numpy as np
 import pytest
 import torch
 
+from tests.support.gltf_reader import Animated
 from vision3d.errors import FileFormatError
+from vision3d.io.gltf_container import glb_bytes
 from vision3d.io.images import write_image
 from vision3d.scene import Mesh
 
@@ -107,3 +110,83 @@ def test_a_ply_that_is_cut_off(tmp_path, format):
     write_ply(tmp_path / "a.ply", format, [(TRIANGLES[0][0], (0, 0, 1, 0))])
     with pytest.raises(FileFormatError, match=r"face 0 has 4 texture coordinates, want two for each corner"):
         Mesh.load(tmp_path / "a.ply")
+
+
+def test_a_ply_whose_lines_hold_more_than_their_row(tmp_path):
+    """VCGLIB writes colours of faces as a list where its header has four numbers."""
+    write_ply(tmp_path / "a.ply", "ascii", TRIANGLES)
+    lines = (tmp_path / "a.ply").read_text().splitlines()
+    (tmp_path / "a.ply").write_text("\n".join([*lines[:-2], *(line + " 9 1 1 1 1" for line in lines[-2:])]))
+    assert Mesh.load(tmp_path / "a.ply").faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+    (tmp_path / "b.ply").write_text("\n".join([*lines[:-1], *lines[-1].split(" ")]))  # a row on several lines
+    assert Mesh.load(tmp_path / "b.ply").faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+
+
+def test_an_obj_that_names_texture_coordinates_it_does_not_have(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1/1 2/2 3/3\n")
+    mesh = Mesh.load(tmp_path / "a.obj")
+    assert mesh.num_faces == 1 and mesh.uvs is None
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/2 3/3\n")
+    with pytest.raises(FileFormatError, match="a face names something that is not there"):
+        Mesh.load(tmp_path / "a.obj")
+
+
+def textured_glb(path, change):
+    """A textured triangle in a .glb whose JSON is changed."""
+    uvs = torch.tensor([[0.0, 0], [1, 0], [0, 1]])
+    mesh = Mesh(
+        torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]), uvs=uvs, texture=torch.rand(4, 4, 3)
+    )
+    mesh.save(path)
+    file = Animated(path)
+    change(file.json)
+    path.write_bytes(glb_bytes(file.json, bytes(file.binary)))
+    return mesh, path
+
+
+def test_texture_transforms(tmp_path):
+    """KHR_texture_transform: scale, then a quarter turn, then an offset; u' = s_v v + 0.1 and v' = 0.2 - s_u u."""
+    values = {"offset": [0.1, 0.2], "rotation": np.pi / 2, "scale": [2, 3]}
+
+    def change(content):
+        content["extensionsRequired"] = content["extensionsUsed"] = ["KHR_texture_transform", "KHR_materials_ior"]
+        info = content["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+        info["extensions"] = {"KHR_texture_transform": values}
+
+    before, path = textured_glb(tmp_path / "a.glb", change)
+    want = torch.stack([3 * before.uvs[:, 1] + 0.1, 0.2 - 2 * before.uvs[:, 0]], 1)
+    torch.testing.assert_close(Mesh.load(path).uvs, want, atol=1e-6, rtol=0)
+    values["scale"] = "large"
+    with pytest.raises(FileFormatError, match="KHR_texture_transform holds something else than numbers"):
+        Mesh.load(textured_glb(tmp_path / "b.glb", change)[1])
+
+
+def test_other_forms_of_materials(tmp_path):
+    def glossy(content):
+        rough = content["materials"][0].pop("pbrMetallicRoughness")
+        values = {"diffuseTexture": rough["baseColorTexture"], "diffuseFactor": [0.5, 1, 1, 1]}
+        content["materials"][0]["extensions"] = {"KHR_materials_pbrSpecularGlossiness": values}
+        content["extensionsRequired"] = ["KHR_materials_pbrSpecularGlossiness"]
+
+    def webp(content):
+        content["textures"][0] = {"extensions": {"EXT_texture_webp": {"source": 0}}}
+        content["extensionsRequired"] = ["EXT_texture_webp"]
+
+    for change in (glossy, webp):
+        before, path = textured_glb(tmp_path / "a.glb", change)
+        torch.testing.assert_close(Mesh.load(path).texture, before.texture, atol=0.003, rtol=0)
+    before, path = textured_glb(tmp_path / "a.glb", glossy)
+    assert Mesh.load(path).vertex_colors[0].tolist() == pytest.approx([0.7354, 1, 1], abs=1e-3)  # 0.5 in linear light
+    with pytest.raises(FileFormatError, match="needs the extensions KHR_draco_mesh_compression, which are not read"):
+        Mesh.load(textured_glb(path, lambda content: content.update(extensionsRequired=["KHR_draco_mesh_compression"]))[1])
+
+
+def test_a_glb_without_padding(tmp_path):
+    mesh, path = textured_glb(tmp_path / "a.glb", lambda content: None)
+    file = Animated(path)
+    text = json.dumps(file.json).encode()
+    text += b" " * (3 - len(text) % 4)  # of a length that is no multiple of 4
+    binary = bytes(file.binary)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    assert len(text) % 4 == 3 and torch.equal(Mesh.load(path).vertices, mesh.vertices)

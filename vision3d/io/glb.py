@@ -23,7 +23,10 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
-_READ_EXTENSIONS = {"KHR_materials_unlit"}
+_READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
+_SHADING = (
+    "KHR_materials_"  # extensions of materials are read (the diffuse colour of specular-glossiness) or change no base colour
+)
 
 
 def read_parts(path: Path | str) -> dict[str, Mesh]:
@@ -75,7 +78,8 @@ def placed_at(gltf: Gltf, matrix: np.ndarray) -> RestPose:
 
 def refuse_extensions(gltf: Gltf) -> None:
     """Raise a FileFormatError where the file needs an extension that is not read."""
-    unknown = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+    required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+    unknown = {name for name in required if not name.startswith(_SHADING)}
     if unknown:
         raise FileFormatError(
             gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
@@ -178,11 +182,13 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], 
     if is_mirrored:
         faces = faces[:, ::-1].copy()
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
-    texture, factor, uv_set, alpha = _surface(gltf, material, textures)
+    texture, factor, (uv_set, moved), alpha = _surface(gltf, material, textures)
     if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
         texture = None  # glTF: without coordinates there is nothing to look up
     if f"TEXCOORD_{uv_set}" in attributes:
         uvs = gltf.array(attributes[f"TEXCOORD_{uv_set}"], (2,)).astype(np.float32)
+        if moved is not None:
+            uvs = (uvs @ moved[:, :2].T + moved[:, 2]).astype(np.float32)
     if "COLOR_0" in attributes:
         colors = gltf.array(attributes["COLOR_0"], (3, 4)).astype(np.float32)
         if alpha.mode == "OPAQUE":
@@ -239,13 +245,16 @@ class _Alpha:
 
 def _surface(
     gltf: Gltf, material: dict[str, Any], textures: dict[Any, Tensor]
-) -> tuple[Tensor | None, np.ndarray | None, int, _Alpha]:
-    """Texture, colour factor (linear RGBA; None when white), number of the uv set and alpha of a material.
+) -> tuple[Tensor | None, np.ndarray | None, tuple[int, np.ndarray | None], _Alpha]:
+    """Texture, colour factor (linear RGBA; None when white), uv set with what moves it (2, 3), and alpha of a material.
 
     The factor of alpha is that of the texture where there is one, so that the cut-off of MASK counts once.
     """
     alpha = _Alpha.of_material(gltf, material)
     rough = material.get("pbrMetallicRoughness", {})
+    glossy = _extension(material, "KHR_materials_pbrSpecularGlossiness")
+    if glossy and "pbrMetallicRoughness" not in material:
+        rough = {"baseColorFactor": glossy.get("diffuseFactor", [1.0] * 4), "baseColorTexture": glossy.get("diffuseTexture")}
     if not isinstance(rough, dict):
         raise FileFormatError(gltf.path, "pbrMetallicRoughness is no object", "materials")
     try:
@@ -261,10 +270,11 @@ def _surface(
     factor = np.append(factor[:3], np.float32(1 if info is not None else alpha.of(opacity)))
     white = None if (factor == 1).all() else factor
     if info is None:
-        return None, white, 0, alpha
+        return None, white, (0, None), alpha
     if not isinstance(info, dict):
         raise FileFormatError(gltf.path, "baseColorTexture is no object", "materials")
-    source = gltf.item("textures", info.get("index")).get("source")
+    entry = gltf.item("textures", info.get("index"))
+    source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
     entry = gltf.item("images", source)
     assert isinstance(source, int)
     if source not in textures:
@@ -274,7 +284,29 @@ def _surface(
     key = (source, alpha, opacity)
     if key not in textures:
         textures[key] = alpha.picture(textures[source], opacity)
-    return textures[key], white, gltf.whole(info, "texCoord", "baseColorTexture", 0), alpha
+    transform = _extension(info, "KHR_texture_transform")
+    uv_set = gltf.whole(transform if "texCoord" in transform else info, "texCoord", "baseColorTexture", 0)
+    return textures[key], white, (uv_set, _uv_transform(gltf, transform) if transform else None), alpha
+
+
+def _extension(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    """What an object says in an extension; empty where it says nothing."""
+    extensions = entry.get("extensions")
+    found = extensions.get(name) if isinstance(extensions, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _uv_transform(gltf: Gltf, values: dict[str, Any]) -> np.ndarray:
+    """Matrix (2, 3) of KHR_texture_transform: scale, then rotation, then offset."""
+    try:
+        offset, scale = (np.array(values.get(key, [one] * 2), np.float64) for key, one in (("offset", 0.0), ("scale", 1.0)))
+        angle = float(values.get("rotation", 0.0))
+        if offset.shape != (2,) or scale.shape != (2,) or not np.isfinite([*offset, *scale, angle]).all():
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(gltf.path, "KHR_texture_transform holds something else than numbers", "materials") from error
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.column_stack([np.array([[cosine, sine], [-sine, cosine]]) * scale, offset])
 
 
 def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:

@@ -382,7 +382,9 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
         if place + 8 + size > length:
             raise FileFormatError(path, f"has a chunk of {size} bytes, with {length - place - 8} left", place)
         chunks.setdefault(kind, data[place + 8 : place + 8 + size])
-        place += 8 + size + (-size % 4)
+        place += 8 + size
+        if data[place + 4 : place + 8] != b"BIN\0":  # some programs leave out the padding
+            place += -size % 4
     if _JSON not in chunks:
         raise FileFormatError(path, "has no JSON chunk", 12)
     return chunks[_JSON], chunks.get(_BIN)

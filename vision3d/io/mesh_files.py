@@ -2,12 +2,12 @@
 
 Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
 triangles alone: corners at equal positions become one vertex when it is read. An .obj keeps its vertices when it is read, with
-uvs by corner where there are seams; vertices are split there when it is written. Only the first of its material files is
-looked at.
+uvs by corner where there are seams; vertices are split there when it is written. Several textures become one image.
 """
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,7 @@ from vision3d.io.obj_file import parse_obj
 from vision3d.io.ply_mesh import read_arrays
 from vision3d.io.stl_file import read_triangles
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.texture_atlas import merge_textured
 
 logger = logging.getLogger("vision3d")
 
@@ -41,8 +42,8 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
         skip_texture: Read without materials and texture, which may then be missing.
 
     Raises:
-        MissingFileError: There is no such file, or no material file or picture that an .obj names.
-        FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder or several textures.
+        MissingFileError: There is no such file. (Materials or a texture that are not there are a warning.)
+        FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder.
     """
     path = Path(path)
     if not path.is_file():
@@ -50,11 +51,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     suffix = path.suffix.lower()
     if not path.stat().st_size:
         raise FileFormatError(path, "is empty (0 bytes)")
-    texture = None if suffix != ".obj" or skip_texture else _obj_texture(path)
+    pictures = {} if suffix != ".obj" or skip_texture else _obj_pictures(path)
     with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
         warnings.simplefilter("ignore", RuntimeWarning)
         if suffix == ".obj":
-            mesh = _obj_mesh(path, texture)
+            mesh = _obj_mesh(path, pictures)
         else:
             mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
@@ -161,7 +162,7 @@ def _bad_line(data: bytes) -> str | None:
     return None
 
 
-def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
+def _obj_mesh(path: Path, pictures: dict[str, Path]) -> Mesh:
     data = path.read_bytes()
     try:
         parsed = parse_obj(data.decode("utf-8", "replace"))
@@ -169,11 +170,13 @@ def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
         raise FileFormatError(path, f"is damaged, or no .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
     if not len(parsed.faces):
         raise FileFormatError(path, "has no faces", _bad_line(data))
-    if texture is not None and parsed.uvs is None:
+    if pictures and parsed.uvs is None:
         if parsed.has_uvs:
             raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
-        texture = None
-    return Mesh(
+        pictures = {}
+    files = sorted(set(pictures.values()))
+    texture = read_image(files[0]) if len(files) == 1 else None
+    mesh = Mesh(
         _tensor(parsed.vertices),
         torch.from_numpy(np.ascontiguousarray(parsed.faces)),
         uvs=None if parsed.uvs is None else _tensor(np.stack([parsed.uvs[..., 0], 1 - parsed.uvs[..., 1]], -1)),
@@ -181,6 +184,14 @@ def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
         vertex_colors=None if parsed.colors is None else _colors(parsed.colors),
         texture=texture,
     )
+    if len(files) < 2:
+        return mesh
+    textures, parts = {file: read_image(file) for file in files}, []
+    of_faces = np.array([files.index(pictures[name]) if name in pictures else -1 for name in parsed.names])[parsed.materials]
+    for number in sorted(set(of_faces.tolist())):
+        part = mesh.crop(torch.from_numpy(of_faces == number))
+        parts.append(part if number < 0 else replace(part, texture=textures[files[number]]))
+    return merge_textured(parts)
 
 
 def _stl_mesh(path: Path) -> Mesh:
@@ -219,25 +230,30 @@ def _colors(colors: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).clamp(0, 1)
 
 
-def _obj_texture(path: Path) -> Tensor | None:
-    """The picture that the materials of an .obj name, all the same."""
-    library = next((line for line in _lines(path) if line.startswith("mtllib")), None)
-    if library is None:
-        return None
-    file = inside(path, library[len("mtllib") :].strip())
-    if not file.is_file():
-        raise MissingFileError(file, f"the materials of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
-    names = {
-        line.split(maxsplit=1)[1].strip() for line in _lines(file) if line.lower().startswith("map_kd ") and line.split()[1:]
-    }
-    if len(names) > 1:
-        raise FileFormatError(path, f"has {len(names)} textures ({', '.join(sorted(names)[:4])}), a Mesh has one")
-    if not names:
-        return None
-    picture = inside(file, names.pop())
-    if not picture.is_file():
-        raise MissingFileError(picture, f"the texture of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
-    return read_image(picture)
+def _obj_pictures(path: Path) -> dict[str, Path]:
+    """The pictures that the materials of an .obj name, by material; those that are not there are a warning."""
+    found: dict[str, Path] = {}
+    for line in _lines(path):
+        if not line.startswith("mtllib"):
+            continue
+        library = inside(path, line[len("mtllib") :].strip())
+        if not library.is_file():
+            logger.warning("%s: its materials %s are not there; read without them", path, library.name)
+            continue
+        material = ""
+        for entry in _lines(library):
+            key, _, rest = entry.partition(" ")
+            if key.lower() == "newmtl":
+                material = " ".join(rest.split())
+            elif key.lower() == "map_kd" and rest.split():
+                picture = inside(library, rest.strip())
+                if not picture.is_file() and rest.strip().startswith("-"):  # options come before the name
+                    picture = inside(library, rest.split()[-1])
+                if picture.is_file():
+                    found[material] = picture
+                else:
+                    logger.warning("%s: its texture %s is not there; read without it", path, picture.name)
+    return found
 
 
 def _lines(path: Path) -> list[str]:

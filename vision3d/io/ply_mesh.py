@@ -166,27 +166,33 @@ class _Binary:
 
 
 class _Text:
+    """A row begins with a line; what a line holds beyond its row is passed over, as other readers do."""
+
     def __init__(self, path: Path, data: bytes) -> None:
-        self.path, self.words, self.place = path, data.split(), 0
+        self.path, self.size, self.lines = path, len(data), iter(data.splitlines())
+        self.words: list[bytes] = []
 
     def rows(self, element: Element) -> Rows:
         found: Rows = {name: [] for name, _, _ in element.layout}
         for row in range(element.count):
+            self.words = []
             for name, _, count_kind in element.layout:
                 if count_kind is None:
                     found[name] += self._take(element, row, 1)
                 else:
                     length = self._take(element, row, 1)[0]
-                    if not (0 <= length <= len(self.words) and length == int(length)):
+                    if not (0 <= length <= self.size and length == int(length)):
                         raise FileFormatError(self.path, f"is damaged: row {row} of {element.name} names a list of {length:g}")
                     found[name].append(np.array(self._take(element, row, int(length))))
         return found
 
     def _take(self, element: Element, row: int, count: int) -> list[float]:
-        words = self.words[self.place : self.place + count]
-        if len(words) < count:
-            raise FileFormatError(self.path, f"is cut off: it holds {row} whole rows of {element.count} {element.name}")
-        self.place += count
+        while len(self.words) < count:
+            line = next(self.lines, None)
+            if line is None:
+                raise FileFormatError(self.path, f"is cut off: it holds {row} whole rows of {element.count} {element.name}")
+            self.words += line.split()
+        words, self.words = self.words[:count], self.words[count:]
         try:
             return [float(word) for word in words]
         except ValueError as error:

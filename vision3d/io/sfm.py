@@ -210,7 +210,9 @@ def _found(
                     made = write_copy(source, work / "images" / copy, max_size)
                 except FileFormatError as error:
                     if not skip_missing:
-                        raise
+                        raise FileFormatError(
+                            error.path, f"{error.problem}; run with --skip-missing to leave it out"
+                        ) from error
                     logger.warning("left out: %s", error)
                     continue
                 originals[copy] = (source, made.size)

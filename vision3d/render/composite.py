@@ -125,8 +125,12 @@ def _placed(value: Drawable | Skin) -> GaussianScene | Mesh:
     return value.to_gaussians() if isinstance(value, MeshGaussians) else value
 
 
-def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[GaussianScene | None, list[Mesh]]:
+def split_objects(
+    objects: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+) -> tuple[GaussianScene | None, list[Mesh]]:
     """All Gaussians as one, and the meshes, in world coordinates; the skins of a scene are meshes at rest.
+
+    What moves is asked for in one of its frames (`Timeline.at`).
 
     Raises:
         InputError: There is nothing to draw, something else among a sequence, or Gaussians are of several modes.
@@ -139,12 +143,13 @@ def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[Gauss
         ]
         parts = [value if matrix is None else value.transform(matrix) for value, matrix in placed]
     else:
-        parts = [objects] if isinstance(objects, Drawable) else list(objects)
+        parts = [objects] if isinstance(objects, Drawable | Moving) else list(objects)
     for value in parts:
         if not isinstance(value, Drawable):
             raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians or Sequence")
-    meshes = [value for value in parts if isinstance(value, Mesh)]
-    bound = [_placed(value) for value in parts]
+    drawn = [value for value in parts if isinstance(value, Drawable)]
+    meshes = [value for value in drawn if isinstance(value, Mesh)]
+    bound = [_placed(value) for value in drawn]
     splats = [value for value in bound if isinstance(value, GaussianScene)]
     if not parts:
         raise InputError("objects: got nothing to draw, want Gaussians or meshes")

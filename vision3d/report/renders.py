@@ -163,7 +163,7 @@ def _refuse_existing(out: Path, kind: OutputKind, targets: Mapping[str, Path]) -
 
 
 def _depth_range(
-    scene: Timeline | Scene | Drawable | Sequence[Drawable], cameras: Cameras, drawing: Mapping[str, object]
+    scene: Timeline | Scene | Drawable | Moving | Sequence[Drawable | Moving], cameras: Cameras, drawing: Mapping[str, object]
 ) -> tuple[float, float] | tuple[None, None]:
     """Nearest and farthest depth to show in colours, the same for all frames, from a few small ones."""
     step = -(-len(cameras) // _RANGE_VIEWS)
