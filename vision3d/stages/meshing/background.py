@@ -36,8 +36,10 @@ _CLEAR = 1.05
 """Factor by which the background stays behind what stands before it."""
 _BETWEEN = 0.7
 """Angle from a camera up to which others may stand beside it [rad]."""
-_BESIDE = 0.1
+_BESIDE = 0.25
 """The same, where views show the background [rad]."""
+_BEHIND = 1.1
+"""Least distance of the background in these directions, in distances of the cameras."""
 _BEYOND = 1.5
 """Distance of the background where no view shows it, in distances of the cameras."""
 _RINGS = 3
@@ -104,7 +106,7 @@ def background(
     told = np.concatenate([told, free])
     values = np.concatenate([values, 1 / (_BEYOND * far[beside[free]])])
     width = np.concatenate([width, 0.1 * values[-len(free) :]]) if len(free) else width
-    nearest = np.maximum(nearest, np.where(is_between | (apart < _BESIDE), far[beside], 0))
+    nearest = np.maximum(nearest, np.where(is_between | (apart < _BESIDE), _BEHIND * far[beside], 0))
     solved = _smooth_field(edges, len(ball), told, values, width)
     limit = 1 / (_CLEAR * np.maximum(nearest, 1e-12))
     far = 1 / np.clip(np.minimum(solved, limit), 0.2 * np.quantile(values, 0.01), None)
