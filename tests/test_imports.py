@@ -25,7 +25,7 @@ GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
 SOFT = {
     "open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "trimesh", "zarr", "zstandard",
     "pytorch3d",
-    "xatlas", "fast_simplification", "quadrants", "warp", "diffusers", "transformers",
+    "fast_simplification", "quadrants", "warp", "diffusers", "transformers",
 }  # fmt: skip
 
 

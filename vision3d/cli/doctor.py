@@ -29,7 +29,6 @@ OPTIONAL = {  # package: (extra, what it is for)
     "open3d": ("open3d", "meshes out of scenes, windows, exchange with Open3D"),
     "kornia": ("interop", "exchange of cameras with kornia, warped digits"),
     "zstandard": ("spz", ".spz files of version 4"),
-    "xatlas": ("mesh", "textures of meshes"),
     "fast-simplification": ("mesh", "meshes of fewer faces"),
     "taichi": ("physics", "a fast engine of physics"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
