@@ -1,5 +1,7 @@
 """Clips with masks: layouts that are read, and every kind of wrong one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,8 +9,11 @@ from tests.support.clips import worm
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
+from vision3d.optim.metrics import mask_iou
 from vision3d.scene import Cameras
+from vision3d.stages.animation.dynamic.cropping import Crop
 from vision3d.stages.animation.dynamic.footage import hold_out, read_footage
+from vision3d.stages.animation.dynamic.painters import MeshPainter
 from vision3d.stages.animation.masks import mask_of_background
 
 
@@ -246,3 +251,20 @@ def test_holding_out():
         hold_out(footage, 0, 0, ["cam9"])
     with pytest.raises(ConfigError, match="holds out all 3 cameras"):
         hold_out(footage, 0, 0, ["cam0", "cam1", "cam2"])
+
+
+def test_larger_images_are_cut_to_the_object(tmp_path):
+    """The mesh, drawn in the cameras of what is kept, covers the masks; and it is larger than in whole images."""
+    clip = worm(frames=3, cameras=2, size=96)
+    far = replace(clip, cameras=replace(clip.cameras, Ks=clip.cameras.Ks * torch.tensor([0.5, 0.5, 1.0])[:, None]))
+    far.cameras.Ks[:, :2, 2] = torch.tensor([30.0, 60.0])  # away from the middle
+    footage = read_footage(far.write(tmp_path / "rig"), resolution=32)
+    assert max(footage.size) == 32 and footage.cameras is not None
+    masks = footage.pictures[..., 3] > 127
+    _, alphas = MeshPainter.of(clip.mesh).paint(clip.vertices, footage.frames, replace(footage.cameras, names=None, times=None))
+    assert mask_iou(alphas > 0.5, masks) > 0.9
+    whole = read_footage(tmp_path / "rig")
+    assert whole.size == (96, 96)
+    assert masks.float().mean() > 2 * (whole.pictures[..., 3] > 127).float().mean()
+    # A mask that fills the image leaves nothing to cut.
+    assert Crop.around([torch.ones(8, 8)], ["a"]) is None and Crop.around([torch.zeros(8, 8)], ["a"]) is None

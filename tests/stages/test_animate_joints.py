@@ -28,7 +28,7 @@ FEW = AnimateConfig(nodes=10, steps=24, frames_per_step=2, checkpoint_every=5, l
 def test_joints_that_carry_vertices_turn_and_those_where_branches_part():
     tree = JointTree.of(rigged_worm())
     assert [tree.skin.names[joint] for joint in tree.joints] == ["root", "left", "left_end", "right", "right_end"]
-    assert tree.parents == (-1, 0, 1, 0, 3) and tree.roots == [0] and tree.limbs == [[1, 2], [3, 4]]
+    assert tree.parents == (-1, 0, 1, 0, 3) and tree.roots == [0] and sorted(tree.limbs) == [[1, 2], [3, 4]]
     # Without weights of its own the root still parts two branches; without that it would not count.
     skin = rigged_worm()
     no_root = replace(skin, weights=skin.weights.index_fill(1, torch.tensor([2]), 0.0) + torch.tensor([0, 1e-6, 0, 0, 0]))
@@ -48,6 +48,17 @@ def test_poses_of_joints_are_those_of_gltf():
     torch.testing.assert_close(still, tree.skin.mesh.vertices.expand_as(still), atol=1e-6, rtol=0)
     each = tree.pose(tree.skin.mesh.vertices.expand(4, -1, -1), turns, shifts)
     torch.testing.assert_close(each, drawn)
+
+
+def test_morph_targets_at_rest_are_part_of_the_rest_pose():
+    skin = rigged_worm()
+    morphs = torch.zeros(2, skin.mesh.num_vertices, 3)
+    morphs[1, :, 1] = 0.2
+    weights = {"rest_weights": torch.tensor([0.0, 0.5]), "morph_names": ("a", "b"), "morph_normals": torch.zeros_like(morphs)}
+    tree = JointTree.of(replace(skin, morphs=morphs, **weights))
+    want = skin.mesh.vertices + torch.tensor([0.0, 0.1, 0.0])
+    torch.testing.assert_close(tree.skin.mesh.vertices, want, atol=1e-6, rtol=0)
+    assert tree.skin.num_morphs == 0
 
 
 def test_a_root_moves_all_vertices_alike():

@@ -159,7 +159,8 @@ class AnimateConfig:
     coarse_steps: float = 0.3
     """Share of the steps with smaller pictures."""
     resolution: int = 128
-    """Longest side of the pictures that are fitted to [px]; larger ones are averaged down. 0 keeps their size."""
+    """Longest side of the images that are fitted to [px]; larger ones are cut to the object, where their cameras are known, and
+    averaged down. 0 keeps their size."""
     fps: float = 24.0
     """Frames a second of a folder of pictures without times; a video has its own."""
     reference: int | None = None

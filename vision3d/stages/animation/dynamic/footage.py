@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from vision3d.io.images import is_image, read_image, read_mask
 from vision3d.io.video import read_video
 from vision3d.scene import Cameras
 from vision3d.scene.resample import resize_area
+from vision3d.stages.animation.dynamic.cropping import Crop
 from vision3d.stages.animation.masks import mask_of_background
 
 logger = logging.getLogger("vision3d.animate")
@@ -89,7 +90,8 @@ def read_footage(
         cameras: File of cameras; the one in the folder when None. One camera alone is that of all pictures.
         masks: Folder of masks for pictures without alpha, as many as there are pictures, laid out like them.
         fps: Of pictures without times.
-        resolution: Longest side of what is kept [px]; larger pictures are averaged down. 0 keeps their size.
+        resolution: Longest side of what is kept [px]; larger images are averaged down, and before that cut to a window round
+            the object where their cameras are known. 0 keeps their size.
 
     Raises:
         MissingFileError: A file or folder is not there.
@@ -193,16 +195,41 @@ def _assembled(
     if not files:
         raise InputError(f"{path}: has no pictures; want a folder of frames (PNG, WebP, ...) or a video")
     pictures, found = [], []
+    crop = None if cameras is None or not resolution else _crop(files, masks, camera_names, resolution)
     for index, file in enumerate(files):
         image = read_image(file)
         height, width = image.shape[:2]
         mask = None
         if masks is not None:
             mask = read_mask(masks[index], size=(width, height))[..., None].float()
+        if crop is not None:
+            image, mask = crop.image(index, image), None if mask is None else crop.image(index, mask)
+            if cameras is not None and index == 0:
+                cameras = crop.cameras(cameras.resized(width, height))
         pictures.append(_shrunk(_premultiplied(image), resolution))
         found.append(None if mask is None else _shrunk(mask, resolution))
     labels = [os.path.relpath(file, path) for file in files]
     return _checked(path, labels, pictures, found, cameras, camera_names, times)
+
+
+def _crop(files: Sequence[Path], masks: Sequence[Path] | None, names: Sequence[str], resolution: int) -> Crop | None:
+    """The windows round the object, where images are larger than what is kept and their masks are known."""
+    first = read_image(files[0])
+    if max(first.shape[:2]) <= resolution or (masks is None and first.shape[2] != 4):
+        return None
+
+    def alphas() -> Iterator[Tensor]:
+        for index, file in enumerate(files):
+            if masks is not None:
+                yield read_mask(masks[index], size=(first.shape[1], first.shape[0])).float()
+            else:
+                image = read_image(file)
+                yield image[..., 3] if image.shape[2] == 4 else torch.ones(image.shape[:2])
+
+    crop = Crop.around(alphas(), names)
+    if crop is not None:
+        logger.info("images are cut to %dx%d px round the object", crop.width, crop.height)
+    return crop
 
 
 def _checked(

@@ -47,8 +47,8 @@ class JointTree:
         """
         if not len(skin):
             raise InputError("skin: has no joints")
-        skin = replace(rest_at(skin, None, 0.0), morphs=None, morph_names=(), clips=(), rest_weights=None)
-        skin = replace(skin, morph_normals=None, etas=None, morph_etas=None)
+        none = dict.fromkeys(("morphs", "morph_normals", "rest_weights", "etas", "morph_etas"))
+        skin = replace(rest_at(skin, None, 0.0), morph_names=(), clips=(), **none)
         is_used = torch.zeros(len(skin), dtype=torch.bool)
         is_used[skin.indices[skin.weights > _CARRIED].cpu()] = True
         is_used = is_used.tolist()
@@ -75,12 +75,17 @@ class JointTree:
 
     @property
     def limbs(self) -> list[list[int]]:
-        """Chains of joints from where they part to where they part again or end; roots alone are none."""
+        """Chains of joints from where they part to where they part again or end, those that carry most first; no roots."""
         children = [[i for i, parent in enumerate(self.parents) if parent == joint] for joint in range(len(self))]
         starts = [i for i, parent in enumerate(self.parents) if parent >= 0 and len(children[parent]) > 1]
         starts += [i for root in self.roots for i in children[root] if len(children[root]) == 1]
+        weights = self.skin.weights
+        carried = weights.new_zeros(len(self)).index_add(0, self.indices.flatten(), weights.flatten()).tolist()
+        for joint in reversed(range(len(self))):
+            if self.parents[joint] >= 0:
+                carried[self.parents[joint]] += carried[joint]
         found = []
-        for start in sorted(starts):
+        for start in sorted(starts, key=lambda joint: (-carried[joint], joint)):
             chain = [start]
             while len(children[chain[-1]]) == 1:
                 chain.append(children[chain[-1]][0])

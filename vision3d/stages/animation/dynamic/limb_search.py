@@ -18,6 +18,7 @@ Losses = Callable[[Float[Tensor, "s c 3"]], Float[Tensor, " s"]]
 """Loss of each of some poses, given as rotation vectors of the joints [rad] and shifts of the roots [radii]."""
 
 _SAMPLES, _BEST = 24, 2  # turns of a limb that are tried, and that are refined
+_LIMBS = 8  # the most that are turned: fingers are found by what follows
 _SPREAD_RAD = 0.9  # standard deviation of the turns
 _BEND_SHARE = 0.7  # of that for the next joint of the limb
 _STEPS, _RATE = 16, 0.05
@@ -70,7 +71,7 @@ def search_limbs(
         The pose and its loss.
     """
     starts = [values[None]]
-    for limb in tree.limbs:
+    for limb in tree.limbs[:_LIMBS]:
         tried = values.expand(_SAMPLES, *values.shape).clone()
         for joint, size in zip(limb, (_SPREAD_RAD, _BEND_SHARE * _SPREAD_RAD)):
             tried[:, joint] += size * torch.randn(_SAMPLES, 3, generator=random).to(values)

@@ -146,14 +146,15 @@ class _Fit:
     ) -> None:
         self.folder, self.callback = folder, callback
         tree = JointTree.of(source) if isinstance(source, Skin) else None
-        self.source = source if tree is None else tree.skin.mesh
-        assert not isinstance(self.source, Skin)
+        self.source: Mesh | MeshGaussians = source.mesh if isinstance(source, Skin) else source
+        if tree is not None:
+            self.source = tree.skin.mesh
         self.mesh = self.source if isinstance(self.source, Mesh) else self.source.mesh
         _check(config, footage, self.mesh, truth)
         self.footage, self.truth = footage, truth
         self.cameras = _cameras(config, footage, self.mesh)
         self.config = config = self._with_reference(config)
-        self.splits = hold_out(footage, config.reference, config.hold_out_every, config.hold_out_cameras)
+        self.splits = hold_out(footage, config.reference or 0, config.hold_out_every, config.hold_out_cameras)
         seen = self.splits["fitted"]
         guide = None if guided is None else _guide(config, *guided, footage, self.cameras, self.mesh)
         self.label = "none" if guide is None else guide.guidance.label

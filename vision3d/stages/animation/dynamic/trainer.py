@@ -44,6 +44,7 @@ _NODES_FROM = 0.6  # of the steps once all frames are in
 _OWN_VIEWS = 32  # images in which joints alone and joints with nodes are compared
 _SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # frames of which one comes first; no search in a run that is shorter
 _REFINED_STEPS = 40
+_START_FRAMES = 32  # that are compared with the mesh at rest
 _SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
 
 
@@ -190,7 +191,7 @@ class Trainer:
         """Frames by their distance from the one in which the mesh is at rest, or that looks most like it."""
         start = self.config.reference or 0
         if start not in self.frames:
-            start = max(self.frames, key=self._rest_iou)
+            start = max(spread(self.frames, _START_FRAMES), key=self._rest_iou)
         return sorted(self.frames, key=lambda frame: (abs(frame - start), frame))
 
     @torch.no_grad()
