@@ -69,6 +69,14 @@ test-gpu: .venv/installed-dev  ## run the tests that need a CUDA device
 test-viewer: .venv/installed-viewer  ## run the tests that need a display, a browser, node or Open3D (installs them)
 	@$(PYTEST) -m "viewer and not gpu" $(TESTS)
 
+.PHONY: check-native
+check-native:  ## stress the thread pool of the kernels under sanitizers
+	@.ci/check-native
+
+.PHONY: fuzz-native
+fuzz-native: .venv/installed-dev  ## call every operation with random arguments under AddressSanitizer (compiles for minutes)
+	@.ci/fuzz-native
+
 .PHONY: check-cuda
 check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc
 	@command -v "$${CUDACXX:-nvcc}" > /dev/null || { echo "error: nvcc not found: put the CUDA toolkit on PATH or set CUDACXX" >&2; exit 1; }

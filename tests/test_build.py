@@ -66,7 +66,7 @@ def check_wheel(path: Path, checkout: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         sizes = {info.filename: info.compress_size for info in archive.infolist()}
     tops = {name.split("/")[0] for name in sizes}
-    assert tops == {"vision3d", f"vision3d-{vision3d.__version__}.dist-info"}  # neither tests nor cuda_ext
+    assert tops == {"vision3d", f"vision3d_toolkit-{vision3d.__version__}.dist-info"}  # neither tests nor cuda_ext
     native = [name for name in sizes if name.startswith("vision3d/_native")]
     assert len(native) == 1
     assert {name for name in sizes if name.startswith("vision3d/")} - set(native) == package_files(checkout)

@@ -32,14 +32,16 @@ def test_a_clip_becomes_an_animated_mesh(cli, worm_files, tmp_path):
     options = ("--truth", worm_files / "truth.zarr", "--hold-out-every", 3, *FEW[:-1], "--out", out)
     code, text, err = cli("animate", "fit", worm_files / "rig", "--mesh", worm_files / "worm.glb", *options)
     assert code == 0, err
-    assert text.startswith("4 frames of 2 cameras, 8 nodes, 6 steps, guidance: none\nfitted pictures: PSNR ")
-    assert "% of the diagonal" in text and str(out / "animated.glb") in text and "unseen frames: PSNR" in text
+    assert text.startswith("4 frames of 2 cameras, 8 nodes, 6 steps, guidance: none\nfitted images: PSNR ")
+    assert (
+        "% of the diagonal (frozen mesh: PSNR " in text and str(out / "animated.glb") in text and "unseen frames: PSNR" in text
+    )
     assert "guidance: none" in err
     skin = Skin.load(out / "animated.glb")
     assert skin.clips[0].end == pytest.approx(3 / 24) and skin.num_morphs == 4
     assert len(Sequence.load(out / "frames.zarr")) == 4
     page = (out / "report.html").read_text("utf-8")
-    assert "<video" in page and 'alt="frames"' in page
+    assert "<video" in page and 'alt="frames"' in page and 'alt="iou"' in page
     summary = json.loads((out / "summary.json").read_text())
     assert summary["status"] == "done" and summary["results"]["guidance"] == "none"
 

@@ -14,6 +14,7 @@ from vision3d.errors import MissingDependencyError
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.vectors import any_orthogonal
+from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.meshing import MeshConfig, mesh_scene
@@ -218,7 +219,7 @@ def test_missing_packages_are_named_before_anything_is_rendered(cli, folder, tmp
     load = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", missing)
     result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "out.glb", "--quiet")
-    assert_refused(result, "open3d is needed for meshes of scenes: pip install 'vision3d[mesh]'", code=4)
+    assert_refused(result, f"open3d is needed for meshes of scenes: {install_command('mesh')}", code=4)
     with pytest.raises(MissingDependencyError, match="open3d is needed"):
         mesh_scene(MeshConfig(), ball())
 

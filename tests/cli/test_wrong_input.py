@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_read(run, photos, damage, layout):
         Image.fromarray(np.zeros((48, 48), np.float32)).save(path, format="TIFF")
     what = {
         "missing": "which does not exist (5 of 6 images found)",
-        "no picture": f"{path}: is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)",
+        "no picture": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
         "cut off": f"{path}: cannot be decoded (",
         "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits a channel",
     }[damage]
@@ -467,7 +467,7 @@ def test_interrupted_run_is_finished_by_the_same_command(cli, original, tmp_path
     out = tmp_path / "out"
     command = ("fit", original / "set", "--out", out, "--max-gaussians", 50, "--sh-degree", 0, "--steps", 6, "--quiet")
     code, _, err = cli(*command)
-    assert code == 130 and f"stopped after step 3; go on with --resume --out {out}" in err
+    assert code == 130 and f"stopped after step 3; resume with --resume --out {out}" in err
     assert CheckpointFolder(out / "checkpoints").latest().step == 3
     monkeypatch.undo()
     assert_refused(cli(*command), "exists and is not empty; give --overwrite, --resume or another --out", code=5)

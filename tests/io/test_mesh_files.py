@@ -1,4 +1,5 @@
 import logging
+import re
 import sys
 from dataclasses import replace
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.io.mesh_files import read_mesh, write_mesh
 from vision3d.scene import Mesh, load
@@ -33,7 +35,7 @@ def assert_same(a, b, **tolerance):
 
 def test_missing_trimesh_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(MissingDependencyError, match=r"trimesh is needed for meshes .* pip install 'vision3d\[mesh\]'"):
+    with pytest.raises(MissingDependencyError, match=r"trimesh is needed for meshes .* " + re.escape(install_command("mesh"))):
         write_mesh(tmp_path / "m.obj", plain())
 
 

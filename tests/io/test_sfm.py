@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 
 from tests.support.cube import cube_cameras, texture, write_cube
 from vision3d.errors import InputError, MissingDependencyError, Vision3DError
+from vision3d.install import install_command
 from vision3d.io import sfm
 from vision3d.io.colmap import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints
 from vision3d.io.dataset import load_dataset
@@ -257,6 +259,8 @@ def test_missing_pycolmap(tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "pycolmap" else real(name, *rest))
     write_image(tmp_path / "a.png", torch.zeros(8, 8))
-    with pytest.raises(MissingDependencyError, match=r"pycolmap is needed for .*: pip install 'vision3d\[sfm\]'") as caught:
+    with pytest.raises(
+        MissingDependencyError, match=r"pycolmap is needed for .*: " + re.escape(install_command("sfm"))
+    ) as caught:
         load_dataset(tmp_path, sfm=True, sfm_folder=tmp_path / "found")
     assert caught.value.exit_code == 4

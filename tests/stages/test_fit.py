@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from tests.support.cube import write_cube
 from tests.support.photos import blobs, ring, write_photos
 from vision3d import Cameras, GaussianScene, evaluate
 from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError, Vision3DError
+from vision3d.install import install_command
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import image_size
 from vision3d.progress import silent
@@ -252,7 +254,7 @@ def test_tensorboard_is_optional(photos, tmp_path):
     try:
         import tensorboard  # noqa: F401
     except ImportError:
-        with pytest.raises(MissingDependencyError, match=r"pip install 'vision3d\[tensorboard\]'"):
+        with pytest.raises(MissingDependencyError, match=re.escape(install_command("tensorboard"))):
             fit(config, photos, run_folder=tmp_path / "run", progress=silent)
     else:
         fit(config, photos, run_folder=tmp_path / "run", progress=silent)

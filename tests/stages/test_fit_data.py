@@ -102,7 +102,7 @@ def test_focus_of_parallel_cameras():
         (lambda: FitConfig(sh_degree=5), "sh_degree: got 5, want 0 to 4"),
         (lambda: FitConfig(resolution_start=3), "resolution_start: got 3, want 1, 2, 4 or 8"),
         (lambda: FitConfig(resolution_doublings=(0.5, 0.2)), "resolution_doublings: got"),
-        (lambda: FitConfig(alpha_max=1.0), r"alpha_max: got 1.0, want a number in \(0, 1\)"),
+        (lambda: FitConfig(alpha_max=1.0), r"alpha_max: got 1.0, want a number in \(0, 0.9999\)"),
         (lambda: FitConfig(background_color=(0.0, 0.0, 2.0)), "background_color: got"),
         (lambda: FitConfig(downscale=0.5), "downscale: got 0.5, want a number >= 1"),
         (lambda: FitConfig(mode="2dgs", antialiased=True), "antialiased: is for modes 3dgs and flat"),

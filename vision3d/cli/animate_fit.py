@@ -12,24 +12,22 @@ from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stages.animation.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vision3d.runs import RunFolder
 
-RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnimateFitOptions(RunOptions):
-    """Let a mesh move as a short clip with masks shows it, by the nodes of a deformation graph and hybrid skinning."""
+    """Let a mesh move as a short clip with masks shows it, by its joints and by the nodes of a deformation graph."""
 
     clip: Annotated[Path, tyro.conf.Positional]
     """Folder of RGBA frames (or of folders, one a camera, with a cameras.json that names them), or a video with --masks."""
     mesh: Path
-    """Mesh at rest as it is in the reference frame (.glb, .obj), or Gaussians on a mesh (.safetensors)."""
+    """Mesh in its rest pose (.glb with or without joints, .obj), or Gaussians on a mesh (.safetensors)."""
     cameras: Path | None = None
     """cameras.json or transforms.json, in the world of the mesh [default: the one in the folder of the clip; else a camera
     in front of the mesh (--camera.*), moved so that the mesh fills the mask]."""
@@ -73,20 +71,25 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         "comparison.mp4": "given, fitted, and from another side",
         "report.html": "all of it on one page",
     }
+    joints = f"{results['joints']} joints, " if results["joints"] else ""
     lines = [
-        f"{results['frames']} frames of {results['cameras']} cameras, {results['nodes']} nodes, {results['steps']} steps, "
-        f"guidance: {results['guidance']}"
+        f"{results['frames']} frames of {results['cameras']} cameras, {joints}{results['nodes']} nodes, "
+        f"{results['steps']} steps, guidance: {results['guidance']}"
     ]
     for split, words in (
-        ("fitted", "fitted pictures"),
+        ("fitted", "fitted images"),
         ("unseen_cameras", "unseen cameras"),
         ("unseen_frames", "unseen frames"),
     ):
         if f"{split}_psnr" in results:
-            error = results.get(f"{split}_vertex_error")
-            more = "" if error is None else f", vertices off by {100 * error:.2f} % of the diagonal"
-            lines.append(f"{words}: PSNR {results[f'{split}_psnr']:.2f} dB, mask IoU {results[f'{split}_iou']:.4f}{more}")
+            lines.append(f"{words}: {_metrics(results, split)} (frozen mesh: {_metrics(results, f'frozen_{split}')})")
     return "\n".join([*lines, *now_open(out, names)])
+
+
+def _metrics(results: Mapping[str, Any], split: str) -> str:
+    error = results.get(f"{split}_vertex_error")
+    more = "" if error is None else f", vertices off by {100 * error:.2f} % of the diagonal"
+    return f"PSNR {results[f'{split}_psnr']:.2f} dB, mask IoU {results[f'{split}_iou']:.4f}{more}"
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -94,4 +97,6 @@ def run(arguments: Sequence[str]) -> None:
     return _VERB(arguments)
 
 
-_VERB = stage_verb("animate fit", AnimateFitOptions, _animate, stage="animation", resumable=RESUMABLE, text_of=_text)
+_VERB = stage_verb(
+    "animate fit", AnimateFitOptions, _animate, stage="animation", resumable=RESUMABLE, grows=GROWS, text_of=_text
+)

@@ -7,7 +7,6 @@ where it is OPAQUE, 0 or 1 where it is MASK. It is written as MASK where it is 0
 """
 
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from torch import Tensor
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.gltf_container import Builder, Gltf
 from vision3d.io.gltf_pose import RestPose
+from vision3d.io.images import decode_image
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
 
-_MAX_PIXELS = 1 << 27
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 _READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
 _SHADING = (
@@ -48,7 +47,7 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
 def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
     textures: dict[Any, Tensor] = {}
     parts: dict[str, Mesh] = {}
-    numbers: dict[str, int] = {}
+    numbers: dict[str, int] = {}  # of each name, so that thousands of instances of a mesh are named in linear time
     for index, pose in _placed_meshes(gltf):
         for primitive in gltf.primitives(index):
             if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
@@ -148,33 +147,6 @@ def built(mesh: Mesh) -> Builder:
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
     return builder
-
-
-def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
-    """A picture (H, W, 3 or 4) in [0, 1] of the bytes of its file.
-
-    Raises:
-        FileFormatError: It cannot be read, or is larger than 2^27 pixels.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on large pictures: the size is checked here
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise FileFormatError(
-                        path, f"{what} has {image.width}x{image.height} px, want at most {_MAX_PIXELS} in all"
-                    )
-                has_alpha = "A" in image.getbands() or "transparency" in image.info
-                values = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
-    except FileFormatError:
-        raise
-    except UnidentifiedImageError as error:  # its text has an address in memory
-        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP)", what) from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise FileFormatError(path, f"is no picture that can be read ({error})", what) from error
-    return values.astype(np.float32) / 255
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:
@@ -308,7 +280,7 @@ def _surface(
     if source not in textures:
         what = f"texture images[{source}]"
         data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
-        textures[source] = torch.from_numpy(decode_picture(gltf.path, data, what))
+        textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
     key = (source, alpha, opacity)
     if key not in textures:
         textures[key] = alpha.picture(textures[source], opacity)

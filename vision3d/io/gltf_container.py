@@ -50,13 +50,16 @@ class Gltf:
             raise FileFormatError(self.path, f"has glTF version {version!r}; 2 is read", "asset.version")
         self.num_bytes, self.allotted = len(data), 0
         self._buffers: dict[int, bytes] = {}
+        self._lists: dict[str, list[dict[str, Any]]] = {}
 
     def items(self, kind: str) -> list[dict[str, Any]]:
         """A list of the top level, empty where there is none."""
-        found = self.content.get(kind, [])
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise FileFormatError(self.path, "is no list of objects", kind)
-        return found
+        if kind not in self._lists:  # checked once, or a file with many nodes would take quadratic time
+            found = self.content.get(kind, [])
+            if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+                raise FileFormatError(self.path, "is no list of objects", kind)
+            self._lists[kind] = found
+        return self._lists[kind]
 
     def item(self, kind: str, index: object) -> dict[str, Any]:
         """An entry of a list of the top level."""

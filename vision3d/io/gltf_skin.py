@@ -59,6 +59,9 @@ class _Reader:
         self.locals = [gltf.transform(index) for index, _ in tree]
         self.worlds = gltf.worlds()
         self.binds: dict[int, np.ndarray] = {}  # of the joints that something follows
+        self.bound: dict[tuple[int, bytes], int] = {}  # of a joint and an inverse bind: the joint that has it
+        self.copies: dict[int, int] = {}  # how many other inverse binds a joint has
+        self.num_vertices = 0
         self.meshes: list[Mesh] = []
         self.influences: list[tuple[np.ndarray, np.ndarray]] = []
         # Of each morph target: its number, its first vertex, and what it adds.
@@ -156,7 +159,8 @@ class _Reader:
             if primitive.get("mode", 4) not in (4, 5, 6):
                 continue  # points and lines
             mesh = glb.mesh_of(gltf, primitive, textures, glb.placed_at(gltf, matrix), number)
-            offset = sum(part.num_vertices for part in self.meshes)
+            offset = self.num_vertices
+            self.num_vertices += mesh.num_vertices
             self.meshes.append(mesh)
             self.influences.append(self._influences(primitive, joints, mesh.num_vertices, "skin" in node))
             if "_ETA" in primitive["attributes"]:
@@ -177,13 +181,15 @@ class _Reader:
         """The joint with this inverse bind; where it has another one already, a new joint that moves with it."""
         if joint not in self.binds:
             self.binds[joint] = bind
+            self.bound[joint, (bind + 0.0).tobytes()] = joint
             return joint
-        same = [other for other in self.binds if other == joint or (self.parents[other] == joint and other >= len(self.place))]
-        for other in same:
-            if np.array_equal(self.binds[other], bind):
-                return other
+        key = joint, (bind + 0.0).tobytes()  # so that -0 is 0
+        if key in self.bound:
+            return self.bound[key]
+        self.copies[joint] = number = self.copies.get(joint, 1) + 1
+        self.bound[key] = len(self.names)
         self.nodes.append(len(self.gltf.items("nodes")) + len(self.names))
-        self.names.append(f"{self.names[joint]} {len(same) + 1}")
+        self.names.append(f"{self.names[joint]} {number}")
         self.parents.append(joint)
         self.locals.append((np.zeros(3), np.array([1.0, 0, 0, 0]), np.ones(3)))
         self.binds[len(self.names) - 1] = bind
@@ -245,10 +251,12 @@ class _Reader:
 
     def _clips(self, new: dict[int, int]) -> tuple[Clip, ...]:
         clips, used = [], set()
+        last: dict[str, int] = {}  # numbers of clips of one name
         for number, animation in enumerate(self.gltf.items("animations")):
             base = name = str(animation.get("name") or f"clip_{number}")
             while name in used:
-                name = f"{base} {len(used) + 1}"
+                last[base] = last.get(base, 1) + 1
+                name = f"{base} {last[base]}"
             used.add(name)
             where = f"animations[{number}]"
             channels: list[Channel] = []

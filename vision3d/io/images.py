@@ -4,6 +4,7 @@ Camera poses refer to the stored pixels: an EXIF orientation is not applied, as 
 unless the picture fits its camera's size only when it is turned upright.
 """
 
+import io
 import os
 import subprocess
 import warnings
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.io.guards import check_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
@@ -51,6 +53,12 @@ def upright_size(path: Path | str) -> tuple[int, int]:
     with _opened(Path(path)) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+
+
+def has_alpha(path: Path | str) -> bool:
+    """Whether an image has an alpha channel; reads only the file's header."""
+    with _opened(Path(path)) as image:
+        return image.has_transparency_data
 
 
 def check_whole(path: Path | str, *, decode: bool = False) -> None:
@@ -99,6 +107,20 @@ def read_image(
         color, alpha = image[..., :3], image[..., 3:]
         image = color * alpha + torch.tensor(background) * (1 - alpha)
     return image.contiguous()
+
+
+def decode_image(path: Path | str, data: bytes, where: object = None) -> np.ndarray:
+    """The image (H, W, 3 or 4) in [0, 1] out of the bytes of its file, of 8 bits a channel.
+
+    Args:
+        path: The file that `data` is from, for messages.
+        data: A whole PNG, JPEG, WebP, TIFF or BMP file.
+        where: Place in the file, for messages.
+
+    Raises:
+        FileFormatError: It cannot be read, or has too many pixels.
+    """
+    return _read_values(Path(path), data, where)
 
 
 def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> Bool[Tensor, "h w"]:
@@ -231,20 +253,29 @@ def save(path: Path, value: object) -> None:
     write_image(path, value)
 
 
-def _opened(path: Path):
-    """The PIL image, with warnings about large pictures off and errors in words."""
+def _opened(path: Path, data: bytes | None = None, where: object = None):
+    """The PIL image of a file, or of `data` out of it: nothing is decoded, and its size has been checked.
+
+    The one place where image files are opened.
+    """
     from PIL import Image, UnidentifiedImageError
 
-    if not path.is_file():
-        raise MissingFileError(path, "a picture")
+    if data is None and not path.is_file():
+        raise MissingFileError(path, "an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
-    except UnidentifiedImageError as error:
-        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FileFormatError(path, f"is no picture that can be read ({error})") from error
+            warnings.simplefilter("ignore")  # Pillow's on large images: the size is checked below
+            image = Image.open(path if data is None else io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+    except UnidentifiedImageError as error:  # its text may have an address in memory
+        raise FileFormatError(path, "is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)", where) from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise FileFormatError(path, f"is not an image that can be read ({error})", where) from error
+    try:
+        check_pixels(path, *image.size, path.stat().st_size if data is None else len(data), where)
+    except FileFormatError:
+        image.close()
+        raise
+    return image
 
 
 def _has_end(path: Path, image) -> bool:
@@ -267,22 +298,27 @@ def _has_end(path: Path, image) -> bool:
     return tail.endswith(b"\xff\xd9")  # end of image, of JPEG
 
 
-def _read_values(path: Path) -> np.ndarray:
-    with _opened(path) as image:
+def _read_values(path: Path, data: bytes | None = None, where: object = None) -> np.ndarray:
+    with _opened(path, data, where) as image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 _check_bits(path, image)
-                if _is_deep_color(image):
+                if data is None and _is_deep_color(image):
                     return _read_deep_color(path, *image.size, has_alpha=image.mode == "RGBA")
                 if image.mode.startswith("I;16"):
-                    return _grey(np.asarray(image).astype(np.float32) / 65535)
-                has_alpha = image.has_transparency_data
-                return np.asarray(image.convert("RGBA" if has_alpha else "RGB"), np.float32) / 255
+                    return _grey(_scaled(np.asarray(image), 65535))
+                return _scaled(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")), 255)
         except FileFormatError:
             raise
         except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-            raise FileFormatError(path, f"cannot be decoded ({error})") from error
+            raise FileFormatError(path, f"cannot be decoded ({error})", where) from error
+
+
+def _scaled(values: np.ndarray, top: int) -> np.ndarray:
+    scaled = values.astype(np.float32)
+    scaled /= top
+    return scaled
 
 
 def _check_bits(path: Path, image) -> None:
@@ -307,13 +343,13 @@ def _is_deep_color(image) -> bool:
 def _read_deep_color(path: Path, width: int, height: int, *, has_alpha: bool) -> np.ndarray:
     from imageio_ffmpeg import get_ffmpeg_exe
 
-    command = [get_ffmpeg_exe(), "-v", "error", "-noautorotate", "-i", f"file:{path}", "-f", "rawvideo"]
-    result = subprocess.run([*command, "-pix_fmt", "rgba64le", "-"], capture_output=True, check=False)
+    command = [get_ffmpeg_exe(), "-v", "error", "-noautorotate", "-i", f"file:{path}", "-frames:v", "1"]
+    result = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgba64le", "-"], capture_output=True, check=False)
     if result.returncode or len(result.stdout) != width * height * 8:
         message = result.stderr.decode("utf-8", "replace").strip().splitlines()
         raise FileFormatError(path, f"cannot be decoded ({message[-1] if message else 'too few pixels'})")
     values = np.frombuffer(result.stdout, "<u2").reshape(height, width, 4)
-    return (values if has_alpha else values[..., :3]).astype(np.float32) / 65535
+    return _scaled(values if has_alpha else values[..., :3], 65535)
 
 
 def _turned(path: Path, values: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

@@ -12,7 +12,8 @@ from vision3d.scene import Cameras, Mesh
 
 logger = logging.getLogger("vision3d.animate")
 
-_LIKE = 0.9  # IoU of the mesh and the masks
+LIKE = 0.9
+"""IoU of the mesh and the masks from which on it looks like them."""
 
 
 def covered_pixels(mesh: Mesh, camera: Cameras) -> Bool[Tensor, "h w"]:
@@ -20,6 +21,13 @@ def covered_pixels(mesh: Mesh, camera: Cameras) -> Bool[Tensor, "h w"]:
     camera = camera.to(mesh.device)
     positions = screen_positions(mesh.vertices, camera.viewmats.to(mesh.vertices), camera.Ks.to(mesh.vertices), camera.model)
     return (rasterize(positions, mesh.faces, int(camera.width), int(camera.height)).face_ids >= 0)[0].cpu()
+
+
+@torch.no_grad()
+def cover(mesh: Mesh, cameras: Cameras, masks: Bool[Tensor, "c h w"]) -> float:
+    """IoU of a mesh and the masks of its pictures, all of one size."""
+    covered = torch.stack([covered_pixels(mesh, cameras[view]) for view in range(len(cameras))])
+    return metrics.mask_iou(covered, masks.cpu())
 
 
 @torch.no_grad()
@@ -33,7 +41,6 @@ def warn_of_cover(mesh: Mesh, cameras: Cameras, masks: Bool[Tensor, "c h w"], wh
         what: Whose mask it is, for the warning.
         want: What may be wrong, and what to do.
     """
-    covered = torch.stack([covered_pixels(mesh, cameras[view]) for view in range(len(cameras))])
-    iou = metrics.mask_iou(covered, masks.cpu())
-    if iou < _LIKE:
+    iou = cover(mesh, cameras, masks)
+    if iou < LIKE:
         logger.warning("the mesh does not cover the mask of %s (IoU %.2f): %s", what, iou, want)

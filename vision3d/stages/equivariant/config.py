@@ -9,6 +9,11 @@ from vision3d.ranges import check_counts, check_not_negative, check_numbers, che
 Method = Literal["plain", "canonical", "rotation", "full", "separable"]
 GROUPS = ("so2", "se2", "sl2", "gl2", "affine")
 
+RESUMABLE = ("checkpoint_every", "draws", "keep")
+"""Keys that may change when a run is resumed."""
+GROWS = ("epochs",)
+"""Keys that may become larger when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

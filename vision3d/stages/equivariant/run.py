@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,9 @@ from vision3d.machine import git_hash
 from vision3d.optim.schedules import one_cycle
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.stage import stage
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
-from vision3d.stages.equivariant.config import AffnistConfig
+from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
 from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
 from vision3d.stages.equivariant.equivariance import report
 from vision3d.stages.equivariant.evaluation import Evaluation, evaluate
@@ -45,6 +47,7 @@ class AffnistResult:
     run_folder: Path | None = None
 
 
+@stage("reproduce affnist", {"inputs": "data", "test": "test"}, resumable=RESUMABLE, grows=GROWS)
 def reproduce_affnist(
     config: AffnistConfig,
     inputs: Path | str,
@@ -185,7 +188,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "cpu_s": self.cpu_s,
-                "source": self.data.train.source,
+                "source": os.path.abspath(self.data.train.source),
             }
             self.folder.save_checkpoint(self.step, state)
 
@@ -193,7 +196,7 @@ class Trainer:
         if self.folder is None:
             return
         self.folder.checkpoints.keep = self.config.keep
-        state = self.folder.restore_state(_STATE, self.data.train.source)
+        state = self.folder.restore_state(_STATE, os.path.abspath(self.data.train.source))
         if state is None:
             return
         self.network.load_state_dict(state["network"])

@@ -18,8 +18,9 @@ from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.stage import stage
 from vision3d.stages.fitting.clock import Clock
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
 from vision3d.stages.fitting.curves import Curves
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
@@ -54,6 +55,7 @@ class FitResult:
     """Where it was written."""
 
 
+@stage("fit", {"inputs": "data"}, resumable=RESUMABLE, grows=GROWS)
 def run(
     config: FitConfig,
     inputs: PosedImages | Path | str,

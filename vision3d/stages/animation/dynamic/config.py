@@ -9,6 +9,12 @@ from vision3d.geometry.skinning import Method
 from vision3d.ranges import check_each
 from vision3d.stages.animation.guidance.config import SdsConfig
 
+RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps",)
+"""Keys that may become larger when a run is resumed."""
+_STEPS, _FRAME_STEPS = 1000, 60  # at least, and for each frame
+
 
 @dataclass(frozen=True)
 class FieldConfig:
@@ -21,6 +27,8 @@ class FieldConfig:
     """Whether nodes stretch; otherwise they move rigidly."""
     discrete_rate: float = 5e-3
     """Learning rate of free numbers."""
+    joint_rate: float = 0.03
+    """Learning rate of the joints while frames come in [rad]; a third of it afterwards."""
     rate: float = 2e-3
     """Learning rate of the layers of networks."""
     plane_rate: float = 2e-2
@@ -43,7 +51,7 @@ class FieldConfig:
                 raise ConfigError(f"motion.{name}", f"got {value}, want 1 to 1024")
         if not self.resolutions or min(self.resolutions) < 2:
             raise ConfigError("motion.resolutions", f"got {self.resolutions}, want numbers of at least 2")
-        for name in ("discrete_rate", "rate", "plane_rate"):
+        for name in ("discrete_rate", "joint_rate", "rate", "plane_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"motion.{name}", f"got {getattr(self, name)}, want a number > 0")
 
@@ -53,7 +61,7 @@ class LossConfig:
     """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
 
     rgb: float = 1.0
-    """Pictures on white: absolute differences and SSIM."""
+    """Images over random background colours: absolute differences and SSIM."""
     ssim: float = 0.2
     """Share of SSIM in it, in [0, 1]; of no effect where pictures are smaller than 11 pixels."""
     mask: float = 2.0
@@ -76,7 +84,9 @@ class LossConfig:
     normals: float = 0.02
     """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
     acceleration: float = 0.02
-    """Second difference of the nodes' shifts in time, in squared radii of the object."""
+    """Second difference in time of the nodes' shifts, in squared radii of the object, and of the joints' rotations [rad^2]."""
+    pose: float = 1e-3
+    """Squared rotations of the joints from the rest pose [rad^2]."""
     depth: float = 0.0
     """Squared motion of the surface towards a camera of each frame or away from it, in squared radii of the object: one camera
     does not see it."""
@@ -119,6 +129,9 @@ class CameraConfig:
 class AnimateConfig:
     """From a mesh and a clip with masks to a mesh that moves."""
 
+    fit: Literal["auto", "joints", "graph"] = "auto"
+    """What moves the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints where there are some, and
+    then nodes for the residual (auto)."""
     nodes: int = 128
     """Nodes of the deformation graph."""
     neighbors: int = 4
@@ -133,8 +146,8 @@ class AnimateConfig:
     """Of the guidance, where there is one."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """The camera of a clip that comes without cameras."""
-    steps: int = 1000
-    """Steps of the optimiser."""
+    steps: int | None = None
+    """Steps of the optimiser [default: 60 for each frame, at least 1000]."""
     frames_per_step: int = 4
     """Frames in a step."""
     views_per_step: int = 2
@@ -149,9 +162,9 @@ class AnimateConfig:
     """Longest side of the pictures that are fitted to [px]; larger ones are averaged down. 0 keeps their size."""
     fps: float = 24.0
     """Frames a second of a folder of pictures without times; a video has its own."""
-    reference: int = 0
-    """The frame in which the mesh is at rest; its shape is exactly that of the mesh. -1: it is so in none of them, and the
-    first frame is fitted like all others."""
+    reference: int | None = None
+    """The frame in which the mesh is in its rest pose; it keeps exactly that shape there. -1: in none of them. By default the
+    first frame where the mesh covers its masks (IoU 0.9), else -1."""
     renderer: Literal["auto", "mesh", "gaussians"] = "auto"
     """What is drawn and compared: the mesh with its texture or colours, or Gaussians on its faces. auto: what was given."""
     per_face: Literal[1, 3, 4, 6] = 6
@@ -175,11 +188,15 @@ class AnimateConfig:
     backend: BackendName = "auto"
     """Rasterizer of Gaussians."""
 
+    def total_steps(self, frames: int) -> int:
+        """`steps`, or what it is by default for so many frames."""
+        return max(_STEPS, _FRAME_STEPS * frames) if self.steps is None else self.steps
+
     def __post_init__(self) -> None:
         checks = (
             ("nodes", self.nodes >= 1, "1 or more"),
             ("neighbors", 1 <= self.neighbors <= 16, "1 to 16"),
-            ("steps", self.steps >= 0, "0 or more"),
+            ("steps", self.steps is None or self.steps >= 0, "0 or more"),
             ("frames_per_step", self.frames_per_step >= 1, "1 or more"),
             ("views_per_step", self.views_per_step >= 1, "1 or more"),
             ("grow", 0 <= self.grow <= 1, "a number in [0, 1]"),
@@ -187,7 +204,7 @@ class AnimateConfig:
             ("coarse_steps", 0 <= self.coarse_steps <= 1, "a number in [0, 1]"),
             ("resolution", self.resolution == 0 or 16 <= self.resolution <= 4096, "0, or 16 to 4096"),
             ("fps", 0 < self.fps < float("inf"), "a number > 0"),
-            ("reference", self.reference >= -1, "a frame, or -1"),
+            ("reference", self.reference is None or self.reference >= -1, "a frame, or -1"),
             ("hold_out_every", self.hold_out_every == 0 or self.hold_out_every >= 2, "0, or 2 and more"),
             ("checkpoint_every", self.checkpoint_every >= 0, "0 or more"),
             ("keep", self.keep >= 1, "1 or more"),

@@ -14,14 +14,14 @@ from vision3d.plain import to_json
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.scene import Cameras
 from vision3d.stages.animation.dynamic.footage import SPLITS, Footage, Split
-from vision3d.stages.animation.dynamic.painters import Painter, on_white, with_views
+from vision3d.stages.animation.dynamic.painters import Painter, over, with_views
 
 _SSIM_SIDE = 11  # pixels
 
 
 @dataclass(frozen=True)
 class PictureMetrics:
-    """Figures of one picture, on white."""
+    """Metrics of one image, over `background_color`."""
 
     split: Split
     """Whether it was fitted to, or what of it was not."""
@@ -72,6 +72,7 @@ def evaluate_motion(
     cameras: Cameras,
     splits: dict[Split, Int64[Tensor, " m"]],
     reference: int,
+    background: Float[Tensor, " 3"],
     *,
     renders: Path | None = None,
     progress: ProgressCallback | None = None,
@@ -85,6 +86,7 @@ def evaluate_motion(
         cameras: One a picture.
         splits: Which pictures are of which kind.
         reference: The frame that is given.
+        background: Colour behind the object.
         renders: Folder for the pictures that were held out: given on the left, drawn on the right.
         progress: Takes the pictures.
     """
@@ -94,8 +96,8 @@ def evaluate_motion(
             for view in views.tolist():
                 one = torch.tensor([view], device=footage.pictures.device)
                 colors, alphas = painter.paint(vertices, footage.frames[one], with_views(cameras, one, 1))
-                given, masks = footage.read(one)
-                image = on_white(colors, alphas).clamp(0, 1)[0]
+                given, masks = footage.read(one, 1, background)
+                image = over(colors, alphas, background).clamp(0, 1)[0]
                 row = _measure(split, footage, view, image, alphas[0], given[0], masks[0])
                 if renders is not None and split != "fitted":
                     write_image(renders / file_name(row), torch.cat([given[0], image], 1))

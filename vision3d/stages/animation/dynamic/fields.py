@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vision3d.geometry.quaternion import normalize
 from vision3d.stages.animation.dynamic.config import FieldConfig
+from vision3d.stages.animation.dynamic.splines import extrapolated, spline
 
 WIDTHS = (3, 4, 6, 1)
 _MOST_AHEAD = 2.0  # gaps between frames that a motion is carried on over
@@ -93,25 +94,7 @@ class DiscreteField(NodeField):
         self.values = nn.Parameter(nodes.new_zeros(len(keys), len(nodes), sum(WIDTHS)))
 
     def raw(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t n 14"]:
-        keys = cast(Tensor, self.keys)
-        values = self.values * cast(Tensor, self.is_free)
-        if len(keys) == 1:
-            return values.expand(len(times), -1, -1)
-        after = torch.searchsorted(keys, times.contiguous(), right=True).clamp(1, len(keys) - 1)
-        before = after - 1
-        gap = keys[after] - keys[before]
-        s = ((times - keys[before]) / gap).clamp(0, 1).to(values)[:, None, None]
-        gap = gap.to(values)[:, None, None]
-        low, high = self._tangents(values, before), self._tangents(values, after)
-        s2, s3 = s.square(), s**3
-        ends = (2 * s3 - 3 * s2 + 1) * values[before] + (3 * s2 - 2 * s3) * values[after]
-        return ends + gap * ((s3 - 2 * s2 + s) * low + (s3 - s2) * high)
-
-    def _tangents(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Slopes from the key before to the one after; at the ends those of the first and the last gap."""
-        keys = cast(Tensor, self.keys)
-        low, high = (rows - 1).clamp(min=0), (rows + 1).clamp(max=len(keys) - 1)
-        return (values[high] - values[low]) / (keys[high] - keys[low]).to(values)[:, None, None]
+        return spline(cast(Tensor, self.keys), self.values * cast(Tensor, self.is_free), times)
 
     def groups(self, config: FieldConfig) -> list[dict]:
         return [{"params": [self.values], "lr": config.discrete_rate}]
@@ -119,9 +102,8 @@ class DiscreteField(NodeField):
     @torch.no_grad()
     def start_from(self, time: float, other: float, before: float) -> None:
         keys = cast(Tensor, self.keys)
-        row, source, earlier = torch.searchsorted(keys, keys.new_tensor([time, other, before])).tolist()
-        share = 0.0 if source == earlier else (time - other) / (other - before)
-        self.values[row] = self.values[source] + min(share, _MOST_AHEAD) * (self.values[source] - self.values[earlier])
+        row = int(torch.searchsorted(keys, keys.new_tensor([time])))
+        self.values[row] = extrapolated(keys, self.values, time, other, before, _MOST_AHEAD)
 
 
 class _Heads(nn.Module):

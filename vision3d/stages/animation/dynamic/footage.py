@@ -50,11 +50,14 @@ class Footage:
         """Width and height [px]."""
         return self.pictures.shape[2], self.pictures.shape[1]
 
-    def read(self, views: Int64[Tensor, " i"], factor: int = 1) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
-        """Pictures on white in [0, 1] and their alphas, averaged down `factor` times."""
+    def read(
+        self, views: Int64[Tensor, " i"], factor: int = 1, background: Float[Tensor, " 3"] | None = None
+    ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
+        """Images over a background colour, white when None, in [0, 1] and their alphas, averaged down `factor` times."""
         values = self.pictures[views].float() / 255
         alphas = values[..., 3:]
-        layers = torch.cat([values[..., :3] * alphas + 1 - alphas, alphas], -1)
+        behind = alphas.new_ones(3) if background is None else background.to(alphas)
+        layers = torch.cat([values[..., :3] * alphas + (1 - alphas) * behind, alphas], -1)
         if factor > 1:
             width, height = (-(-side // factor) for side in self.size)
             layers = torch.nn.functional.interpolate(layers.movedim(-1, 1), (height, width), mode="area").movedim(1, -1)

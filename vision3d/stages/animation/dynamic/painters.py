@@ -92,9 +92,16 @@ def make_painter(source: Mesh | MeshGaussians, renderer: str, per_face: int, bac
     return GaussianPainter(source, backend)
 
 
+def over(
+    colors: Float[Tensor, "*batch h w 3"], alphas: Float[Tensor, "*batch h w"], background: Float[Tensor, "*#batch 3"]
+) -> Float[Tensor, "*batch h w 3"]:
+    """Images on black put over a background colour."""
+    return colors + (1 - alphas[..., None]) * background
+
+
 def on_white(colors: Float[Tensor, "*batch h w 3"], alphas: Float[Tensor, "*batch h w"]) -> Float[Tensor, "*batch h w 3"]:
-    """Pictures on black put on white."""
-    return colors + (1 - alphas[..., None])
+    """Images on black put on white."""
+    return over(colors, alphas, colors.new_ones(3))
 
 
 def with_views(cameras: Cameras, views: Int64[Tensor, " i"], factor: int) -> Cameras:

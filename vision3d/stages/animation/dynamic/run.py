@@ -1,7 +1,7 @@
 """The stage: checks, the loop with its checkpoints, and what it leaves behind."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
-from vision3d.stages.animation.cover import warn_of_cover
-from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stage import stage
+from vision3d.stages.animation.cover import LIKE, cover, warn_of_cover
+from vision3d.stages.animation.dynamic.checks import frame_ious, motion_warnings, stretched_edges
+from vision3d.stages.animation.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
 from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
+from vision3d.stages.animation.dynamic.joints import JointTree
 from vision3d.stages.animation.dynamic.motion import Motion, all_vertices, moving_skin
-from vision3d.stages.animation.dynamic.outputs import write_comparison, write_sheet
+from vision3d.stages.animation.dynamic.outputs import write_comparison, write_iou_curves, write_sheet
 from vision3d.stages.animation.dynamic.painters import make_painter, with_views
 from vision3d.stages.animation.dynamic.placing import place_camera
 from vision3d.stages.animation.dynamic.trainer import Trainer
@@ -58,10 +61,16 @@ class AnimateResult:
     """Where it was written."""
 
 
+@stage(
+    "animate fit",
+    {name: name for name in ("clip", "mesh", "cameras", "masks", "truth", "guidance", "force")},
+    resumable=RESUMABLE,
+    grows=GROWS,
+)
 def animate(
     config: AnimateConfig,
     clip: Footage | Path | str,
-    mesh: Mesh | MeshGaussians | Path | str,
+    mesh: Mesh | MeshGaussians | Skin | Path | str,
     *,
     cameras: Path | str | None = None,
     masks: Path | str | None = None,
@@ -71,12 +80,13 @@ def animate(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> AnimateResult:
-    """Let a mesh move as a clip with masks shows it, by the nodes of a deformation graph and hybrid skinning.
+    """Let a mesh move as a clip with masks shows it, by its joints and by the nodes of a deformation graph (`config.fit`).
 
     Args:
         config: Options.
         clip: Pictures with masks of one camera or several, or where they are; see `footage.read_footage`.
-        mesh: At rest, as it is in the frame `config.reference`: with a texture or colours, or Gaussians on a mesh, or a file.
+        mesh: In its rest pose, as it is in the frame `config.reference`: with a texture or colours, with joints, as Gaussians
+            on a mesh, or a file.
         cameras: File of the cameras of `clip`, in the world of the mesh. None: the one in its folder; without any, a camera in
             front of the mesh is assumed and moved so that the mesh fills the mask.
         masks: Folder of masks for pictures without alpha.
@@ -101,12 +111,12 @@ def animate(
         >>> result.skin.save("fox_moving.glb")
     """
     device = resolve_device(config.device)
-    source = _loaded_mesh(mesh)
+    source = _loaded_mesh(mesh, config)
     if isinstance(clip, Footage):
         footage, name = clip, "a Footage"
     else:
         footage = read_footage(clip, cameras=cameras, masks=masks, fps=config.fps, resolution=config.resolution)
-        name = str(Path(clip))
+        name = str(Path(clip).absolute())
     if run_folder is not None and not isinstance(run_folder, RunFolder):
         run_folder = RunFolder.create(run_folder, config, keep=config.keep)
     if run_folder is not None:
@@ -127,18 +137,22 @@ class _Fit:
         self,
         config: AnimateConfig,
         footage: Footage,
-        source: Mesh | MeshGaussians,
+        source: Mesh | MeshGaussians | Skin,
         truth: Tensor | None,
         name: str,
         guided: tuple[Path | str, bool] | None,
         folder: RunFolder | None,
         callback: ProgressCallback | None,
     ) -> None:
-        self.config, self.footage, self.source, self.truth = config, footage, source, truth
         self.folder, self.callback = folder, callback
-        self.mesh = source if isinstance(source, Mesh) else source.mesh
+        tree = JointTree.of(source) if isinstance(source, Skin) else None
+        self.source = source if tree is None else tree.skin.mesh
+        assert not isinstance(self.source, Skin)
+        self.mesh = self.source if isinstance(self.source, Mesh) else self.source.mesh
         _check(config, footage, self.mesh, truth)
+        self.footage, self.truth = footage, truth
         self.cameras = _cameras(config, footage, self.mesh)
+        self.config = config = self._with_reference(config)
         self.splits = hold_out(footage, config.reference, config.hold_out_every, config.hold_out_cameras)
         seen = self.splits["fitted"]
         guide = None if guided is None else _guide(config, *guided, footage, self.cameras, self.mesh)
@@ -156,70 +170,95 @@ class _Fit:
                 )
                 raise ConfigError("--mesh", f"{folder.path if folder else ''} {there}")
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
-        self.motion = Motion(self.mesh, graph, config, fitted_times, _rest_time(footage.times, config.reference))
-        self.painter = make_painter(source, config.renderer, config.per_face, config.backend)
+        self.motion = Motion(self.mesh, graph, config, fitted_times, _rest_time(footage.times, config.reference), tree)
+        self.painter = make_painter(self.source, config.renderer, config.per_face, config.backend)
         self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen, guide)
         self.step, self.sums = 0, {}
         if saved is not None:
             self.trainer.load_state_dict(saved["trainer"])
             self.step, self.sums = saved["step"], saved["sums"]
-        logger.info("%d nodes, %d pictures to fit to; guidance: %s", len(graph), len(seen), self.label)
-        self._check_rest()
+        moved = f"{len(graph)} nodes" if tree is None else f"{len(tree)} joints, {len(graph)} nodes"
+        logger.info("%s, %d images to fit to; guidance: %s", moved, len(seen), self.label)
 
-    def _check_rest(self) -> None:
-        """Say where the mesh at rest does not look like the frame in which it should be so."""
-        reference = self.config.reference
-        views = (self.footage.frames == reference).nonzero()[:, 0]
-        if len(views):
+    def _with_reference(self, config: AnimateConfig) -> AnimateConfig:
+        """The options with the frame in which the mesh is in its rest pose, found in the images or checked against them."""
+        wanted = config.reference
+        views = (self.footage.frames == (wanted or 0)).nonzero()[:, 0]
+        if not len(views):
+            return config
+        cameras, masks = with_views(self.cameras, views, 1), self.footage.read(views)[1] > 0.5
+        if wanted is not None:
             want = "want the frame in which it is so (--reference N), or --reference -1 where there is none"
-            masks = self.footage.read(views)[1] > 0.5
-            what = f"frame {reference}, where it should be at rest"
-            warn_of_cover(self.mesh, with_views(self.cameras, views, 1), masks, what, want)
+            warn_of_cover(self.mesh, cameras, masks, f"frame {wanted}, where it should be at rest", want)
+            return config
+        iou = cover(self.mesh, cameras, masks)
+        if iou >= LIKE:
+            return replace(config, reference=0)
+        logger.info(
+            "frame 0 does not show the mesh in its rest pose (IoU %.2f), so it is fitted too; else give --reference N", iou
+        )
+        return replace(config, reference=-1)
 
     def loop(self, stop: StopSignal) -> None:
         """All steps that are left."""
         steps = self.trainer.step, self._save, stop, self.callback
-        for values in remaining_steps("animate", self.step, self.config.steps, *steps, shown=("loss", "frames")):
+        for values in remaining_steps("animate", self.step, self.trainer.steps, *steps, shown=("loss", "frames")):
             self.step += 1
             self._record(values)
 
     def finish(self) -> AnimateResult:
         """Measure the motion and write it."""
         config, times = self.config, self.footage.times
+        self.trainer.settle()
         vertices = all_vertices(self.motion, times)
         path = None if self.folder is None else self.folder.path
-        evaluation = evaluate_motion(
-            self.painter, vertices, self.footage, self.cameras, self.splits, config.reference,
-            renders=None if path is None else path / "renders", progress=self.callback,
-        )  # fmt: skip
+        background = self.trainer.background
+        given = self.footage, self.cameras, self.splits, config.reference or 0, background
+        frozen = self.mesh.vertices.expand(len(times), -1, -1)
+        still = evaluate_motion(self.painter, frozen, *given, progress=self.callback)
+        renders = None if path is None else path / "renders"
+        evaluation = evaluate_motion(self.painter, vertices, *given, renders=renders, progress=self.callback)
+        warnings = motion_warnings(evaluation, self.mesh, vertices)
+        for text in warnings:
+            logger.warning(text)
         base = self.source
         if isinstance(base, Mesh):
             base = MeshGaussians.from_mesh(base, config.per_face)
         sequence = Sequence(base, times, {"vertices": vertices})
         skin = moving_skin(self.motion, vertices, times)
+        joints, frozen_ious = self.motion.joints, frame_ious(still)
+        ious = frame_ious(evaluation).items()
+        rows = [{"frame": frame, "fitted": iou, "frozen": frozen_ious[frame]} for frame, iou in ious]
         summary = {
             **evaluation.mean(),
             **self._vertex_figures(vertices),
+            **{f"frozen_{name}": value for name, value in {**still.mean(), **self._vertex_figures(frozen)}.items()},
+            "largest_stretch": float(stretched_edges(self.mesh, vertices)[1].max()),
+            "mask_iou": rows,
             "frames": len(times),
             "cameras": len(set(self.footage.camera_names)),
-            "nodes": len(self.motion.graph),
+            "reference": config.reference,
+            "joints": 0 if joints is None else len(joints.tree),
+            "nodes": len(self.motion.graph) if self.motion.uses_nodes else 0,
             "vertices": self.mesh.num_vertices,
             "faces": self.mesh.num_faces,
             "steps": self.step,
             "guidance": self.label,
+            "warnings": warnings,
             "device": str(self.mesh.device),
         }
         if path is not None:
             sequence.save(path / FRAMES)
             skin.save(path / CLIP)
             self.cameras.save(path / "cameras.json")
-            shown = self.painter, vertices, self.footage, self.cameras, self.splits["fitted"]
+            shown = self.painter, vertices, self.footage, self.cameras, self.splits["fitted"], background
             write_sheet(path / "figures" / "frames.png", *shown)
             if len(self.splits["unseen_cameras"]) + len(self.splits["unseen_frames"]):
                 evaluation.save(path / "eval.json")
             if config.video:
                 write_comparison(path / VIDEO, *shown, self.callback)
             write_run_curves(path / "curves.png", path)
+            write_iou_curves(path / "figures" / "iou.png", times, rows)
         return AnimateResult(sequence, skin, self.motion, self.cameras, evaluation, summary, path)
 
     def _vertex_figures(self, vertices: Tensor) -> dict[str, float]:
@@ -253,17 +292,31 @@ class _Fit:
             self.folder.save_checkpoint(self.step, state)
 
 
-def _loaded_mesh(mesh: Mesh | MeshGaussians | Path | str) -> Mesh | MeshGaussians:
-    if not isinstance(mesh, Mesh | MeshGaussians):
+def _loaded_mesh(mesh: Mesh | MeshGaussians | Skin | Path | str, config: AnimateConfig) -> Mesh | MeshGaussians | Skin:
+    """The mesh, with its joints where there are some and they are wanted."""
+    if not isinstance(mesh, Mesh | MeshGaussians | Skin):
         path = Path(mesh)
-        mesh = MeshGaussians.load(path) if path.suffix.lower() == ".safetensors" else Mesh.load(path)
+        mesh = MeshGaussians.load(path) if path.suffix.lower() == ".safetensors" else _loaded_skin(path) or Mesh.load(path)
+    if isinstance(mesh, Skin) and (config.fit == "graph" or not len(mesh)):
+        mesh = mesh.at_rest()
+    if config.fit == "joints" and not isinstance(mesh, Skin):
+        raise ConfigError("fit", "got joints, but the mesh has none; want a .glb with joints, or auto or graph")
     return mesh.validate()
+
+
+def _loaded_skin(path: Path) -> Skin | None:
+    if path.suffix.lower() not in (".glb", ".gltf"):
+        return None
+    try:
+        return Skin.load(path)
+    except InputError:
+        return None  # nothing in it moves, or it cannot be read, which reading the mesh says
 
 
 def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | None) -> None:
     """Of the mesh and the clip together; what can be fitted but is odd is said."""
     count = len(footage.times)
-    if config.reference >= count:
+    if config.reference is not None and config.reference >= count:
         raise ConfigError("reference", f"got frame {config.reference}, but the clip has {count}, from 0 to {count - 1}")
     if truth is not None and tuple(truth.shape) != (count, mesh.num_vertices, 3):
         want = (count, mesh.num_vertices, 3)
@@ -275,9 +328,9 @@ def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | 
         logger.warning("mesh: is not manifold, so normals and stiffness are uneven where more than two faces meet")
 
 
-def _rest_time(times: Float64[Tensor, " t"], reference: int) -> float:
+def _rest_time(times: Float64[Tensor, " t"], reference: int | None) -> float:
     """When the mesh is at rest [s]: at a frame, or one frame before the first."""
-    if reference >= 0:
+    if reference is not None and reference >= 0:
         return float(times[reference])
     return float(times[0] - (times[1] - times[0]))
 
@@ -285,7 +338,7 @@ def _rest_time(times: Float64[Tensor, " t"], reference: int) -> float:
 def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Footage, cameras: Cameras, mesh: Mesh) -> Guide:
     """The guidance by the frames of one camera, unless it would take too long."""
     frames = footage.frames.tolist()
-    first = frames.index(max(config.reference, 0))
+    first = frames.index(max(config.reference or 0, 0))
     own = {frame: view for view, frame in enumerate(frames) if footage.camera_names[view] == footage.camera_names[first]}
     views = torch.tensor([own.get(frame, first) for frame in range(len(footage.times))])
     poses = cameras.viewmats.cpu()[views]
@@ -294,7 +347,7 @@ def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Foot
         raise ConfigError("--guidance", f"wants one camera that stands still and sees all frames; {text} does not")
     device = footage.pictures.device
     guidance = load_guidance(folder, footage.read(views.to(device))[0], config.sds, device)
-    check_time(guidance, config.steps, config.sds.views, config.sds.size, device, force=force)
+    check_time(guidance, config.total_steps(len(footage.times)), config.sds.views, config.sds.size, device, force=force)
     return Guide(guidance, Orbit.about(mesh.vertices, config.camera.up).to(device), cameras[first : first + 1].to(device))
 
 
@@ -302,7 +355,7 @@ def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:
     """One camera for each picture."""
     if footage.cameras is not None:
         return footage.cameras
-    frame = max(config.reference, 0)
+    frame = max(config.reference or 0, 0)
     view = footage.frames.cpu().tolist().index(frame)
     _, masks = footage.read(torch.tensor([view], device=footage.pictures.device))
     camera = place_camera(config.camera, mesh, (masks[0] > 0.5).cpu())

@@ -57,9 +57,10 @@ def fit_vertices(
     _start_rigidly(motion, motion.field, vertices)
     optimizer = torch.optim.Adam(motion.field.groups(config.motion), betas=(0.9, 0.99), eps=1e-15)
     random = torch.Generator().manual_seed(config.seed)
-    with Progress(config.steps, "track", progress) as bar:
-        for step in range(config.steps):
-            share = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * step / config.steps)) / 2
+    steps = config.total_steps(len(times))
+    with Progress(steps, "track", progress) as bar:
+        for step in range(steps):
+            share = _FINAL_RATE + (1 - _FINAL_RATE) * (1 + math.cos(math.pi * step / steps)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = config.motion.discrete_rate * share
             chosen = torch.randperm(len(times), generator=random)[:_FRAMES].sort().values

@@ -1,0 +1,165 @@
+"""`animate fit` by joints: which joints count, exactness of their poses and files, found motion, resume, lost limbs."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.clips import worm
+from tests.support.rigs import moving_worm, rigged_worm
+from vision3d import animate
+from vision3d.errors import ConfigError, InputError
+from vision3d.progress import silent
+from vision3d.runs import Interrupted, RunFolder
+from vision3d.scene import Skin
+from vision3d.scene.clip import Clip
+from vision3d.stages.animation.dynamic import trainer
+from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
+from vision3d.stages.animation.dynamic.intake import Intake
+from vision3d.stages.animation.dynamic.joints import JointField, JointTree
+
+FEW = AnimateConfig(nodes=10, steps=24, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
+
+
+def test_joints_that_carry_vertices_turn_and_those_where_branches_part():
+    tree = JointTree.of(rigged_worm())
+    assert [tree.skin.names[joint] for joint in tree.joints] == ["root", "left", "left_end", "right", "right_end"]
+    assert tree.parents == (-1, 0, 1, 0, 3) and tree.roots == [0] and tree.limbs == [[1, 2], [3, 4]]
+    # Without weights of its own the root still parts two branches; without that it would not count.
+    skin = rigged_worm()
+    no_root = replace(skin, weights=skin.weights.index_fill(1, torch.tensor([2]), 0.0) + torch.tensor([0, 1e-6, 0, 0, 0]))
+    no_root = replace(no_root, weights=no_root.weights / no_root.weights.sum(1, keepdim=True))
+    assert skin.names[JointTree.of(no_root).joints[0]] == "root"
+
+
+def test_poses_of_joints_are_those_of_gltf():
+    """What the fit draws is what a viewer makes of the keys that it writes, through scaled and turned parents."""
+    torch.manual_seed(0)
+    tree, times = JointTree.of(rigged_worm()), torch.arange(4, dtype=torch.float64)
+    turns, shifts = torch.randn(4, len(tree), 3), 0.3 * torch.randn(4, 1, 3)
+    drawn = tree.pose(tree.skin.mesh.vertices, turns, shifts)
+    played = replace(tree.skin, clips=(Clip("a", tuple(tree.channels(times, turns, shifts))),))
+    torch.testing.assert_close(played.posed(played.clips[0], times), drawn, atol=2e-6, rtol=0)
+    still = tree.pose(tree.skin.mesh.vertices, torch.zeros_like(turns), torch.zeros_like(shifts))
+    torch.testing.assert_close(still, tree.skin.mesh.vertices.expand_as(still), atol=1e-6, rtol=0)
+    each = tree.pose(tree.skin.mesh.vertices.expand(4, -1, -1), turns, shifts)
+    torch.testing.assert_close(each, drawn)
+
+
+def test_a_root_moves_all_vertices_alike():
+    tree = JointTree.of(rigged_worm())
+    shift = torch.tensor([0.1, -0.2, 0.3])
+    moved = tree.pose(tree.skin.mesh.vertices, torch.zeros(1, len(tree), 3), shift.view(1, 1, 3))[0]
+    torch.testing.assert_close(moved, tree.skin.mesh.vertices + shift, atol=1e-6, rtol=0)
+
+
+def test_a_skin_without_joints_has_no_tree():
+    clip = worm()
+    with pytest.raises(InputError, match="skin: has no joints"):
+        JointTree.of(Skin.from_frames(clip.mesh, clip.vertices, clip.times))
+    with pytest.raises(ConfigError, match="fit: got joints, but the mesh has none; want a"):
+        animate(replace(FEW, fit="joints"), clip.footage(), clip.mesh, progress=silent)
+
+
+def test_frames_of_the_field_are_splines_and_the_reference_stays():
+    tree, times = JointTree.of(rigged_worm()), torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    field = JointField(tree, times, 0.0, 2.0)
+    with torch.no_grad():
+        field.values += torch.arange(1.0, 4.0)[:, None, None]
+    turns, shifts = field(times)
+    assert bool((turns[0] == 0).all()) and bool((turns[1] == 2).all()) and bool((shifts[2] == 6).all())
+    field.start_from(2.0, 1.0, 0.0)
+    assert bool((field.values[2] == 4).all())  # as far again as from the reference to the frame before
+
+
+def test_adam_of_frames_leaves_the_others():
+    torch.manual_seed(0)
+    start, slopes = torch.randn(3, 4), torch.randn(5, 3, 4)
+    parameter, single = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start[1].clone())
+    rows, plain = FrameAdam([{"params": [parameter], "lr": 0.1}]), torch.optim.Adam([single], 0.1, (0.9, 0.99), 1e-15)
+    for slope in slopes:
+        parameter.grad = slope * torch.tensor([[0.0], [1.0], [0.0]])
+        rows.step()
+        single.grad = slope[1]
+        plain.step()
+    torch.testing.assert_close(parameter[1], single)
+    assert torch.equal(parameter[[0, 2]], start[[0, 2]])
+    rows.forget(parameter, 1)
+    assert not rows.state[parameter]["count"].any() and not rows.state[parameter]["mean"].any()
+
+
+def taken(intake: Intake, iou_of) -> dict[int, int]:
+    """Steps that each frame got."""
+    steps: dict[int, int] = {}
+    while True:
+        intake.advance()
+        if intake.is_done:
+            return steps
+        steps[intake.newest] = steps.get(intake.newest, 0) + 1
+        intake.record(iou_of(intake.newest, steps[intake.newest]))
+
+
+def test_a_frame_comes_in_when_the_one_before_is_found():
+    """Easy frames need few steps and leave theirs to the hard one; every frame gets some; together no more than there are."""
+    easy = taken(Intake(range(6), 120, first_is_given=True), lambda frame, step: 0.9 if frame != 3 else 0.5 + 0.004 * step)
+    assert easy[0] == 1 and easy[3] == 2 * 24 and all(easy[frame] < 20 for frame in (1, 2, 4, 5))
+    assert set(easy) == set(range(6)) and sum(easy.values()) <= 120
+    hard = taken(Intake(range(6), 30, first_is_given=False), lambda frame, step: 0.9 - 0.1 * frame)
+    assert set(hard) == set(range(6)) and sum(hard.values()) <= 30 and min(hard.values()) >= 4
+    assert Intake(range(6), 0, first_is_given=False).is_done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [0.0, 0.8])
+def test_the_motion_of_joints_is_found(start, tmp_path):
+    """From the rest pose, and from a clip that never shows it; the file plays what was measured."""
+    skin, clip, vertices = moving_worm(start=start)
+    config = AnimateConfig(nodes=16, steps=240, hold_out_cameras=("cam2",), video=False)
+    result = animate(config, clip.footage(), skin, truth=vertices, run_folder=tmp_path / "run", progress=silent)
+    summary = result.summary
+    assert summary["reference"] == (-1 if start else 0) and summary["joints"] == 5
+    assert summary["unseen_cameras_iou"] > 0.93 > summary["frozen_unseen_cameras_iou"] + 0.1
+    assert summary["fitted_vertex_error"] < 0.012 and summary["frozen_fitted_vertex_error"] > 0.05
+    assert not summary["warnings"]
+    skin = Skin.load(tmp_path / "run" / "animated.glb")
+    assert skin.names[1] == "root" and {channel.path for channel in skin.clips[0].channels} >= {"rotation", "translation"}
+    played, fitted = skin.posed(skin.clips[0], clip.times), result.sequence.channels["vertices"]
+    torch.testing.assert_close(played, fitted, atol=5e-6, rtol=0)
+
+
+def test_graph_alone_leaves_the_joints_out():
+    skin, clip, _ = moving_worm(frames=3, cameras=1)
+    result = animate(replace(FEW, fit="graph", steps=4), clip.footage(), skin, progress=silent)
+    assert result.summary["joints"] == 0 and result.summary["nodes"] == 10 and not len(result.skin)
+    result = animate(replace(FEW, fit="joints", steps=4), clip.footage(), skin, progress=silent)
+    assert result.summary["nodes"] == 0 and result.skin.num_morphs == 0 and len(result.skin) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [2, 14, 21])
+def test_a_stopped_run_resumes_with_the_same_bits(stop_at, tmp_path, monkeypatch):
+    """Stopped while a first frame is looked for, while frames come in, and with nodes."""
+
+    def stop(task, step, total, values):
+        if task == "animate" and step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(trainer, "_FEWEST_STEPS", 5)
+    monkeypatch.setattr(trainer, "_SCOUTS", 2)
+    monkeypatch.setattr(trainer, "_SCOUT_ROUNDS", 2)
+    skin, clip, _ = moving_worm(frames=3, cameras=1, size=32, start=0.8)
+    config = replace(FEW, reference=-1)
+    whole = animate(config, clip.footage(), skin, run_folder=tmp_path / "whole", progress=silent)
+    with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):
+        animate(config, clip.footage(), skin, run_folder=tmp_path / "parts", progress=stop)
+    torch.rand(100)
+    again = animate(
+        config, clip.footage(), skin, run_folder=RunFolder.create(tmp_path / "parts", config, resume=True), progress=silent
+    )
+    assert torch.equal(whole.sequence.channels["vertices"], again.sequence.channels["vertices"])
+    rows = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert any("arap_loss" in row for row in rows) and not all("arap_loss" in row for row in rows)
