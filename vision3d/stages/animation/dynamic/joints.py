@@ -180,6 +180,10 @@ class JointField(nn.Module):
         count = len(self.tree)
         return values[:, :count], values[:, count:] * self.radius
 
+    def depths(self, shifts: Float[Tensor, "t r 3"], axes: Float[Tensor, "t 3"]) -> Float[Tensor, "t r"]:
+        """How far roots were shifted along the axes of cameras [radii]."""
+        return (shifts * axes[:, None]).sum(-1) / self.radius
+
     @torch.no_grad()
     def start_from(self, time: float, other: float, before: float) -> None:
         """Let a frame begin where another one stands, moved on as that one moved since the one before."""

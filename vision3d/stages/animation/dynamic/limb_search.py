@@ -34,8 +34,23 @@ def pose_losses(
     masks: Float[Tensor, "c h w"],
     background: Float[Tensor, " 3"],
     weights: LossConfig,
+    prior: tuple[float, float],
+    axis: Float[Tensor, " 3"] | None,
 ) -> Losses:
-    """Losses of poses in one frame: colours over a background, opacity, both blurred, and rotations from the rest pose."""
+    """Losses of poses in one frame: colours over a background, opacity, both blurred, and the prior.
+
+    Args:
+        joints: What poses are of.
+        vertices: At rest [m].
+        painter: How the mesh looks.
+        cameras: Of the frame, as many as there are targets.
+        targets: Images over the background.
+        masks: Their opacity.
+        background: Colour.
+        weights: Of the loss.
+        prior: Weight of squared rotations from the rest pose, and factor on it for squared depths of the roots [radii].
+        axis: Of depth; None where several cameras see it.
+    """
     count = len(masks)
 
     def losses_of(poses: Tensor) -> Tensor:
@@ -50,8 +65,11 @@ def pose_losses(
         blurs = torch.stack([blurred_loss(some) for some in both])
         near = both[..., :3].abs().mean((1, 2, 3, 4))
         opacity = both[..., 3].square().mean((1, 2, 3))
-        bends = poses[:, : len(joints.tree)].square().mean((1, 2))
-        return weights.rgb * near + weights.mask * opacity + _BLUR * weights.blurred * blurs + weights.pose * bends
+        turns, shifts = joints.split(poses)
+        bends = turns.square().mean((1, 2))
+        if axis is not None:
+            bends = bends + prior[1] * joints.depths(shifts, axis.expand(samples, 3)).square().mean(1)
+        return weights.rgb * near + weights.mask * opacity + _BLUR * weights.blurred * blurs + prior[0] * bends
 
     return losses_of
 

@@ -44,6 +44,7 @@ _NODES_FROM = 0.6  # of the steps once all frames are in
 _OWN_VIEWS = 32  # images in which joints alone and joints with nodes are compared
 _SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # frames of which one comes first; no search in a run that is shorter
 _REFINED_STEPS = 40
+_SINGLE, _DEPTH = 100.0, 10.0  # with one camera: factors on the weight of `pose`, and of depths [radii^2] beside it
 _START_FRAMES = 32  # that are compared with the mesh at rest
 _SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
 
@@ -78,6 +79,7 @@ class Trainer:
         self.frames = frames.unique().tolist()
         self.views = {frame: seen[frames == frame] for frame in self.frames}
         self.steps = config.total_steps(len(footage.times))
+        self.is_single = all(len(views) == 1 for views in self.views.values())
         self.intake = Intake(self._order(), round(config.grow * self.steps), config.reference in self.frames)
         self.all_in_at = None if config.grow else 0
         places, faces, place = weld_vertices(motion.mesh.vertices, motion.mesh.faces)
@@ -241,14 +243,23 @@ class Trainer:
     def _habits(self, joints: JointField, chosen: list[int]) -> dict[str, Tensor]:
         """How far joints are from the rest pose and how unsteadily they turn; while frames come in only the newest yields."""
         weights, times = self.config.loss, self.footage.times
-        turns, _ = joints(times[chosen])
+        turns, shifts = joints(times[chosen])
         active = self.intake.active
         values = spline(joints.get_buffer("keys"), joints.at_keys(), times[active])
         if not self.intake.is_done:
             is_newest = torch.tensor([frame == self.intake.newest for frame in active], device=values.device)
             values = torch.where(is_newest[:, None, None], values, values.detach())
         unsteady = acceleration_loss(values, times[active], 1.0)
-        return {"pose": weights.pose * turns.square().mean(), "joint_acceleration": weights.acceleration * unsteady}
+        pose = weights.pose * turns.square().mean()
+        if self.is_single:
+            # One camera does not tell how far away the object is, nor what it hides.
+            axes = torch.stack([self._axis(frame) for frame in chosen])
+            pose = _SINGLE * (pose + _DEPTH * weights.pose * joints.depths(shifts, axes).square().mean())
+        return {"pose": pose, "joint_acceleration": weights.acceleration * unsteady}
+
+    def _axis(self, frame: int) -> Float[Tensor, " 3"]:
+        """Along which the first camera of a frame looks."""
+        return self.cameras.viewmats[self.views[frame][0].to(self.cameras.viewmats.device), 2, :3]
 
     def _pictures(self, chosen: list[int], vertices: Float[Tensor, "f v 3"], progress: float) -> dict[str, Tensor]:
         config, weights = self.config, self.config.loss
@@ -303,7 +314,9 @@ class Trainer:
         background = self.background.to(joints.values)
         targets, masks = self.footage.read(views, factor, background)
         rest, weights = self.motion.mesh.vertices, self.config.loss
-        losses_of = pose_losses(joints, rest, self.painter, cameras, targets, masks, background, weights)
+        axis = self._axis(frame) if self.is_single else None
+        prior = (_SINGLE * weights.pose, _DEPTH) if self.is_single else (weights.pose, 0.0)
+        losses_of = pose_losses(joints, rest, self.painter, cameras, targets, masks, background, weights, prior, axis)
         keys = joints.get_buffer("keys")
         row = int(torch.searchsorted(keys, self.footage.times[frame].to(keys)))
         start = joints.at_keys()[row].detach()
@@ -376,7 +389,13 @@ class Trainer:
     def _let_nodes_in(self, since: float) -> None:
         """Nodes take what the joints leave."""
         joints = self.motion.joints
-        if joints is not None and self.config.fit == "auto" and since >= _NODES_FROM and not self.motion.uses_nodes:
+        if (
+            joints is not None
+            and self.config.fit == "auto"
+            and not self.is_single
+            and since >= _NODES_FROM
+            and not self.motion.uses_nodes
+        ):
             self.joint_poses = joints.values.detach().clone()
             self.motion.uses_nodes = True
 
