@@ -10,6 +10,7 @@ import torch
 from vision3d import errors
 from vision3d.cli import verbs
 from vision3d.cli.verbs import VERBS
+from vision3d.install import install_command
 
 
 def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
@@ -88,7 +89,11 @@ def test_no_verb_shows_the_help_and_fails(cli):
         (errors.FileFormatError("a.ply", "is truncated", 12), 3, "error: a.ply at byte 12: is truncated"),
         (errors.MissingFileError("a.ply"), 3, "error: a.ply: does not exist; want an existing file or folder"),
         (errors.ConfigError("steps", "got 0"), 2, "error: steps: got 0"),
-        (errors.MissingDependencyError("open3d", "viewer"), 4, "error: open3d is needed for this: pip install 'vision"),
+        (
+            errors.MissingDependencyError("open3d", "viewer"),
+            4,
+            f"error: open3d is needed for this: {install_command('viewer')}",
+        ),
         (errors.OutputExistsError("run"), 5, "error: run: exists and is not empty; give --overwrite, --resume or"),
         (errors.NumericalError(3, "loss"), 1, "error: step 3: loss is not finite"),
         (PermissionError(13, "Permission denied", "/x"), 3, "error: /x: Permission denied"),

@@ -128,7 +128,7 @@ def test_a_signal_while_cameras_are_searched_is_one_line(pycolmap, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     lines = [line for line in errors.splitlines() if not line.startswith(("read photos", "find features"))]
-    assert lines == [f"stopped while the cameras were searched; go on with --resume --out {out}"]
+    assert lines == [f"stopped while the cameras were searched; resume with --resume --out {out}"]
     assert process.returncode == 130
     assert not list((tmp_path / "temporary").glob("vision3d-sfm-*"))  # the worker is gone, with its files
 

@@ -1,6 +1,7 @@
 """Score distillation: the wires of a pipeline with random numbers, which says nothing about trained ones."""
 
 import math
+import re
 import shutil
 import sys
 
@@ -9,6 +10,7 @@ import torch
 
 from tests.support.tiny_pipeline import CONTEXT, EMBEDDING, write_tiny_pipeline
 from vision3d.errors import BackendError, ConfigError, FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.install import install_command
 from vision3d.stages.animation.guidance import Guidance, SdsConfig, base, check_time, load_guidance
 from vision3d.stages.animation.guidance.folder import PARTS, check_folder, label_of
 from vision3d.stages.animation.guidance.zero123 import clip_pixels, square
@@ -193,7 +195,9 @@ def test_missing_packages(tmp_path, monkeypatch):
     for part in (*PARTS, "cc_projection"):
         (tmp_path / part).mkdir()
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(MissingDependencyError, match=r"diffusers and transformers is needed .* 'vision3d\[guidance\]'"):
+    with pytest.raises(
+        MissingDependencyError, match=r"diffusers and transformers is needed .*" + re.escape(install_command("guidance"))
+    ):
         load_guidance(tmp_path, torch.zeros(1, 8, 8, 3), SdsConfig(), CPU)
 
 

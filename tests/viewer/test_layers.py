@@ -267,7 +267,7 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
         ),
         ("README", "README: no viewer for a name without suffix; want .bin, "),
         ("picture.png", "picture.png: no viewer for '.png'; want .bin, "),
-        ("empty", "empty: found 0 photographs without cameras (looked for transforms.json, "),
+        ("empty", "empty: found 0 photos without cameras (looked for transforms.json, "),
         ("room", "room: is an empty scene; there is nothing to show"),
         ("ended", "ended: is a run folder with nothing to show; want scene.ply, a checkpoint, or .zarr, .glb, "),
         ("nan.json", "nan.json at boxes: is no valid boxes (InputError: Boxes: boxes"),

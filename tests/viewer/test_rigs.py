@@ -8,7 +8,7 @@ import torch
 
 from tests.support.outside import package
 from tests.support.skins import arm, hybrid
-from vision3d.errors import InputError
+from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.runs import RunFolder
 from vision3d.scene import Mesh, Motion, PointCloud, Sequence, Skeleton, Skin
@@ -115,9 +115,13 @@ def test_what_is_no_skin_has_no_clips(tmp_path):
 def test_a_skin_that_cannot_be_read_is_shown_at_rest(tmp_path, caplog):
     path = tmp_path / "arm.glb"
     arm().save(path)
-    path.write_bytes(path.read_bytes().replace(b'"JOINTS_0"', b'"JOINTS_x"'))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"LINEAR"', b'"LINEAX"'))
     layers = Layers.open([path])
     assert [layer.kind for layer in layers] == ["mesh"] and "it is shown at rest" in caplog.text
+    path.write_bytes(whole.replace(b'"JOINTS_0"', b'"JOINTS_x"'))
+    with pytest.raises(FileFormatError, match="a mesh with a skin has no JOINTS_0 and WEIGHTS_0"):
+        Layers.open([path])
 
 
 def test_morphs_alone_have_no_skeleton(tmp_path):

@@ -14,7 +14,7 @@ from vision3d.cli.stage import stage_verb
 from vision3d.config import from_dict
 from vision3d.errors import InputError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.physics.config import GROWS, RESUMABLE, Material, SimulateConfig
+from vision3d.stages.physics.config import RESUMABLE, Material, SimulateConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -97,7 +97,6 @@ _VERB = stage_verb(
     _simulate,
     stage="simulations",
     resumable=RESUMABLE,
-    grows=GROWS,
     text_of=_text,
     bases={"--preset": _with_preset},
 )

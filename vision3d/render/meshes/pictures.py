@@ -45,6 +45,7 @@ def draw_attributes(
         BackendError: The backend does not run here.
 
     Example:
+        >>> import torch
         >>> corners = torch.tensor([[[0.0, 0.0, 1.0, 1.0], [4.0, 0.0, 1.0, 1.0], [0.0, 4.0, 1.0, 1.0]]])
         >>> draw_attributes(torch.ones(3, 1), corners, torch.tensor([[0, 1, 2]]), 4, 2)[..., 0]
         tensor([[[1.0000, 1.0000, 1.0000, 0.5000],

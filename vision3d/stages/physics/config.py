@@ -38,10 +38,8 @@ __all__ = [
     "law_name",
 ]
 
-RESUMABLE = ("device", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
+RESUMABLE = ("frames", "device", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
 """Keys that may change when a run is resumed."""
-GROWS = ("frames",)
-"""Keys that may become larger when a run is resumed."""
 
 InFiles = tyro.conf.Suppress
 """On lists of things with options of their own: they are given in a scene file (`--config`), not on the command line."""

@@ -13,7 +13,7 @@ from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, Selection, Sequence
 from vision3d.stage import stage
-from vision3d.stages.physics.config import GROWS, RESUMABLE, SimulateConfig, Vector
+from vision3d.stages.physics.config import RESUMABLE, SimulateConfig, Vector
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
 from vision3d.stages.physics.representations import Movable
 from vision3d.stages.physics.setup import set_up
@@ -83,9 +83,7 @@ def simulate(
     return run(scene, config, run_folder, progress, select=select, cameras=cameras, default_up=default_up)[0]
 
 
-@stage(
-    "simulate", {"scene": "scene"}, resumable=RESUMABLE, grows=GROWS, config=SimulateConfig, results=lambda result: result[1]
-)
+@stage("simulate", {"scene": "scene"}, resumable=RESUMABLE, config=SimulateConfig, results=lambda result: result[1])
 def run(
     scene: Movable,
     config: SimulateConfig | None = None,
