@@ -1,5 +1,6 @@
 """Depth maps to a surface: exact depths of closed forms, what floats, the bound on the memory, the box."""
 
+import math
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -427,3 +428,13 @@ def test_the_background_is_one_surface_behind_things_and_cameras():
     assert (behind.vertices / torch.tensor([1.0, 1.0, 0.2])).norm(dim=-1).min() > 1.0
     toward = (geometry.face_normals(behind.vertices, behind.faces) * behind.vertices[behind.faces].mean(1)).sum(-1)
     assert (toward < 0).float().mean() > 0.99  # it faces the cameras
+    # Views from between the cameras are not behind it, whichever cameras they lie between.
+    generator = torch.Generator().manual_seed(0)
+    three = torch.stack([torch.randperm(len(cameras), generator=generator)[:3] for _ in range(500)])
+    shares = -torch.rand(500, 3, generator=generator).log()
+    places = (cameras.centers[three] * (shares / shares.sum(1, keepdim=True))[..., None]).sum(1) - extent.center
+    found = behind.vertices - extent.center
+    directions = torch.nn.functional.normalize(found, dim=-1)
+    cosines, nearest = (torch.nn.functional.normalize(places, dim=-1) @ directions.T).max(1)
+    is_there = cosines > math.cos(math.radians(1.5))
+    assert bool((found[nearest].norm(dim=-1) > 1.1 * places.norm(dim=-1))[is_there].all())

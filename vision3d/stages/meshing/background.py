@@ -34,14 +34,10 @@ _ROUNDS = 2
 """Of weights that follow the residuals."""
 _CLEAR = 1.05
 """Factor by which the background stays behind what stands before it."""
-_BETWEEN = 0.7
-"""Angle from a camera up to which others may stand beside it [rad]."""
-_BESIDE = 0.25
-"""The same, where views show the background [rad]."""
-_BEHIND = 1.1
-"""Least distance of the background in these directions, in distances of the cameras."""
+_BEHIND = 1.15
+"""Least distance of the background, in distances to the border of the hull of cameras."""
 _BEYOND = 1.5
-"""Distance of the background where no view shows it, in distances of the cameras."""
+"""The same where no view shows it."""
 _RINGS = 3
 """Rings of directions about those in which something stands before the background."""
 _AROUND = 8
@@ -95,23 +91,31 @@ def background(
     told, values, width = np.concatenate(rows), np.concatenate(inverse), np.concatenate(widths)
     if len(told) < 100:
         return None
-    # Where no view tells anything, others may stand between the given cameras: it stays behind them.
-    offsets = (views.cameras.centers.cpu() - center).numpy()
-    far = np.linalg.norm(offsets, axis=1)
-    found: Any = KDTree(offsets / np.maximum(far, 1e-12)[:, None]).query(ball.numpy())
-    apart, beside = found
-    is_told = np.bincount(told, minlength=len(ball)) > 0
-    is_between = ~is_told & (apart < _BETWEEN)
-    free = np.flatnonzero(is_between)
+    # Other views come from between the given ones: where these tell nothing, it is guessed to lie well behind.
+    reach = _reach_of_cameras((views.cameras.centers.cpu() - center).double().numpy(), ball.numpy())
+    free = np.flatnonzero((np.bincount(told, minlength=len(ball)) == 0) & (reach > 0))
     told = np.concatenate([told, free])
-    values = np.concatenate([values, 1 / (_BEYOND * far[beside[free]])])
-    width = np.concatenate([width, 0.1 * values[-len(free) :]]) if len(free) else width
-    nearest = np.maximum(nearest, np.where(is_between | (apart < _BESIDE), _BEHIND * far[beside], 0))
+    values = np.concatenate([values, 1 / (_BEYOND * reach[free])])
+    width = np.concatenate([width, 0.1 * values[len(values) - len(free) :]])
+    nearest = np.maximum(nearest, _BEHIND * reach)
     solved = _smooth_field(edges, len(ball), told, values, width)
     limit = 1 / (_CLEAR * np.maximum(nearest, 1e-12))
     far = 1 / np.clip(np.minimum(solved, limit), 0.2 * np.quantile(values, 0.01), None)
     mesh = Mesh((center + ball.double() * torch.from_numpy(far)[:, None]).float(), faces.flip(1))  # seen from inside
     return _seen_part(mesh, front, views.cameras, min_views)
+
+
+def _reach_of_cameras(offsets: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """How far the convex hull of cameras and their middle, the origin, reaches in each direction; 0 beside it."""
+    from scipy.spatial import ConvexHull
+
+    # QJ: cameras on a circle about their middle have a flat hull, which is joggled.
+    planes = ConvexHull(np.concatenate([np.zeros((1, 3)), offsets]), qhull_options="QJ").equations
+    toward = directions @ planes[:, :3].T
+    # A plane through the origin ends at once what goes to its outer side.
+    ends = np.where(toward > 1e-9, np.maximum(-planes[:, 3], 0) / np.maximum(toward, 1e-9), np.inf)
+    reach = ends.min(1)
+    return np.where(reach > 0.01 * np.linalg.norm(offsets, axis=1).max(), reach, 0)  # beside it, joggling leaves a little
 
 
 def _smooth_field(edges: np.ndarray, count: int, row: np.ndarray, values: np.ndarray, width: np.ndarray) -> np.ndarray:

@@ -22,6 +22,8 @@ _LEAST_COSINE = 0.1
 """Seen at less than this, a place is not coloured from the view."""
 _BIAS = 1.5
 """Depth by which a place may lie behind the nearest surface of its pixel [pixels at that depth]."""
+_NEARER = 0.93
+"""Fraction of the depth of the mesh below which what a view shows is not the mesh."""
 _RATE = 0.02
 """Step of Adam on the texture, falling to a tenth."""
 
@@ -99,7 +101,8 @@ def sharpen(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, floa
         fragments, uvs, lods = drawn[index]
         maps = views[index]
         mask = fragments.face_ids >= 0
-        weight = (mask[0] & (maps.alpha > 0.9))[..., None].float()
+        is_mesh = mask[0] & (maps.alpha > 0.9) & (_shown_depth(maps) >= _NEARER * fragments.depths[0])
+        weight = is_mesh[..., None].float()
         for group in optimizer.param_groups:
             group["lr"] = _RATE * 0.1 ** (number / steps)
         optimizer.zero_grad()
@@ -134,15 +137,26 @@ def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps:
     surface = rasterize(positions, mesh.faces, width, height)
     # Both the mesh's depth and the view's colours are wrong where a picture element is half of something nearer.
     nearest = torch.where(surface.face_ids[0] >= 0, surface.depths[0], torch.inf)
-    nearest = -torch.nn.functional.max_pool2d(-nearest[None], 3, 1, 1)[0]
+    nearest = _least_around(nearest)
     column, row = pixels.nan_to_num().long().clamp(min=0).unbind(-1)
     column, row = column.clamp(max=width - 1), row.clamp(max=height - 1)
     # Within a pixel and its neighbours the depth of a slanted surface changes by that of some pixels over the cosine.
     slack = _BIAS * depth / K[0, 0] * (1 + 2 * (1 - cosines.clamp(0, 1) ** 2).sqrt() / cosines.clamp(min=_LEAST_COSINE))
     is_seen = is_inside & (cosines > _LEAST_COSINE) & (depth <= nearest[row, column] + slack)
+    is_seen &= _shown_depth(maps)[row, column] >= _NEARER * depth
     alpha = _sampled(maps.alpha[..., None], pixels)[:, 0]
     weight = torch.where(is_seen & (alpha > 0.5), alpha * cosines.clamp(min=0) ** _SHARPNESS / depth.clamp(min=1e-6) ** 2, 0)
     return weight, pixels
+
+
+def _shown_depth(maps: Maps) -> Float[Tensor, "h w"]:
+    """Least depth that a view shows at a pixel or beside it; infinity where it shows no surface, or haze."""
+    return _least_around(torch.where(maps.is_certain, maps.depth, torch.inf))
+
+
+def _least_around(depth: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Least of each pixel and its eight neighbours."""
+    return -torch.nn.functional.max_pool2d(-depth[None], 3, 1, 1)[0]
 
 
 def _sampled(picture: Float[Tensor, "h w c"], pixels: Float[Tensor, "n 2"]) -> Float[Tensor, "n c"]:
