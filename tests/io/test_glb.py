@@ -190,10 +190,10 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
         (setter(*PRIMITIVE, "attributes", "POSITION", value=9), r"names accessors\[9\], but there are 2"),
         (setter(*PRIMITIVE, "material", value=0), r"names materials\[0\], but there are 0 of them"),
         (setter("meshes", value=[]), "holds no triangles"),
-        (setter("meshes", value={}), "at meshes: is no list"),
+        (setter("meshes", value={}), "at meshes: is not a list"),
         (setter("nodes", value=[{"children": [1]}, {"children": [0], "mesh": 0}]), "holds no triangles"),
         (setter("nodes", value=[{"children": [1, 1]}, {"mesh": 0}]), r"nodes\[1\]: is met twice"),
-        (setter("nodes", value=[{"mesh": 0, "scale": [1, 2]}]), r"nodes\[0\]: scale is no list of 3 numbers"),
+        (setter("nodes", value=[{"mesh": 0, "scale": [1, 2]}]), r"nodes\[0\]: scale is not a list of 3 numbers"),
         (setter("extensionsRequired", value=["KHR_draco_mesh_compression"]), "needs the extensions KHR_draco_mesh_compression"),
     ],
 )

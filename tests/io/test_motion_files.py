@@ -169,7 +169,7 @@ def test_wrong_frames(tmp_path):
     (folder / "frames.json").write_text(
         json.dumps({"vision3d": {"type": "frames", "version": 1}, "suffix": ".obj", "times": ["a"]})
     )
-    with pytest.raises(FileFormatError, match=r"frames\.json: is no list of frames"):
+    with pytest.raises(FileFormatError, match=r"frames\.json: is not a list of frames"):
         mesh_frames.read_frames(folder)
     with pytest.raises(InputError, match=r"holds no meshes"):
         mesh_frames.read_frames(tmp_path, rate=1)

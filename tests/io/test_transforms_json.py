@@ -236,7 +236,7 @@ def put(row, column, value):
         (lambda c: frame_of(c, 5).update(camera_model="OPENCV_FISHEYE"), "mixes fisheye and pinhole cameras"),
         (lambda c: c.pop("frames"), "has no list 'frames'"),
         (lambda c: c.update(frames=[]), "has no frames"),
-        (lambda c: c.update(train_filenames=3), "train_filenames is no list of names"),
+        (lambda c: c.update(train_filenames=3), "train_filenames is not a list of names"),
         (lambda c: c.update(train_filenames=["a.png"]), "none of the 1 names in train_filenames is the file_path of a frame"),
         (lambda c: c.update(k1=-5.0), r"camera 0 \(images/000\.png\): distortion: "),
     ],

@@ -57,7 +57,7 @@ class Gltf:
         if kind not in self._lists:  # checked once, or a file with many nodes would take quadratic time
             found = self.content.get(kind, [])
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-                raise FileFormatError(self.path, "is no list of objects", kind)
+                raise FileFormatError(self.path, "is not a list of objects", kind)
             self._lists[kind] = found
         return self._lists[kind]
 
@@ -241,7 +241,7 @@ class Gltf:
         """The parts of a mesh."""
         found = self.item("meshes", mesh).get("primitives", [])
         if not isinstance(found, list) or not all(isinstance(primitive, dict) for primitive in found):
-            raise FileFormatError(self.path, "primitives is no list of objects", f"meshes[{mesh}]")
+            raise FileFormatError(self.path, "primitives is not a list of objects", f"meshes[{mesh}]")
         return found
 
     def _buffer(self, index: object) -> bytes:
@@ -271,7 +271,7 @@ class Gltf:
     def _numbers(self, node: dict[str, Any], key: str, default: list[float], where: str) -> np.ndarray:
         values = node.get(key, default)
         if not isinstance(values, list) or len(values) != len(default):
-            raise FileFormatError(self.path, f"{key} is no list of {len(default)} numbers", where)
+            raise FileFormatError(self.path, f"{key} is not a list of {len(default)} numbers", where)
         if not all(type(v) in (int, float) and abs(v) < 1e30 for v in values):
             raise FileFormatError(self.path, f"{key} holds something else than finite numbers", where)
         return np.array(values, np.float64)
@@ -279,7 +279,7 @@ class Gltf:
     def _indices(self, entry: dict[str, Any], key: str, where: str) -> list[int]:
         found = entry.get(key, [])
         if not isinstance(found, list) or not all(type(i) is int for i in found):
-            raise FileFormatError(self.path, f"{key} is no list of indices", where)
+            raise FileFormatError(self.path, f"{key} is not a list of indices", where)
         return found
 
 

@@ -151,7 +151,7 @@ def targets(gltf: Gltf, primitive: dict[str, Any], number: int) -> list[dict[str
     """The morph targets of a primitive of mesh `number`."""
     found = primitive.get("targets", [])
     if not isinstance(found, list) or not all(isinstance(target, dict) for target in found):
-        raise FileFormatError(gltf.path, "targets is no list of objects", f"meshes[{number}]")
+        raise FileFormatError(gltf.path, "targets is not a list of objects", f"meshes[{number}]")
     return found
 
 
@@ -167,7 +167,7 @@ def rest_weights(gltf: Gltf, node: dict[str, Any], number: int, count: int, wher
     """Weights of the morph targets of a node's mesh at rest: its own, or else those of the mesh."""
     weights = node.get("weights", gltf.item("meshes", number).get("weights", [0.0] * count))
     if not isinstance(weights, list) or len(weights) != count:
-        raise FileFormatError(gltf.path, f"weights is no list of {count} numbers", where)
+        raise FileFormatError(gltf.path, f"weights is not a list of {count} numbers", where)
     if not all(type(weight) in (int, float) and abs(weight) < 1e30 for weight in weights):
         raise FileFormatError(gltf.path, "weights holds something else than finite numbers", where)
     return [float(weight) for weight in weights]

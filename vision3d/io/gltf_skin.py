@@ -334,5 +334,5 @@ class _Reader:
     def _list(self, values: dict[str, Any], key: str, where: str) -> list[dict[str, Any]]:
         found = values.get(key, [])
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise FileFormatError(self.path, f"{key} is no list of objects", where)
+            raise FileFormatError(self.path, f"{key} is not a list of objects", where)
         return found

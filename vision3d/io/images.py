@@ -42,7 +42,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
 
     Raises:
         MissingFileError: There is no such file.
-        FileFormatError: It is no picture that can be read.
+        FileFormatError: It cannot be read as an image.
     """
     with _opened(Path(path)) as image:
         return image.size
@@ -193,7 +193,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
 
     Raises:
         MissingFileError: There is no such file.
-        FileFormatError: It is no picture that can be read.
+        FileFormatError: It cannot be read as an image.
     """
     from PIL import Image
 

@@ -115,7 +115,7 @@ def _times(path: Path) -> tuple[str, list[float]]:
         if not is_right or not times or not all(type(time) in (int, float) for time in times):
             raise ValueError("want version 1 of frames, a suffix, and times")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise FileFormatError(index, f"is no list of frames ({str(error)[:80]})") from error
+        raise FileFormatError(index, f"is not a list of frames ({str(error)[:80]})") from error
     return suffix, times
 
 

@@ -327,7 +327,7 @@ def _with_split(path: Path, content: dict[str, Any], frames: list[Frame]) -> lis
     for key in _SPLITS:
         if key in content:
             if not isinstance(content[key], list) or not all(isinstance(name, str) for name in content[key]):
-                raise FileFormatError(path, f"{key} is no list of names")
+                raise FileFormatError(path, f"{key} is not a list of names")
             lists[key] = set(content[key])
     if "train_filenames" not in lists:
         return frames
