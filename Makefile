@@ -54,11 +54,11 @@ imports: .venv/installed-dev  ## check which packages import which
 	@$(BIN)/python -m pytest -q tests/test_imports.py
 
 .PHONY: test
-test: .venv/installed-dev  ## run the tests (TESTS=tests/io narrows them)
+test: .venv/installed-dev  ## run the quick tests (TESTS=tests/io narrows them)
 	@$(PYTEST) -m "not slow and not gpu and not viewer" $(TESTS)
 
 .PHONY: test-slow
-test-slow: .venv/installed-dev  ## run the tests that take longer than 5 s, too
+test-slow: .venv/installed-dev  ## run all tests, those that take longer than 5 s included (CI does)
 	@$(PYTEST) -m "not gpu and not viewer" $(TESTS)
 
 .PHONY: test-gpu
@@ -68,6 +68,14 @@ test-gpu: .venv/installed-dev  ## run the tests that need a CUDA device
 .PHONY: test-viewer
 test-viewer: .venv/installed-viewer  ## run the tests that need a display, a browser, node or Open3D (installs them)
 	@$(PYTEST) -m "viewer and not gpu" $(TESTS)
+
+.PHONY: check-native
+check-native:  ## stress the thread pool of the kernels under sanitizers
+	@.ci/check-native
+
+.PHONY: fuzz-native
+fuzz-native: .venv/installed-dev  ## call every operation with random arguments under AddressSanitizer (compiles for minutes)
+	@.ci/fuzz-native
 
 .PHONY: check-cuda
 check-cuda: .venv/installed-dev  ## compile the CUDA side with nvcc

@@ -28,10 +28,12 @@ from vision3d.stages.equivariant.layers import LiftConv
 from vision3d.stages.equivariant.networks import PlanarNet
 from vision3d.stages.equivariant.reference import kernels as reference
 
+_CLEAN = ["--backgrounds", "0", "--model.background", "black"]
 METHODS: dict[str, list[str]] = {
-    "plain": ["--model.method", "plain", "--epochs", "3"],
-    "canonical": ["--model.method", "canonical"],
-    "rotation": [],
+    "plain": ["--model.method", "plain", "--epochs", "3", *_CLEAN],
+    "canonical": ["--model.method", "canonical", *_CLEAN],
+    "rotation": _CLEAN,
+    "bundled": [],
     "separable": ["--config", "separable"],
     "full": ["--config", "full"],
 }
@@ -120,7 +122,7 @@ def error_curve(data: Path) -> dict[str, Any]:
         @ torch.diag(torch.tensor([1.2, 1 / 1.2], dtype=torch.float64)),
     }
     torch.manual_seed(0)
-    layer = LiftConv("gl2", 1, 8, 9, mask="bump", extent=1.4, padding=4)
+    layer = LiftConv("gl2", 1, 8, 9, padding=4)
     found: dict[str, Any] = {}
     for name, linear in maps.items():
         for angles, plane in (("even", "mean"), ("uniform", "mean"), ("even", "max")):

@@ -1,20 +1,24 @@
 """Meshes out of Gaussians that were fitted to rendered views: distance from the true surface, and textures in held-out views.
 
 `shapes`: a sphere and a torus with colours in closed form, drawn by our mesh rasterizer. `demo`: the shipped photo set, whose
-surfaces are known in closed form, inside a box about the table.
+surfaces are known in closed form, inside a box about the table. `default`: the same with default options. `objects`: textured
+meshes from files, rendered, fitted, meshed with default options, and compared with their truth.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import mesh_quality
 import numpy as np
 import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, write
@@ -259,12 +263,108 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
     return results
 
 
-PARTS = {"shapes": of_shapes, "demo": of_demo}
+def beside_truth(mesh: Mesh, points: Tensor, truth: Callable[[Tensor], Tensor], cameras: Cameras) -> dict[str, float]:
+    """Mean distances [m] of what at least 3 cameras see: mesh from truth, and points of the truth from the mesh."""
+    own = samples_of(mesh)
+    own = own[mesh_quality.times_seen(own, cameras, mesh_quality.depths_of(mesh, cameras)) >= 3]
+    there, back = truth(own), to_mesh(points, mesh)
+    return {"mesh_to_truth": float(there.mean()), "truth_to_mesh": float(back.mean())}
+
+
+def of_default(cache: Path | None) -> dict[str, Any]:
+    """The shipped photo set with default options, ellipsoids of the preset `demo` and discs of the preset `surface`."""
+    folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
+    sys.path.insert(0, str(folder))
+    import scene as still_life
+
+    images = load_dataset(folder)
+    cameras = images.cameras[images.train]
+    depths, places = [], []
+    for camera in cameras:
+        width, height = int(camera.width), int(camera.height)
+        origins, directions = camera_rays(camera.camtoworlds[0].double(), camera.Ks[0].double(), width, height)
+        along = still_life.trace(origins.reshape(-1, 3).numpy(), directions.reshape(-1, 3).numpy())[0]
+        hit = origins + torch.from_numpy(along).view(height, width, 1) * directions
+        depths.append(((hit - camera.centers[0]) @ camera.camtoworlds[0, :3, 2].double()).float())
+        places.append(hit[::2, ::2].reshape(-1, 3))
+    points = torch.cat(places)
+    points = points[mesh_quality.times_seen(points, cameras, lambda index: depths[index]) >= 3]
+    # Near surfaces have more pixels; one point a cell of 8 mm makes the samples even.
+    _, first = np.unique(np.floor(points.numpy() / 0.008).astype(np.int64), axis=0, return_index=True)
+    points = points[torch.from_numpy(first)]
+    is_on_table = (points[:, :2].norm(dim=-1) < 1.02) & (points[:, 2] > -0.02)
+    photos = [images.read(index)[0] for index in images.test.tolist()]
+    results: dict[str, Any] = {"unit": "mm"}
+    for mode, steps in (("3dgs", 5000), ("2dgs", 2500)):
+        base = load_yaml(FitConfig, "demo" if mode == "3dgs" else "surface", stage="fitting")
+        config = dataclasses.replace(base, minutes=None, steps=steps, max_gaussians=20_000, checkpoint_every=0)
+        scene, trained, figures = fitted_scene(f"default_{mode}", images, config, cache)
+        start = time.process_time()
+        made = mesh_scene(MeshConfig(), scene, trained)
+        row: dict[str, Any] = {"steps": steps, **figures, "mesh_cpu_s": round(time.process_time() - start, 1)}
+        row |= {"mesh": made.summary, **mesh_quality.topology(made.mesh)}
+        for name, truth in (("all", points), ("table", points[is_on_table])):
+            low, high = (truth.amin(0) - 0.02, truth.amax(0) + 0.02)
+            middles = made.mesh.vertices[made.mesh.faces].mean(1)
+            mesh = made.mesh if name == "all" else made.mesh.crop(((middles > low) & (middles < high)).all(-1))
+            found = beside_truth(mesh, truth, lambda own: to_points(own, points), cameras)
+            row[name] = {key: round(1e3 * value, 2) for key, value in found.items()}
+        row |= mesh_quality.psnr_beside_scene(made.mesh, scene, images.cameras[images.test], photos, torch.zeros(3))
+        results[mode] = row
+        print(mode, row, flush=True)
+    return results
+
+
+def of_objects(files: list[Path], cache: Path | None) -> dict[str, Any]:
+    """Textured meshes from files: 56 views of 256x256, every eighth held out, 2500 steps, default options of the mesh."""
+    results: dict[str, Any] = {"unit": "% of the diagonal"}
+    place = torch.arange(56) + 0.5
+    height, angle = 1 - 2 * place / 56, place * math.pi * (3 - 5**0.5)
+    around = (1 - height**2).sqrt()
+    eyes = 3.2 * torch.stack([around * angle.cos(), height, around * angle.sin()], -1)
+    poses = look_at(eyes, torch.zeros(3), torch.tensor([0.0, 1.0, 0.0]))
+    cameras = Cameras.from_camtoworlds(poses, intrinsics(345.6, 345.6, 128, 128), 256, 256)
+    is_test = torch.arange(56) % 8 == 0
+    for path in files:
+        truth = Mesh.load(path)
+        low, high = truth.vertices.amin(0), truth.vertices.amax(0)
+        truth = dataclasses.replace(
+            truth, vertices=(2 * (truth.vertices - (low + high) / 2) / (high - low).norm()).contiguous()
+        )
+        with tempfile.TemporaryDirectory() as name:
+            paths = [Path(name) / f"{index:02d}.png" for index in range(56)]
+            for camera, file in zip(cameras, paths, strict=True):
+                rgb, alpha = mesh_quality.drawn(truth, camera)
+                write_image(file, torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1).clamp(0, 1))
+            images = PosedImages(cameras, tuple(paths), is_test, source=Path(name))
+            config = FitConfig(steps=2500, max_gaussians=12_000, checkpoint_every=0)
+            scene, trained, figures = fitted_scene(path.stem, images, config, cache)
+        start = time.process_time()
+        made = mesh_scene(MeshConfig(), scene, trained)
+        row: dict[str, Any] = {**figures, "mesh_cpu_s": round(time.process_time() - start, 1)}
+        row |= mesh_quality.topology(made.mesh)
+        points = samples_of(truth, seed=1)
+        points = points[mesh_quality.times_seen(points, trained, mesh_quality.depths_of(truth, trained)) >= 3]
+        found = beside_truth(made.mesh, points, lambda own, truth=truth: to_mesh(own, truth), trained)
+        row |= {key: round(50 * value, 4) for key, value in found.items()}
+        row["chamfer"] = round(0.5 * (row["mesh_to_truth"] + row["truth_to_mesh"]), 4)
+        held_out = cameras[is_test]
+        black = torch.zeros(3)
+        row |= mesh_quality.psnr_beside_scene(
+            made.mesh, scene, held_out, [mesh_quality.drawn(truth, camera)[0] for camera in held_out], black
+        )
+        results[path.stem] = row
+        print(path.stem, row, flush=True)
+    return results
+
+
+PARTS = {"shapes": of_shapes, "demo": of_demo, "default": of_default}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="which [default: all]")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "objects", []], help="which [default: all but objects]")
+    parser.add_argument("--objects", type=Path, nargs="*", default=[], help="textured meshes for the part objects")
     parser.add_argument("--scenes", type=Path, help="folder that keeps the fitted scenes, and gives them to the next run")
     parser.add_argument("--threads", type=int, default=2)
     add_options(parser)
@@ -274,9 +374,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for name in options.parts or PARTS:
         with ForeignLoad() as load:
-            results = PARTS[name](options.scenes)
+            part = functools.partial(of_objects, options.objects) if name == "objects" else PARTS[name]
+            results = part(options.scenes)
         print(name, results)
-        write(f"mesh_{name}", {"what": PARTS[name].__doc__, **results}, load.share)
+        doc = of_objects.__doc__ if name == "objects" else PARTS[name].__doc__
+        write(f"mesh_{name}", {"what": doc, **results}, load.share)
 
 
 if __name__ == "__main__":

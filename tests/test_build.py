@@ -42,14 +42,14 @@ def checkout(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def wheel(checkout, tmp_path_factory) -> Path:
-    return build("wheel", checkout, tmp_path_factory.mktemp("wheel"))[0]
-
-
-@pytest.fixture(scope="module")
-def sdist(checkout, tmp_path_factory) -> Path:
-    return build("sdist", checkout, tmp_path_factory.mktemp("sdist"))[0]
+def built(checkout: Path, folder: Path) -> Path:
+    """The wheel, built from the source package, as `python -m build` does it."""
+    (folder / "out").mkdir()
+    sdist, _ = build("sdist", checkout, folder / "out")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = (path for path in folder.iterdir() if path.is_dir() and path.name != "out")
+    return build("wheel", source, folder / "out")[0]
 
 
 def package_files(folder: Path) -> set[str]:
@@ -66,7 +66,7 @@ def check_wheel(path: Path, checkout: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         sizes = {info.filename: info.compress_size for info in archive.infolist()}
     tops = {name.split("/")[0] for name in sizes}
-    assert tops == {"vision3d", f"vision3d-{vision3d.__version__}.dist-info"}  # neither tests nor cuda_ext
+    assert tops == {"vision3d", f"vision3d_toolkit-{vision3d.__version__}.dist-info"}  # neither tests nor cuda_ext
     native = [name for name in sizes if name.startswith("vision3d/_native")]
     assert len(native) == 1
     assert {name for name in sizes if name.startswith("vision3d/")} - set(native) == package_files(checkout)
@@ -75,19 +75,6 @@ def check_wheel(path: Path, checkout: Path) -> None:
     assert sum(size for name, size in sizes.items() if not name.startswith(data)) <= 3_000_000
     assert sum(size for name, size in sizes.items() if name.startswith(data[1])) <= 2_000_000
     assert sum(size for name, size in sizes.items() if name.startswith(data[2])) <= 1 << 20
-
-
-def test_wheel_has_the_package_and_nothing_else(wheel, checkout):
-    assert {"vision3d/viewer/__init__.py", "vision3d/py.typed"} <= package_files(checkout)
-    check_wheel(wheel, checkout)
-
-
-def test_wheel_from_the_source_package_is_the_same(sdist, checkout, tmp_path):
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    (tmp_path / "out").mkdir()
-    check_wheel(build("wheel", folder, tmp_path / "out")[0], checkout)
 
 
 def run_installed(wheel: Path, folder: Path, code: str) -> str:
@@ -103,7 +90,11 @@ def run_installed(wheel: Path, folder: Path, code: str) -> str:
     return done.stdout
 
 
-def test_installed_wheel_runs_its_kernels(wheel, tmp_path):
+def test_the_wheel_from_the_source_package_has_the_package_alone_and_runs_its_kernels(checkout, tmp_path):
+    # One test: it compiles everything, which takes longer than all others.
+    wheel = built(checkout, tmp_path)
+    assert {"vision3d/viewer/__init__.py", "vision3d/py.typed"} <= package_files(checkout)
+    check_wheel(wheel, checkout)
     code = """
 import torch, vision3d
 from vision3d import native

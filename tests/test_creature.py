@@ -122,7 +122,7 @@ def test_validator_finds_no_errors():
 
 @pytest.mark.slow
 def test_generator_makes_it_again(tmp_path, creature):
-    for name in ("xatlas", "fast_simplification", "scipy"):
+    for name in ("fast_simplification", "scipy"):
         pytest.importorskip(name)
     script = FOLDER.resolve() / "generate.py"
     if not script.is_file():

@@ -9,12 +9,14 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "atomic", "machine", "config", "progress", "checkpoints", "runs", "plain", "ranges"},
+    {"errors", "lazy", "device", "native", "op_checks", "atomic", "machine", "install"}
+    | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},
     {"optim"},
     {"report"},
+    {"stage"},
     {"stages"},
     {"cli", "viewer"},
 ]
@@ -23,7 +25,7 @@ GEOMETRY_MAY_IMPORT = {"numpy", "torch", "jaxtyping", "vision3d"}
 SOFT = {
     "open3d", "taichi", "viser", "kornia", "onnx", "pxr", "pycolmap", "gsplat", "tensorboard", "trimesh", "zarr", "zstandard",
     "pytorch3d",
-    "xatlas", "fast_simplification", "quadrants", "warp", "diffusers", "transformers",
+    "fast_simplification", "quadrants", "warp", "diffusers", "transformers",
 }  # fmt: skip
 
 

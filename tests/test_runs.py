@@ -92,7 +92,7 @@ def test_overwrite_empties_a_run_and_nothing_else(tmp_path):
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "photo.jpg").write_text("precious")
     for options in ({"overwrite": True}, {"resume": True}):
-        with pytest.raises(OutputExistsError, match="it is no run folder of vision3d"):
+        with pytest.raises(OutputExistsError, match="it is not a vision3d run folder"):
             RunFolder.create(tmp_path / "holiday", CONFIG, **options)
     (tmp_path / "file").write_text("precious")
     with pytest.raises(OutputExistsError):

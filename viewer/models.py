@@ -11,6 +11,7 @@ from vision3d.geometry import se3
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, sh0_to_rgb
 from vision3d.render.meshes import edge_neighbors, shading
+from vision3d.render.meshes.veils import Veil, split_opaque
 from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud
 from vision3d.viewer.lines import box_lines
 
@@ -98,6 +99,10 @@ class Surface:
     """Of each vertex."""
     is_lit: bool = True
     """Whether a light at the camera shades it."""
+    veils: tuple[Veil, ...] = ()
+    """Its faces that are not opaque, in layers."""
+    solid: "Surface | None" = None
+    """The other faces, where there are veils."""
 
     @classmethod
     @torch.no_grad()
@@ -110,7 +115,8 @@ class Surface:
             is_lit: See the field.
         """
         mesh = mesh.to("cpu")
-        if before is not None and before.shaded.mesh.faces is mesh.faces and before.shaded.mesh.texture is mesh.texture:
+        is_same = before is not None and not before.veils and before.shaded.mesh.faces is mesh.faces
+        if before is not None and is_same and before.shaded.mesh.texture is mesh.texture:
             corners = mesh.vertices[shading.first_of_each(before.place)]
             normals = mesh.normals
             if normals is None:
@@ -119,7 +125,10 @@ class Surface:
         _, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
         faces = place[mesh.faces].int()
         corners = mesh.vertices[shading.first_of_each(place)]
-        return cls(shading.Surface.of(mesh), corners, faces, edge_neighbors(faces), place, is_lit)
+        opaque, veils = split_opaque([mesh])
+        solid = cls.of(opaque[0], is_lit=is_lit) if veils and opaque else None
+        shaded = shading.Surface.of(mesh)
+        return cls(shaded, corners, faces, edge_neighbors(faces), place, is_lit, tuple(veils), solid)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.render.meshes import Fragments, antialias, rasterize as rasterize_faces, screen_positions, shading
+from vision3d.render.meshes.veils import Layers
 from vision3d.render.splats import ops, rasterize_2dgs
 from vision3d.scene import Cameras
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
@@ -71,11 +72,13 @@ def draw(
         width, height = int(camera.width), int(camera.height)
         image = torch.tensor(background).expand(height, width, 3).contiguous()
         depth = torch.full((height, width), torch.inf)
-        surfaces = [model for model in models if isinstance(model, Surface)]
+        whole = [model for model in models if isinstance(model, Surface)]
+        surfaces = [solid for surface in whole if (solid := surface.solid if surface.veils else surface) is not None]
         outlines = [_draw_surface(image, depth, surface, camera, is_stale) for surface in surfaces]
         if quality.scale == 1:
             for surface, (positions, fragments) in zip(surfaces, outlines):
                 _smooth_outline(image, depth, surface, positions, fragments)
+        _draw_veils(image, depth, whole, camera)
         _check(is_stale)
         for model in models:
             if isinstance(model, Dots):
@@ -144,6 +147,20 @@ def _smooth_outline(image: Tensor, depth: Tensor, surface: Surface, positions: T
     if bool(shown.any()):
         blended = antialias(image[None], positions, surface.faces, fragments, neighbors=surface.neighbors)[0]
         torch.where(near[..., None], blended, image, out=image)
+
+
+def _draw_veils(image: Tensor, depth: Tensor, surfaces: Sequence[Surface], camera: Cameras) -> None:
+    """What is not opaque of the surfaces, over what is drawn; its depth where it hides more than half of that."""
+    veils = [veil for surface in surfaces for veil in surface.veils]
+    if not veils:
+        return
+    hit, (height, width) = depth.isfinite()[None], depth.shape
+    drawn = Layers(image[None], torch.zeros_like(image[None]), torch.zeros_like(depth[None]), depth.where(hit[0], 0)[None])
+    style = {"shading": "smooth", "backend": "auto"}
+    drawn = drawn.under(veils, hit, camera.viewmats, camera.Ks, (width, height), "pinhole", _NEAR, **style)
+    image.copy_(drawn.color[0])
+    places = drawn.depth / torch.where(hit, 1, drawn.alpha.clamp(min=1e-10))
+    torch.where(drawn.alpha[0] > 0.5, places[0], depth, out=depth)
 
 
 def _draw_splats(

@@ -15,23 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vision3d.errors import ConfigError, MissingDependencyError
+from vision3d.errors import BackendError, ConfigError, MissingDependencyError
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.viewpoint import start_viewpoint
 from vision3d.viewer.web_draw import Drawer
+from vision3d.viewer.web_guard import Guard, is_loopback
 from vision3d.viewer.web_panel import Panel
 from vision3d.viewer.web_select import SelectionTool
 
 logger = logging.getLogger("vision3d.view")
 
 _REFRESH_SECONDS = 1.0
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class WebViewer:
     """A page with the layers; it is served from the moment that this is made until `close`.
 
-    Of Gaussians the page shows the colours of harmonics of degree 0, the same from all sides.
+    Of Gaussians the page shows the colours of harmonics of degree 0, the same from all sides. Pages of other sites cannot use
+    the server (`web_guard`); where it listens to other machines, `url` has a secret token, and whoever has it may come in.
 
     Args:
         layers: What is shown.
@@ -41,7 +42,8 @@ class WebViewer:
 
     Raises:
         MissingDependencyError: viser is not there.
-        ConfigError: The port is in use or not allowed, or the host is none of this machine's.
+        ConfigError: The port is in use or not allowed, or the host is not an address of this machine.
+        BackendError: This version of viser cannot be kept from answering other sites.
 
     Example:
         >>> with WebViewer(Layers.open(["scene.ply"]), port=0) as viewer:
@@ -52,12 +54,18 @@ class WebViewer:
         viser = _viser()
         port = free_port(host, port)
         self.layers = layers
-        with contextlib.redirect_stdout(io.StringIO()):  # its frame with the address
+        guard = Guard(host)
+        with guard.installed(), contextlib.redirect_stdout(io.StringIO()):  # its frame with the address
             self.server: Any = viser.ViserServer(host, port, label="vision3d", verbose=False)
+        try:
+            guard.check_used()
+        except BackendError:
+            _stop(self.server)
+            raise
         if self.server.get_port() != port:  # someone took it in between, and viser went to the next one
             _stop(self.server)
             raise _in_use(host, port)
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = guard.url(port)
         self._wake = threading.Event()
         self.drawer = Drawer(self.server, layers, lambda *camera: self.panel.look_through(*camera))
         try:
@@ -173,9 +181,12 @@ def open_browser(url: str) -> None:
 
 
 def warn_if_public(host: str) -> None:
-    """Say that others can come in, where the address is not that of this machine alone."""
-    if host not in _LOOPBACK:
-        logger.warning("%s: everyone who reaches this address sees the scene and can write selections", host)
+    """Warn that others can come in, where other machines reach the address."""
+    if not is_loopback(host):
+        logger.warning(
+            "%s: whoever has the printed address with its token sees the scene and can write selections; it is not encrypted",
+            host,
+        )
 
 
 def _stop(server: Any) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from pathlib import Path
 from vision3d.errors import Vision3DError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR}
+
+_LEFTOVER = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.(?P<kind>tmp|old)(?P<suffix>(?:\.[^.]*)?)")
+"""Names of temporary files and folders, as made below."""
 
 
 @contextlib.contextmanager
@@ -81,6 +85,32 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path | str) -> int:
+    """Remove the temporary files and folders that killed processes have left in `folder` and below.
+
+    Nobody else may be writing there. A folder that was being replaced when the process was killed gets its name back.
+
+    Returns:
+        How many were removed or renamed.
+    """
+    count = 0
+    for parent, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            match = _LEFTOVER.fullmatch(name)
+            if match is None:
+                continue
+            path, original = Path(parent, name), Path(parent, match["stem"] + match["suffix"])
+            if match["kind"] == "old" and not original.exists():
+                os.replace(path, original)
+            elif name in folders:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            count += 1
+        folders[:] = [name for name in folders if _LEFTOVER.fullmatch(name) is None]
+    return count
 
 
 def make_folder(path: Path | str) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.resources
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -42,7 +43,12 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, base: T | None = None)
 
 def dump_yaml(config: Any) -> str:
     """The dataclass instance as YAML that `load_yaml` reads back to an equal instance."""
-    return yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return dump_plain(to_dict(config))
+
+
+def dump_plain(values: Mapping[str, Any]) -> str:
+    """Nested plain values as YAML that `read_yaml` reads back."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_yaml(cls: type[T], source: Path | str, *, stage: str | None = None, base: T | None = None) -> T:
@@ -93,6 +99,15 @@ def diff(a: Any, b: Any) -> list[str]:
     """The dotted keys whose values differ between two configurations (dataclass instances or nested dicts)."""
     left, right = _flat(a), _flat(b)
     return [key for key in {**left, **right} if left.get(key, _MISSING) != right.get(key, _MISSING)]
+
+
+def convert(kind: Any, value: Any, key: str) -> Any:
+    """A plain value as the type of a field.
+
+    Raises:
+        ConfigError: It is of another type; names `key`.
+    """
+    return _convert(kind, value, key)
 
 
 def dotted_keys(cls: type) -> dict[str, Any]:
@@ -220,7 +235,9 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _show(value: Any) -> str:
-    text = repr(value) if not isinstance(value, Mapping) else "a mapping"
+    # Lists that name each other by YAML's aliases may be of any length when written out: reprlib cuts them off early.
+    is_list = isinstance(value, list | tuple)
+    text = "a mapping" if isinstance(value, Mapping) else reprlib.repr(value) if is_list else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Literal
 
 from vision3d.errors import BackendError, DeviceError
+from vision3d.install import install_command
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def resolve_backend(name: str, device: "torch.device") -> Literal["native", "ref
     if name == "native" and not runs_native:
         raise BackendError(f"backend native does not run on {device.type} here; `vision3d doctor` says how to mend it")
     if name == "gsplat" and (device.type != "cuda" or not _has_gsplat()):
-        raise BackendError("backend gsplat needs a CUDA device and the gsplat package: pip install 'vision3d[gsplat]'")
+        raise BackendError(f"backend gsplat needs a CUDA device and the gsplat package: {install_command('gsplat')}")
     if name not in ("native", "reference", "gsplat"):
         raise BackendError(f"backend {name}: unknown; want auto, native, reference or gsplat")
     return name

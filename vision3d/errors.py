@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from vision3d.install import install_command
+
 
 class Vision3DError(Exception):
     """Base of all errors that vision3d raises on purpose.
@@ -77,7 +79,7 @@ class MissingDependencyError(Vision3DError, ImportError):
     exit_code = 4
 
     def __init__(self, package: str, extra: str, purpose: str = "this") -> None:
-        super().__init__(f"{package} is needed for {purpose}: pip install 'vision3d[{extra}]'")
+        super().__init__(f"{package} is needed for {purpose}: {install_command(extra)}")
         self.package, self.extra = package, extra
 
 
@@ -100,6 +102,14 @@ class OutputExistsError(Vision3DError, FileExistsError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class RunInUseError(OutputExistsError):
+    """Another process works in this run folder."""
+
+    def __init__(self, path: Path | str, problem: str) -> None:
+        self.path = Path(path)
+        Exception.__init__(self, f"{path}: {problem}")
 
 
 def nearest_names(name: str, valid: Iterable[str], count: int = 3) -> str:

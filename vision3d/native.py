@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch._library.autograd import make_autograd_impl
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from vision3d.errors import BackendError
@@ -73,6 +75,60 @@ def where(tensor: torch.Tensor) -> dict[str, int]:
     return {"device": tensor.device.index, "stream": torch.cuda.current_stream(tensor.device).cuda_stream}
 
 
+def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`torch.library.custom_op` for `vision3d::name`, which refuses forward mode: it has gradients, but no tangents.
+
+    torch would drop the tangents of dual numbers and of `torch.func.jvp` without a word.
+
+    Args:
+        name: Without the namespace.
+        options: As `torch.library.custom_op` has them; by default nothing is mutated, for CPU and CUDA.
+    """
+    options = {"mutates_args": (), "device_types": ("cpu", "cuda"), **options}
+
+    def register(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **named: Any) -> Any:
+            refuse_tangents(name, *arguments)
+            return function(*arguments, **named)
+
+        op = torch.library.custom_op(f"vision3d::{name}", **options)(guarded)
+        autograd = make_autograd_impl(op._opoverload, op)
+
+        def guarded_autograd(keyset: Any, *arguments: Any, **named: Any) -> Any:
+            refuse_tangents(name, *arguments)
+            return autograd(keyset, *arguments, **named)
+
+        # Below this key torch.func.jvp has taken the tangents off already, so that `guarded` alone would not see them.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an override is what is meant
+            try:
+                op._lib.impl(name, guarded_autograd, "Autograd", with_keyset=True, allow_override=True)
+            except TypeError:  # older torch overrides without being asked
+                op._lib.impl(name, guarded_autograd, "Autograd", with_keyset=True)
+        return op
+
+    return register
+
+
+def refuse_tangents(name: str, *arguments: Any) -> None:
+    """Raises BackendError if an argument carries a tangent of forward mode."""
+    if any(has_tangent(value) for value in arguments):
+        raise BackendError(
+            f"{name}: has no forward-mode derivatives (dual numbers, torch.func.jvp); use reverse mode (backward, grad, vjp), "
+            "or backend='reference' where there is one"
+        )
+
+
+def has_tangent(value: Any) -> bool:
+    """Whether a tensor, or one in a list, is a dual number of forward mode."""
+    if forward_ad._current_level < 0:
+        return False
+    if isinstance(value, list | tuple):
+        return any(map(has_tangent, value))
+    return isinstance(value, torch.Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
 def direct(op: Any, function: Any = None) -> Any:
     """The quickest way to call an op of `torch.library.custom_op`: itself, `function`, or what it wraps.
 
@@ -80,10 +136,12 @@ def direct(op: Any, function: Any = None) -> Any:
     can ask for a gradient, what it wraps does; else `function` of `eager_function`, which has the same gradients. The op is
     for what traces or transforms calls: `torch.compile`, fake tensors, `torch.func`.
     """
+    if torch.compiler.is_compiling():  # first: the compiler cannot read the other conditions
+        return op
     plain = getattr(op, "_init_fn", op)
     if torch.is_inference_mode_enabled():
         return plain
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or _is_transformed():
+    if torch._C._len_torch_dispatch_stack() or _is_transformed():
         return op
     if not torch.is_grad_enabled():
         return plain
@@ -115,6 +173,16 @@ def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., A
 def runs_on(tensor: torch.Tensor) -> bool:
     """Whether the module was found and has kernels for the tensor's device."""
     return _is_found() and (tensor.device.type == "cpu" or (tensor.device.type == "cuda" and has_cuda()))
+
+
+def is_plain(*tensors: torch.Tensor) -> bool:
+    """Whether the kernels can take the tensors: `runs_on`, outside `torch.func` transforms, and none a dual number.
+
+    Elsewhere the reference is right, where there is one for the same function.
+    """
+    if not runs_on(tensors[0]) or torch._C._are_functorch_transforms_active():
+        return False
+    return torch.compiler.is_compiling() or not has_tangent(tensors)
 
 
 def _is_found() -> bool:

@@ -1,11 +1,14 @@
-"""Run folders: all that a run was asked and did, and how to go on with it.
+"""Run folders: all that a run was asked and did, and how to resume it.
 
 A run has one folder:
 
     config.yaml           the resolved configuration; `--config` with it repeats the run
+    inputs.yaml           the verb and what it works on; `--resume` needs nothing else
     metrics.jsonl         one object a line: step, wall_s, loss, ...
     summary.json          versions, git hash, device, processor, threads, seed, peak memory, wall time, command, results
+    report.html           all of it on one page
     checkpoints/          step_000500.pt and so on, the newest few
+    .lock                 while a process works in it: which
 """
 
 import contextlib
@@ -26,15 +29,16 @@ import torch
 
 import vision3d
 from vision3d import config as configuration
-from vision3d.atomic import atomic_write, make_folder
+from vision3d.atomic import atomic_write, make_folder, remove_leftovers
 from vision3d.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
 from vision3d.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
 from vision3d.machine import describe_machine, git_hash, peak_memory
 from vision3d.plain import to_json
+from vision3d.run_files import CONFIG_FILE, HEADER, INPUTS_FILE, is_run_folder
+from vision3d.run_lock import LOCK_FILE, RunLock
 
 logger = logging.getLogger("vision3d.runs")
-_HEADER = "# vision3d run, version "
-_WORTHLESS = {"config.yaml", "summary.json"}
+_WORTHLESS = {CONFIG_FILE, INPUTS_FILE, "summary.json", LOCK_FILE}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -49,16 +53,21 @@ class RunFolder:
     config: dict[str, Any]
     """The resolved configuration as plain values."""
     ignore: Collection[str] = ()
-    """Dotted keys that may differ between a checkpoint and the run that goes on from it."""
+    """Dotted keys that may differ between a checkpoint and the run that is resumed from it."""
+    grows: Collection[str] = ()
+    """Dotted keys that may be larger in the run that is resumed."""
     keep: int = 3
     """How many checkpoints stay."""
     wall_s: float = dataclasses.field(default=0.0, init=False)
     """Seconds of the earlier sessions of this run."""
+    is_in_session: bool = dataclasses.field(default=False, init=False)
+    """Whether a `stage.session` works in it."""
 
     def __post_init__(self) -> None:
         self._started = time.perf_counter()
         self._made: list[Path] | None = None  # folders that `create` made, innermost first; None: a run was there before
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", self.keep)
+        self._lock = RunLock(self.path)
 
     @classmethod
     def create(
@@ -69,42 +78,64 @@ class RunFolder:
         overwrite: bool = False,
         resume: bool = False,
         ignore: Collection[str] = (),
+        grows: Collection[str] = (),
         keep: int = 3,
     ) -> Self:
-        """Make the folder, or open the one that is there.
+        """Make the folder, or open the one that is there, and lock it until `unlock` or the end of this process.
 
         Args:
             path: The folder.
             config: The configuration, a dataclass instance.
             overwrite: Empty a run folder that is there first.
-            resume: Go on with a run folder that is there, where `restore` says.
-            ignore: Dotted keys in which the configuration may differ from that of the run that goes on.
+            resume: Resume the run that is there, where `restore` says; files that a killed process left unfinished go.
+            ignore: Dotted keys in which the configuration may differ from that of the run that is resumed.
+            grows: Dotted keys of which the value may be larger than in the run that is resumed.
             keep: How many checkpoints stay.
 
         Raises:
             OutputExistsError: The folder is not empty, and neither option allows to use it; or it is not a run's.
+            RunInUseError: Another process works in it; nothing was changed.
             ConfigError: The run there has another configuration; lists the keys.
             Vision3DError: The folder cannot be made or written.
         """
         path = Path(path)
-        run = cls(path, configuration.to_dict(config), ignore, keep)
+        run = cls(path, configuration.to_dict(config), ignore, grows, keep)
         if path.exists() and not path.is_dir():
             raise OutputExistsError(path, "want a folder; give another --out")
-        if not path.exists() or not any(path.iterdir()):
+        if not _check_free(path, overwrite=overwrite, resume=resume):
             run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
-        else:
-            if not (overwrite or resume):
-                raise OutputExistsError(path)
-            if not is_run_folder(path):
-                raise OutputExistsError(path, "it is no run folder of vision3d; give another --out")
-            if not overwrite:
-                run._check_config(configuration.read_yaml(path / "config.yaml"), path / "config.yaml")
-            else:
-                _empty(path)
         make_folder(path)
-        with atomic_write(path / "config.yaml") as temporary:
-            temporary.write_text(f"{_HEADER}{vision3d.__version__}\n{configuration.dump_yaml(config)}", "utf-8")
+        run.lock()
+        try:
+            if _check_free(path, overwrite=overwrite, resume=resume):  # once more, now that nobody else can change it
+                if overwrite:
+                    _empty(path)
+                else:
+                    run._check_config(configuration.read_yaml(path / CONFIG_FILE), path / CONFIG_FILE)
+                    remove_leftovers(path)
+            with atomic_write(path / CONFIG_FILE) as temporary:
+                temporary.write_text(f"{HEADER}{vision3d.__version__}\n{configuration.dump_yaml(config)}", "utf-8")
+        except BaseException:
+            run.unlock()
+            raise
         return run
+
+    @property
+    def made_anew(self) -> bool:
+        """Whether `create` made the folder or found it empty."""
+        return self._made is not None
+
+    def lock(self) -> None:
+        """Keep other processes out of the folder, until `unlock` or the end of this one.
+
+        Raises:
+            RunInUseError: Another process works in it.
+        """
+        self._lock.acquire()
+
+    def unlock(self) -> None:
+        """Let other processes work in the folder."""
+        self._lock.release()
 
     def log(self, step: int, **values: Any) -> None:
         """Append one line of figures to metrics.jsonl; it is there even if the process is killed right after."""
@@ -158,7 +189,9 @@ class RunFolder:
             return None
         state = checkpoint.state
         if not (isinstance(state, dict) and state.keys() >= set(keys)):
-            raise FileFormatError(self.checkpoints.path, f"the checkpoint of step {checkpoint.step} is none of this experiment")
+            raise FileFormatError(
+                self.checkpoints.path, f"the checkpoint of step {checkpoint.step} is of a different experiment"
+            )
         if state["source"] != source:
             raise ConfigError("DATA", f"{self.path} is a run on {state['source']}; cannot go on from it")
         return state
@@ -191,9 +224,12 @@ class RunFolder:
         Returns:
             Whether the folder was removed, or emptied again.
         """
-        if self._made is None or {entry.name for entry in self.path.iterdir()} - _WORTHLESS:
+        if self._made is None or not self.path.is_dir():
+            return self._made is not None
+        if {entry.name for entry in self.path.iterdir()} - _WORTHLESS:
             return False
         _empty(self.path)
+        self.unlock()
         with contextlib.suppress(OSError):  # a parent may hold something else by now
             for folder in self._made:
                 folder.rmdir()
@@ -205,6 +241,13 @@ class RunFolder:
 
     def _check_config(self, other: Mapping[str, Any], where: Path) -> None:
         keys = [key for key in configuration.diff(self.config, other) if key not in self.ignore]
+        for key in [key for key in keys if key in self.grows]:
+            (was,), (now,) = _flat_values(other, [key]), _flat_values(self.config, [key])
+            if isinstance(was, int | float) and isinstance(now, int | float) and now < was:
+                raise ConfigError(
+                    key, f"got {now}, but {where} has {was}; a run can be resumed with more of them, not with fewer"
+                )
+        keys = [key for key in keys if key not in self.grows]
         if keys:
             was, now = _flat_values(other, keys), _flat_values(self.config, keys)
             changes = "; ".join(f"{key}: {old} there, {new} here" for key, old, new in zip(keys, was, now))
@@ -290,17 +333,26 @@ def finish_step_on_interrupt() -> Iterator[StopSignal]:
             signal.signal(number, handler)
 
 
-def is_run_folder(path: Path) -> bool:
-    """Whether a folder is that of a run, by the head of its config.yaml."""
-    try:
-        with (path / "config.yaml").open(encoding="utf-8") as file:
-            return file.readline().startswith(_HEADER)
-    except (OSError, UnicodeDecodeError):
+def _check_free(path: Path, *, overwrite: bool, resume: bool) -> bool:
+    """Whether a run is in the folder, which may be used; False where nothing is.
+
+    Raises:
+        OutputExistsError: Something is there that may not be used.
+    """
+    if not path.exists() or not {entry.name for entry in path.iterdir()} - {LOCK_FILE}:
         return False
+    if not (overwrite or resume):
+        raise OutputExistsError(path)
+    if not is_run_folder(path):
+        raise OutputExistsError(path, "it is not a vision3d run folder; give another --out")
+    return True
 
 
 def _empty(folder: Path) -> None:
+    """Remove everything but the lock."""
     for path in folder.iterdir():
+        if path.name == LOCK_FILE:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -6,6 +6,8 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+#include "cpu/ranges.h"
 
 // Contiguous arrays as kernels take them. Bind every argument with noconvert: a silent copy of an output is lost.
 //
@@ -56,6 +58,39 @@ template <typename Array>
 auto pointer(const char* name, const Array& array, std::initializer_list<int64_t> want) -> decltype(array.data()) {
     check(name, array, want);
     return array.data();
+}
+
+inline void require(bool holds, const char* message) {
+    if (!holds) throw std::invalid_argument(message);
+}
+
+template <typename W> constexpr bool on_cpu = std::is_same_v<typename W::Device, nb::device::cpu>;
+
+// That all values are in [low, high), where they can be read: a kernel takes them on trust. Those on a GPU are its caller's matter.
+template <typename W, typename Array>
+void check_range(const char* name, const Array& array, int64_t low, int64_t high) {
+    if constexpr (on_cpu<W>) {
+        const int64_t place = cpu::find_outside(array.data(), int64_t(array.size()), low, high);
+        if (place < 0) return;
+        throw std::invalid_argument(std::string(name) + ": got " + std::to_string(array.data()[place]) + " at place " +
+                                    std::to_string(place) + ", want " + std::to_string(low) + " to " + std::to_string(high - 1));
+    }
+}
+
+// That places in a list of `last` never go back and are apart by no more than `most`.
+template <typename W, typename Array>
+void check_offsets(const char* name, const Array& array, int64_t last, int64_t most) {
+    if constexpr (on_cpu<W>) {
+        int64_t before = 0;
+        for (size_t i = 0; i < array.size(); ++i) {
+            const int64_t place = int64_t(array.data()[i]);
+            if (place < before || place > last || (i > 0 && place - before > most))
+                throw std::invalid_argument(std::string(name) + ": got " + std::to_string(place) + " after " + std::to_string(before) +
+                                            ", want places that do not go back, up to " + std::to_string(last) +
+                                            (most < last ? " in steps of at most " + std::to_string(most) : ""));
+            before = place;
+        }
+    }
 }
 
 }  // namespace vision3d::arrays

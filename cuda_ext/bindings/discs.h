@@ -51,6 +51,8 @@ void bind_project_discs(nb::module_& m) {
         a.forward = disc_args<W>(means, quats, scales, viewmats, Ks, width, height);
         const int64_t B = a.forward.batches, C = a.forward.cameras, N = a.forward.count;
         a.offsets = pointer("offsets", offsets, {B * C + 1});
+        check_offsets<W>("offsets", offsets, int64_t(gaussian_ids.shape(0)), N);
+        check_range<W>("gaussian_ids", gaussian_ids, 0, N);
         a.gaussian_ids = gaussian_ids.data();
         a.chunks = pair_chunks(N);
         a.v_means2d = pointer("v_means2d", v_means2d, {B, C, N, 2});
@@ -93,6 +95,7 @@ void bind_blend_discs(nb::module_& m) {
         check("transforms", transforms, {n, 3, 3});
         check("normals", normals, {n, 3});
         check("colors", colors, {n, D});
+        require(D > 0, "colors: want at least 1 channel");
         check("records", records, {n, int64_t(sizeof(DiscRecord<T>) / sizeof(T))});
         nb::gil_scoped_release release;
         make_disc_records(W(device, stream).where, n, D, means2d.data(), transforms.data(), opacities.data(), normals.data(),
@@ -141,6 +144,8 @@ void bind_blend_discs(nb::module_& m) {
         a.last_ids = const_cast<int32_t*>(pointer("last_ids", last_ids, {a.images, height, width}));
         v.forward.moments = const_cast<T*>(pointer("moments", moments, {a.images, height, width}));
         v.forward.median_ids = const_cast<int32_t*>(pointer("median_ids", median_ids, {a.images, height, width}));
+        check_range<W>("last_ids", last_ids, -1, a.records);
+        check_range<W>("median_ids", median_ids, -1, a.records);
         v.v_colors = pointer("v_colors_out", v_colors_out, {a.images, height, width, D});
         v.v_transmittances = pointer("v_transmittances", v_transmittances, {a.images, height, width});
         v.v_normals = pointer("v_normals_out", v_normals_out, {a.images, height, width, 3});

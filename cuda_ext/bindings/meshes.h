@@ -13,6 +13,7 @@ MeshArgs<typename W::Scalar> mesh_args(const In<W, 3>& positions, const In<W, 2,
     a.images = positions.shape(0); a.vertices = positions.shape(1); a.faces = triangles.shape(0);
     check("positions", positions, {a.images, a.vertices, 4});
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
+    check_range<W>("triangles", triangles, 0, a.vertices);
     a.height = int(height); a.width = int(width); a.positions = positions.data();
     return a;
 }
@@ -43,6 +44,7 @@ void bind_mesh_rasterize(nb::module_& m) {
         MeshVjpArgs<T> a{};
         MeshArgs<T>& f = a.forward = mesh_args<W>(positions, triangles, height, width);
         f.face_ids = const_cast<int32_t*>(pointer("face_ids", face_ids, {f.images, height, width}));  // read only here
+        check_range<W>("face_ids", face_ids, -1, f.faces);
         a.v_barycentrics = pointer("v_barycentrics", v_barycentrics, {f.images, height, width, 3});
         a.v_depths = pointer("v_depths", v_depths, {f.images, height, width});
         a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
@@ -62,6 +64,8 @@ InterpolateArgs<typename W::Scalar> interpolate_args(const In<W, 3>& attributes,
     if (a.sets != 1 && a.sets != a.images) throw std::invalid_argument("attributes: want one set, or one an image");
     a.attributes = attributes.data(); a.face_ids = face_ids.data();
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
+    check_range<W>("triangles", triangles, 0, a.vertices);
+    check_range<W>("face_ids", face_ids, -1, a.faces);
     a.barycentrics = pointer("barycentrics", barycentrics, {a.images, int64_t(face_ids.shape(1)), int64_t(face_ids.shape(2)), 3});
     return a;
 }
@@ -91,7 +95,7 @@ void bind_mesh_interpolate(nb::module_& m) {
        "v_values"_a.noconvert(), "v_attributes"_a.noconvert(), "v_barycentrics"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
 }
 
-// `sizes` lies where the kernel runs; its sum was checked by the caller.
+// Levels lie one after the other in a texture; `sizes` is where the kernel runs, and its sum on a GPU the caller's matter.
 template <typename W>
 TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<W, 2, int64_t>& sizes, const In<W, 4>& uvs,
                                              const MaybeIn<W, 3>& lods, const MaybeIn<W, 3, bool>& masks, bool repeat) {
@@ -101,6 +105,15 @@ TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<
     a.pixels = height * width; a.levels = sizes.shape(0); a.repeat = repeat;
     if (a.sets != 1 && a.sets != a.images) throw std::invalid_argument("textures: want one, or one an image");
     a.sizes = pointer("sizes", sizes, {a.levels, 2});
+    require(a.levels > 0, "sizes: want at least one level");
+    if constexpr (on_cpu<W>) {
+        int64_t texels = 0;
+        for (int64_t l = 0; l < a.levels && texels >= 0; ++l) {
+            const int64_t rows = a.sizes[2 * l], columns = a.sizes[2 * l + 1], left = a.texels - texels;
+            texels = rows < 1 || columns < 1 || rows > left || columns > left / rows ? -1 : texels + rows * columns;
+        }
+        if (texels != a.texels) throw std::invalid_argument("sizes: want levels of at least one texel, " + std::to_string(a.texels) + " in all");
+    }
     a.textures = textures.data();
     a.uvs = pointer("uvs", uvs, {a.images, height, width, 2});
     a.lods = pointer("lods", lods, {a.images, height, width});
@@ -147,6 +160,9 @@ AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, cons
     a.positions = pointer("positions", positions, {a.images, a.vertices, 4});
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
     a.neighbors = pointer("neighbors", neighbors, {a.faces, 3});
+    check_range<W>("triangles", triangles, 0, a.vertices);
+    check_range<W>("neighbors", neighbors, -1, a.faces);
+    check_range<W>("face_ids", face_ids, -1, a.faces);
     a.face_ids = pointer("face_ids", face_ids, {a.images, height, width});
     a.depths = pointer("depths", depths, {a.images, height, width});
     a.colors = pointer("colors", colors, {a.images, height, width, a.channels});
@@ -191,6 +207,7 @@ PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In
     if (a.sets != 1 && a.sets != m.images) throw std::invalid_argument("attributes: want one set, or one an image");
     a.attributes = pointer("attributes", attributes, {a.sets, m.vertices, a.channels});
     a.neighbors = pointer("neighbors", neighbors, {m.faces, 3});
+    check_range<W>("neighbors", neighbors, -1, m.faces);
     m.face_ids = pointer("face_ids", face_ids, {m.images, height, width});
     m.depths = pointer("depths", depths, {m.images, height, width});
     a.pairs = pointer("pairs", pairs, {m.images, height, width});
@@ -217,6 +234,7 @@ void bind_mesh_picture(nb::module_& m) {
                                       Out<W, 3> v_positions, Out<W, 3> v_attributes) {
         PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
         const MeshArgs<T>& f = a.mesh;
+        check_range<W>("face_ids", face_ids, -1, f.faces);
         a.v_colors = pointer("v_colors", v_colors, {f.images, f.height, f.width, a.channels});
         a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
         a.v_attributes = pointer("v_attributes", v_attributes, {a.sets, f.vertices, a.channels});

@@ -35,6 +35,7 @@ NB_MODULE(_native, m) {
 #endif
     });
     m.def("set_num_threads", &vision3d::set_num_threads);
+    vision3d::kernels();  // chosen now: a fork in the middle of the first choice would leave it locked in the child
     m.def("isa", [] { return std::string(vision3d::kernels().name); });
     m.def("available_isas", &vision3d::available_isas);
     m.def("set_isa", &vision3d::set_isa);

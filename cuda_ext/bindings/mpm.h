@@ -1,5 +1,6 @@
 #pragma once
 #include <nanobind/stl/tuple.h>
+#include <cmath>
 #include <memory>
 #include <tuple>
 #include <type_traits>
@@ -12,7 +13,7 @@ namespace vision3d::arrays {
 using Numbers = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 inline mpm::World world_of(const Numbers& materials, const Numbers& solids, const Numbers& fields, const Numbers& winds,
-                           const Numbers& motions, const float* field_values, const Numbers& numbers) {
+                           const Numbers& motions, const float* field_values, int64_t num_field_values, const Numbers& numbers) {
     mpm::World world{};
     const auto table = [](const char* name, const Numbers& rows, int width, const double*& data, int& count) {
         check(name, rows, {int64_t(rows.shape(0)), width});
@@ -28,6 +29,23 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
     world.field_values = field_values;
     check("numbers", numbers, {1, 9});
     const double* n = numbers.data();
+    const auto is_count = [](double value, double low, double high) { return value >= low && value <= high && value == std::floor(value); };
+    require(n[3] > 0 && n[3] < 1e300, "numbers: want a spacing of the grid > 0");
+    for (int k = 5; k < 8; ++k) require(is_count(n[k], 3, 1 << 20), "numbers: want a grid of 3 to 2^20 nodes an axis");
+    require(is_count(n[8], 0, 1 << 20), "numbers: want a padding of 0 to 2^20 nodes");
+    for (int i = 0; i < world.num_materials; ++i)
+        require(is_count(world.materials[i * mpm::MATERIAL_NUMBERS], 0, mpm::LAWS - 1), "materials: want a law from 0 to 8 first in each row");
+    for (int i = 0; i < world.num_fields; ++i) {
+        const double* row = world.fields + i * mpm::FIELD_NUMBERS;
+        bool fits = is_count(row[0], 0, double(num_field_values));
+        for (int k = 1; k < 4; ++k) fits = fits && is_count(row[k], 2, 1 << 20);
+        require(fits && row[0] + row[1] * row[2] * row[3] <= double(num_field_values), "fields: want at least 2 values an axis, all of them in field_values");
+    }
+    for (int i = 0; i < world.num_solids; ++i) {
+        const double* row = world.solids + i * mpm::SOLID_NUMBERS;
+        require(is_count(row[0], 0, 3) && is_count(row[1], 0, 2), "solids: want a shape from 0 to 3 and a contact from 0 to 2 first in each row");
+        require(row[0] != mpm::FIELD || is_count(row[26], 0, world.num_fields - 1), "solids: a mesh names a field that is not there");
+    }
     for (int k = 0; k < 3; ++k) {
         world.gravity[k] = n[k];
         world.size[k] = int64_t(n[5 + k]);
@@ -42,7 +60,8 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
 template <typename W, typename T = typename W::Scalar>
 std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid, const mpm::World& world) {
     const int64_t stride = int64_t(rows.shape(1));
-    if (count < 0 || count > stride) throw std::invalid_argument("count: want at most " + std::to_string(stride));
+    constexpr int64_t LANES = 16;  // the loops read as far beyond the last particle
+    if (count < 0 || count > stride - LANES) throw std::invalid_argument("count: got " + std::to_string(count) + ", want 0 to " + std::to_string(stride - LANES));
     auto step = std::make_unique<mpm::Step<T>>();
     step->rows = pointer("rows", rows, {mpm::ROWS, stride});
     step->stride = stride;
@@ -51,8 +70,17 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
     step->body = all;
     step->motion = all + stride;
     step->grid = pointer("grid", grid, {world.size[0], world.size[1], world.size[2] + 1, 4});
-    for (int64_t p = 0; p < count * int64_t(std::is_same_v<typename W::Device, nb::device::cpu>); ++p)
-        if (all[p] < 0 || all[p] >= world.num_materials) throw std::invalid_argument("ids: a body has no material");
+    mpm::set_world(world, *step);
+    if constexpr (on_cpu<W>) {
+        const int64_t other = cpu::find_outside(all, count, 0, world.num_materials);
+        if (other >= 0) throw std::invalid_argument("ids: got body " + std::to_string(all[other]) + ", want 0 to " + std::to_string(world.num_materials - 1));
+        for (int k = 0; k < 3; ++k) {
+            const T* x = step->rows + k * stride;
+            bool inside = true;
+            for (int64_t p = 0; p < count; ++p) inside &= x[p] >= step->low[k] && x[p] <= step->high[k];
+            require(inside, "rows: a position is outside of the grid or not finite");
+        }
+    }
     return step;
 }
 
@@ -64,7 +92,8 @@ void bind_mpm(nb::module_& m) {
                             Out<W, 2, int32_t> tracer_ids, int64_t tracer_count, Out<W, 4> grid, Numbers materials, Numbers solids,
                             Numbers fields, Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration,
                             double time, double max_dt, int device, uint64_t stream) {
-        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), numbers);
+        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)), numbers);
+        require(max_dt > 0 && duration >= 0, "max_dt, duration: want max_dt > 0 and duration >= 0");
         const auto step = step_of<W>(rows, ids, count, grid, world);
         const auto tracers = step_of<W>(tracer_rows, tracer_ids, tracer_count, grid, world);
         nb::gil_scoped_release release;
@@ -76,7 +105,7 @@ void bind_mpm(nb::module_& m) {
     m.def("mpm_elastic_energy", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
                                    Numbers solids, Numbers fields, Numbers winds, Numbers motions, Fields field_values,
                                    Numbers numbers, double last_dt, int device, uint64_t stream) {
-        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), numbers);
+        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)), numbers);
         const auto step = step_of<W>(rows, ids, count, grid, world);
         nb::gil_scoped_release release;
         return Loops::energy(W(device, stream), *step, world, last_dt);

@@ -18,12 +18,7 @@ void fill(skin::Args<T>& args, int mode, const In<W, 2>& vertices, const In<W, 2
     args.weights = pointer("weights", weights, {args.vertices_count, args.influences});
     args.indices = pointer("indices", indices, {args.vertices_count, args.influences});
     args.rows = pointer("rows", rows, {args.batch, args.joints, skin::ROW});
-    if constexpr (std::is_same_v<typename W::Device, nb::device::cpu>) {
-        for (int64_t n = 0; n < args.vertices_count * args.influences; ++n)
-            if (args.indices[n] < 0 || args.indices[n] >= args.joints)
-                throw std::invalid_argument("indices: vertex " + std::to_string(n / args.influences) + " names joint " +
-                                            std::to_string(args.indices[n]) + ", but there are " + std::to_string(args.joints));
-    }
+    check_range<W>("indices", indices, 0, args.joints);
 }
 
 template <typename W, typename Loops>

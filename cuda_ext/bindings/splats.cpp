@@ -20,6 +20,8 @@ void bind_intersections(nb::module_& m) {
         .def("__init__", [](cpu::Intersections* self, In<W, 1, int64_t> offsets, In<W, 2> means2d, In<W, 2, int32_t> radii,
                             In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities, int width, int height, int tile_size) {
             const TileArgs<float> a = tile_args<W>(means2d, radii, depths, conics, opacities, width, height, tile_size);
+            require(offsets.shape(0) > 0, "offsets: want one more than there are images");
+            check_offsets<W>("offsets", offsets, a.count, a.count);
             nb::gil_scoped_release release;
             new (self) cpu::Intersections(int64_t(offsets.shape(0)) - 1, offsets.data(), a.means2d, a.radii, a.depths, a.conics,
                                           a.opacities, width, height, tile_size);
@@ -32,6 +34,8 @@ void bind_intersections(nb::module_& m) {
                         Out<W, 1, int32_t> flatten_ids, Out<W, 3, int32_t> isect_offsets) {
             check("isect_ids", isect_ids, {self.total()});
             check("flatten_ids", flatten_ids, {self.total()});
+            check("tiles_per_gauss", tiles_per_gauss, {self.count()});
+            check("isect_offsets", isect_offsets, {self.images(), self.grid().tiles_y, self.grid().tiles_x});
             nb::gil_scoped_release release;
             self.fill(tiles_per_gauss.data(), isect_ids.data(), flatten_ids.data(), isect_offsets.data());
         }, "tiles_per_gauss"_a.noconvert(), "isect_ids"_a.noconvert(), "flatten_ids"_a.noconvert(), "isect_offsets"_a.noconvert());

@@ -29,7 +29,8 @@ ProjectArgs<typename W::Scalar> project_args(const In<W, 3>& means, const MaybeI
     a.quats = pointer("quats", quats, {B, N, 4});
     a.scales = pointer("scales", scales, {B, N, 3});
     a.covars = pointer("covars", covars, {B, N, 6});
-    if (!covars && !(quats && scales)) throw std::invalid_argument("want quats and scales, or covars");
+    require(bool(covars) != (quats && scales), "quats, scales, covars: want quats and scales, or covars");
+    require(camera.model >= 0 && camera.model <= 2, "model: want 0, 1 or 2");
     a.viewmats = pointer("viewmats", viewmats, {B, C, 4, 4});
     a.Ks = pointer("Ks", Ks, {B, C, 3, 3});
     a.model = camera.model; a.eps2d = T(camera.eps2d); a.antialiased = camera.antialiased;
@@ -68,6 +69,8 @@ void bind_project(nb::module_& m) {
         const int64_t B = a.forward.batches, C = a.forward.cameras, N = a.forward.count;
         const int64_t rows = packed ? int64_t(gaussian_ids.shape(0)) : B * C * N;
         a.offsets = pointer("offsets", offsets, {B * C + 1});
+        check_offsets<W>("offsets", offsets, int64_t(gaussian_ids.shape(0)), N);
+        check_range<W>("gaussian_ids", gaussian_ids, 0, N);
         a.gaussian_ids = gaussian_ids.data();
         a.packed = packed;
         a.chunks = pair_chunks(N);
@@ -76,6 +79,9 @@ void bind_project(nb::module_& m) {
         a.v_conics = pointer("v_conics", v_conics, {rows, 3});
         a.v_compensations = pointer("v_compensations", v_compensations, {rows});
         a.v_means = pointer("v_means", v_means, {B, N, 3});
+        require(v_quats.has_value() == quats.has_value() && v_scales.has_value() == scales.has_value() &&
+                    v_covars.has_value() == covars.has_value(),
+                "v_quats, v_scales, v_covars: want those that were given");
         a.v_quats = pointer("v_quats", v_quats, {B, N, 4});
         a.v_scales = pointer("v_scales", v_scales, {B, N, 3});
         a.v_covars = pointer("v_covars", v_covars, {B, N, 6});
@@ -101,6 +107,8 @@ ShArgs<typename W::Scalar> sh_args(const In<W, 3>& means, const In<W, 5>& sh, co
     a.centers = pointer("centers", centers, {B, C, 3});
     a.gaussian_ids = gaussian_ids.data();
     a.offsets = pointer("offsets", offsets, {B * C + 1});
+    check_offsets<W>("offsets", offsets, int64_t(gaussian_ids.shape(0)), N);
+    check_range<W>("gaussian_ids", gaussian_ids, 0, N);
     if (degree < 0 || degree > 4 || (degree + 1) * (degree + 1) > K) throw std::invalid_argument("degree does not fit the coefficients");
     return a;
 }
@@ -146,6 +154,7 @@ void bind_sort(nb::module_& m) {
         check("ids", ids, {count});
         check("sorted_keys", sorted_keys, {count});
         check("sorted_ids", sorted_ids, {count});
+        require(bits >= 0 && bits <= int(8 * sizeof(Key)), "bits: want at least 0, and no more than a key has");
         nb::gil_scoped_release release;
         sort_pairs(W(device, stream).where, count, bits, reinterpret_cast<const Key*>(keys.data()), ids.data(),
                    reinterpret_cast<Key*>(sorted_keys.data()), sorted_ids.data(), static_cast<void*>(scratch.data()),
@@ -158,6 +167,7 @@ template <typename W>
 TileArgs<typename W::Scalar> tile_args(const In<W, 2>& means2d, const In<W, 2, int32_t>& radii, const In<W, 1>& depths,
                                        const MaybeIn<W, 2>& conics, const In<W, 1>& opacities, int width, int height, int tile_size) {
     const int64_t n = int64_t(depths.shape(0));
+    require(width > 0 && height > 0 && tile_size > 0, "width, height, tile_size: want at least 1");
     return {n, pointer("means2d", means2d, {n, 2}), depths.data(), pointer("opacities", opacities, {n}), pointer("conics", conics, {n, 3}),
             pointer("radii", radii, {n, 2}), {width, height, tile_size}};
 }
@@ -187,6 +197,8 @@ void bind_tiles(nb::module_& m) {
         check("order", order, {a.count});
         check("ends", ends, {a.count});
         check("image_ids", image_ids, {a.count});
+        check_range<W>("order", order, 0, a.count);
+        check_offsets<W>("ends", ends, int64_t(tile_keys.shape(0)), int64_t(tile_keys.shape(0)));
         check("ids", ids, {int64_t(tile_keys.shape(0))});
         nb::gil_scoped_release release;
         fill_tiles(W(device, stream).where, a, order.data(), ends.data(), image_ids.data(), reinterpret_cast<uint32_t*>(tile_keys.data()),
@@ -197,11 +209,14 @@ void bind_tiles(nb::module_& m) {
 
     m.def("finish_tiles", [](In<W, 1> depths, int width, int height, int tile_size, In<W, 1, int32_t> tile_keys, In<W, 1, int32_t> ids,
                              Out<W, 1, int64_t> isect_ids, Out<W, 3, int32_t> isect_offsets, int device, uint64_t stream) {
+        require(width > 0 && height > 0 && tile_size > 0, "width, height, tile_size: want at least 1");
         const TileGrid<T> grid(width, height, tile_size);
         const int64_t records = int64_t(ids.shape(0)), images = int64_t(isect_offsets.shape(0));
         check("tile_keys", tile_keys, {records});
         check("isect_ids", isect_ids, {records});
         check("isect_offsets", isect_offsets, {images, grid.tiles_y, grid.tiles_x});
+        check_range<W>("ids", ids, 0, int64_t(depths.shape(0)));
+        check_range<W>("tile_keys", tile_keys, 0, images * grid.tiles_y * grid.tiles_x);
         nb::gil_scoped_release release;
         finish_tiles(W(device, stream).where, grid, images, records, reinterpret_cast<const uint32_t*>(tile_keys.data()), ids.data(),
                      depths.data(), isect_ids.data(), isect_offsets.data());
@@ -219,10 +234,14 @@ BlendArgs<typename W::Scalar> blend_args(const In<W, 2>& colors, const MaybeIn<W
     a.width = width; a.height = height; a.tile_size = tile_size; a.alpha_max = typename W::Scalar(alpha_max);
     if (tile_size != 4 && tile_size != 8 && tile_size != 16) throw std::invalid_argument("tile_size: want 4, 8 or 16");
     check("offsets", offsets, {a.images, (height + tile_size - 1) / tile_size, (width + tile_size - 1) / tile_size});
+    require(width > 0 && height > 0, "width, height: want at least 1");
+    require(alpha_max > 0 && alpha_max <= 1 - STOP_TRANSMITTANCE, "alpha_max: want a number above 0 and at most 0.9999");
     if (a.channels < 1 || a.channels > 32) throw std::invalid_argument("colors: want 1 to 32 channels in one call");
     a.colors = colors.data();
     a.backgrounds = pointer("backgrounds", backgrounds, {a.images, a.channels});
     a.masks = pointer("masks", masks, {a.images, a.tiles_y, a.tiles_x});
+    check_offsets<W>("offsets", offsets, a.records, a.records);
+    check_range<W>("ids", ids, 0, a.splats);
     a.offsets = offsets.data(); a.ids = ids.data();
     return a;
 }
@@ -244,6 +263,7 @@ void bind_blend(nb::module_& m) {
         check("conics", conics, {n, 3});
         check("records", records, {n, RECORD});
         check("colors", colors, {n, D});
+        require(D > 0, "colors: want at least 1 channel");
         nb::gil_scoped_release release;
         make_records(W(device, stream).where, n, D, means2d.data(), conics.data(), colors.data(), opacities.data(),
                      reinterpret_cast<Record<T>*>(records.data()));
@@ -281,6 +301,7 @@ void bind_blend(nb::module_& m) {
         a.packed = reinterpret_cast<const Record<T>*>(pointer("records", records, {n, RECORD}));
         a.out_transmittances = const_cast<T*>(pointer("transmittances", transmittances, {a.images, height, width}));
         a.last_ids = const_cast<int32_t*>(pointer("last_ids", last_ids, {a.images, height, width}));  // both are read only here
+        check_range<W>("last_ids", last_ids, -1, a.records);
         v.absgrad = v_means2d_abs.has_value();
         v.v_colors = pointer("v_colors_out", v_colors_out, {a.images, height, width, D});
         v.v_transmittances = pointer("v_transmittances", v_transmittances, {a.images, height, width});

@@ -53,8 +53,9 @@ void antialias_vjp(Loops, const AntialiasArgs<T>& a) {
             const int64_t image = i / a.width / a.height;
             const int x = int(i % a.width), y = int(i / a.width % a.height);
             for (const bool vertical : {false, true}) {
-                if (!(a.pairs[i] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
+                if (!is_marked(a, image, x, y, vertical)) continue;
                 const PairBlend blend = blend_pair(a, image, x, y, vertical);
+                if (blend.target < 0) continue;
                 Share share{blended(blend, i, i + (vertical ? a.width : 1)), {}, {}};
                 int32_t corners[2];
                 blend_pair_vjp(a, image, x, y, vertical, blend, corners, share.v);

@@ -15,6 +15,9 @@ class Intersections {
                   const float* conics, const float* opacities, int width, int height, int tile_size);
 
     int64_t total() const { return total_; }
+    int64_t count() const { return count_; }
+    int64_t images() const { return images_; }
+    const TileGrid<float>& grid() const { return grid_; }
 
     // (nnz) tiles a Gaussian, (M) image | tile | depth keys, (M) indices, (I,tiles) first record of each tile.
     void fill(int32_t* tiles_per_gauss, int64_t* isect_ids, int32_t* flatten_ids, int32_t* isect_offsets) const;

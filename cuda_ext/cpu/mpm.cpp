@@ -74,13 +74,41 @@ void for_each_line(const SortedParticles& sorted, const Step<float>& step, int64
             visit(step.grid + 4 * node_index(step, i, j, low[2]), i, j, low[2], high[2] - low[2]);
 }
 
-// Which solids may reach a block: distances change by no more than the way.
-void find_near(const SortedParticles& sorted, const Step<float>& step, int64_t block, uint8_t is_near[MOST]) {
+// Calls visit(i, j, k) for the nodes of a block.
+template <typename Visit>
+void for_each_node(const SortedParticles& sorted, const Step<float>& step, int64_t block, Visit visit) {
+    for_each_line(sorted, step, block, [&](float*, int64_t i, int64_t j, int64_t k, int64_t length) {
+        for (int64_t m = 0; m < length; ++m) visit(i, j, k + m);
+    });
+}
+
+// Which ways out of a solid the nodes of a block have, a bit each; distances change by no more than the distance of points.
+uint8_t find_ways(const SortedParticles& sorted, const Step<float>& step, const Solid<float>& solid, int64_t block) {
     const int64_t at[3] = {block / (sorted.width(1) * sorted.width(2)), block / sorted.width(2) % sorted.width(1), block % sorted.width(2)};
     float middle[3], normal[3];
     for (int a = 0; a < 3; ++a) middle[a] = (float(at[a] << SortedParticles::SHIFTS[a]) + (a == 2 ? 3.5f : 1.5f)) * step.spacing;
-    for (int n = 0; n < step.num_solids; ++n)
-        is_near[n] = step.solids[n].shape == FIELD || solid_distance(step.solids[n], middle, normal) < 4.2f * step.spacing;
+    const float reach = 4.2f * step.spacing;
+    if (solid.shape == FIELD) {
+        if (field_bound(solid, middle) > reach) return 0;
+    } else if (!(solid_distance(solid, middle, normal) < reach)) {
+        return 0;
+    }
+    uint8_t ways = 0;
+    for_each_node(sorted, step, block, [&](int64_t i, int64_t j, int64_t k) {
+        const int way = way_out_at(step, solid, i, j, k);
+        if (way >= 0) ways = uint8_t(ways | 1 << way);
+    });
+    return ways;
+}
+
+bool is_at_side(const SortedParticles& sorted, const Step<float>& step, int64_t block) {
+    const int64_t at[3] = {block / (sorted.width(1) * sorted.width(2)), block / sorted.width(2) % sorted.width(1), block % sorted.width(2)};
+    bool found = false;
+    for (int a = 0; a < 3; ++a) {
+        const int64_t low = at[a] << SortedParticles::SHIFTS[a], high = (at[a] + 1) << SortedParticles::SHIFTS[a];
+        found = found || low < step.padding || high > step.size[a] - step.padding;
+    }
+    return found;
 }
 
 class Solver {
@@ -108,15 +136,34 @@ class Solver {
                     });
             });
         }
-        Found found = reduce(int64_t(active.size()), 32, [&](Found& part, int64_t begin, int64_t end) {
-            uint8_t is_near[MOST];
-            for (int64_t n = begin; n < end; ++n) {
-                find_near(sorted_, step, active[size_t(n)], is_near);
-                for_each_line(sorted_, step, active[size_t(n)], [&](float* line, int64_t i, int64_t j, int64_t k, int64_t length) {
-                    for (int64_t m = 0; m < length; ++m) part.work += step_node(step, i, j, k + m, line + 4 * m, is_near);
-                });
-            }
+        const auto over_nodes = [&](auto visit) {
+            return reduce(int64_t(active.size()), 32, [&](Found& part, int64_t begin, int64_t end) {
+                for (int64_t n = begin; n < end; ++n) visit(part, n, active[size_t(n)]);
+            });
+        };
+        Found found = over_nodes([&](Found& part, int64_t, int64_t block) {
+            for_each_line(sorted_, step, block, [&](float* line, int64_t i, int64_t j, int64_t k, int64_t length) {
+                for (int64_t m = 0; m < length; ++m) part.work += step_node(step, i, j, k + m, line + 4 * m);
+            });
         });
+        std::vector<uint8_t> ways(active.size());
+        for (int s = 0; s < step.num_solids; ++s) {
+            const Solid<float>& solid = step.solids[s];
+            over_nodes([&](Found&, int64_t n, int64_t block) { ways[size_t(n)] = find_ways(sorted_, step, solid, block); });
+            uint8_t all = 0;
+            for (const uint8_t some : ways) all = uint8_t(all | some);
+            for (int way = 0; way < 6; ++way) {  // nodes of one way share none with each other
+                if (!(all >> way & 1)) continue;
+                found.add(over_nodes([&](Found& part, int64_t n, int64_t block) {
+                    if (ways[size_t(n)] >> way & 1)
+                        for_each_node(sorted_, step, block, [&](int64_t i, int64_t j, int64_t k) { part.work += meet_node(step, solid, way, i, j, k); });
+                }));
+            }
+        }
+        found.add(over_nodes([&](Found& part, int64_t, int64_t block) {
+            if (is_at_side(sorted_, step, block))
+                for_each_node(sorted_, step, block, [&](int64_t i, int64_t j, int64_t k) { part.work += side_node(step, i, j, k); });
+        }));
         found.add(reduce(int64_t(sorted_.blocks().size()), 4, [&](Found& part, int64_t begin, int64_t end) {
             for (int64_t n = begin; n < end; ++n)
                 for_each_segment(int(n), [&](const Segment& s) {

@@ -5,10 +5,17 @@
 #include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
+
+#ifndef _WIN32
+#include <pthread.h>
+#endif
 
 namespace vision3d {
 namespace {
@@ -94,16 +101,23 @@ class Job {
     std::exception_ptr error_;
 };
 
-class Pool {
+// Threads that work for whoever calls `run`. Its size never changes: a caller that wants another size takes another team.
+class Team {
   public:
-    void resize(int count) {
-        std::lock_guard resizing(resize_mutex_);
-        if (count == int(workers_.size()) + 1) return;
-        stop();
-        stopping_ = false;
-        spin_ = count <= int(std::thread::hardware_concurrency());
-        for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { serve(i); });
+    explicit Team(int count) : spin_(count <= int(std::thread::hardware_concurrency())), count_(count) {
+        workers_.reserve(size_t(count - 1));
+        try {
+            for (int i = 1; i < count; ++i) workers_.emplace_back([this, i] { serve(i); });
+        } catch (const std::system_error&) {
+            // The system gives no more threads: the job is shared by those that there are.
+        }
     }
+    ~Team() { stop(); }
+    Team(const Team&) = delete;
+    Team& operator=(const Team&) = delete;
+
+    int count() const { return count_; }
+
     void run(int64_t count, int64_t chunk, const std::function<void(int64_t, int64_t)>& body) {
         auto job = std::make_shared<Job>(count, chunk, int(workers_.size()) + 1, body);
         {
@@ -115,23 +129,9 @@ class Pool {
         job->work(0);
         job->wait(spin_);
     }
-    size_t workers() const { return workers_.size(); }
 
   private:
-    void serve(int thread) {
-        std::shared_ptr<Job> seen;
-        for (uint64_t turn = 0;;) {
-            spin_until(spin_, [&] { return posted_.load(std::memory_order_acquire) != turn; });
-            {
-                std::unique_lock lock(mutex_);
-                wake_.wait(lock, [&] { return stopping_ || job_ != seen; });
-                if (stopping_) return;
-                seen = job_;
-                turn = posted_.load(std::memory_order_relaxed);
-            }
-            seen->work(thread);
-        }
-    }
+    void serve(int thread);
     void stop() {
         {
             std::lock_guard lock(mutex_);
@@ -140,35 +140,89 @@ class Pool {
         }
         wake_.notify_all();
         for (auto& worker : workers_) worker.join();
-        workers_.clear();
     }
 
-    std::vector<std::thread> workers_;
-    std::mutex mutex_, resize_mutex_;
+    const bool spin_;
+    const int count_;
+    std::mutex mutex_;
     std::condition_variable wake_;
     std::shared_ptr<Job> job_;
     std::atomic<uint64_t> posted_{0};
-    bool stopping_ = false, spin_ = true;
+    bool stopping_ = false;
+    std::vector<std::thread> workers_;  // last: they use all of the above
 };
 
-Pool& pool() {
-    static Pool& instance = *new Pool;  // never destroyed: threads may still run at exit, and do not exist after fork
-    return instance;
+// Callers that want as many threads share a team, which ends with the last of them.
+class Teams {
+  public:
+    std::shared_ptr<Team> of(int count) {
+        std::lock_guard lock(mutex_);
+        std::weak_ptr<Team>& known = teams_[count];
+        std::shared_ptr<Team> team = known.lock();
+        if (!team) known = team = std::make_shared<Team>(count);
+        return team;
+    }
+
+  private:
+    std::mutex mutex_;
+    std::map<int, std::weak_ptr<Team>> teams_;
+};
+
+struct Caller {
+    int count = 0;  // 0: as the last `set_num_threads` of any thread
+    std::shared_ptr<Team> team;
+};
+
+std::atomic<int> last_count{1};
+thread_local Caller caller;
+alignas(Teams) unsigned char teams_memory[sizeof(Teams)];
+Teams* const teams = new (teams_memory) Teams;  // never destroyed: threads may still run at exit
+
+void Team::serve(int thread) {
+    caller.count = 1;  // loops inside of loops stay where they are
+    std::shared_ptr<Job> seen;
+    for (uint64_t turn = 0;;) {
+        spin_until(spin_, [&] { return posted_.load(std::memory_order_acquire) != turn; });
+        {
+            std::unique_lock lock(mutex_);
+            wake_.wait(lock, [&] { return stopping_ || job_ != seen; });
+            if (stopping_) return;
+            seen = job_;
+            turn = posted_.load(std::memory_order_relaxed);
+        }
+        seen->work(thread);
+    }
 }
+
+#ifndef _WIN32
+// A child has the thread that called fork and none of the workers, and locks may be held by threads that are not there: it
+// leaves all of it behind, undestroyed, and makes its own when it needs it. Takes no memory: that has locks, too.
+void after_fork_in_child() {
+    new (teams_memory) Teams;
+    new (&caller.team) std::shared_ptr<Team>;
+}
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
+#endif
 
 }  // namespace
 
-void set_num_threads(int count) { pool().resize(std::max(1, count)); }
+void set_num_threads(int count) {
+    caller.count = std::clamp(count, 1, MAX_POOL_THREADS);
+    last_count.store(caller.count, std::memory_order_relaxed);
+    if (caller.team && caller.team->count() != caller.count) caller.team.reset();
+}
 
-int num_threads() { return int(pool().workers()) + 1; }
+int num_threads() { return caller.count ? caller.count : last_count.load(std::memory_order_relaxed); }
 
 void parallel_for(int64_t count, int64_t chunk, const std::function<void(int64_t, int64_t)>& body) {
     if (count <= 0) return;
-    if (count <= chunk || pool().workers() == 0) {
+    const int threads = num_threads();
+    if (count <= chunk || threads == 1) {
         for (int64_t begin = 0; begin < count; begin += chunk) body(begin, std::min(count, begin + chunk));
-    } else {
-        pool().run(count, chunk, body);
+        return;
     }
+    if (!caller.team || caller.team->count() != threads) caller.team = teams->of(threads);
+    caller.team->run(count, chunk, body);
 }
 
 }  // namespace vision3d

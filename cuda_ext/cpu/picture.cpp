@@ -67,8 +67,9 @@ void find_shares(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t ima
         if (a.pairs[i] == 0) continue;
         const int x = int(i % width), y = int(i / width % a.height);
         for (const bool vertical : {false, true}) {
-            if (!(a.pairs[i] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
+            if (!is_marked(a, image, x, y, vertical)) continue;
             const PairBlend blend = blend_pair(a, image, x, y, vertical, lines);
+            if (blend.target < 0) continue;
             const Blended pair = blended(blend, i, i + (vertical ? width : 1));
             color_of(p, pair.target, colors.data());
             color_of(p, pair.from, colors.data() + p.channels);

@@ -14,7 +14,7 @@ void rows_forward(int op, const T* in, T* out, int64_t count) {
         if constexpr (sizeof(T) == sizeof(float)) {
             kernels().rows[op].forward(in, out, begin, end);
         } else {
-            for (int64_t i = begin; i < end; ++i) Op::forward(in + Op::IN * i, out + Op::OUT * i);
+            for (int64_t i = begin; i < end; ++i) rows::forward<Op>(in + Op::IN * i, out + Op::OUT * i);
         }
     });
 }
@@ -26,7 +26,7 @@ void rows_vjp(int op, const T* in, const T* out, const T* v_out, T* v_in, int64_
             kernels().rows[op].vjp(in, out, v_out, v_in, begin, end);
         } else {
             for (int64_t i = begin; i < end; ++i)
-                Op::vjp(in + Op::IN * i, Op::KEEPS_OUTPUT ? out + Op::OUT * i : nullptr, v_out + Op::OUT * i, v_in + Op::IN * i);
+                rows::vjp<Op>(in + Op::IN * i, Op::KEEPS_OUTPUT ? out + Op::OUT * i : nullptr, v_out + Op::OUT * i, v_in + Op::IN * i);
         }
     });
 }

@@ -41,14 +41,21 @@ void scatter(const TextureArgs<T>& a, int64_t begin, int64_t end, T* v_texture) 
     std::vector<int64_t> next(begins.begin(), begins.end() - 1);
     each_row_share(a, begin, end, [&](int64_t row, const RowShare<T>& share) { shares[next[row]++] = share; });
     parallel_for(rows, 1, [&](int64_t row, int64_t) {
+        if (begins[row] == begins[row + 1]) return;
+        int64_t width = 0;
+        for (int64_t l = 0, first = 0; first <= row; first += a.sizes[2 * l++]) width = a.sizes[2 * l + 1];
+        // In double: all pixels may show one texel.
+        std::vector<double> sums(width * a.channels, 0.);
         for (int64_t n = begins[row]; n < begins[row + 1]; ++n) {
             const RowShare<T>& share = shares[n];
             const T* v_value = a.v_values + share.pixel * a.channels;
             for (int k = 0; k < 2; ++k) {
-                T* texel = v_texture + (share.begin + share.columns[k]) * a.channels;
-                for (int64_t c = 0; c < a.channels; ++c) texel[c] += share.weights[k] * v_value[c];
+                double* texel = sums.data() + share.columns[k] * a.channels;
+                for (int64_t c = 0; c < a.channels; ++c) texel[c] += double(share.weights[k]) * double(v_value[c]);
             }
         }
+        T* texels = v_texture + shares[begins[row]].begin * a.channels;
+        for (size_t n = 0; n < sums.size(); ++n) texels[n] += T(sums[n]);
     });
 }
 

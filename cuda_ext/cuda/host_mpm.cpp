@@ -40,6 +40,12 @@ mpm::Report mpm_advance(mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::Wo
         std::fill(now.grid, now.grid + 4 * now.size[0] * now.size[1] * now.line, T(0));
         for (int64_t p = 0; p < now.count; ++p) bodies::particle_to_grid(now, p);
         for (int64_t n = 0; n < nodes; ++n) bodies::grid_node(now, n, totals);
+        for (int solid = 0; solid < now.num_solids; ++solid) {
+            int way, last;
+            for (mpm::ways_of(now.solids[solid], way, last); way <= last; ++way)
+                for (int64_t n = 0; n < nodes; ++n) bodies::contact_node(now, n, solid, way, totals);
+        }
+        for (int64_t n = 0; n < nodes; ++n) bodies::side_node(now, n, totals);
         for (int64_t p = 0; p < now.count; ++p) bodies::grid_to_particle(now, p, totals);
         return mpm::Found{totals.work, value_of(totals.speed2), value_of(totals.gradient2), totals.kept, totals.bad == 0};
     };

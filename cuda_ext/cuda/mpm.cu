@@ -49,6 +49,18 @@ __global__ void grid_kernel(OnDevice<T>* all) {
 }
 
 template <typename T>
+__global__ void contact_kernel(OnDevice<T>* all, int solid, int way) {
+    const int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
+    if (n < all->step.size[0] * all->step.size[1] * all->step.size[2]) bodies::contact_node(all->step, n, solid, way, all->totals);
+}
+
+template <typename T>
+__global__ void sides_kernel(OnDevice<T>* all) {
+    const int64_t n = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
+    if (n < all->step.size[0] * all->step.size[1] * all->step.size[2]) bodies::side_node(all->step, n, all->totals);
+}
+
+template <typename T>
 __global__ void grid_to_particle_kernel(OnDevice<T>* all) {
     const int64_t p = blockIdx.x * int64_t(blockDim.x) + threadIdx.x;
     if (p < all->step.count) bodies::grid_to_particle(all->step, p, all->totals);
@@ -121,6 +133,12 @@ mpm::Report mpm_advance(const Stream& where, Step<T>& step, Step<T>& tracers, co
         check(cudaMemsetAsync(now.grid, 0, size_t(4 * now.size[0] * now.size[1] * now.line) * sizeof(T), where.stream), "clearing the grid");
         launch("particles to grid", where, particles, THREADS, particle_to_grid_kernel<T>, all);
         launch("grid", where, nodes, THREADS, grid_kernel<T>, all);
+        for (int solid = 0; solid < now.num_solids; ++solid) {
+            int way, last;
+            for (mpm::ways_of(now.solids[solid], way, last); way <= last; ++way)
+                launch("contact", where, nodes, THREADS, contact_kernel<T>, all, solid, way);
+        }
+        launch("sides", where, nodes, THREADS, sides_kernel<T>, all);
         launch("grid to particles", where, particles, THREADS, grid_to_particle_kernel<T>, all);
         return buffer.found();
     };

@@ -120,7 +120,6 @@ def test_gaussians_on_a_mesh(cli, tmp_path):
 
 
 def test_colours_of_gaussians_as_a_texture(cli, tmp_path):
-    pytest.importorskip("xatlas")
     sequence = bending()
     colored = replace(sequence.base, vertex_colors=(sequence.base.vertices / 4 + 0.5))
     bound = MeshGaussians.from_mesh(colored, 6)

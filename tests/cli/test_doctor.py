@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from vision3d.cli import doctor
+from vision3d.install import install_command
 
 
 def findings(cli, *arguments):
@@ -106,7 +107,7 @@ def test_without_open3d_the_extra_is_named(cli, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "open3d" else find_spec(name, *rest))
     code, found, _ = findings(cli)
     assert code == 0
-    assert found["open3d"]["state"] == "missing" and found["open3d"]["repair"].endswith("'vision3d[viewer]'")
+    assert found["open3d"]["state"] == "missing" and found["open3d"]["repair"] == install_command("viewer")
     assert "display" not in found
 
 

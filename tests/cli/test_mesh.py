@@ -10,10 +10,12 @@ import torch
 from tests.support.outside import npm_package, package, program
 from tests.support.photos import ring
 from tests.support.refusals import assert_refused
+from tests.support.surfaces import cameras_around
 from vision3d.errors import MissingDependencyError
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.vectors import any_orthogonal
+from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.meshing import MeshConfig, mesh_scene
@@ -52,7 +54,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", ["scene.ply", "ellipsoids.ply"])
 @pytest.mark.parametrize("method", ["tsdf", "poisson"])
 def test_a_ball_becomes_a_mesh(cli, folder, tmp_path, name, method):
-    for needed in ("open3d", "xatlas", "fast_simplification"):
+    for needed in ("open3d", "fast_simplification"):
         package(needed)
     out = tmp_path / "ball.glb"
     code, text, err = cli("mesh", folder / name, "--out", out, "--method", method, *FEW, "--json")
@@ -218,7 +220,7 @@ def test_missing_packages_are_named_before_anything_is_rendered(cli, folder, tmp
     load = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", missing)
     result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "out.glb", "--quiet")
-    assert_refused(result, "open3d is needed for meshes of scenes: pip install 'vision3d[mesh]'", code=4)
+    assert_refused(result, f"open3d is needed for meshes of scenes: {install_command('mesh')}", code=4)
     with pytest.raises(MissingDependencyError, match="open3d is needed"):
         mesh_scene(MeshConfig(), ball())
 
@@ -232,3 +234,44 @@ def test_configuration_is_printed_and_read(cli, folder, tmp_path):
     (tmp_path / "wrong.yaml").write_text("resolutoin: 5")
     code, _, err = cli("mesh", folder / "scene.ply", "--config", tmp_path / "wrong.yaml")
     assert code == 2 and "resolutoin" in err
+
+
+@pytest.mark.viewer
+def test_a_glb_is_y_up(cli, tmp_path):
+    package("open3d")
+    ball().save(tmp_path / "scene.ply")  # red above and blue below in z
+    cameras_around(16, 96).save(tmp_path / "cameras.json")
+    few = (*FEW, "--texture-size", 0)
+    for options, name, axis, sign in (
+        ((), "a.glb", 1, 1),  # z is up in the images
+        (("--up", "z"), "b.glb", 1, 1),
+        (("--up=-z",), "c.glb", 1, -1),
+        (("--up", "y"), "d.glb", 2, 1),  # nothing turns
+        (("--up", "z"), "e.ply", 2, 1),  # other formats keep the axes of the scene
+    ):
+        code, _, err = cli("mesh", tmp_path, "--out", tmp_path / name, *few, *options, "--json")
+        assert code == 0, err
+        mesh = Mesh.load(tmp_path / name)
+        red, blue = (mesh.vertex_colors[side * mesh.vertices[:, axis] > 0.6].mean(0) for side in (sign, -sign))
+        assert red[0] > 0.7 > 0.3 > red[2] and blue[2] > 0.7 > 0.3 > blue[0], name
+        towards = (geometry.face_normals(mesh.vertices, mesh.faces) * mesh.vertices[mesh.faces].mean(1)).sum(-1)
+        assert (towards > 0).float().mean() > 0.99
+    result = cli("mesh", tmp_path, "--out", tmp_path / "f.glb", *few, "--up", "w")
+    assert_refused(result, "up", code=2)
+
+
+@pytest.mark.viewer
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (("--max-components", -1), "max_components: got -1, want 0 or more"),
+        (("--min-views", 0), "min_views: got 0, want 1 or more"),
+        (("--quantile", "nan"), "quantile: got nan, want a number in (0, 1)"),
+        (("--min-component", 2), "min_component: got 2.0, want a number in [0, 1]"),
+        (("--texture-size", 9000), "texture_size: got 9000, want 0, or 16 to 8192"),
+    ],
+)
+def test_options_out_of_range(cli, folder, tmp_path, options, text):
+    result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "a.glb", *FEW, *options)
+    assert_refused(result, text, code=2)
+    assert not (tmp_path / "a.glb").exists()

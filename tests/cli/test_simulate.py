@@ -9,6 +9,7 @@ import yaml
 
 from tests.stages.test_simulate import cube
 from tests.support.refusals import assert_refused
+from vision3d.cli.simulate import _up_of
 from vision3d.geometry import shapes
 from vision3d.io.video import read_video
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence
@@ -168,3 +169,14 @@ def test_wrong_scene_files_are_named_with_their_place(cli, scene_file, tmp_path)
 
 def test_a_scene_that_is_none_is_refused(cli, tmp_path):
     assert_refused(cli("simulate", tmp_path / "nothing.ply"), "nothing.ply: does not exist")
+
+
+def test_what_is_up_by_the_format(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "meta.json").write_text("{}")
+    (tmp_path / "run").mkdir()
+    for name, want in (
+        ("a.ply", (0, 0, 1)), ("a.compressed.ply", (0, -1, 0)), ("a.SPZ", (0, -1, 0)), ("folder", (0, -1, 0)),
+        ("run", (0, 0, 1)), ("a.glb", (0, 1, 0)),
+    ):  # fmt: skip
+        assert _up_of(tmp_path / name) == want, name

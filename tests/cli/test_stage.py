@@ -107,7 +107,9 @@ def test_resume_and_overwrite_exclude_each_other(run, tmp_path):
     arguments = ["--out", str(tmp_path / "a"), "--quiet"]
     run(arguments)
     before = (tmp_path / "a" / "metrics.jsonl").read_bytes()
-    with pytest.raises(UsageError, match="--resume and --overwrite: the one goes on with the run that is there, the other"):
+    with pytest.raises(
+        UsageError, match="--resume and --overwrite are mutually exclusive: one resumes the run, the other deletes it"
+    ):
         run([*arguments, "--resume", "--overwrite"])
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
 
@@ -116,7 +118,7 @@ def test_interrupted_run_is_marked(tmp_path):
     def stop(options, run_folder, progress):
         raise Interrupted("stopped after step 1")
 
-    with pytest.raises(Interrupted, match=r"stopped after step 1; go on with --resume --out .*/a"):
+    with pytest.raises(Interrupted, match=r"stopped after step 1; resume with --resume --out .*/a"):
         stage_verb("count", Options, stop, stage="counting")(["--out", str(tmp_path / "a"), "--quiet"])
     assert json.loads((tmp_path / "a" / "summary.json").read_text())["status"] == "interrupted"
 

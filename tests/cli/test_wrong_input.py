@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_read(run, photos, damage, layout):
         Image.fromarray(np.zeros((48, 48), np.float32)).save(path, format="TIFF")
     what = {
         "missing": "which does not exist (5 of 6 images found)",
-        "no picture": f"{path}: is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)",
+        "no picture": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
         "cut off": f"{path}: cannot be decoded (",
         "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits a channel",
     }[damage]
@@ -194,8 +194,8 @@ def test_colmap_files_that_are_cut_off(run, photos, name):
         ("scene.ply", "is neither a transforms.json nor a video (.mp4, "),
         ("list.json", "has no list 'frames'; want a transforms.json"),
         ("cut.json", "is no JSON (Expecting value: line 1 column 13 (char 12))"),
-        ("texts", "found 0 photographs without cameras (looked for transforms.json, "),
-        ("set/images", "found 6 photographs without cameras"),
+        ("texts", "found 0 photos without cameras (looked for transforms.json, "),
+        ("set/images", "found 6 photos without cameras"),
         ("video.mp4", "is a video; run with --sfm to find its cameras with pycolmap"),
     ],
 )
@@ -383,7 +383,7 @@ def test_eval_takes_run_folders(cli, original):
         ("list.json", "has no list 'frames'; want a transforms.json"),
         ("latin.json", "is no JSON ("),
         ("scene.ply", "is no file of cameras; want a cameras.json, a transforms.json or a data set folder"),
-        ("folder", "found 0 photographs without cameras (looked for transforms.json, "),
+        ("folder", "found 0 photos without cameras (looked for transforms.json, "),
     ],
 )
 def test_what_is_no_file_of_cameras(cli, original, tmp_path, name, text):
@@ -467,7 +467,7 @@ def test_interrupted_run_is_finished_by_the_same_command(cli, original, tmp_path
     out = tmp_path / "out"
     command = ("fit", original / "set", "--out", out, "--max-gaussians", 50, "--sh-degree", 0, "--steps", 6, "--quiet")
     code, _, err = cli(*command)
-    assert code == 130 and f"stopped after step 3; go on with --resume --out {out}" in err
+    assert code == 130 and f"stopped after step 3; resume with --resume --out {out}" in err
     assert CheckpointFolder(out / "checkpoints").latest().step == 3
     monkeypatch.undo()
     assert_refused(cli(*command), "exists and is not empty; give --overwrite, --resume or another --out", code=5)

@@ -352,7 +352,7 @@ def test_strides_and_mixed_types():
 def test_the_kernel_refuses_what_would_leave_its_memory():
     given = case(4)
     rows = rows_of(given)
-    with pytest.raises(ValueError, match=r"^indices: vertex 0 names joint 7, but there are 7$"):
+    with pytest.raises(ValueError, match=r"^indices: got 7 at place 0, want 0 to 6$"):
         native_call(3, {**given, "indices": torch.full_like(given["indices"], 7)}, rows)
     with pytest.raises(ValueError, match=r"^mode: got 4, want 1, 2, 3, 6 or 7$"):
         native_call(4, given, rows)

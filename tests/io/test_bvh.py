@@ -68,7 +68,7 @@ def test_each_joint_has_an_order_of_its_own(mixed):
     assert motion.skeleton.parents == (-1, 0, 1, 2, 0, 4) and motion.skeleton.tips == (3, 5)
     assert torch.equal(motion.times, torch.tensor([0, 0.5], dtype=torch.float64))
     hips, arm, wrist = degrees("ZXY", 10, 20, 30), degrees("XYZ", 40, 50, 60), degrees("YX", 70, 80)
-    root = np.array([0.5 + 2, 1, 3])
+    root = np.array([2, 1, 3])  # its positions replace its OFFSET
     expected = [root, root + hips @ [0, 2, 0], root + hips @ ([0, 2, 0] + arm @ [1, 0, 0])]
     expected.append(expected[2] + hips @ arm @ wrist @ [0, 0, 1])
     expected += [root + hips @ [0, -1, 0], root + hips @ [0, -2, 0]]
@@ -136,6 +136,62 @@ def test_no_poses_is_a_skeleton(mixed):
     text = MIXED[: MIXED.index("1 2 3")].replace("Frames: 2", "Frames: 0")
     motion = load(mixed(text)).validate()
     assert len(motion) == 0 and len(motion.skeleton) == 6 and motion.positions().shape == (0, 6, 3)
+
+
+def test_positions_of_the_root_replace_its_offset_axis_by_axis(mixed):
+    """A file whose OFFSET is the height of the hips stands on the floor, and does not float above it."""
+    text = MIXED.replace("OFFSET 0.5 0 0", "OFFSET 0.5 94 0")
+    torch.testing.assert_close(load(mixed(text)).positions(), load(mixed()).positions())
+    line = next(line for line in MIXED.splitlines() if "CHANNELS 6" in line)
+    fewer = re.sub(r"6 Yposition Xposition Zposition|6( \w+position){3}", "4 Xposition", line)
+    text = (
+        MIXED.replace(line, fewer)
+        .replace("1 2 3 ", "2 ")
+        .replace("0 0 0   90", "0   90")
+        .replace("OFFSET 0.5 0 0", "OFFSET 7 94 0")
+    )
+    assert load(mixed(text)).positions()[0, 0].tolist() == pytest.approx([2, 94, 0])
+
+
+def test_hips_below_a_root_on_the_floor_carry_the_motion(tmp_path):
+    """As in the files of Bandai Namco: the root stands still, and all hangs from hips with positions of their own."""
+    text = """HIERARCHY
+ROOT Floor
+{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+  JOINT Hips
+  {
+    OFFSET 0 93 0
+    CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+    JOINT Foot
+    {
+      OFFSET 0 -93 0
+      CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+      End Site
+      {
+        OFFSET 0 0 10
+      }
+    }
+    End Site
+    {
+      OFFSET 0 50 0
+    }
+  }
+}
+MOTION
+Frames: 2
+Frame Time: 0.1
+1 0 0 0 0 90   0 90 5 0 0 0   0 -93 0 0 0 0
+1 0 0 0 0 90   0 92 105 0 0 0   0 -93 0 0 0 0
+"""
+    (tmp_path / "a.bvh").write_text(text)
+    motion = load(tmp_path / "a.bvh")  # without a warning
+    turn = degrees("Y", 90)
+    for pose, place in enumerate(([0, 90, 5], [0, 92, 105])):
+        hips = np.array([1, 0, 0]) + turn @ place
+        np.testing.assert_allclose(motion.positions()[pose, 1], hips, atol=1e-4)
+        np.testing.assert_allclose(motion.positions()[pose, 2], hips - [0, 93, 0], atol=1e-4)
 
 
 def test_bones_that_move_are_named(mixed):

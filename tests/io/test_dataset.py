@@ -58,10 +58,10 @@ def test_nerf_synthetic_names_the_frame(ring, tmp_path):
 def test_folders_without_cameras_list_what_was_looked_for(tmp_path):
     with pytest.raises(MissingFileError, match=r"none: does not exist; want a folder of photographs"):
         load_dataset(tmp_path / "none")
-    with pytest.raises(InputError, match=r"found 0 photographs .*looked for transforms\.json, .*sparse/0/cameras\.bin"):
+    with pytest.raises(InputError, match=r"found 0 photos .*looked for transforms\.json, .*sparse/0/cameras\.bin"):
         load_dataset(tmp_path)
     write_image(tmp_path / "images" / "a.png", torch.zeros(4, 4))
-    with pytest.raises(InputError, match=r"found 1 photographs without cameras .*; run with --sfm to find their cameras"):
+    with pytest.raises(InputError, match=r"found 1 photos without cameras .*; run with --sfm to find their cameras"):
         load_dataset(tmp_path)
     (tmp_path / "v.mp4").write_bytes(b"")
     with pytest.raises(InputError, match=r"v\.mp4: is a video; run with --sfm"):

@@ -172,9 +172,9 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
         (with_texture("../secret.png"), r"names '\.\./secret\.png', which is outside its folder"),
         (with_texture("/etc/passwd"), "names '/etc/passwd', which is outside its folder"),
         (with_texture("%2e%2e/x.png"), "outside its folder"),
-        (with_texture("data:image/png;base64,AAAA"), "is no picture that can be read"),
+        (with_texture("data:image/png;base64,AAAA"), "is not an image that can be read"),
         (with_texture("data:image/png;base64,?"), "is no base64"),
-        (with_texture(large_png()), "want at most|no picture that can be read"),
+        (with_texture(large_png()), "want at most|not an image that can be read"),
         (
             setter("accessors", 0, "count", value=2**31),
             r"accessors\[0\]: ends at byte 25769803776 of its .* has 36",

@@ -118,7 +118,46 @@ def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
     skin.save(tmp_path / "creature.glb")
     mesh = load(tmp_path / "creature.glb")
     assert isinstance(mesh, Mesh)
-    torch.testing.assert_close(mesh.vertices, skin.mesh.vertices)
+    assert (skin.at_rest().vertices - skin.mesh.vertices).abs().max() > 3  # joints do not rest where they are bound
+    torch.testing.assert_close(mesh.vertices, skin.at_rest().vertices, atol=1e-5, rtol=0)
+    other = Animated(tmp_path / "creature.glb").vertices(None, 0.0)
+    assert np.abs(mesh.vertices.numpy() - other).max() < 1e-5
+    weights = torch.zeros(skin.num_morphs)
+    weights[0] = 0.5
+    moved = replace(skin, rest_weights=weights)
+    moved.save(tmp_path / "moved.glb")
+    torch.testing.assert_close(load(tmp_path / "moved.glb").vertices, moved.at_rest().vertices, atol=1e-5, rtol=0)
+
+
+def test_programs_without_skins_see_meshes_of_nodes_where_they_rest(tmp_path):
+    """A wheel on a node that turns is bound where the node rests: its bind geometry is the rest pose."""
+    ball = Mesh(*shapes.box((1.0, 1.0, 1.0), 2))
+    ball.save(tmp_path / "ball.glb")
+    content, binary = opened(tmp_path / "ball.glb")
+    content["nodes"] = [{"children": [1], "translation": [3, 0, 0], "scale": [2, 2, 2]}, {"mesh": 0, "translation": [0, 1, 0]}]
+    content["scenes"] = [{"nodes": [0]}]
+    times = np.array([0, 1], np.float32).tobytes() + np.array([0, 0, 0, 1, 0, 0, 1, 0], np.float32).tobytes()
+    start = len(binary)
+    views, accessors = content["bufferViews"], content["accessors"]
+    views += [{"buffer": 0, "byteOffset": start, "byteLength": 8}, {"buffer": 0, "byteOffset": start + 8, "byteLength": 32}]
+    accessors += [
+        {"bufferView": len(views) - 2, "componentType": 5126, "count": 2, "type": "SCALAR", "min": [0], "max": [1]},
+        {"bufferView": len(views) - 1, "componentType": 5126, "count": 2, "type": "VEC4"},
+    ]
+    sampler = {"input": len(accessors) - 2, "output": len(accessors) - 1}
+    channel = {"sampler": 0, "target": {"node": 1, "path": "rotation"}}
+    content["animations"] = [{"name": "turn", "samplers": [sampler], "channels": [channel]}]
+    content["buffers"][0]["byteLength"] = start + 40
+    (tmp_path / "wheel.glb").write_bytes(glb_bytes(content, bytes(binary) + times))
+    skin, place = Skin.load(tmp_path / "wheel.glb"), torch.tensor([3.0, 2.0, 0.0])
+    torch.testing.assert_close(skin.mesh.vertices, 2 * ball.vertices + place)
+    torch.testing.assert_close(skin.at_rest().vertices, skin.mesh.vertices)
+    turned = skin.posed(skin.clips[0], [1.0])[0]  # half a turn about z
+    torch.testing.assert_close(turned, 2 * ball.vertices * torch.tensor([-1.0, -1, 1]) + place, atol=1e-5, rtol=0)
+    skin.save(tmp_path / "again.glb")
+    content, _ = opened(tmp_path / "again.glb")
+    low = content["accessors"][content["meshes"][0]["primitives"][0]["attributes"]["POSITION"]]["min"]
+    assert low == pytest.approx((2 * ball.vertices + place).amin(0).tolist(), abs=1e-5)
 
 
 def test_meshes_without_a_skin_follow_their_nodes(tmp_path):

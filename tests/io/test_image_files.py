@@ -130,9 +130,9 @@ def test_whole_pictures_are_known_by_their_ends(tmp_path, monkeypatch, suffix, s
 
 def test_no_picture(tmp_path):
     (tmp_path / "p.png").write_text("hello")
-    with pytest.raises(FileFormatError, match=r"p\.png: is no picture that can be read \(PNG, JPEG"):
+    with pytest.raises(FileFormatError, match=r"p\.png: is not an image that can be read \(PNG, JPEG"):
         image_size(tmp_path / "p.png")
-    with pytest.raises(MissingFileError, match="want a picture"):
+    with pytest.raises(MissingFileError, match="want an image"):
         read_image(tmp_path / "q.png")
 
 

@@ -1,4 +1,5 @@
 import logging
+import re
 import sys
 from dataclasses import replace
 
@@ -6,9 +7,11 @@ import pytest
 import torch
 
 from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.io.mesh_files import read_mesh, write_mesh
 from vision3d.scene import Mesh, load
+from vision3d.scene.mesh_colors import surface_colors
 
 QUAD = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
 
@@ -32,11 +35,8 @@ def assert_same(a, b, **tolerance):
 
 def test_missing_trimesh_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trimesh", None)
-    with pytest.raises(MissingDependencyError, match=r"trimesh is needed for meshes .* pip install 'vision3d\[mesh\]'"):
+    with pytest.raises(MissingDependencyError, match=r"trimesh is needed for meshes .* " + re.escape(install_command("mesh"))):
         write_mesh(tmp_path / "m.obj", plain())
-    (tmp_path / "m.stl").write_text("solid")
-    with pytest.raises(MissingDependencyError, match="trimesh"):
-        read_mesh(tmp_path / "m.stl")
 
 
 class TestWithTrimesh:
@@ -138,25 +138,45 @@ class TestWithTrimesh:
     @pytest.mark.parametrize(
         "obj, mtl, error, message",
         [
-            ("mtllib none.mtl\n", None, MissingFileError, r"none\.mtl: does not exist; want the materials of q\.obj"),
-            (
-                "mtllib m.mtl\n",
-                "newmtl a\nmap_Kd t.png\n",
-                MissingFileError,
-                r"t\.png: does not exist; want the texture of q\.obj",
-            ),
             ("mtllib ../m.mtl\n", None, FileFormatError, r"names '\.\./m\.mtl', which is outside its folder"),
             ("mtllib m.mtl\n", "newmtl a\nmap_Kd /etc/passwd\n", FileFormatError, "names '/etc/passwd', which is outside"),
-            ("mtllib m.mtl\n", "map_Kd a.png\nmap_Kd b.png\n", FileFormatError, r"has 2 textures \(a\.png, b\.png\)"),
         ],
     )
-    def test_materials_that_are_missing_or_elsewhere(self, tmp_path, obj, mtl, error, message):
+    def test_materials_that_are_elsewhere_or_several(self, tmp_path, obj, mtl, error, message):
         (tmp_path / "q.obj").write_text(obj + QUAD + "f 1/1 2/2 3/3\n")
         if mtl is not None:
             (tmp_path / "m.mtl").write_text(mtl)
         with pytest.raises(error, match=message):
             read_mesh(tmp_path / "q.obj")
         assert read_mesh(tmp_path / "q.obj", skip_texture=True).num_faces == 1
+
+    def test_an_obj_of_several_textures(self, tmp_path):
+        """Red left, blue right and a plain face: each triangle keeps the colours of its own picture."""
+        write_image(tmp_path / "red.png", torch.tensor([1.0, 0, 0]).expand(4, 8, 3))
+        write_image(tmp_path / "blue.png", torch.tensor([0.0, 0, 1]).expand(8, 4, 3))
+        (tmp_path / "a.mtl").write_text("newmtl one\nmap_Kd red.png\nnewmtl plain\nKd 1 1 1\n")
+        (tmp_path / "b.mtl").write_text("newmtl the other\nmap_Kd -s 1 1 1 blue.png\n")
+        faces = "usemtl one\nf 1/1 2/2 3/3\nusemtl the other\nf 1/1 3/3 4/4\nusemtl plain\nf 2/2 3/3 4/4\n"
+        (tmp_path / "q.obj").write_text("mtllib a.mtl\nmtllib b.mtl\n" + QUAD + faces)
+        mesh = read_mesh(tmp_path / "q.obj")
+        assert mesh.num_faces == 3
+        middle = torch.full((3, 3), 1 / 3)
+        colors = surface_colors(mesh, torch.arange(3), middle)
+        centers = mesh.vertices[mesh.faces].mean(1)
+        plain = read_mesh(tmp_path / "q.obj", skip_texture=True)
+        wanted = torch.tensor([[1.0, 0, 0], [0.0, 0, 1], [1.0, 1, 1]])
+        for center, want in zip(plain.vertices[plain.faces].mean(1), wanted):
+            place = int((centers - center).norm(dim=-1).argmin())
+            torch.testing.assert_close(colors[place], want, atol=1e-3, rtol=0)
+
+    def test_materials_that_are_missing_are_a_warning(self, tmp_path, caplog):
+        (tmp_path / "q.obj").write_text("mtllib none.mtl\n" + QUAD + "f 1/1 2/2 3/3\n")
+        mesh = read_mesh(tmp_path / "q.obj")
+        assert mesh.num_faces == 1 and mesh.texture is None and mesh.uvs is not None
+        assert "q.obj: its materials none.mtl are not there; read without them" in caplog.text
+        (tmp_path / "none.mtl").write_text("newmtl a\nmap_Kd t.png\n")
+        assert read_mesh(tmp_path / "q.obj").texture is None
+        assert "q.obj: its texture t.png is not there; read without it" in caplog.text
 
     @pytest.mark.parametrize(
         "name, content, message",

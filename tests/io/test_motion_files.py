@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, OutputExistsError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
+from vision3d.install import install_command
 from vision3d.io import mesh_frames, npz_file, usd_file
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Sequence, load
 
@@ -244,6 +246,8 @@ def test_usd_is_not_read(tmp_path):
 
 def test_usd_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pxr", None)
-    with pytest.raises(MissingDependencyError, match=r"^usd-core is needed for meshes as USD: pip install 'vision3d\[usd\]'$"):
+    with pytest.raises(
+        MissingDependencyError, match=r"^usd-core is needed for meshes as USD: " + re.escape(install_command("usd")) + "$"
+    ):
         usd_file.write_sequence(tmp_path / "a.usd", wobble())
     assert not any(tmp_path.iterdir())

@@ -147,7 +147,7 @@ def test_unreadable_pictures(ring, end):
     folder = ring()
     path = folder / "images/004.png"
     path.write_bytes(path.read_bytes()[:-40] if end == "cut off" else b"\x89PNG no more")
-    problem = "cannot be decoded (" if end == "cut off" else "is no picture that can be read (PNG, "
+    problem = "cannot be decoded (" if end == "cut off" else "is not an image that can be read (PNG, "
     with pytest.raises(FileFormatError) as caught:
         load_dataset(folder)
     text = str(caught.value)

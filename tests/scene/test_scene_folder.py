@@ -146,3 +146,15 @@ def test_codecs_can_be_added(tmp_path, monkeypatch, gaussians):
     assert codecs.suffix_of(gaussians) == ".gsplat"
     with pytest.raises(InputError, match="no file format for Tensor; want GaussianScene, Cameras"):
         codecs.suffix_of(torch.zeros(1))
+
+
+@pytest.mark.parametrize("name", ["world.glb", "world.ply", "world.JSON"])
+def test_the_name_of_a_file_makes_no_folder(tmp_path, name):
+    scene = Scene().add("ball", Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]])))
+    with pytest.raises(
+        InputError, match=f"{name}: a scene is written as a folder, and .* is a file format; want a name without it"
+    ):
+        scene.save(tmp_path / name)
+    assert not any(tmp_path.iterdir())
+    scene.save(tmp_path / "world.v2")
+    assert (tmp_path / "world.v2" / "scene.json").is_file()

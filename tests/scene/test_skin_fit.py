@@ -66,6 +66,22 @@ def test_the_file_reproduces_the_vertices(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["joints", "morphs"])
+def test_weights_that_other_programs_clamp_are_in_0_1(kind):
+    """Clamping them changes nothing; and the mesh itself is at rest, whose weights are 0."""
+    mesh, moved, _ = beam()
+    found = fit_joints(mesh, moved, TIMES, num_joints=6) if kind == "joints" else fit_morphs(mesh, moved, TIMES)
+    clip = found.skin.clips[0]
+    (weights,) = (channel for channel in clip.channels if channel.path == "weights")
+    assert float(weights.values.min()) >= 0 and float(weights.values.max()) <= 1
+    clamped = replace(weights, values=weights.values.clamp(0, 1))
+    channels = tuple(clamped if channel is weights else channel for channel in clip.channels)
+    seen = replace(found.skin, clips=(replace(clip, channels=channels),))
+    residual = torch.linalg.vector_norm(seen.posed(seen.clips[0], TIMES) - moved, dim=-1) / diagonal(mesh)
+    assert float(residual.max()) == pytest.approx(found.max_error, rel=1e-3) and found.max_error <= 1e-4
+    assert found.skin.rest_weights is None and torch.equal(found.skin.mesh.vertices, mesh.vertices)
+
+
+@pytest.mark.parametrize("kind", ["joints", "morphs"])
 def test_halfway_a_second_reader_sees_what_we_see(tmp_path, kind):
     mesh, moved, _ = beam()
     found = fit_joints(mesh, moved, TIMES, num_joints=6) if kind == "joints" else fit_morphs(mesh, moved, TIMES)
@@ -96,7 +112,7 @@ def test_tolerance_and_most_morphs(fit):
     rough, fine = fit(mesh, moved, TIMES, tolerance=1e-2), fit(mesh, moved, TIMES, tolerance=1e-5)
     assert rough.skin.num_morphs < fine.skin.num_morphs and rough.max_error <= 1e-2 and fine.max_error <= 1.1e-5
     capped = fit(mesh, moved, TIMES, tolerance=1e-5, max_morphs=2)
-    assert capped.skin.num_morphs == 2 and capped.max_error > 1e-5
+    assert 1 <= capped.skin.num_morphs <= 2 and capped.max_error > 1e-5
     assert fit(mesh, moved, TIMES, max_morphs=0).skin.num_morphs == 0
 
 

@@ -1,11 +1,13 @@
 """Several textures in one picture: what is read at every place of every face stays."""
 
+import re
+
 import pytest
 import torch
 
 from vision3d.errors import InputError
 from vision3d.geometry import shapes
-from vision3d.scene import Mesh
+from vision3d.scene import Mesh, texture_atlas
 from vision3d.scene.texture_atlas import merge_textured
 
 
@@ -79,9 +81,21 @@ def test_a_texture_of_many_parts_is_there_once():
     assert merged.texture.shape[0] * merged.texture.shape[1] < 2 * 36 * 36
 
 
+def test_a_texture_that_repeats_often_is_there_as_often(monkeypatch, caplog):
+    parts = [plate(4, 4, spread=20.0), plate(8, 8)]
+    check(parts, merge_textured(parts))
+    assert caplog.text == ""
+    monkeypatch.setattr(texture_atlas, "_MAX_REPEATED", 1000)
+    smooth = Mesh(parts[0].vertices, parts[0].faces, uvs=parts[0].uvs, texture=torch.full((4, 4, 3), 0.25))
+    merged = merge_textured([smooth, parts[1]])
+    check([smooth, parts[1]], merged)  # one colour is the same at any size
+    assert merged.texture.shape[0] * merged.texture.shape[1] < 3000
+    assert re.search(r"a face repeats its texture of 4x4 texels \d+x\d+ times; copied at 1x1", caplog.text)
+
+
 def test_what_does_not_fit_is_said():
-    with pytest.raises(InputError, match=r"^a face repeats its texture 20 times, want at most 8$"):
-        merge_textured([plate(4, 4, spread=20.0), plate(4, 4)])
+    with pytest.raises(InputError, match=r"^a face repeats its texture \d{4} times, want at most 1024$"):
+        merge_textured([plate(4, 4, spread=2000.0), plate(4, 4)])
     broken = plate(4, 4)
     broken.uvs[3] = torch.nan
     with pytest.raises(InputError, match=r"^uvs are not finite$"):

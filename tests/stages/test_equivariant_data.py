@@ -1,6 +1,7 @@
 """Warps, canonical positions and the split of the digits."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from tests.support.digits import drawn_digits, write_affnist, write_idx
 from vision3d.errors import InputError, MissingDependencyError
+from vision3d.install import install_command
 from vision3d.io.digits import Digits
 from vision3d.stages.equivariant.canonical import (
     MAX_ANISOTROPY,
@@ -114,7 +116,7 @@ def test_without_kornia(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "kornia.geometry.transform", None)
     with pytest.raises(
-        MissingDependencyError, match=r"kornia is needed for warping pictures: pip install 'vision3d\[interop\]'"
+        MissingDependencyError, match=r"kornia is needed for warping pictures: " + re.escape(install_command("interop"))
     ):
         warp(torch.zeros(1, 8, 8), torch.eye(3, dtype=F64)[None])
 

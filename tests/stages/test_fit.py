@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import torch
 from tests.support.cube import write_cube
 from tests.support.photos import blobs, ring, write_photos
 from vision3d import Cameras, GaussianScene, evaluate
-from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError
+from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError, Vision3DError
+from vision3d.install import install_command
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import image_size
 from vision3d.progress import silent
@@ -207,6 +209,25 @@ def test_steps_end_a_run_within_its_minutes(photos):
     assert fit(replace(TINY, steps=5, minutes=10.0), photos, progress=silent).summary["steps"] == 5
 
 
+def test_a_run_without_a_step_has_failed(photos, tmp_path, cli):
+    with pytest.raises(Vision3DError, match="trained 0 steps in --minutes 1e-12; give more minutes") as caught:
+        fit(replace(TINY, steps=None, minutes=1e-12), photos, progress=silent)
+    assert caught.value.exit_code == 1
+    code, _, err = cli("fit", photos, "--minutes", 1e-12, "--out", tmp_path / "run", "--quiet")
+    assert code == 1 and err.splitlines() == ["error: trained 0 steps in --minutes 1e-12; give more minutes"]
+    assert not (tmp_path / "run" / "scene.ply").exists()
+
+
+def test_a_scene_worse_than_the_nearest_photo_is_a_warning(photos, tmp_path, cli):
+    code, _, err = cli("fit", photos, "--steps", 1, "--max-gaussians", 5, "--out", tmp_path / "run", "--json")
+    assert code == 0
+    results = json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    (warning,) = results["warnings"]
+    assert results["psnr"] < results["psnr_nearest"]
+    assert warning.startswith(f"held-out PSNR {results['psnr']:.2f} dB after 1 steps is below the")
+    assert f"warning: {warning}" in err and warning in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_small_cache_gives_the_same_scene(photos):
     few = replace(TINY, steps=12, resolution_start=1)
     want = fit(few, photos, progress=silent).scene
@@ -233,7 +254,7 @@ def test_tensorboard_is_optional(photos, tmp_path):
     try:
         import tensorboard  # noqa: F401
     except ImportError:
-        with pytest.raises(MissingDependencyError, match=r"pip install 'vision3d\[tensorboard\]'"):
+        with pytest.raises(MissingDependencyError, match=re.escape(install_command("tensorboard"))):
             fit(config, photos, run_folder=tmp_path / "run", progress=silent)
     else:
         fit(config, photos, run_folder=tmp_path / "run", progress=silent)

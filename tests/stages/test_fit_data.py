@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +37,15 @@ def test_clock_of_steps():
     clock = Clock(10, None)
     assert [clock.progress(step) for step in (0, 5, 10, 11)] == [0.0, 0.5, 1.0, 1.0]
     assert clock.steps_expected(3, 0.3) == 10
+
+
+def test_the_clock_starts_at_the_first_step(monkeypatch):
+    now = iter([100.0, 130.0])
+    monkeypatch.setattr("vision3d.stages.fitting.clock.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    clock = Clock(None, 60.0)
+    assert clock.seconds() == 0  # whatever was done before, such as the search for cameras
+    clock.start()
+    assert clock.progress(1) == pytest.approx(0.5)
 
 
 def test_clock_of_seconds_goes_on_from_earlier_sessions():
@@ -92,7 +102,7 @@ def test_focus_of_parallel_cameras():
         (lambda: FitConfig(sh_degree=5), "sh_degree: got 5, want 0 to 4"),
         (lambda: FitConfig(resolution_start=3), "resolution_start: got 3, want 1, 2, 4 or 8"),
         (lambda: FitConfig(resolution_doublings=(0.5, 0.2)), "resolution_doublings: got"),
-        (lambda: FitConfig(alpha_max=1.0), r"alpha_max: got 1.0, want a number in \(0, 1\)"),
+        (lambda: FitConfig(alpha_max=1.0), r"alpha_max: got 1.0, want a number in \(0, 0.9999\)"),
         (lambda: FitConfig(background_color=(0.0, 0.0, 2.0)), "background_color: got"),
         (lambda: FitConfig(downscale=0.5), "downscale: got 0.5, want a number >= 1"),
         (lambda: FitConfig(mode="2dgs", antialiased=True), "antialiased: is for modes 3dgs and flat"),

@@ -92,7 +92,7 @@ def test_checkpoint_of_another_config_is_refused(photos, tmp_path, cli):
     fit(replace(FEW, steps=3), photos, run_folder=tmp_path / "run", progress=silent)
     code, _, err = cli("fit", photos, "--out", tmp_path / "run", "--resume", "--steps", "3", "--seed", "5")
     assert code == 2
-    assert "cannot resume" in err and "seed: 0 there, 5 here" in err and "mcmc.refine_every: 5 there, 100 here" in err
+    assert "cannot resume" in err and "seed: 0 there, 5 here" in err and "mcmc" not in err
 
 
 def test_other_photographs_are_refused(photos, tmp_path):
@@ -131,7 +131,7 @@ def test_signal_exits_with_130_and_the_run_goes_on(photos, tmp_path, number):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert b"stopped after step" in err and b"go on with --resume" in err and b"Traceback" not in err
+    assert b"stopped after step" in err and b"resume with --resume" in err and b"Traceback" not in err
     assert json.loads((out / "summary.json").read_text())["status"] == "interrupted"
     step = CheckpointFolder(out / "checkpoints").latest().step
     config = load_yaml(FitConfig, out / "config.yaml")

@@ -1,18 +1,20 @@
 """Charts and colours of meshes: no overlaps, colours given back, no seams, what no view sees."""
 
+import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.support.outside import package
 from tests.support.surfaces import cameras_around, colors, exact_views, sphere
 from vision3d.errors import InputError, MissingDependencyError
 from vision3d.geometry import mesh as geometry, shapes
+from vision3d.install import install_command
 from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Mesh
 from vision3d.stages.meshing import baking
-from vision3d.stages.meshing.atlas import pieces, unwrap
+from vision3d.stages.meshing.atlas import pieces, unwrap, unwrap_growing
 
 
 def ignore(*_):
@@ -46,7 +48,8 @@ def psnr(a, b):
 def test_pieces_are_all_faces_once_and_look_one_way():
     vertices, faces = shapes.icosphere(4)
     mesh = Mesh(vertices, faces)
-    found = pieces(mesh)
+    directions, found = zip(*pieces(mesh), strict=True)
+    assert sorted(directions) == list(range(6))
     assert torch.equal(torch.cat(found).sort().values, torch.arange(len(faces)))
     assert len(found) == 6
     normals = geometry.face_normals(vertices, faces)
@@ -55,12 +58,20 @@ def test_pieces_are_all_faces_once_and_look_one_way():
         assert (normals[piece] @ main).min() > 0.4
 
 
-def test_large_pieces_are_cut(monkeypatch):
-    monkeypatch.setattr("vision3d.stages.meshing.atlas._MOST_FACES", 100)
-    mesh = Mesh(*shapes.icosphere(3))
-    found = pieces(mesh)
-    assert max(map(len, found)) <= 100
-    assert torch.equal(torch.cat(found).sort().values, torch.arange(mesh.num_faces))
+@pytest.mark.viewer
+def test_faces_over_others_of_their_piece_are_charts_of_their_own():
+    # A screw: a strip that climbs about z three times looks up all along and hangs together.
+    turns = torch.linspace(0, 6 * math.pi, 121)
+    rims = [torch.stack([r * turns.cos(), r * turns.sin(), 0.1 * turns], -1) for r in (0.5, 1.0)]
+    inner, outer = torch.arange(120), torch.arange(120) + 121
+    faces = torch.cat([torch.stack([inner, outer, outer + 1], -1), torch.stack([inner, outer + 1, inner + 1], -1)])
+    mesh = Mesh(torch.cat(rims), faces)
+    assert len(pieces(mesh)) == 1
+    unwrapped = unwrap(mesh, 256, 2)
+    flat = torch.nn.functional.pad(1024 * unwrapped.uvs, (0, 2), value=1.0)[None]
+    first = rasterize(flat, unwrapped.faces, 1024, 1024).face_ids
+    second = rasterize(flat, unwrapped.faces.flip(0), 1024, 1024).face_ids
+    assert (first != torch.where(second >= 0, len(faces) - 1 - second, second)).float().mean() < 1e-4
 
 
 @pytest.mark.viewer
@@ -68,7 +79,6 @@ def test_large_pieces_are_cut(monkeypatch):
     "shape", [shapes.icosphere(3), shapes.torus(1.0, 0.4, 40, 20), shapes.box((1.0, 2.0, 0.3), 3)], ids=["ball", "ring", "box"]
 )
 def test_charts_do_not_overlap_and_hold_every_face(shape):
-    package("xatlas")
     size, padding = 256, 3
     mesh = unwrap(Mesh(*shape), size, padding)
     assert mesh.num_faces == len(shape[1])
@@ -101,11 +111,38 @@ def min_gap(mesh, mask, size):
 
 @pytest.mark.viewer
 def test_charts_that_do_not_fit():
-    package("xatlas")
     with pytest.raises(
         InputError, match=r"texture_size: .* charts with a padding of 8 do not fit on 16x16 texels; want a larger"
     ):
         unwrap(Mesh(*shapes.icosphere(2)), 16, 8)
+
+
+def shards(count):
+    """Triangles that do not touch each other, each a chart of its own."""
+    side = math.ceil(count**0.5)
+    place = torch.stack([torch.arange(count) % side, torch.arange(count) // side, torch.zeros(count, dtype=torch.long)], -1)
+    corners = place[:, None].float() + torch.tensor([[0.0, 0, 0], [0.6, 0, 0], [0, 0.6, 0]])
+    return Mesh(corners.flatten(0, 1), torch.arange(3 * count).view(-1, 3))
+
+
+@pytest.mark.viewer
+def test_thousands_of_charts_make_the_texture_grow():
+    found = unwrap_growing(shards(2500), 256, 4)
+    assert found is not None
+    mesh, size = found
+    assert size == 512 and mesh.num_faces == 2500 and mesh.uvs.min() >= 0 and mesh.uvs.max() <= 1
+    assert unwrap_growing(shards(2500), 256, 4, max_size=256)[1] == 256  # with one free texel
+    assert unwrap_growing(shards(2500), 32, 4, max_size=64) is None
+
+
+@pytest.mark.viewer
+def test_charts_of_more_detail_are_larger():
+    mesh = shards(2)
+    detail = torch.tensor([1.0, 1, 1, 3, 3, 3])
+    uvs = unwrap(mesh, 256, 2, detail).corner_uvs.double()
+    sides = uvs[:, 1:] - uvs[:, :1]
+    areas = (sides[:, 0, 0] * sides[:, 1, 1] - sides[:, 0, 1] * sides[:, 1, 0]).abs()
+    assert 7 < areas[1] / areas[0] < 11
 
 
 # --- colours
@@ -138,7 +175,6 @@ def test_colours_of_views_come_back_on_vertices():
 @pytest.mark.viewer
 @pytest.mark.parametrize("steps", [0, 60])
 def test_a_texture_out_of_views_shows_them_again(steps):
-    package("xatlas")
     views = exact_views(sphere, cameras_around(20, 128))
     mesh, seen = baking.bake(unwrap(Mesh(*shapes.icosphere(4)), 256, 4), views, 256, ignore)
     assert seen > 0.999
@@ -157,7 +193,6 @@ def test_a_texture_out_of_views_shows_them_again(steps):
 
 @pytest.mark.viewer
 def test_no_seams_where_charts_meet():
-    package("xatlas")
     mesh = unwrap(Mesh(*shapes.icosphere(3)), 128, 4)
     texels = baking.texels_of(mesh, 128)
     picture = torch.zeros(128, 128, 3)
@@ -223,19 +258,15 @@ def test_missing_packages_are_named(monkeypatch):
     load = builtins.__import__
 
     def without(name, *rest, **kwargs):
-        if name in ("xatlas", "fast_simplification"):
+        if name in ("open3d", "fast_simplification"):
             raise ImportError(name)
         return load(name, *rest, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
     ball = Mesh(*shapes.icosphere(2))
-    with pytest.raises(
-        MissingDependencyError, match=r"xatlas is needed for textures \(--texture-size 0 makes vertex colours\)"
-    ):
-        unwrap(ball, 64, 2)
-    text = r"fast-simplification is needed for fewer faces \(--faces 0 keeps all\): pip install 'vision3d\[mesh\]'"
+    text = r"fast-simplification is needed for fewer faces \(--faces 0 keeps all\): " + re.escape(install_command("mesh"))
     with pytest.raises(MissingDependencyError, match=text):
         cleanup.decimate(ball, 10)
-    monkeypatch.setattr("importlib.import_module", lambda name: without("xatlas"))
+    monkeypatch.setattr("importlib.import_module", lambda name: without("open3d"))
     with pytest.raises(MissingDependencyError, match="open3d is needed for meshes of scenes"):
         fusion.open3d()

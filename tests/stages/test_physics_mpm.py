@@ -276,20 +276,42 @@ def test_normals_are_the_gradient_of_the_distance(boundary):
     ],
 )
 def test_kinds_of_contact(kind, friction, want):
-    """Into the floor, out of it, and above it: |v_t| = 5 loses mu |v_n| = 2 mu."""
+    """Into the floor and out of it deep in it, and above it: |v_t| = 5 loses mu |v_n| = 2 mu."""
     v = torch.tensor([[3.0, 4, -2], [3, 4, 2], [3, 4, -2]]).double()
-    points = torch.tensor([[0, 0, -0.1], [0, 0, -0.1], [0, 0, 0.1]]).double()
-    found = contact.apply(Boundary(kind=kind, friction=friction), v, points)
-    torch.testing.assert_close(found, torch.tensor(want).double())
+    grid = Grid((0.0, 0.0, -0.25), 0.1, (5, 5, 5), 0)
+    rows = torch.tensor([0, 30, 59])  # one a column, at heights of -0.25, -0.25 and 0.15
+    found, work = contact.apply(Boundary(kind=kind, friction=friction), v, torch.full((3,), 2.0).double(), rows, grid)
+    want = torch.tensor(want).double()
+    torch.testing.assert_close(found, want)
+    assert work == pytest.approx(2 * float(((want - v) * want).sum()))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_the_surface_between_two_nodes_is_where_material_stops(share):
+    """Sticky: what is interpolated between the nodes stops at the surface; momentum goes to both nodes by their shares."""
+    grid = Grid((0.0, 0.0, 0.0), 0.1, (5, 5, 5), 0)
+    floor = Boundary(center=(0.0, 0.0, 0.2 + 0.1 * share + 1e-12), kind="sticky")
+    rows, mass = torch.tensor([2, 3]), torch.tensor([0.5, 3.0]).double()
+    v = torch.tensor([[1.0, -2, -3], [0.5, 1, -2]]).double()
+    found, work = contact.apply(floor, v, mass, rows, grid)
+    shares = torch.tensor([1 - share, share], dtype=torch.float64)
+    assert (shares @ found).abs().max() < 1e-9 and work == pytest.approx(0, abs=1e-9)
+    impulses = mass[:, None] * (found - v)
+    torch.testing.assert_close(impulses[0] * share, impulses[1] * (1 - share), atol=1e-9, rtol=1e-6)
+    assert (mass @ found.square().sum(-1)) < (mass @ v.square().sum(-1))  # a projection gains no energy
 
 
 def test_moving_boundaries_and_time_windows():
-    v, points = torch.zeros(1, 3).double(), vector(0, 0, 0.05)[None]
+    v, grid = torch.zeros(1, 3).double(), Grid((0.0, 0.0, 0.05), 0.1, (5, 5, 5), 0)
     lift = Boundary(kind="sticky", velocity=(0.0, 0.0, 1.0), start=1.0, end=2.0)
-    assert contact.apply(lift, v, points, 0.5) is v  # not there yet
-    assert torch.equal(contact.apply(lift, v, points, 1.0), v)  # still below the point
-    torch.testing.assert_close(contact.apply(lift, v, points, 1.5), vector(0, 0, 1)[None])
-    assert contact.apply(lift, v, points, 2.0) is v
+
+    def after(time):
+        return contact.apply(lift, v, torch.ones(1).double(), torch.tensor([0]), grid, time)[0]
+
+    assert after(0.5) is v  # not there yet
+    assert torch.equal(after(1.0), v)  # still below the point
+    torch.testing.assert_close(after(1.5), vector(0, 0, 1)[None])
+    assert after(2.0) is v
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from vision3d import GaussianScene
 from vision3d.errors import ConfigError, InputError, MissingDependencyError, ShapeError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.geometry.rotation import so3_exp
+from vision3d.install import install_command
 from vision3d.scene import Region, Selection
 from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
 from vision3d.stages.physics.engines.cage import CageEngine
@@ -307,7 +308,7 @@ def test_without_warp_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "warp", None)
     with pytest.raises(MissingDependencyError) as error:
         WarpEngine()
-    assert str(error.value) == "warp-lang is needed for the engine of points on Warp: pip install 'vision3d[warp]'"
+    assert str(error.value) == f"warp-lang is needed for the engine of points on Warp: {install_command('warp')}"
 
 
 # Your own engine, and what is wrong with it

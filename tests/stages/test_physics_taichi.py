@@ -14,6 +14,7 @@ import torch
 from tests.support.particles import lattice
 from vision3d.errors import BackendError, ConfigError, InputError, MissingDependencyError, NumericalError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
+from vision3d.install import install_command
 from vision3d.stages.physics.config import ALIASES, Boundary, Material
 from vision3d.stages.physics.engines import base, make_engine, taichi_runtime
 from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
@@ -478,7 +479,7 @@ def test_importing_the_stage_does_not_import_taichi():
 
 def test_without_taichi_there_is_one_line_and_auto_goes_on(monkeypatch, caplog):
     monkeypatch.setattr(taichi_runtime, "PACKAGES", ("no_such_package",))
-    text = "taichi is needed for the physics engine taichi: pip install 'vision3d[physics]'"
+    text = f"taichi is needed for the physics engine taichi: {install_command('physics')}"
     with pytest.raises(MissingDependencyError) as error:
         base.choose_engine("taichi")
     assert str(error.value) == text
@@ -515,6 +516,7 @@ def test_denormal_numbers_survive_the_start_of_taichi():
     code = """
 import torch
 from vision3d.stages.physics.engines.taichi_runtime import runtime
+from vision3d.install import install_command
 runtime()
 assert float("5e-324") > 0
 assert torch.tensor(1e-310, dtype=torch.float64) * 1 > 0

@@ -26,11 +26,11 @@ from vision3d.stages.rotations import (
     reproduce_rotation_sanity,
     save_rotation_network,
 )
+from vision3d.stages.rotations.config import RESUMABLE
 from vision3d.stages.rotations.experiment import Errors, angles_deg, entries_loss
 from vision3d.stages.rotations.networks import SanityNet
 from vision3d.stages.rotations.published import differences, published_mean
 from vision3d.stages.rotations.run import summarise, table
-from vision3d.stages.rotations.training import RESUMABLE
 
 QUICK = {"steps": 6, "log_every": 2, "checkpoint_every": 3, "representations": ("6d", "quat")}
 SANITY = SanityConfig(**QUICK, seeds=(0, 1), batch_size=8, width=16, test_rotations=50)

@@ -69,7 +69,8 @@ def test_a_cube_of_jelly_bounces_and_only_loses_energy(floor_kind):
     assert total[0] - total[-1] > 0.2 * given  # the affine transfers damp
     assert max(frame.figures["elastic_J"] for frame in frames) > given  # gravity's work goes on while it is pressed
     heights = torch.tensor([frame.figures["height_m"] for frame in frames])
-    assert heights.diff().max() > 0.02  # it came up again
+    lowest = int(heights.argmin())
+    assert heights[lowest:].max() - heights[lowest] > 0.4 * 0.25 * 0.4  # it came up again, by more than 0.4 of its drop
     shapes = [frame.channels["covar_factors"] for frame in frames]
     assert (shapes[7] - shapes[0]).abs().max() > 1e-3 * scene.scales.mean()
 
@@ -254,7 +255,7 @@ def test_configurations_survive_yaml(tmp_path):
             {"box": (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)},
             "box: got (0.0, 0.0, 0.0, 1.0, 0.0, 1.0), want three lower and three higher numbers",
         ),
-        ({"video_size": (8, 8)}, "video_size: got (8, 8), want at least 16 pixels a side"),
+        ({"video_size": (8, 8)}, "video_size: got (8, 8), want 16 to 8192 pixels a side"),
         ({"fill": "foam"}, "fill: got 'foam', want one of auto, none, density, mesh"),
         ({"up": (0.0, 0.0, 0.0)}, "up: got (0, 0, 0), want a direction"),
         ({"velocity": (0.0, float("inf"), 0.0)}, "velocity: got (0.0, inf, 0.0), want three numbers"),

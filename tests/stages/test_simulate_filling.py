@@ -109,9 +109,9 @@ def test_a_splat_reaches_no_farther_than_two_deviations():
 
 
 def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():
-    """A ball of jelly that is laid on the floor: how high it is after half a second."""
+    """A ball of jelly that is laid on the floor: how high it is after three quarters of a second."""
     scene = shell(shapes.icosphere(4, 0.15))
-    config = SimulateConfig(frames=12, cells=10, up=(0.0, 0.0, 1.0), floor="below", engine="auto", max_particles=4000)
+    config = SimulateConfig(frames=18, cells=10, up=(0.0, 0.0, 1.0), floor="below", engine="auto", max_particles=4000)
     heights = {}
     for fill in ("none", "density"):
         means = list(simulate_frames(scene, replace(config, fill=fill)))[-1].channels["means"]

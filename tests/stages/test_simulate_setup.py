@@ -14,6 +14,7 @@ from vision3d.errors import ConfigError, DeviceError, InputError, MissingDepende
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
 from vision3d.geometry.edge_factors import clamp_factors
+from vision3d.install import install_command
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
 from vision3d.stages.physics import (
     Body,
@@ -439,9 +440,7 @@ def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
     monkeypatch.setattr(TaichiEngine, "check_available", classmethod(missing))
     setup = set_up(cube(side=4), replace(PLAIN, engine="taichi"))
     assert setup.engine.name in ("native", "reference")
-    text = (
-        f"taichi is needed for engine taichi: pip install 'vision3d[physics]'; engine {setup.engine.name} is taken in its place"
-    )
+    text = f"taichi is needed for engine taichi: {install_command('physics')}; engine {setup.engine.name} is taken in its place"
     assert caplog.messages[0] == text
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from tests.support.ksplat import ksplat_bytes
+from tests.support.memory import forget_peak, peak
 from tests.support.scenes import ring_cameras
 from tests.support.splats import small_scene
 from vision3d.errors import FileFormatError, MissingFileError
@@ -361,7 +362,7 @@ def run(name: str, count: int, folder: Path, *, seed: int = 0) -> Found:
 
 def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) -> None:
     found.files += 1
-    resident = _forget_peak()
+    resident = forget_peak()
     start = time.process_time()
     signal.setitimer(signal.ITIMER_PROF, 10 * MOST_SECONDS)
     try:
@@ -379,7 +380,7 @@ def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) ->
         found.problems.append(f"{what}: {type(error).__name__}: {str(error)[:200]}; {changed[:400]!r}")
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    seconds, growth = time.process_time() - start, max(0, _peak() - resident)
+    seconds, growth = time.process_time() - start, max(0, peak() - resident)
     found.worst_cpu_s, found.worst_growth = max(found.worst_cpu_s, seconds), max(found.worst_growth, growth)
     if seconds > MOST_SECONDS or growth > memory_limit(len(changed)):
         found.problems.append(f"{what}: {seconds:.2f} s, {growth >> 20} MiB; {changed[:400]!r}")
@@ -391,14 +392,3 @@ class _Hang(Exception):
 
 def _interrupt(*_: object) -> None:
     raise _Hang("took too long")
-
-
-def _forget_peak() -> int:
-    """Resident bytes now, from which on the peak counts (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])

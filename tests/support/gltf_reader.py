@@ -32,12 +32,12 @@ class Animated:
         strides = (step, kind.itemsize)
         return np.ndarray((accessor["count"], width), kind, self.binary, start, strides).astype(np.float64)
 
-    def vertices(self, clip: str, time: float) -> np.ndarray:
-        """Where the vertices are."""
+    def vertices(self, clip: str | None, time: float) -> np.ndarray:
+        """Where the vertices are; at rest without a clip."""
         locals_ = [self._rest(node) for node in self.json["nodes"]]
         mesh = self.json["meshes"][self.json["nodes"][self.node]["mesh"]]
         morphs = self.json["nodes"][self.node].get("weights", mesh.get("weights"))
-        for channel in self.clips[clip]["channels"]:
+        for channel in [] if clip is None else self.clips[clip]["channels"]:
             node, path = channel["target"]["node"], channel["target"]["path"]
             sampler = self.clips[clip]["samplers"][channel["sampler"]]
             value = self._sample(sampler, path, time)

@@ -65,7 +65,7 @@ class ExactViews(SceneViews):
         with torch.enable_grad():
             normals = torch.autograd.grad(self.distance(near).sum(), near)[0]
         shown, facing = (torch.where(is_hit[..., None], x, 0).float() for x in (colors(points.float()), normals))
-        return Maps(shown, is_hit.float(), depth.float(), facing)
+        return Maps(shown, is_hit.float(), depth.float(), facing, torch.zeros_like(depth, dtype=torch.float32))
 
 
 def exact_views(distance: Distance, cameras: Cameras) -> ExactViews:

@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from vision3d.errors import BackendError, MissingDependencyError
+from vision3d.install import install_command
 from vision3d.viewer import probe
 
 APP = """
@@ -116,7 +117,7 @@ def test_open3d_is_not_installed(monkeypatch):
     monkeypatch.setattr(probe.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError) as caught:
         probe.Probe()
-    want = "open3d is needed for the window (without a window: --web or --offscreen OUT.png): pip install 'vision3d[viewer]'"
+    want = "open3d is needed for the window (without a window: --web or --offscreen OUT.png): " + install_command("viewer")
     assert str(caught.value) == want
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from tests.support.outside import package
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.errors import ConfigError, InputError, MissingDependencyError, OutputExistsError
 from vision3d.geometry import se3, shapes
+from vision3d.install import install_command
 from vision3d.io.glb import mesh_bytes
 from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud, Region, Scene, Selection, Sequence
 from vision3d.viewer.layers import Layers
@@ -57,7 +59,7 @@ def test_addresses_that_cannot_be_listened_on(host, port, text):
 
 def test_viser_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
-    text = r"^viser is needed for the viewer in a browser: pip install 'vision3d\[viewer\]'$"
+    text = "^" + re.escape(f"viser is needed for the viewer in a browser: {install_command('viewer')}") + "$"
     with pytest.raises(MissingDependencyError, match=text) as found:
         WebViewer(Layers([]), port=0)
     assert found.value.exit_code == 4
@@ -67,7 +69,7 @@ def test_an_address_for_all_is_said(caplog):
     warn_if_public("127.0.0.1")
     assert caplog.text == ""
     warn_if_public("0.0.0.0")
-    assert "0.0.0.0: everyone who reaches this address sees the scene and can write selections" in caplog.text
+    assert "0.0.0.0: whoever has the printed address with its token sees the scene and can write selections" in caplog.text
 
 
 def test_gaussians_survive_half_floats():
@@ -260,7 +262,7 @@ def test_the_verb_names_what_is_missing(cli, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "viser", None)
     code, out, err = cli("view", tmp_path / "a.ply", "--web", "--no-open")
     assert (code, out) == (4, "")
-    assert err == "error: viser is needed for the viewer in a browser: pip install 'vision3d[viewer]'\n"
+    assert err == f"error: viser is needed for the viewer in a browser: {install_command('viewer')}\n"
     code, _, err = cli("view", tmp_path / "b.ply", "--web")
     assert code == 3 and err.startswith(f"error: {tmp_path}{os.sep}b.ply: does not exist; want a scene, mesh, ")
     code, _, err = cli("view", "--web")

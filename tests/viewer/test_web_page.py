@@ -1,12 +1,15 @@
 """The web page in headless Chromium, held against our own pictures."""
 
 import math
+import socket
 from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.support.browser import Browser
 from tests.support.datasets import write_ring_photographs
+from tests.support.outside import package
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import project
@@ -191,3 +194,20 @@ def test_a_running_fit_is_followed(browse, tmp_path):
     ours, theirs = our_picture(layers, "live"), picture(path)
     assert torch.allclose(theirs.mean((0, 1)), ours.mean((0, 1)), atol=0.1)
     assert float(torch.corrcoef(torch.stack([theirs.flatten(), ours.flatten()]))[0, 1]) > 0.9
+
+
+def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
+    """The page finds its own WebSocket below the token, and stays connected."""
+    ring_scene().save(tmp_path / "ring.ply")
+    package("viser")
+    from vision3d.viewer.web import WebViewer
+
+    with WebViewer(Layers.open([tmp_path / "ring.ply"]), host="0.0.0.0", port=0, folder=tmp_path) as viewer:
+        url = viewer.url.replace(socket.gethostname(), "127.0.0.1")
+        browser = Browser(
+            url, [["see", "Save picture"], ["settle"], ["download", "Save picture", str(tmp_path / "a.png")]], tmp_path
+        )
+        viewer.run(until=browser.has_ended)
+        visit = browser.visit()
+    assert visit.errors == []
+    assert float(picture(tmp_path / "a.png").std()) > 0.05

@@ -12,14 +12,12 @@ from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stages.animation.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vision3d.runs import RunFolder
-
-RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,4 +97,6 @@ def run(arguments: Sequence[str]) -> None:
     return _VERB(arguments)
 
 
-_VERB = stage_verb("animate fit", AnimateFitOptions, _animate, stage="animation", resumable=RESUMABLE, text_of=_text)
+_VERB = stage_verb(
+    "animate fit", AnimateFitOptions, _animate, stage="animation", resumable=RESUMABLE, grows=GROWS, text_of=_text
+)

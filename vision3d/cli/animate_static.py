@@ -12,12 +12,10 @@ from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.static.config import StaticConfig
+from vision3d.stages.animation.static.config import GROWS, RESUMABLE, StaticConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
-
-RESUMABLE = ("checkpoint_every", "keep", "log_every")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,4 +73,4 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *now_open(out, names)])
 
 
-run = stage_verb("animate static", StaticOptions, _static, stage="animation", resumable=RESUMABLE, text_of=_text)
+run = stage_verb("animate static", StaticOptions, _static, stage="animation", resumable=RESUMABLE, grows=GROWS, text_of=_text)

@@ -6,14 +6,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vision3d.cli.fit import RESUMABLE
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.config import load_yaml
 from vision3d.errors import MissingFileError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -48,7 +47,7 @@ def photo_set() -> Path:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    stage_verb("demo", DemoOptions, _demo, stage="fitting", resumable=RESUMABLE, text_of=_text)(arguments)
+    stage_verb("demo", DemoOptions, _demo, stage="fitting", resumable=RESUMABLE, grows=GROWS, text_of=_text)(arguments)
 
 
 def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any, Literal
 from vision3d import __version__
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
+from vision3d.install import DISTRIBUTION, checkout, install_command, other_vision3d, pip_command, reinstall_command
 
 OPTIONAL = {  # package: (extra, what it is for)
     "pycolmap": ("sfm", "camera poses from plain photographs"),
@@ -27,7 +29,6 @@ OPTIONAL = {  # package: (extra, what it is for)
     "open3d": ("open3d", "meshes out of scenes, windows, exchange with Open3D"),
     "kornia": ("interop", "exchange of cameras with kornia, warped digits"),
     "zstandard": ("spz", ".spz files of version 4"),
-    "xatlas": ("mesh", "textures of meshes"),
     "fast-simplification": ("mesh", "meshes of fewer faces"),
     "taichi": ("physics", "a fast engine of physics"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
@@ -78,6 +79,11 @@ def _report(findings: Sequence[Finding], is_broken: bool) -> str:
 
 def _interpreter() -> Iterator[Finding]:
     yield Finding("vision3d", "ok", f"{__version__} in {Path(__file__).parents[1]}")
+    other = other_vision3d()
+    if other is not None:
+        text = f"{other} is installed beside {DISTRIBUTION}, with files of the same names; on PyPI it is another project"
+        repair = f"{pip_command()} uninstall -y vision3d && {reinstall_command()}"
+        yield Finding("distribution vision3d", "broken", text, repair)
     is_supported = sys.version_info >= (3, 11)
     yield Finding("python", "ok" if is_supported else "broken", platform.python_version(), is_needed=True)
     yield Finding("system", "ok", platform.platform())
@@ -141,7 +147,7 @@ def _packages() -> Iterator[Finding]:
         if name != "torch":
             yield _package(name, "", is_needed=True, repair=_pip(name))
     for name, (extra, purpose) in OPTIONAL.items():
-        yield _package(name, purpose, is_needed=False, repair=_pip(f"'vision3d[{extra}]'"))
+        yield _package(name, purpose, is_needed=False, repair=install_command(extra))
 
 
 def _package(name: str, purpose: str, *, is_needed: bool, repair: str) -> Finding:
@@ -158,7 +164,7 @@ def _window() -> Iterator[Finding]:
     """Open3D, whose package has two names, and whether a window opens."""
     versions = [version for name in ("open3d", "open3d-cpu") if (version := _version(name)) is not None]
     if not versions and importlib.util.find_spec("open3d") is None:
-        yield Finding("open3d", "missing", "not installed (the window of vision3d view)", _pip("'vision3d[viewer]'"))
+        yield Finding("open3d", "missing", "not installed (the window of vision3d view)", install_command("viewer"))
         return
     yield Finding("open3d", "ok", f"{versions[0] if versions else 'version unknown'} (the window of vision3d view)")
     from vision3d.errors import Vision3DError
@@ -208,22 +214,22 @@ def _ffmpeg() -> Finding:
 
 def _hard_dependencies() -> list[str]:
     try:
-        requirements = importlib.metadata.requires("vision3d") or []
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:  # runs from a checkout that is not installed
         return ["numpy", "scipy", "tyro", "PyYAML", "rich", "pillow", "imageio", "safetensors", "jaxtyping"]
     return [re.split(r"[\s<>=!~;\[]", text)[0] for text in requirements if "extra ==" not in text]
 
 
 def _build_command() -> str:
-    root = Path(__file__).resolve().parents[2]
+    root = checkout()
     tools = "" if shutil.which("g++") or shutil.which("c++") else "apt install g++ python3-dev && "
-    if (root / "pyproject.toml").exists():
-        return f"{tools}{_pip('scikit-build-core', 'nanobind')} && {_pip('--no-build-isolation', '-e', str(root))}"
-    return f"{tools}{_pip('--force-reinstall', '--no-deps', '--no-cache-dir', 'vision3d')}"
+    if root is not None:
+        return f"{tools}{_pip('scikit-build-core', 'nanobind')} && {_pip('--no-build-isolation', '-e', shlex.quote(str(root)))}"
+    return f"{tools}{reinstall_command()}"
 
 
 def _pip(*arguments: str) -> str:
-    return " ".join([sys.executable, "-m pip install", *arguments])
+    return " ".join([pip_command(), "install", *arguments])
 
 
 def _version_line(path: str) -> str:

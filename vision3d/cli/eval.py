@@ -70,10 +70,13 @@ def run(arguments: Sequence[str]) -> None:
     from vision3d.io.dataset import WHITE, load_dataset
     from vision3d.report.evaluation_sheet import write_evaluation_sheet
     from vision3d.stages.fitting import evaluate
+    from vision3d.stages.fitting.run import SFM_FOLDER
 
     scene = load_gaussians(options.scene)
+    cameras = options.scene / SFM_FOLDER  # of a run with --sfm
     images = load_dataset(
-        options.data, split_every=options.split_every, downscale=options.downscale, skip_missing=options.skip_missing,
+        options.data, sfm=cameras.is_dir(), sfm_folder=cameras,
+        split_every=options.split_every, downscale=options.downscale, skip_missing=options.skip_missing,
         background=options.background or WHITE,
     )  # fmt: skip
     with TerminalProgress(quiet=options.quiet) as progress, _dropped_on_wrong_input(made):

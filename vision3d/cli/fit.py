@@ -12,12 +12,10 @@ from vision3d.cli.options import RunOptions, Settings, parse
 from vision3d.cli.output import set_up_output
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback, silent
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
-
-RESUMABLE = ("cache_gb", "checkpoint_every", "eval_every", "keep", "log_every", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,4 +48,4 @@ def run(arguments: Sequence[str]) -> None:
         _fit(options, None, silent)
 
 
-_VERB = stage_verb("fit", FitOptions, _fit, stage="fitting", resumable=RESUMABLE)
+_VERB = stage_verb("fit", FitOptions, _fit, stage="fitting", resumable=RESUMABLE, grows=GROWS)

@@ -104,12 +104,17 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
     """Width and height out of WIDTHxHEIGHT.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It is something else, or has more than `vision3d.io.guards.MAX_PIXELS` pixels.
     """
+    from vision3d.io.guards import MAX_PIXELS
+
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
     if match is None or not all(int(part) for part in match.groups()):
         raise ConfigError(option, f"got {text!r}, want WIDTHxHEIGHT in pixels, such as 640x480")
-    return int(match[1]), int(match[2])
+    width, height = int(match[1]), int(match[2])
+    if width * height > MAX_PIXELS:
+        raise ConfigError(option, f"got {text}, which has {width * height} pixels; want at most {MAX_PIXELS}")
+    return width, height
 
 
 def parse_color(option: str, text: str) -> tuple[float, float, float]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -29,6 +29,9 @@ class MeshOptions(ConfigOptions):
     cameras: Path | None = None
     """Cameras of the photographs: cameras.json, transforms.json or a data set folder [default: cameras.json beside the
     scene, else cameras all round it]."""
+    up: Literal["auto", "x", "-x", "y", "-y", "z", "-z"] = "auto"
+    """Axis of the scene that points up. A .glb is turned so that it becomes y; other files keep the axes of the scene
+    [auto: the axis nearest to up in the images of the cameras; y, which turns nothing, without cameras]."""
     overwrite: Flag = False
     """Replace the file if it is there."""
     settings: Settings[MeshConfig] = dataclasses.field(default_factory=MeshConfig)
@@ -56,9 +59,23 @@ def run(arguments: Sequence[str]) -> None:
 
     with TerminalProgress(quiet=options.quiet) as progress:
         result = mesh_scene(options.settings, scene, cameras, progress=progress)
-    result.mesh.save(out)
-    values: dict[str, Any] = {"out": str(out), **result.summary, "bytes": out.stat().st_size}
-    print_summary(options, _text(out, values), values)
+    from vision3d.stages.meshing.upright import to_y_up, up_of
+
+    mesh, up = result.mesh, options.up
+    if up == "auto":
+        up = "y" if cameras is None or not len(cameras) else up_of(cameras)
+    if out.suffix.lower() == ".glb":
+        mesh = to_y_up(mesh, up)
+    mesh.save(out)
+    values: dict[str, Any] = {"out": str(out), **result.summary, "up": up, "bytes": out.stat().st_size}
+    print_summary(options, _text(out, values) + _hint(options.scene, scene.mode), values)
+
+
+def _hint(path: Path, mode: str) -> str:
+    """How a better surface is made, where the scene is a run of ours whose Gaussians need not lie on surfaces."""
+    if mode == "2dgs" or not ((path if path.is_dir() else path.parent) / "config.yaml").is_file():
+        return ""
+    return "\nsurfaces are closer to the truth after a fit with `vision3d fit PHOTOS --config surface` (docs/mesh.md)"
 
 
 def _text(out: Path, values: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ import tyro
 
 from vision3d import config as configuration
 from vision3d.cli.app import UsageError
-from vision3d.errors import nearest_names
+from vision3d.errors import ConfigError, nearest_names
+from vision3d.run_files import CONFIG_FILE, RunInputs, is_run_folder
 
 T = TypeVar("T")
 Flag = tyro.conf.FlagCreatePairsOff[bool]
@@ -54,9 +55,12 @@ class RunOptions(ConfigOptions):
     out: Path | None = None
     """Run folder [default: runs/VERB_DATE]."""
     resume: Flag = False
-    """Go on with the run in the folder --out."""
+    """Resume the run in the folder --out; its configuration and inputs are read from there."""
     overwrite: Flag = False
     """Empty the run folder --out first if a run is there."""
+
+
+_RUN_FIELDS = frozenset(field.name for field in dataclasses.fields(RunOptions))
 
 
 def parse(
@@ -79,7 +83,8 @@ def parse(
 
     Raises:
         UsageError: An option is unknown or missing, or has a value that is not allowed.
-        ConfigError, MissingFileError, FileFormatError: The file of `--config` cannot be used.
+        ConfigError, MissingFileError, FileFormatError: The file of `--config`, or what the run folder of `--resume` says,
+            cannot be used.
     """
     arguments = list(arguments)
     flags = option_names(cls)
@@ -87,16 +92,17 @@ def parse(
         name = token.partition("=")[0].replace("_", "-")
         if name.startswith("--") and name not in flags:
             raise UsageError(f"{name}: unknown option of vision3d {verb}; {nearest_names(name, flags)}")
-    default = _defaults_from_config(cls, arguments, verb, stage)
+    defaults = _defaults(cls, arguments, verb, stage)
     given = {flag: _value_of(flag, arguments) for flag in bases or {}}
     if bases and any(value is not None for value in given.values()):
-        settings = typing.get_type_hints(cls)["settings"]() if default is None else getattr(default, "settings")  # noqa: B009
+        settings = defaults.get("settings") or typing.get_type_hints(cls)["settings"]()
         for flag, change in bases.items():
             settings = change(settings, given[flag])
-        default = _with_settings(cls, settings)
-    options = {"prog": f"vision3d {verb}", "default": default}
-    if default is None:
-        del options["default"]
+        defaults["settings"] = settings
+    options: dict[str, Any] = {"prog": f"vision3d {verb}"}
+    if defaults:
+        required = [field.name for field in dataclasses.fields(typing.cast(Any, cls)) if _is_required(field)]
+        options["default"] = cls(**{**dict.fromkeys(required, tyro.MISSING), **defaults})
     if {"-h", "--help"} & set(_before_separator(arguments)):
         return tyro.cli(cls, args=arguments, **options)
     return _cli_in_one_line(cls, arguments, verb, options)
@@ -116,19 +122,46 @@ def option_names(cls: type) -> list[str]:
     return names
 
 
-def _defaults_from_config(cls: type[T], arguments: list[str], verb: str, stage: str | None) -> T | None:
-    """The options with the settings of `--config` in place of the defaults, or None without `--config`."""
+def input_names(cls: type) -> list[str]:
+    """The fields of a verb's options that say what it works on."""
+    return [field.name for field in dataclasses.fields(cls) if field.name not in {*_RUN_FIELDS, "settings"}]
+
+
+def shown_name(cls: type, name: str) -> str:
+    """A field as people type it: DATA where it has no name on the command line, else --data."""
+    kind = typing.get_type_hints(cls, include_extras=True)[name]
+    return name.upper() if _marker(kind, tyro.conf.Positional) else f"--{name.replace('_', '-')}"
+
+
+def _defaults(cls: type, arguments: list[str], verb: str, stage: str | None) -> dict[str, Any]:
+    """Fields of the options that `--config`, or the run folder of `--resume`, fills in."""
+    hints, values = typing.get_type_hints(cls, include_extras=True), {}
+    folder = _resumed_folder(cls, arguments)
+    if folder is not None:
+        settings = configuration.load_yaml(typing.get_type_hints(cls)["settings"], folder / CONFIG_FILE)
+        values = {**_inputs_of(cls, folder, verb, hints), "settings": settings}
     source = _value_of("--config", arguments)
-    if source is None or not issubclass(cls, ConfigOptions):
+    if source is not None and issubclass(cls, ConfigOptions):
+        values["settings"] = configuration.load_yaml(typing.get_type_hints(cls)["settings"], source, stage=stage)
+    return values
+
+
+def _resumed_folder(cls: type, arguments: list[str]) -> Path | None:
+    """The run folder that is to be resumed, where there is one."""
+    if not issubclass(cls, RunOptions) or "--resume" not in _before_separator(arguments):
         return None
-    hints = typing.get_type_hints(cls)
-    settings = configuration.load_yaml(hints["settings"], source, stage=stage)
-    return _with_settings(cls, settings)
+    default = next(field.default for field in dataclasses.fields(cls) if field.name == "out")
+    out = _value_of("--out", arguments) or default
+    return Path(out) if isinstance(out, str | Path) and is_run_folder(out) else None
 
 
-def _with_settings(cls: type[T], settings: Any) -> T:
-    required = [field.name for field in dataclasses.fields(typing.cast(Any, cls)) if _is_required(field)]
-    return cls(**{**dict.fromkeys(required, tyro.MISSING), "settings": settings})
+def _inputs_of(cls: type, folder: Path, verb: str, hints: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of an earlier session of a run."""
+    inputs = RunInputs.read(folder)
+    if inputs.verb is not None and inputs.verb != verb:
+        raise ConfigError("--resume", f"{folder} is a run of vision3d {inputs.verb}, not of {verb}")
+    names = [name for name in input_names(cls) if name in inputs.values]
+    return {name: configuration.convert(hints[name], inputs.values[name], name) for name in names}
 
 
 def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dict[str, Any]) -> T:

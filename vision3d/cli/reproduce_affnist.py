@@ -11,12 +11,10 @@ from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import ConfigError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.equivariant.config import AffnistConfig
+from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
-
-RESUMABLE = ("checkpoint_every", "draws", "keep")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,4 +60,6 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"now open {out / 'report.html'}"])
 
 
-run = stage_verb("reproduce affnist", AffnistOptions, _affnist, stage="equivariant", resumable=RESUMABLE, text_of=_text)
+run = stage_verb(
+    "reproduce affnist", AffnistOptions, _affnist, stage="equivariant", resumable=RESUMABLE, grows=GROWS, text_of=_text
+)

@@ -11,12 +11,10 @@ from vision3d.cli.menu import menu
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.rotations.config import IkConfig, PointCloudConfig, SanityConfig
+from vision3d.stages.rotations.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
-
-RESUMABLE = ("representations", "seeds", "checkpoint_every", "keep", "device")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +82,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
 
 def _verb(name: str, options: type[Any], execute: Callable[..., Mapping[str, Any]]) -> Callable[[Sequence[str]], None]:
     verb = f"reproduce rotation {name}"
-    return stage_verb(verb, options, execute, stage=f"rotations_{name}", resumable=RESUMABLE, text_of=_text)
+    return stage_verb(verb, options, execute, stage=f"rotations_{name}", resumable=RESUMABLE, grows=GROWS, text_of=_text)
 
 
 PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {

@@ -14,12 +14,11 @@ from vision3d.cli.stage import stage_verb
 from vision3d.config import from_dict
 from vision3d.errors import InputError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.physics.config import Material, SimulateConfig
+from vision3d.stages.physics.config import GROWS, RESUMABLE, Material, SimulateConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
 
-RESUMABLE = ("device", "frames", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
 _UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0)} | dict.fromkeys(
     (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)
 )
@@ -56,9 +55,17 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
         scene = scene.gaussians()
     if options.settings.bodies and options.preset is not None:
         raise InputError("--preset is for one body; with `bodies` in --config each has its own material")
-    up = _UP.get(options.scene.suffix.lower(), (0.0, 0.0, 1.0))
+    up = _up_of(options.scene)
     cameras = cameras_beside(options.scene)
     return simulate(scene, options.settings, run_folder, progress, cameras=cameras, default_up=up)[1]
+
+
+def _up_of(path: Path) -> tuple[float, float, float]:
+    """Upward direction by format; folders with the meta.json of SOG and .compressed.ply count as .sog (SuperSplat)."""
+    suffix = path.suffix.lower()
+    if path.name.lower().endswith(".compressed.ply") or (path.is_dir() and (path / "meta.json").is_file()):
+        suffix = ".sog"
+    return _UP.get(suffix, (0.0, 0.0, 1.0))
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
@@ -90,6 +97,7 @@ _VERB = stage_verb(
     _simulate,
     stage="simulations",
     resumable=RESUMABLE,
+    grows=GROWS,
     text_of=_text,
     bases={"--preset": _with_preset},
 )

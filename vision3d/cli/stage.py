@@ -1,17 +1,18 @@
 """A verb out of a stage: options, run folder, progress and summary around the stage's own `run`."""
 
-import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vision3d.cli.app import UsageError
-from vision3d.cli.options import RunOptions, parse
+from vision3d.cli.options import RunOptions, input_names, parse, shown_name
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.config import dump_yaml
-from vision3d.errors import Vision3DError
+from vision3d.errors import ConfigError
+from vision3d.plain import to_json
 from vision3d.progress import ProgressCallback, TerminalProgress
+from vision3d.run_files import RunInputs
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -26,6 +27,7 @@ def stage_verb(
     *,
     stage: str,
     resumable: Collection[str] = (),
+    grows: Collection[str] = (),
     text_of: Callable[[Path, Mapping[str, Any]], str] | None = None,
     bases: Mapping[str, Callable[[Any, str | None], Any]] | None = None,
 ) -> Callable[[Sequence[str]], None]:
@@ -37,6 +39,7 @@ def stage_verb(
         execute: Calls the stage with the options, the run folder and the progress; returns the results.
         stage: Folder of its presets below `configs/`.
         resumable: Dotted keys of the settings that may change when a run is resumed.
+        grows: Dotted keys that may become larger when a run is resumed.
         text_of: Makes the summary for people out of the run folder's path and the results; None lists them.
         bases: Options that change several settings at once (`options.parse`).
 
@@ -45,7 +48,7 @@ def stage_verb(
             from vision3d.stages.fitting import fit
             return fit(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
-        run = stage_verb("fit", FitOptions, _fit, stage="fitting", resumable={"steps"})
+        run = stage_verb("fit", FitOptions, _fit, stage="fitting", grows={"steps"})
     """
 
     def run(arguments: Sequence[str]) -> None:
@@ -58,34 +61,41 @@ def stage_verb(
         if options.out is None and (options.resume or options.overwrite):
             raise UsageError(f"--{'resume' if options.resume else 'overwrite'} needs the run folder: give --out")
         if options.resume and options.overwrite:
-            raise UsageError("--resume and --overwrite: the one goes on with the run that is there, the other empties it")
+            raise UsageError("--resume and --overwrite are mutually exclusive: one resumes the run, the other deletes it")
         out = options.out or Path("runs") / f"{verb.replace(' ', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
+        changes = {flag.removeprefix("--").replace("-", "_") for flag in bases or {}}  # what they do is in the settings
+        inputs = {name: getattr(options, name) for name in input_names(options_class) if name not in changes}
         from vision3d.runs import Interrupted, RunFolder
+        from vision3d.stage import session
 
-        folder = RunFolder.create(out, settings, overwrite=options.overwrite, resume=options.resume, ignore=resumable)
+        if options.resume:
+            _check_inputs(options_class, out, verb, inputs)
+        folder = RunFolder.create(
+            out, settings, overwrite=options.overwrite, resume=options.resume, ignore=resumable, grows=grows
+        )
         try:
-            with TerminalProgress(quiet=options.quiet) as progress:
-                results = execute(options, folder, progress)
-        except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            # What can be mended and given again, such as a mistyped path, must not find its own folder in the way.
-            is_mendable = isinstance(error, OSError) or (isinstance(error, Vision3DError) and error.exit_code != 1)
-            with contextlib.suppress(OSError, Vision3DError):  # a full disk must not hide what went wrong first
-                if not (is_mendable and folder.drop_unused()):
-                    folder.write_summary({"error": str(error)}, status=status)
-            if isinstance(error, Interrupted):
-                raise Interrupted(f"{error}; go on with --resume --out {out}") from None
-            raise
-        summary = folder.write_summary(results, device=results.get("device", "cpu"))
-        from vision3d.report.page import write_report
-
-        write_report(out)
+            with session(folder, verb, inputs) as current, TerminalProgress(quiet=options.quiet) as progress:
+                results = current.results = execute(options, folder, progress)
+        except Interrupted as error:
+            raise Interrupted(f"{error}; resume with --resume --out {out}") from None
+        wall_s = folder.elapsed()
         lines = [f"{name}: {_text(value)}" for name, value in results.items()]
-        lines += [f"wall_s: {summary['wall_s']:.1f}", f"run folder: {out}"]
+        lines += [f"wall_s: {wall_s:.1f}", f"run folder: {out}"]
         text = "\n".join(lines) if text_of is None else text_of(out, results)
-        print_summary(options, text, {"out": out, "wall_s": summary["wall_s"], **summary["results"]})
+        print_summary(options, text, {"out": out, "wall_s": round(wall_s, 3), **results})
 
     return run
+
+
+def _check_inputs(cls: type, out: Path, verb: str, given: Mapping[str, Any]) -> None:
+    """Refuse other inputs than those of the run to be resumed, unless they have been moved: then the stage compares them."""
+    known = RunInputs.read(out).values
+    for name, new in RunInputs.of(verb, given).values.items():
+        old = known.get(name, new)
+        paths = [old] if isinstance(old, str) else old if isinstance(old, list) else []
+        if new != old and not isinstance(new, bool) and all(Path(path).exists() for path in paths):
+            was, now = (value if isinstance(value, str) else to_json(value) for value in (old, new))
+            raise ConfigError(shown_name(cls, name), f"cannot resume {out}, which is a run on {was}, with {now}")
 
 
 def _text(value: object) -> str:

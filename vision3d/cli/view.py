@@ -67,7 +67,7 @@ class ViewOptions(VerbOptions):
     web: Flag = False
     """Show it in a browser instead of a window."""
     host: str = "127.0.0.1"
-    """Address that the page of --web is served on; 0.0.0.0 lets other machines in."""
+    """Address that the page of --web is served on; 0.0.0.0 lets other machines in, with the token in the printed address."""
     port: int = 8080
     """Port of that page; 0 takes a free one."""
     open: bool = True

@@ -20,12 +20,12 @@ __all__ = [
 
 def rows_to_columns(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """Matrices that act on row vectors from the right (x' = x M, as in PyTorch3D), as ours, which act on columns."""
-    return matrices.mT
+    return matrices.mT.clone()
 
 
 def columns_to_rows(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """Our matrices as those that act on row vectors from the right."""
-    return matrices.mT
+    return matrices.mT.clone()
 
 
 def change_axes(matrices: Float[Tensor, "*batch n n"], axes: Float[Tensor, "3 3"]) -> Float[Tensor, "*batch n n"]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
+from vision3d.native import refuse_tangents
 
 _UPPER = ((0, 0, 0, 1, 1, 2), (0, 1, 2, 1, 2, 2))
 
@@ -32,11 +33,12 @@ def covar_to_quat_scale(
     other; the scales keep theirs.
     """
     check_trailing("covars", covars, 3, 3)
+    refuse_tangents("covar_to_quat_scale", covars)
     values, axes = _SafeEigh.apply((covars + covars.mT) / 2)
     mirror = torch.linalg.det(axes.detach()).sign()[..., None, None]
     axes = torch.cat([axes[..., :1] * mirror, axes[..., 1:]], -1)
-    positive = values > torch.finfo(values.dtype).tiny
-    return rotmat_to_quat(axes), torch.where(positive, torch.where(positive, values, 1).sqrt(), 0)
+    is_zero = values <= torch.finfo(values.dtype).tiny
+    return rotmat_to_quat(axes), torch.where(is_zero, 0, torch.where(is_zero, 1, values).sqrt())
 
 
 def symmetric_to_vec6(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
@@ -54,7 +56,9 @@ def vec6_to_symmetric(values: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batc
 class _SafeEigh(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrices: Tensor) -> tuple[Tensor, Tensor]:
-        values, axes = torch.linalg.eigh(matrices)
+        is_finite = matrices.isfinite().flatten(-2).all(-1)[..., None]  # one that is not would be an error for all
+        values, axes = torch.linalg.eigh(torch.where(is_finite[..., None], matrices, 0))
+        values, axes = torch.where(is_finite, values, torch.nan), torch.where(is_finite[..., None], axes, torch.nan)
         ctx.save_for_backward(values, axes)
         return values, axes
 

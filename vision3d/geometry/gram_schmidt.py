@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry.checks import check_trailing
-from vision3d.geometry.vectors import length, unit
+from vision3d.geometry.vectors import length, nan_for_nan, unit
 
 # A projected unit vector has entries up to sqrt 2 + 1; the last entry of the first one is at most sqrt 2, because columns
 # are orthogonal. Divided by that, all numbers of a rotation lie in [-1, 1]; the constants are those of Zhou et al.'s code.
@@ -67,7 +67,7 @@ def from_columns(values: Float[Tensor, "*batch d"], n: int) -> Float[Tensor, "*b
 
 def to_columns(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch d"]:
     """The first n - 1 columns, such that `from_columns` gives the matrices back."""
-    return rotmats.mT[..., :-1, :].flatten(-2)
+    return nan_for_nan(rotmats.mT[..., :-1, :].flatten(-2), rotmats, 2, 1)
 
 
 def from_stereographic(values: Float[Tensor, "*batch d"], n: int) -> Float[Tensor, "*batch n n"]:
@@ -102,7 +102,7 @@ def to_stereographic(rotmats: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*ba
         point = rotmats[..., k] / ((1 + carry.square()).sqrt() - carry) / _BOUND
         carry = point[..., -1:] * (_BOUND / _FIRST_LAST if k == 1 else 1)
         kept.append(point[..., :-1])
-    return torch.cat([*kept, carry], -1)
+    return nan_for_nan(torch.cat([*kept, carry], -1), rotmats, 2, 1)
 
 
 def orthogonal_from_columns(
@@ -113,7 +113,7 @@ def orthogonal_from_columns(
     O(n) has two parts that do not hang together, so that no continuous map reaches both: `sides` gets no gradient.
     """
     rotmats = from_columns(values, n)
-    signs = torch.where(sides < 0, -torch.ones_like(sides), torch.ones_like(sides))[..., None, None]
+    signs = torch.where(sides < 0, -1, torch.where(sides.isnan(), sides, 1))[..., None, None]
     return torch.cat([rotmats[..., :-1], signs * rotmats[..., -1:]], -1)
 
 
@@ -136,7 +136,7 @@ def similarity_to_columns(
     """Columns (all of length a) and translations, such that `similarity_from_columns` gives the matrices back."""
     if matrices.shape[-1] != matrices.shape[-2] or matrices.shape[-1] < 3:
         raise ShapeError("matrices", matrices.shape, "(..., n + 1, n + 1), n >= 2")
-    return to_columns(matrices[..., :-1, :-1]), matrices[..., :-1, -1]
+    return to_columns(matrices[..., :-1, :-1]), matrices[..., :-1, -1].clone()
 
 
 def haar_rotmats(

@@ -70,8 +70,8 @@ def squad(quats: Float[Tensor, "*batch k 4"], times: Float[Tensor, "*#batch t"])
         raise ShapeError("quats", quats.shape, "(..., k, 4) with k >= 2")
     quats = align_signs(normalize(quats))
     controls = squad_controls(quats)
-    times = times.clamp(0, count - 1).expand(*quats.shape[:-2], times.shape[-1])
-    first = times.detach().floor().clamp(max=count - 2)
+    times = torch.where(times.isnan(), times, times.clamp(0, count - 1)).expand(*quats.shape[:-2], times.shape[-1])
+    first = times.detach().nan_to_num(0).floor().clamp(max=count - 2)  # NaN is left to the fraction
     fraction = times - first
     index = first.long()[..., None].expand(*first.shape, 4)
     ends = [table.gather(-2, index + k) for table in (quats, controls) for k in (0, 1)]

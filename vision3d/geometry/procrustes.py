@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import ShapeError
-from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd
+from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd, nearest_rotation_vjp
 from vision3d.geometry.rotation import nearest_rotation
-from vision3d.geometry.spectral import Solved, largest_entry, lyapunov, without_dust
+from vision3d.geometry.spectral import Solved, svd
 from vision3d.geometry.vectors import unit
 
 
@@ -30,20 +30,23 @@ def special_orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "
 def orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """The orthogonal matrix (det +1 or -1, as the matrix has) nearest to each: U V^T of its singular value decomposition."""
     _size(matrices)
-    return _NearestOrthogonal.apply(matrices)
+    return _NearestOrthogonal.solve(matrices)
 
 
 class _NearestOrthogonal(Solved):
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
-        left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
+        left, right = svd(matrices)
         return left @ right
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         matrices, nearest = ctx.saved_tensors
-        inner, scale = nearest.mT @ v, largest_entry(matrices)
-        return nearest @ lyapunov(nearest.mT @ (matrices / scale), inner - inner.mT) / scale
+        return nearest_rotation_vjp(matrices, nearest, v)
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        return nearest_rotation_vjp(first, result, tangents[0])
 
 
 def _size(matrices: Tensor) -> int:

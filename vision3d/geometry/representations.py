@@ -14,6 +14,7 @@ from vision3d.errors import ConfigError, nearest_names
 from vision3d.geometry import charts, euler, gram_schmidt, rotation
 from vision3d.geometry.checks import check_rotmats, check_trailing
 from vision3d.geometry.quaternion import positive_w, quat_to_rotmat, rotmat_to_quat
+from vision3d.geometry.vectors import nan_for_nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Representation:
 def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False) -> Float[Tensor, "*batch 3 3"]:
     """Rotation matrices of numbers in the representation `rep`: one of `REPRESENTATIONS`.
 
-    Finite, and a rotation, for any finite numbers (also zeros and parallel vectors), with finite gradients. Only `9d_direct`
-    gives the matrix as it is.
+    Finite, and a rotation, for any finite numbers (also zeros and parallel vectors), with finite gradients; NaN for NaN, and
+    for infinities unless these have a limit (`axis_angle4`, `gibbs`, `cayley`, `mrp`, `hopf`). Only `9d_direct` gives the
+    matrix as it is. The result shares no memory with `values`.
 
     Args:
         project: Replace the result by the nearest rotation: what `9d_direct` does when it is tested.
@@ -59,7 +61,8 @@ def to_rotmat(values: Float[Tensor, "*batch d"], rep: str, project: bool = False
 def from_rotmat(
     rotmats: Float[Tensor, "*batch 3 3"], rep: str, check: bool = False, project: bool = False
 ) -> Float[Tensor, "*batch d"]:
-    """Numbers of rotation matrices, such that `to_rotmat` gives the matrices back.
+    """Numbers of rotation matrices, such that `to_rotmat` gives the matrices back: a new tensor, NaN where the matrix is not
+    finite.
 
     Args:
         check: Refuse matrices that are no rotations, and half turns where the representation has none (`gibbs`, `cayley`). It
@@ -103,11 +106,16 @@ def representation(rep: str) -> Representation:
 
 
 def _nine(values: Tensor) -> Tensor:
-    return values.unflatten(-1, (3, 3))
+    return values.clone().unflatten(-1, (3, 3))
+
+
+def _to_nine(rotmats: Tensor) -> Tensor:
+    return rotmats.clone().flatten(-2)
 
 
 def _nine_by_columns(values: Tensor) -> Tensor:
-    return rotation.from_6d(_nine(values).mT[..., :2, :].flatten(-2))
+    rotmats = rotation.from_6d(values.unflatten(-1, (3, 3)).mT[..., :2, :].flatten(-2))
+    return nan_for_nan(rotmats, values, 1, 2)
 
 
 def _by_quat(
@@ -155,9 +163,9 @@ def _all() -> list[Representation]:
         Representation(
             "5d", 5, lambda v: gram_schmidt.from_stereographic(v, 3), gram_schmidt.to_stereographic, is_continuous=True
         ),
-        Representation("9d_svd", 9, lambda v: rotation.nearest_rotation(_nine(v)), lambda r: r.flatten(-2), is_continuous=True),
-        Representation("9d_gs", 9, _nine_by_columns, lambda r: r.flatten(-2), is_continuous=True),
-        Representation("9d_direct", 9, _nine, lambda r: r.flatten(-2), is_continuous=True, is_rotation=False),
+        Representation("9d_svd", 9, lambda v: rotation.nearest_rotation(v.unflatten(-1, (3, 3))), _to_nine, is_continuous=True),
+        Representation("9d_gs", 9, _nine_by_columns, _to_nine, is_continuous=True),
+        Representation("9d_direct", 9, _nine, _to_nine, is_continuous=True, is_rotation=False),
         _by_quat("quat", 4, _same, _same),
         _by_quat("quat_half", 4, charts.half_sphere, positive_w),
         _by_quat("10d", 10, charts.symmetric10_to_quat, charts.quat_to_symmetric10, is_continuous=True),

@@ -12,7 +12,7 @@ from vision3d.geometry.quaternion import normalize, positive_w
 from vision3d.geometry.reference import rotation as reference
 from vision3d.geometry.row_ops import RowOp
 from vision3d.geometry.smooth import atan2
-from vision3d.geometry.vectors import any_orthogonal, length, orthogonal_part, unit
+from vision3d.geometry.vectors import any_orthogonal, length, nan_for_nan, orthogonal_part, unit
 
 Layout6d = Literal["columns", "columns_interleaved", "rows", "symmetric"]
 
@@ -109,10 +109,10 @@ def to_6d(rotmats: Float[Tensor, "*batch 3 3"], layout: Layout6d = "columns") ->
     check_trailing("rotmats", rotmats, 3, 3)
     _check_layout(layout)
     if layout == "columns_interleaved":
-        return rotmats[..., :2].flatten(-2)
-    if layout == "rows":
-        return rotmats[..., :2, :].flatten(-2)
-    return rotmats.mT[..., :2, :].flatten(-2)
+        values = rotmats[..., :2]
+    else:
+        values = (rotmats if layout == "rows" else rotmats.mT)[..., :2, :]
+    return nan_for_nan(values.flatten(-2), rotmats, 2, 1)  # the third direction is part of the rotation
 
 
 def nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from vision3d import native
+from vision3d.geometry.vectors import nan_for_nan
+from vision3d.op_checks import checked
 
 
 class RowOp:
     """A function of the last axes of a tensor that runs natively where it can, differentiable any number of times.
 
     The reference runs without the native module, inside torch.func transforms (vmap, grad, jacrev: a library operation has no
-    rules there), and for the derivatives of the gradient. Half-precision numbers are computed in float32.
+    rules there), for dual numbers, and for the derivatives of the gradient. Half-precision numbers are computed in float32.
+    A row that holds NaN or infinity becomes NaN, and so does its gradient; the other rows do not feel it.
 
     Args:
         name: Of the native function and of the `torch.library` operation; the gradient is NAME_vjp.
@@ -32,8 +35,13 @@ class RowOp:
         vjp: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
         keeps_output: bool = False,
     ) -> None:
-        self.reference = reference
+
+        def guarded(values: Tensor) -> Tensor:
+            return nan_for_nan(reference(values), values, len(shape_in), len(shape_out))
+
+        self.reference = guarded
         width_in, width_out = math.prod(shape_in), math.prod(shape_out)
+        takes, gives = (" ".join(["float *s", *map(str, shape)]) for shape in (shape_in, shape_out))
 
         def rows(values: Tensor, width: int) -> Tensor:
             return values.detach().contiguous().view(-1, width)
@@ -41,13 +49,15 @@ class RowOp:
         def empty(values: Tensor) -> Tensor:
             return values.new_empty((*values.shape[: values.ndim - len(shape_in)], *shape_out))
 
-        @torch.library.custom_op(f"vision3d::{name}", mutates_args=(), device_types=("cpu", "cuda"))
+        @native.custom_op(name)
+        @checked(f"values: {takes}")
         def forward(values: Tensor) -> Tensor:
             output = empty(values)
             getattr(native.require(), name)(rows(values, width_in), output.view(-1, width_out), **native.where(values))
             return output
 
-        @torch.library.custom_op(f"vision3d::{name}_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+        @native.custom_op(f"{name}_vjp")
+        @checked(f"values: {takes}, output: {gives}, v_output: {gives}")
         def backward(values: Tensor, output: Tensor, v_output: Tensor) -> Tensor:
             v_values = torch.empty_like(values, memory_format=torch.contiguous_format)
             kept = rows(output, width_out) if keeps_output else None
@@ -59,7 +69,7 @@ class RowOp:
         def torch_vjp(values: Tensor, output: Tensor, v_output: Tensor) -> Tensor:
             if vjp is not None:
                 return vjp(values, output, v_output)
-            return torch.func.vjp(reference, values)[1](v_output)[0]
+            return torch.func.vjp(guarded, values)[1](v_output)[0]
 
         def double_backward(ctx, v: Tensor) -> tuple[Tensor, ...]:
             return torch.func.vjp(torch_vjp, *ctx.saved_tensors)[1](v)
@@ -76,6 +86,6 @@ class RowOp:
     def __call__(self, values: Tensor) -> Tensor:
         if values.dtype in (torch.float16, torch.bfloat16):
             return self(values.float()).to(values.dtype)
-        if native.runs_on(values) and not torch._C._are_functorch_transforms_active():
+        if native.is_plain(values):
             return native.direct(self.forward)(values)
         return self.reference(values)

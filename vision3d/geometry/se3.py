@@ -111,7 +111,7 @@ def split_similarity(
     last = matrices[..., 3, :] - matrices.new_tensor([0.0, 0.0, 0.0, 1.0])
     if last.numel() and last.abs().amax() > tolerance:
         raise InputError("matrix: the last row is not (0, 0, 0, 1); matrices here act on column vectors, x' = M x")
-    return scales, rotmats, matrices[..., :3, 3]
+    return scales, rotmats, matrices[..., :3, 3].clone()
 
 
 def similarity_inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:

@@ -25,6 +25,7 @@ from vision3d.geometry.reference import skinning as reference
 from vision3d.geometry.reference.skinning import DUAL, LINEAR, STRETCH
 from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.geometry.row_ops import RowOp
+from vision3d.op_checks import checked
 
 Method = Literal["lbs", "dqs", "hybrid"]
 _IDENTITY_STRETCH = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
@@ -160,23 +161,21 @@ def _skinned(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, m
             bad = int(((indices < 0) | (indices >= joints)).any(-1).nonzero()[0])
             raise InputError(f"indices: vertex {bad} names joints {indices[bad].tolist()}, but there are {joints}")
     vertices, weights = vertices.to(rows.dtype), weights.to(rows.dtype)
-    if rows.dtype in (torch.float32, torch.float64) and _is_native(rows):
+    if rows.dtype in (torch.float32, torch.float64) and native.is_plain(rows, vertices, weights):
         return native.direct(_skin, _SKIN)(vertices, weights, indices, rows, mode)
     return reference.skin(vertices, weights, indices, rows, mode)
 
 
-def _is_native(tensor: Tensor) -> bool:
-    return native.runs_on(tensor) and not torch._C._are_functorch_transforms_active()
-
-
-@torch.library.custom_op("vision3d::skin", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("skin")
+@checked("vertices: float v 3, weights: float v k, indices: int64 v k, rows: float b j 32")
 def _skin(vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int) -> Tensor:
     placed = _empty(vertices, rows)
     native.require().skin(*_plain(vertices, weights, indices, rows), mode, placed, **native.where(rows))
     return placed
 
 
-@torch.library.custom_op("vision3d::skin_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("skin_vjp")
+@checked("vertices: float v 3, weights: float v k, indices: int64 v k, rows: float b j 32, mode, v_placed: float b v 3")
 def _skin_vjp(
     vertices: Tensor, weights: Tensor, indices: Tensor, rows: Tensor, mode: int, v_placed: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,9 +1,11 @@
 """Equations with symmetric matrices, solved in their eigenbasis, with gradients of any order that are finite everywhere.
 
 Plain autograd of an eigen- or singular value decomposition divides by differences of eigenvalues, and is not a number where
-two are equal. What is differentiated here never is a decomposition: each solution gives its own derivative by the equation.
-Forward mode (jvp) is not written.
+two are equal. What is differentiated here never is a decomposition: each solution gives its own derivative by the equation,
+in reverse and in forward mode.
 """
+
+import functools
 
 import torch
 from jaxtyping import Float
@@ -15,12 +17,12 @@ def lyapunov(symmetric: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batc
 
     Pairs of eigenvalues of S whose sum is zero (to rounding) have no solution, and there X is zero in their plane.
     """
-    return _Lyapunov.apply((symmetric + symmetric.mT) / 2, right)
+    return _Lyapunov.solve((symmetric + symmetric.mT) / 2, right)
 
 
 def pseudo_solve(symmetric: Float[Tensor, "*batch n n"], right: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch n"]:
     """x with S x = b for the symmetric part of S; zero along eigenvectors whose eigenvalue is zero (to rounding)."""
-    return _PseudoSolve.apply((symmetric + symmetric.mT) / 2, right)
+    return _PseudoSolve.solve((symmetric + symmetric.mT) / 2, right)
 
 
 def least_eigenvector(symmetric: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
@@ -29,17 +31,17 @@ def least_eigenvector(symmetric: Float[Tensor, "*batch n n"]) -> Float[Tensor, "
     Where that eigenvalue is a double one the vector is any one of its plane, and turns within it get no gradient.
     """
     symmetric = (symmetric + symmetric.mT) / 2
-    return _LeastEigenvector.apply(symmetric / largest_entry(symmetric))
+    return _LeastEigenvector.solve(symmetric / largest_entry(symmetric))
 
 
 def sqrt_spd(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """Square roots of symmetric positive definite matrices; negative eigenvalues (rounding) count as zero."""
-    return _Sqrt.apply((matrices + matrices.mT) / 2)
+    return _Sqrt.solve((matrices + matrices.mT) / 2)
 
 
 def log_spd(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """Symmetric logarithms of symmetric positive definite matrices; eigenvalues below the least float count as that."""
-    return _Log.apply((matrices + matrices.mT) / 2)
+    return _Log.solve((matrices + matrices.mT) / 2)
 
 
 def matrix_exp(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
@@ -72,20 +74,60 @@ def without_dust(matrices: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch
     return torch.where(matrices.abs() < info.tiny / info.eps, 0, matrices)
 
 
+def svd(matrices: Float[Tensor, "*batch n n"]) -> tuple[Float[Tensor, "*batch n n"], Float[Tensor, "*batch n n"]]:
+    """U and V^T of the singular value decomposition, without gradient; NaN for matrices that are not finite."""
+    scaled, is_finite = _for_lapack(matrices, largest_entry(matrices))
+    left, _, right = torch.linalg.svd(scaled)
+    return torch.where(is_finite, left, torch.nan), torch.where(is_finite, right, torch.nan)
+
+
 def _eigh(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     scale = largest_entry(symmetric)
-    values, axes = torch.linalg.eigh(without_dust(symmetric / scale))
-    return values * scale[..., 0], axes
+    scaled, is_finite = _for_lapack(symmetric, scale)
+    values, axes = torch.linalg.eigh(scaled)
+    return torch.where(is_finite[..., 0], values * scale[..., 0], torch.nan), torch.where(is_finite, axes, torch.nan)
+
+
+def _for_lapack(matrices: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices with entries of about 1, and which are finite: one NaN makes LAPACK refuse the whole batch, or hang."""
+    is_finite = matrices.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    return without_dust(torch.where(is_finite, matrices / scale, 0)), is_finite
 
 
 class Solved(torch.autograd.Function):
-    """A function whose derivative is an equation of its first argument and its result, of which it keeps both."""
+    """A function whose derivative is an equation of its first argument and its result, of which it keeps both.
+
+    A subclass has `forward`, `backward` and `tangent`: the tangent of the result, from the first argument, the result, and the
+    tangents of the arguments.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(inputs[0], output)
+        ctx.save_for_forward(inputs[0], output)  # vmap wants the same in both
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @classmethod
+    def solve(cls, *arguments: Tensor) -> Tensor:
+        """What `apply` gives, differentiable in forward mode too, which the compiler cannot read in an autograd function."""
+        chosen = cls if torch.compiler.is_compiling() else _with_tangents(cls)
+        return chosen.apply(*arguments)  # pyright: ignore[reportReturnType]
+
+
+@functools.cache
+def _with_tangents(solved: type[Solved]) -> type[Solved]:
+    def jvp(ctx, *tangents: Tensor | None) -> Tensor:
+        first, result = ctx.saved_tensors
+        like = (first, result)  # a second argument has the shape of the result
+        known = [torch.zeros_like(value) if tangent is None else tangent for value, tangent in zip(like, tangents)]
+        return solved.tangent(first, result, *known)
+
+    return type(solved.__name__, (solved,), {"jvp": staticmethod(jvp)})
 
 
 class _Lyapunov(Solved):
@@ -100,8 +142,13 @@ class _Lyapunov(Solved):
     @staticmethod
     def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         symmetric, solution = ctx.saved_tensors
-        v_right = _Lyapunov.apply(symmetric, v)
+        v_right = _Lyapunov.solve(symmetric, v)
         return -(v_right @ solution.mT + solution.mT @ v_right), v_right
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        d_symmetric, d_right = tangents
+        return _Lyapunov.solve(first, d_right - d_symmetric @ result - result @ d_symmetric)
 
 
 class _PseudoSolve(Solved):
@@ -116,26 +163,39 @@ class _PseudoSolve(Solved):
     @staticmethod
     def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         symmetric, solution = ctx.saved_tensors
-        v_right = _PseudoSolve.apply(symmetric, v)
+        v_right = _PseudoSolve.solve(symmetric, v)
         return -v_right[..., :, None] * solution[..., None, :], v_right
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        d_symmetric, d_right = tangents
+        return _PseudoSolve.solve(first, d_right - (d_symmetric @ result[..., None]).squeeze(-1))
 
 
 class _LeastEigenvector(Solved):
     @staticmethod
     def forward(symmetric: Tensor) -> Tensor:
-        return _eigh(symmetric)[1][..., 0]
+        return _eigh(symmetric)[1][..., 0].clone()  # forward mode wants no view
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         symmetric, axis = ctx.saved_tensors
+        return -_LeastEigenvector._moved(symmetric, axis, v)[..., :, None] * axis[..., None, :]
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        return -_LeastEigenvector._moved(first, result, (tangents[0] @ result[..., None]).squeeze(-1))
+
+    @staticmethod
+    def _moved(symmetric: Tensor, axis: Tensor, v: Tensor) -> Tensor:
+        """x across the eigenvector with (S - value) x = v across it."""
         value = (axis[..., None, :] @ symmetric @ axis[..., :, None]).squeeze(-1)
         eye = torch.eye(axis.shape[-1], dtype=axis.dtype, device=axis.device)
         across = v - (v * axis).sum(-1, keepdim=True) * axis
         # The vector itself is taken out of the null space, so that the gap of the next eigenvalue decides alone.
         shifted = symmetric - value[..., None] * eye + axis[..., :, None] * axis[..., None, :]
         moved = pseudo_solve(shifted, across)
-        moved = moved - (moved * axis).sum(-1, keepdim=True) * axis
-        return -moved[..., :, None] * axis[..., None, :]
+        return moved - (moved * axis).sum(-1, keepdim=True) * axis
 
 
 class _Sqrt(Solved):
@@ -148,6 +208,10 @@ class _Sqrt(Solved):
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return lyapunov(ctx.saved_tensors[1], v)
 
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        return lyapunov(result, tangents[0])
+
 
 class _Log(Solved):
     @staticmethod
@@ -157,7 +221,11 @@ class _Log(Solved):
 
     @staticmethod
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return _InverseDexp.apply(ctx.saved_tensors[1], (v + v.mT) / 2)
+        return _InverseDexp.solve(ctx.saved_tensors[1], (v + v.mT) / 2)
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        return _InverseDexp.solve(result, tangents[0])
 
 
 class _InverseDexp(Solved):
@@ -176,8 +244,13 @@ class _InverseDexp(Solved):
     @staticmethod
     def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         symmetric, solution = ctx.saved_tensors
-        v_right = _InverseDexp.apply(symmetric, (v + v.mT) / 2)
+        v_right = _InverseDexp.solve(symmetric, (v + v.mT) / 2)
         return -_second_dexp(symmetric, v_right, solution), v_right
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        d_symmetric, d_right = tangents
+        return _InverseDexp.solve(first, d_right - _second_dexp(first, d_symmetric, result))
 
 
 def _second_dexp(symmetric: Tensor, first: Tensor, second: Tensor) -> Tensor:

@@ -28,6 +28,23 @@ def length(vectors: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
     return torch.where(is_zero, 0, torch.linalg.vector_norm(safe, dim=-1, keepdim=True) * scale).squeeze(-1)
 
 
+def nan_for_nan(
+    result: Float[Tensor, "*batch_and_out"], source: Float[Tensor, "*batch_and_in"], axes_in: int, axes_out: int
+) -> Float[Tensor, "*batch_and_out"]:
+    """A copy of `result` that is NaN, with NaN as gradient, in each row whose `source` holds a number that is not finite.
+
+    Args:
+        result: What a function made of the rows of `source`, with `axes_out` axes behind those of the batch.
+        source: With `axes_in` axes behind those of the batch.
+    """
+    rows = source.flatten(-axes_in) if axes_in > 1 else source
+    is_finite = rows.isfinite().all(-1, keepdim=True)
+    # The product brings NaN into the gradient, which `where` alone would leave zero.
+    bad = (rows * torch.where(is_finite, 0, torch.nan)).sum(-1, keepdim=True)
+    shape = (..., *[None] * (axes_out - 1)) if axes_out else (..., 0)
+    return torch.where(is_finite[shape], result, bad[shape])
+
+
 def any_orthogonal(vectors: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
     """A unit vector orthogonal to each, made from the axis that is least aligned with it; without gradient."""
     vectors = vectors.detach()

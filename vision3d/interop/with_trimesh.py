@@ -7,6 +7,7 @@ import torch
 
 from vision3d.errors import InputError
 from vision3d.interop.shared import array, flipped, log_lost, picture, require, tensor, wrong_type
+from vision3d.io.guards import check_pixels
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.points import PointCloud
 from vision3d.scene.scene import Scene
@@ -99,8 +100,9 @@ def _mesh_from(mesh: Any) -> Mesh:
         material = visual.material
         image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
         if image is not None:
-            has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            extras["texture"] = tensor(np.asarray(image.convert("RGBA" if has_alpha else "RGB"))) / 255
+            check_pixels("texture", *image.size)  # Pillow decodes it only now
+            mode = "RGBA" if image.has_transparency_data else "RGB"
+            extras["texture"] = tensor(np.asarray(image.convert(mode))) / 255
     elif visual.kind == "vertex":
         colors = tensor(visual.vertex_colors) / 255
         extras["vertex_colors"] = colors[:, :3].contiguous() if bool((colors[:, 3] == 1).all()) else colors

@@ -1,7 +1,8 @@
 """BVH motion capture: a tree of joints with their channels, then one line of numbers a pose.
 
-The rotations of a joint multiply in the order in which they stand, R = R_1 R_2 R_3, each joint in its own order. A root's
-positions are added to its offset (Lander 1998, "Working with motion capture file formats"). BVH names no unit: `scale` brings
+The rotations of a joint multiply in the order in which they stand, R = R_1 R_2 R_3, each joint in its own order. The position
+channels of a root are its place: they replace its OFFSET, axis by axis, which in many files is its place at rest. The same
+holds for the joint from which all others hang, where the root stands still on the floor. BVH names no unit: `scale` brings
 its lengths to metres.
 """
 
@@ -16,7 +17,7 @@ from jaxtyping import Float64
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError
-from vision3d.geometry.quaternion import multiply, quat_to_rotmat
+from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotate
 from vision3d.io.guards import read_bytes
 from vision3d.scene.motion import Motion, Skeleton
 
@@ -37,8 +38,9 @@ class _Joint:
 def read_motion(path: Path | str, scale: float = 1.0) -> Motion:
     """Read a .bvh file.
 
-    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint other than the root repeat its
-    offset or are zero; a warning says where they do neither, for bones keep their length.
+    The ends of bones are joints too, called after their parent: `Head end`. Positions of a joint from which all others hang
+    move the root. Those of other joints repeat their offset or are zero; a warning says where they do neither, for bones
+    keep their length.
 
     Args:
         path: The file.
@@ -113,7 +115,8 @@ def write_motion(path: Path | str, motion: Motion, scale: float = 1.0) -> None:
         pending += [(child, depth + 1, False) for child in reversed(children[joint])]
     out += ["MOTION", f"Frames: {len(motion)}", f"Frame Time: {interval:.9g}"]
     degrees = torch.rad2deg(_zyx(quat_to_rotmat(motion.quats.detach().cpu().double()))[:, moving])
-    rows = torch.cat([motion.translations.detach().cpu().double() / scale, degrees.flatten(1)], 1)
+    places = (motion.translations.detach().cpu().double() + skeleton.offsets[0].detach().cpu().double()) / scale
+    rows = torch.cat([places, degrees.flatten(1)], 1)
     out += [" ".join(f"{x:.9g}" for x in row) for row in rows.tolist()]
     with atomic_write(Path(path)) as temporary:
         temporary.write_text("\n".join(out) + "\n", encoding="utf-8")
@@ -244,7 +247,8 @@ def _motion(path: Path, joints: list[_Joint], values: Float64[torch.Tensor, "t c
     quats = torch.zeros(count, len(joints), 4, dtype=torch.float64)
     quats[..., 0] = 1
     translations = torch.zeros(count, 3, dtype=torch.float64)
-    column = 0
+    column, trunk = 0, _trunk(joints)
+    above = quats[:, 0].clone()  # rotation of what a joint of the trunk hangs from
     for j, joint in enumerate(joints):
         shift = torch.zeros(count, 3, dtype=torch.float64)
         for kind, axis in joint.channels:
@@ -257,10 +261,16 @@ def _motion(path: Path, joints: list[_Joint], values: Float64[torch.Tensor, "t c
             turn = torch.zeros(count, 4, dtype=torch.float64)
             turn[:, 0], turn[:, 1 + axis] = half.cos(), half.sin()
             quats[:, j] = multiply(quats[:, j], turn)
-        if joint.parent < 0:
-            translations = shift
-        elif count:
-            _warn_of_moving_bones(path, joint, shift)
+        offset = torch.tensor(joint.offset, dtype=torch.float64)
+        if joint.parent < 0 or (j in trunk and _moves(joint, shift)):
+            given = [axis for kind, axis in joint.channels if kind == "position"]
+            moved = torch.zeros_like(shift)
+            moved[:, given] = shift[:, given] - offset[given]
+            translations = translations + rotate(above, moved)
+        elif count and _moves(joint, shift):
+            _warn_of_moving_bone(path, joint, shift)
+        if j in trunk:
+            above = multiply(above, quats[:, j])
     offsets = torch.tensor([joint.offset for joint in joints], dtype=torch.float64)
     names = _distinct([joint.name for joint in joints])
     tips = tuple(j for j, joint in enumerate(joints) if joint.is_tip)
@@ -269,15 +279,33 @@ def _motion(path: Path, joints: list[_Joint], values: Float64[torch.Tensor, "t c
     return Motion(skeleton, times, quats.float(), (translations * scale).float())
 
 
-def _warn_of_moving_bones(path: Path, joint: _Joint, shift: torch.Tensor) -> None:
+def _trunk(joints: list[_Joint]) -> set[int]:
+    """The root and the joints below it from which all others hang."""
+    parents = [joint.parent for joint in joints]
+    found = [0]
+    while parents.count(found[-1]) == 1:
+        found.append(parents.index(found[-1]))
+    return set(found)
+
+
+def _apart(joint: _Joint, shift: torch.Tensor) -> float:
+    """How far the positions of a joint are from its OFFSET and from zero."""
+    offset = torch.tensor(joint.offset, dtype=torch.float64)
+    has_place = len(shift) and any(kind == "position" for kind, _ in joint.channels)
+    return float(torch.minimum((shift - offset).abs(), shift.abs()).max()) if has_place else 0.0
+
+
+def _moves(joint: _Joint, shift: torch.Tensor) -> bool:
+    length = max(map(abs, joint.offset or [0.0]))
+    return _apart(joint, shift) > 1e-3 * max(length, 1e-3)
+
+
+def _warn_of_moving_bone(path: Path, joint: _Joint, shift: torch.Tensor) -> None:
     import warnings
 
-    offset = torch.tensor(joint.offset, dtype=torch.float64)
-    moved = torch.tensor([kind == "position" for kind, _ in joint.channels])
-    apart = float(torch.minimum((shift - offset).abs(), shift.abs()).max()) if bool(moved.any()) else 0.0
-    if apart > 1e-3 * float(offset.abs().max().clamp(min=1e-3)):
-        text = f"{path}: positions of {joint.name} differ from its OFFSET by up to {apart:.3g}; its bone keeps the OFFSET"
-        warnings.warn(text, stacklevel=4)
+    apart = _apart(joint, shift)
+    text = f"{path}: positions of {joint.name} differ from its OFFSET by up to {apart:.3g}; its bone keeps the OFFSET"
+    warnings.warn(text, stacklevel=4)
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:

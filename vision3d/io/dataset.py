@@ -14,6 +14,7 @@ from vision3d.io import colmap_dataset, nerf_synthetic, transforms_json
 from vision3d.io.frames import FrameList, assemble
 from vision3d.io.images import is_image, write_image
 from vision3d.io.ply import write_points
+from vision3d.progress import ProgressCallback
 from vision3d.scene.images import PosedImages
 
 Format = Literal["auto", "transforms", "nerf-synthetic", "colmap", "photos"]
@@ -32,6 +33,8 @@ def load_dataset(
     background: tuple[float, float, float] = WHITE,
     normalize: bool = False,
     sfm: bool = False,
+    sfm_folder: Path | str | None = None,
+    progress: ProgressCallback | None = None,
 ) -> PosedImages:
     """Read photographs with their cameras; everything is checked before this returns, of pictures their headers and ends.
 
@@ -46,8 +49,9 @@ def load_dataset(
         background: Colour in [0, 1] behind pictures with an alpha channel.
         normalize: Move and scale the world so that the cameras' look-at point is the origin and their median distance
             to it is 1; `PosedImages.normalization` says how.
-        sfm: Find the cameras of a plain folder of photographs or of a video with pycolmap, where there are none; the
-            model is left in `sparse/0` beside the photographs, for the next time.
+        sfm: Find the cameras of a plain folder of photos or of a video with pycolmap, where there are none.
+        sfm_folder: Where these cameras are kept, and read the next time; a folder of the user's cache when None.
+        progress: Takes the steps of `sfm`; None shows them on the standard error stream.
 
     Raises:
         MissingFileError: There is nothing at `path`, or a file that the source needs is missing.
@@ -64,7 +68,9 @@ def load_dataset(
         raise MissingFileError(path, "a folder of photographs, a transforms.json or a video")
     if format not in get_args(Format):
         raise InputError(f"format: got {format!r}, want {', '.join(get_args(Format))}")
-    listed = _listed(path, format, sfm)
+    listed = _listed(path, format)
+    if listed is None:
+        listed = _by_sfm(path, sfm, sfm_folder, skip_missing, progress)
     images = assemble(listed, split_every=split_every, downscale=downscale, skip_missing=skip_missing, background=background)
     return normalized(images) if normalize else images
 
@@ -121,12 +127,13 @@ def save(path: Path, value: object) -> None:
     )
 
 
-def _listed(path: Path, format: str, sfm: bool) -> FrameList:
+def _listed(path: Path, format: str) -> FrameList | None:
+    """The views, or None where there are no cameras."""
     if path.is_file():
         if path.suffix.lower() == ".json":
             return transforms_json.read_frames(path)
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            return _by_sfm(path, sfm)
+            return None
         raise FileFormatError(path, f"is neither a transforms.json nor a video ({', '.join(VIDEO_SUFFIXES)})")
     has = {
         "transforms": (path / "transforms.json").is_file(),
@@ -139,24 +146,25 @@ def _listed(path: Path, format: str, sfm: bool) -> FrameList:
         return transforms_json.read_frames(path / "transforms.json")
     if format == "nerf-synthetic":
         return nerf_synthetic.read_frames(path)
-    if format == "colmap":
-        return colmap_dataset.read_frames(path)
-    return _by_sfm(path, sfm)
+    return colmap_dataset.read_frames(path) if format == "colmap" else None
 
 
-def _by_sfm(path: Path, sfm: bool) -> FrameList:
+def _by_sfm(
+    path: Path, sfm: bool, folder: Path | str | None, skip_missing: bool, progress: ProgressCallback | None
+) -> FrameList:
     if path.is_dir():
         count = sum(is_image(file) for folder in (path, path / "images") for file in folder.glob("*"))
-        what = f"{count} photographs without cameras"
+        what = f"{count} photos without cameras"
         if count == 0 or not sfm:
             looked = "transforms.json, transforms_train.json, sparse/0/cameras.bin, sparse/0/cameras.txt"
-            hint = "run with --sfm to find their cameras with pycolmap" if count else "want photographs in it, or in images/"
+            hint = "run with --sfm to find their cameras with pycolmap" if count else "want photos in it, or in images/"
             raise InputError(f"{path}: found {what} (looked for {looked}); {hint}")
     elif not sfm:
         raise InputError(f"{path}: is a video; run with --sfm to find its cameras with pycolmap")
-    from vision3d.io.sfm import reconstruct
+    from vision3d.io.sfm import find_cameras
 
-    return colmap_dataset.read_frames(reconstruct(path))
+    model, photos = find_cameras(path, folder, skip_missing=skip_missing, progress=progress)
+    return colmap_dataset.read_frames(model, photos)
 
 
 def _normalization(images: PosedImages) -> Float[Tensor, "4 4"]:

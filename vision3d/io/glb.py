@@ -2,11 +2,12 @@
 
 A Mesh becomes one node with one primitive: POSITION, NORMAL, TEXCOORD_0 and COLOR_0 as float32, indices as uint32, the
 texture as an embedded PNG of 8 bits a channel. Axes are kept: glTF calls y up, vision3d leaves that to the data. glTF's
-vertex colours are linear light; ours are sRGB and are converted.
+vertex colours are linear light; ours are sRGB and are converted. Alpha is read as the material's alphaMode says: dropped
+where it is OPAQUE, 0 or 1 where it is MASK. It is written as MASK where it is 0 or 1 everywhere, else as BLEND.
 """
 
 import io
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,22 @@ from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.gltf_container import Builder, Gltf
+from vision3d.io.gltf_pose import RestPose
+from vision3d.io.images import decode_image
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
 
-_MAX_PIXELS = 1 << 27
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
-_READ_EXTENSIONS = {"KHR_materials_unlit"}
+_READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
+_SHADING = (
+    "KHR_materials_"  # extensions of materials are read (the diffuse colour of specular-glossiness) or change no base colour
+)
 
 
 def read_parts(path: Path | str) -> dict[str, Mesh]:
-    """The meshes of a .glb file by name, one a primitive, in world coordinates; each has its own texture.
+    """The meshes of a .glb file by name, one a primitive, in world coordinates at rest; each has its own texture.
+
+    Joints and morph targets of a file that can move are applied as a viewer shows it without a clip.
 
     Raises:
         MissingFileError: There is no such file, or none of a name that it gives.
@@ -38,26 +45,41 @@ def read_parts(path: Path | str) -> dict[str, Mesh]:
 
 
 def _read_parts(gltf: Gltf) -> dict[str, Mesh]:
-    textures: dict[int, Tensor] = {}
+    textures: dict[Any, Tensor] = {}
     parts: dict[str, Mesh] = {}
-    for index, matrix in gltf.placed_meshes():
+    numbers: dict[str, int] = {}  # of each name, so that thousands of instances of a mesh are named in linear time
+    for index, pose in _placed_meshes(gltf):
         for primitive in gltf.primitives(index):
             if primitive.get("mode", _TRIANGLES) not in (_TRIANGLES, _STRIP, _FAN):
                 continue  # points and lines
             name = base = str(gltf.item("meshes", index).get("name") or f"mesh_{index}")
-            for number in range(2, len(parts) + 3):
-                if name not in parts:
-                    break
-                name = f"{base}_{number}"
-            parts[name] = mesh_of(gltf, primitive, matrix, textures)
+            while name in parts:
+                numbers[base] = numbers.get(base, 1) + 1
+                name = f"{base}_{numbers[base]}"
+            parts[name] = mesh_of(gltf, primitive, textures, pose, index)
     if not parts:
         raise FileFormatError(gltf.path, "holds no triangles", "meshes")
     return parts
 
 
+def _placed_meshes(gltf: Gltf) -> list[tuple[int, RestPose]]:
+    """Each mesh of the file's scene: its index and its pose. Without nodes each mesh is where it is."""
+    if not gltf.items("nodes"):
+        return [(i, placed_at(gltf, np.eye(4))) for i in range(len(gltf.items("meshes")))]
+    worlds = gltf.worlds()
+    nodes = [index for index in worlds if "mesh" in gltf.item("nodes", index)]
+    return [(gltf.whole(gltf.item("nodes", i), "mesh", f"nodes[{i}]"), RestPose.of(gltf, i, worlds)) for i in nodes]
+
+
+def placed_at(gltf: Gltf, matrix: np.ndarray) -> RestPose:
+    """The pose of a mesh that a matrix (4, 4) moves, and nothing else."""
+    return RestPose(gltf, matrix, None, [])
+
+
 def refuse_extensions(gltf: Gltf) -> None:
     """Raise a FileFormatError where the file needs an extension that is not read."""
-    unknown = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+    required = set(_strings(gltf, "extensionsRequired")) - _READ_EXTENSIONS
+    unknown = {name for name in required if not name.startswith(_SHADING)}
     if unknown:
         raise FileFormatError(
             gltf.path, f"needs the extensions {', '.join(sorted(unknown))}, which are not read", "extensionsRequired"
@@ -65,7 +87,7 @@ def refuse_extensions(gltf: Gltf) -> None:
 
 
 def read_mesh(path: Path | str) -> Mesh:
-    """All triangles of a .glb file as one mesh, in world coordinates; several textures are put into one picture.
+    """All triangles of a .glb file as one mesh, in world coordinates at rest; several textures are put into one picture.
 
     Raises:
         MissingFileError: There is no such file, or none of a name that it gives.
@@ -116,40 +138,15 @@ def built(mesh: Mesh) -> Builder:
         builder.append("samplers", {"wrapS": 10497, "wrapT": 10497, "magFilter": 9729, "minFilter": 9987})
         texture = builder.append("textures", {"source": image, "sampler": 0})
         material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": texture}
-    if any(value is not None and value.shape[-1] == 4 for value in (mesh.texture, mesh.vertex_colors)):
-        material["alphaMode"] = "BLEND"
+    alphas = [value[..., 3] for value in (mesh.texture, mesh.vertex_colors) if value is not None and value.shape[-1] == 4]
+    if alphas:
+        is_cut_out = all(bool(((alpha == 0) | (alpha == 1)).all()) for alpha in alphas)
+        material["alphaMode"] = "MASK" if is_cut_out else "BLEND"
     builder.append("materials", material)
     builder.append("meshes", {"primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
     return builder
-
-
-def decode_picture(path: Path, data: bytes, what: str) -> np.ndarray:
-    """A picture (H, W, 3 or 4) in [0, 1] of the bytes of its file.
-
-    Raises:
-        FileFormatError: It cannot be read, or is larger than 2^27 pixels.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's on large pictures: the size is checked here
-            with Image.open(io.BytesIO(data)) as image:
-                if image.width * image.height > _MAX_PIXELS:
-                    raise FileFormatError(
-                        path, f"{what} has {image.width}x{image.height} px, want at most {_MAX_PIXELS} in all"
-                    )
-                has_alpha = "A" in image.getbands() or "transparency" in image.info
-                values = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
-    except FileFormatError:
-        raise
-    except UnidentifiedImageError as error:  # its text has an address in memory
-        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP)", what) from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise FileFormatError(path, f"is no picture that can be read ({error})", what) from error
-    return values.astype(np.float32) / 255
 
 
 def srgb_to_linear(values: np.ndarray) -> np.ndarray:
@@ -164,8 +161,8 @@ def linear_to_srgb(values: np.ndarray) -> np.ndarray:
     return np.where(values <= 0.0031308, values * 12.92, 1.055 * np.maximum(values, 0) ** (1 / 2.4) - 0.055)
 
 
-def mesh_of(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures: dict[int, Tensor]) -> Mesh:
-    """A primitive as a mesh, moved by a matrix (4, 4); pictures are read once and kept in `textures`."""
+def mesh_of(gltf: Gltf, primitive: dict[str, Any], textures: dict[Any, Tensor], pose: RestPose, number: int) -> Mesh:
+    """A primitive of mesh `number` as a mesh in a pose; pictures are read once and kept in `textures`."""
     path = gltf.path
     attributes = primitive.get("attributes")
     if not isinstance(attributes, dict) or "POSITION" not in attributes:
@@ -181,23 +178,23 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures:
     normals = uvs = colors = None
     if "NORMAL" in attributes:
         normals = gltf.array(attributes["NORMAL"], (3,)).astype(np.float32)
-    if not np.array_equal(matrix, np.eye(4)):
-        linear = matrix[:3, :3]
-        vertices = (vertices @ linear.T + matrix[:3, 3]).astype(np.float32)
-        if np.linalg.det(linear) < 0:
-            faces = faces[:, ::-1].copy()
-        if normals is not None:
-            normals = normals @ np.linalg.pinv(linear)  # row vectors: the inverse is the transposed one of columns
-            lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-            normals = (normals / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+    vertices, normals, is_mirrored = pose.applied(primitive, number, vertices, normals)
+    if is_mirrored:
+        faces = faces[:, ::-1].copy()
     material = gltf.item("materials", primitive["material"]) if "material" in primitive else {}
-    texture, factor, uv_set = _surface(gltf, material, textures)
+    texture, factor, (uv_set, moved), alpha = _surface(gltf, material, textures)
     if texture is not None and f"TEXCOORD_{uv_set}" not in attributes:
         texture = None  # glTF: without coordinates there is nothing to look up
     if f"TEXCOORD_{uv_set}" in attributes:
         uvs = gltf.array(attributes[f"TEXCOORD_{uv_set}"], (2,)).astype(np.float32)
+        if moved is not None:
+            uvs = (uvs @ moved[:, :2].T + moved[:, 2]).astype(np.float32)
     if "COLOR_0" in attributes:
         colors = gltf.array(attributes["COLOR_0"], (3, 4)).astype(np.float32)
+        if alpha.mode == "OPAQUE":
+            colors = colors[:, :3]
+        elif colors.shape[1] == 4:
+            colors[:, 3] = alpha.of(colors[:, 3])
     if factor is not None:
         width = 4 if factor[3] != 1 or (colors is not None and colors.shape[1] == 4) else 3
         base = np.ones((len(vertices), width), np.float32)
@@ -214,9 +211,50 @@ def mesh_of(gltf: Gltf, primitive: dict[str, Any], matrix: np.ndarray, textures:
     return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces), texture=texture, **tensors)
 
 
-def _surface(gltf: Gltf, material: dict[str, Any], textures: dict[int, Tensor]) -> tuple[Tensor | None, np.ndarray | None, int]:
-    """Texture, colour factor (linear RGBA; None when white) and number of the uv set of a material."""
+@dataclass(frozen=True)
+class _Alpha:
+    """How the alpha of a material counts."""
+
+    mode: str
+    cutoff: float
+
+    @classmethod
+    def of_material(cls, gltf: Gltf, material: dict[str, Any]) -> "_Alpha":
+        mode, cutoff = material.get("alphaMode", "OPAQUE"), material.get("alphaCutoff", 0.5)
+        if mode not in ("OPAQUE", "MASK", "BLEND"):
+            raise FileFormatError(gltf.path, f"alphaMode is {str(mode)[:40]!r}, want OPAQUE, MASK or BLEND", "materials")
+        if not isinstance(cutoff, int | float) or not np.isfinite(cutoff):
+            raise FileFormatError(gltf.path, f"alphaCutoff is {str(cutoff)[:40]!r}, want a number", "materials")
+        return cls(mode, float(cutoff))
+
+    def of(self, values: Any, factor: float = 1.0) -> Any:
+        """Of MASK 0 or 1; else as it is."""
+        if self.mode != "MASK":
+            return factor * values
+        return (factor * values >= self.cutoff) * np.float32(1)
+
+    def picture(self, texture: Tensor, factor: float) -> Tensor:
+        """A texture whose alpha is what is seen."""
+        if self.mode == "OPAQUE" or (texture.shape[2] == 3 and factor == 1 and (self.mode != "MASK" or self.cutoff <= 1)):
+            return texture[..., :3].contiguous()
+        values = texture[..., 3] if texture.shape[2] == 4 else torch.ones_like(texture[..., 0])
+        return torch.cat(
+            [texture[..., :3], torch.from_numpy(self.of(values.numpy(), factor).astype(np.float32))[..., None]], -1
+        )
+
+
+def _surface(
+    gltf: Gltf, material: dict[str, Any], textures: dict[Any, Tensor]
+) -> tuple[Tensor | None, np.ndarray | None, tuple[int, np.ndarray | None], _Alpha]:
+    """Texture, colour factor (linear RGBA; None when white), uv set with what moves it (2, 3), and alpha of a material.
+
+    The factor of alpha is that of the texture where there is one, so that the cut-off of MASK counts once.
+    """
+    alpha = _Alpha.of_material(gltf, material)
     rough = material.get("pbrMetallicRoughness", {})
+    glossy = _extension(material, "KHR_materials_pbrSpecularGlossiness")
+    if glossy and "pbrMetallicRoughness" not in material:
+        rough = {"baseColorFactor": glossy.get("diffuseFactor", [1.0] * 4), "baseColorTexture": glossy.get("diffuseTexture")}
     if not isinstance(rough, dict):
         raise FileFormatError(gltf.path, "pbrMetallicRoughness is no object", "materials")
     try:
@@ -227,20 +265,48 @@ def _surface(gltf: Gltf, material: dict[str, Any], textures: dict[int, Tensor]) 
         raise FileFormatError(
             gltf.path, f"baseColorFactor is {rough['baseColorFactor']!r}, want 4 numbers", "materials"
         ) from error
-    white = None if (factor == 1).all() else factor
     info = rough.get("baseColorTexture")
+    opacity = 1.0 if alpha.mode == "OPAQUE" else float(factor[3])
+    factor = np.append(factor[:3], np.float32(1 if info is not None else alpha.of(opacity)))
+    white = None if (factor == 1).all() else factor
     if info is None:
-        return None, white, 0
+        return None, white, (0, None), alpha
     if not isinstance(info, dict):
         raise FileFormatError(gltf.path, "baseColorTexture is no object", "materials")
-    source = gltf.item("textures", info.get("index")).get("source")
+    entry = gltf.item("textures", info.get("index"))
+    source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
     entry = gltf.item("images", source)
     assert isinstance(source, int)
     if source not in textures:
         what = f"texture images[{source}]"
         data = bytes(gltf.view(entry["bufferView"])[0]) if "bufferView" in entry else gltf.resource(entry.get("uri"), what)
-        textures[source] = torch.from_numpy(decode_picture(gltf.path, data, what))
-    return textures[source], white, gltf.whole(info, "texCoord", "baseColorTexture", 0)
+        textures[source] = torch.from_numpy(decode_image(gltf.path, data, what))
+    key = (source, alpha, opacity)
+    if key not in textures:
+        textures[key] = alpha.picture(textures[source], opacity)
+    transform = _extension(info, "KHR_texture_transform")
+    uv_set = gltf.whole(transform if "texCoord" in transform else info, "texCoord", "baseColorTexture", 0)
+    return textures[key], white, (uv_set, _uv_transform(gltf, transform) if transform else None), alpha
+
+
+def _extension(entry: dict[str, Any], name: str) -> dict[str, Any]:
+    """What an object says in an extension; empty where it says nothing."""
+    extensions = entry.get("extensions")
+    found = extensions.get(name) if isinstance(extensions, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _uv_transform(gltf: Gltf, values: dict[str, Any]) -> np.ndarray:
+    """Matrix (2, 3) of KHR_texture_transform: scale, then rotation, then offset."""
+    try:
+        offset, scale = (np.array(values.get(key, [one] * 2), np.float64) for key, one in (("offset", 0.0), ("scale", 1.0)))
+        angle = float(values.get("rotation", 0.0))
+        if offset.shape != (2,) or scale.shape != (2,) or not np.isfinite([*offset, *scale, angle]).all():
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(gltf.path, "KHR_texture_transform holds something else than numbers", "materials") from error
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.column_stack([np.array([[cosine, sine], [-sine, cosine]]) * scale, offset])
 
 
 def _triangles(path: Path, indices: np.ndarray, mode: int) -> np.ndarray:

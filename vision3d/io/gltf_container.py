@@ -50,13 +50,16 @@ class Gltf:
             raise FileFormatError(self.path, f"has glTF version {version!r}; 2 is read", "asset.version")
         self.num_bytes, self.allotted = len(data), 0
         self._buffers: dict[int, bytes] = {}
+        self._lists: dict[str, list[dict[str, Any]]] = {}
 
     def items(self, kind: str) -> list[dict[str, Any]]:
         """A list of the top level, empty where there is none."""
-        found = self.content.get(kind, [])
-        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-            raise FileFormatError(self.path, "is no list of objects", kind)
-        return found
+        if kind not in self._lists:  # checked once, or a file with many nodes would take quadratic time
+            found = self.content.get(kind, [])
+            if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+                raise FileFormatError(self.path, "is no list of objects", kind)
+            self._lists[kind] = found
+        return self._lists[kind]
 
     def item(self, kind: str, index: object) -> dict[str, Any]:
         """An entry of a list of the top level."""
@@ -198,6 +201,15 @@ class Gltf:
             found.append((index, parent))
         return found
 
+    def worlds(self) -> dict[int, np.ndarray]:
+        """The nodes of the file's scene, parents before children, with their matrices to the world (4, 4)."""
+        found, matrices = {}, []
+        for index, parent in self.tree():
+            local = self._matrix(self.item("nodes", index), f"nodes[{index}]")
+            matrices.append(local if parent < 0 else matrices[parent] @ local)
+            found[index] = matrices[-1]
+        return found
+
     def placed_meshes(self) -> list[tuple[int, np.ndarray]]:
         """Each mesh of the file's scene: its index and its matrix to the world (4, 4).
 
@@ -205,14 +217,8 @@ class Gltf:
         """
         if not self.items("nodes"):
             return [(i, np.eye(4)) for i in range(len(self.items("meshes")))]
-        found, matrices = [], []
-        for index, parent in self.tree():
-            node, where = self.item("nodes", index), f"nodes[{index}]"
-            local = self._matrix(node, where)
-            matrices.append(local if parent < 0 else matrices[parent] @ local)
-            if "mesh" in node:
-                found.append((self.whole(node, "mesh", where), matrices[-1]))
-        return found
+        nodes = [(index, self.item("nodes", index), world) for index, world in self.worlds().items()]
+        return [(self.whole(node, "mesh", f"nodes[{i}]"), world) for i, node, world in nodes if "mesh" in node]
 
     def transform(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Translation, rotation (wxyz, length 1) and scale of a node, relative to its parent.
@@ -376,7 +382,9 @@ def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
         if place + 8 + size > length:
             raise FileFormatError(path, f"has a chunk of {size} bytes, with {length - place - 8} left", place)
         chunks.setdefault(kind, data[place + 8 : place + 8 + size])
-        place += 8 + size + (-size % 4)
+        place += 8 + size
+        if data[place + 4 : place + 8] != b"BIN\0":  # some programs leave out the padding
+            place += -size % 4
     if _JSON not in chunks:
         raise FileFormatError(path, "has no JSON chunk", 12)
     return chunks[_JSON], chunks.get(_BIN)

@@ -13,16 +13,14 @@ import numpy as np
 import torch
 
 from vision3d.errors import FileFormatError, InputError, MissingFileError
-from vision3d.io import glb
+from vision3d.io import glb, gltf_pose
 from vision3d.io.gltf_container import Gltf
+from vision3d.io.gltf_pose import FLOAT
 from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import Skin
 from vision3d.scene.texture_atlas import merge_textured
 
-_FLOAT = {5126: (False,)}
-_JOINTS = {5121: (False,), 5123: (False,)}
-_WEIGHTS = {5126: (False,), 5121: (True,), 5123: (True,)}
 _KEYS = {5126: (False,), 5120: (True,), 5121: (True,), 5122: (True,), 5123: (True,)}
 _MAX_FPS = 1000.0
 _ADDED = {"POSITION": 3, "NORMAL": 3, "_ETA": 1}
@@ -59,7 +57,11 @@ class _Reader:
         self.names = [str(gltf.item("nodes", index).get("name") or f"node_{index}") for index, _ in tree]
         self.parents = [parent for _, parent in tree]
         self.locals = [gltf.transform(index) for index, _ in tree]
+        self.worlds = gltf.worlds()
         self.binds: dict[int, np.ndarray] = {}  # of the joints that something follows
+        self.bound: dict[tuple[int, bytes], int] = {}  # of a joint and an inverse bind: the joint that has it
+        self.copies: dict[int, int] = {}  # how many other inverse binds a joint has
+        self.num_vertices = 0
         self.meshes: list[Mesh] = []
         self.influences: list[tuple[np.ndarray, np.ndarray]] = []
         # Of each morph target: its number, its first vertex, and what it adds.
@@ -128,13 +130,22 @@ class _Reader:
         )
 
     def _add_mesh(self, index: int, textures: dict) -> None:
-        """The primitives of a node's mesh, with who moves their vertices."""
+        """The primitives of a node's mesh, with who moves their vertices.
+
+        A mesh without a skin is bound where its node rests, so that programs which know no skins show it there.
+        """
         gltf, node, where = self.gltf, self.gltf.item("nodes", index), f"nodes[{index}]"
-        number = gltf.whole(node, "mesh", where)
-        joints = self._joints_of(node["skin"]) if "skin" in node else [self._bound(self.place[index], np.eye(4))]
+        number, matrix = gltf.whole(node, "mesh", where), np.eye(4)
+        if "skin" in node:
+            joints = self._joints_of(node["skin"])
+        else:
+            world = self.worlds[index]
+            is_regular = np.linalg.matrix_rank(world[:3, :3]) == 3
+            matrix = world if is_regular else matrix
+            joints = [self._bound(self.place[index], np.linalg.inv(matrix))]
         first = len(self.morph_names)
         primitives = gltf.primitives(number)
-        counts = {len(self._targets(primitive, number)) for primitive in primitives}
+        counts = {len(gltf_pose.targets(gltf, primitive, number)) for primitive in primitives}
         if len(counts) > 1:
             raise FileFormatError(
                 self.path, f"primitives have {sorted(counts)} morph targets; want one number", f"meshes[{number}]"
@@ -143,60 +154,42 @@ class _Reader:
         if count:
             self.blocks[index] = (first, count)
             self.morph_names += self._target_names(gltf.item("meshes", number), count)
-            self.rest_weights += self._rest_weights(node, gltf.item("meshes", number), count, where)
+            self.rest_weights += gltf_pose.rest_weights(gltf, node, number, count, where)
         for primitive in primitives:
             if primitive.get("mode", 4) not in (4, 5, 6):
                 continue  # points and lines
-            mesh = glb.mesh_of(gltf, primitive, np.eye(4), textures)
-            offset = sum(part.num_vertices for part in self.meshes)
+            mesh = glb.mesh_of(gltf, primitive, textures, glb.placed_at(gltf, matrix), number)
+            offset = self.num_vertices
+            self.num_vertices += mesh.num_vertices
             self.meshes.append(mesh)
             self.influences.append(self._influences(primitive, joints, mesh.num_vertices, "skin" in node))
             if "_ETA" in primitive["attributes"]:
-                self.etas.append(self._rows(primitive["attributes"], "_ETA", mesh.num_vertices, number)[:, 0])
-            for i, target in enumerate(self._targets(primitive, number)):
+                rows = gltf_pose.added(gltf, primitive["attributes"], "_ETA", 1, mesh.num_vertices, number)
+                self.etas.append(rows[:, 0])
+            for i, target in enumerate(gltf_pose.targets(gltf, primitive, number)):
                 for name, found in self.added.items():
                     if name in target:
-                        found.append((first + i, offset, self._rows(target, name, mesh.num_vertices, number)))
-
-    def _rows(self, values: dict[str, Any], name: str, count: int, number: int) -> np.ndarray:
-        """What a morph target adds, or an attribute of our own: a row a vertex."""
-        rows = self.gltf.array(values[name], (_ADDED[name],), _FLOAT)
-        if len(rows) != count:
-            text = f"{len(rows)} rows of {name} for {count} vertices"
-            raise FileFormatError(self.path, text, f"meshes[{number}]")
-        return rows
+                        rows = gltf_pose.added(gltf, target, name, _ADDED[name], mesh.num_vertices, number)
+                        found.append((first + i, offset, rows @ matrix[:3, :3].T if name == "POSITION" else rows))
 
     def _joints_of(self, number: Any) -> list[int]:
-        gltf, where = self.gltf, f"skins[{number}]"
-        skin = gltf.item("skins", number)
-        nodes = skin.get("joints")
-        if not isinstance(nodes, list) or not nodes:
-            raise FileFormatError(self.path, "has no joints", where)
-        binds = np.tile(np.eye(4), (len(nodes), 1, 1))
-        if "inverseBindMatrices" in skin:
-            binds = (
-                gltf.array(skin["inverseBindMatrices"], (16,), _FLOAT).astype(np.float64).reshape(-1, 4, 4).transpose(0, 2, 1)
-            )
-        if len(binds) < len(nodes):
-            raise FileFormatError(self.path, f"has {len(binds)} inverse bind matrices for {len(nodes)} joints", where)
-        missing = [node for node in nodes if type(node) is not int or node not in self.place]
-        if missing:
-            raise FileFormatError(
-                self.path, f"names nodes[{str(missing[0])[:40]}] as a joint, which is not in the scene", where
-            )
+        nodes, binds = gltf_pose.inverse_binds(self.gltf, number)
+        gltf_pose.check_joints(self.gltf, number, nodes, self.place)
         return [self._bound(self.place[node], bind) for node, bind in zip(nodes, binds)]
 
     def _bound(self, joint: int, bind: np.ndarray) -> int:
         """The joint with this inverse bind; where it has another one already, a new joint that moves with it."""
         if joint not in self.binds:
             self.binds[joint] = bind
+            self.bound[joint, (bind + 0.0).tobytes()] = joint
             return joint
-        same = [other for other in self.binds if other == joint or (self.parents[other] == joint and other >= len(self.place))]
-        for other in same:
-            if np.array_equal(self.binds[other], bind):
-                return other
+        key = joint, (bind + 0.0).tobytes()  # so that -0 is 0
+        if key in self.bound:
+            return self.bound[key]
+        self.copies[joint] = number = self.copies.get(joint, 1) + 1
+        self.bound[key] = len(self.names)
         self.nodes.append(len(self.gltf.items("nodes")) + len(self.names))
-        self.names.append(f"{self.names[joint]} {len(same) + 1}")
+        self.names.append(f"{self.names[joint]} {number}")
         self.parents.append(joint)
         self.locals.append((np.zeros(3), np.array([1.0, 0, 0, 0]), np.ones(3)))
         self.binds[len(self.names) - 1] = bind
@@ -207,37 +200,9 @@ class _Reader:
     ) -> tuple[np.ndarray, np.ndarray]:
         if not is_skinned:
             return np.full((count, 1), joints[0], np.int64), np.ones((count, 1), np.float32)
-        attributes, found = primitive["attributes"], []
-        while f"JOINTS_{len(found)}" in attributes and f"WEIGHTS_{len(found)}" in attributes:
-            n = len(found)
-            pair = (
-                self.gltf.array(attributes[f"JOINTS_{n}"], (4,), _JOINTS),
-                self.gltf.array(attributes[f"WEIGHTS_{n}"], (4,), _WEIGHTS),
-            )
-            if any(len(part) != count for part in pair):
-                raise FileFormatError(
-                    self.path, f"a primitive has {count} vertices, but others in JOINTS_{n} or WEIGHTS_{n}", "meshes"
-                )
-            found.append(pair)
-        if not found:
-            raise FileFormatError(self.path, "a mesh with a skin has no JOINTS_0 and WEIGHTS_0", "meshes")
-        places = np.concatenate([pair[0] for pair in found], 1).astype(np.int64)
-        weights = np.concatenate([pair[1] for pair in found], 1).astype(np.float64)
-        if not np.isfinite(weights).all():
-            bad = int((~np.isfinite(weights)).any(1).argmax())
-            raise FileFormatError(self.path, f"weights of vertex {bad} are not finite", "WEIGHTS_0")
-        weights = np.maximum(weights, 0)
-        places = np.where(weights > 0, places, 0)
-        if count and places.max() >= len(joints):
-            bad = int((places >= len(joints)).any(1).argmax())
-            text = f"vertex {bad} names joint {places[bad].max()}, but its skin has {len(joints)}"
-            raise FileFormatError(self.path, text, "JOINTS_0")
-        sums = weights.sum(1)
-        if count and sums.min() <= 0:
-            raise FileFormatError(self.path, f"vertex {int(sums.argmin())} has no positive weight", "WEIGHTS_0")
-        self.num_wrong_sums += int((np.abs(sums - 1) > 0.01).sum())
-        used = max(1, int(np.flatnonzero((weights > 0).any(0)).max(initial=0)) + 1)
-        return np.array(joints)[places][:, :used], (weights / sums[:, None])[:, :used]
+        places, weights, num_wrong = gltf_pose.influences(self.gltf, primitive, len(joints), count)
+        self.num_wrong_sums += num_wrong
+        return np.array(joints)[places], weights
 
     def _kept_joints(self) -> list[int]:
         kept: set[int] = set()
@@ -267,27 +232,12 @@ class _Reader:
                 found |= {node} if isinstance(node, int) else set()
         return found
 
-    def _targets(self, primitive: dict[str, Any], number: int) -> list[dict[str, Any]]:
-        found = primitive.get("targets", [])
-        if not isinstance(found, list) or not all(isinstance(target, dict) for target in found):
-            raise FileFormatError(self.path, "targets is no list of objects", f"meshes[{number}]")
-        return found
-
     def _target_names(self, mesh: dict[str, Any], count: int) -> list[str]:
         extras = mesh.get("extras")
         names = extras.get("targetNames") if isinstance(extras, dict) else None
         if isinstance(names, list) and len(names) == count:
             return [str(name) for name in names]
         return [f"morph_{len(self.morph_names) + i}" for i in range(count)]
-
-    def _rest_weights(self, node: dict[str, Any], mesh: dict[str, Any], count: int, where: str) -> list[float]:
-        """Weights of the morph targets of a node's mesh at rest: its own, or else those of the mesh."""
-        weights = node.get("weights", mesh.get("weights", [0.0] * count))
-        if not isinstance(weights, list) or len(weights) != count:
-            raise FileFormatError(self.path, f"weights is no list of {count} numbers", where)
-        if not all(type(weight) in (int, float) and abs(weight) < 1e30 for weight in weights):
-            raise FileFormatError(self.path, "weights holds something else than finite numbers", where)
-        return [float(weight) for weight in weights]
 
     def _all_morphs(self, name: str, num_vertices: int) -> torch.Tensor | None:
         """What all targets add; None where none adds any of it, but for positions."""
@@ -301,10 +251,12 @@ class _Reader:
 
     def _clips(self, new: dict[int, int]) -> tuple[Clip, ...]:
         clips, used = [], set()
+        last: dict[str, int] = {}  # numbers of clips of one name
         for number, animation in enumerate(self.gltf.items("animations")):
             base = name = str(animation.get("name") or f"clip_{number}")
             while name in used:
-                name = f"{base} {len(used) + 1}"
+                last[base] = last.get(base, 1) + 1
+                name = f"{base} {last[base]}"
             used.add(name)
             where = f"animations[{number}]"
             channels: list[Channel] = []
@@ -335,7 +287,7 @@ class _Reader:
         kind = sampler.get("interpolation", "LINEAR")
         if kind not in ("LINEAR", "STEP", "CUBICSPLINE"):
             raise FileFormatError(self.path, f"interpolation is {str(kind)[:40]!r}", where)
-        times = self.gltf.array(sampler.get("input"), (1,), _FLOAT)[:, 0].astype(np.float64)
+        times = self.gltf.array(sampler.get("input"), (1,), FLOAT)[:, 0].astype(np.float64)
         values = self.gltf.array(sampler.get("output"), (_WIDTHS[path],), _KEYS).astype(np.float32)
         width = block[1] if path == "weights" and block else _WIDTHS[path]
         shape = (len(times), 3, width) if kind == "CUBICSPLINE" else (len(times), width)

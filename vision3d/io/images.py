@@ -4,9 +4,11 @@ Camera poses refer to the stored pixels: an EXIF orientation is not applied, as 
 unless the picture fits its camera's size only when it is turned upright.
 """
 
+import io
 import os
 import subprocess
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +18,13 @@ from torch import Tensor
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.io.guards import check_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 
 _ORIENTATION = 0x0112  # EXIF tag
+_MAKER, _LENS = (0x010F, 0x0110), (0x920A, 0xA405)  # EXIF tags: of the camera, and its focal lengths in a table of their own
+_LENS_TABLE = 0x8769
 _STRIPS, _TILES = (273, 279), (324, 325)  # TIFF tags: where pieces begin, and their bytes
 _WRITE_OPTIONS = {
     ".png": {"compress_level": 4},
@@ -48,6 +53,12 @@ def upright_size(path: Path | str) -> tuple[int, int]:
     with _opened(Path(path)) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(_ORIENTATION, 1) >= 5 else (width, height)
+
+
+def has_alpha(path: Path | str) -> bool:
+    """Whether an image has an alpha channel; reads only the file's header."""
+    with _opened(Path(path)) as image:
+        return image.has_transparency_data
 
 
 def check_whole(path: Path | str, *, decode: bool = False) -> None:
@@ -98,6 +109,20 @@ def read_image(
     return image.contiguous()
 
 
+def decode_image(path: Path | str, data: bytes, where: object = None) -> np.ndarray:
+    """The image (H, W, 3 or 4) in [0, 1] out of the bytes of its file, of 8 bits a channel.
+
+    Args:
+        path: The file that `data` is from, for messages.
+        data: A whole PNG, JPEG, WebP, TIFF or BMP file.
+        where: Place in the file, for messages.
+
+    Raises:
+        FileFormatError: It cannot be read, or has too many pixels.
+    """
+    return _read_values(Path(path), data, where)
+
+
 def read_mask(path: Path | str, *, size: tuple[int, int] | None = None) -> Bool[Tensor, "h w"]:
     """Read a mask: pixels brighter than half in any channel are set, or opaque ones where there is alpha."""
     image = read_image(path, size=size)
@@ -144,6 +169,78 @@ def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
         Image.fromarray(array).save(temporary, **_WRITE_OPTIONS[suffix])
 
 
+@dataclass(frozen=True)
+class PhotoCopy:
+    """What `write_copy` wrote."""
+
+    size: tuple[int, int]
+    """Width and height of the original, turned as the copy."""
+    copy_size: tuple[int, int]
+    lens: tuple[str, ...]
+    """Camera and focal length by the original's EXIF data."""
+
+
+def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy:
+    """Write a photo as a JPEG of a bounded size, with what its EXIF data say about the lens.
+
+    It is turned upright where `read_image` turns it, so that a camera of the copy is one of the photo, and stands on white
+    where it is transparent.
+
+    Args:
+        path: A picture in any format that is read.
+        target: A .jpg.
+        max_side: Longer sides are reduced to this many pixels.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no picture that can be read.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    with _opened(path) as image:
+        size = image.size
+        _check_bits(path, image)
+        factor = min(1.0, max_side / max(size))
+        reduced = (max(1, round(size[0] * factor)), max(1, round(size[1] * factor)))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                picture = _eight_bits(path, image, reduced).resize(reduced, Image.Resampling.BICUBIC, reducing_gap=3.0)
+                exif = image.getexif()
+                lens = exif.get_ifd(_LENS_TABLE)
+        except FileFormatError:
+            raise
+        except Exception as error:  # PIL's decoders raise nearly anything on damaged files
+            raise FileFormatError(path, f"cannot be decoded ({error})") from error
+    turn = exif.get(_ORIENTATION, 1) if size[0] != size[1] else 1
+    ways = Image.Transpose
+    way = {5: ways.TRANSPOSE, 6: ways.ROTATE_270, 7: ways.TRANSVERSE, 8: ways.ROTATE_90}.get(turn)
+    if way is not None:
+        picture, size = picture.transpose(way), (size[1], size[0])
+    kept = Image.Exif()
+    kept.update({tag: exif[tag] for tag in _MAKER if tag in exif})
+    kept.get_ifd(_LENS_TABLE).update({tag: lens[tag] for tag in _LENS if tag in lens})
+    with atomic_write(Path(target)) as temporary:
+        picture.save(temporary, "JPEG", quality=95, subsampling=0, exif=kept)
+    words = [*(str(exif.get(tag, "")) for tag in _MAKER), *(str(lens.get(tag, "")) for tag in _LENS)]
+    return PhotoCopy(size, picture.size, tuple(words))
+
+
+def _eight_bits(path: Path, image, size: tuple[int, int]):
+    """The PIL image as RGB, of at least this size, on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16") or _is_deep_color(image):
+        picture = Image.fromarray((255 * _read_values(path)).round().astype(np.uint8))
+    else:
+        image.draft("RGB", size)  # JPEG: decoded at a fraction of its size
+        picture = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if picture.mode == "RGBA":
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
+    return picture.convert("RGB")
+
+
 def load(path: Path) -> Float[Tensor, "h w c"]:
     """Codec: the picture of a file."""
     return read_image(path)
@@ -156,20 +253,29 @@ def save(path: Path, value: object) -> None:
     write_image(path, value)
 
 
-def _opened(path: Path):
-    """The PIL image, with warnings about large pictures off and errors in words."""
+def _opened(path: Path, data: bytes | None = None, where: object = None):
+    """The PIL image of a file, or of `data` out of it: nothing is decoded, and its size has been checked.
+
+    The one place where image files are opened.
+    """
     from PIL import Image, UnidentifiedImageError
 
-    if not path.is_file():
-        raise MissingFileError(path, "a picture")
+    if data is None and not path.is_file():
+        raise MissingFileError(path, "an image")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
-    except UnidentifiedImageError as error:
-        raise FileFormatError(path, "is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP)") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FileFormatError(path, f"is no picture that can be read ({error})") from error
+            warnings.simplefilter("ignore")  # Pillow's on large images: the size is checked below
+            image = Image.open(path if data is None else io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+    except UnidentifiedImageError as error:  # its text may have an address in memory
+        raise FileFormatError(path, "is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)", where) from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise FileFormatError(path, f"is not an image that can be read ({error})", where) from error
+    try:
+        check_pixels(path, *image.size, path.stat().st_size if data is None else len(data), where)
+    except FileFormatError:
+        image.close()
+        raise
+    return image
 
 
 def _has_end(path: Path, image) -> bool:
@@ -192,22 +298,27 @@ def _has_end(path: Path, image) -> bool:
     return tail.endswith(b"\xff\xd9")  # end of image, of JPEG
 
 
-def _read_values(path: Path) -> np.ndarray:
-    with _opened(path) as image:
+def _read_values(path: Path, data: bytes | None = None, where: object = None) -> np.ndarray:
+    with _opened(path, data, where) as image:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 _check_bits(path, image)
-                if _is_deep_color(image):
+                if data is None and _is_deep_color(image):
                     return _read_deep_color(path, *image.size, has_alpha=image.mode == "RGBA")
                 if image.mode.startswith("I;16"):
-                    return _grey(np.asarray(image).astype(np.float32) / 65535)
-                has_alpha = image.has_transparency_data
-                return np.asarray(image.convert("RGBA" if has_alpha else "RGB"), np.float32) / 255
+                    return _grey(_scaled(np.asarray(image), 65535))
+                return _scaled(np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")), 255)
         except FileFormatError:
             raise
         except Exception as error:  # PIL's decoders raise nearly anything on damaged files
-            raise FileFormatError(path, f"cannot be decoded ({error})") from error
+            raise FileFormatError(path, f"cannot be decoded ({error})", where) from error
+
+
+def _scaled(values: np.ndarray, top: int) -> np.ndarray:
+    scaled = values.astype(np.float32)
+    scaled /= top
+    return scaled
 
 
 def _check_bits(path: Path, image) -> None:
@@ -232,13 +343,13 @@ def _is_deep_color(image) -> bool:
 def _read_deep_color(path: Path, width: int, height: int, *, has_alpha: bool) -> np.ndarray:
     from imageio_ffmpeg import get_ffmpeg_exe
 
-    command = [get_ffmpeg_exe(), "-v", "error", "-noautorotate", "-i", f"file:{path}", "-f", "rawvideo"]
-    result = subprocess.run([*command, "-pix_fmt", "rgba64le", "-"], capture_output=True, check=False)
+    command = [get_ffmpeg_exe(), "-v", "error", "-noautorotate", "-i", f"file:{path}", "-frames:v", "1"]
+    result = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgba64le", "-"], capture_output=True, check=False)
     if result.returncode or len(result.stdout) != width * height * 8:
         message = result.stderr.decode("utf-8", "replace").strip().splitlines()
         raise FileFormatError(path, f"cannot be decoded ({message[-1] if message else 'too few pixels'})")
     values = np.frombuffer(result.stdout, "<u2").reshape(height, width, 4)
-    return (values if has_alpha else values[..., :3]).astype(np.float32) / 65535
+    return _scaled(values if has_alpha else values[..., :3], 65535)
 
 
 def _turned(path: Path, values: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:

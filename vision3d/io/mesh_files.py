@@ -1,14 +1,13 @@
-"""Meshes as .obj, .ply and .stl, through trimesh (extra `mesh`) but for reading .obj.
+"""Meshes as .obj, .ply and .stl; written through trimesh (extra `mesh`).
 
 Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
 triangles alone: corners at equal positions become one vertex when it is read. An .obj keeps its vertices when it is read, with
-uvs by corner where there are seams; vertices are split there when it is written. Only the first of its material files is
-looked at.
+uvs by corner where there are seams; vertices are split there when it is written. Several textures become one image.
 """
 
-import io
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,8 +22,10 @@ from vision3d.geometry.mesh import weld_vertices
 from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image
 from vision3d.io.obj_file import parse_obj
-from vision3d.io.ply_file import read_elements
+from vision3d.io.ply_mesh import read_arrays
+from vision3d.io.stl_file import read_triangles
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.texture_atlas import merge_textured
 
 logger = logging.getLogger("vision3d")
 
@@ -38,12 +39,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
 
     Args:
         path: A .obj, .ply or .stl file.
-        skip_texture: Read an .obj without its materials, which may then be missing.
+        skip_texture: Read without materials and texture, which may then be missing.
 
     Raises:
-        MissingFileError: There is no such file, or no material file or picture that an .obj names.
-        FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder or several textures.
-        MissingDependencyError: trimesh is not there, for .ply and .stl.
+        MissingFileError: There is no such file. (Materials or a texture that are not there are a warning.)
+        FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,13 +51,13 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     suffix = path.suffix.lower()
     if not path.stat().st_size:
         raise FileFormatError(path, "is empty (0 bytes)")
-    texture = None if suffix != ".obj" or skip_texture else _obj_texture(path)
+    pictures = {} if suffix != ".obj" or skip_texture else _obj_pictures(path)
     with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
         warnings.simplefilter("ignore", RuntimeWarning)
-        mesh = _obj_mesh(path, texture) if suffix == ".obj" else _mesh(path, _loaded(path, suffix))
-    if suffix == ".stl":
-        vertices, faces, _ = weld_vertices(mesh.vertices, mesh.faces, 0.0)
-        mesh = Mesh(vertices, faces)
+        if suffix == ".obj":
+            mesh = _obj_mesh(path, pictures)
+        else:
+            mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
         return mesh.validate()
     except InputError as error:
@@ -141,42 +141,6 @@ def _trimesh() -> ModuleType:
     return trimesh
 
 
-def _loaded(path: Path, suffix: str) -> dict[str, Any]:
-    trimesh = _trimesh()
-    data = path.read_bytes()
-    where = _stl_place(path, data) if suffix == ".stl" else _ply_place(path)
-    try:
-        if suffix == ".stl":
-            return trimesh.exchange.stl.load_stl(io.BytesIO(data))
-        return trimesh.exchange.ply.load_ply(io.BytesIO(data), skip_materials=True)
-    except MemoryError as error:
-        raise FileFormatError(path, "names more values than fit into memory", where) from error
-    except Exception as error:  # trimesh has no errors of its own for damaged files: any kind may come
-        text = f"is damaged, or no {suffix} file ({type(error).__name__}: {str(error)[:200]!a})"
-        raise FileFormatError(path, text, where) from error
-
-
-def _stl_place(path: Path, data: bytes) -> int:
-    """Where the triangles of an .stl begin, after its length has been held against its count."""
-    size = len(data)
-    count = int.from_bytes(data[80:84], "little")
-    if size == 84 + 50 * count:
-        return 84
-    if not data.lstrip().startswith(b"solid"):  # as text
-        if size < 84:
-            raise FileFormatError(path, f"is no .stl file: it has {size} bytes, and does not begin with 'solid'", 0)
-        raise FileFormatError(path, f"has {size} bytes, want {84 + 50 * count} for the {count} triangles that it names", 80)
-    return 0
-
-
-def _ply_place(path: Path) -> str:
-    """Checks the header of a .ply, which says more than trimesh does; what is wrong later is in the rows."""
-    elements = read_elements(path, with_empty=True)
-    if "vertex" not in elements or "face" not in elements:
-        raise FileFormatError(path, f"has the elements {', '.join(elements)[:80] or '-'}, want vertex and face", "header")
-    return "rows"
-
-
 def _bad_line(data: bytes) -> str | None:
     """The first line of an .obj that is not understood, or None."""
     counts = {b"v": 0, b"vt": 0, b"vn": 0}
@@ -198,7 +162,7 @@ def _bad_line(data: bytes) -> str | None:
     return None
 
 
-def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
+def _obj_mesh(path: Path, pictures: dict[str, Path]) -> Mesh:
     data = path.read_bytes()
     try:
         parsed = parse_obj(data.decode("utf-8", "replace"))
@@ -206,11 +170,13 @@ def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
         raise FileFormatError(path, f"is damaged, or no .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
     if not len(parsed.faces):
         raise FileFormatError(path, "has no faces", _bad_line(data))
-    if texture is not None and parsed.uvs is None:
+    if pictures and parsed.uvs is None:
         if parsed.has_uvs:
             raise FileFormatError(path, "has faces with and without a texture, a Mesh has one for all")
-        texture = None
-    return Mesh(
+        pictures = {}
+    files = sorted(set(pictures.values()))
+    texture = read_image(files[0]) if len(files) == 1 else None
+    mesh = Mesh(
         _tensor(parsed.vertices),
         torch.from_numpy(np.ascontiguousarray(parsed.faces)),
         uvs=None if parsed.uvs is None else _tensor(np.stack([parsed.uvs[..., 0], 1 - parsed.uvs[..., 1]], -1)),
@@ -218,33 +184,43 @@ def _obj_mesh(path: Path, texture: Tensor | None) -> Mesh:
         vertex_colors=None if parsed.colors is None else _colors(parsed.colors),
         texture=texture,
     )
+    if len(files) < 2:
+        return mesh
+    textures, parts = {file: read_image(file) for file in files}, []
+    of_faces = np.array([files.index(pictures[name]) if name in pictures else -1 for name in parsed.names])[parsed.materials]
+    for number in sorted(set(of_faces.tolist())):
+        part = mesh.crop(torch.from_numpy(of_faces == number))
+        parts.append(part if number < 0 else replace(part, texture=textures[files[number]]))
+    return merge_textured(parts)
 
 
-def _mesh(path: Path, values: dict[str, Any]) -> Mesh:
-    vertices, faces = values.get("vertices"), values.get("faces")
-    if vertices is None or faces is None or not len(faces):
+def _stl_mesh(path: Path) -> Mesh:
+    corners = torch.from_numpy(read_triangles(path, path.read_bytes()))
+    if not len(corners):
         raise FileFormatError(path, "has no faces")
-    try:
-        points = torch.from_numpy(np.array(vertices, np.float32).reshape(-1, 3))
-        polygons = np.array(faces, np.int64)
-        fans = [polygons[:, [0, i, i + 1]] for i in range(1, polygons.shape[1] - 1)]
-        corners = torch.from_numpy(np.ascontiguousarray(np.stack(fans, 1).reshape(-1, 3)))
-        extras: dict[str, Tensor] = {}
-        if (uvs := _uvs(values)) is not None:
-            flipped = np.array(uvs, np.float64)[:, :2]
-            flipped[:, 1] = 1 - flipped[:, 1]
-            extras["uvs"] = torch.from_numpy(flipped.astype(np.float32))
-        if (normals := values.get("vertex_normals")) is not None:
-            extras["normals"] = torch.from_numpy(np.array(normals, np.float32))
-        if (colors := values.get("vertex_colors")) is not None:
-            extras["vertex_colors"] = _colors(np.asarray(colors))
-        return Mesh(points, corners, **extras)
-    except (ValueError, TypeError, IndexError) as error:
-        raise FileFormatError(path, f"is damaged ({str(error)[:200]!a})") from error
+    vertices, faces, _ = weld_vertices(corners.view(-1, 3), torch.arange(3 * len(corners)).view(-1, 3), 0.0)
+    return Mesh(vertices, faces)
 
 
-def _uvs(values: dict[str, Any]) -> Any:
-    return getattr(values.get("visual"), "uv", None)
+def _ply_mesh(path: Path, *, skip_texture: bool) -> Mesh:
+    found = read_arrays(path)
+    if not len(found["faces"]):
+        raise FileFormatError(path, "has no faces")
+    texture, uvs = None, found.get("uvs")
+    if "texture" in found and uvs is not None and not skip_texture:
+        picture = inside(path, found["texture"])
+        if picture.is_file():
+            texture = read_image(picture)
+        else:
+            logger.warning("%s: its texture %s is not there; read without it", path, found["texture"])
+    return Mesh(
+        torch.from_numpy(found["vertices"]),
+        torch.from_numpy(np.ascontiguousarray(found["faces"])),
+        uvs=None if uvs is None else _tensor(np.stack([uvs[..., 0], 1 - uvs[..., 1].astype(np.float64)], -1)),
+        normals=None if "normals" not in found else torch.from_numpy(found["normals"]),
+        vertex_colors=None if "colors" not in found else _colors(found["colors"]),
+        texture=texture,
+    )
 
 
 def _colors(colors: np.ndarray) -> Tensor:
@@ -254,25 +230,30 @@ def _colors(colors: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).clamp(0, 1)
 
 
-def _obj_texture(path: Path) -> Tensor | None:
-    """The picture that the materials of an .obj name, all the same."""
-    library = next((line for line in _lines(path) if line.startswith("mtllib")), None)
-    if library is None:
-        return None
-    file = inside(path, library[len("mtllib") :].strip())
-    if not file.is_file():
-        raise MissingFileError(file, f"the materials of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
-    names = {
-        line.split(maxsplit=1)[1].strip() for line in _lines(file) if line.lower().startswith("map_kd ") and line.split()[1:]
-    }
-    if len(names) > 1:
-        raise FileFormatError(path, f"has {len(names)} textures ({', '.join(sorted(names)[:4])}), a Mesh has one")
-    if not names:
-        return None
-    picture = inside(file, names.pop())
-    if not picture.is_file():
-        raise MissingFileError(picture, f"the texture of {path.name} (vision3d.io.mesh_files.read_mesh has skip_texture)")
-    return read_image(picture)
+def _obj_pictures(path: Path) -> dict[str, Path]:
+    """The pictures that the materials of an .obj name, by material; those that are not there are a warning."""
+    found: dict[str, Path] = {}
+    for line in _lines(path):
+        if not line.startswith("mtllib"):
+            continue
+        library = inside(path, line[len("mtllib") :].strip())
+        if not library.is_file():
+            logger.warning("%s: its materials %s are not there; read without them", path, library.name)
+            continue
+        material = ""
+        for entry in _lines(library):
+            key, _, rest = entry.partition(" ")
+            if key.lower() == "newmtl":
+                material = " ".join(rest.split())
+            elif key.lower() == "map_kd" and rest.split():
+                picture = inside(library, rest.strip())
+                if not picture.is_file() and rest.strip().startswith("-"):  # options come before the name
+                    picture = inside(library, rest.split()[-1])
+                if picture.is_file():
+                    found[material] = picture
+                else:
+                    logger.warning("%s: its texture %s is not there; read without it", path, picture.name)
+    return found
 
 
 def _lines(path: Path) -> list[str]:

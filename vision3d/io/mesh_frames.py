@@ -15,6 +15,7 @@ import torch
 from vision3d.atomic import atomic_folder, atomic_write, make_folder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
 from vision3d.io import mesh_files
+from vision3d.scene.codecs import check_folder_name
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
 from vision3d.scene.sequence import Sequence
@@ -34,11 +35,12 @@ def write_frames(path: Path | str, sequence: Sequence, suffix: str = ".obj") -> 
         suffix: .obj, .ply or .stl for meshes; .ply for Gaussians and points.
 
     Raises:
-        InputError: There are no frames, or a file of this suffix cannot hold them.
+        InputError: There are no frames, a file of this suffix cannot hold them, or `path` is the name of a file.
         OutputExistsError: Something else than frames is at `path`.
         MissingDependencyError: trimesh is not there, for meshes.
     """
     path = Path(path)
+    check_folder_name(path, "a sequence of frames")
     if suffix not in SUFFIXES or not len(sequence):
         raise InputError(f"{path}: got {len(sequence)} frames as {suffix!r}; want at least one, as {', '.join(SUFFIXES)}")
     if path.exists() and not (path / INDEX).is_file() and not (path.is_dir() and not any(path.iterdir())):

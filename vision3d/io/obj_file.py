@@ -1,7 +1,7 @@
 """Wavefront .obj: positions, texture coordinates and normals, each with indices of its own at the corners of the faces.
 
-Lines v (with colours, x y z r g b), vt, vn and f are read, all others passed over. Vertices are those of the file, in its
-order; seams of the texture are kept as coordinates by corner.
+Lines v (with colours, x y z r g b), vt, vn, f and usemtl are read, all others passed over. Vertices are those of the file,
+in its order; seams of the texture are kept as coordinates by corner.
 """
 
 from typing import NamedTuple
@@ -27,6 +27,10 @@ class ObjArrays(NamedTuple):
     """(V, 3), the mean where a vertex has several; None where any corner has none."""
     colors: np.ndarray | None
     """(V, 3)."""
+    materials: np.ndarray
+    """(F,), places in `names`."""
+    names: tuple[str, ...]
+    """Of the materials that faces use; empty before the first `usemtl`."""
 
 
 def parse_obj(text: str) -> ObjArrays:
@@ -37,6 +41,8 @@ def parse_obj(text: str) -> ObjArrays:
     """
     rows: dict[str, list[list[str]]] = {kind: [] for kind in _KINDS}
     polygons: list[list[str]] = []
+    used: list[int] = []  # the material of each polygon
+    names, material = {"": 0}, 0
     before: list[tuple[int, ...]] = []  # counts of the values above each face, for indices that count backwards
     for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
         words = line.split("#", 1)[0].split()
@@ -46,7 +52,10 @@ def parse_obj(text: str) -> ObjArrays:
             rows[words[0]].append(words[1:])
         elif words[0] == "f":
             polygons.append(words[1:])
+            used.append(material)
             before.append(tuple(len(rows[kind]) for kind in _KINDS))
+        elif words[0] == "usemtl":
+            material = names.setdefault(" ".join(words[1:]), len(names))
     points = [_floats(rows["v"], 3), _floats(rows["vt"], 2), _floats(rows["vn"], 3)]
     lengths = np.array([len(polygon) for polygon in polygons], np.int64)
     if (lengths < 3).any():
@@ -55,17 +64,20 @@ def parse_obj(text: str) -> ObjArrays:
     counts = np.array(before, np.int64).reshape(-1, 3).repeat(lengths, axis=0)
     corners = np.where(corners > 0, corners - 1, np.where(corners == _MISSING, -1, counts + corners))
     sizes = np.array([len(values) for values in points])
+    corners[:, 1:][:, sizes[1:] == 0] = -1  # a list that is not there at all: as if no corner named it
     if (len(corners) and (corners[:, 0] < 0).any()) or (corners < -1).any() or (corners >= sizes).any():
         raise ValueError("a face names something that is not there")
     faces = corners[_fans(lengths)]
-    used = faces[..., 0]
+    places = faces[..., 0]
     return ObjArrays(
         vertices=points[0],
-        faces=used,
-        uvs=_uvs(points[1], faces[..., 1], used, len(points[0])),
+        faces=places,
+        uvs=_uvs(points[1], faces[..., 1], places, len(points[0])),
         has_uvs=bool((corners[:, 1] >= 0).any()),
-        normals=_normals(points[2], faces[..., 2], used, len(points[0])),
+        normals=_normals(points[2], faces[..., 2], places, len(points[0])),
         colors=_floats([row[3:6] for row in rows["v"]], 3) if rows["v"] and all(len(row) >= 6 for row in rows["v"]) else None,
+        materials=np.array(used, np.int64).repeat(lengths - 2),
+        names=tuple(names),
     )
 
 

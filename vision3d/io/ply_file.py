@@ -23,7 +23,7 @@ _TYPES = {
     **dict.fromkeys(("double", "float64"), "f8"),
 }
 _NAMES = {"f4": "float", "u1": "uchar", "i4": "int", "f8": "double"}
-_ENCODINGS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+ENCODINGS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER = 1 << 16  # bytes
 _ROWS_A_CHUNK = 1 << 12  # of a size that stays in the cache
 
@@ -34,8 +34,12 @@ class Element:
 
     name: str
     count: int
-    properties: list[tuple[str, str]] = field(default_factory=list)  # name, numpy type; None for a list
-    has_lists: bool = False
+    properties: list[tuple[str, str]] = field(default_factory=list)  # name, numpy type; without lists
+    layout: list[tuple[str, str, str | None]] = field(default_factory=list)  # name, numpy type, that of a list's length
+
+    @property
+    def has_lists(self) -> bool:
+        return any(kind is not None for _, _, kind in self.layout)
 
 
 @dataclass
@@ -122,12 +126,22 @@ def read_elements(path: Path | str, *, with_empty: bool = False) -> dict[str, li
         MissingFileError: There is no such file.
         FileFormatError: It is no .ply, or its header is damaged.
     """
+    header = read_header(path)
+    return {e.name: [name for name, _ in e.properties] for e in header.elements if e.count or with_empty}
+
+
+def read_header(path: Path | str) -> Header:
+    """What stands before the rows of a .ply file.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is no .ply, or its header is damaged.
+    """
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(path, "a .ply file")
     with path.open("rb") as file:
-        header = _read_header(path, file)
-    return {e.name: [name for name, _ in e.properties] for e in header.elements if e.count or with_empty}
+        return _read_header(path, file)
 
 
 def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], comments: Sequence[str] = ()) -> None:
@@ -173,18 +187,19 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
                 comments.append(line.decode("utf-8", "replace").strip()[len("comment") :].strip())
             elif words[0] == "format":
                 encoding = words[1]
-                if encoding not in _ENCODINGS:
-                    raise FileFormatError(path, f"format {encoding[:40]!r} is unknown; want {', '.join(_ENCODINGS)}", place)
+                if encoding not in ENCODINGS:
+                    raise FileFormatError(path, f"format {encoding[:40]!r} is unknown; want {', '.join(ENCODINGS)}", place)
             elif words[0] == "element":
                 elements.append(Element(words[1], int(words[2])))
                 if elements[-1].count < 0:
                     raise ValueError
             elif words[0] == "property" and words[1] == "list":
-                elements[-1].has_lists = True
+                elements[-1].layout.append((words[4], _TYPES[words[3]], _TYPES[words[2]]))
             elif words[0] == "property":
                 if any(name == words[2] for name, _ in elements[-1].properties):
                     raise FileFormatError(path, f"property {words[2]!r} is there twice", place)
                 elements[-1].properties.append((words[2], _TYPES[words[1]]))
+                elements[-1].layout.append((words[2], _TYPES[words[1]], None))
             else:
                 raise ValueError
         except (ValueError, IndexError, KeyError) as error:
@@ -200,7 +215,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
 
 
 def _binary_chunks(path: Path, element: Element, before: list[Element], header: Header) -> Callable[[], Iterator[np.ndarray]]:
-    order = _ENCODINGS[header.encoding]
+    order = ENCODINGS[header.encoding]
     if any(e.has_lists for e in before):
         names = ", ".join(e.name for e in before if e.has_lists)
         raise FileFormatError(path, f"element {names} with lists stands before {element.name}, which is not read", "header")

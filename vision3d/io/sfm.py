@@ -1,85 +1,112 @@
-"""Structure from motion by pycolmap: cameras and points from photographs, or points for known cameras."""
+"""Structure from motion by pycolmap: cameras and points from photos, or points for known cameras.
+
+Features are looked for in copies of the photos of a bounded size, turned as `vision3d.io.images.read_image` turns them; the
+cameras found refer to the photos themselves. pycolmap runs in a process of its own (`vision3d.io.sfm_job`).
+"""
 
 import contextlib
+import hashlib
+import json
 import logging
-import tempfile
-from collections.abc import Iterator
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, MissingDependencyError
-from vision3d.io.colmap import read_model, write_model
-from vision3d.io.images import image_size, is_image, write_image
+from vision3d.atomic import atomic_write, make_folder
+from vision3d.errors import FileFormatError, InputError
+from vision3d.io.colmap import ColmapModel, ColmapPoints, read_model, write_model
+from vision3d.io.images import is_image, write_copy, write_image
+from vision3d.io.sfm_job import check_pycolmap, run_job, work_folder
 from vision3d.io.video import read_video
+from vision3d.progress import Progress, ProgressCallback
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.images import PosedImages
 
 logger = logging.getLogger(__name__)
 
-_MAX_EXHAUSTIVE = 80  # photographs of which every pair is compared
+MAX_SIZE = 1280
+MIN_PHOTOS = 3
+_INDEX = "sfm.json"
+_VERSION = 1
+_MAX_EXHAUSTIVE = 80  # views with known cameras of which every pair is compared
 _NUM_NEIGHBORS = 20  # with how many of its nearest views a posed view is compared beyond that
+_FEW_FEATURES = 100
+_MAX_FEATURES = 4096
+_SMALL, _DOUBLED = 1000, -1  # px; photos below are doubled to look for features
+_FOCALS = {"SIMPLE_RADIAL": 1, "OPENCV": 2}
 
 
-def reconstruct(path: Path | str, *, max_size: int = 1600, max_frames: int = 120, seed: int = 0) -> Path:
-    """Find the cameras of photographs or of a video; the model is written to `sparse/0` beside the photographs.
+def find_cameras(
+    path: Path | str,
+    folder: Path | str | None = None,
+    *,
+    skip_missing: bool = False,
+    max_size: int = MAX_SIZE,
+    max_frames: int = 120,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> tuple[Path, Path]:
+    """The cameras of photos or of a video as a COLMAP model, found once and then kept.
 
-    Photographs of one size share one camera (OPENCV model). All pairs of up to 80 photographs are compared, of more (and
-    of a video) each with the ones that follow it. The largest connected part is kept; what is left out is logged.
+    Photos of one size (and of one lens, by their EXIF data) share a camera. All pairs of up to 20 photos are compared; of
+    more, each with the 16 that share most of its largest features. The largest connected part is kept; a warning says how
+    many photos are left out.
 
     Args:
-        path: A folder of photographs (or with a folder `images`), or a video, whose frames go to NAME_frames.
-        max_size: Larger pictures are shrunk to this many pixels on their longer side to look for features.
-        max_frames: How many frames of a video are taken, evenly spaced.
+        path: A folder of photos (or with a folder `images`), or a video.
+        folder: Where the model is kept, as `sparse/0`; frames of a video go to `images` there. None: a folder of the
+            user's cache. A model that is there already is taken if it is of the same files.
+        skip_missing: Leave out photos that cannot be read, instead of refusing all.
+        max_size: Larger photos are reduced to this many pixels on their longer side to look for features.
+        max_frames: How many frames of a video are used, evenly spaced.
         seed: Of the random draws.
+        progress: Takes the steps.
 
     Returns:
-        The folder that holds `sparse/0` and the photographs, as `vision3d.io.colmap_dataset.read_frames` reads it.
+        The folder with `sparse/0`, and the folder of the photos that it names.
 
     Raises:
         MissingDependencyError: pycolmap is not installed.
-        InputError: There are fewer than 3 photographs, or they do not fit together.
+        FileFormatError: A photo cannot be read.
+        InputError: There are fewer than 3 different photos, or they do not fit together.
+        Interrupted: Ctrl-C or SIGTERM came.
     """
-    pycolmap = _pycolmap()
     path = Path(path)
-    is_video = path.is_file()
-    folder = _extract_frames(path, max_frames) if is_video else path
-    photos = folder / "images" if (folder / "images").is_dir() else folder
-    names = sorted(file.name for file in photos.iterdir() if is_image(file))
-    if len(names) < 3:
-        raise InputError(f"{photos}: got {len(names)} photographs, want at least 3")
-    is_single = len({image_size(photos / name) for name in names}) == 1
-    with _workplace(pycolmap, seed) as work:
-        database = work / "database.db"
-        pycolmap.extract_features(
-            database,
-            photos,
-            names,
-            camera_mode=pycolmap.CameraMode.SINGLE if is_single else pycolmap.CameraMode.AUTO,
-            reader_options=pycolmap.ImageReaderOptions(camera_model="OPENCV" if is_single else "SIMPLE_RADIAL"),
-            extraction_options=_extraction(pycolmap, max_size),
-            device=pycolmap.Device.cpu,
-        )
-        if is_video or len(names) > _MAX_EXHAUSTIVE:
-            pycolmap.match_sequential(database, _matching(pycolmap), device=pycolmap.Device.cpu)
-        else:
-            pycolmap.match_exhaustive(database, _matching(pycolmap), device=pycolmap.Device.cpu)
-        options = pycolmap.IncrementalPipelineOptions(num_threads=torch.get_num_threads(), random_seed=seed, min_model_size=3)
-        models = pycolmap.incremental_mapping(database, photos, work, options)
-        if not models:
-            raise InputError(f"{photos}: the {len(names)} photographs do not fit together; want more overlap and texture")
-        best = max(models.values(), key=lambda model: model.num_reg_images())
-        num_found = best.num_reg_images()
-        if num_found < 3:
-            raise InputError(f"{photos}: only {num_found} of {len(names)} photographs fit together; want at least 3")
-        log = logger.info if num_found == len(names) else logger.warning
-        log("%s: cameras found for %d of %d photographs, %d points", photos, num_found, len(names), best.num_points3D())
-        best.write_binary(work)
-        write_model(folder / "sparse" / "0", read_model(work))
-    return folder
+    sources = [path] if path.is_file() else _photo_files(path)
+    listed = _listed(sources)
+    folder = _cache_folder(path, listed) if folder is None else Path(folder)
+    photos = folder / "images" if path.is_file() else sources[0].parent if sources else path
+    if _read_index(folder).get("files") == listed and (folder / "sparse" / "0" / "images.bin").is_file():
+        logger.info("cameras as found before: %s", folder)
+        return folder, photos
+    check_pycolmap()
+    if path.is_file():
+        _extract_frames(path, photos, max_frames)
+        sources = _photo_files(photos)
+    found = _found(sources, photos, skip_missing=skip_missing, max_size=max_size, seed=seed, progress=progress)
+    model, result = found
+    write_model(folder / "sparse" / "0", model)
+    if path.is_dir():
+        with contextlib.suppress(OSError):  # for COLMAP and for `vision3d fit FOLDER`; not every system has links
+            (folder / "images").unlink(missing_ok=True)
+            (folder / "images").symlink_to(photos.resolve(), target_is_directory=True)
+    with atomic_write(folder / _INDEX) as temporary:
+        content = {"version": _VERSION, "source": str(path.resolve()), **result, "files": listed}
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return folder, photos
+
+
+def read_summary(folder: Path | str) -> dict[str, Any]:
+    """What `find_cameras` found: photos, registered, points, error_px; empty where it has found nothing there."""
+    index = _read_index(Path(folder))
+    return {key: index[key] for key in ("photos", "registered", "points", "error_px") if key in index}
 
 
 def triangulate(
@@ -89,15 +116,17 @@ def triangulate(
     max_size: int = 1600,
     max_error: float = 4.0,
     seed: int = 0,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"]]:
-    """Points of the surface, from photographs whose cameras are known; cameras are not changed.
+    """Points of the surface, from photos whose cameras are known; cameras are not changed.
 
     Args:
-        images: Photographs and cameras, at whose size features are looked for.
+        images: Photos and cameras, at whose size features are looked for.
         which: Views to use; the training views by default, so that held-out views leave no trace.
-        max_size: Larger pictures are shrunk to this many pixels on their longer side to look for features.
+        max_size: Larger photos are reduced to this many pixels on their longer side to look for features.
         max_error: Largest reprojection error of a point [px].
         seed: Of the random draws.
+        progress: Takes the steps.
 
     Returns:
         Points [m] and their colours in [0, 1], on the device of `images`.
@@ -105,87 +134,153 @@ def triangulate(
     Raises:
         MissingDependencyError: pycolmap is not installed.
         InputError: Fewer than 2 views, or no point was found.
+        Interrupted: Ctrl-C or SIGTERM came.
     """
-    pycolmap = _pycolmap()
+    check_pycolmap()
     index = (images.train if which is None else which).tolist()
     if len(index) < 2:
         raise InputError(f"{images.source}: got {len(index)} views to triangulate from, want at least 2")
     cameras = images.cameras[index].to("cpu")
-    with _workplace(pycolmap, seed) as work:
-        names = []
-        for i in index:
-            names.append(f"{len(names):06d}.png")
-            write_image(work / "images" / names[-1], images.read(i)[0])
-        database = work / "database.db"
-        pycolmap.extract_features(
-            database,
-            work / "images",
-            names,
-            camera_mode=pycolmap.CameraMode.PER_IMAGE,
-            reader_options=pycolmap.ImageReaderOptions(camera_model="PINHOLE"),
-            extraction_options=_extraction(pycolmap, max_size),
-            device=pycolmap.Device.cpu,
-        )
-        known = _known_reconstruction(pycolmap, database, names, cameras)
-        pairs = work / "pairs.txt"
-        pairs.write_text("".join(f"{names[a]} {names[b]}\n" for a, b in _pairs(cameras)))
-        pycolmap.match_image_pairs(
-            database,
-            _matching(pycolmap),
-            pycolmap.ImportedPairingOptions(match_list_path=pairs),
-            device=pycolmap.Device.cpu,
-        )
-        options = pycolmap.IncrementalPipelineOptions(num_threads=torch.get_num_threads(), random_seed=seed)
-        options.mapper.filter_max_reproj_error = max_error
-        options.triangulation.complete_max_reproj_error = max_error
-        options.triangulation.merge_max_reproj_error = max_error
-        result = pycolmap.triangulate_points(known, database, work / "images", work, options=options)
-        points = sorted(result.points3D.items())
-    if not points:
+    with work_folder() as work:
+        names = [f"{number:06d}.png" for number in range(len(index))]
+        for name, i in zip(names, index):
+            write_image(work / "images" / name, images.read(i)[0])
+        job = {
+            "kind": "triangulate",
+            "folder": str(work),
+            "groups": [[name] for name in names],
+            "camera_model": "PINHOLE",
+            "max_size": max_size,
+            "max_features": 2 * _MAX_FEATURES,
+            "first_octave": _DOUBLED,
+            "seed": seed,
+            "intrinsics": [[K[0][0], K[1][1], K[0][2], K[1][2]] for K in cameras.Ks.tolist()],
+            "viewmats": cameras.viewmats.tolist(),
+            "pairs": _pairs(cameras),
+            "max_error": max_error,
+        }
+        count = run_job(job, progress)["points"]
+        with np.load(work / "points.npz") as points:
+            xyz, colors = torch.from_numpy(points["xyz"]), torch.from_numpy(points["rgb"]).float() / 255
+    if not count:
         raise InputError(f"{images.source}: no point was found in {len(index)} views; are the poses right?")
-    xyz = torch.tensor([point.xyz.tolist() for _, point in points], dtype=torch.float32)
-    colors = torch.tensor([point.color.tolist() for _, point in points], dtype=torch.float32) / 255
     return xyz.to(images.device), colors.to(images.device)
 
 
-def _pycolmap() -> Any:
+def _photo_files(path: Path) -> list[Path]:
+    folder = path / "images" if (path / "images").is_dir() else path
+    return sorted(file for file in folder.iterdir() if is_image(file) and file.is_file())
+
+
+def _listed(sources: Sequence[Path]) -> list[list[Any]]:
+    return [[source.name, source.stat().st_size] for source in sources]
+
+
+def _cache_folder(path: Path, listed: list[list[Any]]) -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(json.dumps([str(path.resolve()), listed]).encode()).hexdigest()[:16]
+    return base / "vision3d" / "sfm" / f"{path.resolve().stem}-{key}"
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
     try:
-        import pycolmap
-    except ImportError as error:
-        raise MissingDependencyError("pycolmap", "sfm", "finding cameras and points in photographs") from error
-    return pycolmap
+        index = json.loads((folder / _INDEX).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return index if isinstance(index, dict) and index.get("version") == _VERSION else {}
 
 
-@contextlib.contextmanager
-def _workplace(pycolmap: Any, seed: int) -> Iterator[Path]:
-    """A temporary folder, while pycolmap is quiet and draws from `seed`."""
-    level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
-    pycolmap.set_random_seed(seed)
-    try:
-        with tempfile.TemporaryDirectory(prefix="vision3d-sfm-") as work:
-            yield Path(work)
-    finally:
-        pycolmap.logging.minloglevel = level
+def _found(
+    sources: list[Path], photos: Path, *, skip_missing: bool, max_size: int, seed: int, progress: ProgressCallback | None
+) -> tuple[ColmapModel, dict[str, Any]]:
+    """The model in pixels of the photos, and figures about it."""
+    if len(sources) < MIN_PHOTOS:
+        raise InputError(f"{photos}: got {len(sources)} photos, want at least {MIN_PHOTOS}")
+    num_different = len({hashlib.sha256(source.read_bytes()).digest() for source in sources})
+    if num_different < MIN_PHOTOS:
+        raise InputError(f"{photos}: only {num_different} of {len(sources)} photos differ, want at least {MIN_PHOTOS}")
+    with work_folder() as work:
+        originals: dict[str, tuple[Path, tuple[int, int]]] = {}
+        groups: dict[tuple[Any, ...], list[str]] = {}
+        max_side = 0
+        with Progress(len(sources), "read photos", progress) as bar:
+            for number, source in enumerate(sources):
+                copy = f"{number:06d}.jpg"
+                try:
+                    made = write_copy(source, work / "images" / copy, max_size)
+                except FileFormatError as error:
+                    if not skip_missing:
+                        raise FileFormatError(
+                            error.path, f"{error.problem}; run with --skip-missing to leave it out"
+                        ) from error
+                    logger.warning("left out: %s", error)
+                    continue
+                originals[copy] = (source, made.size)
+                groups.setdefault((made.size, made.lens), []).append(copy)
+                max_side = max(max_side, *made.copy_size)
+                bar.update(number + 1)
+        model_name = "OPENCV" if len(groups) == 1 else "SIMPLE_RADIAL"
+        job = {
+            "kind": "reconstruct",
+            "folder": str(work),
+            "groups": list(groups.values()),
+            "camera_model": model_name,
+            "max_size": max_size,
+            "max_features": _MAX_FEATURES,
+            "first_octave": _DOUBLED if max_side < _SMALL else 0,
+            "seed": seed,
+        }
+        result = run_job(job, progress)
+        _check_found(photos, len(originals), result)
+        model = read_model(work / "model")
+    registered = {image.name for image in model.images.values()}
+    lost = [source.name for copy, (source, _) in originals.items() if copy not in registered]
+    log = logger.warning if lost else logger.info
+    more = f"; not {', '.join(lost[:5])}{' ...' if len(lost) > 5 else ''}" if lost else ""
+    text = "%s: cameras found for %d of %d photos%s, %d points, mean error %.2f px"
+    log(text, photos, result["registered"], len(originals), more, result["points"], result["error_px"])
+    return _in_photos(model, originals), {"photos": len(originals), "left_out": lost, **result}
 
 
-def _extraction(pycolmap: Any, max_size: int) -> Any:
-    return pycolmap.FeatureExtractionOptions(max_image_size=max_size, num_threads=torch.get_num_threads(), use_gpu=False)
+def _check_found(photos: Path, count: int, result: dict[str, Any]) -> None:
+    """Raise an InputError that tells what is wrong with photos of which fewer than 3 fit together."""
+    if result["registered"] >= MIN_PHOTOS:
+        return
+    if result["features"] < _FEW_FEATURES:
+        why = f"half of them have fewer than {max(1, round(result['features']))} features; want sharp photos of textured things"
+    elif not result["pairs"]:
+        why = "no two of them show the same surface; want more overlap"
+    else:
+        why = f"{result['pairs']} pairs overlap; want more overlap, and a camera that moves and does not only turn"
+    raise InputError(f"{photos}: the {count} photos do not fit together: {why}")
 
 
-def _matching(pycolmap: Any) -> Any:
-    return pycolmap.FeatureMatchingOptions(num_threads=torch.get_num_threads(), use_gpu=False)
+def _in_photos(model: ColmapModel, originals: dict[str, tuple[Path, tuple[int, int]]]) -> ColmapModel:
+    """The model of the copies as one of the photos: their names, their size."""
+    cameras, images, factors = {}, {}, {}
+    for key, image in model.images.items():
+        source, (width, height) = originals[image.name]
+        camera = model.cameras[image.camera_id]
+        across = np.array([width / camera.width, height / camera.height])
+        params, count = camera.params.copy(), _FOCALS[camera.model]
+        params[:count] *= across[:count]
+        params[count : count + 2] *= across
+        cameras[image.camera_id] = replace(camera, width=width, height=height, params=params)
+        images[key] = replace(image, name=source.name, xys=image.xys * across)
+        factors[image.camera_id] = across.mean()
+    errors = model.points.errors * (float(np.mean(list(factors.values()))) if factors else 1.0)
+    points: ColmapPoints = replace(model.points, errors=errors)
+    return ColmapModel(cameras, images, points)
 
 
-def _extract_frames(path: Path, max_frames: int) -> Path:
+def _extract_frames(path: Path, folder: Path, max_frames: int) -> None:
     video = read_video(path)
     count = round(video.duration * video.fps)
     step = max(1, -(-count // max_frames))
-    folder = path.with_name(f"{path.stem}_frames")
+    make_folder(folder)
     for i, frame in enumerate(video):
         if i % step == 0:
-            write_image(folder / "images" / f"{i:06d}.jpg", frame)
-    return folder
+            write_image(folder / f"{i:06d}.jpg", frame)
 
 
 def _pairs(cameras: Cameras) -> list[tuple[int, int]]:
@@ -199,21 +294,3 @@ def _pairs(cameras: Cameras) -> list[tuple[int, int]]:
     distances.fill_diagonal_(torch.inf)
     nearest = distances.topk(_NUM_NEIGHBORS, largest=False).indices
     return sorted({(min(a, b), max(a, b)) for a, row in enumerate(nearest.tolist()) for b in row})
-
-
-def _known_reconstruction(pycolmap: Any, database: Path, names: list[str], cameras: Cameras) -> Any:
-    """A reconstruction without points, of our cameras under the ids of the database, which learns the intrinsics."""
-    known = pycolmap.Reconstruction()
-    with pycolmap.Database.open(database) as store:
-        for name, K, viewmat in zip(names, cameras.Ks.tolist(), cameras.viewmats.double().numpy()):
-            image = store.read_image_with_name(name)
-            camera = store.read_camera(image.camera_id)
-            camera.params = [K[0][0], K[1][1], K[0][2], K[1][2]]
-            camera.has_prior_focal_length = True
-            store.update_camera(camera)
-            known.add_camera_with_trivial_rig(camera)
-            pose = pycolmap.Rigid3d(pycolmap.Rotation3d(viewmat[:3, :3]), viewmat[:3, 3])
-            known.add_image_with_trivial_frame(
-                pycolmap.Image(name=name, camera_id=image.camera_id, image_id=image.image_id), pose
-            )
-    return known

@@ -14,7 +14,7 @@ import numpy as np
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError
-from vision3d.io.guards import check_size, inside, read_bytes
+from vision3d.io.guards import check_pixels, check_size, inside, read_bytes
 
 MAX_SIDE = 16383
 """Longest side of a WebP picture [px]."""
@@ -55,6 +55,7 @@ class _Files(abc.ABC):
             if not max(count, 1) <= width * height <= largest:
                 text = f"is a picture of {width}x{height}, want {max(count, 1)} to {largest} pixels"
                 raise FileFormatError(self.path, text, self.where(name))
+            check_pixels(self.path, width, height, None, self.where(name))
             total += 4 * width * height
             self.pictures[name] = content, (width, height)
         check_size(self.path, total, self.num_bytes, "meta.json: count", "has pictures of")

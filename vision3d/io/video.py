@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
+from vision3d.io.guards import check_pixels, pixel_limit
 from vision3d.io.images import write_image
 
 
@@ -167,7 +168,7 @@ class Video:
 
     def __iter__(self) -> Iterator[Float[Tensor, "h w 3"]]:
         count = self.width * self.height * 3
-        command = [_ffmpeg(), "-v", "error", "-i", f"file:{self.path}", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+        command = [_ffmpeg(), "-v", "error", *_input(self.path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
             try:
                 while len(frame := decoder.stdout.read(count)) == count:  # pyright: ignore[reportOptionalMemberAccess]
@@ -182,7 +183,7 @@ def read_video(path: Path | str) -> Video:
 
     Raises:
         MissingFileError: There is no such file.
-        FileFormatError: ffmpeg finds no video in it.
+        FileFormatError: ffmpeg finds no video in it, or its frames have too many pixels (`guards.pixel_limit`).
 
     Example:
         >>> video = read_video("orbit.mp4")
@@ -192,15 +193,23 @@ def read_video(path: Path | str) -> Video:
     if not path.is_file():
         raise MissingFileError(path, "a video")
     # One frame as YUV4MPEG: its header has size and rate as they come out.
-    command = [_ffmpeg(), "-i", f"file:{path}", "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
+    command = [_ffmpeg(), *_input(path), "-frames:v", "1", "-pix_fmt", "yuv444p", "-f", "yuv4mpegpipe", "-"]
     result = subprocess.run(command, capture_output=True, check=False)
     header = re.match(rb"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", result.stdout)
+    too_large = re.search(rb"size (\d+)x(\d+) exceeds specified max pixel count", result.stderr)
+    if too_large is not None:
+        check_pixels(path, int(too_large[1]), int(too_large[2]), path.stat().st_size)
     if result.returncode or header is None:
         raise FileFormatError(path, "is no video that ffmpeg can read")
     width, height, rate, unit = map(int, header.groups())
     length = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", result.stderr)
     hours, minutes, seconds = map(float, length.groups()) if length else (0.0, 0.0, 0.0)
     return Video(path, width, height, rate / unit, 3600 * hours + 60 * minutes + seconds)
+
+
+def _input(path: Path) -> list[str]:
+    """Options of a file that ffmpeg reads: frames of too many pixels are refused before there is room for one."""
+    return ["-max_pixels", str(pixel_limit(path.stat().st_size)), "-i", f"file:{path}"]
 
 
 def _ffmpeg() -> str:

@@ -27,6 +27,7 @@ from vision3d.atomic import atomic_folder, atomic_write, make_folder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.io.guards import inside
 from vision3d.scene import codecs
+from vision3d.scene.mesh import Mesh
 from vision3d.scene.sequence import Sequence, channel_shapes
 
 _VERSION = 1
@@ -111,7 +112,8 @@ class SequenceWriter:
 
         Args:
             path: A folder, as a rule with the suffix .zarr.
-            base: The object at rest.
+            base: The object at rest. A mesh with uvs by corner is kept with one uv a vertex (`Mesh.split_seams`), and its
+                channels with it.
             resume: Go on where the folder is there; its base is kept.
             keep: Go on after so many of its frames, and forget those behind; all when None.
             compress: Pack what is written. Floats that have moved shrink by a tenth, which takes longer than the disk.
@@ -120,7 +122,10 @@ class SequenceWriter:
             OutputExistsError: The folder is there and not to be resumed.
         """
         self.path, self._level = Path(path), _LEVEL if compress else None
-        self._shapes = channel_shapes(Sequence(base, torch.zeros(0)).base)
+        self._given, self._rows = channel_shapes(Sequence(base, torch.zeros(0)).base), None
+        if isinstance(base, Mesh):  # its file has a vertex of its own on each side of a seam of the texture
+            base, self._rows = base.split_seams_with_rows()
+        self._shapes = channel_shapes(base)
         self._names: tuple[str, ...] | None = None
         self._count, self._last = 0, -math.inf
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -161,8 +166,10 @@ class SequenceWriter:
         for name, value in channels.items():
             if name not in self._shapes:
                 raise InputError(f"{self.path}: no channel {name!r}; want {', '.join(self._shapes)}")
-            if tuple(value.shape) != self._shapes[name]:
-                raise ShapeError(f"{self.path}: {name}", tuple(value.shape), f"shape {self._shapes[name]}")
+            if tuple(value.shape) != self._given[name]:
+                raise ShapeError(f"{self.path}: {name}", tuple(value.shape), f"shape {self._given[name]}")
+            if self._rows is not None:
+                value = value[self._rows.to(value.device)]
             arrays[name] = value.detach().to("cpu", torch.float32).numpy()
             if not np.isfinite(arrays[name]).all():
                 raise InputError(f"{self.path}: {name} is not finite in frame {self._count}")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision3d import native
 from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.op_checks import checked
 from vision3d.optim.reference import adam as reference
 
 Rows = Bool[Tensor, " n"] | Integer[Tensor, " k"]
@@ -202,7 +203,8 @@ def _all_finite(grad: Tensor) -> bool:
     return bool(torch.isfinite(grad).all())
 
 
-@torch.library.custom_op("vision3d::adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"), device_types=("cpu", "cuda"))
+@native.custom_op("adam_step", mutates_args=("param", "exp_avg", "exp_avg_sq"))
+@checked("param: float *s, grad: float *s, exp_avg: float *s, exp_avg_sq: float *s, visible: bool? n")
 def _adam_step(
     param: Tensor,
     grad: Tensor,
@@ -215,6 +217,10 @@ def _adam_step(
     eps: float,
     step: int,
 ) -> None:
+    if param.dim() == 0:
+        raise ShapeError("param", param.shape, "at least one axis")
+    if visible is not None and len(visible) != len(param):
+        raise ShapeError("visible", visible.shape, (len(param),))
     rows, size = len(param), param[:1].numel()
     state = (tensor.detach().view(rows, size) for tensor in (param, grad.contiguous(), exp_avg, exp_avg_sq))
     native.require().adam_step(*state, visible, learning_rate, beta1, beta2, eps, step, **native.where(param))

@@ -12,9 +12,9 @@ from torch import Tensor
 from vision3d.atomic import atomic_write
 from vision3d.device import resolve_device
 from vision3d.errors import InputError
-from vision3d.io.images import write_image
+from vision3d.io.images import has_alpha, write_image
 from vision3d.optim import metrics
-from vision3d.optim.training_views import check_sizes, has_alpha
+from vision3d.optim.training_views import check_sizes
 from vision3d.plain import to_json
 from vision3d.progress import ProgressCallback, silent
 from vision3d.render import render_views

@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d import native
+from vision3d.errors import InputError, ShapeError
+from vision3d.op_checks import checked
 from vision3d.optim.reference import ssim as reference
 from vision3d.optim.reference.ssim import Padding, gaussian_window
 
@@ -24,7 +26,7 @@ def ssim_map(
     """
     batched = a.ndim == 4
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))
-    if a.dtype in (torch.float32, torch.float64) and native.runs_on(a):
+    if a.dtype in (torch.float32, torch.float64) and native.is_plain(a, b):
         needs_grad = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
         values, _ = _ssim(a, b, window, sigma, padding == "same", data_range, needs_grad)
     else:
@@ -32,12 +34,16 @@ def ssim_map(
     return values if batched else values.squeeze(0)
 
 
-@torch.library.custom_op("vision3d::ssim", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("ssim")
+@checked("a: float i h w c, b: float i h w c")
 def _ssim(
     a: Tensor, b: Tensor, window: int, sigma: float, same: bool, data_range: float, derivatives: bool
 ) -> tuple[Tensor, Tensor]:
+    _check_window(a, window, sigma)
     values, by_means = _empty_maps(a, window, same, derivatives)
     weights, margin = gaussian_window(window, sigma).to(a), window // 2 if same else 0
+    if not 0 < data_range < 1e15:
+        raise InputError(f"data_range: got {data_range}, want a number > 0, and below 1e15")
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     pair = a.detach().contiguous(), b.detach().contiguous()
     scratch = _column_sums(a, 4, values.shape[1], a.shape[2])
@@ -45,11 +51,16 @@ def _ssim(
     return values, by_means
 
 
-@torch.library.custom_op("vision3d::ssim_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("ssim_vjp")
+@checked("a: float i h w c, b: float i h w c, v_values: float i y x c, by_means: float 4 i y x c")
 def _ssim_vjp(
     a: Tensor, b: Tensor, v_values: Tensor, by_means: Tensor, window: int, sigma: float, same: bool, of_second: bool
 ) -> Tensor:
     """Gradient of the first image, or of the second: the same with the images and their derivatives swapped."""
+    _check_window(a, window, sigma)
+    want = _empty_maps(a[:0], window, same, False)[0].shape[1:3]
+    if v_values.shape[1:3] != want:
+        raise ShapeError("v_values", v_values.shape, (len(a), *want, a.shape[3]))
     weights, margin = gaussian_window(window, sigma).to(a), window // 2 if same else 0
     by_a, by_b, by_squares, by_product = by_means.detach().unbind(0)
     first, second, by_mean = (b, a, by_b) if of_second else (a, b, by_a)
@@ -60,6 +71,14 @@ def _ssim_vjp(
     derivatives = (v_values, by_mean, by_squares, by_product)
     native.require().ssim_vjp(*pair, weights, margin, *derivatives, v_image, *scratch, **native.where(a))
     return v_image
+
+
+def _check_window(a: Tensor, window: int, sigma: float) -> None:
+    side = min(a.shape[1:3])
+    if window < 1 or window % 2 == 0 or window > side:
+        raise InputError(f"window: got {window}, want an odd number from 1 to {side}, the smaller side of the images")
+    if not sigma > 0:
+        raise InputError(f"sigma: got {sigma}, want a number > 0")
 
 
 def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> tuple[Tensor, ...]:

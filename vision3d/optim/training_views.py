@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from vision3d.errors import InputError
+from vision3d.io.images import has_alpha
 from vision3d.scene import PosedImages
 from vision3d.scene.resample import resize_area, shrink_mask
 
@@ -172,14 +172,6 @@ def check_sizes(images: PosedImages, indices: Int64[Tensor, " m"]) -> int:
         size = f"{int(images.cameras.width[first])}x{int(images.cameras.height[first])}"
         raise InputError(f"{images.source}: {images.names[first]} has {size} px, want at least {WINDOW}x{WINDOW}")
     return int(sides.min())
-
-
-def has_alpha(path: Path) -> bool:
-    """Whether a picture has an alpha channel; reads only its header."""
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 def _read_with_alpha(images: PosedImages, index: int) -> tuple[Tensor, Tensor | None]:

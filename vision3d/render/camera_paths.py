@@ -15,18 +15,20 @@ from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.rotation import geodesic_distance
 from vision3d.geometry.vectors import unit
 from vision3d.render.composite import Drawable, split_objects
-from vision3d.scene import Cameras, GaussianScene, Mesh, Scene
+from vision3d.render.timeline import Timeline
+from vision3d.scene import Cameras, GaussianScene, Mesh, Scene, Sequence as Moving
 
 CameraPath = Literal["orbit", "spiral", "flythrough"]
 
 DEFAULT_SIZE = (640, 480)
 DEFAULT_FOV_DEG = 50.0
 _DEFAULT_ELEVATION = math.radians(20)
+_MAX_MOMENTS = 16  # of what moves, to see where it goes
 _FRAMES_PER_KEY = 8  # a flight passes a photograph every so many frames, or less often
 
 
 def path_cameras(
-    scene: Scene | Drawable | Sequence[Drawable],
+    scene: Scene | Drawable | Moving | Sequence[Drawable | Moving],
     path: CameraPath = "orbit",
     cameras: Cameras | None = None,
     *,
@@ -162,7 +164,7 @@ class _Subject:
 
 
 def _subject(
-    scene: Scene | Drawable | Sequence[Drawable],
+    scene: Scene | Drawable | Moving | Sequence[Drawable | Moving],
     cameras: Cameras | None,
     up: Float[Tensor, "3"] | None,
     half_angle: float,
@@ -192,11 +194,16 @@ def _subject(
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
 
 
-def _extent(scene: Scene | Drawable | Sequence[Drawable]) -> tuple[Float[Tensor, "3"], float]:
+def _extent(scene: Scene | Drawable | Moving | Sequence[Drawable | Moving]) -> tuple[Float[Tensor, "3"], float]:
     """A sphere round what is looked at: of the spheres of Gaussians and meshes the one round their common box."""
-    gaussians, meshes = split_objects(scene)
-    spheres = [] if gaussians is None else [bulk_of(gaussians)]
-    spheres += [_mesh_sphere(mesh) for mesh in meshes]
+    timeline = Timeline.of(scene)
+    if timeline is None:
+        gaussians, meshes = split_objects(scene)
+        spheres = [] if gaussians is None else [bulk_of(gaussians)]
+        spheres += [_mesh_sphere(mesh) for mesh in meshes]
+    else:
+        few = torch.linspace(0, len(timeline) - 1, min(_MAX_MOMENTS, len(timeline))).round().int()
+        spheres = [_extent(timeline.at(i)) for i in few.tolist()]
     if len(spheres) == 1:
         return spheres[0]
     low = torch.stack([center - radius for center, radius in spheres]).amin(0)

@@ -16,14 +16,16 @@ from vision3d.render.meshes.api import Fragments, rasterize
 from vision3d.render.meshes.lights import Lights
 from vision3d.render.meshes.positions import screen_positions
 from vision3d.render.meshes.silhouettes import antialias as blend_silhouettes, edge_neighbors
+from vision3d.render.meshes.veils import Layers, Veil, split_opaque
+from vision3d.render.timeline import Timeline
 from vision3d.render.views import View, check_views, draw, one_each, render_views
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Skin
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence as Moving, Skin
 
 Drawable = GaussianScene | Mesh | MeshGaussians
 
 
 def render_scene(
-    objects: Scene | Drawable | Sequence[Drawable],
+    objects: Scene | Drawable | Moving | Sequence[Drawable | Moving],
     cameras: Cameras,
     *,
     backgrounds: Float[Tensor, "3"] | Float[Tensor, "c 3"] | Sequence[float] | None = None,
@@ -39,14 +41,16 @@ def render_scene(
     """Render Gaussians and meshes together in each camera, one at a time, with gradients where tensors ask for them.
 
     A Gaussian adds to a pixel only if its depth (of its centre, as in the order of blending) is below that of the mesh
-    there; the mesh takes the light that is left: C = sum_i T_i alpha_i c_i + T mesh. Meshes are opaque, the nearest is seen.
+    there; the mesh takes the light that is left: C = sum_i T_i alpha_i c_i + T mesh. Of meshes the nearest is seen; faces with
+    an alpha below 1 are blended over what is behind them, connected piece by piece, below all Gaussians.
     Where there are no meshes this is `render_views`.
 
     Gradients reach what is drawn; through the outlines of meshes with `antialias`. Which Gaussians a mesh hides has none.
 
     Args:
         objects: Gaussians, meshes, and Gaussians on meshes (drawn as Gaussians), or a scene of them, whose other objects are
-            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras.
+            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras. A `Sequence`
+            among them is drawn in time: a view a frame, in one camera or in a camera for each frame.
         cameras: Without lens distortion; pinhole or ortho where there are meshes.
         backgrounds: sRGB colour behind everything, for all cameras or one each; black when None.
         render_mode: RGB, D, ED, RGB+D or RGB+ED.
@@ -72,6 +76,14 @@ def render_scene(
         >>> for view in render_scene(objects, Cameras.load("cameras.json"), render_mode="RGB+ED"):
         ...     print(view.image.shape, view.depth.median())
     """
+    timeline = Timeline.of(objects)
+    if timeline is not None:
+        backgrounds = one_each(backgrounds, len(timeline), cameras.viewmats)
+        style = {
+            "render_mode": render_mode, "shading": shading, "lights": lights, "antialias": antialias, "sh_degree": sh_degree,
+            "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend,
+        }  # fmt: skip
+        return _in_time(timeline, timeline.cameras(cameras), backgrounds, style)
     gaussians, meshes = split_objects(objects)
     check_views(gaussians, cameras, render_mode)
     for value in (*meshes, *([] if gaussians is None else [gaussians])):
@@ -91,7 +103,20 @@ def render_scene(
     style = {"shading": shading, "lights": lights, "backend": backend}
     degree = None if gaussians is None else min(gaussians.sh_degree, 4 if sh_degree is None else sh_degree)
     splatting = {"sh_degree": degree, "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend}
-    return _views(gaussians, _Meshes.of(meshes), cameras, backdrop, render_mode, antialias, style, splatting)
+    opaque, veils = split_opaque(meshes)
+    opaque = opaque or [_nothing(meshes[0])]
+    return _views(gaussians, _Meshes.of(opaque), veils, cameras, backdrop, render_mode, antialias, style, splatting)
+
+
+def _nothing(like: Mesh) -> Mesh:
+    """A mesh of which nothing is seen."""
+    return Mesh(torch.zeros_like(like.vertices[:1]), torch.zeros_like(like.faces[:1]))
+
+
+def _in_time(timeline: Timeline, cameras: Cameras, backgrounds: Tensor | None, style: dict[str, Any]) -> Iterator[View]:
+    for i in range(len(timeline)):
+        background = None if backgrounds is None else backgrounds[i]
+        yield from render_scene(timeline.at(i), cameras[i : i + 1], backgrounds=background, **style)
 
 
 def _placed(value: Drawable | Skin) -> GaussianScene | Mesh:
@@ -100,8 +125,12 @@ def _placed(value: Drawable | Skin) -> GaussianScene | Mesh:
     return value.to_gaussians() if isinstance(value, MeshGaussians) else value
 
 
-def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[GaussianScene | None, list[Mesh]]:
+def split_objects(
+    objects: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+) -> tuple[GaussianScene | None, list[Mesh]]:
     """All Gaussians as one, and the meshes, in world coordinates; the skins of a scene are meshes at rest.
+
+    What moves is asked for in one of its frames (`Timeline.at`).
 
     Raises:
         InputError: There is nothing to draw, something else among a sequence, or Gaussians are of several modes.
@@ -114,12 +143,13 @@ def split_objects(objects: Scene | Drawable | Sequence[Drawable]) -> tuple[Gauss
         ]
         parts = [value if matrix is None else value.transform(matrix) for value, matrix in placed]
     else:
-        parts = [objects] if isinstance(objects, Drawable) else list(objects)
+        parts = [objects] if isinstance(objects, Drawable | Moving) else list(objects)
     for value in parts:
         if not isinstance(value, Drawable):
-            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh or MeshGaussians")
-    meshes = [value for value in parts if isinstance(value, Mesh)]
-    bound = [_placed(value) for value in parts]
+            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians or Sequence")
+    drawn = [value for value in parts if isinstance(value, Drawable)]
+    meshes = [value for value in drawn if isinstance(value, Mesh)]
+    bound = [_placed(value) for value in drawn]
     splats = [value for value in bound if isinstance(value, GaussianScene)]
     if not parts:
         raise InputError("objects: got nothing to draw, want Gaussians or meshes")
@@ -176,6 +206,7 @@ class _Meshes:
 def _views(
     gaussians: GaussianScene | None,
     meshes: _Meshes,
+    veils: list[Veil],
     cameras: Cameras,
     backdrop: Tensor | None,
     render_mode: str,
@@ -192,14 +223,19 @@ def _views(
         color, normal = meshes.shade(fragments, viewmats, Ks, cameras.model, **style)
         if backdrop is not None:
             color = torch.where(hit[..., None], color, backdrop[i])
-        alpha, depth, left = hit.to(color.dtype), fragments.depths, hit.to(color.dtype)
+        layers = Layers(color, normal, hit.to(color.dtype), fragments.depths)
+        layers = layers.under(veils, hit, viewmats, Ks, (width, height), cameras.model, near_plane, **style)
+        color, normal, alpha, depth = layers.color, layers.normal, layers.alpha, layers.depth
+        left = alpha
         if gaussians is not None:
             limits = torch.where(hit, fragments.depths, torch.inf).detach()
             splats = _splats(gaussians, cameras.model, viewmats, Ks, width, height, limits, **splatting)
             through = 1 - splats.alpha
             color = splats.color + through[..., None] * color
-            alpha, depth, left = torch.where(hit, 1, splats.alpha), splats.depth + through * depth, through * hit
+            left = through * alpha
+            alpha, depth = torch.where(hit, 1, splats.alpha + left), splats.depth + through * depth
             normal = _normals(gaussians, splats, normal, left, viewmats, Ks, cameras.model, render_mode)
+        covered = alpha
         if antialias and render_mode not in ("D", "ED"):
             # What Gaussians cover stays: an outline behind them is not seen.
             shown = torch.nn.functional.max_pool2d(left, 3, 1, 1)[..., None]
@@ -208,7 +244,7 @@ def _views(
             color, alpha = torch.lerp(layers, blended, shown).split([3, 1], -1)
             alpha = alpha[..., 0]
         if render_mode.endswith("ED"):
-            depth = depth / torch.where(hit, 1, alpha if gaussians is None else splats.alpha).clamp(min=1e-10)
+            depth = depth / torch.where(hit, 1, covered).clamp(min=1e-10)
         yield View(
             None if render_mode in ("D", "ED") else color[0],
             alpha[0],

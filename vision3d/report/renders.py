@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +21,11 @@ from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import depth_to_rgb, normals_to_rgb, render_scene
 from vision3d.render.composite import Drawable
 from vision3d.render.meshes.lights import Lights
+from vision3d.render.timeline import Timeline
 from vision3d.render.views import View
-from vision3d.scene import Cameras, Scene
+from vision3d.scene import Cameras, Scene, Sequence as Moving
+from vision3d.scene.clip import frame_rate
+from vision3d.scene.codecs import suffixes
 
 OutputKind = Literal["folder", "video", "picture"]
 
@@ -31,13 +35,13 @@ _RANGE_VIEWS, _RANGE_SIDE = 16, 128
 
 
 def write_renders(
-    scene: Scene | Drawable | Sequence[Drawable],
+    scene: Scene | Drawable | Moving | Sequence[Drawable | Moving],
     cameras: Cameras,
     out: Path | str,
     *,
     depth: bool = False,
     normals: bool = False,
-    fps: float = 30.0,
+    fps: float | None = None,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
     shading: str = "smooth",
     lights: Lights | None = None,
@@ -56,12 +60,13 @@ def write_renders(
     - FILE.png (.jpg, ...) is one picture, of one camera; depth and normals likewise, depth also to FILE_depth.npy.
 
     Args:
-        scene: What is rendered: Gaussians, meshes, several of them, or a scene of them; see `render_scene`.
-        cameras: Without lens distortion, on the scene's device.
+        scene: What is rendered: Gaussians, meshes, several of them, or a scene of them; see `render_scene`. A sequence is
+            rendered in time, an image a frame.
+        cameras: Without lens distortion, on the scene's device; for a sequence one, or one for each frame.
         out: Folder or file, told apart by the suffix.
         depth: Whether to write depth, too.
         normals: Whether to write normals, too.
-        fps: Frames of a video per second.
+        fps: Frames of a video per second; those of a sequence, or 30, when None.
         background: Colour in [0, 1] behind the scene.
         shading: Of meshes: smooth, flat, none, normals, uvs or depth.
         lights: On meshes, for smooth and flat.
@@ -85,6 +90,11 @@ def write_renders(
     """
     out = Path(out)
     kind = output_kind(out)
+    timeline = Timeline.of(scene)
+    if timeline is not None:
+        cameras = timeline.cameras(cameras)
+        fps = fps or frame_rate(timeline.times)
+    fps = fps or 30.0
     _check_cameras(cameras, out, kind)
     targets = _targets(out, kind, ["color", *(["depth"] if depth else []), *(["normals"] if normals else [])])
     if not overwrite:
@@ -92,7 +102,7 @@ def write_renders(
     drawing = {"shading": shading, "lights": lights, "sh_degree": sh_degree, "alpha_max": alpha_max, "backend": backend}
     with torch.no_grad(), Progress(len(cameras), "render", progress) as bar, ExitStack() as files:
         videos = {layer: files.enter_context(VideoWriter(path, fps=fps)) for layer, path in targets.items() if kind == "video"}
-        depth_range = _depth_range(scene, cameras, drawing) if depth else (None, None)
+        depth_range = _depth_range(timeline or scene, cameras, drawing) if depth else (None, None)
         mode = "RGB+ED" if depth or normals else "RGB"
         names = _file_names(cameras)
         for i, view in enumerate(render_scene(scene, cameras, backgrounds=background, render_mode=mode, **drawing)):
@@ -122,7 +132,7 @@ def output_kind(out: Path) -> OutputKind:
     suffix = out.suffix.lower()
     if out.is_dir():
         return "folder"
-    if suffix in _OTHER_MEDIA:
+    if suffix in _OTHER_MEDIA or (suffix in suffixes() and suffix not in SUFFIXES):
         raise InputError(f"{out}: renders cannot be written as {suffix}; want .mp4, .mkv, .mov, .png, .jpg or a folder")
     return "video" if suffix in VIDEO_SUFFIXES else "picture" if suffix in SUFFIXES else "folder"
 
@@ -153,14 +163,20 @@ def _refuse_existing(out: Path, kind: OutputKind, targets: Mapping[str, Path]) -
 
 
 def _depth_range(
-    scene: Scene | Drawable | Sequence[Drawable], cameras: Cameras, drawing: Mapping[str, object]
+    scene: Timeline | Scene | Drawable | Moving | Sequence[Drawable | Moving], cameras: Cameras, drawing: Mapping[str, object]
 ) -> tuple[float, float] | tuple[None, None]:
     """Nearest and farthest depth to show in colours, the same for all frames, from a few small ones."""
     step = -(-len(cameras) // _RANGE_VIEWS)
     few = cameras[::step]
     factor = min(1.0, _RANGE_SIDE / int(torch.maximum(few.width, few.height).max()))
-    depths = []
-    for view in render_scene(scene, few.scaled(factor), render_mode="ED", **drawing):  # pyright: ignore[reportArgumentType]
+    depths, options = [], {"render_mode": "ED", **drawing}
+    few = few.scaled(factor)
+    if isinstance(scene, Timeline):
+        frames = (render_scene(scene.at(i * step), few[i : i + 1], **options) for i in range(len(few)))  # pyright: ignore[reportArgumentType]
+        views = chain.from_iterable(frames)
+    else:
+        views = render_scene(scene, few, **options)  # pyright: ignore[reportArgumentType]
+    for view in views:
         depths.append(view.depth[(view.alpha > 0.5) & (view.depth > 0)])  # pyright: ignore[reportOptionalSubscript, reportOptionalOperand]
     shown = torch.cat(depths).sort().values
     if len(shown) == 0:

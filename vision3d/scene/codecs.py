@@ -115,8 +115,24 @@ def save(path: Path | str, value: object) -> None:
     module_for(path).save(Path(path), value)
 
 
+def check_folder_name(path: Path | str, what: str) -> None:
+    """Refuse the name of a file for what is written as a folder.
+
+    Raises:
+        InputError: The suffix is that of a file format.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in _CODECS and not Path(path).is_dir():
+        raise InputError(f"{path}: {what} is written as a folder, and {suffix} is a file format; want a name without it")
+
+
 def save_folder(path: Path | str, value: object) -> None:
-    """Write a value that is a folder of files."""
+    """Write a value that is a folder of files.
+
+    Raises:
+        InputError: The name is that of a file.
+    """
+    check_folder_name(path, kind_of(value))
     importlib.import_module(_FOLDERS).save(Path(path), value)
 
 

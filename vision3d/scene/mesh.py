@@ -146,8 +146,12 @@ class Mesh:
 
         Faces keep their order. Vertices that no face uses are left out where uvs are given by corner.
         """
+        return self.split_seams_with_rows()[0]
+
+    def split_seams_with_rows(self) -> tuple["Mesh", Int64[Tensor, " w"]]:
+        """As `split_seams`, and the vertex of this mesh that each of the new ones is a copy of."""
         if self.uvs is None or self.uvs.ndim == 2:
-            return self
+            return self, torch.arange(self.num_vertices, device=self.device)
         corners = self.faces.flatten()
         # Bits, not values: equal floats with equal bits share a vertex, and -0 or NaN need no rule.
         bits = (
@@ -162,7 +166,7 @@ class Mesh:
         def picked(value: Tensor | None) -> Tensor | None:
             return None if value is None else value[source]
 
-        return Mesh(
+        mesh = Mesh(
             vertices=self.vertices[source],
             faces=inverse.view(-1, 3),
             uvs=self.uvs.reshape(-1, 2)[first],
@@ -170,6 +174,7 @@ class Mesh:
             texture=self.texture,
             vertex_colors=picked(self.vertex_colors),
         )
+        return mesh, source
 
     def crop(self, mask: Bool[Tensor, " f"]) -> "Mesh":
         """The faces that a mask marks, and the vertices that they use."""

@@ -67,6 +67,22 @@ def mean_colors(mesh: Mesh, places: Float[Tensor, "k 3"]) -> Float[Tensor, "f k 
     return linear_to_srgb(torch.cat(colors))
 
 
+def surface_alphas(mesh: Mesh) -> Float[Tensor, " f"]:
+    """The least alpha of each face, at its corners and in the small triangles into which it is divided."""
+    points = torch.cat([_small_triangles(), torch.eye(3)]).to(mesh.vertices)
+    least = mesh.vertices.new_ones(mesh.num_faces)
+    if mesh.vertex_colors is not None and mesh.vertex_colors.shape[1] == 4:
+        least = least * mesh.vertex_colors[:, 3].to(least)[mesh.faces].amin(1)
+    if mesh.texture is not None and mesh.texture.shape[2] == 4:
+        assert mesh.corner_uvs is not None
+        picture, found = mesh.texture[..., 3:].to(least), [least[:0]]
+        for corners in mesh.corner_uvs.to(least).split(_CHUNK):
+            uvs = torch.einsum("pk,fkx->fpx", points, corners)
+            found.append(_bilinear(picture, uvs.reshape(-1, 2)).view(len(corners), -1).amin(1))
+        least = least * torch.cat(found)
+    return least
+
+
 def _small_triangles() -> Tensor:
     """Barycentric weights of the centres of the small triangles into which the steps divide a face."""
     steps = torch.arange(_STEPS)

@@ -62,7 +62,7 @@ class Motion:
     quats: Float[Tensor, "t j 4"]
     """Rotation of each joint relative to its parent, wxyz, of length 1."""
     translations: Float[Tensor, "t 3"]
-    """Place of the root [m], to which its offset is added."""
+    """What is added to the offset of the root [m]; their sum is its place."""
 
     def __post_init__(self) -> None:
         count = len(self.times)

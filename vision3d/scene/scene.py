@@ -130,8 +130,13 @@ class Scene:
         )
 
     def save(self, path: Path | str) -> None:
-        """Write a folder: a file an object, cameras.json, and scene.json, which names them and is written last."""
+        """Write a folder: a file an object, cameras.json, and scene.json, which names them and is written last.
+
+        Raises:
+            InputError: The name has the suffix of a file format: objects are written to files by their own `save`.
+        """
         folder = Path(path)
+        codecs.check_folder_name(folder, "a scene")
         entries = []
         taken = {"scene.json", "cameras.json"}
         for name, value in self.objects.items():

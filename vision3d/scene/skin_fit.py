@@ -51,6 +51,8 @@ def fit_morphs(
 ) -> FittedSkin:
     """A clip of as few morph targets as reach the tolerance: the principal components of the motion.
 
+    Weights are in [0, 1], to which Blender and others clamp them.
+
     `Skin.from_frames` has one a frame and no error.
 
     Args:
@@ -59,14 +61,14 @@ def fit_morphs(
         times: Of the frames [s], ascending.
         name: Of the clip.
         tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The most targets; the error may then be larger.
+        max_morphs: The maximum number of targets; the error may then be larger.
 
     Raises:
         InputError: Something is not finite, or there are no frames.
     """
     mesh, vertices, times = _checked(mesh, vertices, times)
     shift = (vertices - mesh.vertices).double()
-    weights, shapes = principal_shapes(shift, tolerance * _diagonal(mesh), most=max_morphs)
+    weights, shapes = _components(shift, tolerance * _diagonal(mesh), max_morphs)
     turned = None if mesh.normals is None else _normals(vertices, mesh.faces) - vertex_normals(mesh.vertices, mesh.faces)
     skin = Skin.from_frames(mesh, vertices[:1], times[:1], name)
     return _measured(_with_morphs(skin, name, times, weights, shapes, turned), vertices, times)
@@ -100,7 +102,7 @@ def fit_joints(
         influences: The most joints a vertex; all viewers have 4.
         rounds: Of weights and motions in turns.
         tolerance: The largest error, as a share of the diagonal.
-        max_morphs: The most morph targets; the error may then be larger. 0 for joints alone.
+        max_morphs: The maximum number of morph targets; the error may then be larger. 0 for joints alone.
         weights: Given ones, as those of a deformation graph, whose joints are then fitted.
         indices: The joints of given weights.
 
@@ -111,7 +113,7 @@ def fit_joints(
     options = {"influences": influences, "rounds": rounds, "weights": weights, "indices": indices}
     skin = _of_joints(mesh, fit_rigid_joints(mesh.vertices, vertices, num_joints, **options), times, name)
     added, turned = _corrections(skin, vertices, times)
-    amounts, shapes = principal_shapes(added, tolerance * _diagonal(mesh), most=max_morphs)
+    amounts, shapes = _components(added, tolerance * _diagonal(mesh), max_morphs)
     return _measured(_with_morphs(skin, name, times, amounts, shapes, turned), vertices, times)
 
 
@@ -181,16 +183,40 @@ def _normals(vertices: Tensor, faces: Tensor) -> Tensor:
     return torch.stack([vertex_normals(frame, faces) for frame in vertices])
 
 
+def _components(values: Tensor, tolerance: float, max_morphs: int | None) -> tuple[Tensor, Tensor]:
+    """Principal components that leave room for the target where they begin (`_with_morphs`), if there is to be one."""
+    amounts, shapes = principal_shapes(values, tolerance, most=max_morphs)
+    if max_morphs is None or len(shapes) < max_morphs or not bool((amounts < 0).any()):
+        return amounts, shapes
+    if max_morphs > 1:
+        return principal_shapes(values, tolerance, most=max_morphs - 1)
+    sign = -1 if -float(amounts.min()) > float(amounts.max()) else 1  # a single target has one side
+    return (sign * amounts).clamp(min=0), sign * shapes
+
+
 def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:
-    """The skin with morph targets and their weights in its clip; normals of the targets by least squares."""
+    """The skin with morph targets and their weights in its clip; normals of the targets by least squares.
+
+    Other programs clamp weights to [0, 1], so each target is the span of its component from the least amount to the largest,
+    and one more target, with the weight 1 throughout the clip, is the sum of the components at their least amounts.
+    """
     like, channels = skin.mesh.vertices, skin.clips[0].channels if len(skin) else ()
     if not len(shapes):
         return replace(skin, morphs=None, clips=(Clip(name, channels),))
-    normals = None
+    amounts, parts = amounts.double(), [shapes.double().flatten(1)]
     if turned is not None:
-        normals = (torch.linalg.pinv(amounts.double()) @ turned.double().flatten(1)).view(shapes.shape).to(like)
-    weights = Channel("weights", -1, times, amounts.to(like))
-    return replace(skin, morphs=shapes.to(like), morph_normals=normals, clips=(Clip(name, (*channels, weights)),))
+        parts.append(torch.linalg.pinv(amounts) @ turned.double().flatten(1))
+    low, high = amounts.amin(0).clamp(max=0), amounts.amax(0).clamp(min=0)
+    span = torch.where(high > low, high - low, 1)
+    weights = ((amounts - low) / span).clamp(0, 1)
+    moved = [span[:, None] * part for part in parts]
+    if bool(low.any()):
+        weights = torch.cat([torch.ones_like(weights[:, :1]), weights], 1)
+        moved = [torch.cat([low[None] @ part, some]) for part, some in zip(parts, moved)]
+    found = [part.view(-1, *like.shape).to(like) for part in moved]
+    channel = Channel("weights", -1, times, weights.to(like))
+    normals = found[1] if turned is not None else None
+    return replace(skin, morphs=found[0], morph_normals=normals, clips=(Clip(name, (*channels, channel)),))
 
 
 def _measured(skin: Skin, vertices: Tensor, times: Tensor) -> FittedSkin:

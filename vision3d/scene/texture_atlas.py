@@ -1,5 +1,6 @@
 """Meshes with textures of their own as one mesh with one texture, in which theirs lie side by side."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,11 +10,16 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.resample import resize_area
+
+logger = logging.getLogger("vision3d")
 
 _MARGIN = 2
 """Texels round each picture that repeat its other side, so that what is read there is as before."""
-_MOST_REPEATS = 8
-_MOST_TEXELS = 1 << 27
+_MAX_REPEATS = 1024
+_MAX_TEXELS = 1 << 27
+_MAX_REPEATED = 1 << 24
+"""Texels of a picture that repeats: it is reduced where it would have more, and more than the texture itself."""
 _BLANK = 4
 """Texels of the side of the white picture for meshes without one."""
 
@@ -21,11 +27,13 @@ _BLANK = 4
 def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
     """Meshes as one; where their textures differ, those are put into one picture and the uvs follow.
 
-    A texture that a face repeats is there as many times as it does, up to 8 in each direction. Texels are copied, so that
-    colours are read as before; coarser levels of a pyramid mix with the neighbours. Vertices keep their order.
+    A texture that a face repeats is there as many times as it does. Texels are copied, so that colours are read as before;
+    coarser levels of a pyramid mix with the neighbours. Where the copies would have more than 2^24 texels the texture is
+    reduced first, with a warning. Vertices keep their order.
 
     Raises:
-        InputError: A face repeats its texture more often, uvs are not finite, or the picture would be larger than 2^27 texels.
+        InputError: A face repeats its texture more than 1024 times, uvs are not finite, or the picture would be larger than
+            2^27 texels.
     """
     distinct: dict[int, Tensor] = {id(mesh.texture): mesh.texture for mesh in meshes if mesh.texture is not None}
     if len(distinct) < 2 and (not distinct or all(mesh.texture is not None for mesh in meshes)):
@@ -35,10 +43,11 @@ def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
     meshes = [_within_first_tiles(mesh) if mesh.texture is not None else _with_blank(mesh, blank) for mesh in meshes]
     keys = [id(mesh.texture) for mesh in meshes]
     pictures: dict[int, Tensor] = {}
+    texels: dict[int, tuple[int, int]] = {}  # of one copy, width and height
     for key in dict.fromkeys(keys):
         same = [mesh for mesh, other in zip(meshes, keys) if other == key]
         corners = torch.cat([mesh.corner_uvs.reshape(-1, 2) for mesh in same if mesh.corner_uvs is not None])
-        pictures[key] = _repeated(same[0], corners, width)
+        pictures[key], texels[key] = _repeated(same[0], corners, width)
     places, size = _packed([(picture.shape[1], picture.shape[0]) for picture in pictures.values()])
     atlas = torch.ones(size[1], size[0], width, device=blank.device)
     corners_of: dict[int, tuple[int, int]] = {}
@@ -48,8 +57,7 @@ def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
     moved = []
     for mesh, key in zip(meshes, keys):
         assert mesh.uvs is not None and mesh.texture is not None
-        texels = mesh.uvs.new_tensor([mesh.texture.shape[1], mesh.texture.shape[0]])
-        uvs = (mesh.uvs * texels + mesh.uvs.new_tensor(corners_of[key])) / mesh.uvs.new_tensor(size)
+        uvs = (mesh.uvs * mesh.uvs.new_tensor(texels[key]) + mesh.uvs.new_tensor(corners_of[key])) / mesh.uvs.new_tensor(size)
         moved.append(replace(mesh, uvs=uvs, texture=atlas))
     return moved[0].merge(*moved[1:])
 
@@ -72,20 +80,27 @@ def _within_first_tiles(mesh: Mesh) -> Mesh:
     return replace(mesh, uvs=corners - corners.amin(1, keepdim=True).floor())
 
 
-def _repeated(mesh: Mesh, corners: Float[Tensor, "n 2"], width: int) -> Tensor:
-    """The texture as often as the uvs go through it, with its margin, and alpha where others have it."""
+def _repeated(mesh: Mesh, corners: Float[Tensor, "n 2"], width: int) -> tuple[Tensor, tuple[int, int]]:
+    """The texture as often as the uvs go through it, with its margin, and alpha where others have it; the size of a copy."""
     texture = mesh.texture
     assert texture is not None
-    columns, rows = corners.clamp(min=1e-6).amax(0).ceil().tolist() if len(corners) else (1, 1)
-    if max(columns, rows) > _MOST_REPEATS:
-        raise InputError(f"a face repeats its texture {max(columns, rows):.4g} times, want at most {_MOST_REPEATS}")
-    height, length = int(rows) * texture.shape[0], int(columns) * texture.shape[1]
-    if (height + 2 * _MARGIN) * (length + 2 * _MARGIN) > _MOST_TEXELS:
-        raise InputError(f"textures side by side would have more than {_MOST_TEXELS} texels")
+    columns, rows = map(int, corners.clamp(min=1e-6).amax(0).ceil().tolist()) if len(corners) else (1, 1)
+    if max(columns, rows) > _MAX_REPEATS:
+        raise InputError(f"a face repeats its texture {max(columns, rows)} times, want at most {_MAX_REPEATS}")
+    excess = columns * rows * texture.shape[0] * texture.shape[1] / max(_MAX_REPEATED, texture.shape[0] * texture.shape[1])
+    if columns * rows > 1 and excess > 1:
+        size = [max(1, int(side / excess**0.5)) for side in (texture.shape[1], texture.shape[0])]
+        text = "a face repeats its texture of %dx%d texels %dx%d times; copied at %dx%d"
+        logger.warning(text, texture.shape[1], texture.shape[0], columns, rows, *size)
+        texture = resize_area(texture, *size)
+    copy = (texture.shape[1], texture.shape[0])
+    height, length = rows * copy[1], columns * copy[0]
+    if (height + 2 * _MARGIN) * (length + 2 * _MARGIN) > _MAX_TEXELS:
+        raise InputError(f"textures side by side would have more than {_MAX_TEXELS} texels")
     texture = torch.nn.functional.pad(texture, (0, width - texture.shape[2]), value=1.0)
     down = torch.arange(-_MARGIN, height + _MARGIN, device=texture.device) % texture.shape[0]
     right = torch.arange(-_MARGIN, length + _MARGIN, device=texture.device) % texture.shape[1]
-    return texture[down][:, right]
+    return texture[down][:, right], copy
 
 
 def _packed(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[int, int]]:
@@ -100,6 +115,6 @@ def _packed(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[
         places[index] = (x, y)
         x, row = x + width, max(row, height)
         right = max(right, x)
-    if right * (y + row) > _MOST_TEXELS:
-        raise InputError(f"textures side by side would have {right}x{y + row} texels, want at most {_MOST_TEXELS}")
+    if right * (y + row) > _MAX_TEXELS:
+        raise InputError(f"textures side by side would have {right}x{y + row} texels, want at most {_MAX_TEXELS}")
     return places, (right, y + row)

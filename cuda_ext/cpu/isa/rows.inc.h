@@ -39,7 +39,7 @@ void rows_forward(const float* in, float* out, int64_t begin, int64_t end) {
         const int used = end - i < simd::LANES ? int(end - i) : simd::LANES;
         simd::F a[Op::IN], b[Op::OUT];
         load_rows<Op::IN>(in + i * Op::IN, used, a);
-        Op::forward(a, b);
+        rows::forward<Op>(a, b);
         store_rows<Op::OUT>(out + i * Op::OUT, used, b);
     }
 }
@@ -52,7 +52,7 @@ void rows_vjp(const float* in, const float* out, const float* v_out, float* v_in
         load_rows<Op::IN>(in + i * Op::IN, used, a);
         if constexpr (Op::KEEPS_OUTPUT) load_rows<Op::OUT>(out + i * Op::OUT, used, b);
         load_rows<Op::OUT>(v_out + i * Op::OUT, used, v_b);
-        Op::vjp(a, b, v_b, v_a);
+        rows::vjp<Op>(a, b, v_b, v_a);
         store_rows<Op::IN>(v_in + i * Op::IN, used, v_a);
     }
 }

@@ -35,6 +35,7 @@ V3D_BODY void fill_tiles(const TileArgs<T>& args, int64_t place, const int32_t* 
     const uint32_t first = uint32_t(image_ids[i] * args.grid.tiles_x * args.grid.tiles_y);
     int64_t at = place ? ends[place - 1] : 0;
     each_tile(args, i, [&](int tile) {
+        if (at >= ends[place]) return;
         tile_keys[at] = first + uint32_t(tile);
         ids[at++] = i;
     });

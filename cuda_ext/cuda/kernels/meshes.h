@@ -190,8 +190,9 @@ V3D_BODY void antialias_vjp(const AntialiasArgs<T>& a, int64_t i) {
     const int x = int(i % size % a.width), y = int(i % size / a.width);
     for (int n = 0; n < 2; ++n) {
         const bool vertical = n == 1;
-        if (!(a.pairs[i] & (vertical ? PAIR_BELOW : PAIR_RIGHT))) continue;
+        if (!is_marked(a, image, x, y, vertical)) continue;
         const PairBlend blend = blend_pair(a, image, x, y, vertical);
+        if (blend.target < 0) continue;
         int32_t corners[2];
         double v[2][4] = {};
         blend_pair_vjp(a, image, x, y, vertical, blend, corners, v);

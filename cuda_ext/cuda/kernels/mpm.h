@@ -90,9 +90,33 @@ V3D_BODY void particle_to_grid(const Step<T>& step, int64_t p) {
 }
 
 template <typename T>
+V3D_BODY void node_of(const Step<T>& step, int64_t n, int64_t at[3]) {
+    at[0] = n / (step.size[1] * step.size[2]);
+    at[1] = n / step.size[2] % step.size[1];
+    at[2] = n % step.size[2];
+}
+
+template <typename T>
 V3D_BODY void grid_node(const Step<T>& step, int64_t n, Totals& totals) {
-    const int64_t i = n / (step.size[1] * step.size[2]), j = n / step.size[2] % step.size[1], k = n % step.size[2];
-    const T work = mpm::step_node(step, i, j, k, step.grid + 4 * mpm::node_index(step, i, j, k), static_cast<const uint8_t*>(nullptr));
+    int64_t at[3];
+    node_of(step, n, at);
+    const T work = mpm::step_node(step, at[0], at[1], at[2], step.grid + 4 * mpm::node_index(step, at[0], at[1], at[2]));
+    if (work != T(0)) add(totals.work, double(work), true);
+}
+
+template <typename T>
+V3D_BODY void contact_node(const Step<T>& step, int64_t n, int solid, int way, Totals& totals) {
+    int64_t at[3];
+    node_of(step, n, at);
+    const T work = mpm::meet_node(step, step.solids[solid], way, at[0], at[1], at[2]);
+    if (work != T(0)) add(totals.work, double(work), true);
+}
+
+template <typename T>
+V3D_BODY void side_node(const Step<T>& step, int64_t n, Totals& totals) {
+    int64_t at[3];
+    node_of(step, n, at);
+    const T work = mpm::side_node(step, at[0], at[1], at[2]);
     if (work != T(0)) add(totals.work, double(work), true);
 }
 

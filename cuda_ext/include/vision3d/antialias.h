@@ -125,15 +125,23 @@ V3D_HD uint8_t find_pairs(const AntialiasArgs<T>& a, int64_t image, int x, int y
     return found;
 }
 
+// Whether a pixel is marked as one that blends with its neighbour to the right or below, and has one.
+template <typename T>
+V3D_HD bool is_marked(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical) {
+    const uint8_t pairs = a.pairs[(image * a.height + y) * a.width + x];
+    return (pairs & (vertical ? PAIR_BELOW : PAIR_RIGHT)) && (vertical ? y + 1 < a.height : x + 1 < a.width);
+}
+
 // visit(blend, index of a, index of b) for the up to four pairs of pixel (x, y) that blend, always in the same order.
 template <typename T, typename Visit>
 V3D_HD void each_pair(const AntialiasArgs<T>& a, int64_t image, int x, int y, Visit visit) {
     for (int n = 0; n < 4; ++n) {
         const bool vertical = n >= 2;
         const int px = x - (n == 1), py = y - (n == 3);
-        if (px < 0 || py < 0) continue;
+        if (px < 0 || py < 0 || !is_marked(a, image, px, py, vertical)) continue;
         const int64_t at = (image * a.height + py) * a.width + px;
-        if (a.pairs[at] & (vertical ? PAIR_BELOW : PAIR_RIGHT)) visit(blend_pair(a, image, px, py, vertical), at, at + (vertical ? a.width : 1));
+        const PairBlend blend = blend_pair(a, image, px, py, vertical);
+        if (blend.target >= 0) visit(blend, at, at + (vertical ? a.width : 1));
     }
 }
 

@@ -58,10 +58,10 @@ struct Found {
     }
 };
 
-// Turns the momentum of one node into its velocity after gravity, wind, solids and the grid's sides; returns the work that all
-// but gravity do: their impulse times the velocity that they leave.
+// Turns the momentum of one node into its velocity after gravity and wind; returns the work of wind: its impulse times the
+// velocity that it leaves. Solids come next (`meet_node`), then the grid's sides (`side_node`).
 template <typename T>
-V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node, const uint8_t* is_near) {
+V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node) {
     const T mass = node[0];
     if (!(mass > T(0))) return T(0);
     const T point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
@@ -73,16 +73,83 @@ V3D_HD T step_node(const Step<T>& step, int64_t i, int64_t j, int64_t k, T* node
         before[a] = v[a];
     }
     for (int n = 0; n < step.num_winds; ++n) blow(step.winds[n], point, v);
-    for (int n = 0; n < step.num_solids; ++n)
-        if (!is_near || is_near[n]) meet(step.solids[n], point, v);
-    const int64_t at[3] = {i, j, k};
     for (int a = 0; a < 3; ++a) {
-        if (at[a] < step.padding && v[a] < T(0)) v[a] = T(0);
-        if (at[a] > step.size[a] - 1 - step.padding && v[a] > T(0)) v[a] = T(0);
         work += v[a] * (v[a] - before[a]);
         node[1 + a] = v[a];
     }
     return mass * work;
+}
+
+// The way out of a solid (`way_out`) of a node inside of it, -1 of others.
+template <typename T>
+V3D_HD int way_out_at(const Step<T>& step, const Solid<T>& solid, int64_t i, int64_t j, int64_t k) {
+    if (!(step.grid[4 * node_index(step, i, j, k)] > T(0))) return -1;
+    const T point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing};
+    T normal[3];
+    return solid_distance(solid, point, normal) < T(0) ? way_out(normal) : -1;
+}
+
+// Contact of a node inside of a solid whose way out is `way`. Where the next node on the way is outside, the velocity between the
+// two is that of material at the surface, and what the contact changes there is an impulse on both by their shares: the place of
+// the surface between the nodes counts. No two nodes of the same way share one. Returns the work.
+template <typename T>
+V3D_HD T meet_node(const Step<T>& step, const Solid<T>& solid, int way, int64_t i, int64_t j, int64_t k) {
+    T* const node = step.grid + 4 * node_index(step, i, j, k);
+    if (!(node[0] > T(0))) return T(0);
+    T point[3] = {T(i) * step.spacing, T(j) * step.spacing, T(k) * step.spacing}, normal[3], ignored[3], v[3];
+    const T depth = solid_distance(solid, point, normal);
+    if (!(depth < T(0)) || way_out(normal) != way) return T(0);
+    const int axis = way / 2, sign = 1 - 2 * (way % 2);
+    int64_t at[3] = {i, j, k};
+    at[axis] += sign;
+    T* next = node;
+    T share(0);
+    if (at[axis] >= 0 && at[axis] < step.size[axis]) {
+        T* const other = step.grid + 4 * node_index(step, at[0], at[1], at[2]);
+        const T beyond[3] = {T(at[0]) * step.spacing, T(at[1]) * step.spacing, T(at[2]) * step.spacing};
+        const T height = solid_distance(solid, beyond, ignored);
+        if (height >= T(0) && other[0] > T(0)) {
+            next = other;
+            share = depth / (depth - height);
+            point[axis] += share * step.spacing * T(sign);
+        }
+    }
+    const T rest = T(1) - share;
+    T before[3], work(0);
+    for (int a = 0; a < 3; ++a) v[a] = before[a] = rest * node[1 + a] + share * next[1 + a];
+    meet(solid, point, normal, v);
+    const T mass = T(1) / (rest * rest / node[0] + share * share / next[0]);
+    for (int a = 0; a < 3; ++a) {
+        const T impulse = mass * (v[a] - before[a]);
+        node[1 + a] += rest / node[0] * impulse;
+        if (share > T(0)) next[1 + a] += share / next[0] * impulse;
+        work += impulse * v[a];
+    }
+    return work;
+}
+
+// The grid's outer layers let nothing out. Returns the work.
+template <typename T>
+V3D_HD T side_node(const Step<T>& step, int64_t i, int64_t j, int64_t k) {
+    T* const node = step.grid + 4 * node_index(step, i, j, k);
+    const int64_t at[3] = {i, j, k};
+    T work(0);
+    for (int a = 0; a < 3; ++a) {
+        const T before = node[1 + a];
+        T v = before;
+        if (at[a] < step.padding && v < T(0)) v = T(0);
+        if (at[a] > step.size[a] - 1 - step.padding && v > T(0)) v = T(0);
+        work += v * (v - before);
+        node[1 + a] = v;
+    }
+    return node[0] * work;
+}
+
+// The first and the last way out that nodes of a solid may have.
+template <typename T>
+V3D_HD void ways_of(const Solid<T>& solid, int& first, int& last) {
+    first = solid.shape == PLANE ? way_out(solid.axes) : 0;
+    last = solid.shape == PLANE ? first : 5;
 }
 
 // The velocities that a particle has got from the grid give way to those of the motion that leads it. Returns the work.

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <stdexcept>
 #include <vector>
 #include "vision3d/mpm_args.h"
 
@@ -158,6 +159,7 @@ inline double stable_dt(const World& world, const Found& found) {
     return dt;
 }
 
+constexpr double MAX_STEPS = 1e7;   // of one call
 constexpr int TRACE_EVERY = 8;      // time steps between two moves of tracers
 constexpr double TRACE_WAY = 0.25;  // cells that the fastest particle goes meanwhile, at most
 
@@ -174,7 +176,9 @@ Report advance(const World& world, double duration, double time, double max_dt, 
         report.is_finite = found.is_finite;
         if (!report.is_finite) return report;
         const double left = duration - done, longest = std::fmin(stable_dt(world, found), max_dt);
-        const double count = std::ceil(left / longest - 1e-9), dt = left / (count > 1 ? count : 1);
+        const double count = std::ceil(left / longest - 1e-9);
+        if (!(count < MAX_STEPS)) throw std::invalid_argument("duration, max_dt: would take more than 10^7 time steps in one call");
+        const double dt = left / (count > 1 ? count : 1);
         set_time(world, time + done, dt, step);
         found = substep(step);
         done += dt;

@@ -62,6 +62,30 @@ struct SkinJoint {
     }
 };
 
+// 0 where all numbers of a row are finite, else not a number.
+template <int WIDTH, typename T>
+V3D_HD T probe(const T* row) {
+    T total = row[0] * T(0);
+    for (int k = 1; k < WIDTH; ++k) total = total + row[k] * T(0);
+    return total;
+}
+
+// The operation on a row; a row that holds a number that is not finite becomes NaN as a whole, rather than the rotation that
+// stands for a missing direction.
+template <typename Op, typename T>
+V3D_HD void forward(const T* in, T* out) {
+    const T found = probe<Op::IN>(in);
+    Op::forward(in, out);
+    for (int k = 0; k < Op::OUT; ++k) out[k] = select(found <= T(0), out[k], found);
+}
+
+template <typename Op, typename T>
+V3D_HD void vjp(const T* in, const T* out, const T* v_out, T* v_in) {
+    const T found = probe<Op::IN>(in) + probe<Op::OUT>(v_out);
+    Op::vjp(in, out, v_out, v_in);
+    for (int k = 0; k < Op::IN; ++k) v_in[k] = select(found <= T(0), v_in[k], found);
+}
+
 // Calls visit(index, Op{}) for every operation.
 template <typename Visit>
 void for_each(Visit visit) {

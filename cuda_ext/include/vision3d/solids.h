@@ -67,7 +67,7 @@ V3D_HD T field_distance(const T p[3], const DistanceField<T>& field, T normal[3]
         const T last = T(field.size[k] - 1), free = (p[k] - field.origin[k]) * field.inverse_spacing;
         const T scaled = min(max(free, T(0)), last);
         is_beyond = is_beyond || scaled != free;
-        cell[k] = int64_t(scaled);
+        cell[k] = scaled > T(0) ? int64_t(scaled) : 0;  // NaN too
         if (cell[k] > field.size[k] - 2) cell[k] = field.size[k] - 2;
         f[k] = scaled - T(cell[k]);
     }
@@ -88,6 +88,23 @@ V3D_HD T field_distance(const T p[3], const DistanceField<T>& field, T normal[3]
     const T length = norm3(slope);
     for (int k = 0; k < 3; ++k) normal[k] = length > T(0) ? slope[k] / length : T(k == 2 ? 1 : 0);
     return is_beyond ? T(1e30) : value;
+}
+
+// A distance to a solid of the shape FIELD that no point of it is nearer than.
+template <typename T>
+V3D_HD T field_bound(const Solid<T>& solid, const T point[3]) {
+    if (solid.hollow) return T(0);
+    const DistanceField<T>& field = solid.field;
+    const T arm[3] = {point[0] - solid.center[0], point[1] - solid.center[1], point[2] - solid.center[2]};
+    T own[3], beyond[3], ignored[3];
+    for (int k = 0; k < 3; ++k) {
+        own[k] = arm[0] * solid.axes[k] + arm[1] * solid.axes[3 + k] + arm[2] * solid.axes[6 + k];
+        const T last = field.origin[k] + T(field.size[k] - 1) / field.inverse_spacing;
+        beyond[k] = max(max(field.origin[k] - own[k], own[k] - last), T(0));
+    }
+    const T far = norm3(beyond);
+    // Trilinear distances change by up to twice the way where the gradients of two cells differ.
+    return far > T(0) ? far : field_distance(own, field, ignored) / T(2);
 }
 
 // Signed distance of a point, negative in the solid, and the unit normal towards the free side.
@@ -115,11 +132,19 @@ V3D_HD T solid_distance(const Solid<T>& solid, const T point[3], T normal[3]) {
     return -distance;
 }
 
-// The velocity of a node after contact.
+// Which way out of a solid is shortest along an axis of the grid: twice the axis, plus 1 towards its negative end. Where two are
+// about equal the first counts, so that rounding does not decide.
 template <typename T>
-V3D_HD void meet(const Solid<T>& solid, const T point[3], T v[3]) {
-    T normal[3];
-    if (!(solid_distance(solid, point, normal) < T(0))) return;
+V3D_HD int way_out(const T normal[3]) {
+    int axis = 0;
+    for (int k = 1; k < 3; ++k)
+        if (abs(normal[k]) > abs(normal[axis]) + T(1e-3)) axis = k;
+    return 2 * axis + int(normal[axis] < T(0));
+}
+
+// The velocity of material at a point of the surface after contact.
+template <typename T>
+V3D_HD void meet(const Solid<T>& solid, const T point[3], const T normal[3], T v[3]) {
     const T arm[3] = {point[0] - solid.center[0], point[1] - solid.center[1], point[2] - solid.center[2]};
     const T* w = solid.spin;
     const T own[3] = {solid.velocity[0] + w[1] * arm[2] - w[2] * arm[1], solid.velocity[1] + w[2] * arm[0] - w[0] * arm[2],

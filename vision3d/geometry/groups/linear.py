@@ -17,6 +17,7 @@ from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.groups import son, spd
 from vision3d.geometry.procrustes import special_orthogonal
 from vision3d.geometry.spectral import matrix_exp
+from vision3d.geometry.vectors import nan_for_nan
 
 LinearGroup = Literal["gl", "sl"]
 Matrices = Float[Tensor, "*batch n n"]
@@ -53,7 +54,7 @@ def from_log(symmetric: Matrices, skew: Matrices) -> Matrices:
 
 def inverse(matrices: Matrices) -> Matrices:
     """Inverses."""
-    return torch.linalg.inv(matrices)
+    return nan_for_nan(torch.linalg.inv(matrices), matrices, 2, 2)
 
 
 def adjoint(matrices: Matrices) -> Float[Tensor, "*batch n2 n2"]:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.smooth import atan2
-from vision3d.geometry.vectors import unit
+from vision3d.geometry.vectors import nan_for_nan, unit
 
 
 def exp(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2 2"]:
@@ -35,7 +35,7 @@ def from_vector(vectors: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 2 2
 def to_vector(rotmats: Float[Tensor, "*batch 2 2"]) -> Float[Tensor, "*batch 2"]:
     """(cos, sin): the first columns."""
     check_trailing("rotmats", rotmats, 2, 2)
-    return rotmats[..., 0]
+    return nan_for_nan(rotmats[..., 0], rotmats, 2, 1)
 
 
 def hat(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch 2 2"]:

@@ -19,7 +19,7 @@ ad = hat
 def adjoint(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
     """R itself: R exp(v) R^T = exp(R v)."""
     check_trailing("rotmats", rotmats, 3, 3)
-    return rotmats
+    return rotmats.clone()
 
 
 def left_jacobian(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:

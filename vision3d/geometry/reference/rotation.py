@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import rotmat_to_quat, unit_quat_to_rotmat
 from vision3d.geometry.smooth import atan_over, cos_of, sin_over
-from vision3d.geometry.spectral import Solved, largest_entry, lyapunov, without_dust
+from vision3d.geometry.spectral import Solved, largest_entry, lyapunov, svd
 from vision3d.geometry.vectors import length, orthogonal_part, unit
 
 
@@ -44,13 +44,13 @@ def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
 
 def nearest_rotation(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     """U diag(1, .., 1, det U V^T) V^T of the singular value decomposition, for any n."""
-    return _NearestRotation.apply(matrices)
+    return _NearestRotation.solve(matrices)
 
 
 def nearest_rotation_vjp(
     matrices: Float[Tensor, "*batch n n"], rotmats: Float[Tensor, "*batch n n"], v_rotmats: Float[Tensor, "*batch n n"]
 ) -> Float[Tensor, "*batch n n"]:
-    # R^T dM - dM^T R = S W + W S with S = R^T M and dR = R W; the solution is its own adjoint.
+    # R^T dM - dM^T R = S W + W S with S = R^T M and dR = R W; the map is its own adjoint, so this is the tangent, too.
     scale = largest_entry(matrices)
     inner = rotmats.mT @ v_rotmats
     return rotmats @ lyapunov(rotmats.mT @ (matrices / scale), inner - inner.mT) / scale
@@ -59,7 +59,7 @@ def nearest_rotation_vjp(
 class _NearestRotation(Solved):
     @staticmethod
     def forward(matrices: Tensor) -> Tensor:
-        left, _, right = torch.linalg.svd(without_dust(matrices / largest_entry(matrices)))
+        left, right = svd(matrices)
         sign = torch.linalg.det(left @ right).sign()[..., None, None]
         return left @ torch.cat([right[..., :-1, :], sign * right[..., -1:, :]], -2)
 
@@ -67,3 +67,7 @@ class _NearestRotation(Solved):
     def backward(ctx, v: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         matrices, rotmats = ctx.saved_tensors
         return nearest_rotation_vjp(matrices, rotmats, v)
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        return nearest_rotation_vjp(first, result, tangents[0])

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.errors import ShapeError
 from vision3d.render.meshes import checks
 
 
@@ -43,7 +43,7 @@ def rasterize(
     Args:
         positions: Homogeneous pixel positions (X, Y, depth, W) of `screen_positions`.
         faces: Corners of each face, int64 or int32.
-        width: Image width [px].
+        width: Image width [px]; all images of a call have at most 2^28 pixels.
         height: Image height [px].
         near_plane: Smallest depth that is seen [m].
         far_plane: Largest depth that is seen [m].
@@ -62,10 +62,7 @@ def rasterize(
     """
     checks.check_positions(positions)
     triangles = checks.check_faces(faces, positions.shape[1], positions)
-    checks.check_size("width", width)
-    checks.check_size("height", height)
-    if not near_plane < far_plane:
-        raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want near_plane < far_plane")
+    checks.check_image(len(positions), width, height, near_plane, far_plane)
     kernels = checks.kernels(backend, positions.device)
     return Fragments(*kernels.rasterize(positions, triangles, width, height, float(near_plane), float(far_plane)))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vision3d.device import resolve_backend
 from vision3d.errors import BackendError, DeviceError, InputError, ShapeError
+from vision3d.op_checks import check_image_size
 
 
 def check_floats(name: str, tensor: object, want: str) -> None:
@@ -67,14 +68,40 @@ def check_face_ids(face_ids: Tensor, faces: Tensor) -> None:
     Raises:
         InputError: A pixel shows another face.
     """
-    if face_ids.numel() and int(face_ids.max()) >= len(faces):
-        raise InputError(f"fragments.face_ids: a pixel shows face {int(face_ids.max())}, but there are {len(faces)} faces")
+    if face_ids.numel():
+        low, high = map(int, face_ids.aminmax())
+        if low < -1 or high >= len(faces):
+            bad = low if low < -1 else high
+            raise InputError(f"fragments.face_ids: a pixel shows face {bad}, but there are {len(faces)} faces")
 
 
-def check_size(name: str, value: object) -> None:
-    """That this is a count of pixels, at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name}: got {value!r}, want an int >= 1")
+def check_neighbors(neighbors: object, faces: Tensor, like: Tensor) -> None:
+    """That these are int32 (F, 3) and name existing faces, or -1.
+
+    Raises:
+        ShapeError: They have another shape or dtype.
+        InputError: One names a face that is not there; says which.
+    """
+    check_tensor("neighbors", neighbors, tuple(faces.shape), like, torch.int32)
+    if len(faces):
+        low, high = neighbors.aminmax()  # type: ignore[attr-defined]
+        if int(low) < -1 or int(high) >= len(faces):
+            bad = int(((neighbors < -1) | (neighbors >= len(faces))).any(1).nonzero()[0])  # type: ignore[operator]
+            raise InputError(f"neighbors: those of face {bad} are {neighbors[bad].tolist()}, but there are {len(faces)} faces")  # type: ignore[index]
+
+
+def check_image(num_images: int, width: object, height: object, near_plane: float, far_plane: float) -> None:
+    """Sizes of the images, and planes between which something is seen.
+
+    Raises:
+        InputError: A number is out of range.
+    """
+    for name, value in (("width", width), ("height", height)):
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name}: got {value!r}, want an int >= 1")
+    check_image_size(num_images, int(width), int(height))  # type: ignore[call-overload]
+    if not near_plane < far_plane:
+        raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want near_plane < far_plane")
 
 
 def kernels(backend: str, device: torch.device) -> ModuleType:

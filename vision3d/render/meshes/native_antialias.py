@@ -7,6 +7,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import checked
 
 
 def antialias(
@@ -29,7 +30,11 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("antialias_mesh")
+@checked(
+    "positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, face_ids: int32 i h w, depths: float i h w, "
+    "colors: float i h w d"
+)
 def _antialias(
     positions: Tensor, triangles: Tensor, neighbors: Tensor, face_ids: Tensor, depths: Tensor, colors: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -47,7 +52,11 @@ def _fake(
     return _empty(colors), face_ids.new_empty(face_ids.shape, dtype=torch.uint8)
 
 
-@torch.library.custom_op("vision3d::antialias_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("antialias_mesh_vjp")
+@checked(
+    "positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, face_ids: int32 i h w, depths: float i h w, "
+    "colors: float i h w d, pairs: uint8 i h w, v_out: float i h w d"
+)
 def _antialias_vjp(
     positions: Tensor,
     triangles: Tensor,

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import check_image_size, check_memory, checked
 
 
 def rasterize(
@@ -40,10 +41,13 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("rasterize_mesh")
+@checked("positions: float i v 4, triangles: int32 f 3")
 def _rasterize(
     positions: Tensor, triangles: Tensor, width: int, height: int, near: float, far: float
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_image_size(len(positions), width, height)
+    check_memory(positions, len(positions) * width * height * 7, "width, height")
     barycentrics, depths, face_ids = _fake_rasterize(positions, triangles, width, height, near, far)
     keys = positions.new_empty(depths.shape, dtype=torch.int64)  # scratch of the kernels of a GPU, as the next one
     queue = positions.new_empty((len(positions), len(triangles) + 1), dtype=torch.int32)
@@ -61,7 +65,11 @@ def _fake_rasterize(
     return barycentrics, depths, positions.new_empty(shape, dtype=torch.int32)
 
 
-@torch.library.custom_op("vision3d::rasterize_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("rasterize_mesh_vjp")
+@checked(
+    "positions: float i v 4, triangles: int32 f 3, face_ids: int32 i h w, v_barycentrics: float? i h w 3, "
+    "v_depths: float? i h w"
+)
 def _rasterize_vjp(
     positions: Tensor, triangles: Tensor, face_ids: Tensor, v_barycentrics: Tensor | None, v_depths: Tensor | None
 ) -> Tensor:
@@ -92,8 +100,10 @@ _rasterize.register_autograd(_rasterize_backward, setup_context=_keep_rasterize)
 _RASTERIZE = native.eager_function(_rasterize, _keep_rasterize, _rasterize_backward, _rasterize_vjp)
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("interpolate_mesh")
+@checked("attributes: float s v d, triangles: int32 f 3, face_ids: int32 i h w, barycentrics: float i h w 3")
 def _interpolate(attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor) -> Tensor:
+    check_memory(attributes, face_ids.numel() * attributes.shape[2], "attributes")
     values = attributes.new_empty((*face_ids.shape, attributes.shape[2]))
     inputs = _plain(attributes, triangles, face_ids, barycentrics)
     native.require().interpolate_mesh(*inputs, values, **native.where(attributes))
@@ -105,7 +115,10 @@ _interpolate.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::interpolate_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("interpolate_mesh_vjp")
+@checked(
+    "attributes: float s v d, triangles: int32 f 3, face_ids: int32 i h w, barycentrics: float i h w 3, v_values: float i h w d"
+)
 def _interpolate_vjp(
     attributes: Tensor, triangles: Tensor, face_ids: Tensor, barycentrics: Tensor, v_values: Tensor
 ) -> tuple[Tensor, Tensor]:

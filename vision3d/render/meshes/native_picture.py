@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
 from vision3d import native
+from vision3d.op_checks import check_image_size, check_memory, checked
 
 
 def picture(
@@ -33,7 +34,8 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.zeros_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::draw_mesh_picture", mutates_args=(), device_types="cpu")
+@native.custom_op("draw_mesh_picture", device_types="cpu")
+@checked("attributes: float s v d, positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3")
 def _picture(
     attributes: Tensor,
     positions: Tensor,
@@ -45,6 +47,8 @@ def _picture(
     far: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The picture, faces and depths of the pixels, and the pairs of pixels that blend, as of `antialias_mesh`."""
+    check_image_size(len(positions), width, height)
+    check_memory(positions, len(positions) * width * height * (attributes.shape[2] + 3), "width, height")
     colors, face_ids, depths, pairs = _outputs(attributes, positions, width, height)
     inputs = _arrays(positions, triangles, neighbors, attributes)
     native.require().draw_mesh_picture(*inputs, near, far, *_arrays(face_ids, depths, pairs, colors))
@@ -62,7 +66,11 @@ _picture.register_fake(
 )
 
 
-@torch.library.custom_op("vision3d::draw_mesh_picture_vjp", mutates_args=(), device_types="cpu")
+@native.custom_op("draw_mesh_picture_vjp", device_types="cpu")
+@checked(
+    "attributes: float s v d, positions: float i v 4, triangles: int32 f 3, neighbors: int32 f 3, "
+    "face_ids: int32 i h w, depths: float i h w, pairs: uint8 i h w, v_colors: float i h w d"
+)
 def _picture_vjp(
     attributes: Tensor,
     positions: Tensor,

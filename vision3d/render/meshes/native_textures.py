@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import check_memory, checked
 
 
 def texture(
@@ -29,8 +30,10 @@ def _empty(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("vision3d::texture_mesh", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("texture_mesh")
+@checked("texels: float s t d, sizes: int64 l 2, uvs: float i h w 2, lods: float? i h w, masks: bool? i h w")
 def _texture(texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, masks: Tensor | None, repeat: bool) -> Tensor:
+    check_memory(texels, uvs.numel() // 2 * texels.shape[2], "uvs")
     values = texels.new_empty((*uvs.shape[:3], texels.shape[2]))
     native.require().texture_mesh(*_plain(texels, sizes, uvs, lods, masks), repeat, values, **native.where(texels))
     return values
@@ -39,7 +42,11 @@ def _texture(texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, ma
 _texture.register_fake(lambda texels, sizes, uvs, lods, masks, repeat: texels.new_empty((*uvs.shape[:3], texels.shape[2])))
 
 
-@torch.library.custom_op("vision3d::texture_mesh_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("texture_mesh_vjp")
+@checked(
+    "texels: float s t d, sizes: int64 l 2, uvs: float i h w 2, lods: float? i h w, masks: bool? i h w, repeat, "
+    "v_values: float i h w d"
+)
 def _texture_vjp(
     texels: Tensor, sizes: Tensor, uvs: Tensor, lods: Tensor | None, masks: Tensor | None, repeat: bool, v_values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

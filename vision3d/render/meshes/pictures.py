@@ -1,10 +1,9 @@
 """Attributes of meshes drawn with silhouettes in one call."""
 
-import torch
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.errors import ShapeError
 from vision3d.render.meshes import checks
 from vision3d.render.meshes.api import interpolate, rasterize
 from vision3d.render.meshes.silhouettes import antialias, edge_neighbors
@@ -33,7 +32,7 @@ def draw_attributes(
         attributes: Of each vertex, such as colours; one set for all images, or one each.
         positions: Homogeneous pixel positions (X, Y, depth, W) of `screen_positions`.
         faces: Corners of each face, int64 or int32. Vertices must be shared, see `antialias`.
-        width: Image width [px].
+        width: Image width [px]; all images of a call have at most 2^28 pixels.
         height: Image height [px].
         neighbors: Of `edge_neighbors(faces)`, to compute it once for many calls.
         near_plane: Smallest depth that is seen [m].
@@ -65,12 +64,9 @@ def draw_attributes(
         colors = interpolate(attributes, faces, fragments, backend=backend)
         return antialias(colors, positions, faces, fragments, neighbors=neighbors, backend=backend)
     triangles = checks.check_faces(faces, vertices, positions)
-    checks.check_size("width", width)
-    checks.check_size("height", height)
-    if not near_plane < far_plane:
-        raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want near_plane < far_plane")
+    checks.check_image(images, width, height, near_plane, far_plane)
     neighbors = edge_neighbors(faces) if neighbors is None else neighbors
-    checks.check_tensor("neighbors", neighbors, tuple(faces.shape), positions, torch.int32)
+    checks.check_neighbors(neighbors, faces, positions)
     from vision3d.render.meshes.native_picture import picture
 
     return picture(sets, positions, triangles, neighbors, int(width), int(height), float(near_plane), float(far_plane))

@@ -36,7 +36,7 @@ class Surface:
 
     @classmethod
     def of(cls, mesh: Mesh, color: Sequence[float] = GRAY) -> "Surface":
-        """The surface of a mesh. Its alpha is not read: meshes are opaque."""
+        """The surface of a mesh. Its alpha is not read: see `veils`."""
         pyramid = None if mesh.texture is None else mip_pyramid(srgb_to_linear(mesh.texture[None, ..., :3].to(mesh.vertices)))
         red, green, blue = color
         return cls(mesh, smooth_normals(mesh), pyramid, (red, green, blue))
@@ -82,7 +82,7 @@ def base_colors(
         linear = srgb_to_linear(mesh.vertex_colors[:, :3].to(mesh.vertices))
         color = interpolate(linear, mesh.faces, fragments, backend=backend)
     if surface.pyramid is not None:
-        uvs, uv_faces = _uv_rows(mesh)
+        uvs, uv_faces = uv_rows(mesh)
         size = (surface.pyramid[0].shape[1], surface.pyramid[0].shape[2])
         lods = texture_lods(positions, mesh.faces, fragments, uvs, uv_faces, size)
         places = interpolate(uvs, uv_faces, fragments, backend=backend)
@@ -171,7 +171,7 @@ def shade(
     if shading == "uvs":
         if mesh.uvs is None:
             raise InputError("shading: got uvs, but the mesh has none; want smooth, flat, none, normals or depth")
-        uvs = interpolate(*_uv_rows(mesh), fragments, backend=backend)
+        uvs = interpolate(*uv_rows(mesh), fragments, backend=backend)
         return torch.cat([uvs - uvs.detach().floor(), 0.25 * torch.ones_like(uvs[..., :1])], -1) * seen, normals
     colors = base_colors(surface, positions, fragments, backend=backend)
     if shading != "none":
@@ -185,7 +185,7 @@ def check_shading(shading: str) -> None:
         raise InputError(f"shading: got {shading!r}; {nearest_names(str(shading), SHADINGS)}")
 
 
-def _uv_rows(mesh: Mesh) -> tuple[Tensor, Tensor]:
+def uv_rows(mesh: Mesh) -> tuple[Tensor, Tensor]:
     """Coordinates, and the rows of them for the corners of each face."""
     assert mesh.uvs is not None
     uvs = mesh.uvs.to(mesh.vertices)

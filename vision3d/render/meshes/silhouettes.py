@@ -50,7 +50,7 @@ def antialias(
     checks.check_tensor("colors", colors, (*shape, colors.shape[3]), positions)
     checks.check_face_ids(fragments.face_ids, triangles)
     neighbors = edge_neighbors(faces) if neighbors is None else neighbors
-    checks.check_tensor("neighbors", neighbors, tuple(faces.shape), positions, torch.int32)
+    checks.check_neighbors(neighbors, faces, positions)
     kernels = checks.kernels(backend, positions.device)
     return kernels.antialias(positions, triangles, neighbors, fragments.face_ids, fragments.depths, colors)
 

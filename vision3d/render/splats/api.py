@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.errors import BackendError, InputError
+from vision3d.op_checks import check_image_size
 from vision3d.render.splats import checks, ops
 from vision3d.render.splats.pairs import Pairs, SparseRows, by_scene, expected_depth, pair_colors, with_depth
 
@@ -67,7 +68,7 @@ def rasterize(
         colors: [..., (C,) N, D] of any D; with `sh_degree` coefficients [..., (C,) N, K, 3] of max(SH + 0.5, 0).
         viewmats: World to camera, rigid.
         Ks: Intrinsics [px]; the skew is not read.
-        width: Image width [px].
+        width: Image width [px]; all images of a call have at most 2^28 pixels and 2^24 tiles.
         height: Image height [px].
         near_plane: Smallest camera depth that is seen [m], > 0.
         far_plane: Largest camera depth that is seen [m].
@@ -87,7 +88,7 @@ def rasterize(
         segmented: gsplat's choice of its sort; read with backend="gsplat" alone.
         covars: Covariances instead of quats and scales [m^2]; only the upper triangle is read.
         with_ut: Not supported, like the arguments down to viewmats_rs: raises BackendError unless backend="gsplat".
-        alpha_max: Largest alpha of one Gaussian; 0.999 for scenes made with gsplat 1.5.3. gsplat has its own.
+        alpha_max: Largest alpha of one Gaussian, below 0.9999; 0.999 for scenes made with gsplat 1.5.3. gsplat has its own.
         masks: Tiles to render (True); the others show the background.
         max_depths: Farthest depth that is seen at each pixel [m], as of a surface that stands there: a Gaussian whose depth
             is not below it adds nothing to the pixel. inf sees everything. Without gradient; not with backend="gsplat".
@@ -117,6 +118,7 @@ def rasterize(
         means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, covars, sh_degree, render_mode
     )
     checks.check_numbers(width, height, tile_size, near_plane, far_plane, eps2d, alpha_max, channel_chunk)
+    check_image_size(size.num_images, width, height, tile_size)
     checks.check_choice("rasterize_mode", rasterize_mode, ("classic", "antialiased"))
     tiles = (-(-height // tile_size), -(-width // tile_size))
     if masks is not None:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.errors import BackendError, InputError
+from vision3d.op_checks import check_image_size
 from vision3d.render.maps import depth_to_normals
 from vision3d.render.splats import checks, ops
 from vision3d.render.splats.pairs import Pairs, SparseRows, by_scene, pair_colors, with_depth
@@ -91,6 +92,7 @@ def rasterize_2dgs(
         means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, None, sh_degree, render_mode
     )
     checks.check_numbers(width, height, tile_size, near_plane, far_plane, eps2d, alpha_max, channel_chunk=1)
+    check_image_size(size.num_images, width, height, tile_size)
     checks.check_choice("depth_mode", depth_mode, ("expected", "median"))
     tiles = (-(-height // tile_size), -(-width // tile_size))
     if masks is not None:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from vision3d.errors import BackendError, DeviceError, InputError, ShapeError, nearest_names
 
+MAX_ALPHA = 0.9999
+"""An alpha of this is never drawn: a pixel ends before the Gaussian that would bring its transmittance to 1e-4."""
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 CAMERA_MODELS = ("pinhole", "ortho", "fisheye")
 
@@ -136,8 +138,10 @@ def check_numbers(
         raise InputError(f"near_plane, far_plane: got {near_plane}, {far_plane}, want 0 < near_plane < far_plane")
     if not eps2d >= 0:
         raise InputError(f"eps2d: got {eps2d}, want >= 0 square pixels")
-    if not 0 < alpha_max <= 1:
-        raise InputError(f"alpha_max: got {alpha_max}, want a number in (0, 1]")
+    if not 0 < alpha_max < MAX_ALPHA:
+        raise InputError(
+            f"alpha_max: got {alpha_max}, want a number above 0 and below {MAX_ALPHA}: Gaussians of larger alpha are not drawn"
+        )
 
 
 def check_max_depths(max_depths: Tensor | None, size: Sizes, height: int, width: int, means: Tensor) -> None:

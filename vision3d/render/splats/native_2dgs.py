@@ -5,7 +5,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import check_image_size, check_memory, checked
 from vision3d.render.splats.native_support import (
+    background_gradient,
     check_tile_size,
     image_offsets,
     pair_sums,
@@ -80,7 +82,11 @@ def blend_2dgs(
     return native.direct(_blend)(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
 
 
-@torch.library.custom_op("vision3d::project_discs", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_discs")
+@checked(
+    "means: float b n 3, quats: float b n 4, scales: float b n 3, opacities: float? b n, viewmats: float b c 4 4, "
+    "Ks: float b c 3 3"
+)
 def _project(
     means: Tensor,
     quats: Tensor,
@@ -95,6 +101,7 @@ def _project(
     radius_clip: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shape = (*viewmats.shape[:2], means.shape[1])
+    check_memory(means, 17 * shape[0] * shape[1] * shape[2], "viewmats, means: every Gaussian in every camera")
     means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
     transforms, normals = means.new_empty((*shape, 3, 3)), means.new_empty((*shape, 3))
     radii = means.new_empty((*shape, 2), dtype=torch.int32)
@@ -105,7 +112,12 @@ def _project(
     return outputs
 
 
-@torch.library.custom_op("vision3d::project_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_discs_vjp")
+@checked(
+    "means: float b n 3, quats: float b n 4, scales: float b n 3, viewmats: float b c 4 4, Ks: float b c 3 3, "
+    "radii: int32 b c n 2, width, height, view_grad, v_means2d: float b c n 2, v_depths: float b c n, "
+    "v_transforms: float b c n 3 3, v_normals: float b c n 3"
+)
 def _project_vjp(
     means: Tensor,
     quats: Tensor,
@@ -122,7 +134,7 @@ def _project_vjp(
     v_normals: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     num_images, count = viewmats.shape[0] * viewmats.shape[1], means.shape[1]
-    visible = radii.view(-1, 2)[:, 0].nonzero()[:, 0]
+    visible = radii.reshape(-1, 2)[:, 0].nonzero()[:, 0]
     image_ids = torch.div(visible, max(count, 1), rounding_mode="floor")
     offsets = image_offsets(image_ids, num_images)
     grads = [zeros(value) for value in (means, quats, scales)]
@@ -134,7 +146,12 @@ def _project_vjp(
     return grads[0], grads[1], grads[2], view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::blend_discs", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_discs")
+@checked(
+    "means2d: float p 2, transforms: float p 3 3, colors: float p d, opacities: float p, normals: float p 3, "
+    "backgrounds: float? i d, masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, "
+    "flatten_ids: int32 m, alpha_max, distortion, max_depths: float? i h w"
+)
 def _blend(
     means2d: Tensor,
     transforms: Tensor,
@@ -153,6 +170,8 @@ def _blend(
     max_depths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
+    check_image_size(len(isect_offsets), width, height, tile_size)
+    check_memory(colors, len(isect_offsets) * width * height * (colors.shape[1] + 9), "width, height")
     means2d, transforms, colors, opacities, normals = map(plain, (means2d, transforms, colors, opacities, normals))
     backgrounds, masks, max_depths = map(plain_or_none, (backgrounds, masks, max_depths))
     records = colors.new_empty((len(opacities), module.DISC_RECORD))
@@ -168,7 +187,14 @@ def _blend(
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
-@torch.library.custom_op("vision3d::blend_discs_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_discs_vjp")
+@checked(
+    "records: float p r, means2d: float p 2, transforms: float p 3 3, colors: float p d, opacities: float p, "
+    "backgrounds: float? i d, masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, "
+    "flatten_ids: int32 m, alpha_max, distortion, transmittances: float i h w, moments: float i h w, "
+    "last_ids: int32 i h w, median_ids: int32 i h w, v_colors: float i h w d, v_transmittances: float i h w, "
+    "v_normals: float i h w 3, v_distortions: float i h w, v_medians: float i h w"
+)
 def _blend_vjp(
     records: Tensor,
     means2d: Tensor,
@@ -267,7 +293,7 @@ def _blend_backward(ctx, v_colors, v_transmittances, v_normals, v_distortions, v
     maps = (transmittances, moments, last_ids, median_ids)
     upstream = (v_colors, v_transmittances, v_normals, v_distortions, v_medians)
     grads = _blend_vjp(*gaussians, *size, isect_offsets, flatten_ids, *rules, *maps, *upstream)
-    v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors) if ctx.needs_input_grad[5] else None
+    v_backgrounds = background_gradient(transmittances, v_colors) if ctx.needs_input_grad[5] else None
     return *grads, v_backgrounds, *(None for _ in range(9))
 
 

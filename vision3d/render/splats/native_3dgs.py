@@ -5,7 +5,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vision3d import native
+from vision3d.op_checks import check_image_size, check_memory, checked
 from vision3d.render.splats.native_support import (
+    background_gradient,
     check_tile_size,
     image_offsets,
     pair_sums,
@@ -131,7 +133,11 @@ def blend(
     return torch.cat([part[0] for part in parts], -1), parts[0][1], parts[0][2]
 
 
-@torch.library.custom_op("vision3d::project_splats", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_splats")
+@checked(
+    "means: float b n 3, quats: float? b n 4, scales: float? b n 3, covars: float? b n 6, opacities: float? b n, "
+    "viewmats: float b c 4 4, Ks: float b c 3 3"
+)
 def _project(
     means: Tensor,
     quats: Tensor | None,
@@ -152,6 +158,7 @@ def _project(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
     shape = (*viewmats.shape[:2], means.shape[1])
+    check_memory(means, 9 * shape[0] * shape[1] * shape[2], "viewmats, means: every Gaussian in every camera")
     radii = means.new_empty((*shape, 2), dtype=torch.int32)
     means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
     conics, compensations = means.new_empty((*shape, 3)), means.new_empty(shape)
@@ -167,7 +174,12 @@ def _project(
     return image_ids, gaussian_ids, radii, means2d, depths, conics, compensations
 
 
-@torch.library.custom_op("vision3d::project_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("project_splats_vjp")
+@checked(
+    "means: float b n 3, quats: float? b n 4, scales: float? b n 3, covars: float? b n 6, viewmats: float b c 4 4, "
+    "Ks: float b c 3 3, image_ids: int64 p, gaussian_ids: int64 p, model, width, height, eps2d, packed, view_grad, "
+    "v_means2d: float *q 2, v_depths: float *q, v_conics: float *q 3, v_compensations: float *q"
+)
 def _project_vjp(
     means: Tensor,
     quats: Tensor | None,
@@ -205,7 +217,8 @@ def _project_vjp(
     return v_means, v_quats, v_scales, v_covars, view_gradient(v_views, viewmats)
 
 
-@torch.library.custom_op("vision3d::sh_colors", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("sh_colors")
+@checked("means: float b n 3, sh: float b x n k 3, centers: float b c 3, image_ids: int64 p, gaussian_ids: int64 p")
 def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int) -> Tensor:
     colors = means.new_empty((len(gaussian_ids), 3))
     offsets = image_offsets(image_ids, centers.shape[0] * centers.shape[1])
@@ -214,7 +227,11 @@ def _sh_colors(means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, ga
     return colors
 
 
-@torch.library.custom_op("vision3d::sh_colors_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("sh_colors_vjp")
+@checked(
+    "means: float b n 3, sh: float b x n k 3, centers: float b c 3, image_ids: int64 p, gaussian_ids: int64 p, "
+    "degree, v_colors: float p 3"
+)
 def _sh_colors_vjp(
     means: Tensor, sh: Tensor, centers: Tensor, image_ids: Tensor, gaussian_ids: Tensor, degree: int, v_colors: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,7 +244,12 @@ def _sh_colors_vjp(
     return v_means, v_sh, v_centers.sum(1).view(centers.shape)
 
 
-@torch.library.custom_op("vision3d::blend_splats", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_splats")
+@checked(
+    "means2d: float p 2, conics: float p 3, colors: float p d, opacities: float p, backgrounds: float? i d, "
+    "masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, flatten_ids: int32 m, alpha_max, "
+    "absgrad: float? p 2, depths: float? p, max_depths: float? i h w"
+)
 def _blend(
     means2d: Tensor,
     conics: Tensor,
@@ -247,6 +269,8 @@ def _blend(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     module, where = native.require(), native.where(means2d)
     images = len(isect_offsets)
+    check_image_size(images, width, height, tile_size)
+    check_memory(colors, images * width * height * (colors.shape[1] + 2), "width, height")
     means2d, conics, colors, opacities = map(plain, (means2d, conics, colors, opacities))
     backgrounds, masks, depths, max_depths = map(plain_or_none, (backgrounds, masks, depths, max_depths))
     records = means2d.new_empty((len(opacities), module.RECORD))
@@ -254,12 +278,19 @@ def _blend(
     out_colors = colors.new_empty((images, height, width, colors.shape[1]))
     transmittances = colors.new_empty((images, height, width))
     last_ids = colors.new_empty((images, height, width), dtype=torch.int32)
+    if not len(opacities):  # empty depths would count as none
+        depths = max_depths = None
     lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, depths, max_depths)
     module.blend(records, colors, backgrounds, masks, *lists, out_colors, transmittances, last_ids, **where)
     return out_colors, transmittances, last_ids, records
 
 
-@torch.library.custom_op("vision3d::blend_splats_vjp", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("blend_splats_vjp")
+@checked(
+    "records: float p r, conics: float p 3, colors: float p d, opacities: float p, backgrounds: float? i d, "
+    "masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, flatten_ids: int32 m, alpha_max, "
+    "transmittances: float i h w, last_ids: int32 i h w, v_colors: float i h w d, v_transmittances: float? i h w"
+)
 def _blend_vjp(
     records: Tensor,
     conics: Tensor,
@@ -369,7 +400,7 @@ def _blend_backward(ctx, v_colors, v_transmittances, _last, _records):
         ctx.absgrad += v_means2d_abs
     v_backgrounds = None
     if ctx.needs_input_grad[4]:
-        v_backgrounds = torch.einsum("ihw,ihwd->id", transmittances, v_colors)
+        v_backgrounds = background_gradient(transmittances, v_colors)
     return *grads, v_backgrounds, *(None for _ in range(10))
 
 

@@ -55,6 +55,20 @@ def view_gradient(v_views: Tensor | None, viewmats: Tensor) -> Tensor:
     return v_viewmats
 
 
+def background_gradient(transmittances: Tensor, v_colors: Tensor) -> Tensor:
+    """Gradient of the (i, d) colours behind images, sum of transmittance times v_colors over (i, h, w) pixels.
+
+    Added up in float64: in float32, one pixel after the other, a sum over 8 million pixels is off by 0.6 %.
+    """
+    images, height, width, channels = v_colors.shape
+    total = v_colors.new_zeros((images, channels), dtype=torch.float64)
+    rows = max(1, 2**18 // max(width, 1))  # at a time, as they are copied
+    for begin in range(0, height, rows):
+        part = (slice(None), slice(begin, begin + rows))
+        total += torch.einsum("ihw,ihwd->id", transmittances[part].double(), v_colors[part].double())
+    return total.to(v_colors)
+
+
 def zeros(like: Tensor) -> Tensor:
     """Contiguous zeros of the same shape, for gradients."""
     return torch.zeros_like(like, memory_format=torch.contiguous_format)

@@ -5,7 +5,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vision3d import native
-from vision3d.errors import BackendError
+from vision3d.errors import BackendError, InputError
+from vision3d.op_checks import check_image_size, check_memory, checked
 from vision3d.render.splats.native_support import image_offsets, plain
 
 
@@ -25,7 +26,8 @@ def intersect(
     return native.direct(_intersect)(means2d, radii, depths, conics, opacities, image_ids, num_images, width, height, tile_size)
 
 
-@torch.library.custom_op("vision3d::intersect_tiles", mutates_args=(), device_types=("cpu", "cuda"))
+@native.custom_op("intersect_tiles")
+@checked("means2d: float p 2, radii: int32 p 2, depths: float p, conics: float? p 3, opacities: float p, image_ids: int64 p")
 def _intersect(
     means2d: Tensor,
     radii: Tensor,
@@ -38,13 +40,19 @@ def _intersect(
     height: int,
     tile_size: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check_image_size(num_images, width, height, tile_size)
     means2d, radii, depths, opacities = map(plain, (means2d, radii, depths, opacities))
     conics = None if conics is None else plain(conics)
     grid = (width, height, tile_size)
+    if image_ids.device.type == "cpu" and num_images != 1 and len(image_ids):
+        low, high = map(int, image_ids.aminmax())
+        if low < 0 or high >= num_images:
+            raise InputError(f"image_ids: got {low} to {high}, want 0 to {num_images - 1}")
     if depths.device.type != "cpu" or depths.dtype != torch.float32:
         return tiles_by_sorting(means2d, radii, depths, conics, opacities, image_ids, num_images, *grid)
     offsets = image_offsets(image_ids, num_images)
     lists = native.require().Intersections(offsets, means2d, radii, depths, conics, opacities, *grid)
+    check_memory(depths, 3 * lists.total, f"{lists.total} tile intersections")
     outputs = _empty_lists(depths, num_images, *grid, lists.total)
     lists.fill(*outputs)
     return outputs

@@ -10,15 +10,17 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vision3d import config as configuration
-from vision3d.errors import ConfigError, FileFormatError, MissingFileError, ShapeError
+from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, ShapeError
 from vision3d.io.described import read_described, write_described
 from vision3d.stages.equivariant.config import ModelConfig
+from vision3d.stages.equivariant.foreground import prepared
 from vision3d.stages.equivariant.networks import CLASSES, PlanarNet, RotationNet, make_network
 
 _TYPE, _VERSION = "digit_classifier", 1
 _SEEN = "training_digits"
 _CHUNK = 256
 _LEAST = 8  # px
+_RANGE_SLACK = 1e-3  # what resampling may overshoot
 
 
 @dataclass(eq=False)
@@ -36,18 +38,29 @@ class Classifier:
         """Logits of pictures.
 
         Args:
-            images: Bright digits on black, in [0, 1], of any size from 8 px on.
+            images: Bright digits on a darker background, floats in [0, 1], of any size from 8 px on. Grey backgrounds, slow
+                gradients and noise do no harm (`background="subtract"`); for dark digits on white pass `1 - images`.
             draws: Draws of group samples whose logits are averaged (methods full and separable).
 
         Raises:
-            ShapeError: Another number of axes, or smaller pictures.
+            ShapeError: Another number of axes, smaller images, or not floats.
+            InputError: Values outside [0, 1], or not finite.
         """
         if images.ndim != 3 or min(images.shape[-2:]) < _LEAST:
             raise ShapeError("images", images.shape, f"(N, H, W) with sides of at least {_LEAST}")
+        if not images.is_floating_point():
+            raise ShapeError("images", images.dtype, "torch.float32 in [0, 1]; divide bytes by 255")
+        if images.numel():
+            low, high = (float(value) for value in images.aminmax())
+            if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):  # false for NaN, too
+                raise InputError(f"images: values from {low:g} to {high:g}; want 0 (black) to 1 (white), all finite")
         self.network.eval()
         repeats = draws if isinstance(self.network, PlanarNet) else 1
         with torch.inference_mode():
-            found = [sum(self.network(part) for _ in range(repeats)) / repeats for part in images.split(_CHUNK)]
+            found = [
+                sum(self.network(part) for _ in range(repeats)) / repeats
+                for part in (prepared(part, self.config) for part in images.split(_CHUNK))
+            ]
         return torch.cat(found) if found else images.new_zeros(0, CLASSES)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
     def predict(self, images: Float[Tensor, "n h w"], draws: int = 1) -> Int64[Tensor, " n"]:

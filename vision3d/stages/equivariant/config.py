@@ -9,6 +9,11 @@ from vision3d.ranges import check_counts, check_not_negative, check_numbers, che
 Method = Literal["plain", "canonical", "rotation", "full", "separable"]
 GROUPS = ("so2", "se2", "sl2", "gl2", "affine")
 
+RESUMABLE = ("checkpoint_every", "draws", "keep")
+"""Keys that may change when a run is resumed."""
+GROWS = ("epochs",)
+"""Keys that may become larger when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -21,6 +26,9 @@ class ModelConfig:
     group: Literal["so2", "se2", "sl2", "gl2", "affine"] = "gl2"
     """Of full and separable: rotations (so2 or se2), maps that keep areas (sl2), all orientation-keeping linear maps (gl2 or
     affine). The layers always move with shifts, too."""
+    background: Literal["subtract", "black"] = "subtract"
+    """subtract: background and noise are taken off the images first (docs/equivariant.md). black: images are used as they are,
+    for sets whose background is exactly black."""
     channels: int = 16
     """Features; of plain, canonical and rotation the deeper layers have twice as many."""
     samples: int = 8
@@ -33,8 +41,9 @@ class ModelConfig:
     do not depend on where the window ends."""
     kernel: Literal["siren", "wire"] = "siren"
     """Waves of the kernel networks."""
-    mask: Literal["smooth", "disk", "bump"] = "smooth"
-    """Support of the kernels."""
+    mask: Literal["smooth", "disk", "bump"] = "bump"
+    """Support of the kernels, at distance r in units of their radius. bump: (1 - r^2)^2 up to r = 1, which no grid cuts off, so
+    that layers move best with the image (docs/equivariant.md). smooth: sigmoid(2 (1 - r)). disk: 1 up to r = 1."""
     extent: float = 1.0
     """Half side of the kernels' grid in units of their radius."""
     spread: float = 0.158
@@ -95,6 +104,8 @@ class AffnistConfig:
     """Of AdamW."""
     label_smoothing: float = 0.05
     """Share of the target that goes to all classes alike."""
+    backgrounds: float = 0.5
+    """Fraction of the training images that get a random grey background and noise; 0: none, as in the publications."""
     test_digits: int = 2000
     """Digits held out of the training, where the set has no test part of its own."""
     copies: int = 32
@@ -118,6 +129,8 @@ class AffnistConfig:
         check_counts(self, "epochs", "batch_size", "test_digits", "copies", "draws", "log_every", "keep")
         check_positive(self, "lr")
         check_not_negative(self, "kernel_lr", "weight_decay", "label_smoothing", "checkpoint_every", "seed")
+        if not 0 <= self.backgrounds <= 1:
+            raise ConfigError("backgrounds", f"got {self.backgrounds}, want a number in [0, 1]")
         if self.label_smoothing >= 1:
             raise ConfigError("label_smoothing", f"got {self.label_smoothing}, want a number in [0, 1)")
         if self.seed >= 2**63:

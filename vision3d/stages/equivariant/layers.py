@@ -81,7 +81,7 @@ class LiftConv(_Kernel):
 
     def __init__(
         self, group: PlanarGroup, in_channels: int, out_channels: int, size: int = 5, *, kind: KernelKind = "siren",
-        mask: MaskKind = "smooth", extent: float = 1.0, padding: int = 0,
+        mask: MaskKind = "bump", extent: float = 1.0, padding: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(group, in_channels, out_channels, size, dims=2, kind=kind, mask=mask, extent=extent, padding=padding)
 
@@ -97,7 +97,7 @@ class GroupConv(_Kernel):
 
     def __init__(
         self, group: PlanarGroup, in_channels: int, out_channels: int, size: int = 5, *, kind: KernelKind = "siren",
-        mask: MaskKind = "smooth", extent: float = 1.0, padding: int = 0,
+        mask: MaskKind = "bump", extent: float = 1.0, padding: int = 0,
     ) -> None:  # fmt: skip
         dims = kernel_dims(group)
         super().__init__(
@@ -118,7 +118,7 @@ class ProjectConv(_Kernel):
 
     def __init__(
         self, group: PlanarGroup, in_channels: int, out_channels: int, size: int = 5, *, kind: KernelKind = "siren",
-        mask: MaskKind = "smooth", extent: float = 1.0, padding: int = 0,
+        mask: MaskKind = "bump", extent: float = 1.0, padding: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(group, in_channels, out_channels, size, dims=2, kind=kind, mask=mask, extent=extent, padding=padding)
 
@@ -135,7 +135,7 @@ class SeparableGroupConv(nn.Module):
 
     def __init__(
         self, group: PlanarGroup, in_channels: int, out_channels: int, size: int = 5, *, kind: KernelKind = "siren",
-        mask: MaskKind = "smooth", extent: float = 1.0, padding: int = 0,
+        mask: MaskKind = "bump", extent: float = 1.0, padding: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.mix = _Kernel(

@@ -10,8 +10,10 @@ from vision3d.io.images import write_image
 from vision3d.report.canvas import FAINT, INK, LINE, Canvas, text_width
 from vision3d.stages.equivariant.canonical import canonical_images, canonical_polar
 from vision3d.stages.equivariant.classifier import Classifier
+from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.data import DigitData, unpadded
 from vision3d.stages.equivariant.evaluation import Evaluation
+from vision3d.stages.equivariant.foreground import prepared
 from vision3d.stages.equivariant.networks import CLASSES, PlainNet, PlanarNet, RotationNet
 from vision3d.stages.equivariant.warps import affnist_like
 
@@ -34,7 +36,7 @@ def features_sheet(classifier: Classifier, data: DigitData) -> Float[Tensor, "h 
     warped, _ = affnist_like(unpadded(digits), copies=1, seed=_SEED).batch(slice(None))
     network = classifier.network.cpu().eval()
     with torch.no_grad():
-        rows = [_row(network, torch.stack(pair)) for pair in zip(digits.images, warped)]
+        rows = [_row(network, classifier.config, torch.stack(pair)) for pair in zip(digits.images, warped)]
         told = classifier.predict(torch.cat([digits.images, warped])).view(2, -1).T
     headings = rows[0][0]
     widths = [max(cell.shape[1] for _, pair in rows for cell in [pair[0][i]]) for i in range(len(headings))]
@@ -84,9 +86,12 @@ def confusion_sheet(evaluation: Evaluation) -> Float[Tensor, "h w 3"]:
     return canvas.image()
 
 
-def _row(network: torch.nn.Module, images: Float[Tensor, "2 h w"]) -> tuple[list[str], list[list[Float[Tensor, "h w 3"]]]]:
+def _row(
+    network: torch.nn.Module, config: ModelConfig, images: Float[Tensor, "2 h w"]
+) -> tuple[list[str], list[list[Float[Tensor, "h w 3"]]]]:
     """Headings, and the cells of both pictures."""
     headings, columns = ["picture"], [[_grey(image) for image in images]]
+    images = prepared(images, config)
     if isinstance(network, RotationNet) or (isinstance(network, PlainNet) and network.canonical):
         headings.append("canonical position")
         columns.append([_grey(image) for image in canonical_images(images)])

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from vision3d.machine import git_hash
 from vision3d.optim.schedules import one_cycle
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.stage import stage
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
-from vision3d.stages.equivariant.config import AffnistConfig
+from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
 from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
 from vision3d.stages.equivariant.equivariance import report
 from vision3d.stages.equivariant.evaluation import Evaluation, evaluate
+from vision3d.stages.equivariant.foreground import prepared, with_background
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.networks import PlanarNet, make_network
 from vision3d.stages.equivariant.pictures import write_pictures
@@ -45,6 +48,7 @@ class AffnistResult:
     run_folder: Path | None = None
 
 
+@stage("reproduce affnist", {"inputs": "data", "test": "test"}, resumable=RESUMABLE, grows=GROWS)
 def reproduce_affnist(
     config: AffnistConfig,
     inputs: Path | str,
@@ -142,7 +146,8 @@ class Trainer:
     def classifier(self) -> Classifier:
         """The network with how it came about."""
         about = {
-            "trained_on": f"{len(self.data.train)} upright digits of {Path(self.data.train.source).name}, no augmentation",
+            "trained_on": f"{len(self.data.train)} upright digits of {Path(self.data.train.source).name}, not warped",
+            "backgrounds": self.config.backgrounds,
             "epochs": self.config.epochs,
             "seed": self.config.seed,
             "test_digits": self.config.test_digits,
@@ -168,7 +173,7 @@ class Trainer:
         rate = one_cycle(config.lr, self.step / self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
-        logits = self.network(images)
+        logits = self.network(prepared(with_background(images, config.backgrounds), config.model))
         loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -185,7 +190,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "step": self.step,
                 "cpu_s": self.cpu_s,
-                "source": self.data.train.source,
+                "source": os.path.abspath(self.data.train.source),
             }
             self.folder.save_checkpoint(self.step, state)
 
@@ -193,7 +198,7 @@ class Trainer:
         if self.folder is None:
             return
         self.folder.checkpoints.keep = self.config.keep
-        state = self.folder.restore_state(_STATE, self.data.train.source)
+        state = self.folder.restore_state(_STATE, os.path.abspath(self.data.train.source))
         if state is None:
             return
         self.network.load_state_dict(state["network"])

@@ -4,7 +4,7 @@ import time
 
 
 class Clock:
-    """Progress of a run from 0 to 1.
+    """Progress of a run from 0 to 1; the time runs from `start` on, so that nothing before the first step counts.
 
     Args:
         total_steps: Steps of the run, or None.
@@ -14,11 +14,16 @@ class Clock:
 
     def __init__(self, total_steps: int | None, total_seconds: float | None, seconds: float = 0.0) -> None:
         self.total_steps, self.total_seconds = total_steps, total_seconds
-        self._start = time.perf_counter() - seconds
+        self._earlier = seconds
+        self._start: float | None = None
+
+    def start(self) -> None:
+        """The first step of this session begins."""
+        self._start = time.perf_counter()
 
     def seconds(self) -> float:
-        """Wall time so far, earlier sessions included."""
-        return time.perf_counter() - self._start
+        """Wall time of the steps so far, earlier sessions included."""
+        return self._earlier + (0.0 if self._start is None else time.perf_counter() - self._start)
 
     def progress(self, step: int) -> float:
         """The part of the run that is over after `step` steps; 1 when it is at its end."""

@@ -8,6 +8,11 @@ from vision3d.errors import ConfigError
 
 Initialization = Literal["auto", "points", "random", "sfm"]
 
+RESUMABLE = ("cache_gb", "checkpoint_every", "eval_every", "keep", "log_every", "tensorboard")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps", "minutes")
+"""Keys that may become larger when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class RatesConfig:
@@ -213,9 +218,9 @@ class FitConfig:
         doublings = self.resolution_doublings
         if list(doublings) != sorted(doublings) or any(not 0 <= at <= 1 for at in doublings):
             raise ConfigError("resolution_doublings", f"got {doublings}, want ascending parts of the run in [0, 1]")
-        for name in ("alpha_max", "init_opacity"):
-            if not 0 < getattr(self, name) < 1:
-                raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, 1)")
+        for name, end in (("alpha_max", 0.9999), ("init_opacity", 1)):  # the first as render.splats.checks.MAX_ALPHA
+            if not 0 < getattr(self, name) < end:
+                raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, {end})")
         if self.init_scale == 0:
             raise ConfigError("init_scale", "got 0, want a number > 0")
         if any(not 0 <= value <= 1 for value in self.background_color or ()):

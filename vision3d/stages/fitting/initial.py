@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.optim.training_views import TrainingView, TrainingViews
+from vision3d.progress import ProgressCallback
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fitting.config import FitConfig
 from vision3d.stages.fitting.world import World
@@ -17,7 +18,9 @@ logger = logging.getLogger("vision3d.fit")
 NEAREST, FARTHEST = 0.5, 8.0  # random starts lie this many times as far away as what the cameras look at
 
 
-def initial_scene(config: FitConfig, images: PosedImages, views: TrainingViews, world: World) -> GaussianScene:
+def initial_scene(
+    config: FitConfig, images: PosedImages, views: TrainingViews, world: World, progress: ProgressCallback | None = None
+) -> GaussianScene:
     """The scene at step 0.
 
     Args:
@@ -25,6 +28,7 @@ def initial_scene(config: FitConfig, images: PosedImages, views: TrainingViews, 
         images: The data set, whose points may be taken.
         views: Its training views.
         world: The world of the fit.
+        progress: Takes the steps of `init` sfm.
 
     Raises:
         InputError: Points were asked for and there are none.
@@ -38,7 +42,7 @@ def initial_scene(config: FitConfig, images: PosedImages, views: TrainingViews, 
     if kind == "random":
         points, colors = random_points(views, world, count, generator)
     else:
-        points, colors = _given_points(kind, images)
+        points, colors = _given_points(kind, images, progress)
         if len(points) > count:
             chosen = torch.randperm(len(points), generator=generator)[:count]
             points, colors = points[chosen], None if colors is None else colors[chosen]
@@ -108,11 +112,11 @@ def focus_distance(cameras: Cameras) -> float:
     return float(depths[depths > 0].median()) if bool((depths > 0).any()) else 2.0
 
 
-def _given_points(kind: str, images: PosedImages) -> tuple[Tensor, Tensor | None]:
+def _given_points(kind: str, images: PosedImages, progress: ProgressCallback | None) -> tuple[Tensor, Tensor | None]:
     if kind == "sfm":
         from vision3d.io.sfm import triangulate
 
-        return triangulate(images, images.train)
+        return triangulate(images, images.train, progress=progress)
     if images.points is None or len(images.points) == 0:
         raise InputError(f"{images.source}: has no points; use --init random, or --init sfm to triangulate some")
     return images.points.cpu(), None if images.point_colors is None else images.point_colors.cpu()

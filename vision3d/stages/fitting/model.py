@@ -65,11 +65,11 @@ class Model:
         self.config = config
         self.is_flat = scene.mode != "3dgs"
         params = {
-            "means": scene.means,
-            "quats": scene.quats,
-            "log_scales": scene.log_scales,
-            "opacity_logits": scene.opacity_logits,
-            "sh": scene.sh,
+            "means": scene.means.clone(),  # steps change the parameters in place, and the scene is the caller's
+            "quats": scene.quats.clone(),
+            "log_scales": scene.log_scales.clone(),
+            "opacity_logits": scene.opacity_logits.clone(),
+            "sh": scene.sh.clone(),
         }
         rates = config.rates
         learning_rates = {

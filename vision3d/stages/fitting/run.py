@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError
+from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError, Vision3DError
 from vision3d.optim.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
 from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import Progress, ProgressCallback
@@ -18,8 +18,9 @@ from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.stage import stage
 from vision3d.stages.fitting.clock import Clock
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
 from vision3d.stages.fitting.curves import Curves
 from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
@@ -31,6 +32,8 @@ from vision3d.stages.fitting.world import World, tidied
 logger = logging.getLogger("vision3d.fit")
 
 MIN_VIEWS = 3
+SFM_FOLDER = "sfm"
+"""Of a run: the cameras that `sfm` found, a COLMAP model with its photos."""
 _STATE = {"trainer", "step", "sums", "seconds", "views"}  # of a checkpoint
 
 
@@ -52,6 +55,7 @@ class FitResult:
     """Where it was written."""
 
 
+@stage("fit", {"inputs": "data"}, resumable=RESUMABLE, grows=GROWS)
 def run(
     config: FitConfig,
     inputs: PosedImages | Path | str,
@@ -72,7 +76,8 @@ def run(
         InputError: There are too few views, or a picture, pose or mask is wrong.
         ConfigError: The run folder is of a run with other options or other photographs.
         NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        Vision3DError: The time was over before the first step.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written, unless cameras were still searched.
 
     Example:
         >>> from vision3d.stages.fitting import FitConfig, fit
@@ -80,14 +85,13 @@ def run(
         >>> result.summary["psnr"], result.scene.num_gaussians
     """
     group = Group.current()
-    clock = Clock(config.total_steps, None if config.minutes is None else 60 * config.minutes)
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
     group.share(config.batch_size)
-    images = _loaded(config, inputs)
     folder = _folder(config, run_folder, group)
     with dropped_if_wrong(folder):
-        fit = _Fit(config, images, group, device, folder, clock, progress)
+        images = _loaded(config, inputs, folder, group, progress)
+        fit = _Fit(config, images, group, device, folder, progress)
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()
@@ -103,11 +107,10 @@ class _Fit:
         group: Group,
         device: torch.device,
         folder: RunFolder | None,
-        clock: Clock,
         progress: ProgressCallback | None,
     ) -> None:
         self.config, self.images, self.group = config, images, group
-        self.folder, self.clock, self.callback = folder, clock, progress
+        self.folder, self.callback = folder, progress
         self.world = World.around(images.cameras[images.train])
         self.background = images.background if config.background == "color" else background_of(images)
         self.views = TrainingViews(
@@ -120,21 +123,22 @@ class _Fit:
             check_held_out(images, masks=config.masks)
         saved = self._saved_state()
         if saved is None:
-            scene = initial_scene(config, images, self.views, self.world)
+            scene = initial_scene(config, images, self.views, self.world, progress)
         else:
             scene = scene_of(saved["trainer"]["model"]["params"], config)
         behind = None if self.background == BLACK else torch.tensor(self.background, device=device)
         cameras = self.world.cameras_in(self.views.cameras)
         self.trainer = Trainer(config, scene.to(device), self.views, cameras, behind, group)
-        self.step, self.sums = 0, {}
+        self.step, self.sums, seconds = 0, {}, 0.0
         if saved is not None:
             self.trainer.load_state_dict(saved["trainer"])
-            self.step, self.sums = saved["step"], saved["sums"]
-            self.clock = Clock(clock.total_steps, clock.total_seconds, saved["seconds"])
+            self.step, self.sums, seconds = saved["step"], saved["sums"], saved["seconds"]
+        self.clock = Clock(config.total_steps, None if config.minutes is None else 60 * config.minutes, seconds)
         self.curves = Curves(folder.path if folder and config.tensorboard else None)
 
     def loop(self, stop: StopSignal) -> None:
-        """All steps that are left."""
+        """All steps that are left; the clock starts with the first."""
+        self.clock.start()
         with Progress(1, "fit", self.callback, quiet=not self.group.is_first) as bar:
             while True:
                 progress, stopped = self.group.agree(self.clock.progress(self.step), stop.requested)
@@ -152,6 +156,8 @@ class _Fit:
                 self._record(values, progress)
                 bar.total = self.clock.steps_expected(self.step, progress)
                 bar.update(self.step, loss=values["loss"], gaussians=len(self.trainer.model))
+        if self.step == 0:
+            raise Vision3DError(f"trained 0 steps in --minutes {self.config.minutes:g}; give more minutes")
         self._save()
 
     def finish(self) -> FitResult:
@@ -164,8 +170,12 @@ class _Fit:
             scene.save(path / "scene.ply")
             cameras.save(path / "cameras.json")
         evaluation = self._evaluation(scene, path) if self.group.is_first else None
+        means = evaluation.mean() if evaluation else {}
+        warnings = _warnings(means, self.step)
+        for text in warnings:
+            logger.warning(text)
         summary = {
-            **(evaluation.mean() if evaluation else {}),
+            **means,
             "gaussians": scene.num_gaussians,
             "steps": self.step,
             "training_s": round(seconds, 3),
@@ -173,6 +183,8 @@ class _Fit:
             "held_out_views": len(self.images.test),
             "background": list(self.background),
             "device": str(scene.device),
+            **({"cameras_found": found} if (found := _cameras_found(path)) else {}),
+            **({"warnings": warnings} if warnings else {}),
         }
         self.curves.close()
         if path is not None:
@@ -251,20 +263,52 @@ class _Fit:
         return self.group.from_first(state)
 
 
-def _loaded(config: FitConfig, inputs: PosedImages | Path | str) -> PosedImages:
+def _warnings(means: dict[str, float], steps: int) -> list[str]:
+    """What is wrong with a result, in a sentence each."""
+    if means.get("above_nearest", 0.0) >= 0:
+        return []
+    return [
+        f"held-out PSNR {means['psnr']:.2f} dB after {steps} steps is below the {means['psnr_nearest']:.2f} dB of showing the "
+        "nearest training photo instead; train longer (--minutes, --steps), or check the cameras"
+    ]
+
+
+def _cameras_found(path: Path | None) -> dict[str, Any]:
+    """What `sfm` found, from the run folder."""
+    from vision3d.io.sfm import read_summary
+
+    return {} if path is None else read_summary(path / SFM_FOLDER)
+
+
+def _loaded(
+    config: FitConfig,
+    inputs: PosedImages | Path | str,
+    folder: RunFolder | None,
+    group: Group,
+    progress: ProgressCallback | None,
+) -> PosedImages:
+    """The checked photos; with `sfm` process 0 looks for the cameras, in the run folder, and the others read them."""
     if isinstance(inputs, PosedImages):
         images = inputs
     else:
         from vision3d.io.dataset import WHITE, load_dataset
 
-        images = load_dataset(
-            inputs,
-            split_every=config.split_every,
-            downscale=config.downscale,
-            skip_missing=config.skip_missing,
-            background=config.background_color or WHITE,
-            sfm=config.sfm,
-        )
+        def load(sfm_folder: str | None) -> PosedImages:
+            return load_dataset(
+                inputs,
+                split_every=config.split_every,
+                downscale=config.downscale,
+                skip_missing=config.skip_missing,
+                background=config.background_color or WHITE,
+                sfm=config.sfm,
+                sfm_folder=sfm_folder,
+                progress=progress,
+            )
+
+        sfm_folder = None if folder is None else str(folder.path / SFM_FOLDER)
+        images = load(sfm_folder) if group.is_first else None
+        sfm_folder = group.from_first(sfm_folder)  # the others wait here
+        images = images or load(sfm_folder)
     if config.background_color is not None:
         images = replace(images, background=config.background_color)
     images.validate()

@@ -1,8 +1,9 @@
-"""Which part of the world becomes a mesh, and cameras round it where none are given."""
+"""Which part of the world becomes a mesh, and how finely."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -18,8 +19,14 @@ logger = logging.getLogger("vision3d.mesh")
 _PER_VIEW = 4096
 """Points a view that decide the box."""
 _LOST = 0.001
-"""Share of the points beyond each side of the box, before the margin."""
+"""Fraction of the points beyond each side of the box, before the margin."""
+_LOST_TO_BACKGROUND = 0.01
+"""The same, where those points become the background."""
 _MARGIN = 0.03
+_BEHIND = 0.02
+"""Fraction of what is shown that must lie behind the cameras' ball to count as a background."""
+_CORE = 0.8
+"""Radius of what is before the background, in median distances of the cameras."""
 
 
 @dataclass(frozen=True)
@@ -42,32 +49,60 @@ class Box:
         return ((points >= self.low) & (points <= self.high)).all(-1)
 
 
-def find_box(views: SceneViews, step: Callable[[int], None]) -> Box:
-    """The box of what the views show; where cameras stand round something, only as far as they are from it.
+class Extent(NamedTuple):
+    """Which part of the world becomes a mesh."""
+
+    box: Box
+    """What becomes a surface of equal voxels."""
+    center: Float[Tensor, "3"] | None = None
+    """What the cameras stand round, where there is a background behind the box."""
+
+
+def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]) -> Extent:
+    """The box of what the views show; where cameras stand round something, of that alone.
+
+    Args:
+        views: Rendered scene.
+        background: Tell what lies behind it; without, the box ends as far from its middle as the cameras are.
+        step: Takes the number of views that are done.
 
     Raises:
         InputError: No view shows a surface, or all of it is one point or has no extent.
     """
-    points = []
+    points, certain = [], []
     for index in range(len(views)):
         maps = views[index]
-        found = views.points(index, maps)[maps.depth > 0]
-        points.append(found[:: max(1, len(found) // _PER_VIEW)])
+        has_surface = maps.depth > 0
+        step_of_points = max(1, int(has_surface.sum()) // _PER_VIEW)
+        points.append(views.points(index, maps)[has_surface][::step_of_points])
+        certain.append(maps.is_certain[has_surface][::step_of_points])
         step(index + 1)
-    shown = torch.cat(points)
+    shown, is_certain = torch.cat(points), torch.cat(certain)
     if len(shown) < 3:
         raise InputError(
             f"scene: none of the {len(views)} views shows a surface (opacity of at least {views.alpha_min:g}); "
             "want cameras that look at the scene, or a smaller --alpha-min"
         )
     ball = _ball_between(views.cameras)
+    center = None
     if ball is not None:
-        center, radius = ball
-        is_near = torch.linalg.vector_norm(shown - center, dim=-1) < radius
+        middle, radius = ball
+        distances = torch.linalg.vector_norm(shown - middle, dim=-1)
+        is_near = distances < radius
         # Cameras that look past each other say nothing.
-        shown = shown[is_near] if is_near.float().mean() > 0.05 else shown
+        if is_near.float().mean() > 0.05:
+            is_core = is_certain & (distances < _CORE * radius)
+            if background and float((~is_near).float().mean()) > _BEHIND and float(is_core.float().mean()) > 0.05:
+                shown, center = shown[is_core], middle
+            else:
+                shown = shown[is_near]
+    return Extent(_box_of(shown, _LOST if center is None else _LOST_TO_BACKGROUND), center)
+
+
+def _box_of(shown: Tensor, share: float) -> Box:
+    """The box of points but for a few at its ends."""
     ends = shown.double().sort(dim=0).values
-    lost = int(_LOST * len(ends))
+    lost = int(share * len(ends))
     low, high = ends[lost].float(), ends[-1 - lost].float()
     margin = _MARGIN * float((high - low).max())
     if not margin > 0:

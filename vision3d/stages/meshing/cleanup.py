@@ -21,36 +21,61 @@ _AGGRESSIVENESS = 5.0
 """Of the decimation: how fast its threshold grows."""
 
 
-def main_parts(mesh: Mesh, min_share: float, cameras: Cameras | None = None) -> tuple[Mesh, int]:
-    """The parts with at least `min_share` of the area of the largest one that some camera sees, and how many others went.
+def main_parts(mesh: Mesh, min_share: float, max_parts: int = 0, times: Tensor | None = None) -> tuple[Mesh, int]:
+    """The largest parts that some camera sees, and how many others went.
 
     A part is what hangs together by edges. What lies wholly inside of another part is seen by no camera, and goes.
 
     Args:
         mesh: Without texture and colours.
-        min_share: In [0, 1].
-        cameras: Pinhole cameras; all parts count as seen when None.
+        min_share: Smallest area over that of the largest part, in [0, 1].
+        max_parts: So many parts stay at most; 0: all.
+        times: How often each face is seen (`times_seen`); all parts count as seen when None.
     """
     num_parts, labels = geometry.connected_faces(mesh.faces)
     areas = torch.zeros(num_parts, dtype=torch.float64)
     areas.index_add_(0, labels, geometry.face_areas(mesh.vertices.double(), mesh.faces))
     is_kept = areas >= min_share * areas.max()
-    if cameras is not None and int(is_kept.sum()) > 1:
+    if times is not None and int(is_kept.sum()) > 1:
         is_seen = torch.zeros(num_parts, dtype=torch.bool)
-        is_seen[labels[seen_faces(mesh, cameras)]] = True
+        is_seen[labels[times > 0]] = True
         is_kept &= is_seen if bool((is_kept & is_seen).any()) else True
+    if max_parts and int(is_kept.sum()) > max_parts:
+        order = torch.where(is_kept, areas, -1).argsort(descending=True, stable=True)
+        is_kept[order[max_parts:]] = False
     vertices, faces, _ = geometry.drop_unused_vertices(mesh.vertices, mesh.faces[is_kept[labels]])
     return Mesh(vertices, faces), num_parts - int(is_kept.sum())
 
 
-def seen_faces(mesh: Mesh, cameras: Cameras) -> Tensor:
-    """Faces that are the nearest at some pixel of some camera."""
-    is_seen = torch.zeros(mesh.num_faces, dtype=torch.bool)
+def manifold(mesh: Mesh) -> Mesh:
+    """The mesh with equal vertices joined and, of edges with more than two faces, the smallest faces taken away."""
+    vertices, faces, _ = geometry.weld_vertices(mesh.vertices, mesh.faces)
+    found = _tidied(vertices, faces)
+    while found is not None:
+        edges, own = geometry.unique_edges(found.faces)
+        crowded = torch.bincount(own.flatten(), minlength=len(edges)) > 2
+        if not bool(crowded.any()):
+            return found
+        areas = geometry.face_areas(found.vertices.double(), found.faces)[:, None].expand(-1, 3)
+        rows, sides = crowded[own].nonzero().unbind(1)
+        order = areas[rows, sides].argsort(stable=True)
+        # The first of each edge, by area, is the smallest.
+        edge = own[rows, sides][order]
+        first = torch.full((len(edges),), len(order)).scatter_reduce_(0, edge, torch.arange(len(order)), "amin")
+        kept = torch.ones(found.num_faces, dtype=torch.bool)
+        kept[rows[order][first[crowded]]] = False
+        found = _tidied(found.vertices, found.faces[kept])
+    return Mesh(mesh.vertices[:0], mesh.faces[:0])
+
+
+def times_seen(mesh: Mesh, cameras: Cameras) -> Tensor:
+    """In how many cameras each face is the nearest at some pixel."""
+    times = torch.zeros(mesh.num_faces, dtype=torch.int64)
     for camera in cameras.to("cpu"):
         positions = screen_positions(mesh.vertices, camera.viewmats.to(mesh.vertices), camera.Ks.to(mesh.vertices))
         ids = rasterize(positions, mesh.faces, int(camera.width), int(camera.height)).face_ids
-        is_seen[ids[ids >= 0].long()] = True
-    return is_seen.nonzero()[:, 0]
+        times[ids[ids >= 0].long().unique()] += 1
+    return times
 
 
 def fill_holes(mesh: Mesh, max_edges: int) -> tuple[Mesh, int]:

@@ -20,20 +20,24 @@ class MeshConfig:
     """How depth maps become a surface: truncated signed distances (tsdf), which leave open what no view sees, or Poisson's
     equation on the points (poisson), which closes it."""
     resolution: int = 256
-    """Voxels along the longest side of the box; at least 16."""
+    """Voxels along the longest side of the box, of its middle where there is a background; at least 16."""
     voxel: float | None = None
     """Side of a voxel [m], in place of a resolution."""
     box: Corners | None = None
-    """Lower corner x y z and upper corner x y z of what becomes a mesh [m] [default: what the cameras stand round]."""
+    """Lower corner x y z and upper corner x y z of what becomes a mesh [m] [default: all that the views show]."""
+    background: bool = True
+    """With cameras round something, include what lies behind it, in voxels that grow with the distance."""
     depth: Literal["quantile", "expected"] = "quantile"
     """Depth of a ray: where it has met a share of the opacity (quantile), or the mean over what it meets (expected)."""
-    quantile: float = 0.3
-    """That share, in (0, 1); 0.5 gives the median, which lies behind the surface of most fits."""
+    quantile: float = 0.2
+    """That fraction, in (0, 1); 0.5 gives the median, which lies behind the surface of most fits."""
+    stereo: bool = True
+    """Where the opacity of a ray is spread out, find the depth at which the rendered views agree."""
     alpha_min: float = 0.5
     """Pixels of less opacity show no surface, in (0, 1]."""
     truncation: float = 5.0
     """Distance from the surface up to which a view tells about it [voxels]."""
-    min_views: int = 1
+    min_views: int = 2
     """A place of the surface must be seen by so many views (tsdf only)."""
     trim: float = 4.0
     """What lies farther than this from all points is cut away [voxels] (poisson only); 0 keeps the closed surface."""
@@ -45,8 +49,10 @@ class MeshConfig:
     """Longest side of the depth maps [px]; larger cameras are scaled down."""
     supersample: float = 1.0
     """Depth maps are so many times as large as the pictures of the cameras."""
-    min_component: float = 0.002
-    """Parts of less than this share of the area of the largest part are left out, in [0, 1]."""
+    min_component: float = 0.0005
+    """Parts of less than this fraction of the area of the largest part are left out, in [0, 1]."""
+    max_components: int = 20
+    """Only so many of the largest parts stay; 0 keeps all."""
     fill_holes: int = 16
     """Holes with at most this many edges are closed; 0: none."""
     smooth: int = 5
@@ -54,10 +60,10 @@ class MeshConfig:
     faces: int = 50_000
     """Most faces; 0 keeps all."""
     texture_size: int = 1024
-    """Side of the texture [texels]; 0 makes vertex colours in its place."""
+    """Side of the texture [texels], doubled up to 4096 where the charts do not fit; 0 makes vertex colours in its place."""
     padding: int = 4
     """Free texels round each chart of the texture."""
-    sharpen: int = 300
+    sharpen: int = 200
     """Steps that fit the texture to the rendered views after they have been averaged; 0: none."""
     max_memory: float = 4.0
     """Memory for voxels and for views that are kept [GB]; voxels become larger where they would not fit."""
@@ -83,6 +89,7 @@ class MeshConfig:
             ("max_view_size", 16 <= self.max_view_size <= 8192, "16 to 8192"),
             ("supersample", 0.1 <= self.supersample <= 8, "0.1 to 8"),
             ("min_component", 0 <= self.min_component <= 1, "a number in [0, 1]"),
+            ("max_components", self.max_components >= 0, "0 or more"),
             ("fill_holes", self.fill_holes >= 0, "0 or more"),
             ("smooth", self.smooth >= 0, "0 or more"),
             ("faces", self.faces == 0 or self.faces >= 4, "0 or at least 4"),

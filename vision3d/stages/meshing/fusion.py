@@ -17,7 +17,7 @@ from vision3d.geometry.mesh import drop_unused_vertices
 from vision3d.scene import Mesh
 from vision3d.stages.meshing.bounds import Box
 from vision3d.stages.meshing.config import MIN_RESOLUTION
-from vision3d.stages.meshing.views import SceneViews
+from vision3d.stages.meshing.views import Maps, SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 
@@ -29,6 +29,8 @@ _AT_ONCE = 64
 """Blocks whose voxels are looked at together."""
 _LEAST_COSINE = 0.15
 """Surfaces seen at less than this tell nothing."""
+_LEAST_WEIGHT = 1e-6
+"""Voxels of less weight are unknown."""
 _STEEP = 12
 """Depths of neighbouring pixels that differ by more pixels than this belong to two surfaces."""
 _KEY = 1 << 20
@@ -99,9 +101,9 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
             weights[place] += weight
             times[place] += ((weight > 0) & (times[place] < 255)).to(torch.uint8)
         step(index + 1)
-    sums /= weights.clamp(min=1e-6)
+    sums /= weights.clamp(min=1e-12)
     weights[times < min_views] = 0
-    found = voxels.extract_triangle_mesh(0.5 * _LEAST_COSINE)
+    found = voxels.extract_triangle_mesh(_LEAST_WEIGHT)
     vertices, faces = torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64)
     if "indices" in found.triangle and len(found.triangle.indices):
         vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
@@ -130,26 +132,31 @@ def _in_order(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 class _Rays(NamedTuple):
     """What one view tells about places."""
 
-    maps: Float[Tensor, "1 2 h w"]
-    """Inverse depth (0 where the ray meets nothing) and cosine; NaN where the view tells nothing."""
+    maps: Float[Tensor, "1 4 h w"]
+    """Inverse depth (0 where the ray meets nothing), cosine, inverse truncation [1/m], and where a surface is;
+    NaN where the view tells nothing."""
     viewmat: Float[Tensor, "4 4"]
     K: Float[Tensor, "3 3"]
     truncation: float
-    """[m]."""
+    """Of a ray that is certain [m]."""
 
     @classmethod
     def of(cls, views: SceneViews, index: int, truncation: float) -> "_Rays":
         maps, K = views[index], views.cameras.Ks[index].cpu().double()
         directions = torch.nn.functional.normalize(views.points(index, maps) - views.cameras.centers[index].cpu(), dim=-1)
         cosine = -(directions * maps.normal).sum(-1)
-        inverse = torch.where(maps.depth > 0, 1 / maps.depth, torch.nan)
+        # What is hazy hides nothing before it.
+        depth = torch.where(maps.is_certain, maps.depth, (maps.depth - maps.spread).clamp(min=0))
+        inverse = torch.where(depth > 0, 1 / depth, torch.nan)
         inverse[cosine < _LEAST_COSINE] = torch.nan
         # Beside an edge the farther of two surfaces is seen through the faint rim of the nearer one.
         near = -torch.nn.functional.max_pool2d(-torch.where(maps.depth > 0, maps.depth, torch.inf)[None], 3, 1, 1)[0]
-        inverse[maps.depth - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation)] = torch.nan
+        inverse[maps.depth - near > torch.clamp(_STEEP * maps.depth / float(K[0, 0]), min=truncation) + maps.spread] = torch.nan
         is_free = -torch.nn.functional.max_pool2d(-maps.is_free[None].float(), 3, 1, 1)[0] > 0
         inverse[is_free], cosine[is_free] = 0, 1
-        return cls(torch.stack([inverse, cosine])[None], views.cameras.viewmats[index].cpu().double(), K, truncation)
+        width = torch.where(maps.is_certain, truncations(maps, truncation), truncation)
+        shown = torch.stack([inverse, cosine, 1 / width, maps.is_certain.float()])
+        return cls(shown[None], views.cameras.viewmats[index].cpu().double(), K, truncation)
 
     def distances(self, corners: Float[Tensor, "b 3"], voxel: float) -> tuple[Float[Tensor, "b v"], Float[Tensor, "b v"]]:
         """Signed distances of the voxels of blocks in truncations, at most 1, and weights, 0 where the view tells nothing."""
@@ -170,12 +177,13 @@ class _Rays(NamedTuple):
         )
         # Inverse depth is linear in the picture where the surface is flat.
         found = torch.nn.functional.grid_sample(self.maps, grid[None], align_corners=False, padding_mode="border")
-        inverse, cosine = found[0]
-        along = (1 / inverse - depth) * (1 + plane.square().sum(-1)).sqrt() / self.truncation
+        inverse, cosine, told, is_certain = found[0]
+        along = (1 / inverse - depth) * (1 + plane.square().sum(-1)).sqrt() * told
         # Past a rim, what is far behind along the ray may be near the tangent plane: it is hidden all the same.
-        is_told = (along > -1) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
+        is_told = (along > torch.where(is_certain > 0.99, -1, 1)) & (grid.abs() <= 1).all(-1) & (depth > 1e-6)
         distance = along * cosine
-        return distance.clamp(max=1).nan_to_num(0), torch.where(is_told, cosine.nan_to_num(0), 0)
+        weight = cosine * (told * self.truncation)
+        return distance.clamp(max=1).nan_to_num(0), torch.where(is_told, weight.nan_to_num(0), 0)
 
     def in_sight(self, middles: Float[Tensor, "b 3"], reach: float) -> Bool[Tensor, " b"]:
         """Blocks that may be in the picture, judged by the balls about them."""
@@ -189,10 +197,31 @@ class _Rays(NamedTuple):
         return is_seen
 
 
+def truncations(maps: Maps, least: float) -> Float[Tensor, "h w"]:
+    """Of the rays [m]: wider than the least by the spread of the opacity, so that views that disagree meet."""
+    return (maps.spread.square() + least**2).sqrt()
+
+
 def plan(
-    views: SceneViews, box: Box, voxel: float, *, truncation: float, max_bytes: float, step: Callable[[int], None]
+    views: SceneViews,
+    box: Box,
+    voxel: float,
+    *,
+    truncation: float,
+    max_bytes: float,
+    step: Callable[[int], None],
+    min_views: int = 1,
 ) -> Grid:
     """The blocks near the surfaces inside the box; voxels are larger than asked for where the memory would not do.
+
+    Args:
+        views: Rendered scene.
+        box: What is kept.
+        voxel: Side of a voxel [m].
+        truncation: Distance up to which a view tells about the surface [voxels].
+        max_bytes: Memory for the voxels.
+        step: Takes the number of views that are done.
+        min_views: Views that must show a surface near a block.
 
     Raises:
         ConfigError: Not even a coarse grid fits.
@@ -201,7 +230,7 @@ def plan(
     asked = voxel
     longest = box.longest
     while True:
-        blocks = _near_surfaces(views, box, voxel, truncation, step)
+        blocks = _near_surfaces(views, box, voxel, truncation, min_views, step)
         if not len(blocks):
             raise InputError(f"box: no view shows a surface inside {box}; want another --box")
         share = len(blocks) * BLOCK_BYTES / max_bytes
@@ -220,22 +249,31 @@ def plan(
     return Grid(voxel, blocks, box)
 
 
-def _near_surfaces(views: SceneViews, box: Box, voxel: float, truncation: float, step: Callable[[int], None]) -> Tensor:
+def _near_surfaces(
+    views: SceneViews, box: Box, voxel: float, truncation: float, min_views: int, step: Callable[[int], None]
+) -> Tensor:
     side = SIDE * voxel
     if float(torch.maximum(box.high.abs(), box.low.abs()).max()) / side >= _KEY:
         raise ConfigError("voxel", f"got {voxel:g} m, which is too small for a scene this far from the origin")
-    keys = torch.empty(0, dtype=torch.int64)
+    keys, times = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
     around = torch.tensor([[x, y, z] for x in (-1.5, 1.5) for y in (-1.5, 1.5) for z in (-1.5, 1.5)]).double() * voxel
     for index in range(len(views)):
         maps = views[index]
-        points = views.points(index, maps)[maps.depth > 0]
-        points = points[box.contains(points)].double()
-        eye = views.cameras.centers[index].cpu().double()
-        rays = torch.nn.functional.normalize(points - eye, dim=-1) * truncation * voxel
-        near = torch.unique(torch.cat([cell_keys(points + sign * rays, side) for sign in (-1, 0, 1)]))
-        cells = torch.unique(cell_keys((points[:: max(1, len(points) // 65536)][:, None] + around).flatten(0, 1), side))
-        keys = torch.unique(torch.cat([keys, near, cells]))
+        points = views.points(index, maps)
+        is_shown = maps.is_certain & box.contains(points)
+        points, reach = points[is_shown].double(), truncations(maps, truncation * voxel)[is_shown].double()
+        rays = torch.nn.functional.normalize(points - views.cameras.centers[index].cpu().double(), dim=-1) * reach[:, None]
+        near = [cell_keys(points + share * rays, side) for share in (-1, 0, 1)]
+        some = points[:: max(1, len(points) // 65536)]
+        found = torch.unique(torch.cat([*near, cell_keys((some[:, None] + around).flatten(0, 1), side)]))
+        keys, place = torch.unique(torch.cat([keys, found]), return_inverse=True)
+        told = torch.cat([times, torch.ones_like(found)])
+        times = torch.zeros(len(keys), dtype=torch.int64).index_add_(0, place, told)
         step(index + 1)
+    # Beside a block near a surface that enough views show, fewer suffice, so that no surface ends at the side of a block.
+    steps = [(x * 2 * _KEY + y) * 2 * _KEY + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
+    shown = keys[times >= min_views]
+    keys = keys[torch.isin(keys, (shown[:, None] + torch.tensor(steps)).flatten())]
     return torch.stack([keys // (4 * _KEY**2), keys // (2 * _KEY) % (2 * _KEY), keys % (2 * _KEY)], -1) - _KEY
 
 

@@ -16,8 +16,9 @@ from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import surrounding_cameras
 from vision3d.scene import Cameras, GaussianScene, Mesh
 from vision3d.stages.meshing import baking, cleanup
-from vision3d.stages.meshing.atlas import unwrap
-from vision3d.stages.meshing.bounds import Box, find_box
+from vision3d.stages.meshing.atlas import MAX_SIZE, unwrap_growing
+from vision3d.stages.meshing.background import background
+from vision3d.stages.meshing.bounds import Box, Extent, find_extent
 from vision3d.stages.meshing.config import MIN_RESOLUTION, MeshConfig
 from vision3d.stages.meshing.fusion import fuse, open3d, plan
 from vision3d.stages.meshing.poisson import reconstruct
@@ -26,6 +27,8 @@ from vision3d.stages.meshing.views import SceneViews
 logger = logging.getLogger("vision3d.mesh")
 
 _MOST_VOXELS = 1 << 15
+_FOR_BACKGROUND = 0.2
+"""Share of the faces."""
 _FOR_VIEWS = 0.4
 """Share of the memory that keeps views, so that they are rendered once."""
 
@@ -55,7 +58,7 @@ def run(
     Raises:
         InputError: The scene is empty, no view shows a surface, or the cameras are not pinholes.
         ConfigError: The memory does not do for a coarse mesh.
-        MissingDependencyError: Open3D, fast-simplification or xatlas is needed and not there.
+        MissingDependencyError: Open3D or fast-simplification is needed and not there.
 
     Example:
         >>> from vision3d import Cameras, GaussianScene
@@ -77,17 +80,24 @@ def run(
     sized = _sized(cameras, config).to(device)
     max_bytes = 1e9 * config.max_memory
     quantile = None if config.depth == "expected" else config.quantile
-    views = SceneViews(scene.to(device), sized, config.alpha_min, quantile, backend, _FOR_VIEWS * max_bytes)
+    views = SceneViews(scene.to(device), sized, config.alpha_min, quantile, backend, _FOR_VIEWS * max_bytes, config.stereo)
     with Progress(len(views), "render", progress) as bar:
-        found = find_box(views, bar.update)
-    box = found if config.box is None else Box(torch.tensor(config.box[:3]), torch.tensor(config.box[3:]))
-    voxel = box.longest / config.resolution if config.voxel is None else config.voxel
-    if not MIN_RESOLUTION <= box.longest / voxel <= _MOST_VOXELS:
-        longest = f"{box.longest:.4g} m"
-        raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest}, want {MIN_RESOLUTION} to {_MOST_VOXELS} along it")
-    raw, figures = _surface(config, views, box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
+        extent = find_extent(views, config.background and config.method == "tsdf", bar.update)
+    if config.box is not None:
+        box = Box(torch.tensor(config.box[:3]), torch.tensor(config.box[3:]))
+        extent = Extent(box)
+    longest = extent.box.longest
+    voxel = longest / config.resolution if config.voxel is None else config.voxel
+    if not MIN_RESOLUTION <= longest / voxel <= _MOST_VOXELS:
+        want = f"{MIN_RESOLUTION} to {_MOST_VOXELS} along it"
+        raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest:.4g} m, want {want}")
+    raw, figures = _surface(config, views, extent.box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
     surface, left_out, filled = _cleaned(config, raw, views)
-    mesh, seen = _colored(config, surface, views, progress)
+    if extent.center is not None:
+        with Progress(len(views), "background", progress) as bar:
+            behind = background(views, extent.box, extent.center, surface, min(config.min_views, len(views)), bar.update)
+        surface = surface if behind is None else _joined(config, surface, behind)
+    mesh, texture_size, seen = _colored(config, surface, views, progress)
     summary = {
         "vertices": mesh.num_vertices,
         "faces": mesh.num_faces,
@@ -96,7 +106,7 @@ def run(
         "raw_faces": raw.num_faces,
         "parts_left_out": left_out,
         "holes_filled": filled,
-        "texture_size": config.texture_size,
+        "texture_size": texture_size,
         "seen_share": round(seen, 4),
         "views": len(views),
         "cameras": "given" if is_given else "round the scene",
@@ -112,8 +122,6 @@ def _check_packages(config: MeshConfig) -> None:
     open3d()
     if config.faces and importlib.util.find_spec("fast_simplification") is None:
         raise MissingDependencyError("fast-simplification", "mesh", "fewer faces (--faces 0 keeps all)")
-    if config.texture_size and importlib.util.find_spec("xatlas") is None:
-        raise MissingDependencyError("xatlas", "mesh", "textures (--texture-size 0 makes vertex colours)")
 
 
 def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
@@ -133,10 +141,13 @@ def _surface(
             raw, voxel = reconstruct(views, box, voxel, trim=config.trim, max_bytes=max_bytes, step=bar.update)
         blocks = {}
     else:
+        min_views = min(config.min_views, len(views))
         with Progress(len(views), "plan", progress) as bar:
-            grid = plan(views, box, voxel, truncation=config.truncation, max_bytes=max_bytes, step=bar.update)
+            grid = plan(
+                views, box, voxel, truncation=config.truncation, max_bytes=max_bytes, step=bar.update, min_views=min_views
+            )  # fmt: skip
         with Progress(len(views), "fuse", progress) as bar:
-            raw = fuse(views, grid, truncation=config.truncation, min_views=min(config.min_views, len(views)), step=bar.update)
+            raw = fuse(views, grid, truncation=config.truncation, min_views=min_views, step=bar.update)
         voxel, blocks = grid.voxel, {"blocks": len(grid.blocks)}
     corners = [round(value, 5) for value in (*box.low.tolist(), *box.high.tolist())]
     figures = {"method": config.method, "voxel": voxel, "resolution": round(box.longest / voxel), "box": corners, **blocks}
@@ -146,26 +157,60 @@ def _surface(
 
 def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, int, int]:
     """The surface that is left, and the numbers of parts that went and of holes that were filled."""
-    surface, left_out = cleanup.main_parts(raw, config.min_component, views.cameras)
+    surface = cleanup.manifold(raw)
+    times = cleanup.times_seen(surface, views.cameras)
+    surface, left_out = cleanup.main_parts(surface, config.min_component, config.max_components, times)
     filled = 0
     if config.fill_holes:
         surface, filled = cleanup.fill_holes(surface, config.fill_holes)
     surface = cleanup.smooth(surface, config.smooth)
     if config.faces:
         surface = cleanup.decimate(surface, config.faces)
-    return surface, left_out, filled
+    # Where faces went to leave two at each edge, crumbs may have come off.
+    surface, crumbs = cleanup.main_parts(cleanup.manifold(surface), config.min_component, config.max_components)
+    return surface, left_out + crumbs, filled
 
 
-def _colored(config: MeshConfig, surface: Mesh, views: SceneViews, progress: ProgressCallback | None) -> tuple[Mesh, float]:
-    """The surface with normals and colours, and the share of the colours that views show."""
+def _joined(config: MeshConfig, surface: Mesh, behind: Mesh) -> Mesh:
+    """The surface and its background, which takes a share of the faces and the place of the smallest part."""
+    if config.faces:
+        behind = cleanup.decimate(behind, max(4, round(_FOR_BACKGROUND * config.faces)))
+        surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces))
+    surface, _ = cleanup.main_parts(cleanup.manifold(surface), 0, max(1, config.max_components - 1))
+    behind, _ = cleanup.main_parts(cleanup.manifold(behind), 0, 1)
+    return surface.merge(behind)
+
+
+def _colored(
+    config: MeshConfig, surface: Mesh, views: SceneViews, progress: ProgressCallback | None
+) -> tuple[Mesh, int, float]:
+    """The surface with normals and colours, the side of its texture, and the share of the colours that views show."""
+    unwrapped = None
+    if config.texture_size:
+        largest = max(config.texture_size, MAX_SIZE)
+        unwrapped = unwrap_growing(surface, config.texture_size, config.padding, _detail(surface, views.cameras), largest)
+        if unwrapped is None:
+            logger.warning("the charts do not fit on a texture of %d texels; vertex colours are made (fewer --faces)", largest)
+        elif unwrapped[1] > config.texture_size:
+            logger.warning(
+                "a texture of %d texels is made, since the charts do not fit on %d", unwrapped[1], config.texture_size
+            )
     with Progress(len(views), "color", progress) as bar:
         step: Callable[[int], None] = bar.update
-        if not config.texture_size:
-            with_normals = replace(surface, normals=cleanup.normals_of(surface))
-            return baking.color_vertices(with_normals, views, step)
-        mesh = unwrap(surface, config.texture_size, config.padding)
-        mesh, seen = baking.bake(mesh, views, config.texture_size, step)
+        if unwrapped is None:
+            mesh, seen = baking.color_vertices(replace(surface, normals=cleanup.normals_of(surface)), views, step)
+            return mesh, 0, seen
+        mesh, size = unwrapped
+        mesh, seen = baking.bake(mesh, views, size, step)
     if config.sharpen:
         with Progress(config.sharpen, "sharpen", progress) as bar:
             mesh = baking.sharpen(mesh, views, config.sharpen, lambda n, loss: bar.update(n, loss=loss))
-    return mesh, seen
+    return mesh, size, seen
+
+
+def _detail(surface: Mesh, cameras: Cameras) -> torch.Tensor:
+    """Pixels a meter with which cameras see each vertex, in the median, relative to that of all vertices."""
+    centers = cameras.centers.cpu()
+    distance = torch.stack([torch.linalg.vector_norm(surface.vertices - center, dim=-1) for center in centers]).median(0).values
+    detail = 1 / distance.clamp(min=1e-9)
+    return (detail / detail.median()).clamp(0.1, 10)

@@ -11,13 +11,19 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.geometry.cameras import pixel_grid, unproject
+from vision3d.geometry.paths import focus_point
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.se3 import transform_points
 from vision3d.render import depth_to_normals
 from vision3d.render.splats import rasterize_2dgs
 from vision3d.render.views import render_views
 from vision3d.scene import Cameras, GaussianScene
+from vision3d.stages.meshing import stereo
 
+_HAZY = 0.025
+"""Spread, in depths, from which on a ray shows no surface."""
+_SHARP = 0.01
+"""Spread, in depths, up to which the depth of the Gaussians is taken."""
 _FAINT = 0.1
 """Rays that meet less opacity than this pass through free space."""
 
@@ -32,6 +38,13 @@ class Maps(NamedTuple):
     """Along the camera's z [m]; 0 where no surface is."""
     normal: Float[Tensor, "h w 3"]
     """In the world, towards the camera."""
+    spread: Float[Tensor, "h w"]
+    """How far behind its depth the ray has met half of the remaining opacity [m]: small at a surface, large in haze."""
+
+    @property
+    def is_certain(self) -> Tensor:
+        """Pixels that show a surface where it is, not haze."""
+        return (self.depth > 0) & (self.spread < _HAZY * self.depth)
 
     @property
     def is_free(self) -> Tensor:
@@ -51,11 +64,18 @@ class SceneViews:
     """Share of the opacity that a ray has met at its depth; None takes the expected depth."""
     backend: str = "auto"
     cache_bytes: float = 1e9
+    sweeps: bool = False
+    """Find depths by plane sweeps where the scene is hazy."""
 
     def __post_init__(self) -> None:
         if self.cameras.model != "pinhole" or self.cameras.distortion is not None:
             raise InputError(f"cameras: got {self.cameras.model} ones, want pinhole cameras without lens distortion")
-        self._discs = None if self.quantile is None else boosted(as_discs(self.scene), self.quantile)
+        discs = as_discs(self.scene)
+        quantile = 0.5 if self.quantile is None else self.quantile
+        self._discs = boosted(discs, quantile)
+        self._behind = boosted(discs, 0.5 * (1 + quantile))
+        self._small: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._neighbors: list[list[int]] | None = None
         self._cached: dict[int, Maps] = {}
         self._free = self.cache_bytes
 
@@ -69,6 +89,8 @@ class SceneViews:
         if index in self._cached:
             return self._cached[index]
         maps = self._render(index)
+        if self.sweeps:
+            maps = self._swept(index, maps)
         size = sum(part.numel() * part.element_size() for part in maps)
         if size <= self._free:
             self._free -= size
@@ -84,21 +106,69 @@ class SceneViews:
         return transform_points(pose, points).unflatten(0, (height, width))
 
     @torch.no_grad()
+    def _swept(self, index: int, maps: Maps) -> Maps:
+        """The maps with the depths of a plane sweep where those of the Gaussians spread."""
+        if self._neighbors is None:
+            poses = self.cameras.camtoworlds.cpu()
+            self._neighbors = stereo.neighbors(self.cameras, focus_point(poses[:, :3, 3], poses[:, :3, 2]))
+        others = self._neighbors[index]
+        is_hazy = (maps.depth > 0) & (maps.spread > _SHARP * maps.depth)
+        if len(others) < 2 or not bool(is_hazy.any()):
+            return maps
+        small = self._small_cameras
+        image, depth, spread = self._small_maps(index)
+        found = stereo.sweep(
+            image, small[index], [self._small_maps(j)[0] for j in others], small[torch.tensor(others)], depth, spread
+        )
+        size = maps.depth.shape
+        inverse, width = (
+            torch.nn.functional.interpolate(part[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+            for part in (1 / found.depth, found.spread / found.depth)
+        )
+        share = ((maps.spread / maps.depth.clamp(min=1e-6) - _SHARP) / _SHARP).clamp(0, 1)
+        depth = 1 / torch.lerp(1 / maps.depth.clamp(min=1e-6), inverse, share)
+        depth = torch.where(is_hazy, depth, maps.depth)
+        camera = self.cameras[index].to("cpu")
+        normal = depth_to_normals(depth[None], camera.viewmats, camera.Ks)[0]
+        normal = torch.where(is_hazy[..., None], torch.nn.functional.normalize(normal, dim=-1), maps.normal)
+        spread = torch.where(is_hazy, torch.lerp(maps.spread, width * depth, share), maps.spread)
+        return maps._replace(depth=depth, normal=normal, spread=spread)
+
+    @property
+    def _small_cameras(self) -> Cameras:
+        cameras = self.cameras.to("cpu")
+        factor = (stereo.MAX_SIZE / torch.maximum(cameras.width, cameras.height)).clamp(max=1)
+        sizes = [(size * factor).round().long().clamp(min=1) for size in (cameras.width, cameras.height)]
+        return cameras.resized(*sizes)
+
+    def _small_maps(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Colours before black, depths and spreads at the size of the sweep."""
+        if index not in self._small:
+            maps = self._render_in(self._small_cameras[index])
+            self._small[index] = (maps.color * maps.alpha[..., None], maps.depth, maps.spread)
+        return self._small[index]
+
     def _render(self, index: int) -> Maps:
-        scene, camera = self.scene, self.cameras[index : index + 1].to(self.scene.device)
+        return self._render_in(self.cameras[index])
+
+    @torch.no_grad()
+    def _render_in(self, camera: Cameras) -> Maps:
+        scene, camera = self.scene, camera.to(self.scene.device)
         view = next(iter(render_views(scene, camera, render_mode="RGB+ED", backend=self.backend)))
         assert view.image is not None and view.depth is not None and view.normal is not None
-        depth, normal = view.depth, view.normal
-        if self._discs is not None:
-            depth, normal = _disc_maps(self._discs, camera, self.backend)
+        depth, normal = _disc_maps(self._discs, camera, self.backend)
+        behind, _ = _disc_maps(self._behind, camera, self.backend)
+        spread = torch.where((behind > 0) & behind.isfinite(), (behind - depth).clamp(min=0), 0)
+        if self.quantile is None:
+            depth, normal = view.depth, view.normal
         alpha = view.alpha.clamp(0, 1)
         has_surface = (alpha >= self.alpha_min) & (depth > 0) & depth.isfinite()
         depth = torch.where(has_surface, depth, 0)
-        if self._discs is None and scene.mode != "2dgs":
+        if self.quantile is None and scene.mode != "2dgs":
             normal = depth_to_normals(depth[None], camera.viewmats, camera.Ks)[0]
         color = (view.image / alpha.clamp(min=1e-3)[..., None]).clamp(0, 1)
         normal = torch.nn.functional.normalize(normal, dim=-1)
-        return Maps(*(part.cpu().contiguous() for part in (color, alpha, depth, normal)))
+        return Maps(*(part.cpu().contiguous() for part in (color, alpha, depth, normal, spread.nan_to_num(0))))
 
 
 def as_discs(scene: GaussianScene) -> GaussianScene:

@@ -4,6 +4,7 @@ import logging
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -80,12 +81,14 @@ def find_parts(
         elif body.select:
             members = selector.mask(body.select, key, taken)
         else:
-            members = _default_members(points, selector, floor, bulk) & ~taken
+            around = None if isinstance(representation, MeshVertices) else bulk  # a mesh has no surroundings
+            members = _default_members(points, selector, floor, around) & ~taken
         members = members & ~taken & ~unused_vertices(representation)
         own = members & solid
         if not bool(own.any()):
             raise InputError(_why_nothing(representation, config, name, members, taken))
-        own = _without_floaters(points, own, config, name)
+        if isinstance(representation, FDrive):  # vertices that stay behind would draw out the faces that they are of
+            own = without_floaters(points, own, config, name)
         members = own | (_followers_of(points, members & ~solid, own) if isinstance(representation, FDrive) else own)
         taken = taken | members
         found[index] = Part(body, name, members, own)
@@ -191,6 +194,47 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
     if per_cell < 3:
         text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
         logger.warning(text, part.name, per_cell)
+    elif part.body.material.law in _COHESIVE and thinnest >= spacing:
+        _warn_of_twigs(part.name, particles, longest, spacing)
+
+
+def thin_parts(x: Float[Tensor, "p 3"], spacing: float) -> Bool[Tensor, " p"]:
+    """Which particles are in parts thinner than a cell: what a cube of a cell that stays inside does not reach."""
+    from scipy import ndimage
+
+    # Thirds of a cell, so that where the lattice lies hardly matters: two thirds of a cell are thin, a whole one is not.
+    step = spacing / 3
+    cells = ((x.double() - x.double().amin(0)) / step).floor().long() + 2
+    mask = np.zeros((cells.amax(0) + 3).tolist(), bool)
+    at = tuple(cells.T.numpy())
+    mask[at] = True
+    around = np.ones((3, 3, 3), bool)
+    closed = ndimage.binary_closing(mask, around)  # no holes between particles
+    core = ndimage.binary_opening(closed, np.ones((4, 4, 4), bool))
+    core = ndimage.binary_dilation(core, around, iterations=2)  # edges and corners, which no cube reaches
+    return ~torch.from_numpy(np.asarray(core, bool)[at])
+
+
+def _warn_of_twigs(name: str, particles: BodyParticles, longest: float, spacing: float) -> None:
+    """Elastic parts that the grid does not resolve are torn off by the motion of particles against each other."""
+    count = len(particles.cores)
+    if math.prod(((particles.x.amax(0) - particles.x.amin(0)) / spacing * 3 + 5).tolist()) > _MOST_SUBCELLS or not count:
+        return
+    thin = thin_parts(particles.x, spacing)[:count]
+    number = int(thin.sum())
+    if number < _LEAST_THIN * count:
+        return
+    rows = thin.nonzero()[:, 0]
+    some = particles.x[rows[:: max(1, number // 1000)]]
+    near = particles.x[knn(particles.x, some, min(32, len(particles.x)))[1]]
+    near = near - near.mean(1, keepdim=True)
+    least = torch.linalg.eigvalsh(near.mT @ near / near.shape[1])[:, 0]
+    # The variance across a thin cylinder's surface is half its squared radius.
+    width = 2 * float((2 * least.clamp(min=0)).sqrt().median())
+    want = max(math.ceil(longest / width), math.ceil(1.5 * longest / spacing)) if width > 0 else math.inf
+    hint = f"about --cells {want} would resolve them" if want <= _MOST_CELLS else "no grid of a useful size resolves them"
+    text = "%s: %d of %d (%.2g %%) are in parts thinner than a cell of %.3g m, which may break off; %s"
+    logger.warning(text, name, number, count, 100 * number / count, spacing, hint)
 
 
 def velocities(
@@ -203,22 +247,29 @@ def velocities(
     return v, hat(spin).expand(len(x), 3, 3).contiguous()
 
 
+_COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
+_LEAST_THIN = 0.005  # of the Gaussians of a body
+_MOST_SUBCELLS = 60_000_000
+_MOST_CELLS = 400
 _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 
 
-def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float]) -> Tensor:
-    center, radius = bulk
-    members = (points - center.to(points)).norm(dim=-1) < _NEAR * radius
-    if not bool((members & selector.solid).any()):
-        members[:] = True
+def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float] | None) -> Tensor:
+    members = torch.ones(len(points), dtype=torch.bool)
+    if bulk is not None:
+        near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
+        members = near if bool((near & selector.solid).any()) else members
     if floor is not None:
         above = members & ~floor.contains(points)
         members = above if bool((above & selector.solid).any()) else members
     return members
 
 
-def _without_floaters(points: Tensor, own: Tensor, config: SimulateConfig, name: str) -> Tensor:
+def without_floaters(
+    points: Float[Tensor, "n 3"], own: Bool[Tensor, " n"], config: SimulateConfig, name: str
+) -> Bool[Tensor, " n"]:
+    """`own` without parts that are small and apart from the others."""
     if config.min_component == 0:
         return own
     selector = Selector(points, None, own)

@@ -5,11 +5,12 @@ eq. 11).
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.stages.physics.config import Boundary
+from vision3d.stages.physics.particles import Grid
 from vision3d.stages.physics.world import DistanceField, rotation_by
 
 
@@ -56,17 +57,18 @@ def is_there(boundary: Boundary, time: float) -> bool:
     return boundary.start <= time < boundary.end
 
 
-def apply(
-    boundary: Boundary,
-    v: Float[Tensor, "n 3"],
-    points: Float[Tensor, "n 3"],
-    time: float = 0.0,
-    field: DistanceField | None = None,
+def after_contact(
+    boundary: Boundary, v: Float[Tensor, "n 3"], points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], time: float = 0.0
 ) -> Float[Tensor, "n 3"]:
-    """Velocities after contact; those outside the solid, and all outside its time window, stay."""
-    if not is_there(boundary, time):
-        return v
-    distances, normals = distance(boundary, points, time, field)
+    """Velocities [m/s] of material at points of the surface after contact.
+
+    Args:
+        boundary: The solid.
+        v: Before [m/s].
+        points: Where [m].
+        normals: Unit, towards the free side.
+        time: For solids that move [s].
+    """
     arms = points - points.new_tensor(center_at(boundary, time))
     own = v.new_tensor(boundary.velocity) + torch.linalg.cross(v.new_tensor(boundary.angular_velocity).expand_as(arms), arms)
     relative = v - own
@@ -81,7 +83,76 @@ def apply(
         after = kept * along
         if boundary.kind == "separate":
             after = torch.where(inward < 0, after, relative)
-    return torch.where((distances < 0)[:, None], after + own, v)
+    return after + own
+
+
+def ways_out(normals: Float[Tensor, "n 3"]) -> Int64[Tensor, " n"]:
+    """Which way out of a solid is shortest along an axis of the grid: twice the axis, plus 1 towards its negative end.
+
+    Where two are about equal the first counts, so that rounding does not decide.
+    """
+    size = normals.abs()
+    axis = torch.where(size[:, 1] > size[:, 0] + _EQUAL, 1, 0)
+    axis = torch.where(size[:, 2] > size.gather(1, axis[:, None])[:, 0] + _EQUAL, 2, axis)
+    return 2 * axis + (normals.gather(1, axis[:, None])[:, 0] < 0)
+
+
+def apply(
+    boundary: Boundary,
+    v: Float[Tensor, "n 3"],
+    mass: Float[Tensor, " n"],
+    rows: Int64[Tensor, " n"],
+    grid: Grid,
+    time: float = 0.0,
+    field: DistanceField | None = None,
+) -> tuple[Float[Tensor, "n 3"], float]:
+    """Velocities of the grid's nodes after contact, and the work of the solid [J].
+
+    Where the surface passes between a node inside and the next one on its way out, the velocity interpolated between the two is
+    that of the material at the surface. What the contact changes there is an impulse on both nodes by their shares, so the
+    height at rest depends on the surface and not on the nodes around it. Deeper nodes meet the solid by themselves.
+
+    Args:
+        boundary: The solid.
+        v: Of nodes with mass [m/s].
+        mass: Of them [kg].
+        rows: Which nodes they are, ascending.
+        grid: Theirs.
+        time: For solids that move, and for its time window [s].
+        field: Of boundaries of the shape mesh.
+    """
+    if not is_there(boundary, time) or not len(rows):
+        return v, 0.0
+    points, indices = grid.node_positions(rows, v), grid.node_indices(rows)
+    distances, normals = distance(boundary, points, time, field)
+    ways = torch.where(distances < 0, ways_out(normals), -1)
+    strides = torch.tensor([grid.shape[1] * grid.shape[2], grid.shape[2], 1], device=v.device)
+    v, work = v.clone(), 0.0
+    for way in range(6):  # nodes of one way share none with each other
+        inner = (ways == way).nonzero()[:, 0]
+        if not len(inner):
+            continue
+        axis, sign = way // 2, 1 - 2 * (way % 2)
+        beyond = indices[inner, axis] + sign
+        wanted = rows[inner] + sign * strides[axis]
+        outer = torch.searchsorted(rows, wanted).clamp(max=len(rows) - 1)
+        is_next = (beyond >= 0) & (beyond < grid.shape[axis]) & (rows[outer] == wanted)
+        heights = distances[outer]
+        share = torch.where(is_next & (heights >= 0), distances[inner] / (distances[inner] - heights), 0.0)
+        outer = torch.where(share > 0, outer, inner)
+        rest = 1 - share
+        step = torch.zeros_like(points[inner])
+        step[:, axis] = sign * grid.spacing * share
+        before = rest[:, None] * v[inner] + share[:, None] * v[outer]
+        after = after_contact(boundary, before, points[inner] + step, normals[inner], time)
+        impulse = (after - before) / (rest.square() / mass[inner] + share.square() / mass[outer])[:, None]
+        v.index_add_(0, inner, (rest / mass[inner])[:, None] * impulse)
+        v.index_add_(0, outer, (share / mass[outer])[:, None] * impulse)
+        work += float((impulse * after).sum())
+    return v, work
+
+
+_EQUAL = 1e-3
 
 
 def _box(offsets: Tensor, half_size: Tensor) -> tuple[Tensor, Tensor]:

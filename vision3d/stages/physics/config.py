@@ -38,6 +38,11 @@ __all__ = [
     "law_name",
 ]
 
+RESUMABLE = ("device", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
+"""Keys that may change when a run is resumed."""
+GROWS = ("frames",)
+"""Keys that may become larger when a run is resumed."""
+
 InFiles = tyro.conf.Suppress
 """On lists of things with options of their own: they are given in a scene file (`--config`), not on the command line."""
 
@@ -96,12 +101,18 @@ class SimulateConfig:
     """Downward acceleration [m/s^2]."""
     floor: Literal["auto", "below", "none"] = "auto"
     """auto: the floor that is seen in the scene, else below; below: under what moves."""
+    floor_extent: Literal["seen", "endless"] = "seen"
+    """Of a floor that is seen in a scene of Gaussians: seen ends it where its Gaussians end, and what leaves it falls on to the
+    end of the space (`room`); endless."""
+    collider: str = "none"
+    """What else stops what moves: none; scene, the Gaussians or faces that do not move, as far as they enclose space or make a
+    surface; or the path of a closed mesh in the scene's axes and units (.glb, .obj, .ply, .stl)."""
     drop: float = 0.0
     """How far above the floor what moves begins, in its longest side; at least 0. It is lifted from a floor that is seen."""
     floor_kind: Literal["sticky", "slip", "separate"] = "separate"
     """Contact with the floor, as of boundaries."""
-    friction: float = 0.4
-    """Of the floor."""
+    friction: float | None = None
+    """Of the floor, Coulomb's coefficient [default: 0 where all that moves is water, else 0.4]."""
     room: float = 0.5
     """Space on all sides of what moves, in its longest side; what reaches its end is held there."""
 
@@ -114,7 +125,7 @@ class SimulateConfig:
     grouping: Literal["auto", "tracers", "followers", "hierarchy", "none"] = "auto"
     """How Gaussians that are not simulated move: with the velocities of the grid (tracers), with the four simulated ones around
     them (followers), with the centre of their cluster (hierarchy, as published, but with its whole deformation), or not at all
-    (none); auto: tracers where the engine moves them for little, else followers. Faint ones always follow."""
+    (none); auto: tracers, and followers with points3. Faint ones always follow."""
     share: float = 1.0
     """Share of the Gaussians of a body that is simulated; in (0, 1]."""
     max_particles: int | None = None
@@ -173,6 +184,7 @@ class SimulateConfig:
         self._check("share", self.share <= 1, "at most 1")
         for name, choices in (
             ("floor", ("auto", "below", "none")),
+            ("floor_extent", ("seen", "endless")),
             ("floor_kind", ("sticky", "slip", "separate")),
             ("grouping", ("auto", "tracers", "followers", "hierarchy", "none")),
             ("fill", ("auto", "none", "density", "mesh")),
@@ -188,8 +200,8 @@ class SimulateConfig:
                 raise ConfigError("up", "got (0, 0, 0), want a direction")
         if self.box is not None and not all(-math.inf < a < b < math.inf for a, b in zip(self.box[:3], self.box[3:])):
             raise ConfigError("box", f"got {self.box}, want three lower and three higher numbers")
-        if min(self.video_size) < 16:
-            raise ConfigError("video_size", f"got {self.video_size}, want at least 16 pixels a side")
+        if not 16 <= min(self.video_size) <= max(self.video_size) <= 8192:
+            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels a side")
         if self.share < 1 and self.grouping == "none":
             raise ConfigError("share", f"got {self.share} with grouping none, which leaves the others behind; want 1")
         if self.bodies:
@@ -199,6 +211,13 @@ class SimulateConfig:
         """The bodies; the one of the options above when there is no list of them."""
         one = Body(self.material, tuple(self.select), self.velocity, self.angular_velocity, self.fill)
         return self.bodies or (one,)
+
+    @property
+    def floor_friction(self) -> float:
+        """Of the floor, as given or by what moves."""
+        if self.friction is not None:
+            return self.friction
+        return 0.0 if all(body.material.law == "water" for body in self.all_bodies()) else 0.4
 
     def _check_bodies(self) -> None:
         if self.select:

@@ -54,6 +54,21 @@ class Surface:
     """Standard deviations [m]."""
     opacities: Float[Tensor, " n"]
 
+    def rows(self, mask: Bool[Tensor, " n"]) -> "Surface":
+        """Some of the splats."""
+        return Surface(self.means[mask], self.quats[mask], self.scales[mask], self.opacities[mask])
+
+
+def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[Tensor, " 3"], float]:
+    """Which cells of a lattice splats cover or enclose, the corner of the lattice [m], and the side of its cells [m]."""
+    lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
+    depth = lattice.zeros()
+    for points, weights in _samples(surface, lattice.step):
+        lattice.add(depth, points, weights / lattice.step**2)
+    wall = lattice.volume(depth > _CLOSED)
+    _, inside = _flood(wall, None)
+    return wall | inside, lattice.low, lattice.step
+
 
 def fill_surface(
     surface: Surface, spacing: float, floor: tuple[Float[Tensor, " 3"], float] | None = None, seed: int = 0

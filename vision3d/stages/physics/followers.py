@@ -10,13 +10,16 @@ from vision3d.geometry.neighbors import knn
 from vision3d.stages.physics.particles import Particles
 
 _NEIGHBORS = 4
+_MAX_STRETCH = 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class Followers:
     """Points that go with the simulated points around them: x = sum w_j (x_j + F_j (X - X_j)), F = sum w_j F_j.
 
-    Exact for affine motions. Weights are (1 - d_j / d_last)^2 of the four nearest at rest, 0 at the fifth.
+    Exact for affine motions. Weights are (1 - d_j / d_last)^2 of the four nearest at rest, 0 at the fifth. What flows has no
+    shape to go by: singular values of F_j count within 1/2 to 2, so that a follower stays as near to one of the places of its
+    particles as twice its distance at rest, in their mean.
     """
 
     rows: Int64[Tensor, " f"]
@@ -65,10 +68,21 @@ class Followers:
 
     def positions(self, particles: Particles) -> tuple[Float[Tensor, "f 3"], Float[Tensor, "f 3 3"]]:
         """Positions [m] and deformation gradients now."""
-        F = particles.F_total[self.parents]
+        F = bounded(particles.F_total)[self.parents]
         moved = particles.x[self.parents] + (F @ self.offsets.to(F)[..., None])[..., 0]
         weights = self.weights.to(F)
         return (weights[..., None] * moved).sum(1), (weights[..., None, None] * F).sum(1)
+
+
+def bounded(F: Float[Tensor, "n 3 3"], stretch: float = _MAX_STRETCH) -> Float[Tensor, "n 3 3"]:
+    """Deformation gradients with their singular values within 1 / stretch to stretch."""
+    # The squares of the singular values are within |F^T F - 1| of 1; few are decomposed.
+    off = torch.linalg.matrix_norm(F.mT @ F - torch.eye(3, dtype=F.dtype, device=F.device))
+    rows = (off > 1 - 1 / stretch**2).nonzero()[:, 0]
+    if not len(rows):
+        return F
+    U, sizes, Vh = torch.linalg.svd(F[rows].double())
+    return F.index_copy(0, rows, (U @ (sizes.clamp(1 / stretch, stretch)[:, :, None] * Vh)).to(F))
 
 
 def clusters(points: Float[Tensor, "n 3"], count: int) -> tuple[Float[Tensor, "c 3"], Int64[Tensor, " n"]]:

@@ -10,6 +10,7 @@ from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.scene import Mesh
 from vision3d.stages.physics.boundaries import center_at, is_there
+from vision3d.stages.physics.colliders import FLOOR, SCENE
 from vision3d.stages.physics.config import Boundary
 from vision3d.stages.physics.fields import load_mesh
 from vision3d.stages.physics.setup import Setup
@@ -21,12 +22,13 @@ _NUM_TILES = 16
 
 
 def obstacle_meshes(setup: Setup, time: float) -> list[Mesh]:
-    """What obstacles look like at a time, in the scene; containers and a floor that the scene shows itself are left out."""
+    """What obstacles look like at a time, in the scene; containers and what the scene shows itself are left out."""
     found = []
-    last = len(setup.world.boundaries) - 1
+    last = setup.num_boundaries - 1
     for index, boundary in enumerate(setup.world.boundaries):
-        is_seen_floor = index == last and boundary.shape == "plane" and setup.floor_point is None
-        if not is_there(boundary, time) or boundary.hollow or is_seen_floor:
+        is_seen = index == last and boundary.shape == "plane" and setup.floor_point is None
+        is_seen = is_seen or boundary.mesh in (FLOOR, SCENE)
+        if not is_there(boundary, time) or boundary.hollow or is_seen:
             continue
         vertices, faces, colors = _shape(boundary, setup)
         turn = rotation_by(boundary.angular_velocity, time - boundary.start)

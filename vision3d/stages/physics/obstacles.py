@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.geometry.quaternion import multiply, quat_to_rotmat
+from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.rotation import so3_log
 from vision3d.stages.physics.boundaries import distance
+from vision3d.stages.physics.colliders import FLOOR, floor_frame
 from vision3d.stages.physics.config import Boundary, Mover, SimulateConfig, Vector, Wind
 from vision3d.stages.physics.fields import load_mesh, mesh_field
 from vision3d.stages.physics.world import DistanceField, World
@@ -44,7 +45,12 @@ class Placement:
 
 
 def place_boundaries(
-    config: SimulateConfig, placement: Placement, spacing: float, up: Float[Tensor, " 3"], base: float | None
+    config: SimulateConfig,
+    placement: Placement,
+    spacing: float,
+    up: Float[Tensor, " 3"],
+    base: float | None,
+    floor: DistanceField | None = None,
 ) -> tuple[tuple[Boundary, ...], dict[str, DistanceField]]:
     """All boundaries of the options, the floor last, and the distances of the meshes.
 
@@ -54,6 +60,7 @@ def place_boundaries(
         spacing: Of the grid [m].
         up: Unit.
         base: Height of the floor along `up` [m]; None: there is none.
+        floor: Of one that ends, in its `floor_frame` at that height.
 
     Raises:
         InputError: A mesh cannot be read, or encloses nothing.
@@ -64,9 +71,14 @@ def place_boundaries(
     names = {boundary.mesh for boundary in scaled if boundary.mesh}
     fields = {name: mesh_field(load_mesh(name), placement.scale, spacing) for name in sorted(names)}
     if base is not None:
-        foot, normal = (base * up).tolist(), up.tolist()
-        plane = Boundary("plane", _triple(foot), _triple(normal), kind=config.floor_kind, friction=config.friction)
-        scaled.append(plane)
+        contact = {"kind": config.floor_kind, "friction": config.floor_friction}
+        foot = _triple((base * up).tolist())
+        if floor is None:
+            scaled.append(Boundary("plane", foot, _triple(up.tolist()), **contact))
+        else:
+            fields[FLOOR] = floor
+            w, x, y, z = rotmat_to_quat(floor_frame(up)).tolist()
+            scaled.append(Boundary("mesh", foot, mesh=FLOOR, quat=(w, x, y, z), **contact))
     return tuple(scaled), fields
 
 

@@ -106,7 +106,7 @@ def _camera(moving: Sequence, setup: Setup, size: tuple[int, int]) -> Cameras:
     points = torch.cat(seen).double()
     points = points[:: max(1, len(points) // 1_000_000)]  # few of them, far away, do not count
     low, high = torch.quantile(points, torch.tensor([0.01, 0.99], dtype=torch.float64), dim=0)
-    radius = max(float((high - low).norm()) / 2, 1e-6)
+    radius = max(float((high - low).norm()), setup.representation.longest or 0.0, 1e-6) / 2
     # Towards the broad side of what moves, a little from above.
     across = (high - low) - 1e9 * setup.up.abs()
     side = torch.zeros(3, dtype=torch.float64)

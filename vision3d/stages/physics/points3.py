@@ -24,6 +24,8 @@ from vision3d.geometry.edge_factors import (
     vertices_to_factors,
 )
 from vision3d.geometry.neighbors import knn
+from vision3d.geometry.quaternion import rotmat_to_quat
+from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.triangles import gaussians_to_edges
 from vision3d.geometry.vectors import orthogonal_part, unit
 from vision3d.scene import GaussianScene, Selection, Sequence
@@ -110,6 +112,9 @@ def simulate_points(
         edge_share: No edge is given to the engine shorter than this share of the distance between neighbouring Gaussians;
             the engine's own when None. 0: edges as they are, as published.
 
+    Returns:
+        Frames with the channels `means`, `covar_factors` or `edges`, and `turns` (rotations) where colours depend on the view.
+
     Raises:
         ConfigError: An option has a value that is not allowed.
         InputError: Nothing is selected or opaque enough; the engine gives positions that are not finite.
@@ -157,6 +162,7 @@ class _Shown:
         all_means, all_factors = self.scene.means.detach().cpu().double(), self.factors.clone()
         all_means[self.rows] = means / self.scale + self.origin
         factors = factors / self.scale
+        deformed = factors
         if self.method == "gram_schmidt":
             factors = gram_schmidt_edges(factors)
         if self.max_stretch is not None:
@@ -165,7 +171,23 @@ class _Shown:
         name = "covar_factors" if factors.shape[-1] == 3 or self.scene.mode == "3dgs" else "edges"
         if name == "covar_factors" and factors.shape[-1] == 2:  # a flattened ellipsoid
             all_factors = torch.nn.functional.pad(all_factors, (0, 1))
-        return {"means": all_means.to(self.scene.means), name: all_factors.to(self.scene.means)}
+        result = {"means": all_means.to(self.scene.means), name: all_factors.to(self.scene.means)}
+        if self.scene.sh_degree > 0:
+            quats = torch.zeros(len(all_means), 4, dtype=torch.float64)
+            quats[:, 0] = 1
+            quats[self.rows] = rotmat_to_quat(nearest_rotation(_gradients(self.factors[self.rows], deformed)))
+            result["turns"] = quats.to(self.scene.means)
+        return result
+
+
+def _gradients(rest: Float[Tensor, "n 3 k"], factors: Float[Tensor, "n 3 k"]) -> Float[Tensor, "n 3 3"]:
+    """Deformation gradients from edges at rest, which are orthogonal, to those now; of a triangle its normal turns, too."""
+    inverse = rest / rest.square().sum(1, keepdim=True).clamp(min=torch.finfo(rest.dtype).tiny)
+    found = factors @ inverse.mT
+    if rest.shape[-1] == 2:
+        before, now = (unit(torch.linalg.cross(edges[..., 0], edges[..., 1])) for edges in (rest, factors))
+        found = found + now[:, :, None] * before[:, None]
+    return found
 
 
 def _frames(engine: PointEngine, points: Points, corners: Corners, show: _Shown, frames: int, fps: float) -> Iterator[Frame]:

@@ -16,11 +16,14 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry.edge_factors import clamp_factors, factors_svd, flatten_gaussians, gaussians_to_factors
+from vision3d.geometry.mesh import weld_vertices
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.triangles import edges_to_gaussians, gaussians_to_edges
-from vision3d.scene import GaussianScene, Mesh, MeshGaussians
+from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Selection
 from vision3d.stages.physics.config import SimulateConfig
+
+_WELD = 1e-6  # of the longest side
 
 Movable = GaussianScene | MeshGaussians | Mesh
 
@@ -48,6 +51,10 @@ class Representation(ABC):
         """Of the points (n,), where there are any."""
         self.longest: float | None = None
         """Longest side of what moves, in the scene's units."""
+
+    def mask(self, selection: Selection) -> Bool[Tensor, " n"]:
+        """Which points a selection on the scene holds."""
+        return selection.mask(self.points.float())
 
     @abstractmethod
     def channels(self, rows: Int64[Tensor, " r"], places: Float[Tensor, "r 3"], F: Float[Tensor, "r 3 3"]) -> dict[str, Tensor]:
@@ -129,13 +136,20 @@ class MeshVertices(Representation):
         mesh = scene.mesh if isinstance(scene, MeshGaussians) else scene
         if not mesh.num_faces:
             raise InputError(f"{mesh!r}: has no faces; want a mesh")
-        self.points, self.triangles = mesh.vertices.detach().cpu().double(), mesh.faces.cpu()
+        self.rest = mesh.vertices.detach().cpu().double()
+        # Vertices at one place, as at seams of textures and normals, are one particle.
+        extent = float((self.rest.amax(0) - self.rest.amin(0)).max())
+        self.points, self.triangles, self.place = weld_vertices(self.rest, mesh.faces.cpu(), _WELD * extent)
         self.opacities = torch.ones(len(self.points))
 
     def channels(self, rows: Tensor, places: Tensor, F: Tensor) -> dict[str, Tensor]:
-        vertices = self.points.clone()
-        vertices[rows] = places.double()
-        return {"vertices": vertices.float()}
+        moves = torch.zeros_like(self.points)
+        moves[rows] = places.double() - self.points[rows]
+        return {"vertices": (self.rest + moves[self.place]).float()}
+
+    def mask(self, selection: Selection) -> Bool[Tensor, " n"]:
+        chosen = selection.mask(self.rest.float())
+        return torch.zeros(len(self.points), dtype=torch.bool).index_put_((self.place[chosen],), torch.tensor(True))
 
 
 REPRESENTATIONS: dict[str, type[Representation]] = {"fdrive": FDrive, "points3": Points3, "mesh": MeshVertices}

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,11 +12,12 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, Selection, Sequence
-from vision3d.stages.physics.config import SimulateConfig, Vector
+from vision3d.stage import stage
+from vision3d.stages.physics.config import GROWS, RESUMABLE, SimulateConfig, Vector
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
 from vision3d.stages.physics.representations import Movable
 from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Frame, Simulation
+from vision3d.stages.physics.simulation import Frame, Simulation, Stopped
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -42,7 +44,7 @@ def simulate_frames(
 def simulate(
     scene: Movable,
     config: SimulateConfig | None = None,
-    run_folder: RunFolder | None = None,
+    run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
     *,
     select: Selection | None = None,
@@ -70,7 +72,7 @@ def simulate(
         InputError: The scene is empty or not finite, nothing is selected, or nothing is opaque enough.
         ConfigError: An option does not fit, or the grid needs more memory than there is.
         NumericalError: The motion is no longer finite.
-        Interrupted: Ctrl-C or SIGTERM came, with a run folder; it goes on from its newest checkpoint.
+        Interrupted: Ctrl-C or SIGTERM came, with a run folder; it resumes after its last whole frame.
 
     Example:
         >>> from vision3d import GaussianScene, simulate
@@ -81,10 +83,13 @@ def simulate(
     return run(scene, config, run_folder, progress, select=select, cameras=cameras, default_up=default_up)[0]
 
 
+@stage(
+    "simulate", {"scene": "scene"}, resumable=RESUMABLE, grows=GROWS, config=SimulateConfig, results=lambda result: result[1]
+)
 def run(
     scene: Movable,
     config: SimulateConfig | None = None,
-    run_folder: RunFolder | None = None,
+    run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
     *,
     select: Selection | None = None,
@@ -95,7 +100,7 @@ def run(
     config = SimulateConfig() if config is None else config
     setup = set_up(scene, config, select, cameras=cameras, default_up=default_up)
     simulation = Simulation(setup, config)
-    if run_folder is None:
+    if not isinstance(run_folder, RunFolder):
         return _in_memory(simulation, progress)
     moving = _in_folder(simulation, run_folder, progress)
     summary = simulation.summary()
@@ -127,7 +132,13 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
         shutil.rmtree(path, ignore_errors=True)
     writer = SequenceWriter(path, base, resume=checkpoint is not None, keep=simulation.next, compress=False)
     with finish_step_on_interrupt() as stop, Progress(config.frames, "simulate", progress) as bar:
-        for frame in simulation.frames():
+        simulation.is_stopped = lambda: stop.requested
+        while simulation.next < config.frames:
+            try:
+                frame = simulation.step()
+            except Stopped:
+                run_folder.save_checkpoint(simulation.next - 1, simulation.state())
+                raise Interrupted(f"stopped after frame {simulation.next - 1}") from None
             writer.append(frame.time, **frame.channels)
             run_folder.log(frame.index, time_s=frame.time, **frame.figures)
             if config.ply:
@@ -136,5 +147,6 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
                 run_folder.save_checkpoint(frame.index, simulation.state())
             bar.update(frame.index + 1, steps=frame.figures["steps"])
             if stop.requested and frame.index + 1 < config.frames:
+                run_folder.save_checkpoint(frame.index, simulation.state())
                 raise Interrupted(f"stopped after frame {frame.index}")
     return Sequence.load(path)

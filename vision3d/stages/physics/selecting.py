@@ -17,7 +17,7 @@ FORMS = {
     "sphere": "sphere:CX,CY,CZ,R",
     "plane": "plane:PX,PY,PZ,NX,NY,NZ",
     "label": "label:N",
-    "component": "component or component:N",
+    "component": "component or component:N (1 or 0: the largest)",
     "rest": "rest",
     "all": "all",
 }
@@ -32,6 +32,8 @@ class Selector:
         labels: Of the points, where there are any.
         solid: Points that count when it is asked what hangs together.
         noun: What the points are.
+        apart: Points that join nothing, as floor and surroundings: their parts come after those of the others.
+        mask_of: Which points a `Selection` holds.
     """
 
     def __init__(
@@ -40,18 +42,24 @@ class Selector:
         labels: Int64[Tensor, " n"] | None,
         solid: Bool[Tensor, " n"],
         noun: str = "points",
+        apart: Bool[Tensor, " n"] | None = None,
+        mask_of: Callable[[Selection], Bool[Tensor, " n"]] | None = None,
     ) -> None:
         self.points, self.labels, self.solid, self.noun = points, labels, solid, noun
+        self._apart = torch.zeros_like(solid) if apart is None else apart
+        self._mask_of = mask_of or (lambda selection: selection.mask(points))
         self._parts: Tensor | None = None
 
     @property
     def parts(self) -> Int64[Tensor, " n"]:
-        """The connected part of each solid point, 0 the largest; -1 of others."""
+        """The connected part of each solid point, 0 the largest of those that are not `apart`; -1 of others."""
         if self._parts is None:
             found = torch.full((len(self.points),), -1, dtype=torch.int64)
-            rows = self.solid.nonzero()[:, 0]
-            if len(rows):
-                found[rows] = connected_parts(self.points[rows], part_spacing(self.points[rows]))
+            for group in (self.solid & ~self._apart, self.solid & self._apart):
+                rows = group.nonzero()[:, 0]
+                if len(rows):
+                    first = int(found.max()) + 1
+                    found[rows] = first + connected_parts(self.points[rows], part_spacing(self.points[rows]))
             self._parts = found
         return self._parts
 
@@ -84,14 +92,17 @@ class Selector:
         if kind == "rest" and not values:
             return torch.ones(len(self.points), dtype=torch.bool) if taken is None else ~taken
         if kind == "component":
-            return self.parts == (0 if not values else _whole(values, kind, key) - 1)
+            number = 1 if not values else _whole(values, kind, key)
+            if number < 0:
+                raise ConfigError(key, f"got {text}, want component:N with N >= 1")
+            return self.parts == max(number - 1, 0)
         if kind == "label" and values:
             number = _whole(values, kind, key)
             if self.labels is None:
                 raise InputError(f"{key}: {text} needs labels, and the scene has none")
             return self.labels == number
         if text.endswith(".json") or Path(text).is_file():
-            return Selection.load(text).validate().mask(self.points)
+            return self._mask_of(Selection.load(text).validate())
         hint = nearest_names(kind, FORMS)
         hint = f"{hint} " if hint.startswith("did") else ""
         raise ConfigError(key, f"{text!r} is no selection; {hint}want {'; '.join(FORMS.values())}; or the path of a .json")

@@ -23,14 +23,15 @@ from vision3d.stages.physics.bodies import (
     velocities,
     warn_of_shape,
 )
-from vision3d.stages.physics.config import SimulateConfig, Vector
+from vision3d.stages.physics.colliders import collider_field, seen_floor
+from vision3d.stages.physics.config import Boundary, SimulateConfig, Vector
 from vision3d.stages.physics.engines import Engine, choose_engine
 from vision3d.stages.physics.followers import Followers
 from vision3d.stages.physics.obstacles import Placement, place_boundaries, place_winds, start_outside
 from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.representations import FDrive, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
-from vision3d.stages.physics.time_step import SOUND_COURANT
+from vision3d.stages.physics.time_step import SOUND_COURANT, VELOCITY_COURANT
 from vision3d.stages.physics.upright import Floor, stand_upright
 from vision3d.stages.physics.world import Motion, World
 
@@ -42,8 +43,10 @@ logger = logging.getLogger("vision3d.physics")
 _PADDING = 3  # cells at the sides of the grid
 _SMALL, _LARGE = 0.05, 20.0  # metres; what moves is never so small or large unless the options say so
 _MOST = 2_000_000  # particles
+_MOST_UNITS = 1e9  # of lengths
 _MOST_REFERENCE = 20_000
 _MOST_STEPS, _MANY_STEPS = 1e6, 5e3  # a frame
+_MOST_MACH, _MANY_MACH = 100.0, 10.0  # speeds over that of sound in the softest body
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,8 @@ class Setup:
     """Particles that fill bodies."""
     cameras: Cameras | None = None
     """Of the photographs."""
+    num_boundaries: int = 0
+    """Of those of the world, the first ones: all but the collider. The floor is the last of these."""
     corners: "Corners | None" = None
     """Of the simulated Gaussians, which are the first particles, where those are corners (`points3`)."""
 
@@ -129,23 +134,24 @@ def set_up(
     engine = _engine(config.engine)
     representation = represent(scene, config)
     if config.grouping == "auto":
-        is_cheap = engine.has_cheap_tracers and not isinstance(representation, Points3)
-        config = replace(config, grouping="tracers" if is_cheap else "followers")
+        config = replace(config, grouping="followers" if isinstance(representation, Points3) else "tracers")
     if isinstance(representation, FDrive) and representation.lost:
         logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * representation.lost)
     points, solid = representation.points, representation.opacities >= config.min_opacity
     bulk = bulk_of(scene) if isinstance(scene, GaussianScene) else bulk_of_points(points, torch.ones(len(points)))
     near = (points - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1]
     up, floor = stand_upright(points[near], representation.opacities[near], config, cameras, default_up)
-    selector = Selector(points, representation.labels, solid, representation.noun)
-    given = None if select is None else select.mask(scene.means if isinstance(scene, GaussianScene) else points.float()).cpu()
+    apart = None if floor is None else floor.contains(points) | ~near
+    selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask)
+    given = None if select is None else representation.mask(select)
     parts = find_parts(representation, config, selector, floor, bulk, given)
     is_solid = torch.stack([part.solid for part in parts]).any(0)
     moving = torch.stack([part.members for part in parts]).any(0)
     low, high = points[is_solid].amin(0), points[is_solid].amax(0)
     center, longest = (low + high) / 2, float((high - low).max())
-    if longest == 0:  # a single Gaussian is as large as itself
-        longest = 2 * float(scene.scales[is_solid].max()) if isinstance(scene, GaussianScene) else 1.0
+    if isinstance(scene, GaussianScene):  # a single one, or many at one place, are as large as themselves
+        longest = max(longest, 2 * float(scene.scales[is_solid.to(scene.device)].median()))
+    _check_extent(scene, points[is_solid], longest)
     if isinstance(representation, FDrive):
         representation.longest = longest
     placement = Placement(center, _scale(config, longest))
@@ -159,7 +165,11 @@ def set_up(
     cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
     spacing = size / cells
     base = _floor_height(config, floor, placement, x[is_solid], up, size)
-    grid = _grid(config, x[is_solid], spacing, size, up, base, placement)
+    ends = None
+    if base is not None:
+        space = _space(config, x[is_solid], size, spacing, placement)
+        ends = seen_floor(config, representation, floor, x, placement.scale, base * up, spacing, space)
+    grid = _grid(config, x[is_solid], spacing, size, up, base, placement, ends is not None)
     _check_memory(config, engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
     seen = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
     bodies = [
@@ -167,7 +177,14 @@ def set_up(
     ]
     for part, body in zip(parts, bodies):
         warn_of_shape(part, x[part.solid], body, size, spacing)
-    boundaries, fields = place_boundaries(config, placement, spacing, up, base)
+    boundaries, fields = place_boundaries(config, placement, spacing, up, base, ends)
+    count = len(boundaries)
+    collider = collider_field(config, representation, moving, x, torch.cat([body.x for body in bodies]), placement.scale, grid)
+    if collider is not None:
+        name, field, is_placed = collider
+        center = (0.0, 0.0, 0.0) if is_placed else placement.point((0.0, 0.0, 0.0))
+        stands = Boundary("mesh", center, mesh=name, kind=config.floor_kind, friction=config.floor_friction)
+        boundaries, fields = (*boundaries, stands), {**fields, name: field}
     world_parts = {
         "boundaries": boundaries,
         "fields": fields,
@@ -176,6 +193,7 @@ def set_up(
     setup = _joined(config, engine, representation, parts, bodies, selector, x, grid, placement, up, world_parts)
     _check_inside(setup, parts, bodies)
     _check_steps(config, parts, spacing)
+    _check_speeds(config, parts, grid, spacing)
     if isinstance(representation, Points3):
         from vision3d.stages.physics.corner_particles import with_corners
 
@@ -186,7 +204,24 @@ def set_up(
     text = "%d particles (%d of them inside bodies), grid of %s nodes, h = %.3g m, longest side %.3g m, %.4g kg; engine %s"
     nodes, mass = " x ".join(map(str, grid.shape)), float(setup.particles.mass.double().sum())
     logger.info(text, len(setup.particles), setup.num_inside, nodes, spacing, size, mass, engine.name)
-    return replace(setup, floor_point=put, cameras=cameras)
+    return replace(setup, floor_point=put, cameras=cameras, num_boundaries=count)
+
+
+def _check_extent(scene: Movable, points: Tensor, longest: float) -> None:
+    """Lengths whose squares float32 cannot hold end as numbers that are not finite, deep in some decomposition."""
+    reach = float(points.abs().max())
+    if reach > _MOST_UNITS or not longest >= 1 / _MOST_UNITS:
+        raise InputError(
+            f"scene: what moves reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
+            f"{_MOST_UNITS:.0e} and at least {1 / _MOST_UNITS:.0e}: scale the scene"
+        )
+    if isinstance(scene, GaussianScene):
+        count = int((scene.log_scales > math.log(_MOST_UNITS)).any(-1).sum())
+        if count:
+            raise InputError(
+                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MOST_UNITS):.3g} "
+                f"(the largest {float(scene.log_scales.max()):.3g}, what moves is {longest:.3g} units long); remove them"
+            )
 
 
 def _some(x: Tensor, count: int) -> Tensor:
@@ -322,7 +357,14 @@ def _floor_height(
 
 
 def _grid(
-    config: SimulateConfig, x: Tensor, spacing: float, size: float, up: Tensor, base: float | None, placement: Placement
+    config: SimulateConfig,
+    x: Tensor,
+    spacing: float,
+    size: float,
+    up: Tensor,
+    base: float | None,
+    placement: Placement,
+    ends: bool,
 ) -> Grid:
     margin = config.room * size + (_PADDING + 1) * spacing
     low, high = x.amin(0), x.amax(0)
@@ -335,7 +377,7 @@ def _grid(
         axis = int(up.abs().argmax())
         tilt = float((up.abs().sum() - up.abs()[axis]) / up.abs()[axis]) * float((high - low).max())
         depth = base / float(up[axis])
-        below = (_PADDING + 2) * spacing + tilt
+        below = (_PADDING + 2) * spacing + tilt + (config.room * size if ends else 0.0)  # what leaves a floor falls on
         if up[axis] > 0:
             low[axis] = max(float(low[axis]), depth - below)
         else:
@@ -350,6 +392,15 @@ def _grid(
         low, high = corners[0] - (_PADDING + 1) * spacing, corners[1] + (_PADDING + 1) * spacing
     counts = [math.ceil(length / spacing) + 1 for length in (high - low).tolist()]
     return Grid((float(low[0]), float(low[1]), float(low[2])), spacing, (counts[0], counts[1], counts[2]), _PADDING)
+
+
+def _space(config: SimulateConfig, x: Tensor, size: float, spacing: float, placement: Placement) -> tuple[Tensor, Tensor]:
+    """A box that the grid will not be larger than."""
+    if config.box is not None:
+        low, high = placement.to_metres(torch.tensor(config.box, dtype=torch.float64).view(2, 3))
+    else:
+        low, high = x.amin(0) - config.room * size, x.amax(0) + config.room * size
+    return low - 16 * spacing, high + 16 * spacing
 
 
 def _check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_particles: int, cells: int) -> None:
@@ -376,6 +427,41 @@ def _check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> N
             raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; take less, or fewer cells")
         if steps > _MANY_STEPS:
             logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
+
+
+def _check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing: float) -> None:
+    """What is far faster than sound in a body passes through itself, and crosses more cells than there are time steps for."""
+    room = spacing * max(grid.shape)
+    fall = math.sqrt(2 * abs(config.gravity) * room)
+    speeds = {"gravity": (fall, f"got {config.gravity:g} m/s^2, with which a fall of {room:.3g} m ends at {fall:.3g} m/s")}
+    for index, part in enumerate(parts):
+        prefix = f"bodies[{index}]." if config.bodies else ""
+        given = math.hypot(*part.body.velocity)
+        speeds[f"{prefix}velocity"] = given, f"got {given:g} m/s"
+        turning = math.hypot(*part.body.angular_velocity) * room / 2
+        speeds[f"{prefix}angular_velocity"] = turning, f"got up to {turning:.3g} m/s at the rim"
+    for name in ("impulses", "leads"):
+        for index, one in enumerate(getattr(config, name)):
+            given = math.hypot(*one.velocity)
+            speeds[f"{name}[{index}].velocity"] = given, f"got {given:g} m/s"
+    for index, boundary in enumerate(config.boundaries):
+        given = math.hypot(*boundary.velocity) + math.hypot(*boundary.angular_velocity) * room / 2
+        speeds[f"boundaries[{index}].velocity"] = given, f"got up to {given:g} m/s"
+    sounds = [part.body.material.wave_speed for part in parts if part.body.material.wave_speed > 0]
+    sound = min(sounds, default=math.inf)
+    for key, (speed, text) in speeds.items():
+        cells, times = speed / spacing / config.fps, speed / sound
+        if times > _MOST_MACH or cells > _MOST_STEPS * VELOCITY_COURANT:
+            raise ConfigError(
+                key,
+                f"{text}: {times:.3g} times the speed of sound in what moves ({sound:.3g} m/s) and {cells:.3g} cells a frame; "
+                f"want at most {_MOST_MACH:g} times and {_MOST_STEPS * VELOCITY_COURANT:.0e} cells",
+            )
+        if times > _MANY_MACH or cells > _MANY_STEPS * VELOCITY_COURANT:
+            logger.warning(
+                "%s: %s: %.3g times the speed of sound in what moves (%.3g m/s), an impact that crushes it; %.3g cells a frame",
+                key, text, times, sound, cells,
+            )  # fmt: skip
 
 
 def _check_inside(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:

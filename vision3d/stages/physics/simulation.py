@@ -1,8 +1,9 @@
 """The course of a simulation: frame by frame, with impulses in between, and what it needs to go on later."""
 
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,9 +19,14 @@ from vision3d.stages.physics.engines import Engine
 from vision3d.stages.physics.particles import Particles
 from vision3d.stages.physics.representations import Points3
 from vision3d.stages.physics.setup import Setup
+from vision3d.stages.physics.time_step import stable_dt
 from vision3d.stages.physics.world import Advance
 
 logger = logging.getLogger("vision3d.physics")
+
+
+class Stopped(Exception):
+    """A simulation was asked to stop in the middle of a frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +57,16 @@ class Simulation:
         self.setup, self.config = setup, config
         self.device = _device(config, setup.engine)
         self.engine = self._new_engine(setup.particles)
+        self.is_stopped: Callable[[], bool] = lambda: False
+        """Asked every fifth of a second or so; `step` raises `Stopped` where it is."""
+        self._whole = _moved(setup.particles, torch.device("cpu"))
         self.start = setup.particles.center
         self.next = 0
         """Index of the next frame."""
         self.substeps = self.kept = 0
         self.work = self.seconds = self.cpu_seconds = 0.0
         self.shortest_dt = float("inf")
+        self._whole_counts = self._counts()
 
     def frames(self) -> Iterator[Frame]:
         """The frames that are left, each computed when it is asked for."""
@@ -69,6 +79,7 @@ class Simulation:
 
         Raises:
             NumericalError: Something is no longer finite.
+            Stopped: `is_stopped` says so; `state` is that of the last whole frame.
         """
         index, fps = self.next, self.config.fps
         report = Advance(0, 0.0, 0.0, 0)
@@ -80,18 +91,18 @@ class Simulation:
                 logger.warning("frame %d: particles reach the end of the grid and are kept there; give more room", index)
             self.kept += report.num_kept
         particles = self.particles
-        if index and index % self.config.checkpoint_every == 0:
-            # A run that goes on from a checkpoint starts with particles in this order, so this one does, too.
-            self.engine = self._new_engine(particles)
         frame = Frame(index, index / fps, self._channels(particles), self._figures(particles, report))
+        # A run that is resumed starts with particles in this order, so this one does, too.
+        self.engine = self._new_engine(particles)
         self.next = index + 1
+        self._whole = particles
+        self._whole_counts = self._counts()
         return frame
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on after the last frame: tensors and plain values."""
-        particles = self.particles
-        tensors = {field.name: getattr(particles, field.name) for field in fields(particles)}
-        counts = {name: getattr(self, name) for name in _COUNTS}
+        """What `restore` needs to resume after the last whole frame: tensors and plain values."""
+        tensors = {field.name: getattr(self._whole, field.name) for field in fields(self._whole)}
+        counts = self._whole_counts
         source = hash_points(self.setup.representation.points.float())
         return {"particles": tensors, "engine": self.setup.engine.name, "source": source, **counts}
 
@@ -112,9 +123,11 @@ class Simulation:
             raise FileFormatError(
                 "checkpoint", f"is of engine {state['engine']}, this is {self.setup.engine.name}; give --engine"
             )
-        self.engine = self._new_engine(Particles(*(found[name] for name in names)))
+        self._whole = Particles(*(found[name] for name in names))
+        self.engine = self._new_engine(self._whole)
         for name in _COUNTS:
             setattr(self, name, state[name])
+        self._whole_counts = self._counts()
 
     @property
     def particles(self) -> Particles:
@@ -149,11 +162,17 @@ class Simulation:
         """To the end of a frame, with the impulses on the way."""
         reports, now = [], begin
         stops = sorted({push.time for push in self.setup.pushes if begin < push.time < end})
+        dt = stable_dt(self._whole, self.setup.world.materials, self.setup.world.grid.spacing)
         for stop in [*stops, end]:
-            wall, cpu = time.perf_counter(), time.process_time()
-            reports.append(self.engine.advance(stop - now, now))
-            self.seconds += time.perf_counter() - wall
-            self.cpu_seconds += time.process_time() - cpu
+            while stop - now > 1e-9 * (end - begin):
+                length = (stop - now) / self._num_slices(stop - now, dt)
+                wall, cpu = time.perf_counter(), time.process_time()
+                reports.append(self.engine.advance(length, now))
+                self.seconds += time.perf_counter() - wall
+                self.cpu_seconds += time.process_time() - cpu
+                now, dt = now + length, length / reports[-1].steps
+                if self.is_stopped():
+                    raise Stopped
             now = stop
             self._push(stop)
         self.substeps += sum(report.steps for report in reports)
@@ -162,6 +181,18 @@ class Simulation:
         self.shortest_dt = min(self.shortest_dt, shortest)
         kept = sum(report.num_kept for report in reports)
         return Advance(sum(report.steps for report in reports), shortest, reports[-1].last_dt, kept)
+
+    def _num_slices(self, duration: float, dt: float) -> int:
+        """Into how many calls of the engine this is split, so that each takes about a fifth of a second.
+
+        It depends on nothing but the state, as the ends of calls are ends of time steps.
+        """
+        work = len(self._whole) + self.setup.world.grid.num_nodes // 10
+        steps = max(1, int(self.engine.particle_steps_a_second / 5 / work))
+        return max(1, math.ceil(duration / (steps * dt) - 1e-9))
+
+    def _counts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _COUNTS}
 
     def _push(self, now: float) -> None:
         for push in self.setup.pushes:

@@ -13,6 +13,15 @@ SOUND_COURANT = 0.4
 MAX_STRAIN = 0.5  # change of a deformation gradient in one step
 
 
+def fastest(particles: Particles) -> tuple[float, float]:
+    """Largest speed [m/s] and velocity gradient [1/s] of particles with mass; tracers limit no time step."""
+    heavy = particles.mass > 0
+    if not bool(heavy.any()):
+        return 0.0, 0.0
+    speeds, gradients = torch.linalg.vector_norm(particles.v, dim=-1), torch.linalg.matrix_norm(particles.C)
+    return float(speeds[heavy].max()), float(gradients[heavy].max())
+
+
 def stable_dt(particles: Particles, materials: Sequence[Material], spacing: float, step: int = 0) -> float:
     """Longest stable time step [s]: 0.5 h / max |v|, 0.4 h / c and 0.5 / max |C| (Frobenius), whichever is shortest.
 
@@ -28,8 +37,7 @@ def stable_dt(particles: Particles, materials: Sequence[Material], spacing: floa
         NumericalError: A velocity is not finite.
     """
     present = particles.body.unique().tolist()
-    speed = float(torch.linalg.vector_norm(particles.v, dim=-1).max())
-    gradient = float(torch.linalg.matrix_norm(particles.C).max()) if len(particles) else 0.0
+    speed, gradient = fastest(particles)
     if not speed < float("inf") or not gradient < float("inf"):
         raise NumericalError(step, "velocity", "The material is too stiff for the time step, or the input is extreme")
     sound = max(materials[index].wave_speed for index in present)

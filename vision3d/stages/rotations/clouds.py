@@ -72,7 +72,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 found.append(_checked(path, name, arrays[name]))
     except FileFormatError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError, MemoryError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in text:
             text = "an array holds pickled objects, which could run code; nothing of it was executed"

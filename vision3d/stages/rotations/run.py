@@ -11,14 +11,15 @@ from vision3d.device import resolve_device
 from vision3d.io.images import write_image
 from vision3d.progress import ProgressCallback
 from vision3d.runs import RunFolder, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.stage import stage
 from vision3d.stages.rotations.clouds import read_clouds
-from vision3d.stages.rotations.config import IkConfig, PointCloudConfig, SanityConfig, TrainingConfig
+from vision3d.stages.rotations.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig, TrainingConfig
 from vision3d.stages.rotations.experiment import Experiment
 from vision3d.stages.rotations.experiments import PointCloudExperiment, SanityExperiment
 from vision3d.stages.rotations.ik import IkExperiment, read_poses
 from vision3d.stages.rotations.pictures import percentile_sheet
 from vision3d.stages.rotations.published import differences, published_mean
-from vision3d.stages.rotations.training import RESUMABLE, Training, train
+from vision3d.stages.rotations.training import Training, train
 
 TRAININGS = "trainings"
 
@@ -34,6 +35,7 @@ class RotationResult:
     run_folder: Path | None = None
 
 
+@stage("reproduce rotation sanity", {}, resumable=RESUMABLE, grows=GROWS)
 def reproduce_rotation_sanity(
     config: SanityConfig,
     *,
@@ -60,6 +62,7 @@ def reproduce_rotation_sanity(
     return _reproduce(experiment, config, run_folder, progress)
 
 
+@stage("reproduce rotation pointcloud", {"inputs": "data"}, resumable=RESUMABLE, grows=GROWS)
 def reproduce_rotation_pointcloud(
     config: PointCloudConfig,
     inputs: Path | str,
@@ -86,6 +89,7 @@ def reproduce_rotation_pointcloud(
     return _reproduce(experiment, config, run_folder, progress)
 
 
+@stage("reproduce rotation ik", {"train": "clips", "test": "test"}, resumable=RESUMABLE, grows=GROWS)
 def reproduce_rotation_ik(
     config: IkConfig,
     train: Sequence[Path | str],
@@ -117,7 +121,7 @@ def _reproduce(
     experiment: Experiment, config: TrainingConfig, folder: RunFolder | Path | str | None, progress: ProgressCallback | None
 ) -> RotationResult:
     if folder is not None and not isinstance(folder, RunFolder):
-        folder = RunFolder.create(folder, config, ignore=RESUMABLE, keep=config.keep)
+        folder = RunFolder.create(folder, config, ignore=RESUMABLE, grows=GROWS, keep=config.keep)
     path = None if folder is None else folder.path
     device = resolve_device(config.device)
     trainings = []

@@ -18,12 +18,11 @@ from vision3d.optim.schedules import one_cycle
 from vision3d.plain import to_json
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, StopSignal
-from vision3d.stages.rotations.config import TrainingConfig
+from vision3d.stages.rotations.config import GROWS, RESUMABLE, TrainingConfig
 from vision3d.stages.rotations.experiment import QUANTILES, Errors, Experiment
 from vision3d.stages.rotations.network_files import RotationNetwork, load_rotation_network, save_rotation_network
 
 NETWORK_FILE, RESULT_FILE = "network.safetensors", "result.json"
-RESUMABLE = ("representations", "seeds", "checkpoint_every", "keep", "device")
 """Options that may change when a run is gone on with."""
 _STATE = {"network", "optimizer", "step", "cpu_s", "source"}
 
@@ -48,13 +47,21 @@ def train(
 ) -> Training:  # fmt: skip
     """Train and measure one network; or read what an earlier session of the run has left."""
     own = dataclasses.replace(config, representations=(rep,), seeds=(seed,))
-    run = None
-    if folder is not None:
-        run = RunFolder.create(folder, own, resume=True, ignore=RESUMABLE, keep=config.keep)
-        found = _finished(experiment, folder, rep, seed)
-        if found is not None:
-            return found
-    loop = _Loop(experiment, own, rep, seed, device, run, progress)
+    if folder is None:
+        return _trained(experiment, own, rep, seed, device, None, stop, progress)
+    run = RunFolder.create(folder, own, resume=True, ignore=RESUMABLE, grows=GROWS, keep=config.keep)
+    try:
+        found = _finished(experiment, folder, own, rep, seed)
+        return found or _trained(experiment, own, rep, seed, device, run, stop, progress)
+    finally:
+        run.unlock()
+
+
+def _trained(
+    experiment: Experiment, config: TrainingConfig, rep: str, seed: int, device: torch.device, run: RunFolder | None,
+    stop: StopSignal, progress: ProgressCallback | None,
+) -> Training:  # fmt: skip
+    loop = _Loop(experiment, config, rep, seed, device, run, progress)
     loop.run(stop)
     return loop.finish()
 
@@ -168,10 +175,13 @@ class _Loop:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.cpu_s = state["step"], state["cpu_s"]
-        self.sum, self.count, *self.tail = state["sums"]
+        self.sum, self.count, *tail = state["sums"]
+        count = max(0, self.step - math.floor(0.9 * self.config.steps))  # fewer than are there where the steps have grown
+        self.tail = tail[len(tail) - count :] if count else []
 
 
-def _finished(experiment: Experiment, folder: Path, rep: str, seed: int) -> Training | None:
+def _finished(experiment: Experiment, folder: Path, config: TrainingConfig, rep: str, seed: int) -> Training | None:
+    """What an earlier session has left, if it made as many steps as are wanted."""
     path = folder / RESULT_FILE
     if not path.is_file() or not (folder / NETWORK_FILE).is_file():
         return None
@@ -187,4 +197,5 @@ def _finished(experiment: Experiment, folder: Path, rep: str, seed: int) -> Trai
         raise FileFormatError(path, "is no result of a training; remove it and go on with --resume") from error
     if source != experiment.source:
         raise ConfigError("DATA", f"{folder} is a run on {source}; cannot go on from it")
-    return Training(rep, seed, load_rotation_network(folder / NETWORK_FILE), found, cpu_s, loss)
+    network = load_rotation_network(folder / NETWORK_FILE)
+    return None if network.about.get("steps") != config.steps else Training(rep, seed, network, found, cpu_s, loss)

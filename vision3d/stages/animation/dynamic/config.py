@@ -9,6 +9,10 @@ from vision3d.geometry.skinning import Method
 from vision3d.ranges import check_each
 from vision3d.stages.animation.guidance.config import SdsConfig
 
+RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps",)
+"""Keys that may become larger when a run is resumed."""
 _STEPS, _FRAME_STEPS = 1000, 60  # at least, and for each frame
 
 

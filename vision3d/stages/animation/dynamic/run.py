@@ -17,9 +17,10 @@ from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
+from vision3d.stage import stage
 from vision3d.stages.animation.cover import cover, warn_of_cover
 from vision3d.stages.animation.dynamic.checks import frame_ious, motion_warnings, stretched_edges
-from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stages.animation.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
 from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
 from vision3d.stages.animation.dynamic.joints import JointTree
@@ -61,6 +62,12 @@ class AnimateResult:
     """Where it was written."""
 
 
+@stage(
+    "animate fit",
+    {name: name for name in ("clip", "mesh", "cameras", "masks", "truth", "guidance", "force")},
+    resumable=RESUMABLE,
+    grows=GROWS,
+)
 def animate(
     config: AnimateConfig,
     clip: Footage | Path | str,
@@ -110,7 +117,7 @@ def animate(
         footage, name = clip, "a Footage"
     else:
         footage = read_footage(clip, cameras=cameras, masks=masks, fps=config.fps, resolution=config.resolution)
-        name = str(Path(clip))
+        name = str(Path(clip).absolute())
     if run_folder is not None and not isinstance(run_folder, RunFolder):
         run_folder = RunFolder.create(run_folder, config, keep=config.keep)
     if run_folder is not None:

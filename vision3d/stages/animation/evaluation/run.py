@@ -17,6 +17,7 @@ from vision3d.plain import to_json
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import Pair, write_contact_sheet
 from vision3d.runs import RunFolder
+from vision3d.stage import stage
 from vision3d.stages.animation.evaluation.config import EvalConfig
 from vision3d.stages.animation.evaluation.layout import ClipPair, find_clips
 
@@ -65,11 +66,12 @@ class ClipsEvaluation:
         }
 
 
+@stage("animate eval", {"folder": "folder"})
 def evaluate_clips(
     config: EvalConfig,
     folder: Path | str,
     *,
-    run_folder: RunFolder | None = None,
+    run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> ClipsEvaluation:
     """Measure videos of moving objects by the protocol of Consistent4D: PSNR, SSIM, LPIPS, mask IoU and flicker.
@@ -94,7 +96,7 @@ def evaluate_clips(
     """
     folder = Path(folder)
     pairs, missing = find_clips(folder, skip_missing=config.skip_missing)
-    lines = [] if run_folder is None else run_folder.metrics()
+    lines = run_folder.metrics() if isinstance(run_folder, RunFolder) else []
     known = {line["clip"]: line for line in lines if line.get("source") == str(folder)}
     rows, done = [], 0
     with Progress(sum(len(pair.numbers) for pair in pairs), "eval", progress) as bar:
@@ -102,7 +104,7 @@ def evaluate_clips(
             row = {name: known[pair.name][name] for name in _COLUMNS} if _is_known(known, pair) else None
             if row is None:
                 row = _measured(pair, config, lambda count, done=done: bar.update(done + count))
-                if run_folder is not None:
+                if isinstance(run_folder, RunFolder):
                     run_folder.log(index, clip=pair.name, source=str(folder), **row)
             rows.append(row)
             done += len(pair.numbers)
@@ -112,7 +114,7 @@ def evaluate_clips(
         for name in dict.fromkeys(row["object"] for row in rows)
     ]
     evaluation = ClipsEvaluation(tuple(rows), tuple(objects), _means(objects), _not_computed(config, rows), tuple(missing))
-    if run_folder is not None:
+    if isinstance(run_folder, RunFolder):
         with atomic_write(run_folder.path / "eval.json") as temporary:
             temporary.write_text(to_json(evaluation.summary, indent=2) + "\n", "utf-8")
         _write_worst(run_folder.path / "figures" / "worst_frames.png", pairs, rows, config)

@@ -21,6 +21,7 @@ from vision3d.scene import Cameras, Clip, Mesh, MeshGaussians, Motion, Sequence,
 from vision3d.scene.clip import frame_rate
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
 from vision3d.scene.retarget import retarget
+from vision3d.stage import stage
 from vision3d.stages.animation.rig.config import RigConfig
 from vision3d.stages.animation.rig.pictures import write_pictures
 
@@ -44,13 +45,14 @@ class RigResult:
     """Plain figures."""
 
 
+@stage("animate rig", {"skin": "skin", "motion": "bvh", "cameras": "cameras"})
 def play_skin(
     config: RigConfig,
     skin: Skin,
     motion: Motion | None = None,
     *,
     cameras: Cameras | None = None,
-    run_folder: RunFolder | None = None,
+    run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> RigResult:
     """Pose a skin, or play a clip of it or motion capture on it.
@@ -98,7 +100,7 @@ def play_skin(
         **_volumes(mesh, vertices),
         "device": str(device),
     }
-    if run_folder is not None:
+    if isinstance(run_folder, RunFolder):
         _write(run_folder.path, result, is_still=played is None)
         write_pictures(run_folder.path, frames, config, cameras, fps=fps, is_still=played is None, progress=progress)
     return replace(result, summary={**summary, "wall_s": round(time.monotonic() - started, 3)})

@@ -7,6 +7,11 @@ from vision3d.device import BackendName
 from vision3d.errors import ConfigError
 from vision3d.stages.animation.guidance.config import SdsConfig
 
+RESUMABLE = ("checkpoint_every", "keep", "log_every")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps",)
+"""Keys that may become larger when a run is resumed."""
+
 
 @dataclass(frozen=True)
 class StaticRates:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.io.dataset import load_dataset
+from vision3d.io.images import has_alpha
 from vision3d.optim.evaluation import BLACK
-from vision3d.optim.training_views import TrainingView, TrainingViews, has_alpha
+from vision3d.optim.training_views import TrainingView, TrainingViews
 from vision3d.render import render_views
 from vision3d.report.canvas import FAINT, Canvas, fitted
 from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages

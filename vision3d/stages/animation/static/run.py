@@ -1,6 +1,7 @@
 """The static stage itself: checks, the loop with its checkpoints, and what it leaves behind."""
 
 import logging
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,12 +21,13 @@ from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
 from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
+from vision3d.stage import stage
 from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
 from vision3d.stages.animation.loop import remaining_steps
 from vision3d.stages.animation.orbits import Orbit
-from vision3d.stages.animation.static.config import StaticConfig
+from vision3d.stages.animation.static.config import GROWS, RESUMABLE, StaticConfig
 from vision3d.stages.animation.static.inflate import inflated_mesh
 from vision3d.stages.animation.static.pictures import Pictures, before_after, draw, load_pictures, shrunk
 from vision3d.stages.animation.static.reference import opaque_pixels, reference_images
@@ -56,6 +58,12 @@ class StaticResult:
     """Where it was written."""
 
 
+@stage(
+    "animate static",
+    {name: name for name in ("mesh", "data", "image", "camera", "guidance", "force")},
+    resumable=RESUMABLE,
+    grows=GROWS,
+)
 def bind_gaussians(
     config: StaticConfig,
     mesh: Mesh | MeshGaussians | Path | str | None = None,
@@ -120,7 +128,8 @@ def bind_gaussians(
             stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
             if mesh is not None and image is not None and images is not None:
                 _check_cover(bound.mesh, images, by="--view" if camera is None else "--camera")
-            named = [_name(mesh), *([] if images is None else [str(images.source)]), *([] if guide is None else [stage.label])]
+            named = [_name(mesh), *([] if images is None else [os.path.abspath(images.source)])]
+            named += [] if guide is None else [stage.label]
             stage.restore(" + ".join(named))
         with finish_step_on_interrupt() as stop:
             stage.loop(stop)
@@ -330,7 +339,7 @@ def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> t
 def _name(source: Mesh | MeshGaussians | Path | str | None) -> str:
     if source is None:
         return INFLATED
-    return type(source).__name__ if isinstance(source, Mesh | MeshGaussians) else str(source)
+    return type(source).__name__ if isinstance(source, Mesh | MeshGaussians) else os.path.abspath(source)
 
 
 def _suffix(source: Mesh | MeshGaussians | Path | str) -> str:

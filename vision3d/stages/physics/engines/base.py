@@ -30,8 +30,8 @@ class Engine(ABC):
     bytes_a_node: ClassVar[int]
     """Memory at the peak, for estimates before a run."""
     bytes_a_particle: ClassVar[int]
-    has_cheap_tracers: ClassVar[bool] = False
-    """Whether particles without mass cost much less than others."""
+    particle_steps_a_second: ClassVar[float]
+    """Roughly, on one core."""
 
     def __init__(self, particles: Particles, world: World) -> None:
         self.world = world

@@ -101,7 +101,7 @@ class NativeEngine(Engine):
     name = "native"
     bytes_a_node = 17
     bytes_a_particle = 180
-    has_cheap_tracers = True
+    particle_steps_a_second = 2e7
 
     def __init__(self, particles: Particles, world: World, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(particles, world)
@@ -115,7 +115,6 @@ class NativeEngine(Engine):
         self._heavy, self._tracers = (_Rows(which.nonzero()[:, 0], x) for which in (~self._is_tracer, self._is_tracer))
         nx, ny, nz = world.grid.shape
         self._grid = x.new_zeros(nx, ny, nz + 1, 4)
-        self._module = native.require()
         self.update(**{field.name: getattr(particles, field.name) for field in fields(Particles)})
 
     @classmethod
@@ -127,7 +126,7 @@ class NativeEngine(Engine):
 
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
         state = (*self._heavy.state, *self._tracers.state, self._grid, *self._tables)
-        found = self._module.mpm_advance(*state, duration, time, max_dt, **native.where(self._grid))
+        found = native.require().mpm_advance(*state, duration, time, max_dt, **native.where(self._grid))
         steps, kept, shortest, last, work, is_finite = found
         if not is_finite or not (self._heavy.is_finite and self._tracers.is_finite):
             raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
@@ -174,7 +173,7 @@ class NativeEngine(Engine):
 
     def energies(self, last_dt: float) -> Energies:
         state = (*self._heavy.state, self._grid, *self._tables)
-        elastic = self._module.mpm_elastic_energy(*state, last_dt, **native.where(self._grid))
+        elastic = native.require().mpm_elastic_energy(*state, last_dt, **native.where(self._grid))
         particles = self.particles
         kinetic = float(particles.kinetic_energy(self.world.grid.spacing))
         return Energies(kinetic, elastic, potential_energy(particles, self.world, last_dt))

@@ -16,6 +16,7 @@ class ReferenceEngine(Engine):
     name = "reference"
     bytes_a_node = 130
     bytes_a_particle = 4000
+    particle_steps_a_second = 2e5
 
     def __init__(self, particles: Particles, world: World) -> None:
         super().__init__(particles, world)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import quat_to_rotmat  # the other one loads the compiler of torch, 1 s
-from vision3d.stages.physics.boundaries import center_at, is_there
+from vision3d.stages.physics.boundaries import center_at, is_there, ways_out
 from vision3d.stages.physics.config import Boundary
 from vision3d.stages.physics.world import World, rotation_by
 
@@ -22,6 +22,7 @@ _PLANE, _BOX, _SPHERE, _MESH = range(len(SHAPES))
 _STICKY, _SLIP, _SEPARATE = range(len(KINDS))
 BOUNDARY_COLUMNS = 37
 WIND_COLUMNS = 10
+_EQUAL = 1e-3  # as in `boundaries`
 FAR = 1e30  # instead of infinity, which fast arithmetic must not see
 
 
@@ -51,6 +52,14 @@ class ContactTables:
             rows = [self._boundary_row(boundary, time) for boundary in there] or [[0.0] * BOUNDARY_COLUMNS]
             self._boundaries = key, torch.tensor(rows, dtype=torch.float64, device=self.device)
         return self._boundaries[1], len(there)
+
+    def ways(self) -> list[tuple[int, int]]:
+        """Pairs of a row of the newest table and a way out (`boundaries.ways_out`) that its nodes may have."""
+        found = []
+        for row, (shape, normal) in enumerate(zip(self._boundaries[1][:, 0].tolist(), self._boundaries[1][:, 22:25])):
+            ways = [int(ways_out(normal[None]))] if shape == _PLANE else range(6)
+            found += [(row, way) for way in ways]
+        return found
 
     def winds(self, time: float, dt: float) -> tuple[Tensor, int]:
         """The table (at least one row, float64), and how many rows count."""
@@ -83,8 +92,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
     """The functions, for the runtime that is set up.
 
     Returns:
-        meet(table, fields, row, position, v): velocity at a node after contact; blow(table, row, position, v): in the wind.
-        All float64.
+        measure(table, fields, row, position): distance and normal; way_out(normal); meet(table, row, position, normal, v):
+        velocity after contact; blow(table, row, position, v): in the wind. All float64.
     """
     vec3 = ti.types.vector(3, ti.f64)
     any_array = ti.template()
@@ -132,8 +141,9 @@ def build(ti: ModuleType) -> SimpleNamespace:
         return distance, normal / length if length > 0 else vec3(0.0, 0.0, 1.0)
 
     @ti.func
-    def meet(table: any_array, fields: any_array, row, position, v):
-        shape, kind = int(table[row, 0]), int(table[row, 1])
+    def measure(table: any_array, fields: any_array, row, position):
+        """Signed distance of a position from a solid, and the unit normal towards the free side."""
+        shape = int(table[row, 0])
         arm = position - entry(table, row, 4)
         distance, normal = arm.dot(entry(table, row, 22)), entry(table, row, 22)
         if shape == _SPHERE:
@@ -150,24 +160,40 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 distance, local = sampled_distance(own, table, row, fields)
             normal = vec3(x.dot(local), y.dot(local), z.dot(local))
         side = table[row, 2]
-        distance, normal = side * distance, side * normal
-        out = v
-        if distance < 0:
-            own_velocity = entry(table, row, 7) + entry(table, row, 10).cross(arm)
-            relative = v - own_velocity
-            inward = relative.dot(normal)
-            after = vec3(0.0, 0.0, 0.0)
-            if kind != _STICKY:
-                along = relative - inward * normal
-                speed = along.norm()
-                kept = ti.cast(1.0, ti.f64)
-                if speed > 0:
-                    kept = ti.max(1.0 - table[row, 3] * ti.max(-inward, 0.0) / speed, 0.0)
-                after = kept * along
-                if kind == _SEPARATE and inward >= 0:
-                    after = relative
-            out = after + own_velocity
-        return out
+        return side * distance, side * normal
+
+    @ti.func
+    def way_out(normal):
+        """As `boundaries.ways_out`."""
+        axis, longest = 0, ti.abs(normal[0])
+        for i in ti.static((1, 2)):
+            if ti.abs(normal[i]) > longest + _EQUAL:
+                axis, longest = i, ti.abs(normal[i])
+        is_negative = 0
+        for i in ti.static(range(3)):
+            if i == axis and normal[i] < 0:
+                is_negative = 1
+        return 2 * axis + is_negative
+
+    @ti.func
+    def meet(table: any_array, row, position, normal, v):
+        """Velocity of material at a point of the surface after contact."""
+        arm = position - entry(table, row, 4)
+        kind = int(table[row, 1])
+        own_velocity = entry(table, row, 7) + entry(table, row, 10).cross(arm)
+        relative = v - own_velocity
+        inward = relative.dot(normal)
+        after = vec3(0.0, 0.0, 0.0)
+        if kind != _STICKY:
+            along = relative - inward * normal
+            speed = along.norm()
+            kept = ti.cast(1.0, ti.f64)
+            if speed > 0:
+                kept = ti.max(1.0 - table[row, 3] * ti.max(-inward, 0.0) / speed, 0.0)
+            after = kept * along
+            if kind == _SEPARATE and inward >= 0:
+                after = relative
+        return after + own_velocity
 
     @ti.func
     def blow(table: any_array, row, position, v):
@@ -177,4 +203,4 @@ def build(ti: ModuleType) -> SimpleNamespace:
             out = v + table[row, 3] * (entry(table, row, 0) - v)
         return out
 
-    return SimpleNamespace(meet=meet, blow=blow)
+    return SimpleNamespace(measure=measure, way_out=way_out, meet=meet, blow=blow)

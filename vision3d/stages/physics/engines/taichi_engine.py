@@ -12,7 +12,7 @@ from vision3d.stages.physics.engines import taichi_kernels as columns, taichi_la
 from vision3d.stages.physics.engines.base import Engine
 from vision3d.stages.physics.engines.taichi_contact import ContactTables
 from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.time_step import MAX_STRAIN, SOUND_COURANT, VELOCITY_COURANT
+from vision3d.stages.physics.time_step import MAX_STRAIN, SOUND_COURANT, VELOCITY_COURANT, fastest
 from vision3d.stages.physics.world import Advance, World, check_finite, next_dt, rotation_by
 
 _CONSTANTS = ("mass", "volume", "body", "motion")
@@ -38,6 +38,7 @@ class TaichiEngine(Engine):
     name = "taichi"
     bytes_a_node: ClassVar[int] = 18
     bytes_a_particle: ClassVar[int] = 200
+    particle_steps_a_second = 5e6
 
     def __init__(self, particles: Particles, world: World, transfer: Literal["colored", "atomic"] | None = None) -> None:
         super().__init__(particles, world)
@@ -105,10 +106,7 @@ class TaichiEngine(Engine):
         self._ids = torch.arange(len(x), dtype=torch.int32, device=x.device)
         present = particles.body.unique().tolist()
         self._sound = max(self.world.materials[index].wave_speed for index in present)
-        self._fastest = (
-            float(torch.linalg.vector_norm(particles.v, dim=-1).max()),
-            float(torch.linalg.matrix_norm(particles.C).max()),
-        )
+        self._fastest = fastest(particles)
         self._moved = math.inf  # cells since the last sort
 
     def _export(self) -> Particles:
@@ -155,9 +153,13 @@ class TaichiEngine(Engine):
         winds, num_winds = self._contact.winds(time, dt)
         pull = (dt * component for component in self.world.gravity)
         self._kernels.step_grid(
-            self._grid, self._work, boundaries, winds, self._contact.fields, num_boundaries, num_winds, self._box_row,
-            self._place, grid.padding, *pull,
+            self._grid, self._work, winds, num_winds, self._box_row, self._place, *pull,
         )  # fmt: skip
+        for boundary, way in self._contact.ways() if num_boundaries else ():
+            self._kernels.meet_solid(
+                self._grid, self._work, boundaries, self._contact.fields, boundary, way, self._box_row, self._place
+            )
+        self._kernels.close_sides(self._grid, self._work, self._box_row, grid.padding)
         self._kernels.gather(
             state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._figures, *self._size_yz, h, dt,
             self._bounds,

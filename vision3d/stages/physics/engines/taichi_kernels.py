@@ -29,8 +29,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
     """The kernels, for the runtime that is set up.
 
     Returns:
-        count, place: two passes of a counting sort. scatter: particles to grid. step_grid: gravity, wind, contact, sides.
-        gather: grid to particles.
+        count, place: two passes of a counting sort. scatter: particles to grid. step_grid: gravity, wind. meet_solid,
+        close_sides: contact. gather: grid to particles.
     """
     vec3, vec4 = ti.types.vector(3, ti.f32), ti.types.vector(4, ti.f32)
     dvec3 = ti.types.vector(3, ti.f64)
@@ -106,50 +106,47 @@ def build(ti: ModuleType) -> SimpleNamespace:
             for p in range(starts[block], starts[block + 1]):
                 v, c = vector_at(state, p, V), matrix_at(state, p, C)
                 step = ti.Matrix.identity(ti.f32, 3) + dt * c
-                trial = step @ matrix_at(state, p, F)
-                body = kind[p] & ((1 << MOTION_SHIFT) - 1)
-                elastic, memory, tau = laws_of.respond(trial, state[p, MEMORY], body, materials, dt, laws)
-                put(state, p, F, elastic)
                 total = step @ matrix_at(state, p, F_TOTAL)
                 most = 0.0
                 for i, j in ti.static(ti.ndrange(3, 3)):
                     most = ti.max(most, ti.abs(total[i, j]))
                 put(state, p, F_TOTAL, ti.min(1.0, MAX_STRETCH / ti.max(most, 1e-30)) * total)
-                state[p, MEMORY] = memory
-                mass = state[p, MASS]
-                affine = h * mass * c - (dt * 4.0 / h * state[p, VOLUME]) * tau  # for offsets in cells
-                base, f, w0, w1, w2 = stencil(vector_at(state, p, X))
-                momentum = mass * v - affine @ f
-                value = vec4(momentum[0], momentum[1], momentum[2], mass)
-                dx = vec4(affine[0, 0], affine[1, 0], affine[2, 0], 0.0)
-                dy = vec4(affine[0, 1], affine[1, 1], affine[2, 1], 0.0)
-                dz = vec4(affine[0, 2], affine[1, 2], affine[2, 2], 0.0)
-                corner = (base[0] * size_y + base[1]) * size_z + base[2]
-                w = ti.static((w0, w1, w2))
-                for i in ti.static(range(3)):
-                    for j in ti.static(range(3)):
-                        weight = w[i][0] * w[j][1]
-                        row = corner + (i * size_y + j) * size_z
-                        at = value + float(i) * dx + float(j) * dy
-                        for k in ti.static(range(3)):
-                            part = (weight * w[k][2]) * (at + float(k) * dz)
-                            if ti.static(is_atomic):
-                                ti.atomic_add(grid[row + k], part)
-                            else:
-                                grid[row + k] = grid[row + k] + part
+                if state[p, MASS] > 0:  # tracers only go along
+                    trial = step @ matrix_at(state, p, F)
+                    body = kind[p] & ((1 << MOTION_SHIFT) - 1)
+                    elastic, memory, tau = laws_of.respond(trial, state[p, MEMORY], body, materials, dt, laws)
+                    put(state, p, F, elastic)
+                    state[p, MEMORY] = memory
+                    mass = state[p, MASS]
+                    affine = h * mass * c - (dt * 4.0 / h * state[p, VOLUME]) * tau  # for offsets in cells
+                    base, f, w0, w1, w2 = stencil(vector_at(state, p, X))
+                    momentum = mass * v - affine @ f
+                    value = vec4(momentum[0], momentum[1], momentum[2], mass)
+                    dx = vec4(affine[0, 0], affine[1, 0], affine[2, 0], 0.0)
+                    dy = vec4(affine[0, 1], affine[1, 1], affine[2, 1], 0.0)
+                    dz = vec4(affine[0, 2], affine[1, 2], affine[2, 2], 0.0)
+                    corner = (base[0] * size_y + base[1]) * size_z + base[2]
+                    w = ti.static((w0, w1, w2))
+                    for i in ti.static(range(3)):
+                        for j in ti.static(range(3)):
+                            weight = w[i][0] * w[j][1]
+                            row = corner + (i * size_y + j) * size_z
+                            at = value + float(i) * dx + float(j) * dy
+                            for k in ti.static(range(3)):
+                                part = (weight * w[k][2]) * (at + float(k) * dz)
+                                if ti.static(is_atomic):
+                                    ti.atomic_add(grid[row + k], part)
+                                else:
+                                    grid[row + k] = grid[row + k] + part
 
     @ti.kernel
     def step_grid(
         grid: nodes,
         work: floats,
-        boundaries: doubles,
         winds: doubles,
-        fields: ti.types.ndarray(dtype=ti.f64, ndim=1),
-        num_boundaries: ti.i32,
         num_winds: ti.i32,
         box: integers,
         place_of_grid: ti.types.ndarray(dtype=ti.f64, ndim=1),
-        padding: ti.i32,
         pull_x: ti.f32,
         pull_y: ti.f32,
         pull_z: ti.f32,
@@ -168,25 +165,92 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 if mass > 0:
                     v = vec3(grid[index][0], grid[index][1], grid[index][2]) / mass + vec3(pull_x, pull_y, pull_z)
                     before = v
-                    if num_boundaries + num_winds > 0:
+                    if num_winds > 0:
                         origin = dvec3(place_of_grid[0], place_of_grid[1], place_of_grid[2])
                         at = ti.cast(ti.Vector([i, j, k]), ti.f64) * place_of_grid[3] + origin
                         u = ti.cast(v, ti.f64)
                         for wind in range(num_winds):
                             u = contact.blow(winds, wind, at, u)
-                        for boundary in range(num_boundaries):
-                            u = contact.meet(boundaries, fields, boundary, at, u)
                         v = ti.cast(u, ti.f32)
-                    node = ti.Vector([i, j, k])
+                        given += mass * (v - before).dot(v)
+                    grid[index] = vec4(v[0], v[1], v[2], mass)
+            work[row, 0] = given
+
+    @ti.kernel
+    def meet_solid(
+        grid: nodes,
+        work: floats,
+        boundaries: doubles,
+        fields: ti.types.ndarray(dtype=ti.f64, ndim=1),
+        boundary: ti.i32,
+        way: ti.i32,
+        box: integers,
+        place_of_grid: ti.types.ndarray(dtype=ti.f64, ndim=1),
+    ):
+        """Contact with a solid of the nodes inside of it whose way out is `way`, and the next ones on the way: they share none
+        with each other."""
+        for row in range((box[3] - box[0]) * (box[4] - box[1])):
+            i, j = box[0] + row // (box[4] - box[1]), box[1] + row % (box[4] - box[1])
+            size = ti.Vector([box[6], box[7], box[8]])
+            origin = dvec3(place_of_grid[0], place_of_grid[1], place_of_grid[2])
+            sign = 1 - 2 * (way % 2)
+            onward = ti.Vector([0, 0, 0])
+            for axis in ti.static(range(3)):
+                if axis == way // 2:
+                    onward[axis] = sign
+            given = 0.0
+            for k in range(box[2], box[5]):
+                node = ti.Vector([i, j, k])
+                index = (i * size[1] + j) * size[2] + k
+                if grid[index][3] > 0:
+                    at = ti.cast(node, ti.f64) * place_of_grid[3] + origin
+                    depth, normal = contact.measure(boundaries, fields, boundary, at)
+                    if depth < 0 and contact.way_out(normal) == way:
+                        after = node + onward
+                        other, share = index, ti.cast(0.0, ti.f64)
+                        if (after >= 0).all() and (after < size).all():
+                            number = (after[0] * size[1] + after[1]) * size[2] + after[2]
+                            beyond = ti.cast(after, ti.f64) * place_of_grid[3] + origin
+                            height, _ = contact.measure(boundaries, fields, boundary, beyond)
+                            if height >= 0 and grid[number][3] > 0:
+                                other, share = number, depth / (depth - height)
+                                at += share * place_of_grid[3] * ti.cast(onward, ti.f64)
+                        mass = ti.cast(grid[index][3], ti.f64)
+                        next_mass = ti.cast(grid[other][3], ti.f64)
+                        inner = dvec3(grid[index][0], grid[index][1], grid[index][2])
+                        outer = dvec3(grid[other][0], grid[other][1], grid[other][2])
+                        before = (1.0 - share) * inner + share * outer
+                        v = contact.meet(boundaries, boundary, at, normal, before)
+                        impulse = (v - before) / ((1.0 - share) ** 2 / mass + share**2 / next_mass)
+                        given += ti.cast(impulse.dot(v), ti.f32)
+                        if share > 0:
+                            outer += share / next_mass * impulse
+                            grid[other] = vec4(outer[0], outer[1], outer[2], next_mass)
+                        inner += (1.0 - share) / mass * impulse
+                        grid[index] = vec4(inner[0], inner[1], inner[2], mass)
+            work[row, 0] += given
+
+    @ti.kernel
+    def close_sides(grid: nodes, work: floats, box: integers, padding: ti.i32):
+        """The outer layers of the grid let nothing out."""
+        for row in range((box[3] - box[0]) * (box[4] - box[1])):
+            i, j = box[0] + row // (box[4] - box[1]), box[1] + row % (box[4] - box[1])
+            size = ti.Vector([box[6], box[7], box[8]])
+            given = 0.0
+            for k in range(box[2], box[5]):
+                node = ti.Vector([i, j, k])
+                if (node < padding).any() or (node > size - 1 - padding).any():
+                    index = (i * size[1] + j) * size[2] + k
+                    before = vec3(grid[index][0], grid[index][1], grid[index][2])
+                    v, mass = before, grid[index][3]
                     for axis in ti.static(range(3)):
                         if node[axis] < padding:
                             v[axis] = ti.max(v[axis], 0.0)
                         if node[axis] > size[axis] - 1 - padding:
                             v[axis] = ti.min(v[axis], 0.0)
-                    if (v != before).any():
-                        given += mass * (v - before).dot(v)
+                    given += mass * (v - before).dot(v)
                     grid[index] = vec4(v[0], v[1], v[2], mass)
-            work[row, 0] = given
+            work[row, 0] += given
 
     @ti.func
     def led(motions: any_array, m, x, v, c, mass, h, figures: any_array, block):
@@ -262,7 +326,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 move = ti.abs(at - x)
                 max_move = ti.max(max_move, ti.max(move[0], ti.max(move[1], move[2])))
                 v2, c2 = v.norm_sqr(), c.norm_sqr()
-                max_v2, max_c2 = ti.max(max_v2, v2), ti.max(max_c2, c2)
+                if state[p, MASS] > 0:
+                    max_v2, max_c2 = ti.max(max_v2, v2), ti.max(max_c2, c2)
                 check += v2 + c2 + at.sum()
                 for i in ti.static(range(3)):
                     state[p, X + i] = at[i]
@@ -274,4 +339,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
             figures[block, KEPT] = kept
             figures[block, CHECK] = check
 
-    return SimpleNamespace(count=count, place=place, scatter=scatter, step_grid=step_grid, gather=gather)
+    return SimpleNamespace(
+        count=count, place=place, scatter=scatter, step_grid=step_grid, meet_solid=meet_solid, close_sides=close_sides,
+        gather=gather,
+    )  # fmt: skip

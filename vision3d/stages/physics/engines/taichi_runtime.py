@@ -82,6 +82,7 @@ def _package() -> ModuleType:
     name = require()
     os.environ.setdefault("ENABLE_TAICHI_HEADER_PRINT", "0")  # it prints its version when it is imported
     os.environ.setdefault("ENABLE_QUADRANTS_HEADER_PRINT", "0")
+    os.environ["TI_SKIP_VERSION_CHECK"] = "ON"  # Taichi's `init` asks its makers' server; Quadrants asks nobody
     for variable in ("TI_LOG_LEVEL", "QD_LOG_LEVEL"):  # in a notebook it says so when it is imported
         os.environ.setdefault(variable, "warn")
     with warnings.catch_warnings():

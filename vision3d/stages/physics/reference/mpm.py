@@ -90,10 +90,12 @@ def grid_step(
         if wind.start <= time < wind.end:
             is_in = ((positions >= v.new_tensor(wind.low)) & (positions <= v.new_tensor(wind.high))).all(-1, keepdim=True)
             v = torch.where(is_in, v - math.expm1(-wind.drag * dt) * (v.new_tensor(wind.velocity) - v), v)
+    work = _work(mass[rows], before, v)
     for boundary in world.boundaries:
-        v = contact.apply(boundary, v, positions, time, world.fields.get(boundary.mesh))
-    v = _walls(v, rows, world.grid)
-    work = float((mass[rows] * ((v - before) * v).sum(-1)).sum())
+        v, given = contact.apply(boundary, v, mass[rows], rows, world.grid, time, world.fields.get(boundary.mesh))
+        work += given
+    before, v = v, _walls(v, rows, world.grid)
+    work += _work(mass[rows], before, v)
     return torch.zeros_like(momentum).index_copy_(0, rows, v), work
 
 
@@ -206,6 +208,10 @@ def advance(
             on_step(particles, time + done)
     check_finite(steps, particles.x, particles.F_total)
     return particles, Advance(steps, shortest, dt, kept, work)
+
+
+def _work(mass: Tensor, before: Tensor, after: Tensor) -> float:
+    return float((mass * ((after - before) * after).sum(-1)).sum())
 
 
 def _walls(v: Tensor, rows: Tensor, grid: Grid) -> Tensor:

@@ -1,0 +1,192 @@
+"""Meshes as other programs write them: text and binary, several solids, texture coordinates by corner, polygons."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.gltf_reader import Animated
+from vision3d.errors import FileFormatError
+from vision3d.io.gltf_container import glb_bytes
+from vision3d.io.images import write_image
+from vision3d.scene import Mesh
+
+CORNERS = [[(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(0, 0, 1), (1, 0, 1), (0, 1, 1)], [(1, 0, 1), (1, 1, 1), (0, 1, 1)]]
+
+
+def facet(corners, word="vertex"):
+    lines = "\n".join(f"  {word} {x:.3f} {y:.1e} {z}" for x, y, z in corners)
+    return f" facet normal 0 0 1\n outer loop\n{lines}\n endloop\n endfacet\n"
+
+
+def test_an_stl_of_several_solids(tmp_path):
+    text = "solid A vertex 9 9 9\n" + facet(CORNERS[0]) + "endsolid A\n\nSOLID B\n" + facet(CORNERS[1], "VERTEX") + "endsolid\n"
+    text += "solid\n" + facet(CORNERS[2]) + "endsolid\n"
+    for newline in ("\n", "\r\n", "\r"):
+        (tmp_path / "a.stl").write_bytes(text.replace("\n", newline).encode())
+        mesh = Mesh.load(tmp_path / "a.stl")
+        assert (mesh.num_vertices, mesh.num_faces) == (7, 3)  # two share an edge
+        assert torch.equal(mesh.vertices[mesh.faces], torch.tensor(CORNERS, dtype=torch.float32))
+
+
+def test_a_binary_stl_that_begins_like_a_text(tmp_path):
+    rows = b"".join(struct.pack("<12fH", 0, 0, 1, *np.array(corners, float).ravel(), 0) for corners in CORNERS)
+    (tmp_path / "a.stl").write_bytes(b"solid of a CAD program".ljust(80) + struct.pack("<I", 3) + rows)
+    mesh = Mesh.load(tmp_path / "a.stl")
+    assert torch.equal(mesh.vertices[mesh.faces], torch.tensor(CORNERS, dtype=torch.float32))
+
+
+def test_an_stl_that_lost_a_corner(tmp_path):
+    (tmp_path / "a.stl").write_text("solid\n" + facet(CORNERS[0][:2]) + "endsolid\n")
+    with pytest.raises(FileFormatError, match=r"a\.stl: is damaged: it has 2 corners, want three for each facet"):
+        Mesh.load(tmp_path / "a.stl")
+
+
+HEADER = """ply
+format {format} 1.0
+comment TextureFile {texture}
+element vertex 5
+property float x
+property float y
+property double z
+property uchar red
+property uchar green
+property uchar blue
+element face {count}
+property list uchar int vertex_indices
+property uchar quality
+property list uchar float texcoord
+end_header
+"""
+VERTICES = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (2, 2, 0.5)]
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (51, 102, 153), (0, 0, 0)]
+TRIANGLES = [((0, 1, 2), (0, 0, 1, 0, 1, 1)), ((0, 2, 3), (0, 0.5, 0.25, 0, 0.75, 1))]
+QUAD = ((0, 1, 2, 3), (0, 0, 1, 0, 1, 1, 0, 1))
+
+
+def write_ply(path, format, faces, texture="none.png"):
+    head = HEADER.format(format=format, count=len(faces), texture=texture).encode()
+    if format == "ascii":
+        rows = [" ".join(map(str, (*place, *color))) for place, color in zip(VERTICES, COLORS)]
+        rows += [" ".join(map(str, (len(face), *face, 7, len(uvs), *uvs))) for face, uvs in faces]
+        path.write_bytes(head + "\n".join(rows).encode() + b"\n")
+        return
+    order = "<" if "little" in format else ">"
+    rows = [struct.pack(f"{order}ffd3B", *place, *color) for place, color in zip(VERTICES, COLORS)]
+    rows += [struct.pack(f"{order}B{len(f)}iBB{len(u)}f", len(f), *f, 7, len(u), *u) for f, u in faces]
+    path.write_bytes(head + b"".join(rows))
+
+
+@pytest.mark.parametrize("format", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("faces", [TRIANGLES, [QUAD], [TRIANGLES[0], QUAD]])
+def test_a_ply_with_texture_coordinates_by_corner_and_colors(tmp_path, format, faces, caplog):
+    write_ply(tmp_path / "a.ply", format, faces)
+    mesh = Mesh.load(tmp_path / "a.ply").validate()
+    assert torch.equal(mesh.vertices, torch.tensor(VERTICES)) and mesh.num_vertices == 5
+    torch.testing.assert_close(mesh.vertex_colors, torch.tensor(COLORS) / 255)
+    want_faces, want_uvs = [], []
+    for face, uvs in faces:
+        corners = np.array(uvs).reshape(-1, 2) * [1, -1] + [0, 1]  # v goes down here
+        for i in range(1, len(face) - 1):
+            want_faces.append([face[0], face[i], face[i + 1]])
+            want_uvs.append(corners[[0, i, i + 1]])
+    assert mesh.faces.tolist() == want_faces
+    np.testing.assert_allclose(mesh.uvs.numpy(), np.array(want_uvs), atol=1e-6)
+    assert mesh.texture is None and "its texture none.png is not there; read without it" in caplog.text
+    write_image(tmp_path / "a picture.png", torch.rand(4, 6, 3))
+    write_ply(tmp_path / "a.ply", format, faces, "a picture.png")
+    assert Mesh.load(tmp_path / "a.ply").texture.shape == (4, 6, 3)
+
+
+@pytest.mark.parametrize("format", ["ascii", "binary_little_endian"])
+def test_a_ply_that_is_cut_off(tmp_path, format):
+    write_ply(tmp_path / "a.ply", format, [TRIANGLES[0], QUAD])
+    data = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "a.ply").write_bytes(data[:-8])
+    with pytest.raises(FileFormatError, match=r"is cut off: it holds 1 whole rows of 2 face"):
+        Mesh.load(tmp_path / "a.ply")
+    write_ply(tmp_path / "a.ply", format, [(TRIANGLES[0][0], (0, 0, 1, 0))])
+    with pytest.raises(FileFormatError, match=r"face 0 has 4 texture coordinates, want two for each corner"):
+        Mesh.load(tmp_path / "a.ply")
+
+
+def test_a_ply_whose_lines_hold_more_than_their_row(tmp_path):
+    """VCGLIB writes colours of faces as a list where its header has four numbers."""
+    write_ply(tmp_path / "a.ply", "ascii", TRIANGLES)
+    lines = (tmp_path / "a.ply").read_text().splitlines()
+    (tmp_path / "a.ply").write_text("\n".join([*lines[:-2], *(line + " 9 1 1 1 1" for line in lines[-2:])]))
+    assert Mesh.load(tmp_path / "a.ply").faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+    (tmp_path / "b.ply").write_text("\n".join([*lines[:-1], *lines[-1].split(" ")]))  # a row on several lines
+    assert Mesh.load(tmp_path / "b.ply").faces.tolist() == [[0, 1, 2], [0, 2, 3]]
+
+
+def test_an_obj_that_names_texture_coordinates_it_does_not_have(tmp_path):
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1/1 2/2 3/3\n")
+    mesh = Mesh.load(tmp_path / "a.obj")
+    assert mesh.num_faces == 1 and mesh.uvs is None
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/2 3/3\n")
+    with pytest.raises(FileFormatError, match="a face names something that is not there"):
+        Mesh.load(tmp_path / "a.obj")
+
+
+def textured_glb(path, change):
+    """A textured triangle in a .glb whose JSON is changed."""
+    uvs = torch.tensor([[0.0, 0], [1, 0], [0, 1]])
+    mesh = Mesh(
+        torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), torch.tensor([[0, 1, 2]]), uvs=uvs, texture=torch.rand(4, 4, 3)
+    )
+    mesh.save(path)
+    file = Animated(path)
+    change(file.json)
+    path.write_bytes(glb_bytes(file.json, bytes(file.binary)))
+    return mesh, path
+
+
+def test_texture_transforms(tmp_path):
+    """KHR_texture_transform: scale, then a quarter turn, then an offset; u' = s_v v + 0.1 and v' = 0.2 - s_u u."""
+    values = {"offset": [0.1, 0.2], "rotation": np.pi / 2, "scale": [2, 3]}
+
+    def change(content):
+        content["extensionsRequired"] = content["extensionsUsed"] = ["KHR_texture_transform", "KHR_materials_ior"]
+        info = content["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+        info["extensions"] = {"KHR_texture_transform": values}
+
+    before, path = textured_glb(tmp_path / "a.glb", change)
+    want = torch.stack([3 * before.uvs[:, 1] + 0.1, 0.2 - 2 * before.uvs[:, 0]], 1)
+    torch.testing.assert_close(Mesh.load(path).uvs, want, atol=1e-6, rtol=0)
+    values["scale"] = "large"
+    with pytest.raises(FileFormatError, match="KHR_texture_transform holds something else than numbers"):
+        Mesh.load(textured_glb(tmp_path / "b.glb", change)[1])
+
+
+def test_other_forms_of_materials(tmp_path):
+    def glossy(content):
+        rough = content["materials"][0].pop("pbrMetallicRoughness")
+        values = {"diffuseTexture": rough["baseColorTexture"], "diffuseFactor": [0.5, 1, 1, 1]}
+        content["materials"][0]["extensions"] = {"KHR_materials_pbrSpecularGlossiness": values}
+        content["extensionsRequired"] = ["KHR_materials_pbrSpecularGlossiness"]
+
+    def webp(content):
+        content["textures"][0] = {"extensions": {"EXT_texture_webp": {"source": 0}}}
+        content["extensionsRequired"] = ["EXT_texture_webp"]
+
+    for change in (glossy, webp):
+        before, path = textured_glb(tmp_path / "a.glb", change)
+        torch.testing.assert_close(Mesh.load(path).texture, before.texture, atol=0.003, rtol=0)
+    before, path = textured_glb(tmp_path / "a.glb", glossy)
+    assert Mesh.load(path).vertex_colors[0].tolist() == pytest.approx([0.7354, 1, 1], abs=1e-3)  # 0.5 in linear light
+    with pytest.raises(FileFormatError, match="needs the extensions KHR_draco_mesh_compression, which are not read"):
+        Mesh.load(textured_glb(path, lambda content: content.update(extensionsRequired=["KHR_draco_mesh_compression"]))[1])
+
+
+def test_a_glb_without_padding(tmp_path):
+    mesh, path = textured_glb(tmp_path / "a.glb", lambda content: None)
+    file = Animated(path)
+    text = json.dumps(file.json).encode()
+    text += b" " * (3 - len(text) % 4)  # of a length that is no multiple of 4
+    binary = bytes(file.binary)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    assert len(text) % 4 == 3 and torch.equal(Mesh.load(path).vertices, mesh.vertices)

@@ -1,0 +1,96 @@
+"""Where bodies come to rest: on the surface of what carries them, wherever the nodes of the grid are."""
+
+import math
+
+import pytest
+import torch
+
+from vision3d import native
+from vision3d.errors import BackendError, MissingDependencyError
+from vision3d.stages.physics.config import Boundary, Material
+from vision3d.stages.physics.engines import choose_engine, make_engine
+from vision3d.stages.physics.engines.native import NativeEngine
+from vision3d.stages.physics.particles import Grid, Particles
+from vision3d.stages.physics.world import World
+
+H = 1 / 32
+JELLY = Material("jelly", youngs_modulus=3e4, poisson_ratio=0.2, density=1000)
+SHIFTS = (0.02, 0.25, 0.5, 0.75, 0.97)
+
+
+def needs(name):
+    try:
+        choose_engine(name)
+    except (BackendError, MissingDependencyError) as error:
+        return str(error)
+    return ""
+
+
+def height_at_rest(shift, engine, normal=(0.0, 0.0, 1.0), boundary=None, seconds=0.35, cells=3):
+    """Of a block that is put on a plane through (0.5, 0.5, 0.3) + shift h: its centre above the plane, the mean over the later
+    part of its swings [h]."""
+    normal = torch.nn.functional.normalize(torch.tensor(normal, dtype=torch.float64), dim=0)
+    foot = torch.tensor([0.5, 0.5, 9.5 * H], dtype=torch.float64) + shift * H * normal
+    line = (torch.arange(2 * cells, dtype=torch.float64) + 0.5) * H / 2
+    x = torch.cartesian_prod(line - cells * H / 2, line - cells * H / 2, line)
+    helper = torch.eye(3, dtype=torch.float64)[0]
+    first = torch.nn.functional.normalize(torch.linalg.cross(torch.linalg.cross(normal, helper), normal), dim=0)
+    frame = torch.stack([first, torch.linalg.cross(normal, first), normal], -1)
+    x = foot + x @ frame.mT
+    floor = (
+        boundary(foot, normal) if boundary else Boundary("plane", tuple(foot.tolist()), tuple(normal.tolist()), friction=0.4)
+    )
+    world = World(Grid((0.0, 0.0, 0.0), H, (33, 33, 33)), (JELLY,), tuple((-9.81 * normal).tolist()), (floor,))
+    particles = Particles.at_rest(x, torch.full((len(x),), H**3 / 8, dtype=torch.float64), world.materials)
+    if engine in ("bodies", "bodies64"):
+        found = NativeEngine(particles, world, torch.float64 if engine == "bodies64" else torch.float32)
+        found._module = native.require().kernel_bodies
+    else:
+        found = make_engine(engine, particles, world)
+    heights, step = [], 0.01
+    for index in range(round(seconds / step)):
+        found.advance(step, index * step)
+        heights.append(float((found.particles.x.double().mean(0) - foot) @ normal) / H)
+    late = heights[len(heights) // 3 :]
+    return sum(late) / len(late)
+
+
+@pytest.mark.parametrize("engine", ["native", "taichi", pytest.param("reference", marks=pytest.mark.slow)])
+def test_the_height_at_rest_does_not_depend_on_the_nodes(engine):
+    """Moved by parts of a cell, a block rests at the same height above its floor, to 0.05 h: the centre at half its height."""
+    if why := needs(engine):
+        pytest.skip(why)
+    shifts = SHIFTS if engine == "native" else SHIFTS[::2]
+    heights = [height_at_rest(shift, engine) for shift in shifts]
+    assert max(heights) - min(heights) < 0.05
+    assert abs(sum(heights) / len(heights) - 1.5) < 0.15
+
+
+@pytest.mark.skipif(native.module() is None, reason="no native module")
+def test_bodies_of_gpu_kernels_rest_where_the_vector_loops_do():
+    for shift in (0.25, 0.75):
+        assert abs(height_at_rest(shift, "bodies", seconds=0.1) - height_at_rest(shift, "native", seconds=0.1)) < 1e-3
+
+
+def box(foot, normal):
+    return Boundary("box", tuple((foot - 0.1 * normal).tolist()), half_size=(0.3, 0.3, 0.1), friction=0.4)
+
+
+def ball(foot, normal):
+    return Boundary("sphere", tuple((foot - 3.0 * normal).tolist()), radius=3.0, friction=0.4)
+
+
+@pytest.mark.skipif(native.module() is None, reason="no native module")
+@pytest.mark.parametrize("solid", [box, ball])
+def test_other_solids_carry_at_their_surface(solid):
+    heights = [height_at_rest(shift, "native", boundary=solid) for shift in SHIFTS]
+    assert max(heights) - min(heights) < 0.05
+
+
+@pytest.mark.skipif(native.module() is None, reason="no native module")
+def test_a_tilted_floor_is_no_staircase():
+    tilted = (0.1, 0.05, 1.0)
+    heights = [height_at_rest(shift, "native", tilted) for shift in SHIFTS]
+    assert max(heights) - min(heights) < 0.05
+    assert abs(sum(heights) / len(heights) - height_at_rest(0.5, "native")) < 0.05
+    assert math.isfinite(heights[0])

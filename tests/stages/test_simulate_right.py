@@ -1,0 +1,376 @@
+"""Scenes that nobody here made: followers of what flows, floors that end, thin parts, seams, wild numbers."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.stages.test_physics_rest import needs
+from tests.stages.test_simulate import QUICK, cube, frames_of
+from tests.stages.test_simulate_setup import room
+from vision3d import native
+from vision3d.config import dump_yaml
+from vision3d.errors import ConfigError, InputError
+from vision3d.geometry import shapes
+from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.geometry.spherical_harmonics import eval_sh
+from vision3d.progress import silent
+from vision3d.runs import Interrupted, RunFolder
+from vision3d.scene import GaussianScene, Mesh, Sequence
+from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
+from vision3d.stages.physics.bodies import thin_parts
+from vision3d.stages.physics.boundaries import distance
+from vision3d.stages.physics.colliders import floor_field
+from vision3d.stages.physics.filling import Surface
+from vision3d.stages.physics.followers import Followers, bounded
+from vision3d.stages.physics.particles import Particles
+from vision3d.stages.physics.points3 import simulate_points, to_sequence
+from vision3d.stages.physics.selecting import Selector
+from vision3d.stages.physics.setup import set_up
+
+FAST = replace(QUICK, engine="auto", up=(0.0, 0.0, 1.0))
+needs_native = pytest.mark.skipif(native.module() is None, reason="no native module")
+
+
+# What goes along
+
+
+def test_followers_stay_near_what_flows():
+    """Drops whose deformation since rest is a million carry nothing away: a follower is within twice its distances at rest."""
+    x = torch.rand(60, 3, dtype=torch.float64)
+    points = torch.rand(40, 3, dtype=torch.float64)
+    followers = Followers.around(torch.arange(40), points, x)
+    water = (load_material("water"),)
+    flown = Particles.at_rest(x, torch.ones(60).double(), water)
+    flown = flown.replace(F_total=1e6 * torch.randn(60, 3, 3, dtype=torch.float64), x=x + 5)
+    places, F = followers.positions(flown)
+    reach = 2 * followers.offsets.norm(dim=-1).amax(1) + (x[followers.parents] - points[:, None]).norm(dim=-1).amax(1)
+    assert ((places - points - 5).norm(dim=-1) < reach).all()
+    assert torch.linalg.svdvals(F).max() < 2.0 + 1e-9
+
+
+def test_bounded_deformations_are_exact_within_the_bounds():
+    F = torch.eye(3, dtype=torch.float64) + 0.2 * torch.randn(50, 3, 3, dtype=torch.float64)
+    sizes = torch.linalg.svdvals(F)
+    inside = (sizes.amax(1) < 2) & (sizes.amin(1) > 0.5)
+    torch.testing.assert_close(bounded(F)[inside], F[inside], atol=1e-12, rtol=0)
+    assert torch.linalg.svdvals(bounded(50 * F)).max() < 2 + 1e-9
+
+
+@pytest.mark.parametrize("engine", ["native", "taichi", pytest.param("reference", marks=pytest.mark.slow)])
+def test_the_default_grouping_follows_water_with_every_engine(engine):
+    """A fifth of a block of water is simulated: the others are never far from what is."""
+    if why := needs(engine):
+        pytest.skip(why)
+    scene = cube(side=13, edge=0.5)
+    config = SimulateConfig(
+        load_material("water"), frames=9, fps=20.0, cells=6, drop=0.2, share=0.2, up=(0.0, 0.0, 1.0), floor="below",
+        fill="none", engine=engine,
+    )  # fmt: skip
+    last = frames_of(scene, config)[-1].channels["means"]
+    setup = set_up(scene, config)
+    heavy = setup.core_rows[setup.particles.mass[setup.core_particles] > 0]
+    near = torch.cdist(last, last[heavy]).amin(1)
+    assert near.max() < 2 * setup.world.grid.spacing and near.median() < 0.6 * setup.world.grid.spacing
+
+
+def test_points_turn_view_dependent_colours():
+    """Turned by a quarter: seen from a direction that turns along, colours are those at rest."""
+    quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
+
+    class Turn:
+        def begin(self, points):
+            self.x = points.x
+
+        def advance(self, duration, time):
+            return self.x @ quarter.T
+
+    for mode, flatten in (("3dgs", False), ("3dgs", True), ("2dgs", False)):
+        scene = cube(side=3, mode=mode)
+        scene = replace(scene, sh=torch.randn(len(scene), 4, 3))
+        moving = to_sequence(scene, simulate_points(scene, Turn(), frames=2, flatten=flatten))
+        directions = torch.nn.functional.normalize(torch.randn(len(scene), 3), dim=-1)
+        before = eval_sh(scene.sh, directions)
+        after = eval_sh(moving.frame(1).sh, directions @ quarter.float().T)
+        torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+        turned = quat_to_rotmat(moving.channels["turns"][1].double())
+        torch.testing.assert_close(turned, quarter.expand_as(turned), atol=1e-6, rtol=0)
+    plain = replace(scene, sh=scene.sh[:, :1])
+    assert "turns" not in next(iter(simulate_points(plain, Turn(), frames=1))).channels
+
+
+# Long frames
+
+
+def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
+    """Slices of one step: the signal comes in the middle of a frame; what is resumed has the bits of an unbroken run."""
+    engine = set_up(cube(side=5), FAST).engine
+    monkeypatch.setattr(engine, "particle_steps_a_second", 1.0)
+    scene, config = cube(side=5), replace(FAST, frames=4, fps=5.0)
+    whole = simulate(scene, config, progress=silent)
+    advance, calls = engine.advance, []
+
+    def counted(self, *values):
+        calls.append(values)
+        if len(calls) == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return advance(self, *values)
+
+    monkeypatch.setattr(engine, "advance", counted)
+    with pytest.raises(Interrupted, match="stopped after frame"):
+        simulate(scene, config, RunFolder.create(tmp_path / "run", config), silent)
+    assert len(calls) == 30  # at once, and not at the end of the frame
+    done = len(Sequence.load(tmp_path / "run" / "frames.zarr"))
+    assert 1 <= done < 4
+    moving = simulate(scene, config, RunFolder.create(tmp_path / "run", config, resume=True), silent)
+    assert torch.equal(moving.channels["means"][3], whole.channels["means"][3])
+
+
+@pytest.mark.slow
+@needs_native
+def test_a_frame_of_many_steps_answers_sigterm(tmp_path):
+    """A frame of minutes: the program ends within seconds (1 s on an idle machine) with exit code 130, and can be resumed."""
+    torch.manual_seed(0)
+    scene = cube(side=40)
+    scene.save(tmp_path / "scene.ply")
+    config = SimulateConfig(
+        Material("jelly", youngs_modulus=1e9), frames=3, fps=0.5, cells=24, up=(0.0, 0.0, 1.0), floor="below", fill="none"
+    )
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    options = [str(tmp_path / "scene.ply"), "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen([sys.executable, "-m", "vision3d", "simulate", *options], stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run" / "frames.zarr" / "means" / "0.0.0").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        killer = threading.Timer(20, process.kill)
+        killer.start()
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+        killer.cancel()
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert len(Sequence.load(tmp_path / "run" / "frames.zarr")) == 1
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"gravity": 1e9}, r"gravity: got 1e\+09 m/s\^2, with which a fall of .* times the speed of sound in what moves"),
+        ({"velocity": (1e6, 0.0, 0.0)}, r"velocity: got 1e\+06 m/s: .* cells a frame; want at most 100 times"),
+        ({"angular_velocity": (0.0, 0.0, 1e7)}, r"angular_velocity: got up to .* m/s at the rim"),
+    ],
+)
+def test_speeds_beyond_sense_are_refused(values, text):
+    with pytest.raises(ConfigError, match=text):
+        set_up(cube(side=5), replace(FAST, **values))
+
+
+def test_fast_impacts_are_warned_of(caplog):
+    set_up(cube(side=5), replace(FAST, velocity=(100.0, 0.0, 0.0)))
+    assert "times the speed of sound in what moves" in caplog.text
+
+
+@pytest.mark.parametrize("count", [1, 2, 300])
+def test_one_gaussian_and_many_at_one_place_make_a_run(tmp_path, count):
+    torch.manual_seed(0)
+    scene = GaussianScene.from_points(torch.full((count, 3), 0.3), opacity=0.9)
+    scene = replace(scene, log_scales=torch.full((count, 3), -4.0))
+    config = SimulateConfig(frames=3, up=(0.0, 0.0, 1.0), floor="below")
+    moving = simulate(scene, config, RunFolder.create(tmp_path / "run", config), silent)
+    assert moving.channels["means"][2].isfinite().all()
+    assert (tmp_path / "run" / "figures" / "frames.png").is_file()
+
+
+def test_gaussians_beyond_all_bounds_are_named():
+    scene = cube(side=5)
+    huge = scene.log_scales.clone()
+    huge[7] = 50.0
+    with pytest.raises(InputError, match=r"1 of 125 Gaussians have a log scale above 20.7 \(the largest 50,"):
+        set_up(replace(scene, log_scales=huge), FAST)
+    with pytest.raises(InputError, match=r"reaches 5e\+19 units from the origin .* want at most 1e\+09"):
+        set_up(replace(scene, means=1e20 * scene.means), FAST)
+
+
+def test_water_slips_on_the_floor_unless_told():
+    water = load_material("water")
+    scene = cube(side=5)
+    for options, want in (({"material": water}, 0.0), ({"material": water, "friction": 0.2}, 0.2), ({}, 0.4)):
+        assert set_up(scene, replace(FAST, **options)).world.boundaries[-1].friction == want
+
+
+# What is what
+
+
+def test_parts_do_not_take_the_floor_along():
+    """Two boxes on a disc: the largest part is the larger box, whatever the disc has; what is apart comes after them."""
+    disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
+    first = torch.rand(1500, 3) * 0.5 + torch.tensor([0.2, 0.2, 0.02])
+    second = torch.rand(800, 3) * 0.4 + torch.tensor([-0.8, -0.8, 0.02])
+    scene = GaussianScene.from_points(torch.cat([disc, first, second]), opacity=0.9)
+    for text, low, high in (("component", 4000, 5500), ("component:0", 4000, 5500), ("component:2", 5500, 6300)):
+        setup = set_up(scene, replace(FAST, up=None, floor="auto", drop=0.0, cells=8, select=(text,)))
+        chosen = torch.cat([setup.core_rows, setup.followers.rows])
+        assert ((chosen >= low) & (chosen < high)).float().mean() > 0.99, text
+        assert len(chosen) > 0.9 * (high - low)
+    with pytest.raises(ConfigError, match="want component:N with N >= 1"):
+        Selector(scene.means, None, torch.ones(6300, dtype=torch.bool)).mask(["component:-1"], "select")
+
+
+def test_parts_thinner_than_a_cell_are_told(caplog):
+    block = cube(side=21, edge=0.5).means
+    twig = torch.stack([torch.linspace(0.25, 0.7, 300), torch.zeros(300), torch.zeros(300)], -1) + 0.008 * torch.randn(300, 3)
+    points = torch.cat([block, twig])
+    for shift in (0.0, 0.01, 0.02):
+        for spacing in (0.05, 0.06, 0.08):
+            thin = thin_parts(points + torch.tensor([0.0, shift, shift]), spacing)
+            assert thin[: len(block)].float().mean() < 0.01 and thin[len(block) :].float().mean() > 0.6
+    scene = GaussianScene.from_points(points, opacity=0.9)
+    set_up(scene, replace(FAST, cells=12))
+    assert "are in parts thinner than a cell" in caplog.text and "which may break off" in caplog.text
+    caplog.clear()
+    set_up(scene, replace(FAST, cells=12, material=load_material("water")))
+    assert "thinner than a cell" not in caplog.text
+
+
+def soup(mesh):
+    """Every face with vertices of its own."""
+    return Mesh(mesh.vertices[mesh.faces].flatten(0, 1), torch.arange(3 * mesh.num_faces).view(-1, 3))
+
+
+@pytest.mark.parametrize("kind", ["plain", "seams", "normals", "soup"])
+def test_meshes_with_seams_move_as_one_without(tmp_path, kind):
+    """Corners with uvs or normals of their own, or all of them: the same motion, whole at its seams, in a run folder."""
+    vertices, faces = shapes.icosphere(2, 0.2)
+    plain = Mesh(vertices, faces)
+    uvs = torch.rand(len(faces), 3, 2)
+    mesh = {
+        "plain": plain,
+        "seams": Mesh(vertices, faces, uvs=uvs, texture=torch.rand(8, 8, 3)),
+        "normals": replace(soup(plain), normals=torch.nn.functional.normalize(torch.randn(3 * len(faces), 3), dim=-1)),
+        "soup": soup(plain),
+    }[kind]
+    config = replace(FAST, frames=4, drop=0.1, cells=8, fill="auto")
+    want = simulate(plain, config, progress=silent)
+    path = tmp_path / "mesh.glb"
+    mesh.save(path)
+    moving = simulate(mesh, config, RunFolder.create(tmp_path / "run", config), silent)
+    corners = moving.frame(3).vertices[moving.base.faces]
+    torch.testing.assert_close(corners, want.frame(3).vertices[plain.faces], atol=1e-6, rtol=0)
+    Sequence(mesh, torch.tensor([0.0]), {"vertices": mesh.vertices[None]}).save(tmp_path / "still.zarr")
+    still = Sequence.load(tmp_path / "still.zarr")
+    torch.testing.assert_close(still.frame(0).vertices[still.base.faces], mesh.vertices[mesh.faces])
+
+
+def test_no_vertex_of_a_mesh_is_left_behind():
+    """A ball of many vertices and far from it a box of 8: what would be a floater among Gaussians draws out no face."""
+    (first, faces), (second, more) = shapes.icosphere(5, 0.2), shapes.box((0.05, 0.05, 0.05))
+    mesh = Mesh(torch.cat([first, second + torch.tensor([0.0, 0.0, 1.5])]), torch.cat([faces, more + len(first)]))
+    moved = frames_of(mesh, replace(FAST, frames=3, drop=0.5))[-1].channels["vertices"] - mesh.vertices
+    assert (moved[:, 2] < -0.02).all()
+
+
+# Floors that end
+
+
+def table(radius=1.0, count=6000):
+    """A round table of Gaussians with a ball on its middle, which it hides from below."""
+    angle, r = 2 * math.pi * torch.rand(count), radius * torch.rand(count).sqrt()
+    disc = torch.stack([r * angle.cos(), r * angle.sin(), 0.003 * torch.randn(count)], -1)
+    ball = torch.nn.functional.normalize(torch.randn(1500, 3), dim=-1) * 0.2 + torch.tensor([0.0, 0.0, 0.21])
+    scene = GaussianScene.from_points(torch.cat([disc, ball]), opacity=0.9)
+    return replace(scene, log_scales=torch.full_like(scene.log_scales, math.log(0.02)))
+
+
+@needs_native
+@pytest.mark.parametrize("extent", ["seen", "endless"])
+def test_what_leaves_the_table_falls(extent):
+    """A ball that slides over the edge falls on below the table's height; on an endless floor it stays."""
+    config = SimulateConfig(
+        load_material("rubber"), velocity=(2.5, 0.0, 0.0), friction=0.0, frames=21, cells=10, room=6.0, floor_extent=extent
+    )
+    frames = frames_of(table(), config)
+    ball = torch.stack([frame.channels["means"][6000:] for frame in frames]).mean(1)
+    on_table = ball[:, 0] < 0.8
+    assert ball[on_table, 2].min() > 0.15  # it is carried as long as it is over the table
+    assert ball[-1, 0] > 1.2
+    assert (ball[-1, 2] < -0.3) if extent == "seen" else (ball[-1, 2] > 0.15)
+
+
+@needs_native
+def test_what_stands_on_the_table_is_carried():
+    """The footprint is closed under what stands there."""
+    frames = frames_of(table(), SimulateConfig(load_material("rubber"), frames=12, cells=10))
+    heights = torch.stack([frame.channels["means"][6000:, 2].mean() for frame in frames])
+    assert (heights - 0.21).abs().max() < 0.05
+
+
+def test_a_floor_of_few_large_splats_carries():
+    """9 discs far larger than a cell, and a far piece of floor: no hole between samples, and the far one costs nothing."""
+    places = torch.cartesian_prod(torch.linspace(-1, 1, 3), torch.linspace(-1, 1, 3))
+    means = torch.nn.functional.pad(torch.cat([places, torch.tensor([[500.0, 0.0]])]), (0, 1))
+    flat = torch.tensor([0.4, 0.4, 1e-3]).expand(10, 3)
+    splats = Surface(means.double(), torch.tensor([1.0, 0, 0, 0]).expand(10, 4), flat.double(), torch.ones(10))
+    space = torch.full((3,), -1.5).double(), torch.full((3,), 1.5).double()
+    field = floor_field(splats, torch.eye(3).double(), torch.zeros(3).double(), 0.02, space)
+    assert field is not None and field.spacing == 0.02
+    points = torch.rand(2000, 3, dtype=torch.float64) * torch.tensor([2.0, 2.0, 0.04]) - torch.tensor([1.0, 1.0, 0.03])
+    found, _ = distance(Boundary("mesh", mesh="floor"), points, field=field)
+    torch.testing.assert_close(found, points[:, 2], atol=1e-9, rtol=0)
+    above, _ = distance(
+        Boundary("mesh", mesh="floor"), torch.tensor([[1.9, 0.0, -0.01], [-3.0, 0.0, -0.01]]).double(), field=field
+    )
+    assert (above > 0.05).all()  # beyond the space and the splats nothing carries
+
+
+@needs_native
+def test_the_scene_or_a_mesh_is_a_collider(tmp_path):
+    """A ball over a block that stands still: it goes through, or rests on the block, or on a mesh of it."""
+    block = (torch.rand(6000, 3) - 0.5) * torch.tensor([1.0, 1.0, 0.4])
+    ball = torch.nn.functional.normalize(torch.randn(1200, 3), dim=-1) * 0.2 + torch.tensor([0.0, 0.0, 0.45])
+    scene = GaussianScene.from_points(torch.cat([block, ball]), opacity=0.9)
+    scene = replace(scene, log_scales=torch.full_like(scene.log_scales, math.log(0.02)))
+    vertices, faces = shapes.box((1.0, 1.0, 0.4))
+    Mesh(vertices, faces).save(tmp_path / "block.glb")
+    config = SimulateConfig(
+        load_material("rubber"),
+        select=("sphere:0,0,0.45,0.22",),
+        up=(0.0, 0.0, 1.0),
+        floor="none",
+        frames=14,
+        cells=10,
+        room=3.0,
+    )
+    heights = {}
+    for collider in ("none", "scene", str(tmp_path / "block.glb")):
+        last = frames_of(scene, replace(config, collider=collider))[-1].channels["means"]
+        heights[collider] = float(last[6000:, 2].mean())
+    assert heights["none"] < 0.0
+    assert abs(heights["scene"] - 0.4) < 0.06 and abs(heights[str(tmp_path / "block.glb")] - 0.4) < 0.06
+
+
+def test_the_collider_is_checked():
+    with pytest.raises(InputError, match=r"nothing\.glb: does not exist"):
+        set_up(cube(side=5), replace(FAST, collider="nothing.glb"))
+
+
+def test_a_room_still_has_its_floor():
+    points, _ = room(count=3000)
+    scene = GaussianScene.from_points(points, opacity=0.9)
+    boundary = set_up(scene, replace(FAST, up=None, floor="auto", drop=0.0, cells=8)).world.boundaries[-1]
+    assert boundary.shape == "mesh" and boundary.mesh == "the floor that is seen"
+    boundary = set_up(scene, replace(FAST, up=None, floor="auto", floor_extent="endless", drop=0.0)).world.boundaries[-1]
+    assert boundary.shape == "plane"
+    assert list(simulate_frames(scene, replace(FAST, frames=1)))

@@ -1,0 +1,115 @@
+"""Who may talk to the page: a request for another host, from another site's page or without the token is refused.
+
+A browser lets any page that it shows send requests to this machine. Two checks keep such pages out: `Origin`, which browsers
+set to the page's site (cross-site WebSockets), must be the host that is asked, and on loopback that host must be a name of
+loopback, so that no site can have its own name point here (DNS rebinding). Where other machines can reach the server, its
+address contains a secret token.
+"""
+
+import contextlib
+import ipaddress
+import secrets
+import socket
+import threading
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any
+
+from vision3d.errors import BackendError
+
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+_FRAMES = "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"
+"""Pages that may show ours in a frame, where clicks could be stolen: its own site, and notebooks on this machine."""
+_lock = threading.Lock()
+
+
+class Guard:
+    """Checks every request to one server.
+
+    Args:
+        host: Address that the server listens on.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
+        self._is_used = False
+
+    def url(self, port: int) -> str:
+        """The address of the page; with the token where there is one."""
+        name = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host
+        name = f"[{name}]" if ":" in name else name
+        return f"http://{name}:{port}" + ("" if self.token is None else f"/{self.token}/")
+
+    def refusal(self, request: Any) -> str | None:
+        """Why a request of `websockets` is refused, or None; the token is taken out of the path."""
+        hosts, origins = (request.headers.get_all(name) for name in ("Host", "Origin"))
+        if len(hosts) != 1 or len(origins) > 1:
+            return "want one Host and at most one Origin"
+        if self.token is None and _host_name(hosts[0]) not in (*_LOCAL_NAMES, self.host.lower()):
+            return f"the host {hosts[0][:80]} is not this machine; open {_LOCAL_NAMES[0]}"
+        if origins and urllib.parse.urlsplit(origins[0].lower()).netloc != hosts[0].lower():
+            return f"pages of {origins[0][:80]} may not use this server"
+        if self.token is not None:
+            first, _, rest = request.path.removeprefix("/").partition("/")
+            first, mark, query = first.partition("?")
+            if not secrets.compare_digest(first.encode(errors="replace"), self.token.encode()):
+                return "open the address that the server printed, with its token"
+            request.path = f"/{rest}{mark}{query}"
+        return None
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """The servers that viser starts on `host` inside of this block are guarded; `check_used` says whether there is one."""
+        from websockets.asyncio import server
+
+        with _lock:
+            original = server.serve
+            server.serve = lambda *args, **options: original(*args, **self._guarded(args, options))  # pyright: ignore
+            try:
+                yield
+            finally:
+                server.serve = original
+
+    def check_used(self) -> None:
+        """Raise where nothing was guarded.
+
+        Raises:
+            BackendError: This version of viser starts its server in another way than those that are known here.
+        """
+        if not self._is_used:
+            raise BackendError("this version of viser cannot be kept from answering other sites; want viser 1.0 or 1.1")
+
+    def _guarded(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of `websockets.serve` with our check before viser's handler of requests."""
+        handler, answer = args[0], options.get("process_request")
+        if not handler.__module__.startswith("viser.") or answer is None or self.host not in args[1:2]:
+            return options  # another server of this process
+        self._is_used = True
+
+        def process_request(connection: Any, request: Any) -> Any:
+            problem = self.refusal(request)
+            if problem is not None:
+                return connection.respond(403, f"{problem}\n")
+            response = answer(connection, request)
+            if response is not None:
+                response.headers["Content-Security-Policy"] = _FRAMES
+            return response
+
+        return {**options, "process_request": process_request}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address that is listened on is reached from this machine alone."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_name(host: str) -> str | None:
+    """The name in a Host header, without the port."""
+    try:
+        return urllib.parse.urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None

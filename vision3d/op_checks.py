@@ -1,0 +1,158 @@
+"""What native operations accept: shapes, dtypes and devices by a signature, sizes below limits before memory is taken."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.machine import free_memory
+
+MAX_PIXELS = 2**28
+"""Pixels of all images of one call: 16384 x 16384, or 32 images of 3840 x 2160."""
+MAX_TILES = 2**24
+"""Tiles of all images of one call: `MAX_PIXELS` in tiles of 4 x 4."""
+CHECKED_BYTES = 2**30
+"""Outputs on a CPU that take more than this are compared with the free memory first."""
+
+_DTYPES = {"int32": torch.int32, "int64": torch.int64, "uint8": torch.uint8, "bool": torch.bool}
+_FLOATS = (torch.float32, torch.float64)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class _Argument(NamedTuple):
+    index: int
+    name: str
+    dtype: torch.dtype | None
+    """None: that of the first float argument, float32 or float64."""
+    optional: bool
+    leading: str | None
+    """Name of any number of leading axes."""
+    axes: tuple[int | str, ...]
+
+
+class Signature:
+    """Shapes of the tensor arguments of a function, as `means: float b n 3, ids: int64? p`.
+
+    Each argument has a dtype, `?` where it may be None, and axes: a number, a name that is the same size wherever it stands,
+    or `*name` for any number of leading axes. `float` is float32 or float64, the same for all. Arguments that are not tensors
+    stand as a bare name. All tensors are on the device of the first.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.arguments: list[_Argument] = []
+        for index, part in enumerate(text.split(",")):
+            name, colon, rest = part.strip().partition(":")
+            if not colon:
+                continue
+            dtype, *axes = rest.split()
+            leading = axes.pop(0)[1:] if axes and axes[0].startswith("*") else None
+            sizes = tuple(int(axis) if axis.isdigit() else axis for axis in axes)
+            optional = dtype.endswith("?")
+            self.arguments.append(_Argument(index, name, _DTYPES.get(dtype.rstrip("?")), optional, leading, sizes))
+
+    def check(self, *values: Any, **named: Any) -> None:
+        """Raise for the first argument that does not fit.
+
+        Raises:
+            ShapeError: A shape or dtype; names the argument, with got and want.
+            DeviceError: A tensor is on another device than the first.
+        """
+        sizes: dict[str, int | tuple[int, ...]] = {}
+        first, dtype = None, None
+        for argument in self.arguments:
+            index, name, own_dtype, optional, leading, axes = argument
+            value = values[index] if index < len(values) else named.get(name)
+            if value is None and optional:
+                continue
+            if not isinstance(value, Tensor):
+                raise ShapeError(name, type(value).__name__, f"a torch.Tensor {_axes_text(argument)}")
+            shape = value.shape
+            split = len(shape) - len(axes)
+            if split != 0 if leading is None else split < 0:
+                raise ShapeError(name, tuple(shape), _axes_text(argument))
+            if leading is not None and sizes.setdefault(leading, tuple(shape[:split])) != tuple(shape[:split]):
+                raise ShapeError(name, tuple(shape), self._want(argument, sizes))
+            for axis, size in zip(axes, shape[split:] if split else shape):
+                if (axis if isinstance(axis, int) else sizes.setdefault(axis, size)) != size:
+                    raise ShapeError(name, tuple(shape), self._want(argument, sizes))
+            if own_dtype is None:
+                dtype = dtype or (value.dtype if value.dtype in _FLOATS else None)
+                if value.dtype != dtype:
+                    raise ShapeError(name, value.dtype, dtype or "torch.float32 or torch.float64")
+            elif value.dtype != own_dtype:
+                raise ShapeError(name, value.dtype, own_dtype)
+            if first is None:
+                first = value.device, name
+            elif value.device != first[0]:
+                raise DeviceError(f"{name}: got device {value.device}, want {first[0]} as {first[1]}")
+
+    @staticmethod
+    def _want(argument: _Argument, sizes: dict[str, Any]) -> str:
+        known = [f"{axis} = {sizes[axis]}" for axis in (argument.leading, *argument.axes) if axis in sizes]
+        return _axes_text(argument) + (f" with {', '.join(dict.fromkeys(known))}" if known else "")
+
+
+def checked(signature: str) -> Callable[[Function], Function]:
+    """Check the arguments of the decorated function against a signature at every call; under `torch.library.custom_op`.
+
+    The names are those of the function's arguments, in their order, as far as the last tensor.
+    """
+    signature_of = Signature(signature)
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*values: Any, **named: Any) -> Any:
+            signature_of.check(*values, **named)
+            return function(*values, **named)
+
+        return call  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def check_image_size(num_images: int, width: int, height: int, tile_size: int | None = None) -> None:
+    """That images have pixels, and not more than `MAX_PIXELS` or `MAX_TILES` altogether.
+
+    Raises:
+        InputError: They have not; says how many there would be.
+    """
+    sizes = [("width", width), ("height", height), *([] if tile_size is None else [("tile_size", tile_size)])]
+    for name, value in sizes:
+        if value < 1:
+            raise InputError(f"{name}: got {value}, want at least 1")
+    if num_images < 0:
+        raise InputError(f"images: got {num_images}, want at least 0")
+    if num_images * width * height > MAX_PIXELS:
+        raise InputError(
+            f"width, height: {num_images} images of {width} x {height} are {num_images * width * height} pixels, "
+            f"want at most {MAX_PIXELS} in one call"
+        )
+    tiles = 0 if tile_size is None else num_images * -(-width // tile_size) * -(-height // tile_size)
+    if tiles > MAX_TILES:
+        raise InputError(
+            f"tile_size: {num_images} images of {width} x {height} have {tiles} tiles of {tile_size} pixels, "
+            f"want at most {MAX_TILES} in one call"
+        )
+
+
+def check_memory(like: Tensor, numbers: int, what: str) -> None:
+    """That so many numbers of the type of `like` fit into the free memory of the CPU; a GPU's allocator refuses by itself.
+
+    Raises:
+        InputError: They do not; says how much they would take and how much is free.
+    """
+    size = numbers * like.element_size()
+    if size <= CHECKED_BYTES or like.device.type != "cpu":
+        return
+    free = free_memory()
+    if free is not None and size > free:
+        raise InputError(f"{what}: would take {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free; want smaller sizes")
+
+
+def _axes_text(argument: _Argument) -> str:
+    leading = [] if argument.leading is None else [f"*{argument.leading}"]
+    text = ", ".join([*leading, *map(str, argument.axes)])
+    return f"({text})" if len(argument.axes) + len(leading) != 1 else f"({text},)"

@@ -1,0 +1,38 @@
+"""Which axis of a scene points up, and meshes turned so that it is y, as glTF has it."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from vision3d.geometry.paths import mean_up
+from vision3d.scene import Cameras, Mesh
+
+Axis = Literal["x", "-x", "y", "-y", "z", "-z"]
+
+# Columns are the images of x, y and z; the one of the axis that points up is y.
+_TURNS: dict[str, list[list[float]]] = {
+    "x": [[0, -1, 0], [1, 0, 0], [0, 0, 1]],
+    "-x": [[0, 1, 0], [-1, 0, 0], [0, 0, 1]],
+    "y": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "-y": [[1, 0, 0], [0, -1, 0], [0, 0, -1]],
+    "z": [[1, 0, 0], [0, 0, 1], [0, -1, 0]],
+    "-z": [[1, 0, 0], [0, 0, -1], [0, 1, 0]],
+}
+
+
+def up_of(cameras: Cameras) -> Axis:
+    """The axis of the world nearest to what is up in the mean of the images."""
+    up = mean_up(cameras.camtoworlds.cpu())
+    axis = int(up.abs().argmax())
+    names: tuple[tuple[Axis, Axis], ...] = (("x", "-x"), ("y", "-y"), ("z", "-z"))
+    return names[axis][int(up[axis] < 0)]
+
+
+def to_y_up(mesh: Mesh, up: Axis) -> Mesh:
+    """The mesh turned by quarter turns so that `up` points along y."""
+    if up == "y":
+        return mesh
+    turn = torch.tensor(_TURNS[up])
+    normals = None if mesh.normals is None else mesh.normals @ turn.T.to(mesh.normals)
+    return replace(mesh, vertices=mesh.vertices @ turn.T.to(mesh.vertices), normals=normals)
