@@ -24,7 +24,7 @@ SINGLE, DEPTH = 100.0, 10.0
 _SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # frames of which one comes first; no search in a run that is shorter
 _REFINED_STEPS, _REVISITED_STEPS = 40, 16
 _SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
-_WORSE, _ROUNDS = 1.2, 3  # times the usual loss of a frame: its limbs are looked for so often more
+_WORSE, _ROUNDS = 1.2, 3  # times the loss of a frame that was found: limbs are looked for so often more
 
 
 class PoseSearch:
@@ -125,7 +125,8 @@ class PoseSearch:
     def _revisit(self, frame: int, *, limbs: bool) -> float:
         """The best of what a frame has and of what its neighbours have; limbs are looked for where that is worse than usual."""
         row, losses_of, poses = self._row(frame), self._losses_of(frame), self.joints.at_keys().detach()
-        usual = sorted(self.losses.values())[len(self.losses) // 2] if self.losses else float("inf")
+        # A quarter of the frames were found: others may all be lost in the same way.
+        usual = sorted(self.losses.values())[len(self.losses) // 4] if self.losses else float("inf")
         near = [other for other in (row - 1, row + 1) if 0 <= other < len(poses)]
         starts = [poses[row], *(poses[other] for other in near), poses[near].mean(0)]
         starts += [self.scouted[frame]] if frame in self.scouted else []
