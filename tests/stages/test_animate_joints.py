@@ -16,7 +16,7 @@ from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Skin
 from vision3d.scene.clip import Clip
-from vision3d.stages.animation.dynamic import trainer
+from vision3d.stages.animation.dynamic import pose_search
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
 from vision3d.stages.animation.dynamic.intake import Intake
@@ -151,19 +151,19 @@ def test_graph_alone_leaves_the_joints_out():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [2, 14, 21])
+@pytest.mark.parametrize("stop_at", [2, 14, 24, 40])
 def test_a_stopped_run_resumes_with_the_same_bits(stop_at, tmp_path, monkeypatch):
-    """Stopped while a first frame is looked for, while frames come in, and with nodes."""
+    """Stopped while a first frame is looked for, while frames come in, while they are revisited, and with nodes."""
 
     def stop(task, step, total, values):
         if task == "animate" and step == stop_at:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(trainer, "_FEWEST_STEPS", 5)
-    monkeypatch.setattr(trainer, "_SCOUTS", 2)
-    monkeypatch.setattr(trainer, "_SCOUT_ROUNDS", 2)
+    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
+    monkeypatch.setattr(pose_search, "_SCOUTS", 2)
+    monkeypatch.setattr(pose_search, "_SCOUT_ROUNDS", 2)
     skin, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)
-    config = replace(FEW, reference=-1)
+    config = replace(FEW, steps=44, reference=-1)
     whole = animate(config, clip.footage(), skin, run_folder=tmp_path / "whole", progress=silent)
     with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):
         animate(config, clip.footage(), skin, run_folder=tmp_path / "parts", progress=stop)

@@ -165,7 +165,7 @@ class AnimateConfig:
     """Frames a second of a folder of pictures without times; a video has its own."""
     reference: int | None = None
     """The frame in which the mesh is in its rest pose; it keeps exactly that shape there. -1: in none of them. By default the
-    first frame where the mesh covers its masks (IoU 0.9), else -1."""
+    first frame where the mesh covers its masks (IoU 0.97), else -1."""
     renderer: Literal["auto", "mesh", "gaussians"] = "auto"
     """What is drawn and compared: the mesh with its texture or colours, or Gaussians on its faces. auto: what was given."""
     per_face: Literal[1, 3, 4, 6] = 6

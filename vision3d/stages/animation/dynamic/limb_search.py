@@ -17,7 +17,7 @@ from vision3d.stages.animation.dynamic.painters import Painter, over
 Losses = Callable[[Float[Tensor, "s c 3"]], Float[Tensor, " s"]]
 """Loss of each of some poses, given as rotation vectors of the joints [rad] and shifts of the roots [radii]."""
 
-_SAMPLES, _BEST = 24, 2  # turns of a limb that are tried, and that are refined
+_SAMPLES, _BEST = 24, 2  # turns of a limb about a pose that are tried, and that are refined
 _LIMBS = 8  # the most that are turned: fingers are found by what follows
 _SPREAD_RAD = 0.9  # standard deviation of the turns
 _BEND_SHARE = 0.7  # of that for the next joint of the limb
@@ -79,6 +79,8 @@ def search_limbs(
 ) -> tuple[Float[Tensor, "c 3"], float]:
     """The pose with the least loss among refined ones, each of which has one limb turned at its first two joints.
 
+    Half of the turns are about the given pose, half about the limb at rest: a limb on the wrong side is far from its place.
+
     Args:
         tree: The joints.
         values: The pose to begin with, which is refined too.
@@ -90,9 +92,10 @@ def search_limbs(
     """
     starts = [values[None]]
     for limb in tree.limbs[:_LIMBS]:
-        tried = values.expand(_SAMPLES, *values.shape).clone()
+        tried = values.expand(2 * _SAMPLES, *values.shape).clone()
+        tried[_SAMPLES:, limb] = 0
         for joint, size in zip(limb, (_SPREAD_RAD, _BEND_SHARE * _SPREAD_RAD)):
-            tried[:, joint] += size * torch.randn(_SAMPLES, 3, generator=random).to(values)
+            tried[:, joint] += size * torch.randn(2 * _SAMPLES, 3, generator=random).to(values)
         with torch.no_grad():
             starts.append(tried[losses(tried).argsort(stable=True)[:_BEST]])
     return refined(torch.cat(starts), losses, _STEPS)

@@ -18,7 +18,7 @@ from vision3d.report import write_run_curves
 from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
 from vision3d.stage import stage
-from vision3d.stages.animation.cover import LIKE, cover, warn_of_cover
+from vision3d.stages.animation.cover import cover, warn_of_cover
 from vision3d.stages.animation.dynamic.checks import frame_ious, motion_warnings, stretched_edges
 from vision3d.stages.animation.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 from vision3d.stages.animation.dynamic.evaluation import MotionEvaluation, evaluate_motion, vertex_errors
@@ -37,6 +37,7 @@ from vision3d.stages.animation.orbits import Orbit
 logger = logging.getLogger("vision3d.animate")
 
 FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
+_AT_REST = 0.97  # IoU of the mesh and the masks of the frame that shows it in its rest pose
 _STATE = ("trainer", "step", "sums", "source")
 
 
@@ -193,7 +194,7 @@ class _Fit:
             warn_of_cover(self.mesh, cameras, masks, f"frame {wanted}, where it should be at rest", want)
             return config
         iou = cover(self.mesh, cameras, masks)
-        if iou >= LIKE:
+        if iou >= _AT_REST:
             return replace(config, reference=0)
         logger.info(
             "frame 0 does not show the mesh in its rest pose (IoU %.2f), so it is fitted too; else give --reference N", iou

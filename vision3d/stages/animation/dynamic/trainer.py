@@ -24,10 +24,10 @@ from vision3d.stages.animation.dynamic.footage import Footage
 from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
 from vision3d.stages.animation.dynamic.intake import Intake
 from vision3d.stages.animation.dynamic.joints import JointField
-from vision3d.stages.animation.dynamic.limb_search import pose_losses, refined, search_limbs
 from vision3d.stages.animation.dynamic.losses import NormalConsistency, acceleration_loss, blurred_loss, edge_loss
 from vision3d.stages.animation.dynamic.motion import Motion
 from vision3d.stages.animation.dynamic.painters import Painter, on_white, over, with_views
+from vision3d.stages.animation.dynamic.pose_search import DEPTH, SINGLE, PoseSearch
 from vision3d.stages.animation.dynamic.splines import spline
 from vision3d.stages.animation.guidance.base import Guide
 
@@ -42,11 +42,7 @@ _TRACKED_VIEWS = 4  # of the newest frame, at least
 _EARLY, _LATE_JOINTS = 0.7, 0.3  # share of a frame's steps, and the factor on the learning rate of joints after them
 _NODES_FROM = 0.6  # of the steps once all frames are in
 _OWN_VIEWS = 32  # images in which joints alone and joints with nodes are compared
-_SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # frames of which one comes first; no search in a run that is shorter
-_REFINED_STEPS = 40
-_SINGLE, _DEPTH = 100.0, 10.0  # with one camera: factors on the weight of `pose`, and of depths [radii^2] beside it
 _START_FRAMES = 32  # that are compared with the mesh at rest
-_SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
 
 
 class Trainer:
@@ -91,16 +87,12 @@ class Trainer:
         groups = motion.field.groups(config.motion)
         self.rates = [group["lr"] for group in groups]
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
-        self.joint_optimizer = None
+        self.joint_optimizer, self.search = None, None
         if motion.joints is not None:
             self.joint_optimizer = FrameAdam([{"params": [motion.joints.values], "lr": config.motion.joint_rate}])
+            given = motion.mesh.vertices, painter, footage, cameras, self.views, self.background, self.random
+            self.search = PoseSearch(config, motion.joints, self.joint_optimizer, *given)
         self.joint_poses: Tensor | None = None  # before the nodes came in
-        is_open = motion.joints is not None and config.reference not in self.frames and config.grow * self.steps > _FEWEST_STEPS
-        # Frames one of which is found first, and the losses of their last rounds.
-        self.scouts = (
-            [(frame, turn) for turn in range(_SCOUT_ROUNDS) for frame in spread(self.frames, _SCOUTS)] if is_open else []
-        )
-        self.scouted: dict[int, float] = {}
 
     def step(self, step: int) -> dict[str, float]:
         """Do step number `step` (from 0).
@@ -111,10 +103,11 @@ class Trainer:
         Raises:
             NumericalError: The loss or a gradient is not finite; the parameters are those before the step.
         """
-        if self.motion.joints is not None and self.scouts:
-            return {"loss": self._scout(self.motion.joints), "frames": 0}
+        if self.search is None or not self.search.is_due:
+            self._let_in(step)
+        if self.search is not None and self.search.is_due:
+            return {"loss": self.search.step(self.intake), "frames": self.intake.num_active}
         progress = schedules.progress(step, self.steps)
-        self._let_in(step)
         since = self._since_all_are_in(step)
         self._let_nodes_in(since)
         if self.config.loss.limit and step % _YIELD_EVERY == 0 and self.intake.is_done and self.motion.joints is None:
@@ -148,10 +141,9 @@ class Trainer:
             "all_in_at": self.all_in_at,
             "stiffness": self.arap.weights,
             "uses_nodes": self.motion.uses_nodes,
-            "scouts": len(self.scouts),
-            "scouted": self.scouted,
         }
-        if self.motion.joints is not None and self.joint_optimizer is not None:
+        if self.motion.joints is not None and self.joint_optimizer is not None and self.search is not None:
+            state["search"] = self.search.state_dict()
             state["joints"] = self.motion.joints.state_dict()
             state["joint_optimizer"] = self.joint_optimizer.state_dict()
             state["joint_poses"] = self.joint_poses
@@ -164,9 +156,9 @@ class Trainer:
         self.random.set_state(state["random"].cpu())
         self.intake.load_state_dict(state["intake"])
         self.all_in_at, self.motion.uses_nodes = state["all_in_at"], state["uses_nodes"]
-        self.scouts, self.scouted = self.scouts[len(self.scouts) - state["scouts"] :], state["scouted"]
         self.arap = replace(self.stiff, weights=state["stiffness"].to(self.stiff.weights))
-        if self.motion.joints is not None and self.joint_optimizer is not None:
+        if self.motion.joints is not None and self.joint_optimizer is not None and self.search is not None:
+            self.search.load_state_dict(state["search"])
             self.motion.joints.load_state_dict(state["joints"])
             self.joint_optimizer.load_state_dict(state["joint_optimizer"])
             self.joint_poses = state["joint_poses"]
@@ -254,7 +246,7 @@ class Trainer:
         if self.is_single:
             # One camera does not tell how far away the object is, nor what it hides.
             axes = torch.stack([self._axis(frame) for frame in chosen])
-            pose = _SINGLE * (pose + _DEPTH * weights.pose * joints.depths(shifts, axes).square().mean())
+            pose = SINGLE * (pose + DEPTH * weights.pose * joints.depths(shifts, axes).square().mean())
         return {"pose": pose, "joint_acceleration": weights.acceleration * unsteady}
 
     def _axis(self, frame: int) -> Float[Tensor, " 3"]:
@@ -294,42 +286,6 @@ class Trainer:
         """How many times smaller the images are; those in which joints find a frame stay small."""
         is_coarse = not self.intake.is_done if self.motion.joints is not None else progress < self.config.coarse_steps
         return self.config.coarse if is_coarse else 1
-
-    def _scout(self, joints: JointField) -> float:
-        """Look for the pose of one of a few frames, one round for each after the other; the one that fits best is the first."""
-        (frame, turn), self.scouts = self.scouts[0], self.scouts[1:]
-        self.scouted[frame] = self._search(joints, frame, limbs=turn > 0)
-        if not self.scouts:
-            best = min(self.scouted, key=self.scouted.__getitem__)
-            logger.debug("the pose is known best in frame %d", best)
-            self.intake.begin_at(best)
-        return self.scouted[frame]
-
-    def _search(self, joints: JointField, frame: int, *, limbs: bool) -> float:
-        """Refine the pose of a frame in small images, with limbs that are looked for all over or not, and give its loss."""
-        views = self.views[frame][:_SEARCHED_VIEWS].to(self.motion.mesh.device)
-        width, height = self.footage.size
-        factor = max(1, min(width, height) // _SEARCH_SIDE)
-        cameras = with_views(self.cameras, views, factor)
-        background = self.background.to(joints.values)
-        targets, masks = self.footage.read(views, factor, background)
-        rest, weights = self.motion.mesh.vertices, self.config.loss
-        axis = self._axis(frame) if self.is_single else None
-        prior = (_SINGLE * weights.pose, _DEPTH) if self.is_single else (weights.pose, 0.0)
-        losses_of = pose_losses(joints, rest, self.painter, cameras, targets, masks, background, weights, prior, axis)
-        keys = joints.get_buffer("keys")
-        row = int(torch.searchsorted(keys, self.footage.times[frame].to(keys)))
-        start = joints.at_keys()[row].detach()
-        if limbs:
-            found, loss = search_limbs(joints.tree, start, losses_of, self.random)
-        else:
-            found, loss = refined(start[None], losses_of, _REFINED_STEPS)
-        with torch.no_grad():
-            joints.values[row] = found
-        assert self.joint_optimizer is not None
-        self.joint_optimizer.forget(joints.values, row)
-        logger.debug("frame %d: loss %.4f in small images%s", frame, loss, ", limbs were looked for" if limbs else "")
-        return loss
 
     def _guidance_loss(self, guide: Guide, chosen: list[int], vertices: Float[Tensor, "f v 3"]) -> Tensor:
         """What the guidance says of some of the frames on white from random sides."""
@@ -376,6 +332,8 @@ class Trainer:
             logger.debug("frame %d: mask IoU %.3f after %d steps", self.intake.order[before - 1], iou, spent)
         if self.intake.is_done and self.all_in_at is None:
             self.all_in_at = step
+            if self.search is not None:
+                self.search.plan_revisits(self.intake.order)
         joints = self.motion.joints
         if frame is not None and self.intake.num_active > 1:
             near = sorted(self.intake.order[: self.intake.num_active - 1], key=lambda other: abs(other - frame))
@@ -383,8 +341,8 @@ class Trainer:
             self.motion.field.start_from(*times)
             if joints is not None:
                 joints.start_from(*times)
-        if joints is not None and not self.intake.is_done and self.intake.is_lost:
-            self._search(joints, self.intake.newest, limbs=True)
+        if self.search is not None and not self.intake.is_done and self.intake.is_lost:
+            self.search.search(self.intake.newest, limbs=True)
 
     def _let_nodes_in(self, since: float) -> None:
         """Nodes take what the joints leave."""
