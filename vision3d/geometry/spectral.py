@@ -6,6 +6,8 @@ in reverse and in forward mode.
 """
 
 import functools
+from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -102,15 +104,12 @@ class Solved(torch.autograd.Function):
     """
 
     generate_vmap_rule = True
+    tangent: ClassVar[Callable[..., Tensor]]
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(inputs[0], output)
         ctx.save_for_forward(inputs[0], output)  # vmap wants the same in both
-
-    @staticmethod
-    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
-        raise NotImplementedError
 
     @classmethod
     def solve(cls, *arguments: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """Width and height of the stored pixels; reads only the file's header.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It cannot be read as an image.
     """
     with _opened(Path(path)) as image:
@@ -69,7 +69,7 @@ def check_whole(path: Path | str, *, decode: bool = False) -> None:
         decode: Decode it in any case, which finds damage in its middle too.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is cut off, or is no picture that can be read.
     """
     path = Path(path)
@@ -96,7 +96,7 @@ def read_image(
             four channels where there is alpha.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It cannot be read, or is cut off.
         InputError: It has another size than `size`.
     """
@@ -192,7 +192,7 @@ def write_copy(path: Path | str, target: Path | str, max_side: int) -> PhotoCopy
         max_side: Longer sides are reduced to this many pixels.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It cannot be read as an image.
     """
     from PIL import Image

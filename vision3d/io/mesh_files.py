@@ -42,7 +42,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
         skip_texture: Read without materials and texture, which may then be missing.
 
     Raises:
-        MissingFileError: There is no such file. (Materials or a texture that are not there are a warning.)
+        MissingFileError: The file does not exist. (Missing materials and textures are a warning.)
         FileFormatError: It is damaged, has no faces, or an .obj names files outside its folder.
     """
     path = Path(path)

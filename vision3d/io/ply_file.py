@@ -85,7 +85,7 @@ def read_table(path: Path | str, element: str = "vertex") -> Table:
     """Read one element of a .ply file, ASCII or binary of either byte order.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is no .ply, lacks the element, is cut off (the rows it has are counted), or has a bad row.
     """
     path = Path(path)
@@ -123,7 +123,7 @@ def read_elements(path: Path | str, *, with_empty: bool = False) -> dict[str, li
         with_empty: Also those that have no rows.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is no .ply, or its header is damaged.
     """
     header = read_header(path)
@@ -134,7 +134,7 @@ def read_header(path: Path | str) -> Header:
     """What stands before the rows of a .ply file.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is no .ply, or its header is damaged.
     """
     path = Path(path)

@@ -23,7 +23,7 @@ def read_arrays(path: Path) -> Rows:
     Polygons are cut into fans of triangles; `texture` is the name of a picture.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is no .ply of a mesh, is cut off or damaged.
     """
     header = read_header(path)

@@ -112,7 +112,7 @@ def _reach_of_cameras(offsets: np.ndarray, directions: np.ndarray) -> np.ndarray
     # QJ: cameras on a circle about their middle have a flat hull, which is joggled.
     planes = ConvexHull(np.concatenate([np.zeros((1, 3)), offsets]), qhull_options="QJ").equations
     toward = directions @ planes[:, :3].T
-    # A plane through the origin ends at once what goes to its outer side.
+    # Directions on the outer side of a plane through the origin leave the hull there, at distance 0.
     ends = np.where(toward > 1e-9, np.maximum(-planes[:, 3], 0) / np.maximum(toward, 1e-9), np.inf)
     reach = ends.min(1)
     return np.where(reach > 0.01 * np.linalg.norm(offsets, axis=1).max(), reach, 0)  # beside it, joggling leaves a little

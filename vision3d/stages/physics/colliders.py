@@ -192,7 +192,7 @@ def collider_field(
     if isinstance(representation, MeshVertices):
         faces = representation.triangles[~moving[representation.triangles].any(1)]
         if not len(faces):
-            logger.warning("collider scene: no face of the mesh stands still; there is no collider")
+            logger.warning("collider scene: every face of the mesh moves; simulating without a collider")
             return None
         return SCENE, mesh_field(Mesh(x.float(), faces), 1.0, grid.spacing), True
     assert isinstance(representation, FDrive)
@@ -201,7 +201,7 @@ def collider_field(
         still = without_floaters(representation.points, still, config, "collider scene")
     found = scene_field(_surface(representation, still.nonzero()[:, 0], x, scale), particles, grid, grid.spacing)
     if found is None:
-        logger.warning("collider scene: nothing near what moves stands still; there is no collider")
+        logger.warning("collider scene: everything near the moving parts moves too; simulating without a collider")
         return None
     logger.info("collider scene: %.3g m^3 of what does not move are solid", found[1])
     return SCENE, found[0], True
