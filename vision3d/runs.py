@@ -285,17 +285,6 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
     return values
 
 
-@contextlib.contextmanager
-def dropped_if_wrong(folder: RunFolder | None) -> Iterator[None]:
-    """Where what a run is given proves wrong, its folder goes, if nothing but the configuration was written (`drop_unused`)."""
-    try:
-        yield
-    except Vision3DError:
-        if folder is not None:
-            folder.drop_unused()
-        raise
-
-
 class StopSignal:
     """Says whether someone asked the loop to stop."""
 

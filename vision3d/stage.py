@@ -98,11 +98,12 @@ def stage(
             if folder is None or not _is_first_process():
                 bound.arguments["run_folder"] = None
                 return function(*bound.args, **bound.kwargs)
+            settings = bound.arguments["config"]
+            settings = config() if settings is None and config is not None else settings
             if not isinstance(folder, RunFolder):
-                settings = bound.arguments["config"]
-                settings = config() if settings is None and config is not None else settings
-                folder = RunFolder.create(folder, settings, ignore=resumable, grows=grows, keep=getattr(settings, "keep", 3))
+                folder = RunFolder.create(folder, settings, ignore=resumable, grows=grows)
                 bound.arguments["run_folder"] = folder
+            folder.checkpoints.keep = getattr(settings, "keep", folder.checkpoints.keep)
             given = {option: _as_paths(bound.arguments[name]) for name, option in inputs.items()}
             with session(folder, verb, given) as current:
                 result = function(*bound.args, **bound.kwargs)

@@ -18,7 +18,7 @@ from vision3d.io.digits import fingerprints
 from vision3d.machine import git_hash
 from vision3d.optim.schedules import one_cycle
 from vision3d.progress import Progress, ProgressCallback
-from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.stage import stage
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
@@ -81,12 +81,10 @@ def reproduce_affnist(
     """
     device = resolve_device(config.device)
     data = load_data(inputs, config, test)
-    if run_folder is not None and not isinstance(run_folder, RunFolder):
-        run_folder = RunFolder.create(run_folder, config, keep=config.keep)
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     training: dict[str, Any] = {"trained_now": False}
     if classifier is None:
-        with dropped_if_wrong(run_folder):
-            trainer = Trainer(config, data, device, run_folder, progress)
+        trainer = Trainer(config, data, device, run_folder, progress)
         with finish_step_on_interrupt() as stop:
             trainer.loop(stop)
         classifier, training = trainer.classifier(), trainer.summary()
@@ -197,7 +195,6 @@ class Trainer:
     def _restore(self) -> None:
         if self.folder is None:
             return
-        self.folder.checkpoints.keep = self.config.keep
         state = self.folder.restore_state(_STATE, os.path.abspath(self.data.train.source))
         if state is None:
             return

@@ -16,7 +16,7 @@ from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stage import stage
 from vision3d.stages.fitting.clock import Clock
@@ -88,10 +88,11 @@ def run(
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
     group.share(config.batch_size)
-    folder = _folder(config, run_folder, group)
-    with dropped_if_wrong(folder):
-        images = _loaded(config, inputs, folder, group, progress)
-        fit = _Fit(config, images, group, device, folder, progress)
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
+    if run_folder is None and config.tensorboard and group.is_first:
+        raise ConfigError("tensorboard", "needs a run folder to write to")
+    images = _loaded(config, inputs, run_folder, group, progress)
+    fit = _Fit(config, images, group, device, run_folder, progress)
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()
@@ -318,15 +319,3 @@ def _loaded(
         held = f" ({len(images.test)} more are held out)" if len(images.test) else ""
         raise InputError(f"{images.source}: {len(images.train)} views to fit to{held}; want at least {MIN_VIEWS}")
     return images
-
-
-def _folder(config: FitConfig, run_folder: RunFolder | Path | str | None, group: Group) -> RunFolder | None:
-    """The folder that this process writes to."""
-    if run_folder is None and config.tensorboard and group.is_first:
-        raise ConfigError("tensorboard", "needs a run folder to write to")
-    if run_folder is None or not group.is_first:
-        return None
-    if isinstance(run_folder, RunFolder):
-        run_folder.checkpoints.keep = config.keep
-        return run_folder
-    return RunFolder.create(run_folder, config, keep=config.keep)

@@ -19,7 +19,7 @@ from vision3d.optim.evaluation import Evaluation, check_held_out, evaluate
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
 from vision3d.stage import stage
 from vision3d.stages.animation.cover import warn_of_cover
@@ -116,21 +116,18 @@ def bind_gaussians(
         raise ConfigError("MESH", "is missing; want a mesh, or --image to inflate its outline")
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
-    folder = run_folder if isinstance(run_folder, RunFolder | None) else RunFolder.create(run_folder, config)
-    if folder is not None:
-        folder.checkpoints.keep = config.keep
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     with TemporaryDirectory(prefix="vision3d_") as scratch:
-        with dropped_if_wrong(folder):
-            bound, said, images, orbit = _inputs(config, mesh, data, image, camera, Path(scratch))
-            guide = None
-            if guidance is not None and images is not None:
-                guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
-            stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
-            if mesh is not None and image is not None and images is not None:
-                _check_cover(bound.mesh, images, by="--view" if camera is None else "--camera")
-            named = [_name(mesh), *([] if images is None else [os.path.abspath(images.source)])]
-            named += [] if guide is None else [stage.label]
-            stage.restore(" + ".join(named))
+        bound, said, images, orbit = _inputs(config, mesh, data, image, camera, Path(scratch))
+        guide = None
+        if guidance is not None and images is not None:
+            guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
+        stage = _Static(config, bound.to(device), images, orbit, guide, run_folder, progress)
+        if mesh is not None and image is not None and images is not None:
+            _check_cover(bound.mesh, images, by="--view" if camera is None else "--camera")
+        named = [_name(mesh), *([] if images is None else [os.path.abspath(images.source)])]
+        named += [] if guide is None else [stage.label]
+        stage.restore(" + ".join(named))
         with finish_step_on_interrupt() as stop:
             stage.loop(stop)
         return stage.finish(said)
