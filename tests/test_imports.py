@@ -15,6 +15,7 @@ LAYERS = [
     {"scene"},
     {"io", "render", "interop"},
     {"optim"},
+    {"training"},
     {"report"},
     {"stage"},
     {"stages"},

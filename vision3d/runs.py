@@ -159,6 +159,10 @@ class RunFolder:
         """Write a checkpoint after `step` steps: `state` (tensors and plain values) and the random generators."""
         return self.checkpoints.save(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
 
+    def save_best(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the best checkpoint so far, beside the newest ones."""
+        return self.checkpoints.save_best(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
+
     def restore(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
         """The newest checkpoint that loads, with the random generators and metrics.jsonl put back to its step.
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import vision3d.stages.equivariant.run as run_module
 from tests.support.digits import drawn_digits, write_idx
 from tests.support.stopping import lines, stop_after
 from vision3d.config import load_yaml, presets, to_dict
@@ -17,6 +16,7 @@ from vision3d.runs import Interrupted, RunFolder
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier, make_network, reproduce_affnist
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.networks import PlanarNet, RotationNet
+from vision3d.training import loop as training_loop
 
 pytest.importorskip("kornia")
 SMALL = AffnistConfig(
@@ -71,7 +71,7 @@ def test_resumed_run_gives_the_very_numbers(tmp_path, digits, method, monkeypatc
     config = small(method)
     whole = reproduce_affnist(config, digits, run_folder=tmp_path / "whole")
 
-    stop_after(5, monkeypatch, run_module, run_module.Trainer)
+    stop_after(5, monkeypatch, training_loop)
     with pytest.raises(Interrupted, match="stopped after step 5"):
         reproduce_affnist(config, digits, run_folder=tmp_path / "parts")
     monkeypatch.undo()
@@ -88,7 +88,7 @@ def test_a_run_on_other_digits_is_not_gone_on_with(tmp_path, digits):
     reproduce_affnist(dataclasses.replace(SMALL, epochs=1), digits, run_folder=tmp_path / "run")
     other = write_idx(tmp_path / "other", drawn_digits(84, seed=1))
     folder = RunFolder.create(tmp_path / "run", dataclasses.replace(SMALL, epochs=1), resume=True)
-    with pytest.raises(ConfigError, match=r"DATA: .* is a run on .*; cannot go on from it"):
+    with pytest.raises(ConfigError, match=r"DATA: cannot resume .*, which is a run on .*, with "):
         reproduce_affnist(dataclasses.replace(SMALL, epochs=1), other, run_folder=folder)
 
 

@@ -14,7 +14,7 @@ from vision3d.progress import silent
 from vision3d.runs import read_metrics
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.fitting.config import AdcConfig, McmcConfig
-from vision3d.stages.fitting.group import Group
+from vision3d.training.group import Group
 
 PAIR = FitConfig(
     steps=24,

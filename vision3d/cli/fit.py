@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the verb; under torchrun together with the other processes, of which the first writes and speaks."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return _VERB(arguments)
-    from vision3d.stages.fitting.group import launched_group
+    from vision3d.training.group import launched_group
 
     with launched_group() as group:
         if group.is_first:
