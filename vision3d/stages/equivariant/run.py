@@ -28,6 +28,7 @@ from vision3d.stages.equivariant.foreground import prepared, with_background
 from vision3d.stages.equivariant.kernel_nets import KernelNet
 from vision3d.stages.equivariant.networks import PlanarNet, make_network
 from vision3d.stages.equivariant.pictures import write_pictures
+from vision3d.training.group import Group
 from vision3d.training.loop import Loop
 from vision3d.training.network import NetworkTrainer
 
@@ -92,13 +93,13 @@ def _trained(
     config: AffnistConfig, data: DigitData, device: torch.device, folder: RunFolder | None, progress: ProgressCallback | None
 ) -> tuple[Classifier, dict[str, Any]]:
     """The classifier, trained on upright digits, and plain figures of the training."""
-    steps_per_epoch = len(data.train) // config.batch_size
+    steps_per_epoch, group = len(data.train) // config.batch_size, Group.current()
     loop = Loop(
         "train", source=os.path.abspath(data.train.source), steps=config.epochs * steps_per_epoch, folder=folder,
         log_every=config.log_every, checkpoint_every=config.checkpoint_every, latest=("lr", "epoch"), shown=("loss", "epoch"),
-        callback=progress,
+        group=group, callback=progress,
     )  # fmt: skip
-    trainer = Trainer(config, data, device)
+    trainer = Trainer(config, data, device, group)
     if loop.saved is not None:
         trainer.load_state_dict(loop.saved)
     loop.run(trainer)
@@ -123,7 +124,8 @@ def _trained(
 class Trainer(NetworkTrainer):
     """Steps on upright digits; a batch follows from seed and step alone."""
 
-    def __init__(self, config: AffnistConfig, data: DigitData, device: torch.device) -> None:
+    def __init__(self, config: AffnistConfig, data: DigitData, device: torch.device, group: Group) -> None:
+        self.share = group.share(config.batch_size)
         self.config, self.data, self.device = config, data, device
         seed_everything(config.seed)
         network = make_network(config.model).to(device)
@@ -132,13 +134,13 @@ class Trainer(NetworkTrainer):
         rest = [p for p in network.parameters() if id(p) not in slow]
         groups = [{"params": rest, "factor": 1.0}, {"params": kernels, "factor": config.kernel_lr}]
         optimizer = torch.optim.AdamW([g for g in groups if g["params"]], config.lr, weight_decay=config.weight_decay)
-        super().__init__(network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress))
+        super().__init__(network, optimizer, self._loss, lambda progress: one_cycle(config.lr, progress), group=group)
         self.steps_per_epoch = len(data.train) // config.batch_size
 
     def _loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         config, train = self.config, self.data.train
         epoch, at = divmod(step, self.steps_per_epoch)
-        rows = epoch_order(len(train), epoch, config.seed)[at * config.batch_size : (at + 1) * config.batch_size]
+        rows = epoch_order(len(train), epoch, config.seed)[at * config.batch_size :][self.share.start : self.share.stop]
         images, labels = train.images[rows].to(self.device), train.labels[rows].to(self.device)
         logits = self.network(prepared(with_background(images, config.backgrounds), config.model))
         loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
