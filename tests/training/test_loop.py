@@ -1,6 +1,7 @@
 """The loop of everything that learns, on a network that learns a line in milliseconds."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,3 +168,11 @@ def test_progress_shows_the_steps():
     assert [(task, step, total) for task, step, total, _ in shown] == [("fit", 1, 3), ("fit", 2, 3), ("fit", 3, 3)]
     assert shown[0][3].keys() == {"loss"}
     Loop("fit", source="a line", steps=1, callback=silent).run(Trainer())
+
+
+def test_the_example_of_the_documentation_learns():
+    page = Path(__file__).parents[2] / "docs" / "architecture.md"
+    code = page.read_text("utf-8").partition("## Training")[2].partition("```python\n")[2].partition("```")[0]
+    names = {}
+    exec(code, names)
+    assert names["loop"].step == 50 and float(names["loss"](0)[0]) < 2

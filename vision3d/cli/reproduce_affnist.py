@@ -41,7 +41,9 @@ class AffnistOptions(RunOptions):
 def _affnist(options: AffnistOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.stages.equivariant import load_classifier, reproduce_affnist
 
-    classifier = load_classifier(options.classifier) if options.evaluate else None
+    classifier = None
+    if options.evaluate:
+        classifier = load_classifier() if options.classifier is None else load_classifier(options.classifier)
     return reproduce_affnist(
         options.settings, options.data, test=options.test, classifier=classifier, run_folder=run_folder, progress=progress
     ).summary

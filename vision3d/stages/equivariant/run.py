@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from torch.nn import functional
 from vision3d.checkpoints import seed_everything
 from vision3d.device import resolve_device
 from vision3d.io.digits import fingerprints
-from vision3d.machine import git_hash
 from vision3d.optim.schedules import one_cycle
 from vision3d.progress import ProgressCallback
 from vision3d.runs import RunFolder
 from vision3d.stage import stage
-from vision3d.stages.equivariant.classifier import Classifier, save_classifier
+from vision3d.stages.equivariant.classifier import KIND, Classifier, save_classifier
 from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
 from vision3d.stages.equivariant.data import DigitData, epoch_order, load_data
 from vision3d.stages.equivariant.equivariance import report
@@ -31,6 +30,7 @@ from vision3d.stages.equivariant.pictures import write_pictures
 from vision3d.training.group import Group
 from vision3d.training.loop import Loop
 from vision3d.training.network import NetworkTrainer
+from vision3d.training.weights import Card
 
 logger = logging.getLogger("vision3d.equivariant")
 
@@ -103,22 +103,21 @@ def _trained(
     if loop.saved is not None:
         trainer.load_state_dict(loop.saved)
     loop.run(trainer)
-    about = {
-        "trained_on": f"{len(data.train)} upright digits of {Path(data.train.source).name}, not warped",
-        "backgrounds": config.backgrounds,
-        "epochs": config.epochs,
-        "seed": config.seed,
-        "test_digits": config.test_digits,
-        "training_cpu_s": round(loop.cpu_s, 1),
-        "git": git_hash(),
-    }
+    card = Card.of_now(
+        KIND,
+        config={},
+        data=f"{len(data.train)} upright digits of {Path(data.train.source).name}, not warped",
+        seed=config.seed,
+        cpu_hours=round(loop.cpu_s / 3600, 4),
+        about={"backgrounds": config.backgrounds, "epochs": config.epochs, "test_digits": config.test_digits},
+    )
     figures = {
         "trained_now": True,
         "steps": loop.step,
         "training_digits": len(data.train),
         "training_cpu_s": round(loop.cpu_s, 1),
     }
-    return Classifier(trainer.network.eval(), config.model, about, fingerprints(data.train.images)), figures
+    return Classifier(trainer.network.eval(), config.model, card, fingerprints(data.train.images)), figures
 
 
 class Trainer(NetworkTrainer):
@@ -177,6 +176,8 @@ def _measured(
         summary["note"] = "the test set is generated, so its figures are not figures on affNIST"
     path = None if folder is None else folder.path
     if path is not None:
-        save_classifier(path / CLASSIFIER_FILE, classifier)
+        figures = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}
+        card = replace(classifier.card, figures=figures) if training["trained_now"] else classifier.card
+        save_classifier(path / CLASSIFIER_FILE, replace(classifier, card=card))
         write_pictures(path / "figures", classifier, data, evaluation)
     return AffnistResult(classifier, evaluation, summary, path)
