@@ -22,6 +22,7 @@ _PUBLIC = {
     "play_skin": "vision3d.stages.animation",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
+    "view": "vision3d.viewer",
     "Cameras": "vision3d.scene",
     "PosedImages": "vision3d.scene",
     "GaussianScene": "vision3d.scene",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from vision3d.stages.fitting import evaluate, fit
     from vision3d.stages.meshing import mesh_scene
     from vision3d.stages.physics import simulate, simulate_frames
+    from vision3d.viewer import view
 
 
 __getattr__ = lazy_names(__name__, _PUBLIC)
