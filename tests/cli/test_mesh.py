@@ -20,7 +20,7 @@ from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.meshing import MeshConfig, mesh_scene
 
-FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--sharpen", 20, "--quiet")
+FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--refine", 0, "--quiet")
 
 
 def ball(mode="2dgs"):
@@ -127,7 +127,7 @@ def test_memory_makes_voxels_larger(cli, folder, tmp_path):
 @pytest.mark.viewer
 def test_the_same_mesh_again():
     package("open3d")
-    config = MeshConfig(views=12, view_size=64, resolution=32, faces=400, texture_size=128, sharpen=10)
+    config = MeshConfig(views=12, view_size=64, resolution=32, faces=400, texture_size=128, refine=10)
     first, second = (mesh_scene(config, ball()).mesh for _ in range(2))
     assert torch.equal(first.vertices, second.vertices) and torch.equal(first.texture, second.texture)
 
