@@ -18,6 +18,7 @@ from vision3d.geometry.vectors import any_orthogonal
 from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
+from vision3d.stages.animation.static.surface import load_surface
 from vision3d.stages.meshing import MeshConfig, mesh_scene
 
 FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--refine", 0, "--quiet")
@@ -256,6 +257,11 @@ def test_a_glb_is_y_up(cli, tmp_path):
         assert red[0] > 0.7 > 0.3 > red[2] and blue[2] > 0.7 > 0.3 > blue[0], name
         towards = (geometry.face_normals(mesh.vertices, mesh.faces) * mesh.vertices[mesh.faces].mean(1)).sum(-1)
         assert (towards > 0).float().mean() > 0.99
+        # With photos of the scene, the mesh has their axes again.
+        again = load_surface(tmp_path / name, of_photos=True)
+        assert again.vertex_colors[again.vertices[:, 2] > 0.6].mean(0)[0] > 0.7, name
+        mesh.save(tmp_path / f"again_{name}")  # read and written, it stays as it is in the file
+        assert torch.equal(Mesh.load(tmp_path / f"again_{name}").vertices, mesh.vertices)
     result = cli("mesh", tmp_path, "--out", tmp_path / "f.glb", *few, "--up", "w")
     assert_refused(result, "up", code=2)
 

@@ -20,7 +20,7 @@ from vision3d.render.meshes import antialias, edge_neighbors, interpolate, raste
 from vision3d.scene import Cameras, Mesh
 from vision3d.stages.meshing import cleanup
 from vision3d.stages.meshing.baking import is_own
-from vision3d.stages.meshing.views import SceneViews
+from vision3d.stages.meshing.views import Maps, SceneViews
 
 SMOOTHNESS = 10.0
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
@@ -101,12 +101,12 @@ def _smoothing(faces: Int[Tensor, "f 3"], count: int) -> Callable[[Tensor], Tens
 
 
 class _Drawing:
-    """How the mesh is drawn: faces with shared vertices for outlines, and faces of the uvs."""
+    """Draws the mesh: faces with shared vertices give outlines, those of the uvs give colors."""
 
     def __init__(self, faces: Tensor, uvs: Tensor, uv_faces: Tensor, neighbors: Tensor, size: int) -> None:
         self.faces, self.uvs, self.uv_faces, self.neighbors, self.size = faces, uvs, uv_faces, neighbors, (size, size)
 
-    def draw(self, vertices: Tensor, texels: Tensor, camera: Cameras, background: Tensor, maps: Any) -> Float[Tensor, "h w 4"]:
+    def draw(self, vertices: Tensor, texels: Tensor, camera: Cameras, background: Tensor, maps: Maps) -> Float[Tensor, "h w 4"]:
         """Colors over the background and alpha, with gradients to vertices and texels."""
         positions = screen_positions(vertices, camera.viewmats, camera.Ks)
         fragments = rasterize(positions, self.faces, int(camera.width), int(camera.height))
