@@ -59,14 +59,17 @@ def run(arguments: Sequence[str]) -> None:
 
     with TerminalProgress(quiet=options.quiet) as progress:
         result = mesh_scene(options.settings, scene, cameras, progress=progress)
-    from vision3d.stages.meshing.upright import to_y_up, up_of
+    from vision3d.scene.upright import up_of
 
     mesh, up = result.mesh, options.up
     if up == "auto":
         up = "y" if cameras is None or not len(cameras) else up_of(cameras)
     if out.suffix.lower() == ".glb":
-        mesh = to_y_up(mesh, up)
-    mesh.save(out)
+        from vision3d.io.glb import write_mesh
+
+        write_mesh(out, mesh, scene_up=up)
+    else:
+        mesh.save(out)
     values: dict[str, Any] = {"out": str(out), **result.summary, "up": up, "bytes": out.stat().st_size}
     print_summary(options, _text(out, values) + _hint(options.scene, scene.mode), values)
 

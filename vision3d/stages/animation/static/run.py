@@ -296,7 +296,7 @@ def _inputs(
         images = shrunk(reference_images(image, config.view, orbit, scratch, camera), config.max_size)
         bound, said = _bound(config, inflated_mesh(images, orbit, config.cells))
         return bound, {**said, "shape": INFLATED}, images, orbit
-    bound, said = _bound(config, mesh)
+    bound, said = _bound(config, mesh, of_photos=data is not None)
     orbit = Orbit.about(bound.mesh.vertices, config.view.up, _suffix(mesh))
     if image is not None:
         images = shrunk(reference_images(image, config.view, orbit, scratch, camera), config.max_size)
@@ -321,9 +321,11 @@ def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, dev
     return guidance
 
 
-def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> tuple[MeshGaussians, dict[str, Any]]:
+def _bound(
+    config: StaticConfig, source: Mesh | MeshGaussians | Path | str, *, of_photos: bool = False
+) -> tuple[MeshGaussians, dict[str, Any]]:
     """The Gaussians to begin with, and what is to be said about their mesh."""
-    value = source.to("cpu") if isinstance(source, Mesh | MeshGaussians) else load_surface(source)
+    value = source.to("cpu") if isinstance(source, Mesh | MeshGaussians) else load_surface(source, of_photos=of_photos)
     if isinstance(value, MeshGaussians):
         value.validate()
         if config.parts == "largest":
