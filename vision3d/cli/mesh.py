@@ -75,10 +75,10 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _hint(path: Path, mode: str) -> str:
-    """How a better surface is made, where the scene is a run of ours whose Gaussians need not lie on surfaces."""
+    """A line that offers a 2dgs fit, for a run folder whose Gaussians need not lie on surfaces."""
     if mode == "2dgs" or not ((path if path.is_dir() else path.parent) / "config.yaml").is_file():
         return ""
-    return "\nsurfaces are closer to the truth after a fit with `vision3d fit PHOTOS --config surface` (docs/mesh.md)"
+    return "\na fit with `vision3d fit PHOTOS --config surface` may give a better mesh of a single object (docs/mesh.md)"
 
 
 def _text(out: Path, values: dict[str, Any]) -> str:
