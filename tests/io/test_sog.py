@@ -81,6 +81,51 @@ def test_tables_reach_every_value():
     assert (palette.codebook_of(np.full(3, 7, np.float32)) == 7).all()
 
 
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_version_1(tmp_path, degree):
+    """As its specification by example: shapes for a count, bytes between bounds for tables, logits for opacities."""
+    scene = small_scene(degree)
+    scene.save(tmp_path / "a.sog")
+    content = members(tmp_path / "a.sog")
+    meta = json.loads(content["meta.json"])
+    count = meta.pop("count")
+    del meta["version"]
+    meta["means"]["shape"] = [count, 3]
+    meta["scales"] = {"shape": [count, 3], "mins": [-5, -4, -3], "maxs": [-1, -2, 0.5], "files": meta["scales"]["files"]}
+    meta["sh0"] = {"mins": [-1, -2, -3, -4], "maxs": [1, 2, 3, 6], "files": meta["sh0"]["files"]}
+    if degree:
+        meta["shN"] = {"mins": -0.5, "maxs": 2, "quantization": 8, "files": meta["shN"]["files"]}
+    read = {
+        name: np.asarray(Image.open(io.BytesIO(content[name])).convert("RGBA")).reshape(-1, 4)
+        for name in content
+        if name.endswith("webp")
+    }
+    write_members(tmp_path / "b.sog", {**content, "meta.json": json.dumps(meta).encode()})
+    first, second = sog.read_gaussians(tmp_path / "b.sog"), sog.read_gaussians(tmp_path / "a.sog")
+    assert torch.equal(first.means, second.means) and torch.equal(first.quats, second.quats)
+    scales, colors = read["scales.webp"][:count, :3], read["sh0.webp"][:count]
+    want = np.array([-5, -4, -3]) + np.array([4, 2, 3.5]) * scales / 255
+    np.testing.assert_allclose(first.log_scales.numpy(), want, atol=1e-5)
+    want = np.array([-1, -2, -3, -4]) + np.array([2, 4, 6, 10]) * colors / 255
+    np.testing.assert_allclose(first.sh[:, 0].numpy(), want[:, :3], atol=1e-5)
+    np.testing.assert_allclose(first.opacity_logits.numpy(), want[:, 3], atol=1e-5)
+    if degree:
+        labels = read["shN_labels.webp"][:count].astype(int)
+        rows = read["shN_centroids.webp"][:, :3].reshape(-1, (degree + 1) ** 2 - 1, 3)[labels[:, 0] + 256 * labels[:, 1]]
+        np.testing.assert_allclose(first.sh[:, 1:].numpy(), -0.5 + 2.5 * rows / 255, atol=1e-5)
+
+
+def test_tables_that_begin_with_null(tmp_path):
+    small_scene(0).save(tmp_path / "a.sog")
+    content = members(tmp_path / "a.sog")
+    meta = json.loads(content["meta.json"])
+    table = meta["scales"]["codebook"]
+    table[0] = None
+    write_members(tmp_path / "a.sog", {**content, "meta.json": json.dumps(meta).encode()})
+    read = sog.read_gaussians(tmp_path / "a.sog")
+    assert read.log_scales.isfinite().all() and read.log_scales.min() >= table[1] + (table[1] - table[255]) / 255 - 1e-5
+
+
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/../../b", "c:\\x", "..\\x"])
 def test_names_that_lead_out(tmp_path, name):
     small_scene(0).save(tmp_path / "a.sog")
@@ -92,7 +137,9 @@ def test_names_that_lead_out(tmp_path, name):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("version", 1, r"meta\.json: version: has SOG version 1; 2 is read"),
+        ("version", 3, r"meta\.json: version: has SOG version 3; 1 and 2 are read"),
+        ("version", 1, r"meta\.json: means\.shape: got null, want a list of whole numbers, the first from 1 to"),
+        ("count", None, "meta.json: count: got null, want a whole number"),
         ("count", 2**31, "meta.json: count: got 2147483648, want a whole number"),
         ("count", 0, "got 0, want a whole number"),
         ("count", 301, None),

@@ -40,7 +40,9 @@ def test_shells_are_filled_to_their_volume(body, cells):
         found = fill_surface(surface(scene, shift), spacing)
         assert found is not None
         assert abs(found.volume / want - 1) < 0.03
-        assert outside(found.points - shift).max() < 0
+        beyond = outside(found.points - shift)
+        assert beyond.max() < 0.02 * spacing  # on discs that touch the surface
+        assert (beyond > -0.05 * spacing).sum() < 0.02 * len(beyond)
         assert (found.surface_volumes > 0).all()
         share = found.point_volumes * 8 / spacing**3  # a few cells have a splat's centre, too
         assert share.max() < 1 + 1e-9 and share.median() > 1 - 1e-9
@@ -54,7 +56,7 @@ def test_meshes_are_filled_to_their_volume(body, cells):
     assert found is not None
     assert found.volume == pytest.approx(float(volume(*mesh)), rel=1e-6)
     assert outside(found.points).max() < 0.01 * spacing  # chords of the mesh
-    assert len(found.points) * spacing**3 / 8 == pytest.approx(found.volume, rel=0.05)
+    assert found.num_enclosed * spacing**3 / 8 == pytest.approx(found.volume, rel=0.05)
 
 
 def test_a_lattice_has_so_many_cells_at_most(monkeypatch):
@@ -79,14 +81,15 @@ def test_small_gaps_are_closed_and_large_ones_let_all_out():
     whole = fill_surface(surface(scene), spacing).volume
     small = fill_surface(surface(scene[height < math.cos(0.06)]), spacing)
     assert abs(small.volume / whole - 1) < 0.03
-    assert fill_surface(surface(scene[height < math.cos(1.0)]), spacing) is None
+    assert small.num_enclosed > 0
+    assert fill_surface(surface(scene[height < math.cos(1.0)]), spacing).num_enclosed == 0
 
 
 def test_the_floor_closes_what_stands_on_it():
     scene, spacing = shell(shapes.icosphere(4)), 2 / 16
     half = scene[scene.means[:, 2] > 0.02]
     up = torch.tensor([0.0, 0, 1]).double()
-    assert fill_surface(surface(half), spacing) is None
+    assert fill_surface(surface(half), spacing).num_enclosed == 0
     found = fill_surface(surface(half), spacing, (up, 0.0))
     assert found.volume == pytest.approx(2 / 3 * math.pi, rel=0.06)
     assert found.points[:, 2].min() > 0 and found.points.norm(dim=-1).max() < 1
@@ -103,7 +106,7 @@ def test_a_splat_reaches_no_farther_than_two_deviations():
     scene = shell(shapes.icosphere(3))
     huge = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.tensor([0]), math.log(50.0)))
     found = list(_samples(surface(huge), 1 / 16))
-    assert sum(len(points) for points, _ in found) <= 81 * len(scene)
+    assert sum(len(points) for points, _ in found) <= 81 * len(scene) + 33**2
     reach = torch.cat([(points - huge.means[0].double()).norm(dim=-1) for points, _ in found])
     assert 50 < reach.max() < 2 * 2**0.5 * 50 + 2
 

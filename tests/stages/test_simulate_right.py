@@ -25,7 +25,6 @@ from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import GaussianScene, Mesh, Sequence
 from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
-from vision3d.stages.physics.bodies import thin_parts
 from vision3d.stages.physics.boundaries import distance
 from vision3d.stages.physics.colliders import floor_field
 from vision3d.stages.physics.filling import Surface
@@ -229,20 +228,46 @@ def test_parts_do_not_take_the_floor_along():
         Selector(scene.means, None, torch.ones(6300, dtype=torch.bool)).mask(["component:-1"], "select")
 
 
-def test_parts_thinner_than_a_cell_are_told(caplog):
-    block = cube(side=21, edge=0.5).means
-    twig = torch.stack([torch.linspace(0.25, 0.7, 300), torch.zeros(300), torch.zeros(300)], -1) + 0.008 * torch.randn(300, 3)
-    points = torch.cat([block, twig])
-    for shift in (0.0, 0.01, 0.02):
-        for spacing in (0.05, 0.06, 0.08):
-            thin = thin_parts(points + torch.tensor([0.0, shift, shift]), spacing)
-            assert thin[: len(block)].float().mean() < 0.01 and thin[len(block) :].float().mean() > 0.6
-    scene = GaussianScene.from_points(points, opacity=0.9)
-    set_up(scene, replace(FAST, cells=12))
-    assert "are in parts thinner than a cell" in caplog.text and "which may break off" in caplog.text
+def stem_on_a_block(side=17, stem=5):
+    """A block of Gaussians and, above it, a few that are far longer than a cell and thinner."""
+    block = cube(side=side, edge=0.4)
+    step = 0.4 / stem
+    height = 0.2 + step * (torch.arange(stem) + 0.5)
+    points = torch.stack([0.3 * height - 0.06, 0 * height, height], -1)
+    thin = GaussianScene.from_points(points, opacity=0.95)
+    scales = torch.tensor([0.006, 0.006, 0.5 * step]).log().expand(stem, 3)
+    return block, replace(thin, log_scales=scales, quats=torch.tensor([1.0, 0, 0.15, 0]).expand(stem, 4).contiguous())
+
+
+@pytest.mark.parametrize("thin", [0.25, 0.6])
+def test_stems_of_long_gaussians_hold_together(thin, caplog):
+    """Far longer than a cell and thinner than one: their particles are half a cell apart, a fall does not tear them."""
+    block, stem = stem_on_a_block()
+    stem = replace(stem, log_scales=torch.tensor([0.025 * thin, 0.025 * thin, 0.04]).log().expand(5, 3))
+    scene = block.merge(stem)
+    config = replace(FAST, frames=14, fps=24.0, cells=20, drop=0.1, fill="auto", min_component=0.0, max_particles=None)
+    setup = set_up(scene, config)
+    h = setup.world.grid.spacing
+    x = setup.particles.x
+    line = x[x[:, 2] > x[:, 2].max() - 0.25]
+    assert torch.cdist(line, line).fill_diagonal_(9).amin(1).max() < 0.55 * h
+    assert "fly on their own" not in caplog.text
+    last = frames_of(scene, config)[-1].channels["means"].double()
+    gaps = (last[len(block) + 1 :] - last[len(block) : -1]).norm(dim=-1)
+    assert gaps.max() < 2 * 0.08  # at rest 0.08
+    assert (last[len(block)] - last[: len(block)]).norm(dim=-1).min() < 0.08
+
+
+def test_points_without_others_within_a_cell_are_reported(caplog):
+    block, stem = stem_on_a_block(side=21)
+    scene = block.merge(*[stem] * 12)
+    config = replace(FAST, cells=20, min_component=0.0)
+    set_up(scene, replace(config, fill="none"))
+    assert "fly on their own; take fewer cells or fill it" in caplog.text
     caplog.clear()
-    set_up(scene, replace(FAST, cells=12, material=load_material("water")))
-    assert "thinner than a cell" not in caplog.text
+    set_up(scene, replace(config, fill="none", material=load_material("water")))
+    set_up(scene, replace(config, fill="auto"))
+    assert "fly on their own" not in caplog.text
 
 
 def soup(mesh):

@@ -5,6 +5,10 @@ A pixel of each picture is a Gaussian. Positions are 16-bit steps of sign(x) ln(
 and one of high bytes; rotations the three smaller components of wxyz as bytes with 252 + index of the largest in alpha;
 log scales and colour coefficients indices into tables of 256 values, opacity the alpha of the colours. Harmonics are rows
 of a palette of at most 65536, whose values are indices into a table. Axes are those of the .ply.
+
+Version 1 (playcanvas/sogs), which is read and not written, has no number of the version: the count is the first of the shape
+of the positions, bytes are steps between `mins` and `maxs` in place of indices into tables, and opacity is a step between
+logits.
 """
 
 import math
@@ -41,7 +45,7 @@ _PALETTE_WIDTH = 64  # rows of the palette in a row of pixels
 
 @any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
-    """Read a .sog of version 2, or the meta.json of one that is a folder.
+    """Read a .sog of version 1 or 2, or the meta.json of one that is a folder.
 
     Args:
         path: The .sog, the meta.json, or the folder that it is in.
@@ -56,17 +60,22 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         path = path / "meta.json"
     archive = Folder(path) if path.suffix.lower() == ".json" else Archive(path)
     meta = Meta(path, archive.meta())
-    count = meta.integer("count", 1, MAX_SIDE**2)
-    version = meta.content.get("version")
-    if version != 2:
-        raise FileFormatError(path, f"has SOG version {version!r}; 2 is read", "meta.json: version")
+    version = meta.content.get("version", 1 if meta.value("means.shape") is not None else None)
+    if version not in (1, 2):
+        raise FileFormatError(path, f"has SOG version {version!r}; 1 and 2 are read", "meta.json: version")
+    is_first = version == 1
+    count = meta.shape("means.shape", MAX_SIDE**2)[0] if is_first else meta.integer("count", 1, MAX_SIDE**2)
     names = [*meta.files("means", 2), *meta.files("quats", 1), *meta.files("scales", 1), *meta.files("sh0", 1)]
     degree = 0
     if meta.content.get("shN") is not None:
-        degree, num_rows = meta.integer("shN.bands", 1, 3), meta.integer("shN.count", 1, MAX_PALETTE)
         names += meta.files("shN", 2)
+        degree, num_rows = (1, 1) if is_first else (meta.integer("shN.bands", 1, 3), meta.integer("shN.count", 1, MAX_PALETTE))
     wanted = [count] * 5 + ([-1, count] if degree else [])
     archive.check(names, wanted)
+    if is_first and degree:
+        width, height = archive.size(names[5])
+        degree = {_PALETTE_WIDTH * ((d + 1) ** 2 - 1): d for d in (1, 2, 3)}.get(width, 1)
+        num_rows = _PALETTE_WIDTH * height
     low, high, quats, scales, colors = (archive.pixels(name)[:count] for name in names[:5])
     steps = low[:, :3].astype(np.float32) + high[:, :3].astype(np.float32) * 256
     mins, maxs = meta.numbers("means.mins", 3), meta.numbers("means.maxs", 3)
@@ -78,11 +87,17 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     rotations = from_smallest_three(np.maximum(quats[:, 3], 252) - 252, others)
     rotations[is_untagged] = (1, 0, 0, 0)
     sh = np.empty((count, (degree + 1) ** 2, 3), np.float32)
-    sh[:, 0] = meta.numbers("sh0.codebook", 256)[colors[:, :3]]
+    if is_first:
+        stepped = _between(meta.numbers("sh0.mins", 4), meta.numbers("sh0.maxs", 4), colors)
+        sh[:, 0], logits = stepped[:, :3], stepped[:, 3]
+        log_scales = _between(meta.numbers("scales.mins", 3), meta.numbers("scales.maxs", 3), scales[:, :3])
+    else:
+        sh[:, 0], logits = meta.codebook("sh0")[colors[:, :3]], logits_of_bytes(colors[:, 3])
+        log_scales = meta.codebook("scales")[scales[:, :3]]
     if degree:
         table = archive.pixels(names[5])[:, :3]
         coeffs = (degree + 1) ** 2 - 1
-        palette = meta.numbers("shN.codebook", 256)[table]
+        palette = _between(meta.number("shN.mins"), meta.number("shN.maxs"), table) if is_first else meta.codebook("shN")[table]
         width = archive.size(names[5])[0]
         if width != _PALETTE_WIDTH * coeffs or len(palette) < num_rows * coeffs:
             text = f"palette {names[5]} is {width} px wide with {len(palette)} pixels"
@@ -92,10 +107,15 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         if labels.max() >= num_rows:
             raise FileFormatError(path, f"palette has {num_rows} rows, and row {labels.max()} is used", names[6])
         sh[:, 1:] = palette.reshape(-1, coeffs, 3)[labels]
-    log_scales = meta.numbers("scales.codebook", 256)[scales[:, :3]]
     mode, antialiased = _MODELS.get(str(meta.content.get("model", "default")), ("3dgs", False))
-    arrays = SplatArrays(means, rotations, log_scales, logits_of_bytes(colors[:, 3]), sh, mode, antialiased)
+    arrays = SplatArrays(means, rotations, log_scales, logits, sh, mode, antialiased)
     return arrays.to_scene(path, drop_nan=drop_nan)
+
+
+def _between(low: np.ndarray | float, high: np.ndarray | float, steps: np.ndarray) -> np.ndarray:
+    """Values of bytes that are 255 equal steps from one bound to the other."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return (low + (high - low) * (steps.astype(np.float32) / np.float32(255))).astype(np.float32)
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:

@@ -188,6 +188,32 @@ class Meta:
         except OverflowError:
             raise self._error(key, f"a list of {count} numbers") from None
 
+    def number(self, key: str) -> float:
+        """One number."""
+        value = self.value(key)
+        if type(value) not in (int, float):
+            raise self._error(key, "a number")
+        return float(value)
+
+    def shape(self, key: str, most: int) -> list[int]:
+        """A list of whole numbers, the first of at most `most`."""
+        value = self.value(key)
+        if not isinstance(value, list) or not value or not all(type(v) is int for v in value) or not 1 <= value[0] <= most:
+            raise self._error(key, f"a list of whole numbers, the first from 1 to {most}")
+        return value
+
+    def codebook(self, key: str) -> np.ndarray:
+        """A table of 256 numbers. Some writers put null in the first place: other readers continue the table to it."""
+        table = self.value(f"{key}.codebook")
+        if (
+            isinstance(table, list)
+            and len(table) == 256
+            and table[0] is None
+            and {type(table[1]), type(table[255])} <= {int, float}
+        ):
+            table[0] = table[1] + (table[1] - table[255]) / 255
+        return self.numbers(f"{key}.codebook", 256)
+
     def files(self, key: str, count: int) -> list[str]:
         """Names of members."""
         value = self.value(f"{key}.files")

@@ -4,7 +4,6 @@ import logging
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry.neighbors import knn
 from vision3d.geometry.rotation import hat
+from vision3d.geometry.voxels import connected_parts
 from vision3d.stages.physics.config import Body, SimulateConfig
 from vision3d.stages.physics.filling import Filling, Surface, fill_mesh, fill_surface
 from vision3d.stages.physics.followers import Followers, clusters
@@ -195,46 +195,20 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
         text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
         logger.warning(text, part.name, per_cell)
     elif part.body.material.law in _COHESIVE and thinnest >= spacing:
-        _warn_of_twigs(part.name, particles, longest, spacing)
+        _warn_of_fragments(part.name, particles, spacing)
 
 
-def thin_parts(x: Float[Tensor, "p 3"], spacing: float) -> Bool[Tensor, " p"]:
-    """Which particles are in parts thinner than a cell: what a cube of a cell that stays inside does not reach."""
-    from scipy import ndimage
-
-    # Thirds of a cell, so that where the lattice lies hardly matters: two thirds of a cell are thin, a whole one is not.
-    step = spacing / 3
-    cells = ((x.double() - x.double().amin(0)) / step).floor().long() + 2
-    mask = np.zeros((cells.amax(0) + 3).tolist(), bool)
-    at = tuple(cells.T.numpy())
-    mask[at] = True
-    around = np.ones((3, 3, 3), bool)
-    closed = ndimage.binary_closing(mask, around)  # no holes between particles
-    core = ndimage.binary_opening(closed, np.ones((4, 4, 4), bool))
-    core = ndimage.binary_dilation(core, around, iterations=2)  # edges and corners, which no cube reaches
-    return ~torch.from_numpy(np.asarray(core, bool)[at])
-
-
-def _warn_of_twigs(name: str, particles: BodyParticles, longest: float, spacing: float) -> None:
-    """Elastic parts that the grid does not resolve are torn off by the motion of particles against each other."""
-    count = len(particles.cores)
-    if math.prod(((particles.x.amax(0) - particles.x.amin(0)) / spacing * 3 + 5).tolist()) > _MOST_SUBCELLS or not count:
-        return
-    thin = thin_parts(particles.x, spacing)[:count]
-    number = int(thin.sum())
-    if number < _LEAST_THIN * count:
-        return
-    rows = thin.nonzero()[:, 0]
-    some = particles.x[rows[:: max(1, number // 1000)]]
-    near = particles.x[knn(particles.x, some, min(32, len(particles.x)))[1]]
-    near = near - near.mean(1, keepdim=True)
-    least = torch.linalg.eigvalsh(near.mT @ near / near.shape[1])[:, 0]
-    # The variance across a thin cylinder's surface is half its squared radius.
-    width = 2 * float((2 * least.clamp(min=0)).sqrt().median())
-    want = max(math.ceil(longest / width), math.ceil(1.5 * longest / spacing)) if width > 0 else math.inf
-    hint = f"about --cells {want} would resolve them" if want <= _MOST_CELLS else "no grid of a useful size resolves them"
-    text = "%s: %d of %d (%.2g %%) are in parts thinner than a cell of %.3g m, which may break off; %s"
-    logger.warning(text, name, number, count, 100 * number / count, spacing, hint)
+def _warn_of_fragments(name: str, particles: BodyParticles, spacing: float) -> None:
+    """Particles with a whole cell free around them share no node of the grid with others: nothing holds them."""
+    count, heavy = len(particles.cores), particles.volume > 0
+    parts = connected_parts(particles.x[heavy], spacing)
+    sizes = torch.bincount(parts)
+    number = int((sizes < _FRAGMENT * len(parts))[parts[: int(heavy[:count].sum())]].sum())
+    if number >= _LEAST_LOOSE * count:
+        text = (
+            "%s: %d of %d points are more than a cell of %.3g m from the rest and fly on their own; take fewer cells or fill it"
+        )
+        logger.warning(text, name, number, count, spacing)
 
 
 def velocities(
@@ -248,9 +222,8 @@ def velocities(
 
 
 _COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
-_LEAST_THIN = 0.005  # of the Gaussians of a body
-_MOST_SUBCELLS = 60_000_000
-_MOST_CELLS = 400
+_FRAGMENT = 0.002  # of the particles of a body
+_LEAST_LOOSE = 0.005  # of its points
 _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 
@@ -316,11 +289,13 @@ def _filling(
         scales = scene.scales.detach().cpu()[rows].double() * scale
         surface = Surface(x[rows], scene.quats.detach().cpu()[rows], scales, representation.opacities[rows])
         filling = fill_surface(surface, spacing, floor)
+    if fill != "auto" and (filling is None or not filling.num_enclosed):
+        logger.warning("%s: encloses no space, nothing is filled", part.name)
     if filling is None:
-        if fill != "auto":
-            logger.warning("%s: encloses no space, nothing is filled", part.name)
         return None
-    logger.info("%s: %d particles fill it, %.3g m^3 in all", part.name, len(filling.points), filling.volume)
+    inside, along = filling.num_enclosed, len(filling.points) - filling.num_enclosed
+    text = "%s: %d particles fill it, %d more lie on its surface, %.3g m^3 in all"
+    logger.info(text, part.name, inside, along, filling.volume)
     return filling
 
 

@@ -1,9 +1,11 @@
-"""Particles inside of hollow bodies, and what volume each particle stands for.
+"""Particles inside of hollow bodies and along long splats and faces, and what volume each particle stands for.
 
-Splats are on surfaces; a shell of particles crumples. PhysGaussian fills by rays along the axes from thresholds of a density;
-here space is inside where the outside does not flow to, so there are no directions and no thresholds to be found.
+Splats are on surfaces; a shell of particles crumples, and a stem of a few long splats is torn between their centres.
+PhysGaussian fills by rays along the axes from thresholds of a density; here space is inside where the outside does not flow to,
+so there are no directions and no thresholds to be found.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +20,13 @@ from vision3d.geometry.solids import winding_numbers
 
 SUBCELLS = 2  # of the lattice in a cell of the grid, along each axis: 8 particles a cell
 _REACH = 2.0  # standard deviations to which a splat closes a surface
-_MOST_SAMPLES = 9  # of a splat along each of its two axes, whatever its size
+_SAMPLES = (1, 3, 5, 9, 17, 33)  # of a splat along each of its two longer axes
+_MOST_PIECES = 512  # of the side of a face
 _CLOSED = 0.25  # optical depth from which a cell is a wall
 _JITTER = 0.3  # of particles about the middle of their cell, in cells
 _GROWTH = 4  # cells that the outside and the inside grow towards walls
 _AROUND = 2  # cells within which a wall has the outside beside it, or is inside
+_THIN = 4  # cells of the lattice, two of the grid: thinner parts get four particles where others get one
 _MOST_CELLS = 12_000_000  # of a lattice: about 0.8 GB
 
 
@@ -31,11 +35,13 @@ class Filling:
     """What a body is made of beside its splats."""
 
     points: Float[Tensor, "m 3"]
-    """Particles inside [m]."""
+    """Particles inside, and of the surface where no splat has its centre [m]."""
     point_volumes: Float[Tensor, " m"]
     """[m^3]."""
     surface_volumes: Float[Tensor, " n"]
     """Of the splats, or vertices [m^3]."""
+    num_enclosed: int
+    """Of the points, those inside."""
 
     @property
     def volume(self) -> float:
@@ -64,7 +70,7 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     depth = lattice.zeros()
     for points, weights in _samples(surface, lattice.step):
-        lattice.add(depth, points, weights / lattice.step**2)
+        depth.index_add_(0, lattice.numbers(points), weights / lattice.step**2)
     wall = lattice.volume(depth > _CLOSED)
     _, inside = _flood(wall, None)
     return wall | inside, lattice.low, lattice.step
@@ -73,11 +79,12 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
 def fill_surface(
     surface: Surface, spacing: float, floor: tuple[Float[Tensor, " 3"], float] | None = None, seed: int = 0
 ) -> Filling | None:
-    """Particles where the splats enclose space, 8 a cell; None where they enclose nothing.
+    """Particles where splats are or enclose space, 8 a cell; None where they do neither.
 
     A lattice of half the grid's spacing (coarser from 12 million cells on): cells whose optical depth (sum of opacity times
     area over the face of a cell) is over 0.25 are walls; what the outside does not reach through gaps of up to two cells is
-    inside. A cell at the surface is half inside.
+    inside. A cell at the surface is half inside. Walls without a splat's centre get a particle, too: nothing that is connected
+    has gaps of more than a cell of the lattice between its particles, however long its splats are.
 
     Args:
         surface: Of one body.
@@ -87,9 +94,11 @@ def fill_surface(
     """
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     step = lattice.step
-    depth = lattice.zeros()
+    depth, moments = lattice.zeros(), lattice.zeros()[:, None].repeat(1, 3)
     for points, weights in _samples(surface, step):
-        lattice.add(depth, points, weights / step**2)
+        numbers, weights = lattice.numbers(points), weights / step**2
+        depth.index_add_(0, numbers, weights)
+        moments.index_add_(0, numbers, weights[:, None] * (points - lattice.low))
     own, counts = lattice.numbers(surface.means), lattice.zeros()
     counts.index_add_(0, own, torch.ones_like(surface.opacities, dtype=torch.float64))
     wall = lattice.volume(depth > _CLOSED)
@@ -97,34 +106,29 @@ def fill_surface(
     if floor is not None:
         ground = (lattice.heights(floor[0]) < floor[1]).numpy()
     outside, inside = _flood(wall, ground)
-    if not inside.any():
+    if not wall.any():
         return None
+    if ground is not None:
+        inside, wall = inside & ~ground, wall & ~ground
     # Faint splats close nothing, but the cells that they are in are theirs.
     wall = wall | (lattice.volume(counts > 0) & ~inside)
     near_outside = _dilated(outside & ~wall, _AROUND)
     # Of a wall with the outside beside it half is inside, of others all; what is below the floor belongs to nobody.
-    share = np.where(wall, np.where(near_outside, 0.5, 1.0), 0.0)
-    wall_volume = float(share.sum()) * step**3
-    cells = torch.from_numpy(np.flatnonzero(inside))
-    points = _jittered(lattice, cells, seed)
-    shares = torch.from_numpy(np.where(inside, 1.0, share).ravel())
-    crowd = counts.clone()
-    crowd[cells] += 1
-    each = shares * step**3 / crowd.clamp(min=1)
-    surface_volumes, point_volumes = each[own], each[cells]
-    # Walls without a splat's centre in them are stood for by the splats of the others.
-    is_wall = torch.from_numpy(wall.ravel())[own]
-    given = float(surface_volumes[is_wall].sum())
-    if given > 0:
-        surface_volumes = torch.where(is_wall, surface_volumes * (wall_volume / given), surface_volumes)
-    return Filling(points, point_volumes, surface_volumes.clamp(min=1e-6 * step**3))
+    share = np.where(wall, np.where(near_outside, 0.5, 1.0), np.where(inside, 1.0, 0.0))
+    thin = _thin(wall | inside)
+    cells = torch.from_numpy(np.flatnonzero(inside | (wall & (thin | (lattice.volume(counts) == 0)))))
+    is_inside = torch.from_numpy(inside.ravel())[cells]
+    on_surface = lattice.low + moments[cells] / depth[cells, None].clamp(min=1e-30)  # as far out as the splats, no farther
+    on_surface = torch.where(depth[cells, None] > 0, on_surface, lattice.centers(cells))
+    points = torch.where(is_inside[:, None], _jittered(lattice, cells, seed), on_surface)
+    return _filled(lattice, share, thin, cells, points, is_inside, own)
 
 
-def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spacing: float, seed: int = 0) -> Filling | None:
-    """Particles inside of a mesh (winding number over 0.5), 8 a cell; None where there are none.
+def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spacing: float, seed: int = 0) -> Filling:
+    """Particles inside of a mesh (winding number over 0.5), 8 a cell, and where faces pass and no vertex is.
 
     Args:
-        vertices: [m]; they are the particles at the surface.
+        vertices: [m]; they are particles, too.
         faces: Of the mesh.
         spacing: Of the grid [m].
         seed: Of the jitter.
@@ -134,22 +138,36 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
     cells = torch.arange(lattice.count)
     points = _jittered(lattice, cells, seed)
     inside = winding_numbers(vertices, faces, points) > 0.5
-    if not bool(inside.any()):
-        return None
-    cells, points = cells[inside], points[inside]
     own = lattice.numbers(vertices)
-    crowd, shares = lattice.zeros(), lattice.zeros()
-    shares[own] = 0.5
-    shares[cells] = 1.0
-    crowd.index_add_(0, own, torch.ones(len(own), dtype=torch.float64))
-    crowd[cells] += 1
-    each = shares * step**3 / crowd.clamp(min=1)
-    point_volumes, surface_volumes = each[cells], each[own]
+    walls, moments = lattice.zeros(), lattice.zeros()[:, None].repeat(1, 3)
+    for places in _on_faces(vertices.double()[faces], step):
+        passed = lattice.numbers(places)
+        walls.index_add_(0, passed, torch.ones_like(places[:, 0]))
+        moments.index_add_(0, passed, places - lattice.low)
+    counts, is_wall = lattice.zeros(), (walls > 0) & ~inside
+    counts.index_add_(0, own, torch.ones(len(own), dtype=torch.float64))
+    share = torch.where(inside, 1.0, torch.where(is_wall | (counts > 0), 0.5, 0.0)).view(lattice.shape).numpy()
+    thin = _thin(share > 0)
+    points = torch.where(inside[:, None], points, lattice.low + moments / walls[:, None].clamp(min=1))
+    cells = cells[inside | (is_wall & ((counts == 0) | torch.from_numpy(thin.ravel())))]
+    found = _filled(lattice, share, thin, cells, points[cells], inside[cells], own)
     # The whole volume is known; of an open mesh it is that of the cells.
-    wanted = abs(float(mesh_volume(vertices.double(), faces)))
-    found = float(point_volumes.sum() + surface_volumes.sum())
-    factor = wanted / found if 0.5 < wanted / found < 2 else 1.0
-    return Filling(points, factor * point_volumes, factor * surface_volumes)
+    factor = abs(float(mesh_volume(vertices.double(), faces))) / found.volume
+    factor = factor if 0.5 < factor < 2 else 1.0
+    return Filling(found.points, factor * found.point_volumes, factor * found.surface_volumes, found.num_enclosed)
+
+
+def _on_faces(corners: Float[Tensor, "f 3 3"], step: float) -> Iterator[Float[Tensor, "n 3"]]:
+    """Points of faces at most a step apart, however long and thin the faces are."""
+    longest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amax(1)
+    pieces = 2 ** (longest / step).ceil().clamp(1, _MOST_PIECES).log2().ceil().long()
+    for count in torch.unique(pieces).tolist():
+        line = torch.arange(count + 1, dtype=torch.float64) / count
+        weights = torch.cartesian_prod(line, line)
+        weights = weights[weights.sum(1) <= 1 + 1e-9]
+        weights = torch.cat([1 - weights.sum(1, keepdim=True), weights], 1)
+        for some in corners[pieces == count].split(max(1, 1_000_000 // len(weights))):
+            yield (weights @ some).flatten(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +200,6 @@ class _Lattice:
         cells = torch.minimum(((points.double() - self.low) / self.step).floor().long().clamp(min=0), last)
         return (cells[:, 0] * self.shape[1] + cells[:, 1]) * self.shape[2] + cells[:, 2]
 
-    def add(self, values: Tensor, points: Tensor, weights: Tensor) -> None:
-        values.index_add_(0, self.numbers(points), weights.double())
-
     def centers(self, numbers: Tensor) -> Tensor:
         _, width, depth = self.shape
         places = torch.stack([numbers // (width * depth), numbers // depth % width, numbers % depth], -1)
@@ -199,28 +214,32 @@ class _Lattice:
         return mask.view(self.shape).numpy()
 
 
-def _samples(surface: Surface, step: float):
+def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3"], Float[Tensor, " m"]]]:
     """Points of the splats' two longer axes, out to two standard deviations, with opacity times area."""
     scales, order = surface.scales.double().sort(-1, descending=True)
     rotmats = quat_to_rotmat(surface.quats.double())
     axes = rotmats.gather(-1, order[:, None, :2].expand(-1, 3, 2))
     means, opacities = surface.means.double(), surface.opacities.double()
-    wanted = (2 * _REACH * scales[:, 0] / (0.7 * step)).ceil().clamp(max=_MOST_SAMPLES)
-    for low, count in ((0, 1), (1, 3), (3, 5), (5, _MOST_SAMPLES)):
-        rows = ((wanted > low) & (wanted <= count)).nonzero()[:, 0]
-        if not len(rows):
-            continue
-        if count == 1:
-            yield means[rows], opacities[rows] * 2 * torch.pi * scales[rows, 0] * scales[rows, 1]
-            continue
-        line = (torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 * _REACH - _REACH
-        u, v = (grid.flatten() for grid in torch.meshgrid(line, line, indexing="ij"))
-        fade = torch.exp(-(u.square() + v.square()) / 2) * (2 * _REACH / count) ** 2
+    classes = torch.tensor(_SAMPLES, dtype=torch.float64)
+    wanted = torch.searchsorted(classes, 2 * _REACH * scales[:, :2] / (0.7 * step)).clamp(max=len(_SAMPLES) - 1)
+    for i, j in torch.unique(wanted, dim=0).tolist():
+        rows = (wanted == torch.tensor([i, j])).all(-1).nonzero()[:, 0]
+        first, second = _line(_SAMPLES[i]), _line(_SAMPLES[j])
+        u, v = (grid.flatten() for grid in torch.meshgrid(first[0], second[0], indexing="ij"))
+        fade = torch.outer(first[1], second[1]).flatten()
         for some in rows.split(max(1, 2_000_000 // len(u))):
             plane = axes[some] * scales[some, None, :2]
             points = means[some, None] + u[:, None] * plane[:, None, :, 0] + v[:, None] * plane[:, None, :, 1]
             weights = (opacities[some] * scales[some, 0] * scales[some, 1])[:, None] * fade
             yield points.flatten(0, 1), weights.flatten()
+
+
+def _line(count: int) -> tuple[Tensor, Tensor]:
+    """Places along an axis in standard deviations, and the parts of a Gaussian's integral that they stand for."""
+    if count == 1:
+        return torch.zeros(1, dtype=torch.float64), torch.full((1,), (2 * torch.pi) ** 0.5, dtype=torch.float64)
+    line = (torch.arange(count, dtype=torch.float64) + 0.5) / count * 2 * _REACH - _REACH
+    return line, torch.exp(-line.square() / 2) * (2 * _REACH / count)
 
 
 def _flood(wall: np.ndarray, ground: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -243,6 +262,34 @@ def _flood(wall: np.ndarray, ground: np.ndarray | None) -> tuple[np.ndarray, np.
         grown, grown_core = (np.asarray(ndimage.binary_dilation(part, cross)) & free for part in (outside, core))
         outside, core = outside | (grown & ~grown_core), core | grown_core
     return outside, ~outside & ~solid
+
+
+def _thin(solid: np.ndarray) -> np.ndarray:
+    """Parts of a solid thinner than two cells of the grid: what a cube of that size inside of it does not reach."""
+    from scipy import ndimage
+
+    thick = ndimage.binary_opening(solid, np.ones((_THIN,) * 3, bool))
+    thick = ndimage.binary_dilation(thick, np.ones((3, 3, 3), bool), iterations=2)  # edges and corners, which no cube reaches
+    return solid & np.logical_not(thick)
+
+
+def _filled(
+    lattice: "_Lattice", share: np.ndarray, thin: np.ndarray, cells: Tensor, points: Tensor, is_inside: Tensor, own: Tensor
+) -> Filling:
+    """Volumes of the cells shared by what is in them: a point, or four in thin parts, and splats or vertices.
+
+    Two particles more than about a cell of the grid apart no longer hold each other, as quadratic splines reach 1.5 cells. With
+    one particle every half cell a stretch of two is enough; stems are whipped to that when their body lands, and break.
+    """
+    is_thin = torch.from_numpy(thin.ravel())[cells]
+    corners = torch.tensor([[1.0, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], dtype=torch.float64)
+    split = (points[is_thin, None] + corners * lattice.step / 4).flatten(0, 1)
+    points = torch.cat([points[~is_thin], split])
+    where = torch.cat([cells[~is_thin], cells[is_thin].repeat_interleave(4)])
+    crowd = lattice.zeros().index_add_(0, torch.cat([own, where]), torch.ones(len(own) + len(where), dtype=torch.float64))
+    each = torch.from_numpy(share.ravel()) * lattice.step**3 / crowd.clamp(min=1)
+    enclosed = int(is_inside[~is_thin].sum()) + 4 * int(is_inside[is_thin].sum())
+    return Filling(points, each[where], each[own].clamp(min=1e-6 * lattice.step**3), enclosed)
 
 
 def _dilated(mask: np.ndarray, times: int) -> np.ndarray:
