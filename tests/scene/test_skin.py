@@ -225,6 +225,30 @@ def test_names_of_joints_may_differ_in_namespace_prefix_case_and_punctuation(nam
     assert all(torch.equal(a.values, b.values) for a, b in zip(other.channels, want.channels))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_motion_may_have_another_axis_up(axis):
+    """Capture whose world is turned by a right angle moves the skin in the skin's own world; a straight arm does not tell."""
+    played = motion()
+    offsets = played.skeleton.offsets + torch.tensor([[0.0, 0, 0], [0, 0.7, 0], [0, 0, 0.4], [0.0, 0, 0]])
+    skeleton = replace(played.skeleton, offsets=offsets)
+    played = replace(played, skeleton=skeleton, times=played.times.double())
+    bones = arm()
+    rest = Skin(
+        bones.mesh, bones.names, bones.parents, offsets[:3] / 2, torch.tensor([1.0, 0, 0, 0]).repeat(3, 1), torch.ones(3, 3),
+        torch.eye(4).repeat(3, 1, 1), bones.indices, bones.weights,
+    )  # fmt: skip
+    quat = turn(axis, 90)
+    turned = replace(
+        played,
+        skeleton=replace(skeleton, offsets=quaternion.rotate(quat, offsets)),
+        quats=quaternion.multiply(quaternion.multiply(quat.expand_as(played.quats), played.quats), quaternion.conjugate(quat)),
+        translations=quaternion.rotate(quat, played.translations),
+    )
+    want, found = (replace(rest, clips=(retarget(some, rest),)) for some in (played, turned))
+    both = [skin.joint_matrices(skin.clips[0], played.times) for skin in (want, found)]
+    torch.testing.assert_close(both[1], both[0], atol=1e-5, rtol=0)
+
+
 def test_joints_that_only_the_motion_has_are_left_out_with_a_warning(caplog):
     """Those below go where they go in the motion all the same, and the first that both have takes the shift of the root."""
     played = motion()

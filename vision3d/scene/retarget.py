@@ -1,9 +1,11 @@
 """Motion capture onto the joints of a skin."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from vision3d.errors import InputError
@@ -24,7 +26,8 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
     """A clip that turns each joint of a skin from its rest as the joint of the same name turns in the motion.
 
     Names may differ in namespace, prefix, case and punctuation (`joint_names.same_joints`). Both skeletons should rest in the
-    same pose (arms out, say); their local axes may differ. The root begins where it rests and moves from there. Joints of the
+    same pose (arms out, say); their local axes may differ, and so may the axis that is up. The root begins where it rests and
+    moves from there. Joints of the
     skin that the motion does not have stay as they are; those of the motion that the skin does not have are left out, and a
     warning names them.
 
@@ -56,6 +59,8 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
     )
     rest = skin.joint_matrices(None, torch.zeros(1, dtype=torch.float64))[0].double()
     rest_rotmats = nearest_rotation(rest[:, :3, :3])
+    world = _axes(source, rest, motion)
+    turned, places = world @ turned @ world.mT, places @ world.mT
     posed: list[Tensor] = []  # rotation of each joint in the world, in every pose
     channels = []
     for joint, parent in enumerate(skin.parents):
@@ -70,12 +75,27 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
         if not _ancestors(theirs, skeleton.parents).isdisjoint(source.values()):
             continue
         factor = _length_ratio(source, skin, rest, motion) if scale is None else scale
-        world = rest[joint, :3, 3] + factor * (places[:, theirs] - places[:1, theirs])
+        target = rest[joint, :3, 3] + factor * (places[:, theirs] - places[:1, theirs])
         parent = skin.parents[joint]
         above = rest[parent] if parent >= 0 else torch.eye(4, dtype=torch.float64)
-        local = torch.linalg.solve(above[:3, :3], (world - above[:3, 3]).T).T
+        local = torch.linalg.solve(above[:3, :3], (target - above[:3, 3]).T).T
         channels.append(Channel("translation", joint, motion.times, local.to(skin.translations)))
     return Clip(name, tuple(channels))
+
+
+def _axes(source: dict[int, int], rest: Tensor, motion: Motion) -> Float64[Tensor, "3 3"]:
+    """From the axes of the motion to those of the skin: the rotation by right angles after which both rest most alike."""
+    eyes = torch.eye(3, dtype=torch.float64)
+    skeleton = motion.skeleton
+    still = eyes.expand(len(skeleton), 3, 3)
+    theirs = forward_kinematics(still, skeleton.offsets.double(), skeleton.parents)[1][list(source.values())]
+    ours = rest[list(source), :3, 3]
+    spread = (ours - ours.mean(0)).mT @ (theirs - theirs.mean(0))
+    signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=3)), dtype=torch.float64)
+    turns = torch.stack([sign[:, None] * eyes[list(order)] for order in itertools.permutations(range(3)) for sign in signs])
+    turns = turns[torch.linalg.det(turns) > 0]  # the first is the identity, which wins where joints do not tell
+    scores = (turns * spread).sum((1, 2))
+    return turns[0] if scores[0] >= scores.max() - 1e-3 * spread.norm() else turns[int(scores.argmax())]
 
 
 def _ancestors(joint: int, parents: Sequence[int]) -> set[int]:
