@@ -272,6 +272,7 @@ def test_a_glb_is_y_up(cli, tmp_path):
     [
         (("--max-components", -1), "max_components: got -1, want 0 or more"),
         (("--min-views", 0), "min_views: got 0, want 1 or more"),
+        (("--refine", -1), "refine: got -1, want 0 or more"),
         (("--quantile", "nan"), "quantile: got nan, want a number in (0, 1)"),
         (("--min-component", 2), "min_component: got 2.0, want a number in [0, 1]"),
         (("--texture-size", 9000), "texture_size: got 9000, want 0, or 16 to 8192"),
