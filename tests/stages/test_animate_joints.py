@@ -16,7 +16,7 @@ from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Skin
 from vision3d.scene.clip import Clip
-from vision3d.stages.animation.dynamic import pose_search
+from vision3d.stages.animation.dynamic import limb_search, pose_search
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
 from vision3d.stages.animation.dynamic.intake import Intake
@@ -160,6 +160,8 @@ def test_a_stopped_run_resumes_with_the_same_bits(stop_at, tmp_path, monkeypatch
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
+    for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
+        monkeypatch.setattr(module, name, 3)
     monkeypatch.setattr(pose_search, "_SCOUTS", 2)
     monkeypatch.setattr(pose_search, "_SCOUT_ROUNDS", 2)
     skin, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)

@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from vision3d.geometry.quaternion import normalize
+from vision3d.geometry.deformation_graph import DeformationGraph
+from vision3d.geometry.quaternion import normalize, rotmat_to_quat
+from vision3d.geometry.registration import kabsch
 from vision3d.stages.animation.dynamic.config import FieldConfig
 from vision3d.stages.animation.dynamic.splines import extrapolated, spline
 
@@ -212,6 +214,33 @@ def make_field(
     """The field that the options ask for; see `NodeField` for the other arguments."""
     made = {"discrete": DiscreteField, "mlp": FourierField, "hexplane": HexPlaneField}[config.kind]
     return made(nodes, times, reference, radius, config)
+
+
+@torch.no_grad()
+def rigid_poses(
+    graph: DeformationGraph, rest: Float[Tensor, "v 3"], vertices: Float[Tensor, "t v 3"], radius: float
+) -> Float[Tensor, "t n 7"]:
+    """Raw shifts and quaternions of the rigid motion of each node's vertices (Kabsch 1976).
+
+    Of the two quaternions of a rotation each is the one nearer to that of the frame before.
+
+    Args:
+        graph: Which vertices follow which nodes.
+        rest: The vertices at rest [m].
+        vertices: In each frame [m].
+        radius: Unit of shifts [m].
+    """
+    count = len(graph)
+    shares = rest.new_zeros(count, len(rest)).scatter_add_(0, graph.indices.T, graph.weights.T)
+    last, identity = rest.new_tensor(_UNIT_QUAT), rest.new_tensor(_UNIT_QUAT)
+    found = []
+    for pose in vertices:
+        turns, shifts = kabsch(rest.expand(count, -1, -1), pose.expand(count, -1, -1), shares)
+        quats = rotmat_to_quat(turns)
+        last = quats = torch.where((quats * last).sum(-1, keepdim=True) < 0, -quats, quats)
+        moved = (turns @ graph.nodes[..., None])[..., 0] + shifts - graph.nodes
+        found.append(torch.cat([moved / radius, quats - identity], -1))
+    return torch.stack(found)
 
 
 def _sampled(planes: Float[Tensor, "p c h w"], places: Float[Tensor, "p a b 2"]) -> Float[Tensor, "p c a b"]:

@@ -1,5 +1,6 @@
 """Other starts for limbs that were lost: one limb after the other is turned at random, and the best turns are refined."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.scene import Cameras
 from vision3d.stages.animation.dynamic.config import LossConfig
 from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
@@ -20,8 +22,10 @@ Losses = Callable[[Float[Tensor, "s c 3"]], Float[Tensor, " s"]]
 _SAMPLES, _BEST = 24, 2  # turns of a limb about a pose that are tried, and that are refined
 _LIMBS = 8  # the most that are turned: fingers are found by what follows
 _SPREAD_RAD = 0.9  # standard deviation of the turns
-_BEND_SHARE = 0.7  # of that for the next joint of the limb
+_BEND_SHARE = 0.7  # of that for another joint of the limb
+_ALIKE, _PAIRS = 1.5, 3  # times the size of a limb that another one may have to change places with it; so many pairs do
 _STEPS, _RATE = 16, 0.05
+_FINE_STEPS, _FINE_RATE = 40, 0.03  # of the best one
 _BLUR = 0.125  # factor on the weight of what is blurred: the images are small already
 
 
@@ -74,10 +78,52 @@ def pose_losses(
     return losses_of
 
 
+def exchanged_limbs(joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]) -> Float[Tensor, "s c 3"]:
+    """Poses in which two limbs of about the same size point to where the other one is: each such pair alone, and all at once.
+
+    Legs that were taken for each other are in places that images nearly explain: turning one alone leaves the other's empty.
+
+    Args:
+        joints: What the pose is of.
+        vertices: At rest [m].
+        values: The pose.
+    """
+    tree, limbs = joints.tree, joints.tree.limbs[:_LIMBS]
+    turns, shifts = joints.split(values[None])
+    matrices, posed = tree.matrices(turns, shifts)[0], tree.pose(vertices, turns, shifts)[0]
+    frames, weights = matrices @ tree.frames, tree.skin.weights
+    shares = [torch.where(torch.isin(tree.indices, tree.indices.new_tensor(limb)), weights, 0).sum(1) for limb in limbs]
+    sizes = [max(float(share.sum()), 1e-9) for share in shares]
+    centers = [(share[:, None] * posed).sum(0) / size for share, size in zip(shares, sizes)]
+    pairs: list[tuple[int, int]] = []
+    for i, j in itertools.combinations(range(len(limbs)), 2):
+        is_free = not any({i, j} & set(pair) for pair in pairs)
+        if is_free and len(pairs) < _PAIRS and max(sizes[i], sizes[j]) < _ALIKE * min(sizes[i], sizes[j]):
+            pairs.append((i, j))
+    turned = values.clone()
+    for i, j in [*pairs, *(pair[::-1] for pair in pairs)]:
+        joint = limbs[i][0]
+        own, pivot = so3_exp(turns[0, joint]), frames[joint, :3, 3]
+        axes = frames[joint, :3, :3] @ own.mT
+        turned[joint] = so3_log(axes.mT @ _turn_between(centers[i] - pivot, centers[j] - pivot) @ axes @ own)
+    found = [turned] if len(pairs) > 1 else []
+    for i, j in pairs:
+        rows = [limbs[i][0], limbs[j][0]]
+        found.append(values.index_copy(0, torch.tensor(rows, device=values.device), turned[rows]))
+    return torch.stack(found) if found else values.new_zeros(0, *values.shape)
+
+
+def _turn_between(start: Float[Tensor, " 3"], end: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
+    """The smallest rotation that takes one direction to another."""
+    axis = torch.linalg.cross(start, end)
+    sine = torch.linalg.vector_norm(axis)
+    return so3_exp(axis / sine.clamp(min=1e-12) * torch.atan2(sine, (start * end).sum()))
+
+
 def search_limbs(
     tree: JointTree, values: Float[Tensor, "c 3"], losses: Losses, random: torch.Generator
 ) -> tuple[Float[Tensor, "c 3"], float]:
-    """The pose with the least loss among refined ones, each of which has one limb turned at its first two joints.
+    """The pose with the least loss among refined ones, each of which has one limb turned at two of its joints, or all of them.
 
     Half of the turns are about the given pose, half about the limb at rest: a limb on the wrong side is far from its place.
 
@@ -90,23 +136,39 @@ def search_limbs(
     Returns:
         The pose and its loss.
     """
-    starts = [values[None]]
-    for limb in tree.limbs[:_LIMBS]:
-        tried = values.expand(2 * _SAMPLES, *values.shape).clone()
-        tried[_SAMPLES:, limb] = 0
-        for joint, size in zip(limb, (_SPREAD_RAD, _BEND_SHARE * _SPREAD_RAD)):
-            tried[:, joint] += size * torch.randn(2 * _SAMPLES, 3, generator=random).to(values)
-        with torch.no_grad():
-            starts.append(tried[losses(tried).argsort(stable=True)[:_BEST]])
-    return refined(torch.cat(starts), losses, _STEPS)
+    starts, every = [values[None]], values.clone()  # the latter with all turns that made it better
+    with torch.no_grad():
+        least = float(losses(every[None])[0])
+        for limb in tree.limbs[:_LIMBS]:
+            tried = every.expand(2 * _SAMPLES, *values.shape).clone()
+            tried[_SAMPLES:, limb] = 0
+            tried[:, limb[0]] += _SPREAD_RAD * torch.randn(2 * _SAMPLES, 3, generator=random).to(values)
+            if len(limb) > 1:
+                # A knee may be any joint but the first and, in a long limb, the last.
+                bent = torch.tensor(limb)[1 + torch.randint(max(1, len(limb) - 2), (2 * _SAMPLES,), generator=random)]
+                bends = _BEND_SHARE * _SPREAD_RAD * torch.randn(2 * _SAMPLES, 3, generator=random)
+                tried[torch.arange(2 * _SAMPLES), bent.to(values.device)] += bends.to(values)
+            found = losses(tried)
+            best = found.argsort(stable=True)[:_BEST]
+            alone = values.expand(len(best), *values.shape).clone()
+            alone[:, limb] = tried[best][:, limb]
+            starts.append(alone)
+            if float(found[best[0]]) < least:
+                every, least = tried[best[0]], float(found[best[0]])
+    return refined(torch.cat([*starts, every[None]]), losses, _STEPS)
 
 
 def refined(values: Float[Tensor, "s c 3"], losses: Losses, steps: int) -> tuple[Float[Tensor, "c 3"], float]:
-    """The best of some poses and of what gradient descent makes of them, and its loss."""
+    """The best of some poses and of what gradient descent makes of them, which is refined further, and its loss."""
+    best, _ = _descended(values, losses, steps, _RATE)
+    return _descended(best[None], losses, _FINE_STEPS, _FINE_RATE)
+
+
+def _descended(values: Float[Tensor, "s c 3"], losses: Losses, steps: int, rate: float) -> tuple[Float[Tensor, "c 3"], float]:
     poses = torch.nn.Parameter(values.clone())
-    optimizer = FrameAdam([{"params": [poses], "lr": _RATE}])
+    optimizer = FrameAdam([{"params": [poses], "lr": rate}])
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / (steps + 1))
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / (steps + 1))
         optimizer.zero_grad()
         losses(poses).sum().backward()
         optimizer.step()

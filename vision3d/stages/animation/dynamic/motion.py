@@ -10,7 +10,7 @@ from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.scene import Mesh, Skin
 from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.stages.animation.dynamic.config import AnimateConfig
-from vision3d.stages.animation.dynamic.fields import NodePoses, make_field
+from vision3d.stages.animation.dynamic.fields import DiscreteField, NodePoses, make_field, rigid_poses
 from vision3d.stages.animation.dynamic.joints import JointField, JointTree
 
 
@@ -27,6 +27,7 @@ class Motion:
         times: Of the frames that are fitted [s], ascending.
         reference: When the mesh is at rest [s].
         tree: Joints of the mesh; None for nodes alone.
+        is_borrowed: The joints only find the poses (`surface_rig`); the nodes take over (`hand_over`).
     """
 
     def __init__(
@@ -37,7 +38,10 @@ class Motion:
         times: Float64[Tensor, " t"],
         reference: float,
         tree: JointTree | None = None,
+        *,
+        is_borrowed: bool = False,
     ) -> None:
+        self.is_borrowed = is_borrowed
         self.mesh, self.graph, self.config = mesh, graph, config
         self.radius = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).max()) / 2
         self.field = make_field(config.motion, graph.nodes, times, reference, self.radius).to(mesh.device)
@@ -65,6 +69,14 @@ class Motion:
             return deformed
         vertices = self.mesh.vertices if deformed is None else deformed
         return self.joints.tree.pose(vertices, *self.joints(times)) - self.joint_rounding
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Let the nodes go where the joints are, and do without joints from then on; the field is a `DiscreteField`."""
+        assert isinstance(self.field, DiscreteField)
+        vertices = all_vertices(self, self.field.get_buffer("keys"))
+        self.field.values[..., :7] = rigid_poses(self.graph, self.mesh.vertices, vertices, self.radius)
+        self.joints, self.uses_nodes = None, True
 
     def etas(self, times: Float64[Tensor, " t"]) -> Float[Tensor, "t v"] | None:
         """How the nodes skin each vertex at these times: 1 linear, 0 dual quaternions; None unless by the method hybrid."""

@@ -28,6 +28,8 @@ from vision3d.stages.animation.dynamic.motion import Motion, all_vertices, movin
 from vision3d.stages.animation.dynamic.outputs import write_comparison, write_iou_curves, write_sheet
 from vision3d.stages.animation.dynamic.painters import make_painter, with_views
 from vision3d.stages.animation.dynamic.placing import place_camera
+from vision3d.stages.animation.dynamic.pose_search import is_searched
+from vision3d.stages.animation.dynamic.surface_rig import surface_skin
 from vision3d.stages.animation.dynamic.trainer import Trainer
 from vision3d.stages.animation.guidance import check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
@@ -168,14 +170,20 @@ class _Fit:
                 )
                 raise ConfigError("--mesh", f"{folder.path if folder else ''} {there}")
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]
-        self.motion = Motion(self.mesh, graph, config, fitted_times, _rest_time(footage.times, config.reference), tree)
+        is_borrowed = tree is None and _finds_by_joints(config, footage, len(seen))
+        if is_borrowed:
+            tree = JointTree.of(surface_skin(self.mesh))
+        rest = _rest_time(footage.times, config.reference)
+        self.motion = Motion(self.mesh, graph, config, fitted_times, rest, tree, is_borrowed=is_borrowed)
         self.painter = make_painter(self.source, config.renderer, config.per_face, config.backend)
         self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen, guide)
         self.step, self.sums = 0, {}
         if saved is not None:
             self.trainer.load_state_dict(saved["trainer"])
             self.step, self.sums = saved["step"], saved["sums"]
-        moved = f"{len(graph)} nodes" if tree is None else f"{len(tree)} joints, {len(graph)} nodes"
+        moved = f"{len(graph)} nodes"
+        if tree is not None:
+            moved = f"{moved} that begin as {len(tree)} rings" if is_borrowed else f"{len(tree)} joints, {moved}"
         logger.info("%s, %d images to fit to; guidance: %s", moved, len(seen), self.label)
 
     def _with_reference(self, config: AnimateConfig) -> AnimateConfig:
@@ -300,6 +308,16 @@ def _loaded_mesh(mesh: Mesh | MeshGaussians | Skin | Path | str, config: Animate
     if config.fit == "joints" and not isinstance(mesh, Skin):
         raise ConfigError("fit", "got joints, but the mesh has none; want a .glb with joints, or auto or graph")
     return mesh.validate()
+
+
+def _finds_by_joints(config: AnimateConfig, footage: Footage, views: int) -> bool:
+    """Whether a mesh without joints is found by rings of its surface first.
+
+    That is where nodes alone are lost: no frame shows the mesh at rest. One camera does not tell limbs apart well enough.
+    """
+    is_open = config.reference is None or config.reference < 0
+    is_several = views > len(footage.times)
+    return config.motion.kind == "discrete" and is_open and is_several and is_searched(config, len(footage.times))
 
 
 def _loaded_skin(path: Path) -> Skin | None:

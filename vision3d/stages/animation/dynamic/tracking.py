@@ -8,13 +8,11 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.geometry.deformation_graph import DeformationGraph
-from vision3d.geometry.quaternion import rotmat_to_quat
-from vision3d.geometry.registration import kabsch
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.scene import Mesh
 from vision3d.scene.checks import check_shape
 from vision3d.stages.animation.dynamic.config import AnimateConfig
-from vision3d.stages.animation.dynamic.fields import DiscreteField
+from vision3d.stages.animation.dynamic.fields import DiscreteField, rigid_poses
 from vision3d.stages.animation.dynamic.motion import Motion
 
 _FINAL_RATE = 0.01  # factor on the learning rate at the end
@@ -54,7 +52,8 @@ def fit_vertices(
     # No frame is the reference: the mesh at rest need not be one of them.
     motion = Motion(mesh, graph, config, times, float(times[0]) - 1.0)
     assert isinstance(motion.field, DiscreteField)
-    _start_rigidly(motion, motion.field, vertices)
+    with torch.no_grad():  # the first key is the reference
+        motion.field.values[1:, :, :7] = rigid_poses(graph, mesh.vertices, vertices, motion.radius)
     optimizer = torch.optim.Adam(motion.field.groups(config.motion), betas=(0.9, 0.99), eps=1e-15)
     random = torch.Generator().manual_seed(config.seed)
     steps = config.total_steps(len(times))
@@ -71,20 +70,3 @@ def fit_vertices(
             optimizer.step()
             bar.update(step + 1, loss=loss.detach())
     return motion
-
-
-@torch.no_grad()
-def _start_rigidly(motion: Motion, field: DiscreteField, vertices: Float[Tensor, "t v 3"]) -> None:
-    """Set each node to the rigid motion of the vertices that follow it, with the turn nearest to that of the frame before."""
-    graph, rest = motion.graph, motion.mesh.vertices
-    count = len(graph)
-    shares = rest.new_zeros(count, len(rest)).scatter_add_(0, graph.indices.T, graph.weights.T)
-    last = rest.new_tensor([1.0, 0.0, 0.0, 0.0])
-    for row, pose in enumerate(vertices):
-        turns, shifts = kabsch(rest.expand(count, -1, -1), pose.expand(count, -1, -1), shares)
-        quats = rotmat_to_quat(turns)
-        quats = torch.where((quats * last).sum(-1, keepdim=True) < 0, -quats, quats)
-        moved = (turns @ graph.nodes[..., None])[..., 0] + shifts - graph.nodes
-        values = torch.cat([moved / motion.radius, quats - quats.new_tensor([1.0, 0.0, 0.0, 0.0])], -1)
-        # The first key is the reference.
-        field.values[row + 1, :, :7], last = values, quats

@@ -40,7 +40,7 @@ _YIELD_EVERY = 20  # steps between two looks at which edges yield
 _YIELD_FRAMES, _BLOCK = 64, 8  # the most frames that are looked at, and so many at once
 _TRACKED_VIEWS = 4  # of the newest frame, at least
 _EARLY, _LATE_JOINTS = 0.7, 0.3  # share of a frame's steps, and the factor on the learning rate of joints after them
-_NODES_FROM = 0.6  # of the steps once all frames are in
+_NODES_FROM, _HAND_OVER = 0.6, 0.3  # of the steps once all frames are in: nodes beside joints, and in place of borrowed ones
 _OWN_VIEWS = 32  # images in which joints alone and joints with nodes are compared
 _START_FRAMES = 32  # that are compared with the mesh at rest
 
@@ -157,6 +157,8 @@ class Trainer:
         self.intake.load_state_dict(state["intake"])
         self.all_in_at, self.motion.uses_nodes = state["all_in_at"], state["uses_nodes"]
         self.arap = replace(self.stiff, weights=state["stiffness"].to(self.stiff.weights))
+        if self.motion.is_borrowed and "joints" not in state:
+            self.motion.joints = self.joint_optimizer = self.search = None
         if self.motion.joints is not None and self.joint_optimizer is not None and self.search is not None:
             self.search.load_state_dict(state["search"])
             self.motion.joints.load_state_dict(state["joints"])
@@ -345,9 +347,13 @@ class Trainer:
             self.search.search(self.intake.newest, limbs=True)
 
     def _let_nodes_in(self, since: float) -> None:
-        """Nodes take what the joints leave."""
+        """Nodes take what the joints leave, or take over from joints that were only borrowed."""
         joints = self.motion.joints
-        if (
+        if self.motion.is_borrowed:
+            if joints is not None and since >= _HAND_OVER:
+                self.motion.hand_over()
+                self.joint_optimizer = self.search = None
+        elif (
             joints is not None
             and self.config.fit == "auto"
             and not self.is_single

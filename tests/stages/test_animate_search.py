@@ -1,0 +1,122 @@
+"""`animate fit`: joints out of the surface, limbs that were taken for each other, nodes that take over from joints."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.support.rigs import moving_worm, rigged_worm
+from vision3d import animate
+from vision3d.geometry import shapes
+from vision3d.progress import silent
+from vision3d.runs import Interrupted, RunFolder
+from vision3d.scene import Mesh
+from vision3d.stages.animation.dynamic import limb_search, pose_search
+from vision3d.stages.animation.dynamic.config import AnimateConfig
+from vision3d.stages.animation.dynamic.joints import JointField, JointTree
+from vision3d.stages.animation.dynamic.limb_search import exchanged_limbs
+from vision3d.stages.animation.dynamic.surface_rig import surface_skin
+
+ARMS = torch.tensor([[1.0, 0.0, 0.0], [-0.5, 0.9, 0.0], [-0.5, -0.9, 0.0]])
+
+
+def star() -> Mesh:
+    """A ball with three arms in a plane."""
+    vertices, faces = shapes.icosphere(4)
+    near = (vertices @ torch.nn.functional.normalize(ARMS, dim=1).T).amax(1)
+    return Mesh(vertices * (0.3 + 1.5 * torch.exp(-8 * (1 - near)))[:, None], faces)
+
+
+def test_a_surface_gets_a_chain_of_joints_along_each_arm():
+    mesh = star()
+    skin = surface_skin(mesh).validate()
+    tree = JointTree.of(skin)
+    limbs = [limb for limb in tree.limbs if len(limb) > 1]
+    assert len(tree.roots) == 1 and len(limbs) == 3 and all(len(limb) >= 3 for limb in limbs)
+    pivots = tree.frames[:, :3, 3]
+    assert float(pivots[tree.roots[0]].norm()) < 0.1
+    for limb in limbs:
+        along = pivots[limb] @ torch.nn.functional.normalize(ARMS, dim=1).T
+        arm = int(along[-1].argmax())
+        assert bool((along[:, arm].diff() > 0.1).all())  # outwards
+        assert (
+            float((pivots[limb] - along[:, arm, None] * torch.nn.functional.normalize(ARMS[arm], dim=0)).norm(dim=1).max())
+            < 0.06
+        )
+        carried = torch.where(torch.isin(tree.indices, torch.tensor(limb)), skin.weights, 0).sum(1)
+        others = mesh.vertices @ torch.nn.functional.normalize(ARMS, dim=1).T
+        assert float(carried[others[:, arm] > 0.8].min()) > 0.9 and float(carried[others[:, arm] < -0.3].max()) < 0.1
+    still = tree.pose(mesh.vertices, torch.zeros(1, len(tree), 3), torch.zeros(1, 1, 3))[0]
+    torch.testing.assert_close(still, mesh.vertices, atol=1e-6, rtol=0)
+
+
+def test_parts_that_do_not_touch_are_one_skeleton():
+    (ball, faces), (box, sides) = shapes.icosphere(3), shapes.box((1.0, 0.3, 0.3), divisions=4)
+    parts = torch.cat([ball, box + torch.tensor([1.7, 0.0, 0.0])])
+    skin = surface_skin(Mesh(parts, torch.cat([faces, sides + len(ball)])))
+    assert skin.parents.count(-1) == 1
+    shares = torch.zeros(len(parts), len(skin)).scatter_add_(1, skin.indices, skin.weights)
+    of_ball, of_end = shares[: len(ball)].amax(0), shares[parts[:, 0] > 2].amax(0)
+    assert float(torch.minimum(of_ball, of_end).max()) < 1e-5
+    one = surface_skin(Mesh(*shapes.box()))
+    assert len(one) >= 1 and bool(one.weights.isfinite().all())
+
+
+def test_limbs_that_change_places_point_to_each_others():
+    tree = JointTree.of(rigged_worm())
+    joints = JointField(tree, torch.arange(2, dtype=torch.float64), -1.0, 1.0)
+    torch.manual_seed(0)
+    values = 0.4 * torch.randn_like(joints.values[0].detach())
+    (changed,) = exchanged_limbs(joints, tree.skin.mesh.vertices, values)
+    assert torch.equal(changed[[0, 2, 4]], values[[0, 2, 4]]) and torch.equal(changed[-1], values[-1])
+
+    def center_and_pivot(pose, limb):
+        turns, shifts = joints.split(pose[None])
+        posed, matrices = tree.pose(tree.skin.mesh.vertices, turns, shifts)[0], tree.matrices(turns, shifts)[0]
+        share = torch.where(torch.isin(tree.indices, torch.tensor(limb)), tree.skin.weights, 0).sum(1, keepdim=True)
+        return (share * posed).sum(0) / share.sum(), (matrices @ tree.frames)[limb[0], :3, 3]
+
+    for limb, other in (([1, 2], [3, 4]), ([3, 4], [1, 2])):
+        target, (center, pivot) = center_and_pivot(values, other)[0], center_and_pivot(changed, limb)
+        # Weights that reach beyond the limb leave its middle a little behind.
+        assert float(torch.cosine_similarity(center - pivot, target - pivot, dim=0)) > 0.9
+        assert float(torch.cosine_similarity(center_and_pivot(values, limb)[0] - pivot, target - pivot, dim=0)) < 0
+
+
+@pytest.mark.slow
+def test_nodes_take_over_from_joints_of_the_surface(tmp_path):
+    """The worm is found without its rig, from a clip that never shows it at rest; the file has morph targets alone."""
+    _, clip, vertices = moving_worm(frames=4, size=32, start=0.8)
+    config = AnimateConfig(nodes=16, steps=204, hold_out_cameras=("cam2",), video=False)
+    result = animate(config, clip.footage(), clip.mesh, truth=vertices, run_folder=tmp_path / "run", progress=silent)
+    assert result.summary["joints"] == 0 and result.summary["nodes"] == 16 and not len(result.skin)
+    assert result.motion.joints is None and result.skin.num_morphs == 4
+    assert result.summary["unseen_cameras_iou"] > 0.9 > result.summary["frozen_unseen_cameras_iou"] + 0.1
+    assert result.summary["fitted_vertex_error"] < result.summary["frozen_fitted_vertex_error"]
+    networks = replace(config, motion=replace(config.motion, kind="mlp"), steps=4)
+    assert not animate(networks, clip.footage(), clip.mesh, progress=silent).motion.is_borrowed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [14, 40])
+def test_a_stopped_run_resumes_with_the_same_bits_before_and_after_nodes_take_over(stop_at, tmp_path, monkeypatch):
+    def stop(task, step, total, values):
+        if task == "animate" and step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
+    for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
+        monkeypatch.setattr(module, name, 3)
+    monkeypatch.setattr(pose_search, "_SCOUTS", 2)
+    monkeypatch.setattr(pose_search, "_SCOUT_ROUNDS", 2)
+    _, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)
+    config = AnimateConfig(nodes=10, steps=44, frames_per_step=2, checkpoint_every=5, log_every=3, video=False, reference=-1)
+    whole = animate(config, clip.footage(), clip.mesh, run_folder=tmp_path / "whole", progress=silent)
+    assert whole.motion.is_borrowed and whole.motion.joints is None
+    with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):
+        animate(config, clip.footage(), clip.mesh, run_folder=tmp_path / "parts", progress=stop)
+    folder = RunFolder.create(tmp_path / "parts", config, resume=True)
+    again = animate(config, clip.footage(), clip.mesh, run_folder=folder, progress=silent)
+    assert torch.equal(whole.sequence.channels["vertices"], again.sequence.channels["vertices"])
