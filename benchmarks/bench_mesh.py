@@ -348,11 +348,12 @@ def of_objects(files: list[Path], cache: Path | None) -> dict[str, Any]:
         found = beside_truth(made.mesh, points, lambda own, truth=truth: to_mesh(own, truth), trained)
         row |= {key: round(50 * value, 4) for key, value in found.items()}
         row["chamfer"] = round(0.5 * (row["mesh_to_truth"] + row["truth_to_mesh"]), 4)
-        held_out = cameras[is_test]
-        black = torch.zeros(3)
-        row |= mesh_quality.psnr_beside_scene(
-            made.mesh, scene, held_out, [mesh_quality.drawn(truth, camera)[0] for camera in held_out], black
-        )
+        # White is what the fit puts behind images with alpha.
+        held_out, photos = cameras[is_test], []
+        for camera in held_out:
+            rgb, alpha = mesh_quality.drawn(truth, camera)
+            photos.append(rgb + 1 - alpha)
+        row |= mesh_quality.psnr_beside_scene(made.mesh, scene, held_out, photos, torch.ones(3))
         results[path.stem] = row
         print(path.stem, row, flush=True)
     return results

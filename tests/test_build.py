@@ -71,7 +71,7 @@ def check_wheel(path: Path, checkout: Path) -> None:
     assert len(native) == 1
     assert {name for name in sizes if name.startswith("vision3d/")} - set(native) == package_files(checkout)
     # Photographs, a trained network of at most 2 MB, and a rigged mesh with pictures of at most 1 MB.
-    data = ("vision3d/assets/demo/", "vision3d/assets/digits/", "vision3d/assets/creature/")
+    data = ("vision3d/assets/demo/", "vision3d/assets/weights/", "vision3d/assets/creature/")
     assert sum(size for name, size in sizes.items() if not name.startswith(data)) <= 3_000_000
     assert sum(size for name, size in sizes.items() if name.startswith(data[1])) <= 2_000_000
     assert sum(size for name, size in sizes.items() if name.startswith(data[2])) <= 1 << 20

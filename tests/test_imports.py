@@ -9,12 +9,13 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "op_checks", "atomic", "machine", "install"}
+    {"errors", "lazy", "device", "native", "op_checks", "atomic", "caches", "machine", "install"}
     | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},
     {"optim"},
+    {"training"},
     {"report"},
     {"stage"},
     {"stages"},

@@ -1,1 +1,12 @@
 """Viewers of scenes, installed as `vision3d.viewer`."""
+
+from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.viewer.show import view
+
+__all__ = ["view"]
+
+__getattr__ = lazy_names(__name__, {"view": ".show"})

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +103,30 @@ def open_source(path: Path) -> Source:
     return Source(path, Opened(tuple(_items(path, _stem(name)))))
 
 
+def source_of(value: Any, name: str) -> Source:
+    """A value of `vision3d.scene` as something to show.
+
+    Raises:
+        InputError: It is an empty scene, holds wrong values, or is nothing that can be shown.
+    """
+    if isinstance(value, str | Path):
+        return open_source(Path(value))
+    if not hasattr(value, "validate"):
+        raise InputError(f"{name}: got {type(value).__name__}, want a path or one of the types of vision3d.scene")
+    return Source(Path(name), Opened(tuple(_items_of(Path(name), value, name))))
+
+
 def _items(path: Path, name: str) -> list[Item]:
     value = _loaded(path)
+    return [*_items_of(path, value, name), *([] if isinstance(value, Scene | Skin | Motion) else _cameras_beside(path, name))]
+
+
+def _items_of(path: Path, value: Any, name: str) -> list[Item]:
     if isinstance(value, Scene):
-        items = [Item(key, _checked(path, item), _of(value, key)) for key, item in value.objects.items()]
+        items = []
+        for key, item in value.objects.items():
+            own = _skin_items(key, item) if isinstance(item, Skin) else [Item(key, _checked(path, item))]
+            items += [replace(part, transform=_of(value, key)) for part in own]
         if value.cameras is not None and len(value.cameras):
             items.append(Item("cameras", _checked(path, value.cameras)))
         if not items:
@@ -120,7 +140,7 @@ def _items(path: Path, name: str) -> list[Item]:
     items = [Item(name, _checked(path, value))]
     if isinstance(value, PosedImages) and value.points is not None and len(value.points):
         items.append(Item(f"{name}.points", PointCloud(value.points, value.point_colors)))
-    return [*items, *_cameras_beside(path, name)]
+    return items
 
 
 def _skin_items(name: str, skin: Skin) -> list[Item]:

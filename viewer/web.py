@@ -67,6 +67,7 @@ class WebViewer:
             raise _in_use(host, port)
         self.url = guard.url(port)
         self._wake = threading.Event()
+        self.is_closed = False
         self.drawer = Drawer(self.server, layers, lambda *camera: self.panel.look_through(*camera))
         try:
             self._set_up(Path(folder))
@@ -121,6 +122,7 @@ class WebViewer:
 
     def close(self) -> None:
         """Stop serving."""
+        self.is_closed = True
         self.drawer.close()
         self._wake.set()
         _stop(self.server)

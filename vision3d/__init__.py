@@ -15,13 +15,18 @@ _PUBLIC = {
     "fit": "vision3d.stages.fitting",
     "evaluate": "vision3d.stages.fitting",
     "render_scene": "vision3d.render",
-    "mesh_scene": "vision3d.stages.meshing",
+    "mesh": "vision3d.stages.meshing:mesh_scene",
+    "AnimateConfig": "vision3d.stages.animation",
+    "FitConfig": "vision3d.stages.fitting",
+    "MeshConfig": "vision3d.stages.meshing",
+    "SimulateConfig": "vision3d.stages.physics",
     "animate": "vision3d.stages.animation",
     "simulate": "vision3d.stages.physics",
     "simulate_frames": "vision3d.stages.physics",
     "play_skin": "vision3d.stages.animation",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
+    "view": "vision3d.viewer",
     "Cameras": "vision3d.scene",
     "PosedImages": "vision3d.scene",
     "GaussianScene": "vision3d.scene",
@@ -62,13 +67,14 @@ if TYPE_CHECKING:
         Skin,
         load,
     )
-    from vision3d.stages.animation import animate, play_skin
-    from vision3d.stages.fitting import evaluate, fit
-    from vision3d.stages.meshing import mesh_scene
-    from vision3d.stages.physics import simulate, simulate_frames
+    from vision3d.stages.animation import AnimateConfig, animate, play_skin
+    from vision3d.stages.fitting import FitConfig, evaluate, fit
+    from vision3d.stages.meshing import MeshConfig, mesh_scene as mesh
+    from vision3d.stages.physics import SimulateConfig, simulate, simulate_frames
+    from vision3d.viewer import view
 
 
-__getattr__ = lazy_names(__name__, _PUBLIC)
+__getattr__ = lazy_names(__name__, _PUBLIC, moved={"mesh_scene": "vision3d:mesh"})
 
 
 def __dir__() -> list[str]:

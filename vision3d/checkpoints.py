@@ -19,6 +19,7 @@ from vision3d.errors import FileFormatError, MissingFileError
 
 logger = logging.getLogger("vision3d.runs")
 _FORMAT = 1
+BEST_FILE = "best.pt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +108,12 @@ class CheckpointFolder:
         save_checkpoint(path, checkpoint)
         for old in self.paths()[: -self.keep]:
             old.unlink(missing_ok=True)
+        return path
+
+    def save_best(self, checkpoint: Checkpoint) -> Path:
+        """Write the checkpoint as `best.pt`, which stays until a better one comes."""
+        path = self.path / BEST_FILE
+        save_checkpoint(path, checkpoint)
         return path
 
     def latest(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:

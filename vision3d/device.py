@@ -1,5 +1,7 @@
 """Where things run: the device and the rasterizer backend, resolved once."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from vision3d.errors import BackendError, DeviceError
@@ -34,6 +36,28 @@ def resolve_device(name: str = "auto") -> "torch.device":
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
     return device
+
+
+@contextlib.contextmanager
+def repeatable(device: "torch.device") -> Iterator[None]:
+    """Inside, a CPU gives the same bits for the same steps whatever the threads do; nothing changes for CUDA.
+
+    PyTorch adds gradients of repeated indices (`x[i]` of more than 32 768 numbers) in whichever order the threads come, unless
+    it is asked for deterministic algorithms.
+    """
+    import torch
+
+    if device.type != "cpu" or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    fills = torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = fills  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def resolve_backend(name: str, device: "torch.device") -> Literal["native", "reference", "gsplat"]:

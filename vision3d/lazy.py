@@ -2,26 +2,53 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 
 
-def lazy_names(package: str, modules: Mapping[str, str]) -> Callable[[str], object]:
+def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, str] | None = None) -> Callable[[str], object]:
     """The `__getattr__` of a package.
 
     Args:
         package: Its `__name__`.
-        modules: The module that each public name is in; one that begins with a dot is below the package.
+        modules: The module that each public name is in, `module:name` where it has another name there, or `module:` for a
+            module itself; one that begins with a dot is below the package.
+        moved: Names of earlier versions, which still work with a DeprecationWarning -> the package that has them now, with
+            `:name` where they have another name there.
 
     Example:
         >>> lazy_names("vision3d", {"GaussianScene": "vision3d.scene"})("GaussianScene").__name__
         'GaussianScene'
     """
+    moved = moved or {}
 
     def load(name: str) -> object:
+        if name in moved:
+            new, _, renamed = moved[name].partition(":")
+            warnings.warn(f"{package}.{name} is now {new}.{renamed or name}", DeprecationWarning, stacklevel=2)
+            return getattr(importlib.import_module(new, package), renamed or name)
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(modules[name], package), name)
+        module, colon, attribute = modules[name].partition(":")
+        value = importlib.import_module(module, package)
+        if attribute or not colon:
+            value = getattr(value, attribute or name)
         setattr(sys.modules[package], name, value)
         return value
 
     return load
+
+
+def names_of_stub(package: str, file: str) -> dict[str, str]:
+    """What the `__init__.pyi` beside an `__init__.py` imports, for `lazy_names`; so type checkers and Python read one list."""
+    import ast
+
+    with open(f"{file.removesuffix('.py').removesuffix('.pyc')}.pyi", encoding="utf-8") as stub:
+        tree = ast.parse(stub.read())
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                place = f"{node.module}.{alias.name}:" if node.module == package else f"{node.module}:{alias.name}"
+                found[alias.asname or alias.name] = place
+    return found

@@ -159,6 +159,10 @@ class RunFolder:
         """Write a checkpoint after `step` steps: `state` (tensors and plain values) and the random generators."""
         return self.checkpoints.save(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
 
+    def save_best(self, step: int, state: dict[str, Any]) -> Path:
+        """Write the best checkpoint so far, beside the newest ones."""
+        return self.checkpoints.save_best(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
+
     def restore(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:
         """The newest checkpoint that loads, with the random generators and metrics.jsonl put back to its step.
 
@@ -283,17 +287,6 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
             raise FileFormatError(path, "is no JSON object with a step", f"line {number}")
         values.append(value)
     return values
-
-
-@contextlib.contextmanager
-def dropped_if_wrong(folder: RunFolder | None) -> Iterator[None]:
-    """Where what a run is given proves wrong, its folder goes, if nothing but the configuration was written (`drop_unused`)."""
-    try:
-        yield
-    except Vision3DError:
-        if folder is not None:
-            folder.drop_unused()
-        raise
 
 
 class StopSignal:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from vision3d.device import repeatable, resolve_device
 from vision3d.errors import Vision3DError
 from vision3d.run_files import RunInputs
 from vision3d.runs import RunFolder
@@ -95,16 +96,19 @@ def stage(
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             folder = bound.arguments["run_folder"]
+            settings = bound.arguments["config"]
+            settings = config() if settings is None and config is not None else settings
+            device = resolve_device(getattr(settings, "device", "auto"))
             if folder is None or not _is_first_process():
                 bound.arguments["run_folder"] = None
-                return function(*bound.args, **bound.kwargs)
+                with repeatable(device):
+                    return function(*bound.args, **bound.kwargs)
             if not isinstance(folder, RunFolder):
-                settings = bound.arguments["config"]
-                settings = config() if settings is None and config is not None else settings
-                folder = RunFolder.create(folder, settings, ignore=resumable, grows=grows, keep=getattr(settings, "keep", 3))
+                folder = RunFolder.create(folder, settings, ignore=resumable, grows=grows)
                 bound.arguments["run_folder"] = folder
+            folder.checkpoints.keep = getattr(settings, "keep", folder.checkpoints.keep)
             given = {option: _as_paths(bound.arguments[name]) for name, option in inputs.items()}
-            with session(folder, verb, given) as current:
+            with session(folder, verb, given) as current, repeatable(device):
                 result = function(*bound.args, **bound.kwargs)
                 current.results = results(result)
             return result

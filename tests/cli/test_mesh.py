@@ -18,9 +18,10 @@ from vision3d.geometry.vectors import any_orthogonal
 from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
+from vision3d.stages.animation.static.surface import load_surface
 from vision3d.stages.meshing import MeshConfig, mesh_scene
 
-FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--sharpen", 20, "--quiet")
+FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--refine", 0, "--quiet")
 
 
 def ball(mode="2dgs"):
@@ -127,7 +128,7 @@ def test_memory_makes_voxels_larger(cli, folder, tmp_path):
 @pytest.mark.viewer
 def test_the_same_mesh_again():
     package("open3d")
-    config = MeshConfig(views=12, view_size=64, resolution=32, faces=400, texture_size=128, sharpen=10)
+    config = MeshConfig(views=12, view_size=64, resolution=32, faces=400, texture_size=128, refine=10)
     first, second = (mesh_scene(config, ball()).mesh for _ in range(2))
     assert torch.equal(first.vertices, second.vertices) and torch.equal(first.texture, second.texture)
 
@@ -256,6 +257,11 @@ def test_a_glb_is_y_up(cli, tmp_path):
         assert red[0] > 0.7 > 0.3 > red[2] and blue[2] > 0.7 > 0.3 > blue[0], name
         towards = (geometry.face_normals(mesh.vertices, mesh.faces) * mesh.vertices[mesh.faces].mean(1)).sum(-1)
         assert (towards > 0).float().mean() > 0.99
+        # With photos of the scene, the mesh has their axes again.
+        again = load_surface(tmp_path / name, of_photos=True)
+        assert again.vertex_colors[again.vertices[:, 2] > 0.6].mean(0)[0] > 0.7, name
+        mesh.save(tmp_path / f"again_{name}")  # read and written, it stays as it is in the file
+        assert torch.equal(Mesh.load(tmp_path / f"again_{name}").vertices, mesh.vertices)
     result = cli("mesh", tmp_path, "--out", tmp_path / "f.glb", *few, "--up", "w")
     assert_refused(result, "up", code=2)
 
@@ -266,6 +272,7 @@ def test_a_glb_is_y_up(cli, tmp_path):
     [
         (("--max-components", -1), "max_components: got -1, want 0 or more"),
         (("--min-views", 0), "min_views: got 0, want 1 or more"),
+        (("--refine", -1), "refine: got -1, want 0 or more"),
         (("--quantile", "nan"), "quantile: got nan, want a number in (0, 1)"),
         (("--min-component", 2), "min_component: got 2.0, want a number in [0, 1]"),
         (("--texture-size", 9000), "texture_size: got 9000, want 0, or 16 to 8192"),

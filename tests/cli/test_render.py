@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.balls import ball as ball_mesh
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.geometry import shapes
 from vision3d.io.images import image_size, read_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import read_video
 from vision3d.render import normals_to_rgb, path_cameras, render_scene, render_views
-from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene
+from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene, Sequence, Skin
 
 SMALL = ("--size", "33x25", "--quiet")
 
@@ -391,3 +392,42 @@ def test_what_cannot_be_rendered_is_named(cli, tmp_path, name, options, code, te
 def test_an_unknown_shading_is_refused(cli, scene_file):
     code, _, stderr = cli("render", scene_file, "--shading", "phong", *SMALL)
     assert code == 2 and "phong" in stderr and "smooth" in stderr
+
+
+def _wobble(path):
+    mesh = ball_mesh()
+    frames = mesh.vertices + torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 0, 0]])[:, None]
+    Skin.from_frames(mesh, frames, [0.0, 0.125, 0.25]).save(path)
+    return path
+
+
+def test_clips_are_rendered_in_time(cli, tmp_path):
+    scene = _wobble(tmp_path / "wobble.glb")
+    code, out, err = cli("render", scene, "--out", tmp_path / "a.mp4", "--size", "32x32")
+    assert code == 0 and out.startswith("3 views"), err
+    assert read_video(tmp_path / "a.mp4").fps == pytest.approx(8)
+    code, out, _ = cli("render", scene, "--out", tmp_path / "b", "--size", "32x32", "--frames", 5, "--quiet")
+    assert code == 0 and len(list((tmp_path / "b").glob("*.png"))) == 5
+    images = []
+    for number, at in enumerate((0.0, 0.125, 0.25)):
+        code, _, err = cli("render", scene, "--at", at, "--out", tmp_path / f"{number}.png", "--size", "32x32", "--quiet")
+        assert code == 0, err
+        images.append(read_image(tmp_path / f"{number}.png"))
+    assert torch.equal(images[0], images[2]) and (images[0] - images[1]).abs().max() > 0.1
+
+
+def test_frames_of_a_run_are_rendered_from_new_cameras(cli, tmp_path):
+    mesh = ball_mesh()
+    frames = Sequence(mesh, torch.tensor([0.0, 0.5]), {"vertices": torch.stack([mesh.vertices, mesh.vertices + 1])})
+    frames.save(tmp_path / "run" / "frames.zarr")
+    for source in (tmp_path / "run", tmp_path / "run" / "frames.zarr"):
+        out = tmp_path / f"{source.name}_out"
+        code, text, err = cli("render", source, "--out", out, "--size", "24x24")
+        assert code == 0 and text.startswith("2 views"), err
+
+
+def test_moments_are_for_what_moves(cli, tmp_path, scene_file):
+    code, _, err = cli("render", scene_file, "--at", 1, "--out", tmp_path / "a.png")
+    assert code == 2 and err.strip() == f"error: --at: is for what moves, and nothing in {scene_file} does"
+    code, _, err = cli("render", _wobble(tmp_path / "w.glb"), "--at", "nan", "--out", tmp_path / "a.png")
+    assert code == 2 and "--at: got nan, want a number of seconds" in err

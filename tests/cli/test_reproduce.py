@@ -81,7 +81,7 @@ def test_evaluate_takes_the_one_that_comes_along(cli, digits, tmp_path):
         (["{digits}", "--test", "nowhere.mat", "--test-digits", "9", "--batch-size", "8"], 3, "nowhere.mat: does not exist"),
         (["{digits}"], 3, "60 digits, of which 2000 cannot be held out; want 1 to 59"),
         (["{digits}", "--classifier", "x"], 2, "--classifier: is measured, not trained: give --evaluate too"),
-        (["{digits}", "--evaluate", "--classifier", "x"], 3, "x: does not exist; want a classifier"),
+        (["{digits}", "--evaluate", "--classifier", "x"], 3, "x: does not exist; want weights"),
         (["{digits}", "--model.group", "e2"], 2, "--model.group"),
         (["{digits}", "--model.window-deg", "200"], 2, "window_deg: got 200.0, want 0 to 180 degrees"),
     ],

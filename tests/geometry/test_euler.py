@@ -100,7 +100,30 @@ def test_a_zero_quaternion_is_the_identity_without_gradient():
     assert torch.autograd.grad(found.sum(), zero)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("order", ["XYY", "XyZ", "XY", ""])
+@pytest.mark.parametrize("order", ["XYY", "XyZ", "XX", ""])
 def test_unknown_orders_are_refused(order):
     with pytest.raises(ConfigError, match=f"order: '{order}' is no order of Euler angles; (did you mean|valid)"):
         euler.euler_to_rotmat(torch.zeros(3), order)
+
+
+@pytest.mark.parametrize("order", ["X", "y", "XZ", "zx", "YX", "xyz"])
+def test_one_and_two_axes_and_degrees_agree_with_scipy(order):
+    rotation_class = pytest.importorskip("scipy.spatial.transform").Rotation
+    values = 100 * torch.randn(50, len(order), dtype=torch.float64)
+    theirs = rotation_class.from_euler(order, values.numpy(), degrees=True)
+    found = euler.euler_to_rotmat(values, order, degrees=True)
+    assert found.numpy() == pytest.approx(theirs.as_matrix(), abs=1e-12)
+    if len(order) == 3:
+        degrees = euler.rotmat_to_euler(found, order, degrees=True)
+        assert degrees.numpy() == pytest.approx(theirs.as_euler(order, degrees=True), abs=1e-9)
+
+
+@pytest.mark.parametrize("order", ["", "XX", "XYX ", "xY", "W", "XYZX"])
+def test_what_is_no_order_is_refused(order):
+    with pytest.raises(ConfigError, match=r"is no order of Euler angles"):
+        euler.euler_to_quat(torch.zeros(len(order)), order)
+
+
+def test_two_letters_do_not_say_three_angles():
+    with pytest.raises(ConfigError, match="'XZ' is no order of Euler angles"):
+        euler.quat_to_euler(torch.ones(4), "XZ")

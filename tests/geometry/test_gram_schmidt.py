@@ -6,7 +6,7 @@ import torch
 from tests.support.rotations import hostile
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import gram_schmidt, rotation
-from vision3d.geometry.procrustes import orthogonal, special_orthogonal
+from vision3d.geometry.procrustes import orthogonal, singular_values, special_orthogonal
 
 SIZES = range(2, 9)
 
@@ -240,3 +240,35 @@ def test_wrong_input_is_refused():
 
 def _skew(matrices):
     return matrices - matrices.mT
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_singular_values_have_the_sign_of_the_determinant(n):
+    matrices = torch.randn(60, n, n, dtype=torch.float64, requires_grad=True)
+    values = singular_values(matrices)
+    torch.testing.assert_close(values.abs(), torch.linalg.svdvals(matrices))
+    torch.testing.assert_close(values.prod(-1), torch.linalg.det(matrices))
+    distance = (matrices - special_orthogonal(matrices)).square().sum((-2, -1))
+    torch.testing.assert_close(distance, (values - 1).square().sum(-1))
+    assert torch.autograd.gradcheck(singular_values, (matrices[:5],))
+    bad = torch.randn(2, n, n)
+    bad[1, 0, 0] = torch.nan
+    assert singular_values(bad).isfinite().tolist() == [[True] * n, [False] * n]
+
+
+def test_regularization_adds_the_gradient_of_the_distance():
+    roma = pytest.importorskip("roma")
+    matrices, v = torch.randn(20, 3, 3, dtype=torch.float64, requires_grad=True), torch.randn(20, 3, 3, dtype=torch.float64)
+
+    def gradient(function, **options):
+        return torch.autograd.grad((function(matrices, **options) * v).sum(), matrices)[0]
+
+    found = gradient(special_orthogonal, regularization=0.3)
+    distance = (matrices - special_orthogonal(matrices)).square().sum()
+    torch.testing.assert_close(found, gradient(special_orthogonal) + 0.3 * torch.autograd.grad(distance, matrices)[0])
+    theirs = gradient(roma.special_procrustes, regularization=0.6)  # adds half of what its documentation says
+    torch.testing.assert_close(found, theirs, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(special_orthogonal(matrices, 0.3), special_orthogonal(matrices))
+    _, tangent = torch.func.jvp(lambda m: special_orthogonal(m, 0.3), (matrices.detach(),), (v,))
+    torch.testing.assert_close(tangent, torch.func.jvp(special_orthogonal, (matrices.detach(),), (v,))[1])

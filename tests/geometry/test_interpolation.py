@@ -239,3 +239,33 @@ def test_gradients_of_registration(count):
 def test_registration_of_unequal_shapes_is_refused():
     with pytest.raises(ShapeError, match=r"target: got shape \(4, 3\), want that of the source, .* here \(5, 3\)"):
         registration.kabsch(torch.zeros(5, 3), torch.zeros(4, 3))
+
+
+def test_the_long_way_has_constant_speed_and_ends_right():
+    start, end = quats64(40), quats64(40)
+    end = torch.where((start * end).sum(-1, keepdim=True) > 0, -end, end)
+    path = quaternion.slerp(start[:, None], end[:, None], STEPS, shortest=False)
+    close(path[:, 0], start)
+    close(path[:, -1], end)
+    steps = (path[:, 1:] * path[:, :-1]).sum(-1).clamp(max=1).acos()
+    half = math.pi - (start * -end).sum(-1).acos()  # more than a quarter of a revolution of the quaternion
+    assert bool((half >= math.pi / 2).all())
+    close(steps, (half / 10)[:, None].expand(40, 10), atol=1e-7)
+    close(quaternion.slerp(start, -end, 0.3, shortest=False), quaternion.slerp(start, end, 0.3))
+
+
+def test_the_whole_revolution_between_opposite_quaternions():
+    start = quats64(5)
+    path = quaternion.slerp(start[:, None], -start[:, None], STEPS, shortest=False)
+    close((path[:, 1:] * path[:, :-1]).sum(-1), torch.full((5, 10), math.cos(math.pi / 10), dtype=torch.float64))
+    assert torch.autograd.gradcheck(
+        lambda a, b: quaternion.slerp(a, b, 0.3, shortest=False), (start.requires_grad_(), quats64(5).requires_grad_())
+    )
+
+
+def test_the_long_way_agrees_with_roma():
+    roma = pytest.importorskip("roma")
+    start, end = quats64(50), quats64(50)
+    theirs = roma.unitquat_slerp(quaternion.wxyz_to_xyzw(start), quaternion.wxyz_to_xyzw(end), STEPS, shortest_arc=False)
+    found = quaternion.slerp(start, end, STEPS[:, None], shortest=False)
+    close(quaternion.wxyz_to_xyzw(found), theirs, atol=1e-9)

@@ -5,7 +5,7 @@ import torch
 
 from tests.support.geometry_cases import CASES, EXEMPT, MODULES
 from vision3d import native
-from vision3d.stages.rotations.heads import RotationHead
+from vision3d.geometry.heads import RotationHead
 
 NAMES = list(CASES)
 BAD = {"nan": torch.nan, "inf": torch.inf, "minus inf": -torch.inf}

@@ -95,6 +95,28 @@ def test_points_masks_and_times(ring, edit):
         load_dataset(folder)
 
 
+@pytest.mark.parametrize("prefix", ["/home/someone/data/", "../data/", "C:\\data\\", "all/"])
+def test_images_of_a_moved_folder_are_found_by_the_ends_of_their_paths(ring, edit, caplog, prefix):
+    folder = ring()
+    before = load_dataset(folder)
+
+    def move(content):
+        for frame in content["frames"]:
+            frame["file_path"] = prefix + frame["file_path"].replace("/", "\\" if "\\" in prefix else "/")
+
+    edit(folder / "transforms.json", move)
+    images = load_dataset(folder)
+    assert set(images.image_paths) == set(before.image_paths)
+    assert f"{folder / 'transforms.json'}: 10 of 10 images are not where it says" in caplog.text
+
+
+def test_images_that_two_names_could_mean_are_not_guessed(ring, edit):
+    folder = ring()
+    edit(folder / "transforms.json", lambda content: content["frames"][2].update(file_path="/elsewhere/images/001.png"))
+    with pytest.raises(FileFormatError, match=r"frame 2 names /elsewhere/images/001\.png, which does not exist"):
+        load_dataset(folder)
+
+
 def test_splits_of_the_file(ring, edit):
     folder = ring()
     names = [f"images/{i:03d}.png" for i in range(10)]

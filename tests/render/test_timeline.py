@@ -10,8 +10,9 @@ from vision3d.io.images import read_image
 from vision3d.io.video import read_video
 from vision3d.progress import silent
 from vision3d.render import path_cameras, render_scene
+from vision3d.render.timeline import Timeline
 from vision3d.report.renders import write_renders
-from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene, Sequence
+from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene, Sequence, Skin
 
 TIMES = torch.tensor([0.0, 0.125, 0.25])
 
@@ -100,3 +101,25 @@ def test_wrong_numbers_of_cameras_and_frames():
         render_scene([points], camera())
     with pytest.raises(InputError, match="a sequence has 0 frames, want at least one"):
         render_scene(Sequence(ball_mesh(), torch.zeros(0)), camera())
+
+
+def test_skins_play_their_clip():
+    mesh = ball_mesh()
+    skin = Skin.from_frames(mesh, mesh.vertices + shifts()[:, None], TIMES.tolist())
+    views = list(render_scene(skin, camera()))
+    wanted = [next(iter(render_scene(skin.at(time), camera()))) for time in TIMES[:2].tolist()]
+    assert len(views) == 3 and all(torch.equal(a.image, b.image) for a, b in zip(views, wanted))
+    scene = Scene().add("skin", skin).add("ball", rolling_mesh())
+    assert len(list(render_scene(scene, camera()))) == 3
+
+
+def test_a_timeline_sets_the_frames():
+    mesh = ball_mesh()
+    skin = Skin.from_frames(mesh, mesh.vertices + shifts()[:, None], [0.0, 0.125, 0.25])
+    timeline = Timeline.of(skin).resampled(7)
+    assert timeline.fps == 8 and len(timeline) == 7
+    columns = [view.alpha.sum(0).argmax().item() for view in render_scene(timeline, camera())]
+    assert columns[:2] == columns[2:4] == columns[4:6], "a clip of two gaps is repeated"
+    held = Timeline.of(rolling_mesh()).resampled(5)
+    columns = [view.alpha.sum(0).argmax().item() for view in render_scene(held, camera(5))]
+    assert columns[2] == columns[3] == columns[4] and columns[0] < columns[1] < columns[2]

@@ -8,6 +8,7 @@ from tests.support.creature import creature
 from vision3d.errors import InputError
 from vision3d.geometry import quaternion, shapes
 from vision3d.scene import Channel, Clip, Mesh, Motion, Skeleton, Skin
+from vision3d.scene.joint_names import same_joints
 from vision3d.scene.retarget import retarget
 
 
@@ -189,11 +190,85 @@ def test_joints_go_where_those_of_the_motion_go_whatever_their_axes():
 
 def test_a_motion_of_other_joints_is_refused_with_both_lists():
     played = motion()
-    skeleton = replace(played.skeleton, names=("hip", "elbow", "wrist", "wrist end"))
+    skeleton = replace(played.skeleton, names=("hip", "knee", "wrist", "wrist end"))
     played = replace(played, skeleton=skeleton, times=played.times.double())
-    text = r"^retarget: the skin has no joint hip; its joints: shoulder, elbow, wrist; of the motion: hip, elbow, wrist$"
+    text = (
+        r"^retarget: the skin has 1 of the 3 joints of the motion, want at least half of them; joints of the skin: shoulder, "
+        r"elbow, wrist; of the motion: hip, knee, wrist$"
+    )
     with pytest.raises(InputError, match=text):
         retarget(played, arm())
+    many = replace(arm(), names=("a", "b", "c"))
+    skeleton = replace(skeleton, names=("hip", "knee", "x" * 30, "wrist end"))
+    with pytest.raises(InputError, match="the skin has 0 of the 3"):
+        retarget(replace(played, skeleton=skeleton), many)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("mixamorig:shoulder", "mixamorig:elbow", "mixamorig:wrist"),
+        ("mixamorigShoulder", "mixamorigElbow", "mixamorigWrist"),
+        ("Armature|SHOULDER", "Armature|El_bow", "Armature|wrist"),
+        ("Bip01 Shoulder", "Bip01 Elbow", "Bip01 Wrist"),
+    ],
+)
+def test_names_of_joints_may_differ_in_namespace_prefix_case_and_punctuation(names):
+    played = motion()
+    played = replace(played, times=played.times.double())
+    want = retarget(played, arm())
+    found = retarget(played, replace(arm(), names=names))
+    assert len(found.channels) == len(want.channels)
+    assert all(torch.equal(a.values, b.values) for a, b in zip(found.channels, want.channels))
+    skeleton = replace(played.skeleton, names=(*names, "end"))
+    other = retarget(replace(played, skeleton=skeleton), arm())
+    assert all(torch.equal(a.values, b.values) for a, b in zip(other.channels, want.channels))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_motion_may_have_another_axis_up(axis):
+    """Capture whose world is turned by a right angle moves the skin in the skin's own world; a straight arm does not tell."""
+    played = motion()
+    offsets = played.skeleton.offsets + torch.tensor([[0.0, 0, 0], [0, 0.7, 0], [0, 0, 0.4], [0.0, 0, 0]])
+    skeleton = replace(played.skeleton, offsets=offsets)
+    played = replace(played, skeleton=skeleton, times=played.times.double())
+    bones = arm()
+    rest = Skin(
+        bones.mesh, bones.names, bones.parents, offsets[:3] / 2, torch.tensor([1.0, 0, 0, 0]).repeat(3, 1), torch.ones(3, 3),
+        torch.eye(4).repeat(3, 1, 1), bones.indices, bones.weights,
+    )  # fmt: skip
+    quat = turn(axis, 90)
+    turned = replace(
+        played,
+        skeleton=replace(skeleton, offsets=quaternion.rotate(quat, offsets)),
+        quats=quaternion.multiply(quaternion.multiply(quat.expand_as(played.quats), played.quats), quaternion.conjugate(quat)),
+        translations=quaternion.rotate(quat, played.translations),
+    )
+    want, found = (replace(rest, clips=(retarget(some, rest),)) for some in (played, turned))
+    both = [skin.joint_matrices(skin.clips[0], played.times) for skin in (want, found)]
+    torch.testing.assert_close(both[1], both[0], atol=1e-5, rtol=0)
+
+
+def test_joints_that_only_the_motion_has_are_left_out_with_a_warning(caplog):
+    """Those below go where they go in the motion all the same, and the first that both have takes the shift of the root."""
+    played = motion()
+    played = replace(played, times=played.times.double())
+    for missing in (0, 1):
+        names = tuple("other" if row == missing else name for row, name in enumerate(arm().names))
+        caplog.clear()
+        clip = retarget(played, replace(arm(), names=names))
+        assert f"no joint for {arm().names[missing]} of the motion" in caplog.text
+        skin = replace(arm(), names=names, clips=(clip,))
+        whole = replace(arm(), clips=(retarget(played, arm()),))
+        found, want = (some.joint_matrices(some.clips[0], played.times)[:, 2, :3, :3] for some in (skin, whole))
+        torch.testing.assert_close(found, want, atol=1e-5, rtol=0)
+        assert [channel.joint for channel in clip.channels if channel.path == "translation"] == [1 if missing == 0 else 0]
+
+
+def test_names_that_are_equal_count_before_those_that_are_nearly():
+    assert same_joints(["a:hip", "hip"], ["hip", "b:hip"]) == {1: 0}
+    assert same_joints(["Hips", "Spine", "Tail"], ["xHips", "xSpine", "Head"]) == {0: 0, 1: 1}
+    assert same_joints([], ["a"]) == {} and same_joints(["_"], ["-"]) == {}
 
 
 def test_captured_motion_moves_a_skin_of_the_same_joints(shared_data):

@@ -135,7 +135,7 @@ def test_checkpoints_of_other_runs_are_refused(photos, tmp_path):
     bind_gaussians(FEW, ball(), data=photos, run_folder=tmp_path / "run", progress=silent)
     others = photos_of(ball(), tmp_path / "others")
     folder = RunFolder.create(tmp_path / "run", FEW, resume=True)
-    with pytest.raises(ConfigError, match=r"is a run on Mesh \+ .*cannot go on from it"):
+    with pytest.raises(ConfigError, match=r"which is a run on Mesh \+ .*, with Mesh \+ "):
         bind_gaussians(FEW, ball(), data=others, run_folder=folder, progress=silent)
     with pytest.raises(FileFormatError, match="the checkpoint is of another mesh"):
         bind_gaussians(FEW, ball(1), data=photos, run_folder=folder, progress=silent)

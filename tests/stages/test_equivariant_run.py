@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import vision3d.stages.equivariant.run as run_module
 from tests.support.digits import drawn_digits, write_idx
 from tests.support.stopping import lines, stop_after
 from vision3d.config import load_yaml, presets, to_dict
@@ -17,6 +16,8 @@ from vision3d.runs import Interrupted, RunFolder
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier, make_network, reproduce_affnist
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.networks import PlanarNet, RotationNet
+from vision3d.training import loop as training_loop
+from vision3d.training.weights import Card
 
 pytest.importorskip("kornia")
 SMALL = AffnistConfig(
@@ -54,7 +55,7 @@ def test_every_method_runs_and_leaves_its_files(tmp_path, digits, method):
         for classifier in (again, result.classifier):
             classifier.network.seed_samples(0)
     torch.testing.assert_close(again.logits(pictures), result.classifier.logits(pictures))
-    assert again.config == result.classifier.config and "not warped" in again.about["trained_on"]
+    assert again.config == result.classifier.config and "not warped" in again.card.data
 
 
 @pytest.mark.slow
@@ -71,7 +72,7 @@ def test_resumed_run_gives_the_very_numbers(tmp_path, digits, method, monkeypatc
     config = small(method)
     whole = reproduce_affnist(config, digits, run_folder=tmp_path / "whole")
 
-    stop_after(5, monkeypatch, run_module, run_module.Trainer)
+    stop_after(5, monkeypatch, training_loop)
     with pytest.raises(Interrupted, match="stopped after step 5"):
         reproduce_affnist(config, digits, run_folder=tmp_path / "parts")
     monkeypatch.undo()
@@ -88,7 +89,7 @@ def test_a_run_on_other_digits_is_not_gone_on_with(tmp_path, digits):
     reproduce_affnist(dataclasses.replace(SMALL, epochs=1), digits, run_folder=tmp_path / "run")
     other = write_idx(tmp_path / "other", drawn_digits(84, seed=1))
     folder = RunFolder.create(tmp_path / "run", dataclasses.replace(SMALL, epochs=1), resume=True)
-    with pytest.raises(ConfigError, match=r"DATA: .* is a run on .*; cannot go on from it"):
+    with pytest.raises(ConfigError, match=r"DATA: cannot resume .*, which is a run on .*, with "):
         reproduce_affnist(dataclasses.replace(SMALL, epochs=1), other, run_folder=folder)
 
 
@@ -135,7 +136,7 @@ def test_rotation_network_is_equivariant_to_its_steps():
 def test_averaging_draws_calms_the_logits():
     torch.manual_seed(0)
     config = ModelConfig(method="separable", channels=3, samples=2)
-    classifier = Classifier(make_network(config), config, {})
+    classifier = Classifier(make_network(config), config, Card("digit_classifier", {}, "nothing", 0, 0.0))
     pictures = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
 
     def spread(draws):
@@ -174,24 +175,25 @@ def test_wrong_pictures():
 
 def test_wrong_classifier_files(tmp_path):
     path = tmp_path / "c.safetensors"
-    with pytest.raises(MissingFileError, match="does not exist; want a classifier"):
+    with pytest.raises(MissingFileError, match="does not exist; want weights"):
         load_classifier(path)
     path.write_bytes(b"nothing")
     with pytest.raises(FileFormatError, match=r"is damaged, or no \.safetensors file"):
         load_classifier(path)
     save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(FileFormatError, match="does not say that it holds a classifier"):
+    with pytest.raises(FileFormatError, match="does not say that it holds weights"):
         load_classifier(path)
 
     def write(**changes):
-        own = {"type": "digit_classifier", "version": 1, "model": to_dict(ModelConfig()), "about": {}} | changes
+        card = {"kind": "digit_classifier", "config": to_dict(ModelConfig()), "data": "", "seed": 0, "cpu_hours": 0}
+        own = {"type": "weights", "version": 1, "card": card | {"config": changes.pop("model", card["config"])}} | changes
         save_file({"a": torch.zeros(2)}, path, {"vision3d": json.dumps(own)})
 
     write(version=9)
-    with pytest.raises(FileFormatError, match="holds 'digit_classifier', version 9; want"):
+    with pytest.raises(FileFormatError, match="holds 'weights', version 9; want"):
         load_classifier(path)
     write()
-    with pytest.raises(FileFormatError, match="does not fit its own description"):
+    with pytest.raises(FileFormatError, match=r"does not fit its network; lacks: .* and \d+ more; has too many: a"):
         load_classifier(path)
     write(model={"group": "e8"})
     with pytest.raises(FileFormatError, match="group: got 'e8', want one of"):

@@ -18,10 +18,11 @@ from vision3d.io.images import image_size
 from vision3d.progress import silent
 from vision3d.runs import RunFolder, read_metrics
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
-from vision3d.stages.fitting import FitConfig, clock, fit
+from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.fitting.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
 from vision3d.stages.fitting.trainer import Trainer
 from vision3d.stages.fitting.world import tidied
+from vision3d.training import clock
 
 # Rates of a run of some ten steps.
 FAST = RatesConfig(means=2e-3, quats=1e-2, sh0=2e-2)
@@ -288,7 +289,7 @@ def test_not_finite_gradient_stops_with_a_checkpoint(photos, tmp_path, monkeypat
     assert caught.value.quantity == "the loss"
     checkpoint = RunFolder.create(tmp_path / "run", TINY, resume=True).restore()
     assert checkpoint.step == 7
-    params = checkpoint.state["trainer"]["model"]["params"]
+    params = checkpoint.state["trainee"]["model"]["params"]
     assert all(bool(value.isfinite().all()) for value in params.values())
 
 

@@ -11,10 +11,10 @@ from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import silent
 from vision3d.scene import Cameras
 from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import LossConfig, RatesConfig
 from vision3d.stages.fitting.initial import FARTHEST, NEAREST, focus_distance, random_points
 from vision3d.stages.fitting.world import World
+from vision3d.training.clock import Clock
 
 
 def views_of(path, **options):
@@ -41,7 +41,7 @@ def test_clock_of_steps():
 
 def test_the_clock_starts_at_the_first_step(monkeypatch):
     now = iter([100.0, 130.0])
-    monkeypatch.setattr("vision3d.stages.fitting.clock.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    monkeypatch.setattr("vision3d.training.clock.time", SimpleNamespace(perf_counter=lambda: next(now)))
     clock = Clock(None, 60.0)
     assert clock.seconds() == 0  # whatever was done before, such as the search for cameras
     clock.start()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.digits import drawn_digits, write_idx
 from tests.support.photos import write_photos
 from vision3d import GaussianScene
 from vision3d.config import dump_yaml
@@ -14,7 +15,7 @@ from vision3d.progress import silent
 from vision3d.runs import read_metrics
 from vision3d.stages.fitting import FitConfig, fit
 from vision3d.stages.fitting.config import AdcConfig, McmcConfig
-from vision3d.stages.fitting.group import Group
+from vision3d.training.group import Group
 
 PAIR = FitConfig(
     steps=24,
@@ -66,3 +67,50 @@ def test_batch_must_be_divisible():
     with pytest.raises(ConfigError, match="batch_size: got 3 for 2 processes, want a multiple of 2"):
         Group(rank=0, size=2).share(3)
     assert list(Group(rank=1, size=2).share(6)) == [3, 4, 5]
+
+
+SCRIPT = """
+import sys, torch
+from torch import nn
+from vision3d.training.group import launched_group
+from vision3d.training.loop import Loop
+from vision3d.training.network import NetworkTrainer
+
+with launched_group() as group:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 1)).double()
+    share = group.share(8)
+
+    def loss(step):
+        x = torch.randn(8, 3, generator=torch.Generator().manual_seed(step)).double()[share.start : share.stop]
+        return (network(x)[:, 0] - x.sum(-1)).square().mean(), {}
+
+    optimizer = torch.optim.Adam(network.parameters())
+    trainer = NetworkTrainer(network, optimizer, loss, lambda progress: 1e-2, group=group)
+    Loop("train", source="a line", steps=30, group=group).run(trainer)
+    torch.save(network.state_dict(), f"{sys.argv[1]}_{group.size}_{group.rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_network_like_one(tmp_path):
+    """Half of each batch a process: averaged gradients are those of the whole batch."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    for start in (launcher, [sys.executable]):
+        subprocess.run([*start, script, tmp_path / "net"], check=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    alone, *pair = (torch.load(tmp_path / f"net_{name}.pt") for name in ("1_0", "2_0", "2_1"))
+    for network in pair:
+        for name, value in alone.items():
+            torch.testing.assert_close(network[name], value, atol=1e-12, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_classifier(tmp_path):
+    pytest.importorskip("kornia")
+    digits = write_idx(tmp_path / "digits", drawn_digits(84))
+    options = ["--model.method", "canonical", "--model.channels", 2, "--epochs", 2, "--batch-size", 16, "--log-every", 1]
+    done = torchrun(["reproduce", "affnist", digits, *options, "--test-digits", 20, "--copies", 1, "--out", tmp_path / "pair"])
+    assert done.returncode == 0, done.stderr
+    assert len(read_metrics(tmp_path / "pair" / "metrics.jsonl")) == 8 and done.stdout.count("upright digits:") == 1

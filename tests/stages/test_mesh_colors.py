@@ -15,6 +15,7 @@ from vision3d.render.meshes import interpolate, rasterize, screen_positions, tex
 from vision3d.scene import Mesh
 from vision3d.stages.meshing import baking
 from vision3d.stages.meshing.atlas import pieces, unwrap, unwrap_growing
+from vision3d.stages.meshing.refining import refine
 
 
 def ignore(*_):
@@ -179,7 +180,7 @@ def test_a_texture_out_of_views_shows_them_again(steps):
     mesh, seen = baking.bake(unwrap(Mesh(*shapes.icosphere(4)), 256, 4), views, 256, ignore)
     assert seen > 0.999
     if steps:
-        mesh = baking.sharpen(mesh, views, steps, ignore)
+        mesh = refine(mesh, views, steps, ignore)
     others = cameras_around(7, 100, 3.5)
     for by_level in (False, True):
         got = [drawn(mesh, others[i], by_level=by_level) for i in range(7)]
@@ -189,6 +190,38 @@ def test_a_texture_out_of_views_shows_them_again(steps):
             inner = mask & ((towards * places).sum(-1) > 0.3)  # edges mix with nothing
             figures.append(psnr(image[inner], colors(places[inner])))
         assert min(figures) > 40, figures
+
+
+def test_refining_moves_vertices_to_the_surface():
+    vertices, faces = shapes.icosphere(3)
+    lumps = 0.01 * torch.sin(5 * vertices).sum(1, keepdim=True)
+    views = exact_views(sphere, cameras_around(20, 96))
+    start = Mesh(vertices * (0.97 + lumps), faces)
+    mesh, _ = baking.bake(unwrap(start, 256, 4), views, 256, ignore)
+    before = (start.vertices.norm(dim=1) - 1).abs().mean()
+    found = refine(mesh, views, 60, ignore)
+    after = found.vertices.norm(dim=1) - 1
+    assert float(after.abs().mean()) < 0.4 * float(before)
+    assert abs(float(after.mean())) < 0.005
+    welded, same, _ = geometry.weld_vertices(found.vertices, found.faces)
+    assert len(welded) == len(vertices)
+    assert geometry.is_closed(same)  # the copies at borders of charts moved together
+    assert float((found.normals * found.vertices).sum(1).min()) > 0.9
+    again = refine(mesh, views, 60, ignore)
+    assert torch.equal(found.vertices, again.vertices)
+    assert torch.equal(found.texture, again.texture)
+
+
+def test_what_hides_a_mesh_is_not_painted_on_it():
+    big = exact_views(lambda points: points.norm(dim=-1) - 1, cameras_around(8, 64))
+    mesh = unwrap(Mesh(*(part if part.dtype == torch.int64 else 0.5 * part for part in shapes.icosphere(2))), 64, 4)
+    mesh = replace(mesh, texture=torch.full((64, 64, 3), 0.5))
+    assert torch.equal(refine(mesh, big, 8, ignore).texture, mesh.texture)
+
+
+def test_refining_wants_a_texture():
+    with pytest.raises(InputError, match="mesh: has no texture; want one with uvs and a texture"):
+        refine(Mesh(*shapes.icosphere(1)), exact_views(sphere, cameras_around(4, 16)), 1, ignore)
 
 
 @pytest.mark.viewer

@@ -1,18 +1,14 @@
 """Heads, networks and the maximum over points."""
 
-import doctest
-import re
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn import functional
 
 from vision3d.errors import ConfigError, ShapeError
 from vision3d.geometry.gram_schmidt import haar_rotmats
+from vision3d.geometry.heads import RotationHead
 from vision3d.geometry.representations import REPRESENTATIONS, dimension
 from vision3d.geometry.rotation import geodesic_distance
-from vision3d.stages.rotations import RotationHead, heads
 from vision3d.stages.rotations.networks import PoseNet, SanityNet, SiamesePointNet, max_over_points
 
 NAMES = sorted(REPRESENTATIONS)
@@ -129,15 +125,3 @@ def test_clouds_may_be_shuffled_and_are_encoded_once_for_all_copies():
     shuffled = network(clouds[:, torch.randperm(30)], copies[:, :, torch.randperm(30)])
     torch.testing.assert_close(shuffled, told, atol=1e-5, rtol=0)
     torch.testing.assert_close(network(clouds[1:], copies[1:, 2:3]), told[1:, 2:3], atol=1e-5, rtol=0)
-
-
-def test_the_examples_of_the_documentation_run():
-    result = doctest.testmod(heads)
-    assert result.attempted >= 2 and not result.failed
-    text = (Path(__file__).parents[2] / "docs" / "rotations.md").read_text("utf-8")
-    names = {}
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    for block in blocks:
-        exec(block, names)
-    torch.testing.assert_close(names["head"](torch.zeros(32, 128))[0], IDENTITY)
-    assert names["joints"](torch.zeros(2, 128)).shape == (2, 20, 3, 3)

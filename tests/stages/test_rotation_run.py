@@ -109,18 +109,18 @@ def test_clouds_are_turned_back(tmp_path):
 @pytest.mark.parametrize("name", ["sanity", "pointcloud", "ik"])
 def test_resumed_run_gives_the_very_numbers(tmp_path, data, name, monkeypatch):
     whole = reproduce(name, data, tmp_path / "whole", seeds=(3,))
-    stop_after(6 + 5, monkeypatch, run_module, training_module._Loop)  # in the second of two trainings
-    with pytest.raises(Interrupted, match="stopped after step 5 of quat, seed 3"):
+    stop_after(6 + 5, monkeypatch, run_module)  # in the second of two trainings
+    with pytest.raises(Interrupted, match="quat, seed 3: stopped after step 5"):
         reproduce(name, data, tmp_path / "parts", seeds=(3,))
     monkeypatch.undo()
     torch.rand(100)  # no generator outside of the run counts
     trained = []
-    one_step = training_module._Loop._one_step
-    monkeypatch.setattr(training_module._Loop, "_one_step", lambda self: (trained.append(self.rep), one_step(self))[1])
+    loss = training_module._Trainer._loss
+    monkeypatch.setattr(training_module._Trainer, "_loss", lambda self, step: (trained.append(self.what), loss(self, step))[1])
     config = dataclasses.replace(config_of(name), seeds=(3,))
     folder = RunFolder.create(tmp_path / "parts", config, resume=True, ignore=RESUMABLE)
     parts = reproduce(name, data, folder, seeds=(3,))
-    assert trained == ["quat"], "one step was left, and the training before is not done again"
+    assert trained == ["loss of quat"], "one step was left, and the training before is not done again"
     for rep in ("6d", "quat"):
         assert lines(tmp_path / "parts" / "trainings" / f"{rep}_seed3") == lines(
             tmp_path / "whole" / "trainings" / f"{rep}_seed3"
@@ -133,14 +133,14 @@ def test_resumed_run_gives_the_very_numbers(tmp_path, data, name, monkeypatch):
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     whole = reproduce_rotation_sanity(SANITY)
-    one_step = training_module._Loop._one_step
+    loss = training_module._Trainer._loss
 
-    def killed(self):
-        if (self.rep, self.seed, self.step) == ("6d", 1, 5):
+    def killed(self, step):
+        if (self.what, self.seed, step) == ("loss of 6d", 1, 5):
             raise MemoryError
-        return one_step(self)
+        return loss(self, step)
 
-    monkeypatch.setattr(training_module._Loop, "_one_step", killed)
+    monkeypatch.setattr(training_module._Trainer, "_loss", killed)
     with pytest.raises(MemoryError):
         reproduce_rotation_sanity(SANITY, run_folder=tmp_path / "run")
     monkeypatch.undo()
@@ -164,10 +164,10 @@ def test_a_run_on_other_data_is_not_gone_on_with(tmp_path, data):
     reproduce("pointcloud", data, tmp_path / "run")
     other = write_clouds(tmp_path / "other.npz", count=13)
     folder = RunFolder.create(tmp_path / "run", CLOUDS, resume=True, ignore=RESUMABLE)
-    with pytest.raises(ConfigError, match=r"DATA: .*6d_seed0 is a run on clouds\.npz, 12 training .*; cannot go on from it"):
+    with pytest.raises(ConfigError, match=r"DATA: cannot resume .*6d_seed0, which is a run on clouds\.npz, 12 training"):
         reproduce_rotation_pointcloud(CLOUDS, other, run_folder=folder)
     (tmp_path / "run" / "trainings" / "6d_seed0" / "result.json").unlink()  # now the checkpoint is looked at
-    with pytest.raises(ConfigError, match=r"DATA: .*6d_seed0 is a run on clouds\.npz"):
+    with pytest.raises(ConfigError, match=r"DATA: cannot resume .*6d_seed0, which is a run on clouds\.npz"):
         reproduce_rotation_pointcloud(CLOUDS, other, run_folder=folder)
 
 

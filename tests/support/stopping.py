@@ -2,9 +2,11 @@
 
 import json
 
+from vision3d.training.network import NetworkTrainer
 
-def stop_after(steps, monkeypatch, module, trainer):
-    """Ask the loop of `trainer`, in `module`, to stop after so many of its steps."""
+
+def stop_after(steps, monkeypatch, module):
+    """Ask the loop whose `finish_step_on_interrupt` stands in `module` to stop after so many steps of networks."""
 
     class Stop:
         requested = False
@@ -15,15 +17,15 @@ def stop_after(steps, monkeypatch, module, trainer):
         def __exit__(self, *error):
             return None
 
-    one_step, stop, done = trainer._one_step, Stop(), [0]
+    one_step, stop, done = NetworkTrainer.step, Stop(), [0]
 
-    def stopping(self):
+    def stopping(self, *args):
         done[0] += 1
         stop.requested = done[0] == steps
-        return one_step(self)
+        return one_step(self, *args)
 
     monkeypatch.setattr(module, "finish_step_on_interrupt", lambda: stop)
-    monkeypatch.setattr(trainer, "_one_step", stopping)
+    monkeypatch.setattr(NetworkTrainer, "step", stopping)
 
 
 def lines(folder):

@@ -1,17 +1,15 @@
 """`vision3d fit`: photographs with cameras -> scene.ply, figures and renders."""
 
 import dataclasses
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from vision3d.cli.options import RunOptions, Settings, parse
-from vision3d.cli.output import set_up_output
+from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
-from vision3d.progress import ProgressCallback, silent
+from vision3d.progress import ProgressCallback
 from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
 
 if TYPE_CHECKING:
@@ -34,18 +32,4 @@ def _fit(options: FitOptions, run_folder: "RunFolder | None", progress: Progress
     return fit(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Run the verb; under torchrun together with the other processes, of which the first writes and speaks."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return _VERB(arguments)
-    from vision3d.stages.fitting.group import launched_group
-
-    with launched_group() as group:
-        if group.is_first:
-            return _VERB(arguments)
-        options = parse(FitOptions, arguments, "fit", stage="fitting")
-        set_up_output(dataclasses.replace(options, quiet=True, verbose=False))
-        _fit(options, None, silent)
-
-
-_VERB = stage_verb("fit", FitOptions, _fit, stage="fitting", resumable=RESUMABLE, grows=GROWS)
+run = stage_verb("fit", FitOptions, _fit, stage="fitting", resumable=RESUMABLE, grows=GROWS, is_distributed=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
-    from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene
+    from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence, Skin
 
 logger = logging.getLogger(__name__)
 _COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "gray": (0.5, 0.5, 0.5)}
@@ -36,6 +36,22 @@ def load_gaussians(path: Path) -> "GaussianScene":
     raise InputError(f"{path}: is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)")
 
 
+def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | Sequence | Skin":
+    """As `load_objects`; a .glb or .gltf with clips is a `Skin`, and frames (.zarr, a run folder with them) are a `Sequence`.
+
+    Raises:
+        MissingFileError: There is no such file or folder.
+        InputError: It holds something else, or nothing that can be rendered.
+    """
+    from vision3d.scene import Sequence
+
+    if (path / "frames.zarr").is_dir():
+        path = path / "frames.zarr"
+    if path.suffix.lower() == ".zarr" and path.is_dir():
+        return Sequence.load(path).validate()
+    return _moving_skin(path) or load_objects(path)
+
+
 def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
     """What can be rendered of a file, of a run folder with scene.ply, or of a folder with scene.json.
 
@@ -43,7 +59,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         MissingFileError: There is no such file or folder.
         InputError: It holds something else, or nothing that can be rendered.
     """
-    from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, Skin, load
+    from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, Sequence, Skin, load
     from vision3d.scene.codecs import kind_of
 
     if not path.exists():
@@ -54,13 +70,26 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         return load_gaussians(path)
     value = load(path)
     if isinstance(value, Scene):
-        kinds = (GaussianScene, Mesh, MeshGaussians, Skin)
+        kinds = (GaussianScene, Mesh, MeshGaussians, Sequence, Skin)
         if not any(isinstance(part, kinds) for part in value.objects.values()):
             raise InputError(f"{path / 'scene.json'}: has no Gaussians and no meshes; there is nothing to render")
         return value.validate()
     if isinstance(value, GaussianScene | Mesh | MeshGaussians):
         return value.validate()
     raise InputError(f"{path}: holds {kind_of(value)}, want a Gaussian scene (.ply) or a mesh (.glb, .obj)")
+
+
+def _moving_skin(path: Path) -> "Skin | None":
+    """A mesh with clips; None where the file holds none."""
+    from vision3d.scene import Skin
+
+    if path.suffix.lower() not in (".glb", ".gltf") or not path.is_file():
+        return None
+    try:
+        skin = Skin.load(path)
+    except InputError:
+        return None  # nothing in it moves, or it cannot be read, which reading the mesh says
+    return skin.validate() if skin.clips else None
 
 
 def load_cameras(path: Path) -> "Cameras":

@@ -59,23 +59,26 @@ def run(arguments: Sequence[str]) -> None:
 
     with TerminalProgress(quiet=options.quiet) as progress:
         result = mesh_scene(options.settings, scene, cameras, progress=progress)
-    from vision3d.stages.meshing.upright import to_y_up, up_of
+    from vision3d.scene.upright import up_of
 
     mesh, up = result.mesh, options.up
     if up == "auto":
         up = "y" if cameras is None or not len(cameras) else up_of(cameras)
     if out.suffix.lower() == ".glb":
-        mesh = to_y_up(mesh, up)
-    mesh.save(out)
+        from vision3d.io.glb import write_mesh
+
+        write_mesh(out, mesh, scene_up=up)
+    else:
+        mesh.save(out)
     values: dict[str, Any] = {"out": str(out), **result.summary, "up": up, "bytes": out.stat().st_size}
     print_summary(options, _text(out, values) + _hint(options.scene, scene.mode), values)
 
 
 def _hint(path: Path, mode: str) -> str:
-    """How a better surface is made, where the scene is a run of ours whose Gaussians need not lie on surfaces."""
+    """A line that offers a 2dgs fit, for a run folder whose Gaussians need not lie on surfaces."""
     if mode == "2dgs" or not ((path if path.is_dir() else path.parent) / "config.yaml").is_file():
         return ""
-    return "\nsurfaces are closer to the truth after a fit with `vision3d fit PHOTOS --config surface` (docs/mesh.md)"
+    return "\na fit with `vision3d fit PHOTOS --config surface` may give a better mesh of a single object (docs/mesh.md)"
 
 
 def _text(out: Path, values: dict[str, Any]) -> str:

@@ -4,16 +4,19 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
-from vision3d.cli.inputs import cameras_beside, load_cameras, load_objects, parse_color, parse_size
+from vision3d.cli.inputs import cameras_beside, load_cameras, load_moving, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
 from vision3d.progress import TerminalProgress
+
+if TYPE_CHECKING:
+    from vision3d.render.timeline import Timeline
 
 _UP = {
     "x": (1.0, 0.0, 0.0), "-x": (-1.0, 0.0, 0.0),
@@ -27,8 +30,8 @@ class RenderVerbOptions(VerbOptions):
     """Make pictures or a video of Gaussians and meshes: from given cameras, or along a path."""
 
     scene: tyro.conf.Positional[Path]
-    """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder with scene.ply, or folder with scene.json,
-    whose Gaussians and meshes are rendered together."""
+    """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder of a fit or of something that moves, frames
+    (.zarr), or folder with scene.json, whose Gaussians and meshes are rendered together. What moves gives an image a frame."""
     out: Path | None = None
     """Folder of pictures, video (.mp4, .mkv, .mov), or one picture (.png, .jpg, ...) [default: beside the scene]."""
     cameras: Path | None = None
@@ -38,9 +41,11 @@ class RenderVerbOptions(VerbOptions):
     """Way of the camera: orbit round the scene, spiral about one photograph, flythrough from photograph to photograph
     [default: orbit without --cameras]."""
     frames: int | None = None
-    """Pictures along the path [default: 120, or 1 for one picture]."""
-    fps: float = 30.0
-    """Frames of a video per second."""
+    """Images along the path [default: 120, or 1 for one image; where something moves, its frames]."""
+    at: float | None = None
+    """Where something moves: the moment that is rendered, in place of all frames [s]."""
+    fps: float | None = None
+    """Frames of a video per second [default: those of what moves, or 30]."""
     size: str | None = None
     """WIDTHxHEIGHT in pixels [default: that of the cameras, or 640x480]."""
     fov: float | None = None
@@ -87,10 +92,14 @@ def run(arguments: Sequence[str]) -> None:
     from vision3d.device import resolve_backend, resolve_device
     from vision3d.render import path_cameras, refit_cameras
     from vision3d.report.renders import output_kind, write_renders
+    from vision3d.scene.scene import at_moment
 
     device = resolve_device(options.device)
     backend = resolve_backend(options.backend, device)
-    scene = load_objects(options.scene).to(device)
+    scene = load_moving(options.scene).to(device)
+    kind = output_kind(options.out) if options.out is not None else "video"
+    timeline = _timeline(scene, options, kind)
+    shown = at_moment(scene, options.at) if options.at is not None else timeline or scene
     photographs = None if options.cameras is None else load_cameras(options.cameras)
     path = options.path or ("orbit" if photographs is None else None)
     out = options.out or _default_out(options.scene, path)
@@ -102,10 +111,11 @@ def run(arguments: Sequence[str]) -> None:
         is_y_up = photographs is None and options.scene.suffix.lower() in (".glb", ".obj")
         up = options.up or ("y" if is_y_up else None)
         cameras = path_cameras(
-            scene,
+            timeline or scene,
             path,
             photographs,
-            num=options.frames or (1 if output_kind(out) == "picture" else 120),
+            num=options.frames
+            or (1 if output_kind(out) == "picture" else 120 if timeline is None or options.at is not None else len(timeline)),
             size=size,
             fov_deg=options.fov,
             up=None if up is None else torch.tensor(_UP[up]),
@@ -115,7 +125,7 @@ def run(arguments: Sequence[str]) -> None:
         )
     with TerminalProgress(quiet=options.quiet) as progress:
         written = write_renders(
-            scene,
+            shown,
             cameras.to(device),
             out,
             depth=options.depth,
@@ -139,6 +149,21 @@ def run(arguments: Sequence[str]) -> None:
     print_summary(options, text, values)
 
 
+def _timeline(scene: Any, options: RenderVerbOptions, kind: str) -> "Timeline | None":
+    """The frames of what moves; None where nothing does."""
+    from vision3d.render.timeline import Timeline
+
+    timeline = Timeline.of(scene)
+    if timeline is None:
+        if options.at is not None:
+            raise ConfigError("--at", f"is for what moves, and nothing in {options.scene} does")
+        return None
+    if options.at is not None or (options.path is None and options.cameras is not None):
+        return timeline
+    count = options.frames or (1 if kind == "picture" else len(timeline))
+    return timeline if count == len(timeline) else timeline.resampled(count)
+
+
 def _default_out(scene: Path, path: str | None) -> Path:
     folder = scene if scene.is_dir() else scene.parent
     return folder / ("views" if path is None else f"{path}.mp4")
@@ -148,7 +173,8 @@ def _check(options: RenderVerbOptions) -> None:
     frames, fov, elevation, degree = options.frames, options.fov, options.elevation, options.sh_degree
     for name, value, is_right, want in (
         ("--frames", frames, frames is None or frames >= 1, "1 or more"),
-        ("--fps", options.fps, 0 < options.fps <= 1000, "a number > 0"),
+        ("--fps", options.fps, options.fps is None or 0 < options.fps <= 1000, "a number > 0"),
+        ("--at", options.at, options.at is None or math.isfinite(options.at), "a number of seconds"),
         ("--fov", fov, fov is None or 0 < fov < 180, "degrees between 0 and 180"),
         ("--elevation", elevation, elevation is None or abs(elevation) <= 90, "degrees from -90 to 90"),
         ("--zoom", options.zoom, 0 < options.zoom < math.inf, "a number > 0"),

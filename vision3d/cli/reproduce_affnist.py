@@ -38,10 +38,12 @@ class AffnistOptions(RunOptions):
             raise ConfigError("--classifier", "is measured, not trained: give --evaluate too")
 
 
-def _affnist(options: AffnistOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
+def _affnist(options: AffnistOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.stages.equivariant import load_classifier, reproduce_affnist
 
-    classifier = load_classifier(options.classifier) if options.evaluate else None
+    classifier = None
+    if options.evaluate:
+        classifier = load_classifier() if options.classifier is None else load_classifier(options.classifier)
     return reproduce_affnist(
         options.settings, options.data, test=options.test, classifier=classifier, run_folder=run_folder, progress=progress
     ).summary
@@ -61,5 +63,12 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
 
 
 run = stage_verb(
-    "reproduce affnist", AffnistOptions, _affnist, stage="equivariant", resumable=RESUMABLE, grows=GROWS, text_of=_text
+    "reproduce affnist",
+    AffnistOptions,
+    _affnist,
+    stage="equivariant",
+    resumable=RESUMABLE,
+    grows=GROWS,
+    text_of=_text,
+    is_distributed=True,
 )

@@ -1,5 +1,7 @@
 """A verb out of a stage: options, run folder, progress and summary around the stage's own `run`."""
 
+import dataclasses
+import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +13,11 @@ from vision3d.cli.output import print_summary, set_up_output
 from vision3d.config import dump_yaml
 from vision3d.errors import ConfigError
 from vision3d.plain import to_json
-from vision3d.progress import ProgressCallback, TerminalProgress
+from vision3d.progress import ProgressCallback, TerminalProgress, silent
 from vision3d.run_files import RunInputs
 
 if TYPE_CHECKING:
-    from vision3d.runs import RunFolder
+    pass
 
 OptionsT = TypeVar("OptionsT", bound=RunOptions)
 
@@ -23,25 +25,28 @@ OptionsT = TypeVar("OptionsT", bound=RunOptions)
 def stage_verb(
     verb: str,
     options_class: type[OptionsT],
-    execute: "Callable[[OptionsT, RunFolder, ProgressCallback], Mapping[str, Any]]",
+    execute: "Callable[[OptionsT, Any, ProgressCallback], Mapping[str, Any]]",
     *,
     stage: str,
     resumable: Collection[str] = (),
     grows: Collection[str] = (),
     text_of: Callable[[Path, Mapping[str, Any]], str] | None = None,
     bases: Mapping[str, Callable[[Any, str | None], Any]] | None = None,
+    is_distributed: bool = False,
 ) -> Callable[[Sequence[str]], None]:
     """The `run` function of a verb module that runs a stage.
 
     Args:
         verb: Name of the verb.
         options_class: Subclass of `RunOptions` with a field `settings: Settings[TheirConfig]`.
-        execute: Calls the stage with the options, the run folder and the progress; returns the results.
+        execute: Calls the stage with the options, the run folder (None in the other processes of torchrun) and the progress;
+            returns the results.
         stage: Folder of its presets below `configs/`.
         resumable: Dotted keys of the settings that may change when a run is resumed.
         grows: Dotted keys that may become larger when a run is resumed.
         text_of: Makes the summary for people out of the run folder's path and the results; None lists them.
         bases: Options that change several settings at once (`options.parse`).
+        is_distributed: Whether processes that torchrun started work together; the first writes and prints.
 
     Example:
         def _fit(options, run_folder, progress):
@@ -52,6 +57,18 @@ def stage_verb(
     """
 
     def run(arguments: Sequence[str]) -> None:
+        if not is_distributed or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return run_alone(arguments)
+        from vision3d.training.group import launched_group
+
+        with launched_group() as group:
+            if group.is_first:
+                return run_alone(arguments)
+            options = parse(options_class, arguments, verb, stage=stage, bases=bases)
+            set_up_output(dataclasses.replace(options, quiet=True, verbose=False))
+            execute(options, None, silent)
+
+    def run_alone(arguments: Sequence[str]) -> None:
         options = parse(options_class, arguments, verb, stage=stage, bases=bases)
         settings: Any = getattr(options, "settings")  # noqa: B009  subclasses have it
         set_up_output(options)

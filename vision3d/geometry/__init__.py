@@ -9,3 +9,15 @@ Conventions, the same everywhere in vision3d (files of other conventions are con
 - Images are (H, W, 3), float in [0, 1], sRGB unless the name begins with `linear_`.
 - Angles are radians, times seconds, masses kilograms.
 """
+
+from vision3d.lazy import lazy_names, names_of_stub
+
+_PUBLIC = names_of_stub(__name__, __file__)  # the list of all names is in __init__.pyi
+
+__all__ = sorted(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+
+__getattr__ = lazy_names(__name__, _PUBLIC)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,9 +1,11 @@
 """Euler angles in all 24 orders, by quaternions, without a special case at gimbal lock; Bernardes and Viollet 2022.
 
-An order is three axes. Capital letters are intrinsic, each turn about the axes that the earlier ones have moved:
-XYZ is Rx(a) Ry(b) Rz(c). Small letters are extrinsic, about the fixed axes: xyz is Rz(c) Ry(b) Rx(a). As in scipy.
+An order is three axes. Capital letters are intrinsic, each rotation about the axes that the earlier ones have moved:
+XYZ is Rx(a) Ry(b) Rz(c). Lower-case letters are extrinsic, about the fixed axes: xyz is Rz(c) Ry(b) Rx(a). As in scipy.
+Rotations may also be given by one or two axes: XZ is Rx(a) Rz(b).
 """
 
+import functools
 import itertools
 import math
 
@@ -25,27 +27,31 @@ EULER_ORDERS = tuple(
 )
 
 
-def euler_to_quat(angles: Float[Tensor, "*batch 3"], order: str) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions of three angles [rad], in the order in which they stand in `order`."""
-    check_trailing("angles", angles, 3)
-    axes = _axes(order)
-    turns = [_about(axis, angle) for axis, angle in zip(axes, angles.unbind(-1))]
-    if order.islower():
-        turns.reverse()
-    return multiply(multiply(turns[0], turns[1]), turns[2])
+def euler_to_quat(angles: Float[Tensor, "*batch n"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions of one to three angles [rad], in the order in which they stand in `order`.
+
+    Args:
+        order: As many letters as there are angles.
+        degrees: Whether the angles are in degrees.
+    """
+    axes = _axes(order, shortest=1)
+    check_trailing("angles", angles, len(axes))
+    angles = angles.deg2rad() if degrees else angles
+    rotations = [_about(axis, angle) for axis, angle in zip(axes, angles.unbind(-1))]
+    return functools.reduce(multiply, rotations[::-1] if order.islower() else rotations)
 
 
-def euler_to_rotmat(angles: Float[Tensor, "*batch 3"], order: str) -> Float[Tensor, "*batch 3 3"]:
-    """Rotation matrices of three angles [rad].
+def euler_to_rotmat(angles: Float[Tensor, "*batch n"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of one to three angles, as `euler_to_quat`.
 
     Example:
         >>> euler_to_rotmat(torch.tensor([torch.pi / 3, 0.0, 0.0]), "ZYX") @ torch.tensor([1.0, 0.0, 0.0])
         tensor([0.5000, 0.8660, 0.0000])
     """
-    return quat_to_rotmat(euler_to_quat(angles, order))
+    return quat_to_rotmat(euler_to_quat(angles, order, degrees))
 
 
-def quat_to_euler(quats: Float[Tensor, "*batch 4"], order: str) -> Float[Tensor, "*batch 3"]:
+def quat_to_euler(quats: Float[Tensor, "*batch 4"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 3"]:
     """Angles [rad] of quaternions of any length > 0; the inverse of `euler_to_quat`.
 
     The first and the last lie in -pi to pi; the middle one in -pi/2 to pi/2, or in 0 to pi where the first axis comes again.
@@ -83,12 +89,13 @@ def quat_to_euler(quats: Float[Tensor, "*batch 4"], order: str) -> Float[Tensor,
     if not is_proper:
         middle, last = middle - math.pi / 2, -parity * last
     found = [wrapped(first), middle, wrapped(last)]
-    return torch.stack(found[::-1] if order.islower() else found, -1)
+    angles = torch.stack(found[::-1] if order.islower() else found, -1)
+    return angles.rad2deg() if degrees else angles
 
 
-def rotmat_to_euler(rotmats: Float[Tensor, "*batch 3 3"], order: str) -> Float[Tensor, "*batch 3"]:
-    """Angles [rad] of rotation matrices, as `quat_to_euler`."""
-    return quat_to_euler(rotmat_to_quat(rotmats), order)
+def rotmat_to_euler(rotmats: Float[Tensor, "*batch 3 3"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 3"]:
+    """Angles of rotation matrices, as `quat_to_euler`."""
+    return quat_to_euler(rotmat_to_quat(rotmats), order, degrees)
 
 
 def _about(axis: int, angles: Tensor) -> Tensor:
@@ -97,8 +104,7 @@ def _about(axis: int, angles: Tensor) -> Tensor:
     return torch.stack(parts, -1)
 
 
-def _axes(order: str) -> tuple[int, int, int]:
-    if order not in EULER_ORDERS:
+def _axes(order: str, shortest: int = 3) -> tuple[int, ...]:
+    if len(order) < shortest or not any(order == known[: len(order)] for known in EULER_ORDERS):
         raise ConfigError("order", f"{order!r} is no order of Euler angles; {nearest_names(order, EULER_ORDERS, 6)}")
-    i, j, k = ("XYZ".index(letter) for letter in order.upper())
-    return i, j, k
+    return tuple("XYZ".index(letter) for letter in order.upper())

@@ -8,15 +8,22 @@ from vision3d.errors import ShapeError
 from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd, nearest_rotation_vjp
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.spectral import Solved, svd
-from vision3d.geometry.vectors import unit
+from vision3d.geometry.vectors import nan_for_nan, unit
 
 
-def special_orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+def special_orthogonal(matrices: Float[Tensor, "*batch n n"], regularization: float = 0.0) -> Float[Tensor, "*batch n n"]:
     """The rotation (det +1) nearest to each matrix in the Frobenius norm, for n >= 2; Levinson et al. 2020.
 
     A closed form for n = 2, native for n = 3, a singular value decomposition beyond. Gradients of any order are finite: where
     the two smallest singular values cancel (the rotation jumps there), the part that jumps gets zero.
+
+    Args:
+        regularization: Backward passes get the gradient of `regularization * |M - R|^2`, summed over the batch, on top, so that
+            the output M of a network stays near the rotations. Forward mode does not.
     """
+    if regularization:
+        rotmats = special_orthogonal(matrices)
+        return _WithLoss.solve(rotmats, regularization * (matrices - rotmats).square().sum((-2, -1)))
     n = _size(matrices)
     if n == 3:
         return nearest_rotation(matrices)
@@ -31,6 +38,38 @@ def orthogonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n
     """The orthogonal matrix (det +1 or -1, as the matrix has) nearest to each: U V^T of its singular value decomposition."""
     _size(matrices)
     return _NearestOrthogonal.solve(matrices)
+
+
+def singular_values(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n"]:
+    """Singular values from large to small, the last one negative where the determinant is: M = U diag(s) V^T, U V^T a rotation.
+
+    The distance of M to the nearest rotation is |s - 1|. Where the sum of the last two is near 0, the nearest rotation is
+    ill-conditioned. Gradients are finite; second derivatives are where all values differ.
+
+    Example:
+        >>> singular_values(torch.diag(torch.tensor([3.0, 1.0, -2.0])))
+        tensor([ 3.,  2., -1.])
+    """
+    stretch = special_orthogonal(matrices).mT @ matrices
+    stretch = torch.where(stretch.isfinite(), (stretch + stretch.mT) / 2, 0)
+    values, _ = torch.linalg.eigh(stretch)  # eigvalsh rounds otherwise where no gradient is asked for
+    return nan_for_nan(values.flip(-1), matrices, 2, 1)
+
+
+class _WithLoss(Solved):
+    """The rotations; a backward pass also gives `loss` the gradient 1, as if the loss of the caller contained it."""
+
+    @staticmethod
+    def forward(rotmats: Tensor, loss: Tensor) -> Tensor:
+        return rotmats.clone()
+
+    @staticmethod
+    def backward(ctx, v: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return v, torch.ones_like(v[..., 0, 0])
+
+    @staticmethod
+    def tangent(first: Tensor, result: Tensor, *tangents: Tensor) -> Tensor:
+        return tangents[0]
 
 
 class _NearestOrthogonal(Solved):

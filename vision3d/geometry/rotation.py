@@ -54,20 +54,27 @@ def so3_log(rotmats: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
     return _so3_log(rotmats)
 
 
-rotvec_to_rotmat = so3_exp
-rotmat_to_rotvec = so3_log
+def rotvec_to_rotmat(rotvecs: Float[Tensor, "*batch 3"], degrees: bool = False) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrices of rotation vectors (axis times angle [rad], or with `degrees` in degrees): `so3_exp`."""
+    return so3_exp(rotvecs.deg2rad() if degrees else rotvecs)
 
 
-def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 4"]:
-    """Unit quaternions (cos t/2, sin t/2 axis) of rotation vectors, smooth at zero."""
+def rotmat_to_rotvec(rotmats: Float[Tensor, "*batch 3 3"], degrees: bool = False) -> Float[Tensor, "*batch 3"]:
+    """Rotation vectors of rotation matrices, in radians or degrees: `so3_log`."""
+    return so3_log(rotmats).rad2deg() if degrees else so3_log(rotmats)
+
+
+def rotvec_to_quat(rotvecs: Float[Tensor, "*batch 3"], degrees: bool = False) -> Float[Tensor, "*batch 4"]:
+    """Unit quaternions (cos t/2, sin t/2 axis) of rotation vectors in radians or degrees, smooth at zero."""
     check_trailing("rotvecs", rotvecs, 3)
-    return reference.rotvec_to_quat(rotvecs)
+    return reference.rotvec_to_quat(rotvecs.deg2rad() if degrees else rotvecs)
 
 
-def quat_to_rotvec(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3"]:
-    """Rotation vectors with angle in 0 to pi of quaternions of any length > 0, smooth at zero."""
+def quat_to_rotvec(quats: Float[Tensor, "*batch 4"], degrees: bool = False) -> Float[Tensor, "*batch 3"]:
+    """Rotation vectors with angle in 0 to pi (in radians or degrees) of quaternions of any length > 0, smooth at zero."""
     check_trailing("quats", quats, 4)
-    return reference.quat_to_rotvec(positive_w(normalize(quats)))
+    rotvecs = reference.quat_to_rotvec(positive_w(normalize(quats)))
+    return rotvecs.rad2deg() if degrees else rotvecs
 
 
 def geodesic_distance(rotmats: Float[Tensor, "*#batch 3 3"], others: Float[Tensor, "*#batch 3 3"]) -> Float[Tensor, "*#batch"]:

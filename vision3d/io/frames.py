@@ -196,7 +196,7 @@ def _existing(listed: FrameList, skip_missing: bool) -> list[Frame]:
     if not skip_missing:
         raise FileFormatError(
             listed.source,
-            f"{missing[0].label} names {missing[0].name}, which does not exist ({counts}). {_SKIP}",
+            f"{missing[0].label} names {missing[0].name}, which does not exist ({counts})." + (f" {_SKIP}" if found else ""),
         )
     logger.warning("%s: %d frames without a file left out (%s)", listed.source, len(missing), counts)
     return found

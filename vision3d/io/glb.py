@@ -1,7 +1,8 @@
 """Meshes as binary glTF 2.0 (.glb).
 
 A Mesh becomes one node with one primitive: POSITION, NORMAL, TEXCOORD_0 and COLOR_0 as float32, indices as uint32, the
-texture as an embedded PNG of 8 bits a channel. Axes are kept: glTF calls y up, vision3d leaves that to the data. glTF's
+texture as an embedded PNG of 8 bits a channel. Axes are kept, so a file that is read and written again stays
+as it was; only a mesh whose scene is known to have another axis up is turned (`write_mesh`), since glTF is y-up. glTF's
 vertex colours are linear light; ours are sRGB and are converted. Alpha is read as the material's alphaMode says: dropped
 where it is OPAQUE, 0 or 1 where it is MASK. It is written as MASK where it is 0 or 1 everywhere, else as BLEND.
 """
@@ -9,20 +10,22 @@ where it is OPAQUE, 0 or 1 where it is MASK. It is written as MASK where it is 0
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
-from vision3d.io.gltf_container import Builder, Gltf
+from vision3d.io.gltf_container import Builder, Gltf, peek_json
 from vision3d.io.gltf_pose import RestPose
 from vision3d.io.images import decode_image
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.texture_atlas import merge_textured
+from vision3d.scene.upright import Axis, from_y_up, to_y_up
 
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
+_SCENE_UP = "vision3d_scene_up"
 _READ_EXTENSIONS = {"EXT_texture_webp", "KHR_lights_punctual", "KHR_mesh_quantization", "KHR_texture_transform"}
 _SHADING = (
     "KHR_materials_"  # extensions of materials are read (the diffuse colour of specular-glossiness) or change no base colour
@@ -100,13 +103,30 @@ def read_mesh(path: Path | str) -> Mesh:
         raise FileFormatError(path, str(error)) from error
 
 
-def write_mesh(path: Path | str, mesh: Mesh) -> None:
+def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None) -> None:
     """Write a mesh, whole or not at all; where uvs are given by corner, vertices on seams are written several times.
+
+    Args:
+        path: A .glb, or a .gltf.
+        mesh: Written with its own axes, or turned if `scene_up` is given.
+        scene_up: Axis of the scene of the mesh that points up. It becomes y, as glTF requires, and is noted in the file, so
+            that `in_scene_axes` can turn the mesh back.
 
     Raises:
         InputError: The mesh is empty or has values that are wrong.
     """
-    built(mesh).write(path)
+    builder = built(mesh if scene_up is None else to_y_up(mesh, scene_up))
+    if scene_up is not None:
+        builder.extras[_SCENE_UP] = scene_up
+    builder.write(path)
+
+
+def in_scene_axes(path: Path | str, mesh: Mesh) -> Mesh:
+    """The mesh of a file with the axes of the scene that it was made from, where the file notes them (`write_mesh`)."""
+    asset = peek_json(Path(path)).get("asset")
+    extras = asset.get("extras") if isinstance(asset, dict) else None
+    up = extras.get(_SCENE_UP) if isinstance(extras, dict) else None
+    return from_y_up(mesh, cast(Axis, up)) if up in get_args(Axis) else mesh
 
 
 def mesh_bytes(mesh: Mesh) -> bytes:

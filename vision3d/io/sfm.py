@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.atomic import atomic_write, make_folder
+from vision3d.caches import cache_folder
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.colmap import ColmapModel, ColmapPoints, read_model, write_model
 from vision3d.io.images import is_image, write_copy, write_image
@@ -177,9 +177,8 @@ def _listed(sources: Sequence[Path]) -> list[list[Any]]:
 
 
 def _cache_folder(path: Path, listed: list[list[Any]]) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(json.dumps([str(path.resolve()), listed]).encode()).hexdigest()[:16]
-    return base / "vision3d" / "sfm" / f"{path.resolve().stem}-{key}"
+    return cache_folder("sfm") / f"{path.resolve().stem}-{key}"
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -5,10 +5,11 @@ the file or in each frame: fl_x fl_y cx cy w h, or camera_angle_x; camera_model 
 """
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +22,8 @@ from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import SUFFIXES
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.gaussians import GaussianScene
+
+logger = logging.getLogger(__name__)
 
 _MODELS = {  # camera_model -> projection, names of the lens coefficients that count
     "PINHOLE": ("pinhole", ()),
@@ -48,7 +51,7 @@ def read_frames(path: Path | str) -> FrameList:
     """
     path = Path(path)
     content = _read_json(path)
-    frames = _with_split(path, content, _frames(path, content))
+    frames = _with_split(path, content, _with_moved(path, _frames(path, content)))
     if any(frame.lens.model == "ortho" for frame in frames):
         raise FileFormatError(path, "holds ortho cameras, which take no photographs; read them with Cameras.load")
     points = colors = None
@@ -262,6 +265,41 @@ def _frame(path: Path, content: dict[str, Any], index: int, entry: Any) -> Frame
         mask_path=_picture(path.parent, mask) if isinstance(mask, str) else None,
         time=_number(path, label, "time", time) if time is not None else None,
     )
+
+
+def _with_moved(path: Path, frames: list[Frame]) -> list[Frame]:
+    """Images and masks that are not where the file says, as after a copy from another machine, by the ends of their paths."""
+    images = _moved(path, "images", {frame.image_path for frame in frames})
+    masks = _moved(path, "masks", {frame.mask_path for frame in frames if frame.mask_path is not None})
+    return [
+        replace(
+            frame,
+            image_path=images.get(frame.image_path, frame.image_path),
+            mask_path=None if frame.mask_path is None else masks.get(frame.mask_path, frame.mask_path),
+        )
+        for frame in frames
+    ]
+
+
+def _moved(source: Path, kind: str, paths: set[Path]) -> dict[Path, Path]:
+    missing = sorted(path for path in paths if not path.is_file())
+    found: dict[Path, Path] = {}
+    for path in missing:
+        parts = PurePosixPath(str(path).replace("\\", "/")).parts
+        places = (_picture(source.parent, "/".join(parts[start:])) for start in range(1, len(parts)))
+        place = next((place for place in places if place.is_file()), None)
+        if place is not None:
+            found[path] = place
+    taken = {path.resolve() for path in paths if path.is_file()} | {place.resolve() for place in found.values()}
+    if len(taken) < len(paths) - len(missing) + len(found):  # two names for one file: which of them it is cannot be known
+        return {}
+    if found:
+        first = min(found)
+        logger.warning(
+            "%s: %d of %d %s are not where it says; taken from where their names are found (%s for %s)",
+            source, len(found), len(paths), kind, found[first], first,
+        )  # fmt: skip
+    return found
 
 
 def _picture(folder: Path, name: str) -> Path:

@@ -28,7 +28,7 @@ _FRAMES_PER_KEY = 8  # a flight passes a photograph every so many frames, or les
 
 
 def path_cameras(
-    scene: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+    scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
     path: CameraPath = "orbit",
     cameras: Cameras | None = None,
     *,
@@ -164,7 +164,7 @@ class _Subject:
 
 
 def _subject(
-    scene: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+    scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
     cameras: Cameras | None,
     up: Float[Tensor, "3"] | None,
     half_angle: float,
@@ -194,10 +194,11 @@ def _subject(
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
 
 
-def _extent(scene: Scene | Drawable | Moving | Sequence[Drawable | Moving]) -> tuple[Float[Tensor, "3"], float]:
+def _extent(scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving]) -> tuple[Float[Tensor, "3"], float]:
     """A sphere round what is looked at: of the spheres of Gaussians and meshes the one round their common box."""
-    timeline = Timeline.of(scene)
+    timeline = scene if isinstance(scene, Timeline) else Timeline.of(scene)
     if timeline is None:
+        assert not isinstance(scene, Timeline)
         gaussians, meshes = split_objects(scene)
         spheres = [] if gaussians is None else [bulk_of(gaussians)]
         spheres += [_mesh_sphere(mesh) for mesh in meshes]

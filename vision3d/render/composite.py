@@ -21,11 +21,11 @@ from vision3d.render.timeline import Timeline
 from vision3d.render.views import View, check_views, draw, one_each, render_views
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence as Moving, Skin
 
-Drawable = GaussianScene | Mesh | MeshGaussians
+Drawable = GaussianScene | Mesh | MeshGaussians | Skin
 
 
 def render_scene(
-    objects: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+    objects: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
     cameras: Cameras,
     *,
     backgrounds: Float[Tensor, "3"] | Float[Tensor, "c 3"] | Sequence[float] | None = None,
@@ -49,8 +49,9 @@ def render_scene(
 
     Args:
         objects: Gaussians, meshes, and Gaussians on meshes (drawn as Gaussians), or a scene of them, whose other objects are
-            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras. A `Sequence`
-            among them is drawn in time: a view a frame, in one camera or in a camera for each frame.
+            left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras. Where something
+            moves (a `Sequence`, or a `Skin` with clips, of which the first is played and repeated) there is a view a frame,
+            in one camera or in a camera for each frame. A `Timeline` of them sets the frames.
         cameras: Without lens distortion; pinhole or ortho where there are meshes.
         backgrounds: sRGB colour behind everything, for all cameras or one each; black when None.
         render_mode: RGB, D, ED, RGB+D or RGB+ED.
@@ -76,7 +77,7 @@ def render_scene(
         >>> for view in render_scene(objects, Cameras.load("cameras.json"), render_mode="RGB+ED"):
         ...     print(view.image.shape, view.depth.median())
     """
-    timeline = Timeline.of(objects)
+    timeline = objects if isinstance(objects, Timeline) else Timeline.of(objects)
     if timeline is not None:
         backgrounds = one_each(backgrounds, len(timeline), cameras.viewmats)
         style = {
@@ -84,6 +85,7 @@ def render_scene(
             "near_plane": near_plane, "alpha_max": alpha_max, "backend": backend,
         }  # fmt: skip
         return _in_time(timeline, timeline.cameras(cameras), backgrounds, style)
+    assert not isinstance(objects, Timeline)
     gaussians, meshes = split_objects(objects)
     check_views(gaussians, cameras, render_mode)
     for value in (*meshes, *([] if gaussians is None else [gaussians])):
@@ -119,7 +121,7 @@ def _in_time(timeline: Timeline, cameras: Cameras, backgrounds: Tensor | None, s
         yield from render_scene(timeline.at(i), cameras[i : i + 1], backgrounds=background, **style)
 
 
-def _placed(value: Drawable | Skin) -> GaussianScene | Mesh:
+def _placed(value: Drawable) -> GaussianScene | Mesh:
     if isinstance(value, Skin):
         return value.at_rest()
     return value.to_gaussians() if isinstance(value, MeshGaussians) else value
@@ -139,17 +141,16 @@ def split_objects(
         placed = [
             (_placed(value), objects.transforms.get(name))
             for name, value in objects.objects.items()
-            if isinstance(value, Drawable | Skin)
+            if isinstance(value, Drawable)
         ]
         parts = [value if matrix is None else value.transform(matrix) for value, matrix in placed]
     else:
         parts = [objects] if isinstance(objects, Drawable | Moving) else list(objects)
     for value in parts:
         if not isinstance(value, Drawable):
-            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians or Sequence")
-    drawn = [value for value in parts if isinstance(value, Drawable)]
-    meshes = [value for value in drawn if isinstance(value, Mesh)]
-    bound = [_placed(value) for value in drawn]
+            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians, Skin or Sequence")
+    bound = [_placed(value) for value in parts if isinstance(value, Drawable)]
+    meshes = [value for value in bound if isinstance(value, Mesh)]
     splats = [value for value in bound if isinstance(value, GaussianScene)]
     if not parts:
         raise InputError("objects: got nothing to draw, want Gaussians or meshes")

@@ -1,25 +1,30 @@
 """What moves, frame by frame: the objects of a render at each of its times."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vision3d.errors import InputError
-from vision3d.scene import Cameras, Scene, Sequence as Moving
+from vision3d.scene import Cameras, Scene, Sequence as Moving, Skin
+from vision3d.scene.clip import frame_rate
+from vision3d.scene.scene import at_moment, is_moving
 
 _DRAWN = ("GaussianScene", "Mesh", "MeshGaussians")
+_FPS = 30.0  # of clips that do not say how many frames a second they were made of
 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Objects of which at least one is a `vision3d.Sequence`."""
+    """Objects of which at least one moves: a `vision3d.Sequence`, or a `vision3d.Skin` with a clip."""
 
     objects: Any
-    """A scene, a sequence, or a list."""
-    times: torch.Tensor
-    """Of the frames [s]: those of the sequence that has most."""
+    """A scene, one object, or a list."""
+    times: Float[Tensor, " t"]
+    """Of the frames [s]: those of the sequence that has most; without sequences those of the longest clip."""
 
     @classmethod
     def of(cls, objects: Any) -> "Timeline | None":
@@ -29,28 +34,43 @@ class Timeline:
             InputError: A sequence has no frames, or holds what is not drawn.
         """
         values = objects.objects.values() if isinstance(objects, Scene) else _listed(objects)
-        moving = [value for value in values if isinstance(value, Moving)]
+        moving = [value for value in values if is_moving(value)]
         if isinstance(objects, Scene):  # which may hold point clouds and boxes, too: these are not drawn
-            moving = [value for value in moving if type(value.base).__name__ in _DRAWN]
-        if not moving:
-            return None
-        for value in moving:
+            moving = [value for value in moving if isinstance(value, Skin) or type(value.base).__name__ in _DRAWN]
+        sequences = [value for value in moving if isinstance(value, Moving)]
+        for value in sequences:
             if type(value.base).__name__ not in _DRAWN:
                 raise InputError(f"objects: a sequence of {type(value.base).__name__} is not drawn; want {', '.join(_DRAWN)}")
             if not len(value):
                 raise InputError("objects: a sequence has 0 frames, want at least one")
-        return cls(objects, max((value.times for value in moving), key=len))
+        if not moving:
+            return None
+        if sequences:
+            return cls(objects, max((value.times for value in sequences), key=len))
+        longest = max((value for value in moving if isinstance(value, Skin)), key=lambda skin: skin.span[1] - skin.span[0])
+        return cls(objects, longest.clips[0].times(longest.fps or _FPS))
 
     def __len__(self) -> int:
         return len(self.times)
 
+    @property
+    def fps(self) -> float:
+        """Frames a second; 30 where times are not evenly spaced."""
+        return frame_rate(self.times) or _FPS
+
+    def resampled(self, count: int) -> "Timeline":
+        """`count` frames at the same rate: what loops goes on, what has ended stays."""
+        start = float(self.times[0])
+        return replace(self, times=start + torch.arange(count, dtype=torch.float64) / self.fps)
+
     def at(self, index: int) -> Any:
-        """The objects in a frame; a sequence with other times is in its last frame that has begun."""
+        """The objects in a frame, as `Scene.at`: skins loop, a sequence is in its last frame that has begun."""
         time = float(self.times[index])
         if isinstance(self.objects, Scene):
-            kept = {name: _at(value, time) for name, value in self.objects.objects.items()}
-            return Scene(kept, self.objects.transforms, self.objects.cameras)
-        return [_at(value, time) for value in _listed(self.objects)]
+            drawn = {name: value for name, value in self.objects.objects.items() if not _is_hidden(value)}
+            kept = {name: matrix for name, matrix in self.objects.transforms.items() if name in drawn}
+            return replace(self.objects, objects=drawn, transforms=kept).at(time)
+        return [at_moment(value, time) for value in _listed(self.objects)]
 
     def cameras(self, cameras: Cameras) -> Cameras:
         """A camera a frame.
@@ -65,12 +85,10 @@ class Timeline:
         return cameras if len(cameras) == len(self) else cameras[[0] * len(self)]
 
 
+def _is_hidden(value: Any) -> bool:
+    """A sequence of what is not drawn, whose frames need not be read."""
+    return isinstance(value, Moving) and type(value.base).__name__ not in _DRAWN
+
+
 def _listed(objects: Any) -> Sequence[Any]:
     return list(objects) if isinstance(objects, list | tuple) else [objects]
-
-
-def _at(value: Any, time: float) -> Any:
-    if not isinstance(value, Moving) or type(value.base).__name__ not in _DRAWN:
-        return value
-    index = max(0, int(torch.searchsorted(value.times.double(), time + 1e-9, right=True)) - 1)
-    return value.mesh_at(index) if type(value.base).__name__ == "Mesh" else value.frame(index)

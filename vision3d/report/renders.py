@@ -24,7 +24,6 @@ from vision3d.render.meshes.lights import Lights
 from vision3d.render.timeline import Timeline
 from vision3d.render.views import View
 from vision3d.scene import Cameras, Scene, Sequence as Moving
-from vision3d.scene.clip import frame_rate
 from vision3d.scene.codecs import suffixes
 
 OutputKind = Literal["folder", "video", "picture"]
@@ -35,7 +34,7 @@ _RANGE_VIEWS, _RANGE_SIDE = 16, 128
 
 
 def write_renders(
-    scene: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+    scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
     cameras: Cameras,
     out: Path | str,
     *,
@@ -90,10 +89,10 @@ def write_renders(
     """
     out = Path(out)
     kind = output_kind(out)
-    timeline = Timeline.of(scene)
+    timeline = scene if isinstance(scene, Timeline) else Timeline.of(scene)
     if timeline is not None:
         cameras = timeline.cameras(cameras)
-        fps = fps or frame_rate(timeline.times)
+        fps = fps or timeline.fps
     fps = fps or 30.0
     _check_cameras(cameras, out, kind)
     targets = _targets(out, kind, ["color", *(["depth"] if depth else []), *(["normals"] if normals else [])])

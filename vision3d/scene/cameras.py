@@ -12,6 +12,7 @@ from torch import Tensor
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import se3
 from vision3d.geometry.cameras import CameraModel, camera_centers, opengl_to_opencv
+from vision3d.geometry.interpolation import so3_interpolate
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
 
@@ -143,6 +144,31 @@ class Cameras:
     def save(self, path: Path | str) -> None:
         """Write a cameras.json: a superset of nerfstudio's transforms.json, readable by it."""
         codecs.save(path, self)
+
+    def at(self, time: float) -> "Cameras":
+        """The cameras at a time [s], where `times` say when each was: of a camera that moves the pose between its neighbours,
+        of a rig of several the ones of the last moment that has begun. Without times all of them.
+
+        Before the first moment and after the last one the cameras are as there.
+        """
+        if self.times is None or not len(self):
+            return self
+        moments, counts = self.times.double().unique(return_counts=True)
+        after = int(torch.searchsorted(moments, torch.tensor(time, dtype=torch.float64, device=moments.device), right=True))
+        if after == 0 or after == len(moments) or bool((counts > 1).any()):
+            return self[self.times.double() == moments[max(after - 1, 0)]]
+        before, next_one = (self[self.times.double() == moments[k]] for k in (after - 1, after))
+        share = float((time - moments[after - 1]) / (moments[after] - moments[after - 1]))
+        first, second = before.camtoworlds, next_one.camtoworlds
+        poses = first.clone()
+        poses[:, :3, :3] = so3_interpolate(first[:, :3, :3], second[:, :3, :3], share)
+        poses[:, :3, 3] = torch.lerp(first[:, :3, 3], second[:, :3, 3], share)
+        return replace(
+            before,
+            viewmats=se3.inverse(poses),
+            Ks=torch.lerp(before.Ks, next_one.Ks, share),
+            times=torch.full_like(before.times, time),  # pyright: ignore[reportArgumentType]
+        )
 
     def validate(self) -> "Cameras":
         """Check the values (shapes and dtypes are checked when the object is made).

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.checks import check_shape, html_table
 from vision3d.scene.gaussians import GaussianScene
+from vision3d.scene.sequence import Sequence
 from vision3d.scene.skin import Skin
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -100,6 +101,25 @@ class Scene:
         if not parts:
             raise InputError("Scene: holds no Gaussians")
         return parts[0].merge(*parts[1:])
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """From the first to the last moment of all that moves [s]; (0, 0) where nothing does."""
+        spans = [value.span for value in self.objects.values() if is_moving(value)]
+        return (min(start for start, _ in spans), max(end for _, end in spans)) if spans else (0.0, 0.0)
+
+    def at(self, time: float, *, loop: bool | None = None) -> "Scene":
+        """The scene at a moment [s]: frames of sequences, posed meshes of skins with clips, cameras where they are then.
+
+        Args:
+            time: Any; what has not begun is as in its first frame, what has ended as in its last.
+            loop: Whether what has ended begins again; None: skins do, sequences do not.
+
+        Example:
+            >>> Scene().add("walker", Skin.load("walker.glb")).at(0.5)["walker"]
+        """
+        objects = {name: at_moment(value, time, loop=loop) for name, value in self.objects.items()}
+        return replace(self, objects=objects, cameras=None if self.cameras is None else self.cameras.at(time))
 
     def validate(self) -> "Scene":
         """Check every object, transform and camera.
@@ -203,6 +223,22 @@ class Scene:
 
     def _repr_html_(self) -> str:
         return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)])
+
+
+def is_moving(value: object) -> TypeGuard[Sequence | Skin]:
+    """Whether an object changes in time: a sequence, or a skin with a clip."""
+    return isinstance(value, Sequence) or (isinstance(value, Skin) and bool(value.clips))
+
+
+def at_moment(value: Any, time: float, *, loop: bool | None = None) -> Any:
+    """An object at a moment [s], as `Scene.at`; what does not move is as it is."""
+    if isinstance(value, Sequence):
+        return value.at(time, loop=bool(loop))
+    if isinstance(value, Skin) and value.clips:
+        return value.at(time, loop=loop is not False)
+    if isinstance(value, Scene):
+        return value.at(time, loop=loop)
+    return value.at(time) if isinstance(value, Cameras) else value
 
 
 def _inside(index: Path, name: str) -> Path:

@@ -33,6 +33,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     Boxes: ("boxes", "scores"),
 }
 _MIN_SCALE = 1e-8  # metres
+_SLACK = 1e-9  # s: times that were computed, such as 3 * 0.1
 _ROWS = 1 << 15
 
 
@@ -126,6 +127,29 @@ class Sequence:
         if "turns" in values:
             values["sh"] = _turned(self.base.sh, values.pop("turns"))  # pyright: ignore[reportAttributeAccessIssue]
         return replace(self.base, **values)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Times of the first and of the last frame [s]; (0, 0) without frames."""
+        return (float(self.times[0]), float(self.times[-1])) if len(self) else (0.0, 0.0)
+
+    def at(self, time: float, *, loop: bool = False) -> Base:
+        """The object at any time [s]: in the last frame that has begun; meshes with normals that turn with their faces.
+
+        Args:
+            time: Before the first frame it is that, after the last one the last.
+            loop: Begin again after the last frame, which is shown for the mean time between two.
+
+        Raises:
+            InputError: There are no frames, or values are not finite.
+        """
+        if not len(self):
+            raise InputError("Sequence: has 0 frames, want at least one")
+        start, end = self.span
+        if loop and end > start:
+            time = start + (time - start) % ((end - start) * len(self) / (len(self) - 1))
+        index = max(0, int(torch.searchsorted(self.times.double(), time + _SLACK, right=True)) - 1)
+        return self.mesh_at(index) if isinstance(self.base, Mesh) else self.frame(index)
 
     def mesh_at(self, index: int) -> Mesh:
         """The mesh in one of the frames, also that under Gaussians; its normals turn with its faces.

@@ -284,9 +284,31 @@ class Skin:
 
     def at_rest(self) -> Mesh:
         """The mesh as viewers show it without a clip: with its morphs' weights at rest, and the joints where they rest."""
-        vertices = self.posed(None, [0.0])[0]
-        normals = None if self.mesh.normals is None else vertex_normals(vertices, self.mesh.faces)
-        return replace(self.mesh, vertices=vertices, normals=normals)
+        return self._posed_mesh(None, 0.0)
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Start and end of the first clip [s]; (0, 0) without clips."""
+        return (self.clips[0].start, self.clips[0].end) if self.clips else (0.0, 0.0)
+
+    def at(self, time: float, *, clip: str | None = None, loop: bool = False) -> Mesh:
+        """The mesh at any time of a clip [s], as glTF viewers show it; at rest where there are no clips.
+
+        Args:
+            time: Before the first key the mesh is as there, after the last one as there.
+            clip: The name of a clip; None: the first.
+            loop: Begin again after the end.
+
+        Raises:
+            InputError: No clip has this name.
+        """
+        if clip is None and not self.clips:
+            return self.at_rest()
+        moving = self.clips[0] if clip is None else self.clip(clip)
+        length = moving.end - moving.start
+        if loop and length > 0:
+            time = moving.start + (time - moving.start) % length
+        return self._posed_mesh(moving, time)
 
     def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Sequence:
         """The mesh in frames at these times [s], as glTF viewers show it."""
@@ -316,6 +338,11 @@ class Skin:
             ("clips", ", ".join(f"{clip.name} ({clip.end - clip.start:.3g} s)" for clip in self.clips)),
         ]
         return html_table("Skin", rows)
+
+    def _posed_mesh(self, clip: Clip | None, time: float) -> Mesh:
+        vertices = self.posed(clip, [time])[0]
+        normals = None if self.mesh.normals is None else vertex_normals(vertices, self.mesh.faces)
+        return replace(self.mesh, vertices=vertices, normals=normals)
 
     def _check_channel(self, clip: Clip, channel: Channel) -> None:
         if channel.path == "weights":

@@ -43,7 +43,7 @@ def log(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7"]:
     What is no similarity is not refused (that would look at the values): see `se3.split_similarity`.
     """
     check_trailing("matrices", matrices, 4, 4)
-    scales, rotmats, translations = _split(matrices)
+    scales, rotmats, translations = split(matrices)
     phi, sigma = so3_log(rotmats), scales.log()
     a, b, c = _factors(phi, sigma)
     # W is a along the axis, and the complex number (real, b t) in the plane across it.
@@ -58,7 +58,7 @@ def log(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7"]:
 def inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Inverses of similarities, without a check that they are some."""
     check_trailing("matrices", matrices, 4, 4)
-    scales, rotmats, translations = _split(matrices)
+    scales, rotmats, translations = split(matrices)
     linear = rotmats.mT / scales[..., None, None]
     return from_rotation_translation(linear, -(linear @ translations[..., None]).squeeze(-1))
 
@@ -66,7 +66,7 @@ def inverse(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"
 def adjoint(matrices: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 7 7"]:
     """Matrices that move seven-vectors to another frame: T exp(x) T^-1 = exp(adjoint(T) x)."""
     check_trailing("matrices", matrices, 4, 4)
-    _, rotmats, translations = _split(matrices)
+    _, rotmats, translations = split(matrices)
     return _blocks(matrices[..., :3, :3], hat(translations) @ rotmats, -translations, rotmats, 1)
 
 
@@ -112,7 +112,8 @@ def _factors(phi: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return a, b, (growth * nodes.square() * one_minus_cos_over(squares)).sum(-1, keepdim=True)
 
 
-def _split(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def split(matrices: Float[Tensor, "*batch 4 4"]) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch 3 3"], Tensor]:
+    """Scales, rotation matrices and translations (*batch, 3), without a check that the matrices are similarities."""
     linear = matrices[..., :3, :3]
     scales = length(linear.flatten(-2)) / math.sqrt(3)
     return scales, linear / scales[..., None, None], matrices[..., :3, 3]

@@ -1,22 +1,20 @@
 """A trained network with what it needs to be used: its file, and the one that comes along."""
 
 from dataclasses import dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from vision3d import config as configuration
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, ShapeError
-from vision3d.io.described import read_described, write_described
+from vision3d.errors import ConfigError, FileFormatError, InputError, ShapeError
 from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.foreground import prepared
 from vision3d.stages.equivariant.networks import CLASSES, PlanarNet, RotationNet, make_network
+from vision3d.training.weights import Card, find_weights, load_strictly, load_weights, save_weights
 
-_TYPE, _VERSION = "digit_classifier", 1
+KIND, BUNDLED = "digit_classifier", "digits"
 _SEEN = "training_digits"
 _CHUNK = 256
 _LEAST = 8  # px
@@ -29,7 +27,7 @@ class Classifier:
 
     network: nn.Module
     config: ModelConfig
-    about: dict[str, Any]
+    card: Card
     """How it was trained: data, seed, time."""
     seen: Int64[Tensor, " n"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     """`fingerprints` of the digits that it was trained on, on which it must not be measured."""
@@ -78,7 +76,7 @@ class Classifier:
         config = replace(self.config, window_deg=degrees)
         network = make_network(config)
         network.load_state_dict(self.network.state_dict())
-        return Classifier(network.eval(), config, self.about, self.seen)
+        return Classifier(network.eval(), config, self.card, self.seen)
 
     @property
     def is_rotational(self) -> bool:
@@ -87,13 +85,16 @@ class Classifier:
 
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
-    """Write a classifier as .safetensors, whole or not at all."""
-    own = {"model": configuration.to_dict(classifier.config), "about": classifier.about}
-    write_described(path, _TYPE, _VERSION, own, {**classifier.network.state_dict(), _SEEN: classifier.seen})
+    """Write a classifier with its card as .safetensors, whole or not at all."""
+    card = replace(classifier.card, kind=KIND, config=configuration.to_dict(classifier.config))
+    save_weights(path, card, {**classifier.network.state_dict(), _SEEN: classifier.seen})
 
 
-def load_classifier(path: Path | str | None = None) -> Classifier:
-    """Read a classifier; without a path the one that comes along (method rotation).
+def load_classifier(path: Path | str = BUNDLED) -> Classifier:
+    """Read a classifier.
+
+    Args:
+        path: A file, or the name of weights that come along: `digits` (method rotation).
 
     Raises:
         MissingFileError: There is no such file.
@@ -103,22 +104,15 @@ def load_classifier(path: Path | str | None = None) -> Classifier:
         >>> load_classifier().config.method
         'rotation'
     """
-    if path is None:
-        path = Path(str(files("vision3d") / "assets" / "digits" / "classifier.safetensors"))
-        if not path.is_file():
-            raise MissingFileError(path, "the classifier that comes along, which this installation lacks")
-    path = Path(path)
-    own, tensors = read_described(path, _TYPE, _VERSION, "a classifier", ("model", "about"))
-    model, about = own["model"], own["about"]
-    if not (isinstance(model, dict) and isinstance(about, dict)):
-        raise FileFormatError(path, "has a description of another form", "header")
+    path = find_weights(path)
+    card, tensors = load_weights(path, KIND)
     try:
-        config = configuration.from_dict(ModelConfig, model)
+        config = configuration.from_dict(ModelConfig, card.config)
         if config.channels > 512:
             raise ConfigError("channels", f"got {config.channels}, want at most 512")
-        network = make_network(config)
-        seen = tensors.pop(_SEEN, torch.zeros(0, dtype=torch.int64))
-        network.load_state_dict(tensors)
-    except (ConfigError, RuntimeError) as error:
-        raise FileFormatError(path, f"does not fit its own description ({str(error).splitlines()[0]})") from error
-    return Classifier(network.eval(), config, about, seen)
+    except ConfigError as error:
+        raise FileFormatError(path, f"does not fit its own description ({error})") from error
+    network = make_network(config)
+    seen = tensors.pop(_SEEN, torch.zeros(0, dtype=torch.int64))
+    load_strictly(network, tensors, path)
+    return Classifier(network.eval(), config, card, seen)

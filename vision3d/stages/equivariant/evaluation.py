@@ -86,7 +86,8 @@ def evaluate(
 def _check_unseen(classifier: Classifier, data: DigitData) -> None:
     known = torch.isin(fingerprints(data.centred.images), classifier.seen)
     if bool(known.any()):
-        about = {name: classifier.about[name] for name in ("seed", "test_digits") if name in classifier.about}
+        card = classifier.card
+        about = {"seed": card.seed, "test_digits": card.about.get("test_digits", "?")}
         hint = " and ".join(f"--{name.replace('_', '-')} {value}" for name, value in about.items())
         raise InputError(
             f"{int(known.sum())} of the {len(known)} held-out digits are among those that the classifier was trained on; "

@@ -1,6 +1,8 @@
 """The fit itself: checks, the loop with its checkpoints, and what it leaves behind."""
 
+import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,31 +12,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, FileFormatError, InputError, NumericalError, Vision3DError
-from vision3d.optim.evaluation import BLACK, Evaluation, background_of, check_held_out, evaluate
+from vision3d.errors import ConfigError, InputError
+from vision3d.optim.evaluation import BLACK, Evaluation as Measured, background_of, check_held_out, evaluate
 from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import Interrupted, RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stage import stage
-from vision3d.stages.fitting.clock import Clock
 from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
-from vision3d.stages.fitting.curves import Curves
-from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.initial import initial_scene
 from vision3d.stages.fitting.model import scene_of
 from vision3d.stages.fitting.snapshot import snapshot_state
 from vision3d.stages.fitting.trainer import Trainer
 from vision3d.stages.fitting.world import World, tidied
+from vision3d.training.group import Group
+from vision3d.training.loop import Evaluation, Loop
 
 logger = logging.getLogger("vision3d.fit")
 
 MIN_VIEWS = 3
 SFM_FOLDER = "sfm"
 """Of a run: the cameras that `sfm` found, a COLMAP model with its photos."""
-_STATE = {"trainer", "step", "sums", "seconds", "views"}  # of a checkpoint
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class FitResult:
     """The training cameras, with corrected poses where those were asked for."""
     exposures: Float[Tensor, "m 3 4"] | None
     """Colour transform of each training view, photograph = A render + b, where those were asked for."""
-    evaluation: Evaluation | None
+    evaluation: Measured | None
     """Figures on the held-out views; None when there are none."""
     summary: dict[str, Any]
     """Plain figures: mean psnr, ssim, ... of the held-out views, Gaussians, steps, times."""
@@ -88,12 +88,12 @@ def run(
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
     group.share(config.batch_size)
-    folder = _folder(config, run_folder, group)
-    with dropped_if_wrong(folder):
-        images = _loaded(config, inputs, folder, group, progress)
-        fit = _Fit(config, images, group, device, folder, progress)
-    with finish_step_on_interrupt() as stop:
-        fit.loop(stop)
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
+    if run_folder is None and config.tensorboard and group.is_first:  # before the photos are read
+        raise ConfigError("tensorboard", "needs a run folder to write to")
+    images = _loaded(config, inputs, run_folder, group, progress)
+    fit = _Fit(config, images, group, device, run_folder, progress)
+    fit.loop.run(fit.trainer)
     return fit.finish()
 
 
@@ -121,48 +121,37 @@ class _Fit:
             self.views.read_all(bar.update)
         if group.is_first:
             check_held_out(images, masks=config.masks)
-        saved = self._saved_state()
+        self.loop = Loop(
+            "fit",
+            source=_source(self.views.names),
+            steps=config.total_steps,
+            minutes=config.minutes,
+            folder=folder,
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint_every,
+            evaluation=Evaluation(config.eval_every, self._measure, best="psnr"),
+            means=("loss",),
+            latest=("gaussians", "progress"),
+            shown=("loss", "gaussians"),
+            tensorboard=config.tensorboard,
+            extra=lambda: {"snapshot": snapshot_state(self.world, self._cameras())},
+            group=group,
+            callback=progress,
+        )
+        saved = self.loop.saved
         if saved is None:
             scene = initial_scene(config, images, self.views, self.world, progress)
         else:
-            scene = scene_of(saved["trainer"]["model"]["params"], config)
+            scene = scene_of(saved["model"]["params"], config)
         behind = None if self.background == BLACK else torch.tensor(self.background, device=device)
         cameras = self.world.cameras_in(self.views.cameras)
         self.trainer = Trainer(config, scene.to(device), self.views, cameras, behind, group)
-        self.step, self.sums, seconds = 0, {}, 0.0
         if saved is not None:
-            self.trainer.load_state_dict(saved["trainer"])
-            self.step, self.sums, seconds = saved["step"], saved["sums"], saved["seconds"]
-        self.clock = Clock(config.total_steps, None if config.minutes is None else 60 * config.minutes, seconds)
-        self.curves = Curves(folder.path if folder and config.tensorboard else None)
-
-    def loop(self, stop: StopSignal) -> None:
-        """All steps that are left; the clock starts with the first."""
-        self.clock.start()
-        with Progress(1, "fit", self.callback, quiet=not self.group.is_first) as bar:
-            while True:
-                progress, stopped = self.group.agree(self.clock.progress(self.step), stop.requested)
-                if progress >= 1:
-                    break
-                if stopped:
-                    self._save()
-                    raise Interrupted(f"stopped after step {self.step}")
-                try:
-                    values = self.trainer.step(self.step, progress)
-                except NumericalError:
-                    self._save()
-                    raise
-                self.step += 1
-                self._record(values, progress)
-                bar.total = self.clock.steps_expected(self.step, progress)
-                bar.update(self.step, loss=values["loss"], gaussians=len(self.trainer.model))
-        if self.step == 0:
-            raise Vision3DError(f"trained 0 steps in --minutes {self.config.minutes:g}; give more minutes")
-        self._save()
+            self.trainer.load_state_dict(saved)
 
     def finish(self) -> FitResult:
         """Measure the scene and write it."""
-        seconds = self.clock.seconds()
+        seconds, steps = self.loop.seconds, self.loop.step
         cameras = self._cameras()
         scene = tidied(self.world.scene_out(self.trainer.scene()), cameras, self.world.extent, self.config.alpha_max)
         path = None if self.folder is None else self.folder.path
@@ -171,13 +160,13 @@ class _Fit:
             cameras.save(path / "cameras.json")
         evaluation = self._evaluation(scene, path) if self.group.is_first else None
         means = evaluation.mean() if evaluation else {}
-        warnings = _warnings(means, self.step)
+        warnings = _warnings(means, steps)
         for text in warnings:
             logger.warning(text)
         summary = {
             **means,
             "gaussians": scene.num_gaussians,
-            "steps": self.step,
+            "steps": steps,
             "training_s": round(seconds, 3),
             "training_views": len(self.views),
             "held_out_views": len(self.images.test),
@@ -186,7 +175,6 @@ class _Fit:
             **({"cameras_found": found} if (found := _cameras_found(path)) else {}),
             **({"warnings": warnings} if warnings else {}),
         }
-        self.curves.close()
         if path is not None:
             if evaluation is not None:
                 evaluation.save(path / "eval.json")
@@ -194,28 +182,11 @@ class _Fit:
             write_run_curves(path / "curves.png", path)
         return FitResult(scene, cameras, self.trainer.exposure_matrices(), evaluation, summary, path)
 
-    def _record(self, values: dict[str, Tensor | float], progress: float) -> None:
-        """Metrics, curves, measurements and checkpoints that are due after this step."""
-        config, step = self.config, self.step
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        if step % config.log_every == 0:
-            line = {**self.sums, "loss": self.sums["loss"] / config.log_every, "gaussians": len(self.trainer.model)}
-            self._log(step, {"progress": round(progress, 6), **line})
-            self.sums = {}
-        if config.eval_every and step % config.eval_every == 0 and self.group.is_first:
-            evaluation = self._evaluation(self.world.scene_out(self.trainer.scene()), None)
-            if evaluation is not None:
-                self._log(step, {f"eval_{name}": value for name, value in evaluation.mean().items()})
-        if config.checkpoint_every and step % config.checkpoint_every == 0:
-            self._save()
+    def _measure(self) -> dict[str, float]:
+        evaluation = self._evaluation(self.world.scene_out(self.trainer.scene()), None)
+        return {} if evaluation is None else evaluation.mean()
 
-    def _log(self, step: int, values: dict[str, float]) -> None:
-        if self.folder is not None:
-            self.folder.log(step, **values)
-        self.curves.add(step, values)
-
-    def _evaluation(self, scene: GaussianScene, path: Path | None) -> Evaluation | None:
+    def _evaluation(self, scene: GaussianScene, path: Path | None) -> Measured | None:
         if len(self.images.test) == 0:
             logger.warning("no view is held out, so there are no figures of quality (--split-every 8)")
             return None
@@ -236,31 +207,11 @@ class _Fit:
         """The training cameras as they stand, in the world of the photographs."""
         return self.world.cameras_out(replace(self.views.cameras, viewmats=self.trainer.corrected_viewmats().cpu()))
 
-    def _save(self) -> None:
-        if self.folder is None:
-            return
-        state = {
-            "trainer": self.trainer.state_dict(),
-            "step": self.step,
-            "sums": self.sums,
-            "seconds": self.clock.seconds(),
-            "views": list(self.views.names),
-            "snapshot": snapshot_state(self.world, self._cameras()),
-        }
-        self.folder.save_checkpoint(self.step, state)
 
-    def _saved_state(self) -> dict[str, Any] | None:
-        """What process 0 finds in the run folder, in every process."""
-        state = None
-        if self.folder is not None:
-            checkpoint, path = self.folder.restore(), self.folder.checkpoints.path
-            if checkpoint is not None:
-                state = checkpoint.state
-                if not (isinstance(state, dict) and state.keys() >= _STATE):
-                    raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is none of a fit")
-                if state["views"] != list(self.views.names):
-                    raise ConfigError("DATA", f"{self.folder.path} is a run on other photographs; cannot go on from it")
-        return self.group.from_first(state)
+def _source(names: Sequence[str]) -> str:
+    """What a run is on, for its checkpoints and messages."""
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+    return f"{len(names)} photos ({names[0]} to {names[-1]}, {digest})"
 
 
 def _warnings(means: dict[str, float], steps: int) -> list[str]:
@@ -318,15 +269,3 @@ def _loaded(
         held = f" ({len(images.test)} more are held out)" if len(images.test) else ""
         raise InputError(f"{images.source}: {len(images.train)} views to fit to{held}; want at least {MIN_VIEWS}")
     return images
-
-
-def _folder(config: FitConfig, run_folder: RunFolder | Path | str | None, group: Group) -> RunFolder | None:
-    """The folder that this process writes to."""
-    if run_folder is None and config.tensorboard and group.is_first:
-        raise ConfigError("tensorboard", "needs a run folder to write to")
-    if run_folder is None or not group.is_first:
-        return None
-    if isinstance(run_folder, RunFolder):
-        run_folder.checkpoints.keep = config.keep
-        return run_folder
-    return RunFolder.create(run_folder, config, keep=config.keep)

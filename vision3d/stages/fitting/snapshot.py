@@ -46,7 +46,7 @@ def load_snapshot(path: Path | str) -> Snapshot:
         saved = checkpoint.state["snapshot"]
         config = from_dict(FitConfig, checkpoint.config)
         world = World(saved["center"], saved["extent"])
-        params = checkpoint.state["trainer"]["model"]["params"]
+        params = checkpoint.state["trainee"]["model"]["params"]
         with torch.no_grad():
             scene = tidied(world.scene_out(scene_of(params, config)), None, world.extent).validate()
         names = saved["cameras"]["names"]

@@ -14,9 +14,9 @@ from vision3d.optim.densification import ADC, MCMC
 from vision3d.optim.training_views import Order, TrainingView, TrainingViews
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.stages.fitting.config import FitConfig
-from vision3d.stages.fitting.group import Group
 from vision3d.stages.fitting.model import Leaves, Model, Picture, render
 from vision3d.stages.fitting.rows import ViewParameters
+from vision3d.training.group import Group
 
 POSE_FINAL = 0.01  # factor on the learning rate of the poses at the end
 HINT = "the checkpoint of the step before was written; lower the learning rates or look at the views"
@@ -74,7 +74,7 @@ class Trainer:
         """Do step number `step` (from 0) at this progress.
 
         Returns:
-            The loss, and the counts of what the strategy changed.
+            The loss, how many Gaussians there are, the progress, and the counts of what the strategy changed.
 
         Raises:
             NumericalError: The loss or a gradient is not finite; the state is that before the step.
@@ -93,7 +93,7 @@ class Trainer:
         self.model.pull_back(leaves)
         self._check(step, total)
         counts = self._update(step, progress, moment, infos)
-        return {"loss": total, **counts}
+        return {"loss": total, "gaussians": len(self.model), "progress": round(progress, 6), **counts}
 
     def _backward(self, leaves: Leaves, place: int, background: Tensor | None, moment: Moment) -> tuple[Tensor, dict[str, Any]]:
         """Add the gradients of one view's share of the loss."""

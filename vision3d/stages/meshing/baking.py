@@ -1,4 +1,4 @@
-"""Colours of a mesh out of rendered views: means weighted by angle and visibility, then fitted to the views."""
+"""Colors of a mesh from rendered views: means weighted by angle and visibility."""
 
 import logging
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.render.meshes import Fragments, interpolate, rasterize, screen_positions, texture, texture_lods
+from vision3d.render.meshes import rasterize, screen_positions
 from vision3d.render.meshes.texels import spread, texels_of
 from vision3d.scene import Cameras, Mesh
 from vision3d.stages.meshing.views import Maps, SceneViews
@@ -24,8 +24,6 @@ _BIAS = 1.5
 """Depth by which a place may lie behind the nearest surface of its pixel [pixels at that depth]."""
 _NEARER = 0.93
 """Fraction of the depth of the mesh below which what a view shows is not the mesh."""
-_RATE = 0.02
-"""Step of Adam on the texture, falling to a tenth."""
 
 
 def colors_of(
@@ -82,47 +80,6 @@ def color_vertices(mesh: Mesh, views: SceneViews, step: Callable[[int], None]) -
     return replace(mesh, vertex_colors=colors.clamp(0, 1)), float(is_seen.float().mean())
 
 
-def sharpen(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float], None], seed: int = 0) -> Mesh:
-    """The mesh with its texture fitted to the views by gradient descent through our mesh rasterizer (Adam).
-
-    Means of many views are blurred; this gives back what all of them show. Texels that no view reads stay.
-    """
-    assert mesh.texture is not None and mesh.uvs is not None
-    size = mesh.texture.shape[0]
-    drawn = [_drawn(mesh, views.cameras[i : i + 1].to("cpu"), size) for i in range(len(views))]
-    logits = mesh.texture.clone().requires_grad_()
-    optimizer = torch.optim.Adam([logits], lr=_RATE, betas=(0.9, 0.99))
-    generator = torch.Generator().manual_seed(seed)
-    order: list[int] = []
-    for number in range(steps):
-        if not order:
-            order = torch.randperm(len(views), generator=generator).tolist()
-        index = order.pop()
-        fragments, uvs, lods = drawn[index]
-        maps = views[index]
-        mask = fragments.face_ids >= 0
-        is_mesh = mask[0] & (maps.alpha > 0.9) & (_shown_depth(maps) >= _NEARER * fragments.depths[0])
-        weight = is_mesh[..., None].float()
-        for group in optimizer.param_groups:
-            group["lr"] = _RATE * 0.1 ** (number / steps)
-        optimizer.zero_grad()
-        shown = texture(logits, uvs, lods=lods, masks=mask, wrap="clamp")[0]
-        loss = (weight * (shown - maps.color).square()).sum() / weight.sum().clamp(min=1)
-        loss.backward()
-        optimizer.step()
-        step(number + 1, float(loss.detach()))
-    return replace(mesh, texture=logits.detach().clamp(0, 1))
-
-
-def _drawn(mesh: Mesh, camera: Cameras, size: int) -> tuple[Fragments, Tensor, Tensor]:
-    """The mesh in one camera, its uvs there, and the levels of detail."""
-    assert mesh.uvs is not None
-    positions = screen_positions(mesh.vertices, camera.viewmats, camera.Ks)
-    fragments = rasterize(positions, mesh.faces, int(camera.width), int(camera.height))
-    uvs = interpolate(mesh.uvs, mesh.faces, fragments)
-    return fragments, uvs, texture_lods(positions, mesh.faces, fragments, mesh.uvs, mesh.faces, (size, size))
-
-
 def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps: Maps) -> tuple[Tensor, Tensor]:
     """Weight of the view for each place (0 where it is not seen), and its pixel position."""
     width, height = int(camera.width), int(camera.height)
@@ -147,6 +104,11 @@ def _weights(points: Tensor, normals: Tensor, mesh: Mesh, camera: Cameras, maps:
     alpha = _sampled(maps.alpha[..., None], pixels)[:, 0]
     weight = torch.where(is_seen & (alpha > 0.5), alpha * cosines.clamp(min=0) ** _SHARPNESS / depth.clamp(min=1e-6) ** 2, 0)
     return weight, pixels
+
+
+def is_own(maps: Maps, depth: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """Pixels whose color is that of a mesh with this depth, and not of something before it that the mesh lacks."""
+    return _shown_depth(maps) >= _NEARER * depth
 
 
 def _shown_depth(maps: Maps) -> Float[Tensor, "h w"]:

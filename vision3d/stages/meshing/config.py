@@ -63,8 +63,8 @@ class MeshConfig:
     """Side of the texture [texels], doubled up to 4096 where the charts do not fit; 0 makes vertex colours in its place."""
     padding: int = 4
     """Free texels round each chart of the texture."""
-    sharpen: int = 200
-    """Steps that fit the texture to the rendered views after they have been averaged; 0: none."""
+    refine: int = 200
+    """Steps that fit vertices and texture to the rendered views; 0: none."""
     max_memory: float = 4.0
     """Memory for voxels and for views that are kept [GB]; voxels become larger where they would not fit."""
     device: str = "auto"
@@ -95,7 +95,7 @@ class MeshConfig:
             ("faces", self.faces == 0 or self.faces >= 4, "0 or at least 4"),
             ("texture_size", self.texture_size == 0 or 16 <= self.texture_size <= 8192, "0, or 16 to 8192"),
             ("padding", 0 <= self.padding <= 64, "0 to 64"),
-            ("sharpen", self.sharpen >= 0, "0 or more"),
+            ("refine", self.refine >= 0, "0 or more"),
             ("max_memory", 0 < self.max_memory < float("inf"), "a number > 0"),
         )
         check_each(self, checks)

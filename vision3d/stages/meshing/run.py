@@ -22,6 +22,7 @@ from vision3d.stages.meshing.bounds import Box, Extent, find_extent
 from vision3d.stages.meshing.config import MIN_RESOLUTION, MeshConfig
 from vision3d.stages.meshing.fusion import fuse, open3d, plan
 from vision3d.stages.meshing.poisson import reconstruct
+from vision3d.stages.meshing.refining import refine
 from vision3d.stages.meshing.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
@@ -29,6 +30,8 @@ logger = logging.getLogger("vision3d.mesh")
 _MOST_VOXELS = 1 << 15
 _FOR_BACKGROUND = 0.2
 """Share of the faces."""
+_BEFORE_REFINING = 20
+"""Rounds of smoothing."""
 _FOR_VIEWS = 0.4
 """Share of the memory that keeps views, so that they are rendered once."""
 
@@ -97,6 +100,9 @@ def run(
         with Progress(len(views), "background", progress) as bar:
             behind = background(views, extent.box, extent.center, surface, min(config.min_views, len(views)), bar.update)
         surface = surface if behind is None else _joined(config, surface, behind)
+    if config.refine and config.texture_size:
+        # Lumps of a few edges are below what the views resolve, so fitting cannot remove them.
+        surface = cleanup.smooth(surface, _BEFORE_REFINING)
     mesh, texture_size, seen = _colored(config, surface, views, progress)
     summary = {
         "vertices": mesh.num_vertices,
@@ -202,9 +208,9 @@ def _colored(
             return mesh, 0, seen
         mesh, size = unwrapped
         mesh, seen = baking.bake(mesh, views, size, step)
-    if config.sharpen:
-        with Progress(config.sharpen, "sharpen", progress) as bar:
-            mesh = baking.sharpen(mesh, views, config.sharpen, lambda n, loss: bar.update(n, loss=loss))
+    if config.refine:
+        with Progress(config.refine, "refine", progress) as bar:
+            mesh = refine(mesh, views, config.refine, lambda n, loss: bar.update(n, loss=loss))
     return mesh, size, seen
 
 

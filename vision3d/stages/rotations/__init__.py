@@ -16,7 +16,6 @@ _PUBLIC = {
     "SanityConfig": "vision3d.stages.rotations.config",
     "PointCloudConfig": "vision3d.stages.rotations.config",
     "IkConfig": "vision3d.stages.rotations.config",
-    "RotationHead": "vision3d.stages.rotations.heads",
     "RotationNetwork": "vision3d.stages.rotations.network_files",
     "load_rotation_network": "vision3d.stages.rotations.network_files",
     "save_rotation_network": "vision3d.stages.rotations.network_files",
@@ -29,7 +28,6 @@ _PUBLIC = {
 __all__ = [
     "IkConfig",
     "PointCloudConfig",
-    "RotationHead",
     "RotationNetwork",
     "RotationResult",
     "SanityConfig",
@@ -42,7 +40,6 @@ __all__ = [
 
 if TYPE_CHECKING:
     from vision3d.stages.rotations.config import IkConfig, PointCloudConfig, SanityConfig
-    from vision3d.stages.rotations.heads import RotationHead
     from vision3d.stages.rotations.network_files import RotationNetwork, load_rotation_network, save_rotation_network
     from vision3d.stages.rotations.run import (
         RotationResult,
@@ -52,4 +49,4 @@ if TYPE_CHECKING:
     )
 
 
-__getattr__ = lazy_names(__name__, _PUBLIC)
+__getattr__ = lazy_names(__name__, _PUBLIC, moved={"RotationHead": "vision3d.geometry"})

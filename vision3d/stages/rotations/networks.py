@@ -1,11 +1,13 @@
 """The networks of Zhou et al. 2019: three of them, each with a `RotationHead` at its end."""
 
+import itertools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vision3d.stages.rotations.heads import RotationHead, mlp
+from vision3d.geometry.heads import RotationHead
 
 _FEATURES = 1024  # of a cloud
 
@@ -60,6 +62,14 @@ class SiamesePointNet(nn.Module):
         # One layer of the joined features is the sum of a layer of each.
         joined = self.first(self.encode(clouds))[:, None] + self.second(self.encode(turned))
         return self.head(functional.leaky_relu(joined, 0.01))
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Linear layers of these sizes with a LeakyReLU after each; the network of the paper lacks the last of its layers."""
+    layers: list[nn.Module] = []
+    for below, above in itertools.pairwise(sizes):
+        layers += [nn.Linear(below, above), nn.LeakyReLU(0.01)]
+    return nn.Sequential(*layers)
 
 
 def max_over_points(

@@ -10,7 +10,7 @@ from typing import Any
 from vision3d.device import resolve_device
 from vision3d.io.images import write_image
 from vision3d.progress import ProgressCallback
-from vision3d.runs import RunFolder, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import RunFolder, finish_step_on_interrupt
 from vision3d.stage import stage
 from vision3d.stages.rotations.clouds import read_clouds
 from vision3d.stages.rotations.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig, TrainingConfig
@@ -120,12 +120,11 @@ def reproduce_rotation_ik(
 def _reproduce(
     experiment: Experiment, config: TrainingConfig, folder: RunFolder | Path | str | None, progress: ProgressCallback | None
 ) -> RotationResult:
-    if folder is not None and not isinstance(folder, RunFolder):
-        folder = RunFolder.create(folder, config, ignore=RESUMABLE, grows=GROWS, keep=config.keep)
+    assert isinstance(folder, RunFolder | None)  # `stage` opened it
     path = None if folder is None else folder.path
     device = resolve_device(config.device)
     trainings = []
-    with dropped_if_wrong(folder), finish_step_on_interrupt() as stop:
+    with finish_step_on_interrupt() as stop:
         for rep in config.representations:
             for seed in config.seeds:
                 own = None if path is None else path / TRAININGS / f"{rep}_seed{seed}"

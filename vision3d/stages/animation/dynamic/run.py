@@ -15,7 +15,7 @@ from vision3d.geometry import mesh as geometry
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
-from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
 from vision3d.stage import stage
 from vision3d.stages.animation.cover import cover, warn_of_cover
@@ -118,14 +118,10 @@ def animate(
     else:
         footage = read_footage(clip, cameras=cameras, masks=masks, fps=config.fps, resolution=config.resolution)
         name = str(Path(clip).absolute())
-    if run_folder is not None and not isinstance(run_folder, RunFolder):
-        run_folder = RunFolder.create(run_folder, config, keep=config.keep)
-    if run_folder is not None:
-        run_folder.checkpoints.keep = config.keep
-    with dropped_if_wrong(run_folder):
-        name = f"{name} ({len(footage)} pictures)"
-        guided = None if guidance is None else (guidance, force)
-        fit = _Fit(config, footage.to(device), source.to(device), truth, name, guided, run_folder, progress)
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
+    name = f"{name} ({len(footage)} pictures)"
+    guided = None if guidance is None else (guidance, force)
+    fit = _Fit(config, footage.to(device), source.to(device), truth, name, guided, run_folder, progress)
     with finish_step_on_interrupt() as stop:
         fit.loop(stop)
     return fit.finish()

@@ -60,13 +60,14 @@ def play_skin(
     Args:
         config: Options.
         skin: A mesh with joints, or with morph targets and clips.
-        motion: Motion capture of joints of the same names, in place of a clip.
+        motion: Motion capture of joints of the same names but for prefixes, in place of a clip.
         cameras: For the video: one video for each of them. Without them the camera stands in front, or goes round.
         run_folder: Takes rig.glb, frames.zarr, video.mp4, pictures; of a still pose gaussians.ply, too.
         progress: Takes every frame of the video.
 
     Raises:
-        InputError: A joint or clip is not there, or joints of the motion are not those of the skin; the text has the names.
+        InputError: A joint or clip is not there, or the skin has fewer than half of the joints of the motion; the text has the
+            names.
 
     Example:
         >>> from vision3d import Skin

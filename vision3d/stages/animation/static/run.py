@@ -2,7 +2,6 @@
 
 import logging
 import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +18,12 @@ from vision3d.optim.evaluation import Evaluation, check_held_out, evaluate
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import RunFolder, StopSignal, dropped_if_wrong, finish_step_on_interrupt
+from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
 from vision3d.stage import stage
 from vision3d.stages.animation.cover import warn_of_cover
 from vision3d.stages.animation.guidance import Guidance, check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
-from vision3d.stages.animation.loop import remaining_steps
 from vision3d.stages.animation.orbits import Orbit
 from vision3d.stages.animation.static.config import GROWS, RESUMABLE, StaticConfig
 from vision3d.stages.animation.static.inflate import inflated_mesh
@@ -33,10 +31,10 @@ from vision3d.stages.animation.static.pictures import Pictures, before_after, dr
 from vision3d.stages.animation.static.reference import opaque_pixels, reference_images
 from vision3d.stages.animation.static.surface import checked_mesh, load_surface
 from vision3d.stages.animation.static.trainer import StaticTrainer
+from vision3d.training.loop import Loop
 
 logger = logging.getLogger("vision3d.animate")
 
-_STATE = {"source", "trainer", "step", "sums", "before", "seconds"}  # of a checkpoint
 _SHOWN = 4  # views of the picture before and after
 _SIDE, _SIDES = 256, ("as pictured", "a quarter on", "from behind", "three quarters on")  # [px], counter-clockwise from above
 _FROM_ELSEWHERE = "the picture is from another side or of another shape; want its side (--view.*) or its camera (--camera FILE)"
@@ -116,23 +114,19 @@ def bind_gaussians(
         raise ConfigError("MESH", "is missing; want a mesh, or --image to inflate its outline")
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
-    folder = run_folder if isinstance(run_folder, RunFolder | None) else RunFolder.create(run_folder, config)
-    if folder is not None:
-        folder.checkpoints.keep = config.keep
+    assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
     with TemporaryDirectory(prefix="vision3d_") as scratch:
-        with dropped_if_wrong(folder):
-            bound, said, images, orbit = _inputs(config, mesh, data, image, camera, Path(scratch))
-            guide = None
-            if guidance is not None and images is not None:
-                guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
-            stage = _Static(config, bound.to(device), images, orbit, guide, folder, progress)
-            if mesh is not None and image is not None and images is not None:
-                _check_cover(bound.mesh, images, by="--view" if camera is None else "--camera")
-            named = [_name(mesh), *([] if images is None else [os.path.abspath(images.source)])]
-            named += [] if guide is None else [stage.label]
-            stage.restore(" + ".join(named))
-        with finish_step_on_interrupt() as stop:
-            stage.loop(stop)
+        bound, said, images, orbit = _inputs(config, mesh, data, image, camera, Path(scratch))
+        guide = None
+        if guidance is not None and images is not None:
+            guide = Guide(_guidance(config, guidance, images, device, force), orbit.to(device), images.cameras.to(device))
+        stage = _Static(config, bound.to(device), images, orbit, guide, run_folder, progress)
+        if mesh is not None and image is not None and images is not None:
+            _check_cover(bound.mesh, images, by="--view" if camera is None else "--camera")
+        named = [_name(mesh), *([] if images is None else [os.path.abspath(images.source)])]
+        named += [] if guide is None else [stage.label]
+        stage.restore(" + ".join(named))
+        stage.train()
         return stage.finish(said)
 
 
@@ -152,8 +146,7 @@ class _Static:
         self.config, self.bound, self.orbit, self.folder, self.callback = config, bound, orbit, folder, callback
         self.pictures = self.trainer = None
         self.label = "none" if guide is None else guide.guidance.label
-        self.step, self.seconds, self.sums = 0, 0.0, {}
-        self.before: dict[str, float] | None = None
+        self.loop: Loop | None = None
         if images is None:
             return
         self.pictures = Pictures.of(images, bound.mesh.to("cpu"), config)
@@ -165,30 +158,31 @@ class _Static:
         logger.info("guidance: %s", self.label)
 
     def restore(self, source: str) -> None:
-        """Go on from the newest checkpoint of the run folder, where there is one."""
-        self.source = source
-        state = None if self.folder is None else self.folder.restore_state(_STATE, source)
-        if state is not None and self.trainer is not None and self.folder is not None:
-            try:
-                self.trainer.load_state_dict(state["trainer"])
-            except (KeyError, RuntimeError) as error:
-                raise FileFormatError(self.folder.checkpoints.path, "the checkpoint is of another mesh") from error
-            self.step, self.sums, self.seconds = state["step"], state["sums"], state["seconds"]
-            self.before = state["before"]
+        """Resume from the newest checkpoint of the run folder, where there is one."""
+        if self.trainer is None or not self.config.steps:
+            return
+        config = self.config
+        self.loop = Loop(
+            "refine", source=source, steps=config.steps, folder=self.folder, log_every=config.log_every,
+            checkpoint_every=config.checkpoint_every, callback=self.callback,
+        )  # fmt: skip
+        if self.loop.saved is None:
+            return
+        try:
+            self.trainer.load_state_dict(self.loop.saved)
+        except (KeyError, RuntimeError) as error:
+            assert self.folder is not None
+            raise FileFormatError(self.folder.checkpoints.path, "the checkpoint is of another mesh") from error
 
-    def loop(self, stop: StopSignal) -> None:
+    def train(self) -> None:
         """All steps that are left."""
         if self.trainer is None:
             return
-        if self.before is None:
+        if self.trainer.before is None:
             evaluation = self._evaluate(self.bound, None)
-            self.before = {} if evaluation is None else evaluation.mean()
-        started, earlier = time.perf_counter(), self.seconds
-        steps = self.trainer.step, self._save, stop, self.callback
-        for values in remaining_steps("refine", self.step, self.config.steps, *steps):
-            self.step += 1
-            self.seconds = earlier + time.perf_counter() - started
-            self._record(values)
+            self.trainer.before = {} if evaluation is None else evaluation.mean()
+        if self.loop is not None:
+            self.loop.run(self.trainer)
 
     def finish(self, said: dict[str, Any]) -> StaticResult:
         """Measure the Gaussians and write them."""
@@ -197,15 +191,16 @@ class _Static:
         if path is not None:
             gaussians.save(path / "gaussians.safetensors")
         evaluation = self._evaluate(gaussians, None if path is None else path / "renders")
+        before = None if self.trainer is None else self.trainer.before
         summary: dict[str, Any] = {
             **({} if evaluation is None else evaluation.mean()),
-            **{f"{name}_before": self.before[name] for name in ("psnr", "ssim") if self.before},
+            **{f"{name}_before": before[name] for name in ("psnr", "ssim") if before},
             "gaussians": gaussians.num_gaussians,
             "faces": gaussians.mesh.num_faces,
             **said,
             "mean_vertex_shift": self._mean_shift(gaussians),
-            "steps": self.step,
-            "training_s": round(self.seconds, 3),
+            "steps": 0 if self.loop is None else self.loop.step,
+            "training_s": 0.0 if self.loop is None else round(self.loop.seconds, 3),
             "guidance": self.label,
             "device": str(self.bound.device),
         }
@@ -217,24 +212,6 @@ class _Static:
             if path is not None:
                 self._write_pictures(path, gaussians, evaluation, summary)
         return StaticResult(gaussians, evaluation, summary, path)
-
-    def _record(self, values: dict[str, float]) -> None:
-        """Metrics and checkpoints that are due after this step."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        if self.step % self.config.log_every == 0:
-            if self.folder is not None:
-                self.folder.log(self.step, **{name: value / self.config.log_every for name, value in self.sums.items()})
-            self.sums = {}
-        every = self.config.checkpoint_every
-        if every and self.step % every == 0 and self.step < self.config.steps:
-            self._save()
-
-    def _save(self) -> None:
-        if self.folder is None or self.trainer is None:
-            return
-        state = {name: getattr(self, name) for name in ("source", "step", "sums", "before", "seconds")}
-        self.folder.save_checkpoint(self.step, {**state, "trainer": self.trainer.state_dict()})
 
     def _evaluate(self, gaussians: MeshGaussians, renders: Path | None) -> Evaluation | None:
         """Figures on the held-out views."""
@@ -299,7 +276,7 @@ def _inputs(
         images = shrunk(reference_images(image, config.view, orbit, scratch, camera), config.max_size)
         bound, said = _bound(config, inflated_mesh(images, orbit, config.cells))
         return bound, {**said, "shape": INFLATED}, images, orbit
-    bound, said = _bound(config, mesh)
+    bound, said = _bound(config, mesh, of_photos=data is not None)
     orbit = Orbit.about(bound.mesh.vertices, config.view.up, _suffix(mesh))
     if image is not None:
         images = shrunk(reference_images(image, config.view, orbit, scratch, camera), config.max_size)
@@ -324,9 +301,11 @@ def _guidance(config: StaticConfig, folder: Path | str, images: PosedImages, dev
     return guidance
 
 
-def _bound(config: StaticConfig, source: Mesh | MeshGaussians | Path | str) -> tuple[MeshGaussians, dict[str, Any]]:
+def _bound(
+    config: StaticConfig, source: Mesh | MeshGaussians | Path | str, *, of_photos: bool = False
+) -> tuple[MeshGaussians, dict[str, Any]]:
     """The Gaussians to begin with, and what is to be said about their mesh."""
-    value = source.to("cpu") if isinstance(source, Mesh | MeshGaussians) else load_surface(source)
+    value = source.to("cpu") if isinstance(source, Mesh | MeshGaussians) else load_surface(source, of_photos=of_photos)
     if isinstance(value, MeshGaussians):
         value.validate()
         if config.parts == "largest":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vision3d.errors import InputError, MissingFileError
 from vision3d.geometry import mesh as geometry
+from vision3d.io.glb import in_scene_axes
 from vision3d.scene import Mesh, MeshGaussians, load
 from vision3d.scene.codecs import kind_of
 
@@ -17,8 +18,12 @@ logger = logging.getLogger("vision3d.animate")
 _BESIDE = ("mesh.glb", "gaussians.safetensors")  # of `vision3d mesh` and of this stage, in a folder
 
 
-def load_surface(path: Path | str) -> Mesh | MeshGaussians:
+def load_surface(path: Path | str, *, of_photos: bool = False) -> Mesh | MeshGaussians:
     """A mesh (.glb, .obj, .ply, .stl), Gaussians on a mesh (.safetensors), or a folder with mesh.glb or gaussians.safetensors.
+
+    Args:
+        path: The file or folder.
+        of_photos: Turn a .glb of `vision3d mesh`, which is y-up, back to the axes of the scene and its cameras.
 
     Raises:
         MissingFileError: There is nothing.
@@ -35,6 +40,8 @@ def load_surface(path: Path | str) -> Mesh | MeshGaussians:
     value = load(path)
     if not isinstance(value, Mesh | MeshGaussians):
         raise InputError(f"{path}: holds {kind_of(value)}, want a mesh (.glb, .obj, .ply, .stl; `vision3d mesh` makes one)")
+    if of_photos and isinstance(value, Mesh) and path.suffix.lower() in (".glb", ".gltf"):
+        value = in_scene_axes(path, value)
     return value
 
 

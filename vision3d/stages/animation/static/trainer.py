@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vision3d.errors import NumericalError
 from vision3d.io.dataset import WHITE
-from vision3d.optim import losses, schedules
+from vision3d.optim import losses
 from vision3d.optim.shape_losses import ShapeLosses
 from vision3d.optim.training_views import Order, TrainingViews
 from vision3d.render.splats import rasterize
@@ -41,9 +41,11 @@ class StaticTrainer:
         self.shape = ShapeLosses(self.model.places.vertices, self.model.places.faces)
         self.order = Order(len(views), config.seed)
         self.viewmats = views.cameras.viewmats.to(bound.device)
+        self.before: dict[str, float] | None = None
+        """Figures of the held-out views at step 0."""
 
-    def step(self, step: int) -> dict[str, float]:
-        """Do step number `step` (from 0).
+    def step(self, step: int, progress: float) -> dict[str, float]:
+        """Do step number `step` (from 0) at this progress.
 
         Returns:
             The loss and its terms.
@@ -51,7 +53,6 @@ class StaticTrainer:
         Raises:
             NumericalError: The loss or a gradient is not finite; the state is that before the step.
         """
-        progress = schedules.progress(step, self.config.steps)
         taken, drawn = self.order.state_dict(), self.random.get_state()
         self.model.optimizer.zero_grad()
         terms = self._terms(self.config.coarse if progress < self.config.coarse_steps else 1)
@@ -107,10 +108,12 @@ class StaticTrainer:
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact resume needs."""
-        return {"model": self.model.state_dict(), "order": self.order.state_dict(), "random": self.random.get_state()}
+        own = {"model": self.model.state_dict(), "order": self.order.state_dict(), "random": self.random.get_state()}
+        return {**own, "before": self.before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
         self.order.load_state_dict(state["order"])
         self.random.set_state(state["random"].cpu())
+        self.before = state["before"]

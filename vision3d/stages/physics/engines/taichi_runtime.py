@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+from vision3d import caches
 from vision3d.errors import BackendError, MissingDependencyError
 
 logger = logging.getLogger("vision3d.physics")
@@ -63,8 +64,7 @@ def num_threads() -> int:
 
 def cache_folder() -> Path:
     """Where compiled kernels are kept: in the user's folder for caches, or one of this process where that is read-only."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "vision3d" / "taichi"
+    folder = caches.cache_folder("taichi")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

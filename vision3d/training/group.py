@@ -1,4 +1,4 @@
-"""The processes of one fit: images are split among them, gradients summed, process 0 writes."""
+"""The processes of one training: images or samples are split among them, gradients averaged, process 0 writes."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from vision3d.errors import ConfigError
 
 @dataclass(frozen=True)
 class Group:
-    """The process group of a fit; one process is a group too."""
+    """The process group of a training; one process is a group too."""
 
     rank: int = 0
     size: int = 1
@@ -49,6 +49,13 @@ class Group:
         if self.size > 1:
             for tensor in tensors:
                 torch.distributed.all_reduce(tensor)
+
+    def mean(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes."""
+        self.sum(tensors)
+        if self.size > 1:
+            for tensor in tensors:
+                tensor /= self.size
 
     def agree(self, progress: float, stop: bool) -> tuple[float, bool]:
         """The progress of process 0, and whether any process was asked to stop: all take the same decisions."""

@@ -1,7 +1,5 @@
 """The last layer of a network that gives rotations."""
 
-import itertools
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -70,11 +68,3 @@ class RotationHead(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rep={self.rep!r}, count={self.count}"
-
-
-def mlp(*sizes: int) -> nn.Sequential:
-    """Linear layers of these sizes with a LeakyReLU after each; the network of the paper lacks the last of its layers."""
-    layers: list[nn.Module] = []
-    for below, above in itertools.pairwise(sizes):
-        layers += [nn.Linear(below, above), nn.LeakyReLU(0.01)]
-    return nn.Sequential(*layers)

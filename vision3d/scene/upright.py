@@ -1,12 +1,14 @@
-"""Which axis of a scene points up, and meshes turned so that it is y, as glTF has it."""
+"""The axis of a scene that points up, and meshes turned so that it becomes y, as in glTF."""
 
 from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from vision3d.geometry.paths import mean_up
-from vision3d.scene import Cameras, Mesh
+from vision3d.scene.cameras import Cameras
+from vision3d.scene.mesh import Mesh
 
 Axis = Literal["x", "-x", "y", "-y", "z", "-z"]
 
@@ -31,8 +33,14 @@ def up_of(cameras: Cameras) -> Axis:
 
 def to_y_up(mesh: Mesh, up: Axis) -> Mesh:
     """The mesh turned by quarter turns so that `up` points along y."""
-    if up == "y":
-        return mesh
-    turn = torch.tensor(_TURNS[up])
+    return _turned(mesh, torch.tensor(_TURNS[up]))
+
+
+def from_y_up(mesh: Mesh, up: Axis) -> Mesh:
+    """The mesh before `to_y_up`."""
+    return _turned(mesh, torch.tensor(_TURNS[up]).T)
+
+
+def _turned(mesh: Mesh, turn: Tensor) -> Mesh:
     normals = None if mesh.normals is None else mesh.normals @ turn.T.to(mesh.normals)
     return replace(mesh, vertices=mesh.vertices @ turn.T.to(mesh.vertices), normals=normals)

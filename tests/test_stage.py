@@ -1,0 +1,41 @@
+"""What all stages share, beside the run folder (`test_runs.py`)."""
+
+from dataclasses import dataclass
+
+import torch
+
+from vision3d.stage import stage
+
+
+@dataclass(frozen=True)
+class Options:
+    device: str = "cpu"
+
+
+def _different_gradients() -> int:
+    """How many of some gradients of the same sum over repeated indices differ from the first in a bit."""
+    random = torch.Generator().manual_seed(0)
+    values = torch.randn(4000, 3, generator=random, requires_grad=True)
+    rows, factors = torch.randint(4000, (60_000,), generator=random), torch.randn(60_000, 3, generator=random)
+    found = []
+    for _ in range(40):
+        values.grad = None
+        (values[rows] * factors).sum().backward()
+        assert values.grad is not None
+        found.append(values.grad.clone())
+    return sum(not torch.equal(found[0], gradient) for gradient in found)
+
+
+def test_a_stage_gives_the_same_bits_whatever_its_threads_do():
+    @stage("fit", {}, results=lambda result: {})
+    def gradients(config, *, run_folder=None):
+        return _different_gradients()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert gradients(Options()) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,63 @@
+"""Weights with a card: what comes back, what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.training.weights import Card, bundled_weights, find_weights, load_strictly, load_weights, save_weights
+
+CARD = Card("boxes", {"width": 4}, "10 rooms", 0, 0.5, "vision3d detect train", {"mAP": 61.2}, about={"classes": ["car"]})
+
+
+def test_card_and_tensors_come_back(tmp_path):
+    network = nn.Linear(3, 4)
+    save_weights(tmp_path / "a.safetensors", CARD, network.state_dict())
+    card, tensors = load_weights(tmp_path / "a.safetensors", "boxes")
+    assert card == CARD
+    other = nn.Linear(3, 4)
+    load_strictly(other, tensors, "a")
+    assert torch.equal(other.weight, network.weight)
+    text = card.markdown()
+    assert "| figures | mAP 61.2 |" in text and "| cpu_hours | 0.5 |" in text and "git" not in text
+
+
+def test_the_card_of_this_process():
+    card = Card.of_now("boxes", config={}, data="rooms", seed=1, cpu_hours=0.0)
+    assert card.command and card.licence == "Apache-2.0"
+
+
+def test_differences_are_listed(tmp_path):
+    tensors = nn.Sequential(*[nn.Linear(3, 4) for _ in range(4)]).state_dict()
+    tensors["0.bias"] = torch.zeros(5)
+    with pytest.raises(FileFormatError) as error:
+        load_strictly(nn.Sequential(nn.Linear(3, 4), nn.Conv2d(1, 1, 1)), tensors, "w.safetensors")
+    assert str(error.value) == (
+        "w.safetensors: does not fit its network; has too many: 2.bias, 2.weight, 3.bias, 3.weight; has other shapes: "
+        "0.bias (5,) for (4,), 1.bias (4,) for (1,), 1.weight (4, 3) for (1, 1, 1, 1)"
+    )
+    with pytest.raises(FileFormatError, match=r"lacks: bias, weight; has too many: x0, x1, x2, x3, x4 and 3 more"):
+        load_strictly(nn.Linear(1, 1), {f"x{i}": torch.zeros(1) for i in range(8)}, "w")
+
+
+def test_what_is_no_file_of_weights_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, CARD, {"w": torch.zeros(1)})
+    with pytest.raises(FileFormatError, match="holds weights of 'boxes', want 'hand'"):
+        load_weights(path, "hand")
+    for card in (7, {"kind": "boxes"}, {**json.loads(json.dumps(vars(CARD))), "config": 3}):
+        own = {"type": "weights", "version": 1, "card": card}
+        save_file({"w": torch.zeros(1)}, path, {"vision3d": json.dumps(own)})
+        with pytest.raises(FileFormatError, match="has a card of another form"):
+            load_weights(path, "boxes")
+    with pytest.raises(MissingFileError, match=r"nothing: does not exist; want weights \(\.safetensors\), or a name"):
+        load_weights("nothing", "boxes")
+
+
+def test_bundled_weights_are_found_by_name():
+    for name, path in bundled_weights().items():
+        assert find_weights(name) == path
+    assert "digits" in bundled_weights()

@@ -1,0 +1,242 @@
+"""The loop of everything that learns: steps or minutes, stop and resume to the bit, metrics, evaluation, checkpoints."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from vision3d.checkpoints import restore_rng
+from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.progress import Progress, ProgressCallback
+from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.training.clock import Clock
+from vision3d.training.group import Group
+from vision3d.training.tensorboard import Curves
+
+logger = logging.getLogger("vision3d.training")
+
+_STATE = {"trainee", "step", "sums", "seconds", "cpu_s", "source", "best"}
+
+
+class Trainee(Protocol):
+    """What a loop trains: parameters, optimizer state, and whatever else the next step depends on."""
+
+    def step(self, step: int, progress: float) -> Mapping[str, Tensor | float]:
+        """Do step number `step` (from 0) at this progress in [0, 1); returns values for metrics.jsonl, `loss` among them.
+
+        Raises:
+            NumericalError: The loss or a gradient is not finite; the state is that before the step.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A measurement every so many steps, on data that is not trained on.
+
+    Attributes:
+        every: Steps between two; 0: never.
+        measure: Gives the values, which metrics.jsonl has as `eval_NAME`.
+        best: The value whose best checkpoint stays as `checkpoints/best.pt`.
+        mode: Whether the best is the largest or the smallest.
+    """
+
+    every: int
+    measure: Callable[[], Mapping[str, float]]
+    best: str | None = None
+    mode: Literal["max", "min"] = "max"
+
+
+class Loop:
+    """All steps of one training, in one session or several.
+
+    The state of the newest checkpoint is read when the loop is made: `saved` is what the trainee gave as `state_dict`, or None
+    at the beginning. The caller makes the trainee, gives it `saved`, and calls `run`. Random generators continue where the
+    checkpoint left them, whatever was drawn between.
+
+    Args:
+        name: What is trained, for progress and messages.
+        source: What it is trained on; a run is not resumed on something else.
+        steps: Steps in all, or None.
+        minutes: Wall time from the first step on, or None; with both, what ends first counts.
+        folder: Where metrics and checkpoints go, and whence it is resumed; None: nowhere.
+        log_every: Steps between two lines of metrics.jsonl.
+        checkpoint_every: Steps between two checkpoints; 0: only at the end and when stopped.
+        evaluation: What is measured meanwhile.
+        means: Values of which a line of the metrics has the mean over its steps; None: all but `latest`. Others are summed.
+        latest: Values of which it has that of the last step.
+        shown: Values that the progress shows.
+        tensorboard: Whether the metrics also go to `tensorboard/` in the folder.
+        extra: More entries of the checkpoint's state, beside what the trainee gives.
+        group: The processes that train together; only the first has a folder.
+        callback: Takes the progress.
+        stop: Says whether to stop; None: Ctrl-C and SIGTERM do.
+
+    Raises:
+        ConfigError: The folder is of a run on another source, or `tensorboard` has no folder.
+        FileFormatError: The checkpoint is none of this kind of training.
+
+    Example:
+        loop = Loop("fit", source="43 photos", steps=7000, folder=run_folder)
+        trainer = Trainer(config)
+        if loop.saved is not None:
+            trainer.load_state_dict(loop.saved)
+        loop.run(trainer)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        source: str,
+        steps: int | None = None,
+        minutes: float | None = None,
+        folder: RunFolder | None = None,
+        log_every: int = 100,
+        checkpoint_every: int = 1000,
+        evaluation: Evaluation | None = None,
+        means: Collection[str] | None = None,
+        latest: Collection[str] = (),
+        shown: Sequence[str] = ("loss",),
+        tensorboard: bool = False,
+        extra: Callable[[], dict[str, Any]] = dict,
+        group: Group | None = None,
+        callback: ProgressCallback | None = None,
+        stop: StopSignal | None = None,
+    ) -> None:
+        self.name, self.source, self.folder, self.extra = name, source, folder, extra
+        self.log_every, self.checkpoint_every, self.evaluation = log_every, checkpoint_every, evaluation
+        self.means, self.latest, self.shown = means, latest, shown
+        self.group, self.callback, self._stop = group or Group(), callback, stop
+        self.minutes = minutes
+        if tensorboard and folder is None and self.group.is_first:
+            raise ConfigError("tensorboard", "needs a run folder to write to")
+        self.step, self.best = 0, None
+        self._sums: dict[str, float] = {}
+        self._rng = None
+        seconds, self._earlier_cpu_s = 0.0, 0.0
+        self.saved: dict[str, Any] | None = None
+        state = self.group.from_first(self._restored())
+        if state is not None:
+            self.step, self.saved, self._sums, self.best = state["step"], state["trainee"], state["sums"], state["best"]
+            seconds, self._earlier_cpu_s = state["seconds"], state["cpu_s"]
+        self.clock = Clock(steps, None if minutes is None else 60 * minutes, seconds)
+        self._started_cpu_s: float | None = None
+        self._curves = Curves(folder.path if folder is not None and tensorboard else None)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the steps so far, earlier sessions included."""
+        return self.clock.seconds()
+
+    @property
+    def cpu_s(self) -> float:
+        """CPU time of the steps so far, earlier sessions included."""
+        return self._earlier_cpu_s + (0.0 if self._started_cpu_s is None else time.process_time() - self._started_cpu_s)
+
+    def run(self, trainee: Trainee) -> None:
+        """All steps that are left; a checkpoint at the end.
+
+        Raises:
+            NumericalError: A step failed; the state before it was written.
+            Interrupted: Asked to stop; a checkpoint was written.
+            Vision3DError: The minutes were over before the first step.
+        """
+        if self._stop is not None:
+            return self._run(trainee, self._stop)
+        with finish_step_on_interrupt() as stop:
+            self._run(trainee, stop)
+
+    def _run(self, trainee: Trainee, stop: StopSignal) -> None:
+        if self._rng is not None:
+            restore_rng(self._rng)
+        self.clock.start()
+        self._started_cpu_s = time.process_time()
+        with Progress(1, self.name, self.callback, quiet=not self.group.is_first) as bar:
+            while True:
+                progress, stopped = self.group.agree(self.clock.progress(self.step), stop.requested)
+                if progress >= 1:
+                    break
+                if stopped:
+                    self.save(trainee)
+                    raise Interrupted(f"{self.name}: stopped after step {self.step}")
+                try:
+                    values = trainee.step(self.step, progress)
+                except NumericalError:
+                    self.save(trainee)
+                    raise
+                self.step += 1
+                self._record(trainee, values)
+                bar.total = self.clock.steps_expected(self.step, progress)
+                bar.update(self.step, **{name: values[name] for name in self.shown})
+        if self.step == 0:
+            raise Vision3DError(f"trained 0 steps in --minutes {self.minutes or 0:g}; give more minutes")
+        self.save(trainee)
+        self._curves.close()
+
+    def save(self, trainee: Trainee) -> None:
+        """Write a checkpoint."""
+        if self.folder is not None:
+            self.folder.save_checkpoint(self.step, self._state(trainee))
+
+    def _state(self, trainee: Trainee) -> dict[str, Any]:
+        own = {"step": self.step, "sums": self._sums, "seconds": self.seconds, "cpu_s": self.cpu_s, "best": self.best}
+        return {**own, "source": self.source, "trainee": trainee.state_dict(), **self.extra()}
+
+    def _record(self, trainee: Trainee, values: Mapping[str, Tensor | float]) -> None:
+        """Metrics, measurements and checkpoints that are due after this step."""
+        for name, value in values.items():
+            self._sums[name] = float(value) + (0.0 if name in self.latest else self._sums.get(name, 0.0))
+        if self.step % self.log_every == 0:
+            means = self._sums.keys() - set(self.latest) if self.means is None else self.means
+            self._log({name: value / self.log_every if name in means else value for name, value in self._sums.items()})
+            self._sums = {}
+        if self.evaluation is not None and self.evaluation.every and self.step % self.evaluation.every == 0:
+            self._evaluate(trainee, self.evaluation)
+        if self.checkpoint_every and self.step % self.checkpoint_every == 0:
+            self.save(trainee)
+
+    def _evaluate(self, trainee: Trainee, evaluation: Evaluation) -> None:
+        if not self.group.is_first:
+            return
+        values = evaluation.measure()
+        self._log({f"eval_{name}": value for name, value in values.items()})
+        value = values.get(evaluation.best, math.nan) if evaluation.best is not None else math.nan
+        sign = 1 if evaluation.mode == "max" else -1
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
+            self.best = float(value)
+            if self.folder is not None:
+                self.folder.save_best(self.step, self._state(trainee))
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        if self.folder is not None:
+            self.folder.log(self.step, **values)
+        self._curves.add(self.step, values)
+
+    def _restored(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint of the run folder, in the process that has one."""
+        checkpoint = None if self.folder is None else self.folder.restore()
+        if self.folder is None or checkpoint is None:
+            return None
+        state = checkpoint.state
+        if not (isinstance(state, dict) and state.keys() >= _STATE):
+            path = self.folder.checkpoints.path
+            raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is of a different kind of run")
+        if state["source"] != self.source:
+            raise ConfigError(
+                "DATA", f"cannot resume {self.folder.path}, which is a run on {state['source']}, with {self.source}"
+            )
+        self._rng = checkpoint.rng
+        return state

@@ -1,0 +1,144 @@
+"""Trained weights with their card: what they are, how they came about, and what they reach."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from vision3d import __version__
+from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.io.described import read_described, write_described
+from vision3d.machine import git_hash
+
+_VERSION = 1
+_FOLDER = "weights"  # of the assets
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a file of weights says of itself."""
+
+    kind: str
+    """What reads it, such as `digit_classifier`."""
+    config: dict[str, Any]
+    """What the network is built from."""
+    data: str
+    """What it was trained on."""
+    seed: int
+    """Of the training."""
+    cpu_hours: float
+    """Of the training, all sessions together."""
+    command: str = ""
+    """With which it was trained."""
+    figures: dict[str, float | str] = field(default_factory=dict)
+    """What it reaches, and on what."""
+    licence: str = "Apache-2.0"
+    """Of the weights."""
+    about: dict[str, Any] = field(default_factory=dict)
+    """More that the stage wants to keep."""
+    vision3d: str = __version__
+    """Version that wrote it."""
+    git: str | None = None
+    """Commit that wrote it."""
+
+    @classmethod
+    def of_now(cls, kind: str, **values: Any) -> Self:
+        """A card with the command and commit of this process."""
+        command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return cls(kind, **{"command": command, "git": git_hash(), **values})
+
+    def markdown(self) -> str:
+        """As a table for people."""
+        rows = {**dataclasses.asdict(self), "figures": ", ".join(f"{name} {value}" for name, value in self.figures.items())}
+        rows["cpu_hours"] = f"{self.cpu_hours:.3g}"
+        lines = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value not in ("", None, {})]
+        return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
+
+
+def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor]) -> None:
+    """Write weights with their card as .safetensors, whole or not at all."""
+    write_described(path, "weights", _VERSION, {"card": dataclasses.asdict(card)}, tensors)
+
+
+def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]]:
+    """The card and the tensors of a file.
+
+    Args:
+        source: A file, or the name of weights that come along (`digits` is assets/weights/digits.safetensors).
+        kind: What it must be.
+
+    Raises:
+        MissingFileError: There is no such file, and no such name.
+        FileFormatError: It is damaged or holds something else.
+    """
+    path = find_weights(source)
+    own, tensors = read_described(path, "weights", _VERSION, "weights", ("card",))
+    names = {entry.name for entry in dataclasses.fields(Card)}
+    values = own["card"]
+    try:
+        card = Card(**{name: value for name, value in values.items() if name in names})
+    except (TypeError, AttributeError) as error:
+        raise FileFormatError(path, f"has a card of another form ({error})", "header") from error
+    if not all(isinstance(value, dict) for value in (card.config, card.figures, card.about)):
+        raise FileFormatError(path, "has a card of another form", "header")
+    if card.kind != kind:
+        raise FileFormatError(path, f"holds weights of {card.kind!r}, want {kind!r}", "header")
+    return card, tensors
+
+
+def bundled_weights() -> dict[str, Path]:
+    """Weights that come along: name -> file."""
+    folder = Path(str(files("vision3d") / "assets" / _FOLDER))
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+
+
+def find_weights(source: Path | str) -> Path:
+    """The file of a path or a name.
+
+    Raises:
+        MissingFileError: There is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    bundled = bundled_weights()
+    if str(source) in bundled:
+        return bundled[str(source)]
+    raise MissingFileError(path, f"weights (.safetensors), or a name of those that come along ({', '.join(bundled) or 'none'})")
+
+
+def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Give a network the tensors of a file.
+
+    Raises:
+        FileFormatError: Names or shapes differ; says which.
+    """
+    own = network.state_dict()
+    shapes = [
+        f"{name} {tuple(tensors[name].shape)} for {tuple(own[name].shape)}"
+        for name in own.keys() & tensors.keys()
+        if tensors[name].shape != own[name].shape
+    ]
+    problems = {"lacks": sorted(own.keys() - tensors.keys()), "has too many": sorted(tensors.keys() - own.keys())}
+    problems["has other shapes"] = sorted(shapes)
+    texts = [f"{words}: {_listed(names)}" for words, names in problems.items() if names]
+    if texts:
+        raise FileFormatError(path, "does not fit its network; " + "; ".join(texts))
+    network.load_state_dict(dict(tensors))
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {item}" for name, item in value.items())
+    return str(value).replace("|", "\\|")
