@@ -111,6 +111,22 @@ def test_a_splat_reaches_no_farther_than_two_deviations():
     assert 50 < reach.max() < 2 * 2**0.5 * 50 + 2
 
 
+def test_splats_that_stick_far_out_build_nothing_beyond_a_body():
+    """Their samples beyond the lattice were counted in its outermost cells: walls there, and particles outside of the grid."""
+    scene, spacing = shell(SPHERE[0]), 2 / 16
+    lowest = scene.means[:, 2].argmin()
+    log_scales, quats, opacity_logits = scene.log_scales.clone(), scene.quats.clone(), scene.opacity_logits.clone()
+    log_scales[lowest], quats[lowest] = torch.tensor([0.0, -3.0, 0.0]), torch.tensor([1.0, 0, 0, 0])
+    opacity_logits[lowest] = 4.0
+    long = replace(scene, log_scales=log_scales, quats=quats, opacity_logits=opacity_logits)
+    found, want = fill_surface(surface(long), spacing), fill_surface(surface(scene), spacing)
+    assert found is not None and want is not None
+    assert found.points.abs().max() < 1 + spacing
+    assert found.volume < 1.1 * want.volume
+    config = SimulateConfig(frames=1, cells=16, up=(0.0, 0.0, 1.0), floor="below", engine="native")
+    assert len(list(simulate_frames(long, config))) == 1
+
+
 def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():
     """A ball of jelly that is laid on the floor: how high it is after three quarters of a second."""
     scene = shell(shapes.icosphere(4, 0.15))

@@ -69,7 +69,7 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
     """Which cells of a lattice splats cover or enclose, the corner of the lattice [m], and the side of its cells [m]."""
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     depth = lattice.zeros()
-    for points, weights in _samples(surface, lattice.step):
+    for points, weights in lattice.held(_samples(surface, lattice.step)):
         depth.index_add_(0, lattice.numbers(points), weights / lattice.step**2)
     wall = lattice.volume(depth > _CLOSED)
     _, inside = _flood(wall, None)
@@ -95,7 +95,7 @@ def fill_surface(
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     step = lattice.step
     depth, moments = lattice.zeros(), lattice.zeros()[:, None].repeat(1, 3)
-    for points, weights in _samples(surface, step):
+    for points, weights in lattice.held(_samples(surface, step)):
         numbers, weights = lattice.numbers(points), weights / step**2
         depth.index_add_(0, numbers, weights)
         moments.index_add_(0, numbers, weights[:, None] * (points - lattice.low))
@@ -199,6 +199,14 @@ class _Lattice:
         last = torch.tensor(self.shape) - 1
         cells = torch.minimum(((points.double() - self.low) / self.step).floor().long().clamp(min=0), last)
         return (cells[:, 0] * self.shape[1] + cells[:, 1]) * self.shape[2] + cells[:, 2]
+
+    def held(self, samples: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The samples at most one layer beyond the box; the two layers around it stay empty, so that the outside connects."""
+        last = torch.tensor(self.shape) - 3
+        for points, weights in samples:
+            cells = ((points - self.low) / self.step).floor()
+            is_in = ((cells >= 2) & (cells <= last)).all(-1)
+            yield points[is_in], weights[is_in]
 
     def centers(self, numbers: Tensor) -> Tensor:
         _, width, depth = self.shape
