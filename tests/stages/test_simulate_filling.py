@@ -11,7 +11,7 @@ from vision3d.geometry.mesh import volume
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians
 from vision3d.stages.physics import filling, simulate_frames
 from vision3d.stages.physics.config import SimulateConfig
-from vision3d.stages.physics.filling import Surface, _Lattice, _samples, fill_mesh, fill_surface
+from vision3d.stages.physics.filling import Surface, _samples, fill_mesh, fill_surface
 from vision3d.stages.physics.setup import set_up
 
 SPHERE = shapes.icosphere(4), 4 / 3 * math.pi, lambda p: p.norm(dim=-1) - 1
@@ -101,17 +101,30 @@ def test_faint_splats_enclose_nothing():
     assert fill_surface(surface(faint), 1.0) is None
 
 
-def test_huge_splats_have_a_bounded_number_of_samples_and_put_no_particle_outside():
+def test_a_splat_reaches_no_farther_than_two_deviations():
+    """And counts with a bounded number of samples, whatever its size."""
     scene = shell(shapes.icosphere(3))
-    far = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.tensor([0]), math.log(50.0)))
-    wide = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.arange(0, 600, 9), math.log(0.7)))
-    lattice = _Lattice.around(scene.means, 1 / 16)
-    found = list(_samples(surface(far), lattice))
+    huge = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.tensor([0]), math.log(50.0)))
+    found = list(_samples(surface(huge), 1 / 16))
     assert sum(len(points) for points, _ in found) <= 81 * len(scene) + 33**2
-    assert bool(lattice.holds(torch.cat([points for points, _ in found])).all())
-    for splats in (far, wide):
-        filling = fill_surface(surface(splats), 1 / 8)
-        assert filling.points.abs().max() <= 1 + 4 / 16, "the lattice ends three and a half steps beyond the splats' centers"
+    reach = torch.cat([(points - huge.means[0].double()).norm(dim=-1) for points, _ in found])
+    assert 50 < reach.max() < 2 * 2**0.5 * 50 + 2
+
+
+def test_splats_that_stick_far_out_build_nothing_beyond_a_body():
+    """Their samples beyond the lattice were counted in its outermost cells: walls there, and particles outside of the grid."""
+    scene, spacing = shell(SPHERE[0]), 2 / 16
+    lowest = scene.means[:, 2].argmin()
+    log_scales, quats, opacity_logits = scene.log_scales.clone(), scene.quats.clone(), scene.opacity_logits.clone()
+    log_scales[lowest], quats[lowest] = torch.tensor([0.0, -3.0, 0.0]), torch.tensor([1.0, 0, 0, 0])
+    opacity_logits[lowest] = 4.0
+    long = replace(scene, log_scales=log_scales, quats=quats, opacity_logits=opacity_logits)
+    found, want = fill_surface(surface(long), spacing), fill_surface(surface(scene), spacing)
+    assert found is not None and want is not None
+    assert found.points.abs().max() < 1 + spacing
+    assert found.volume < 1.1 * want.volume
+    config = SimulateConfig(frames=1, cells=16, up=(0.0, 0.0, 1.0), floor="below", engine="native")
+    assert len(list(simulate_frames(long, config))) == 1
 
 
 def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():

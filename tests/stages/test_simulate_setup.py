@@ -27,6 +27,8 @@ from vision3d.stages.physics import (
     SimulateConfig,
     Wind,
     load_material,
+    outputs,
+    simulate,
 )
 from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
 from vision3d.stages.physics.obstacles import Placement, keyframed
@@ -577,3 +579,14 @@ def test_presets_stand_in_for_materials():
     assert config.material == replace(load_material("sand"), friction_deg=40.0)
     assert SimulateConfig().material == load_material("jelly")
     assert from_dict(SimulateConfig, {"material": "water"}).material == load_material("water")
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
+def test_frames_of_a_mesh_are_drawn_at_any_scale(unit):
+    """A ball of millimetres was nearer to the camera than the near plane: empty images."""
+    vertices, faces = shapes.icosphere(2)
+    ball = Mesh(unit * vertices, faces)
+    config = SimulateConfig(frames=1, cells=8, up=(0.0, 0.0, 1.0), engine="native")
+    moving, setup = simulate(ball, config), set_up(ball, config)
+    image = outputs._picture(moving, 0, setup, outputs._camera(moving, setup, (32, 24)))
+    assert image[12, 16].max() < 0.95  # the ball, before the white background

@@ -69,7 +69,7 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
     """Which cells of a lattice splats cover or enclose, the corner of the lattice [m], and the side of its cells [m]."""
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     depth = lattice.zeros()
-    for points, weights in _samples(surface, lattice):
+    for points, weights in lattice.held(_samples(surface, lattice.step)):
         depth.index_add_(0, lattice.numbers(points), weights / lattice.step**2)
     wall = lattice.volume(depth > _CLOSED)
     _, inside = _flood(wall, None)
@@ -95,7 +95,7 @@ def fill_surface(
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     step = lattice.step
     depth, moments = lattice.zeros(), lattice.zeros()[:, None].repeat(1, 3)
-    for points, weights in _samples(surface, lattice):
+    for points, weights in lattice.held(_samples(surface, step)):
         numbers, weights = lattice.numbers(points), weights / step**2
         depth.index_add_(0, numbers, weights)
         moments.index_add_(0, numbers, weights[:, None] * (points - lattice.low))
@@ -200,10 +200,13 @@ class _Lattice:
         cells = torch.minimum(((points.double() - self.low) / self.step).floor().long().clamp(min=0), last)
         return (cells[:, 0] * self.shape[1] + cells[:, 1]) * self.shape[2] + cells[:, 2]
 
-    def holds(self, points: Tensor) -> Bool[Tensor, " n"]:
-        """Which points are in the box."""
-        places = (points.double() - self.low) / self.step
-        return ((places >= 0) & (places < torch.tensor(self.shape))).all(-1)
+    def held(self, samples: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The samples at most one layer beyond the box; the two layers around it stay empty, so that the outside connects."""
+        last = torch.tensor(self.shape) - 3
+        for points, weights in samples:
+            cells = ((points - self.low) / self.step).floor()
+            is_in = ((cells >= 2) & (cells <= last)).all(-1)
+            yield points[is_in], weights[is_in]
 
     def centers(self, numbers: Tensor) -> Tensor:
         _, width, depth = self.shape
@@ -219,14 +222,14 @@ class _Lattice:
         return mask.view(self.shape).numpy()
 
 
-def _samples(surface: Surface, lattice: _Lattice) -> Iterator[tuple[Float[Tensor, "m 3"], Float[Tensor, " m"]]]:
-    """Points of the splats' two longer axes in the lattice, out to two standard deviations, with opacity times area."""
+def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3"], Float[Tensor, " m"]]]:
+    """Points of the splats' two longer axes, out to two standard deviations, with opacity times area."""
     scales, order = surface.scales.double().sort(-1, descending=True)
     rotmats = quat_to_rotmat(surface.quats.double())
     axes = rotmats.gather(-1, order[:, None, :2].expand(-1, 3, 2))
     means, opacities = surface.means.double(), surface.opacities.double()
     classes = torch.tensor(_SAMPLES, dtype=torch.float64)
-    wanted = torch.searchsorted(classes, 2 * _REACH * scales[:, :2] / (0.7 * lattice.step)).clamp(max=len(_SAMPLES) - 1)
+    wanted = torch.searchsorted(classes, 2 * _REACH * scales[:, :2] / (0.7 * step)).clamp(max=len(_SAMPLES) - 1)
     for i, j in torch.unique(wanted, dim=0).tolist():
         rows = (wanted == torch.tensor([i, j])).all(-1).nonzero()[:, 0]
         first, second = _line(_SAMPLES[i]), _line(_SAMPLES[j])
@@ -236,8 +239,7 @@ def _samples(surface: Surface, lattice: _Lattice) -> Iterator[tuple[Float[Tensor
             plane = axes[some] * scales[some, None, :2]
             points = means[some, None] + u[:, None] * plane[:, None, :, 0] + v[:, None] * plane[:, None, :, 1]
             weights = (opacities[some] * scales[some, 0] * scales[some, 1])[:, None] * fade
-            kept = lattice.holds(points.flatten(0, 1))
-            yield points.flatten(0, 1)[kept], weights.flatten()[kept]
+            yield points.flatten(0, 1), weights.flatten()
 
 
 def _line(count: int) -> tuple[Tensor, Tensor]:

@@ -84,7 +84,9 @@ def _sheet(moving: Sequence, setup: Setup) -> Float[Tensor, "h w 3"]:
 
 def _picture(moving: Sequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
     objects = [moving.frame(index), *obstacle_meshes(setup, float(moving.times[index]))]
-    (view,) = render_scene(objects, camera, backgrounds=_BACKGROUND)  # pyright: ignore[reportArgumentType]
+    distance = float((camera.camtoworlds[0, :3, 3].double() - setup.center).norm())
+    near = min(0.01, 0.01 * distance)  # a scene of millimetres is seen from closer than the usual near plane
+    (view,) = render_scene(objects, camera, backgrounds=_BACKGROUND, near_plane=near)  # pyright: ignore[reportArgumentType]
     assert view.image is not None
     return view.image.clamp(0, 1)
 
