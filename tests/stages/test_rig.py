@@ -153,8 +153,10 @@ def test_motion_capture():
     torch.testing.assert_close(top, torch.tensor([-2.0, 1, 0]), rtol=0, atol=0.02)
     with pytest.raises(InputError, match="want one of the two"):
         run(RigConfig(clip="wave"), skin, motion=motion)
-    other = replace(motion, skeleton=replace(skeleton, names=("hip", "joint_1", "joint_2", "end")))
-    with pytest.raises(InputError, match=r"no joint hip; its joints: joint_0, .*; of the motion: hip, joint_1, joint_2"):
+    other = replace(motion, skeleton=replace(skeleton, names=("hip", "knee", "foot", "end")))
+    with pytest.raises(
+        InputError, match=r"has 0 of the 3 joints .*; joints of the skin: joint_0, .*; of the motion: hip, knee"
+    ):
         run(RigConfig(), skin, motion=other)
 
 

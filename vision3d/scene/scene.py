@@ -116,7 +116,11 @@ class Scene:
             loop: Whether what has ended begins again; None: skins do, sequences do not.
 
         Example:
-            >>> Scene().add("walker", Skin.load("walker.glb")).at(0.5)["walker"]
+            >>> from vision3d.scene import PointCloud
+            >>> points = torch.tensor([[[0.0, 0.0, 0.0]], [[1.0, 1.0, 1.0]]])
+            >>> moving = Sequence(PointCloud(points[0]), torch.tensor([0.0, 0.5]), {"points": points})
+            >>> Scene().add("dot", moving).at(0.7)["dot"].points
+            tensor([[1., 1., 1.]])
         """
         objects = {name: at_moment(value, time, loop=loop) for name, value in self.objects.items()}
         return replace(self, objects=objects, cameras=None if self.cameras is None else self.cameras.at(time))
