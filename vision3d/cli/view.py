@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -131,8 +133,14 @@ def _serve(options: ViewOptions, layers: "Layers") -> int:
             sys.stdout.flush()
             if options.open:
                 open_browser(viewer.url)
-            viewer.run()
-    except KeyboardInterrupt:  # the way to end it
+            # A flag, since an exception is lost where it comes up in a finalizer.
+            stop = threading.Event()
+            before = signal.signal(signal.SIGINT, lambda *_: stop.set())
+            try:
+                viewer.run(stop.is_set)
+            finally:
+                signal.signal(signal.SIGINT, before)
+    except KeyboardInterrupt:  # while the page was made
         pass
     return 0
 
