@@ -50,7 +50,7 @@ def view(
 
     Raises:
         InputError: An object cannot be shown, or there are none.
-        ConfigError: There is no such axis.
+        ConfigError: `up` is not an axis.
         MissingDependencyError: viser is not there for a page.
 
     Example:

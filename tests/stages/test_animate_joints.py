@@ -1,22 +1,20 @@
 """`animate fit` by joints: which joints count, exactness of their poses and files, found motion, resume, lost limbs."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.support.clips import worm
-from tests.support.rigs import moving_worm, rigged_worm
+from tests.support.rigs import moving_worm, rigged_worm, shorten_searches
+from tests.support.stopping import interrupt_at
 from vision3d import animate
 from vision3d.errors import ConfigError, InputError
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Skin
 from vision3d.scene.clip import Clip
-from vision3d.stages.animation.dynamic import limb_search, pose_search
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
 from vision3d.stages.animation.dynamic.intake import Intake
@@ -155,15 +153,8 @@ def test_graph_alone_leaves_the_joints_out():
 def test_a_stopped_run_resumes_with_the_same_bits(stop_at, tmp_path, monkeypatch):
     """Stopped while a first frame is looked for, while frames come in, while they are revisited, and with nodes."""
 
-    def stop(task, step, total, values):
-        if task == "animate" and step == stop_at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
-    for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
-        monkeypatch.setattr(module, name, 3)
-    monkeypatch.setattr(pose_search, "_SCOUTS", 2)
-    monkeypatch.setattr(pose_search, "_SCOUT_ROUNDS", 2)
+    stop = interrupt_at(stop_at, "animate")
+    shorten_searches(monkeypatch)
     skin, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)
     config = replace(FEW, steps=44, reference=-1)
     whole = animate(config, clip.footage(), skin, run_folder=tmp_path / "whole", progress=silent)

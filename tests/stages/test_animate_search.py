@@ -1,19 +1,17 @@
 """`animate fit`: joints out of the surface, limbs that were taken for each other, nodes that take over from joints."""
 
-import os
-import signal
 from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.support.rigs import moving_worm, rigged_worm
+from tests.support.rigs import moving_worm, rigged_worm, shorten_searches
+from tests.support.stopping import interrupt_at
 from vision3d import animate
 from vision3d.geometry import shapes
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh
-from vision3d.stages.animation.dynamic import limb_search, pose_search
 from vision3d.stages.animation.dynamic.config import AnimateConfig
 from vision3d.stages.animation.dynamic.joints import JointField, JointTree
 from vision3d.stages.animation.dynamic.limb_search import exchanged_limbs
@@ -102,15 +100,8 @@ def test_nodes_take_over_from_joints_of_the_surface(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [14, 40])
 def test_a_stopped_run_resumes_with_the_same_bits_before_and_after_nodes_take_over(stop_at, tmp_path, monkeypatch):
-    def stop(task, step, total, values):
-        if task == "animate" and step == stop_at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
-    for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
-        monkeypatch.setattr(module, name, 3)
-    monkeypatch.setattr(pose_search, "_SCOUTS", 2)
-    monkeypatch.setattr(pose_search, "_SCOUT_ROUNDS", 2)
+    stop = interrupt_at(stop_at, "animate")
+    shorten_searches(monkeypatch)
     _, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)
     config = AnimateConfig(nodes=10, steps=44, frames_per_step=2, checkpoint_every=5, log_every=3, video=False, reference=-1)
     whole = animate(config, clip.footage(), clip.mesh, run_folder=tmp_path / "whole", progress=silent)

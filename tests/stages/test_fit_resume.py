@@ -109,7 +109,7 @@ def test_checkpoints_of_something_else_are_refused(photos, tmp_path, state):
     config = replace(FEW, steps=3)
     folder = RunFolder.create(tmp_path / "run", config)
     folder.save_checkpoint(3, state)
-    with pytest.raises(FileFormatError, match="checkpoints: the checkpoint of step 3 is of a different kind of run"):
+    with pytest.raises(FileFormatError, match="checkpoints: the checkpoint of step 3 belongs to a different kind of run"):
         fit(config, photos, run_folder=folder, progress=silent)
 
 

@@ -175,7 +175,7 @@ def test_a_result_that_is_none(tmp_path):
     reproduce_rotation_sanity(SANITY, run_folder=tmp_path / "run")
     (tmp_path / "run" / "trainings" / "6d_seed0" / "result.json").write_text('{"source": 1}')
     folder = RunFolder.create(tmp_path / "run", SANITY, resume=True, ignore=RESUMABLE)
-    with pytest.raises(FileFormatError, match=r"result\.json: is no result of a training; remove it"):
+    with pytest.raises(FileFormatError, match=r"result\.json: is not the result of a training; delete it"):
         reproduce_rotation_sanity(SANITY, run_folder=folder)
 
 

@@ -65,3 +65,14 @@ def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float 
     moving = replace(skin, clips=(Keys("wave", tuple(channels)),))
     vertices = moving.posed(moving.clips[0], plain.times)
     return skin, replace(plain, mesh=skin.mesh, vertices=vertices), vertices
+
+
+def shorten_searches(monkeypatch):
+    """Searches for lost frames of a few steps, for tests of what surrounds them."""
+    from vision3d.stages.animation.dynamic import limb_search, pose_search
+
+    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
+    for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
+        monkeypatch.setattr(module, name, 3)
+    monkeypatch.setattr(pose_search, "_SCOUTS", 2)
+    monkeypatch.setattr(pose_search, "_SCOUT_ROUNDS", 2)

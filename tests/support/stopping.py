@@ -1,6 +1,8 @@
 """Trainings that are stopped in the middle, and what their logs say."""
 
 import json
+import os
+import signal
 
 from vision3d.training.network import NetworkTrainer
 
@@ -26,6 +28,16 @@ def stop_after(steps, monkeypatch, module):
 
     monkeypatch.setattr(module, "finish_step_on_interrupt", lambda: stop)
     monkeypatch.setattr(NetworkTrainer, "step", stopping)
+
+
+def interrupt_at(stop_at, task):
+    """A progress callback that sends this process Ctrl-C after a step of a task."""
+
+    def stop(name, step, total, values):
+        if name == task and step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return stop
 
 
 def lines(folder):

@@ -125,7 +125,7 @@ def test_other_sources_and_other_runs_are_refused(tmp_path):
         trained(opened(tmp_path / "a", resume=True), source="a circle")
     folder = opened(tmp_path / "b")
     folder.save_checkpoint(3, {"step": 3})
-    with pytest.raises(FileFormatError, match="the checkpoint of step 3 is of a different kind of run"):
+    with pytest.raises(FileFormatError, match="the checkpoint of step 3 belongs to a different kind of run"):
         trained(folder)
     with pytest.raises(ConfigError, match="tensorboard: needs a run folder"):
         trained(None, tensorboard=True)

@@ -53,7 +53,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
         save_file({"w": torch.zeros(1)}, path, {"vision3d": json.dumps(own)})
         with pytest.raises(FileFormatError, match="has a card of another form"):
             load_weights(path, "boxes")
-    with pytest.raises(MissingFileError, match=r"nothing: does not exist; want weights \(\.safetensors\), or a name"):
+    with pytest.raises(MissingFileError, match=r"nothing: does not exist; want weights .*, or the name of bundled ones"):
         load_weights("nothing", "boxes")
 
 

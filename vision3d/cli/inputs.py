@@ -18,7 +18,7 @@ def load_gaussians(path: Path) -> "GaussianScene":
     """The Gaussians of a .ply, of a run folder with scene.ply, or of a folder with scene.json or SOG's meta.json.
 
     Raises:
-        MissingFileError: There is no such file or folder.
+        MissingFileError: The path does not exist.
         InputError: It holds something else.
     """
     from vision3d.scene import GaussianScene, Scene
@@ -40,7 +40,7 @@ def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | S
     """As `load_objects`; a .glb or .gltf with clips is a `Skin`, and frames (.zarr, a run folder with them) are a `Sequence`.
 
     Raises:
-        MissingFileError: There is no such file or folder.
+        MissingFileError: The path does not exist.
         InputError: It holds something else, or nothing that can be rendered.
     """
     from vision3d.scene import Sequence
@@ -56,7 +56,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
     """What can be rendered of a file, of a run folder with scene.ply, or of a folder with scene.json.
 
     Raises:
-        MissingFileError: There is no such file or folder.
+        MissingFileError: The path does not exist.
         InputError: It holds something else, or nothing that can be rendered.
     """
     from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, Sequence, Skin, load
@@ -96,7 +96,7 @@ def load_cameras(path: Path) -> "Cameras":
     """The cameras of a cameras.json, a transforms.json or a data set, without lens distortion.
 
     Raises:
-        MissingFileError: There is no such file or folder.
+        MissingFileError: The path does not exist.
         FileFormatError: It is damaged, or a pose is singular or not finite.
     """
     from vision3d.io.dataset import load_dataset

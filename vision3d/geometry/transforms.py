@@ -1,5 +1,6 @@
 """Rigid motions and similarities as objects: compose, invert and apply without carrying matrices of rotations about."""
 
+import abc
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,20 +17,20 @@ from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 Points = Float[Tensor, "*#batch 3"]
 
 
-class _Transform:
+class _Transform(abc.ABC):
     """What both kinds share: a batch of x' = A x + t, whose axes index, broadcast and move between devices as one."""
 
     rotmats: Float[Tensor, "*batch 3 3"]
     translations: Float[Tensor, "*batch 3"]
 
     @classmethod
+    @abc.abstractmethod
     def from_matrix(cls, matrices: Float[Tensor, "*batch 4 4"]) -> Self:
         """From 4x4 matrices. Their values are not checked, so that this runs under `torch.compile` and `vmap`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def matrix(self) -> Float[Tensor, "*batch 4 4"]:
         """The 4x4 matrices [A t; 0 1]."""
-        raise NotImplementedError
 
     @property
     def shape(self) -> torch.Size:
@@ -46,9 +47,9 @@ class _Transform:
         check_trailing("points", points, 3)
         return self.apply_vectors(points) + self.translations
 
+    @abc.abstractmethod
     def apply_vectors(self, vectors: Points) -> Points:
-        """A x: what happens to differences of points."""
-        raise NotImplementedError
+        """A x: transforms differences of points."""
 
     def __getitem__(self, index: Any) -> Self:
         """Part of the batch, as a tensor of the shape `shape` is indexed."""
@@ -163,8 +164,7 @@ class Similarity(_Transform):
     @classmethod
     def identity(cls, *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Self:
         """A batch that changes nothing."""
-        zeros = torch.zeros(*shape, 3, dtype=dtype, device=device)
-        return cls(torch.eye(3, dtype=dtype, device=device), zeros, torch.ones_like(zeros[..., 0]))
+        return cls.from_rigid(Rigid.identity(*shape, dtype=dtype, device=device))
 
     @classmethod
     def from_rigid(cls, motions: Rigid, scales: Float[Tensor, "*#batch"] | float = 1.0) -> Self:

@@ -86,7 +86,7 @@ class Loop:
 
     Raises:
         ConfigError: The folder is of a run on another source, or `tensorboard` has no folder.
-        FileFormatError: The checkpoint is none of this kind of training.
+        FileFormatError: The checkpoint belongs to a different kind of training.
 
     Example:
         loop = Loop("fit", source="43 photos", steps=7000, folder=run_folder)
@@ -233,7 +233,7 @@ class Loop:
         state = checkpoint.state
         if not (isinstance(state, dict) and state.keys() >= _STATE):
             path = self.folder.checkpoints.path
-            raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} is of a different kind of run")
+            raise FileFormatError(path, f"the checkpoint of step {checkpoint.step} belongs to a different kind of run")
         if state["source"] != self.source:
             raise ConfigError(
                 "DATA", f"cannot resume {self.folder.path}, which is a run on {state['source']}, with {self.source}"

@@ -101,7 +101,7 @@ class GeneratedSamples:
         """A batch of these samples, name -> (len(rows), ...).
 
         Raises:
-            InputError: A row is none of the samples.
+            InputError: A row is out of range.
             FileFormatError: A shard is damaged, or of something else; says which, so that it can be removed.
         """
         indices = [int(row) for row in rows]

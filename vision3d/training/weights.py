@@ -70,11 +70,11 @@ def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]
     """The card and the tensors of a file.
 
     Args:
-        source: A file, or the name of weights that come along (`digits` is assets/weights/digits.safetensors).
+        source: A file, or the name of bundled weights (`digits` is assets/weights/digits.safetensors).
         kind: What it must be.
 
     Raises:
-        MissingFileError: There is no such file, and no such name.
+        MissingFileError: Neither a file nor the name of bundled weights.
         FileFormatError: It is damaged or holds something else.
     """
     path = find_weights(source)
@@ -93,7 +93,7 @@ def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]
 
 
 def bundled_weights() -> dict[str, Path]:
-    """Weights that come along: name -> file."""
+    """The bundled weights: name -> file."""
     folder = Path(str(files("vision3d") / "assets" / _FOLDER))
     return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
@@ -110,7 +110,7 @@ def find_weights(source: Path | str) -> Path:
     bundled = bundled_weights()
     if str(source) in bundled:
         return bundled[str(source)]
-    raise MissingFileError(path, f"weights (.safetensors), or a name of those that come along ({', '.join(bundled) or 'none'})")
+    raise MissingFileError(path, f"weights (.safetensors), or the name of bundled ones ({', '.join(bundled) or 'none'})")
 
 
 def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path | str) -> None:

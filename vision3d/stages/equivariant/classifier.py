@@ -1,4 +1,4 @@
-"""A trained network with what it needs to be used: its file, and the one that comes along."""
+"""A trained network with what it needs to be used: its file, and the bundled one."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -94,10 +94,10 @@ def load_classifier(path: Path | str = BUNDLED) -> Classifier:
     """Read a classifier.
 
     Args:
-        path: A file, or the name of weights that come along: `digits` (method rotation).
+        path: A file, or the name of bundled weights: `digits` (method rotation).
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is damaged or holds something else.
 
     Example:

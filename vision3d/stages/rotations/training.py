@@ -150,7 +150,7 @@ def _finished(experiment: Experiment, folder: Path, config: TrainingConfig, rep:
             raise ValueError("percentiles")
         source, cpu_s, loss = values["source"], float(values["training_cpu_s"]), float(values["loss"])
     except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(path, "is no result of a training; remove it and resume with --resume") from error
+        raise FileFormatError(path, "is not the result of a training; delete it and run again with --resume") from error
     if source != experiment.source:
         raise ConfigError("DATA", f"cannot resume {folder}, which is a run on {source}, with {experiment.source}")
     network = load_rotation_network(folder / NETWORK_FILE)
