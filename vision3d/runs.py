@@ -181,25 +181,6 @@ class RunFolder:
         self._truncate_metrics(checkpoint.step if checkpoint else -1)
         return checkpoint
 
-    def restore_state(self, keys: Collection[str], source: str) -> dict[str, Any] | None:
-        """The state of that checkpoint, which must have `keys`; one of them is `source`, what the run works on.
-
-        Raises:
-            ConfigError: It is of a run with another configuration, or on another source.
-            FileFormatError: It holds code, or lacks a key.
-        """
-        checkpoint = self.restore()
-        if checkpoint is None:
-            return None
-        state = checkpoint.state
-        if not (isinstance(state, dict) and state.keys() >= set(keys)):
-            raise FileFormatError(
-                self.checkpoints.path, f"the checkpoint of step {checkpoint.step} is of a different experiment"
-            )
-        if state["source"] != source:
-            raise ConfigError("DATA", f"{self.path} is a run on {state['source']}; cannot go on from it")
-        return state
-
     def write_summary(
         self, results: Mapping[str, Any], *, status: str = "done", device: torch.device | str = "cpu"
     ) -> dict[str, Any]:

@@ -21,11 +21,6 @@ def test_the_decay_stays_between_its_ends(fraction, ratio, delay):
     assert schedules.exponential_decay(1.0, ratio, delay) == pytest.approx(ratio)
 
 
-def test_progress_is_a_fraction_of_the_budget():
-    assert [schedules.progress(step, 200) for step in (-1, 0, 50, 200, 999)] == [0, 0, 0.25, 1, 1]
-    assert schedules.progress(0, 0) == 0
-
-
 def test_the_resolution_doubles_at_its_fractions():
     at = [schedules.downscale_factor(f, 4, (0.25, 0.5)) for f in (0.0, 0.24, 0.25, 0.49, 0.5, 1.0)]
     assert at == [4, 4, 2, 2, 1, 1]

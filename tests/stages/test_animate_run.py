@@ -93,8 +93,8 @@ def test_what_bends_yields_once_all_frames_are_in(monkeypatch):
     clip, seen = worm(frames=3, cameras=2), []
     step = trainer_module.Trainer.step
 
-    def watched(self, number):
-        values = step(self, number)
+    def watched(self, number, progress):
+        values = step(self, number, progress)
         strains = self._strains()
         is_much = strains > strains.quantile(0.9)
         shares = (self.arap.weights / self.stiff.weights.clamp(min=1e-30))[self.stiff.weights > 0]

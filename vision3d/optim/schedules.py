@@ -10,16 +10,6 @@ from collections.abc import Sequence
 from vision3d.errors import InputError
 
 
-def progress(step: int, total_steps: int) -> float:
-    """The fraction of a run of `total_steps` that lies before `step` (0, 1, ...), between 0 and 1.
-
-    Example:
-        >>> progress(1500, 3000)
-        0.5
-    """
-    return min(max(step / max(total_steps, 1), 0.0), 1.0)
-
-
 def exponential_decay(fraction: float, final_ratio: float = 0.01, delay: float = 0.0) -> float:
     """Factor on a learning rate: 1 until `delay`, then exponentially down to `final_ratio` at the end.
 

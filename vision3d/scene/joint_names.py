@@ -3,13 +3,18 @@
 import re
 from collections.abc import Sequence
 
+from vision3d.scene.humanoid import body_parts
+
 
 def same_joints(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
     """Rows of `names` -> rows of `others` that are the same joint.
 
     Equal names first; else names without namespaces (all up to the last `:` or `|`), case and punctuation; else what is left
     without the prefix of one skeleton that makes most names equal, such as the `mixamorig` of mixamorigHips. Names that two
-    joints of a skeleton share after that belong to the first of them.
+    joints of a skeleton share after that belong to the first of them. Then the parts of the human body that names tell
+    (`humanoid.body_parts`): the thigh of one program is the UpperLeg of another one, and equal names of different parts, such
+    as a shoulder that is a collar bone here and an upper arm there, are not the same joint. The joints of two spines that have
+    no names in common go together by their place along it.
 
     Example:
         >>> same_joints(["Hips", "LeftUpLeg"], ["Armature", "mixamorig:Hips", "mixamorig:LeftUpLeg"])
@@ -21,7 +26,23 @@ def same_joints(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
     for mine, theirs in ((plain, plain_others), (bare, bare_others)):
         taken = set(found.values())
         found |= {row: other for row, other in _equal(mine, theirs).items() if row not in found and other not in taken}
-    return dict(sorted(found.items()))
+    return dict(sorted(_by_body(found, body_parts(names), body_parts(others)).items()))
+
+
+def _by_body(found: dict[int, int], parts: Sequence[str | None], others: Sequence[str | None]) -> dict[int, int]:
+    """What was found, less what are different parts of the body, plus what are equal parts under different names."""
+    found = {row: other for row, other in found.items() if None in (parts[row], others[other]) or parts[row] == others[other]}
+    taken = set(found.values())
+    rows = {part: other for other, part in enumerate(others) if part and part != "spine" and other not in taken}
+    found |= {row: rows[part] for row, part in enumerate(parts) if part in rows and row not in found}
+    spine = [row for row, part in enumerate(parts) if part == "spine"]
+    theirs = [other for other, part in enumerate(others) if part == "spine"]
+    if spine and theirs and not any(row in found for row in spine) and not set(theirs) & set(found.values()):
+        few, many = sorted((spine, theirs), key=len)
+        places = [round(i * (len(many) - 1) / max(len(few) - 1, 1)) for i in range(len(few))]
+        pairs = [(joint, many[place]) for joint, place in zip(few, places)]
+        found |= dict(pairs) if few is spine else {mine: other for other, mine in pairs}
+    return found
 
 
 def _plain(name: str) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor
 from vision3d.errors import InputError
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
-from vision3d.geometry.rotation import nearest_rotation
+from vision3d.geometry.rotation import nearest_rotation, rotvec_to_rotmat
 from vision3d.scene.clip import Channel, Clip
+from vision3d.scene.humanoid import LIMBS, body_parts
 from vision3d.scene.joint_names import same_joints
 from vision3d.scene.motion import Motion
 from vision3d.scene.skin import Skin
@@ -20,16 +21,18 @@ from vision3d.scene.skin import Skin
 logger = logging.getLogger("vision3d")
 
 _LISTED = 12  # names in a message
+_CLEARLY = 0.2  # in likeness; the pose without turns is 0.7 to 1 for files that mean it as the rest, 0.4 to 0.5 for others
 
 
 def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float | None = None) -> Clip:
     """A clip that turns each joint of a skin from its rest as the joint of the same name turns in the motion.
 
-    Names may differ in namespace, prefix, case and punctuation (`joint_names.same_joints`). Both skeletons should rest in the
-    same pose (arms out, say); their local axes may differ, and so may the axis that is up. The root begins where it rests and
-    moves from there. Joints of the
-    skin that the motion does not have stay as they are; those of the motion that the skin does not have are left out, and a
-    warning names them.
+    Names may differ in namespace, prefix, case, punctuation and in what programs call the parts of the human body
+    (`joint_names.same_joints`). Arms and legs may rest differently (arms out here, hanging there): each of their bones first
+    turns the shortest way to where that of the motion rests, and hands turn along. All else should rest in the same pose. Where
+    the motion without turns is none (all bones along one axis, as some programs write them), its first pose is taken for it.
+    Local axes may differ, and so may the axis that is up. The root begins where it rests and moves from there. Joints of the
+    skin that the motion does not have stay as they are; a warning names joints of the motion that the skin does not have.
 
     Args:
         motion: As read from a .bvh file.
@@ -44,10 +47,10 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
     moving = [joint for joint in range(len(skeleton)) if joint not in skeleton.tips]
     same = same_joints([skeleton.names[joint] for joint in moving], skin.names)
     if not moving or 2 * len(same) < len(moving):
-        theirs = _some([skeleton.names[joint] for joint in moving])
+        named = _some([skeleton.names[joint] for joint in moving])
         raise InputError(
             f"retarget: the skin has {len(same)} of the {len(moving)} joints of the motion, want at least half of them; joints"
-            f" of the skin: {_some(skin.names)}; of the motion: {theirs}"
+            f" of the skin: {_some(skin.names)}; of the motion: {named}"
         )
     source = {ours: moving[row] for row, ours in same.items()}
     if missing := [skeleton.names[joint] for joint in moving if joint not in source.values()]:
@@ -59,8 +62,18 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
     )
     rest = skin.joint_matrices(None, torch.zeros(1, dtype=torch.float64))[0].double()
     rest_rotmats = nearest_rotation(rest[:, :3, :3])
-    world = _axes(source, rest, motion)
-    turned, places = world @ turned @ world.mT, places @ world.mT
+    parts = {part: joint for joint, part in enumerate(body_parts(skin.names)) if part is not None and joint in source}
+    theirs = _rest_places(motion)
+    ours = rest[list(source), :3, 3]
+    at_zero, at_first = (_likeness(ours, pose[list(source.values())]) for pose in (theirs, places[0]))
+    if is_unlike := at_first > at_zero + _CLEARLY:
+        logger.warning("the motion without turns is not a rest pose, so its first pose is taken for one")
+        turned, theirs = turned @ turned[:1].mT, places[0]
+    world = _axes(source, rest, theirs)
+    if is_unlike:
+        world = _heading(parts, source, rest, theirs @ world.mT) @ world
+    turned, places, theirs = world @ turned @ world.mT, places @ world.mT, theirs @ world.mT
+    aligned = _aligned_limbs(parts, source, rest, theirs)
     posed: list[Tensor] = []  # rotation of each joint in the world, in every pose
     channels = []
     for joint, parent in enumerate(skin.parents):
@@ -68,14 +81,21 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
         if joint not in source:
             posed.append(above @ quat_to_rotmat(skin.quats[joint].double()))
             continue
-        posed.append(turned[:, source[joint]] @ rest_rotmats[joint])
+        posed.append(turned[:, source[joint]] @ aligned.get(joint, torch.eye(3, dtype=torch.float64)) @ rest_rotmats[joint])
         quats = rotmat_to_quat(above.mT @ posed[joint])
         channels.append(Channel("rotation", joint, motion.times, quats.to(skin.quats)))
-    for joint, theirs in source.items():
-        if not _ancestors(theirs, skeleton.parents).isdisjoint(source.values()):
+    carried: set[int] = set()
+    for joint, other in source.items():
+        if not _ancestors(other, skeleton.parents).isdisjoint(source.values()):
             continue
-        factor = _length_ratio(source, skin, rest, motion) if scale is None else scale
-        target = rest[joint, :3, 3] + factor * (places[:, theirs] - places[:1, theirs])
+        factor = _length_ratio(source, rest, theirs, skeleton.parents) if scale is None else scale
+        joint = _carrier(
+            joint, [ours for ours, at in source.items() if other in (at, *_ancestors(at, skeleton.parents))], skin.parents
+        )
+        if joint in carried:
+            continue
+        carried.add(joint)
+        target = rest[joint, :3, 3] + factor * (places[:, other] - places[:1, other])
         parent = skin.parents[joint]
         above = rest[parent] if parent >= 0 else torch.eye(4, dtype=torch.float64)
         local = torch.linalg.solve(above[:3, :3], (target - above[:3, 3]).T).T
@@ -83,19 +103,80 @@ def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float |
     return Clip(name, tuple(channels))
 
 
-def _axes(source: dict[int, int], rest: Tensor, motion: Motion) -> Float64[Tensor, "3 3"]:
+def _likeness(ours: Float64[Tensor, "n 3"], theirs: Float64[Tensor, "n 3"]) -> float:
+    """How alike two poses are but for place, direction and size: 1 for the same."""
+    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+    spread = ours.mT @ theirs
+    return float((nearest_rotation(spread) * spread).sum()) / max(float(ours.norm() * theirs.norm()), 1e-30)
+
+
+def _axes(source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"]) -> Float64[Tensor, "3 3"]:
     """From the axes of the motion to those of the skin: the rotation by right angles after which both rest most alike."""
     eyes = torch.eye(3, dtype=torch.float64)
-    skeleton = motion.skeleton
-    still = eyes.expand(len(skeleton), 3, 3)
-    theirs = forward_kinematics(still, skeleton.offsets.double(), skeleton.parents)[1][list(source.values())]
-    ours = rest[list(source), :3, 3]
+    ours, theirs = rest[list(source), :3, 3], places[list(source.values())]
     spread = (ours - ours.mean(0)).mT @ (theirs - theirs.mean(0))
     signs = torch.tensor(list(itertools.product((1.0, -1.0), repeat=3)), dtype=torch.float64)
     turns = torch.stack([sign[:, None] * eyes[list(order)] for order in itertools.permutations(range(3)) for sign in signs])
     turns = turns[torch.linalg.det(turns) > 0]  # the first is the identity, which wins where joints do not tell
     scores = (turns * spread).sum((1, 2))
     return turns[0] if scores[0] >= scores.max() - 1e-3 * spread.norm() else turns[int(scores.argmax())]
+
+
+def _heading(
+    parts: dict[str, int], source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"]
+) -> Float64[Tensor, "3 3"]:
+    """The turn about the axis of the skin that is up after which a pose faces as the skin at rest."""
+    low = parts.get("hips", parts.get("left foot"))
+    if low is None or "head" not in parts:
+        return torch.eye(3, dtype=torch.float64)
+    along = rest[parts["head"], :3, 3] - rest[low, :3, 3]
+    up = torch.eye(3, dtype=torch.float64)[int(along.abs().argmax())]
+    ours, theirs = rest[list(source), :3, 3], places[list(source.values())]
+    ours, theirs = ours - ours.mean(0), theirs - theirs.mean(0)
+    across, level = torch.linalg.cross(theirs, ours).sum(0) @ up, (theirs * ours * (1 - up)).sum()
+    return rotvec_to_rotmat(torch.atan2(across, level) * up)
+
+
+def _aligned_limbs(
+    parts: dict[str, int], source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"]
+) -> dict[int, Float64[Tensor, "3 3"]]:
+    """Turns in the world that lay bones of arms and legs as those of the motion rest, by joint of the skin."""
+    found = {}
+    for side, (start, end) in itertools.product(("left", "right"), LIMBS):
+        joint, tip = parts.get(f"{side} {start}"), parts.get(f"{side} {end}")
+        if joint is None or tip is None:
+            continue
+        ours = rest[tip, :3, 3] - rest[joint, :3, 3]
+        theirs = places[source[tip]] - places[source[joint]]
+        if min(float(ours.norm()), float(theirs.norm())) > 0:
+            found[joint] = _shortest_turn(ours, theirs)
+            if end == "hand":
+                found[tip] = found[joint]
+    return found
+
+
+def _carrier(joint: int, carried: Sequence[int], parents: Sequence[int]) -> int:
+    """The joint itself or the nearest above it that carries all of `carried`: the hips do not carry the legs in every rig."""
+    above = joint
+    while above >= 0 and not all(above in (other, *_ancestors(other, parents)) for other in carried):
+        above = parents[above]
+    return above if above >= 0 else joint
+
+
+def _shortest_turn(start: Float64[Tensor, " 3"], end: Float64[Tensor, " 3"]) -> Float64[Tensor, "3 3"]:
+    """The smallest rotation from one direction to another one; opposite ones by half a turn about some axis across."""
+    axis = torch.linalg.cross(start, end)
+    if float(axis.norm()) <= 1e-9 * float(start.norm() * end.norm()):
+        axis = torch.linalg.cross(start, torch.eye(3, dtype=torch.float64)[int(start.abs().argmin())])
+    angle = torch.atan2(torch.linalg.cross(start, end).norm(), start @ end)
+    return rotvec_to_rotmat(angle * torch.nn.functional.normalize(axis, dim=0))
+
+
+def _rest_places(motion: Motion) -> Float64[Tensor, "j 3"]:
+    """Where the joints of a motion rest."""
+    skeleton = motion.skeleton
+    still = torch.eye(3, dtype=torch.float64).expand(len(skeleton), 3, 3)
+    return forward_kinematics(still, skeleton.offsets.double(), skeleton.parents)[1]
 
 
 def _ancestors(joint: int, parents: Sequence[int]) -> set[int]:
@@ -110,18 +191,17 @@ def _some(names: Sequence[str]) -> str:
     return (", ".join(names[:_LISTED]) or "none") + more
 
 
-def _length_ratio(source: dict[int, int], skin: Skin, rest: Tensor, motion: Motion) -> float:
+def _length_ratio(
+    source: dict[int, int], rest: Float64[Tensor, "j 4 4"], places: Float64[Tensor, "k 3"], parents: Sequence[int]
+) -> float:
     """Length of the skin's bones over that of the motion's, summed over the bones that both have."""
-    skeleton = motion.skeleton
-    eyes = torch.eye(3, dtype=torch.float64).expand(len(skeleton), 3, 3)
-    at_rest = forward_kinematics(eyes, skeleton.offsets.double(), skeleton.parents)[1]
     back = {theirs: joint for joint, theirs in source.items()}
     ours, theirs = 0.0, 0.0
     for joint, other in source.items():
-        parent = skeleton.parents[other]
+        parent = parents[other]
         while parent >= 0 and parent not in back:
-            parent = skeleton.parents[parent]
+            parent = parents[parent]
         if parent >= 0:
             ours += float((rest[joint, :3, 3] - rest[back[parent], :3, 3]).norm())
-            theirs += float((at_rest[other] - at_rest[parent]).norm())
+            theirs += float((places[other] - places[parent]).norm())
     return ours / theirs if theirs > 0 else 1.0

@@ -15,7 +15,7 @@ from vision3d.geometry import mesh as geometry
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
-from vision3d.runs import RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
 from vision3d.stage import stage
 from vision3d.stages.animation.cover import cover, warn_of_cover
@@ -33,14 +33,13 @@ from vision3d.stages.animation.dynamic.surface_rig import surface_skin
 from vision3d.stages.animation.dynamic.trainer import Trainer
 from vision3d.stages.animation.guidance import check_time, load_guidance
 from vision3d.stages.animation.guidance.base import Guide
-from vision3d.stages.animation.loop import remaining_steps
 from vision3d.stages.animation.orbits import Orbit
+from vision3d.training.loop import Loop
 
 logger = logging.getLogger("vision3d.animate")
 
 FRAMES, CLIP, VIDEO = "frames.zarr", "animated.glb", "comparison.mp4"
 _AT_REST = 0.97  # IoU of the mesh and the masks of the frame that shows it in its rest pose
-_STATE = ("trainer", "step", "sums", "source")
 
 
 @dataclass(frozen=True)
@@ -124,8 +123,7 @@ def animate(
     name = f"{name} ({len(footage)} pictures)"
     guided = None if guidance is None else (guidance, force)
     fit = _Fit(config, footage.to(device), source.to(device), truth, name, guided, run_folder, progress)
-    with finish_step_on_interrupt() as stop:
-        fit.loop(stop)
+    fit.train()
     return fit.finish()
 
 
@@ -158,12 +156,19 @@ class _Fit:
         guide = None if guided is None else _guide(config, *guided, footage, self.cameras, self.mesh)
         self.label = "none" if guide is None else guide.guidance.label
         self.name = name if guide is None else f"{name} + {self.label}"
-        saved = None if folder is None else folder.restore_state(_STATE, self.name)
+        steps = config.total_steps(len(footage.times))
+        self.loop: Loop | None = None
+        if steps:
+            self.loop = Loop(
+                "animate", source=self.name, steps=steps, folder=folder, log_every=config.log_every,
+                checkpoint_every=config.checkpoint_every, latest=("frames",), shown=("loss", "frames"), callback=callback,
+            )  # fmt: skip
+        saved = None if self.loop is None else self.loop.saved
         torch.manual_seed(config.seed)
         if saved is None:
             graph = DeformationGraph.of(self.mesh.vertices, self.mesh.faces, config.nodes, config.neighbors)
         else:
-            graph = DeformationGraph(**saved["trainer"]["graph"]).to(self.mesh.device)
+            graph = DeformationGraph(**saved["graph"]).to(self.mesh.device)
             if len(graph.weights) != self.mesh.num_vertices:
                 there = (
                     f"is a run on a mesh of {len(graph.weights)} vertices; cannot go on with one of {self.mesh.num_vertices}"
@@ -177,10 +182,8 @@ class _Fit:
         self.motion = Motion(self.mesh, graph, config, fitted_times, rest, tree, is_borrowed=is_borrowed)
         self.painter = make_painter(self.source, config.renderer, config.per_face, config.backend)
         self.trainer = Trainer(config, self.motion, self.painter, footage, self.cameras, seen, guide)
-        self.step, self.sums = 0, {}
         if saved is not None:
-            self.trainer.load_state_dict(saved["trainer"])
-            self.step, self.sums = saved["step"], saved["sums"]
+            self.trainer.load_state_dict(saved)
         moved = f"{len(graph)} nodes"
         if tree is not None:
             moved = f"{moved} that begin as {len(tree)} rings" if is_borrowed else f"{len(tree)} joints, {moved}"
@@ -205,12 +208,10 @@ class _Fit:
         )
         return replace(config, reference=-1)
 
-    def loop(self, stop: StopSignal) -> None:
+    def train(self) -> None:
         """All steps that are left."""
-        steps = self.trainer.step, self._save, stop, self.callback
-        for values in remaining_steps("animate", self.step, self.trainer.steps, *steps, shown=("loss", "frames")):
-            self.step += 1
-            self._record(values)
+        if self.loop is not None:
+            self.loop.run(self.trainer)
 
     def finish(self) -> AnimateResult:
         """Measure the motion and write it."""
@@ -248,7 +249,8 @@ class _Fit:
             "nodes": len(self.motion.graph) if self.motion.uses_nodes else 0,
             "vertices": self.mesh.num_vertices,
             "faces": self.mesh.num_faces,
-            "steps": self.step,
+            "steps": 0 if self.loop is None else self.loop.step,
+            "training_s": 0.0 if self.loop is None else round(self.loop.seconds, 3),
             "guidance": self.label,
             "warnings": warnings,
             "device": str(self.mesh.device),
@@ -278,24 +280,6 @@ class _Fit:
             if len(frames):
                 figures[f"{split}_vertex_error"] = float(errors[frames].mean())
         return figures
-
-    def _record(self, values: dict[str, float]) -> None:
-        """Metrics and checkpoints that are due after this step."""
-        every = self.config.log_every
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        if self.step % every == 0:
-            if self.folder is not None:
-                means = {name: value / every for name, value in self.sums.items()}
-                self.folder.log(self.step, **{**means, "frames": values["frames"]})
-            self.sums = {}
-        if self.config.checkpoint_every and self.step % self.config.checkpoint_every == 0:
-            self._save()
-
-    def _save(self) -> None:
-        if self.folder is not None:
-            state = {"trainer": self.trainer.state_dict(), "step": self.step, "sums": self.sums, "source": self.name}
-            self.folder.save_checkpoint(self.step, state)
 
 
 def _loaded_mesh(mesh: Mesh | MeshGaussians | Skin | Path | str, config: AnimateConfig) -> Mesh | MeshGaussians | Skin:

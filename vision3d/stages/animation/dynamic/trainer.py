@@ -12,7 +12,7 @@ from torch import Tensor
 from vision3d.errors import NumericalError
 from vision3d.geometry.arap import Arap
 from vision3d.geometry.mesh import weld_vertices
-from vision3d.optim import losses, schedules
+from vision3d.optim import losses
 from vision3d.optim.metrics import mask_iou
 from vision3d.render.meshes.shading import first_of_each
 from vision3d.report.sheets import spread
@@ -94,8 +94,8 @@ class Trainer:
             self.search = PoseSearch(config, motion.joints, self.joint_optimizer, *given)
         self.joint_poses: Tensor | None = None  # before the nodes came in
 
-    def step(self, step: int) -> dict[str, float]:
-        """Do step number `step` (from 0).
+    def step(self, step: int, progress: float) -> dict[str, float]:
+        """Do step number `step` (from 0) at this progress in [0, 1).
 
         Returns:
             The loss and its terms.
@@ -107,7 +107,6 @@ class Trainer:
             self._let_in(step)
         if self.search is not None and self.search.is_due:
             return {"loss": self.search.step(self.intake), "frames": self.intake.num_active}
-        progress = schedules.progress(step, self.steps)
         since = self._since_all_are_in(step)
         self._let_nodes_in(since)
         if self.config.loss.limit and step % _YIELD_EVERY == 0 and self.intake.is_done and self.motion.joints is None:

@@ -1,0 +1,86 @@
+"""Parts of the human body that joints are named after, in the vocabularies of different programs."""
+
+import re
+from collections.abc import Sequence
+
+_SIDES = {"l": "left", "left": "left", "r": "right", "right": "right"}
+_CONTROLS = {"org", "mch", "ctrl", "control", "ik", "fk", "pole", "tweak", "target", "helper", "twist", "roll", "end", "socket"}
+_MIDDLE = {
+    "hips": ("hips", "hip", "pelvis"),
+    "spine": ("spine", "chest", "torso", "abdomen", "back", "waist", "lowerback", "upperchest", "upperbody"),
+    "neck": ("neck",),
+    "head": ("head",),
+}
+_PAIRED = {
+    "clavicle": ("clavicle", "collar"),
+    "upper_arm": ("upperarm", "uparm", "armupper"),
+    "forearm": ("forearm", "lowerarm", "armlower", "elbow"),
+    "hand": ("hand", "wrist"),
+    "upper_leg": ("upperleg", "upleg", "legupper", "thigh"),
+    "lower_leg": ("lowerleg", "leglower", "shin", "calf", "knee"),
+    "foot": ("foot", "ankle"),
+    "toes": ("toe", "toes", "toebase", "ball"),
+}
+_PARTS = {word: part for parts in (_MIDDLE, _PAIRED) for part, words in parts.items() for word in words}
+# What a word means depends on the others: the shoulder of one program is the collar bone, of another one the upper arm.
+_OPEN = {"shoulder": ("clavicle", "upper_arm"), "arm": ("upper_arm",), "leg": ("lower_leg", "upper_leg"), "hip": ("upper_leg",)}
+
+LIMBS = (("upper_arm", "forearm"), ("forearm", "hand"), ("upper_leg", "lower_leg"), ("lower_leg", "foot"))
+"""Parts whose bone goes from the one to the other."""
+
+
+def body_parts(names: Sequence[str]) -> list[str | None]:
+    """The part of the body of each joint, such as `left upper_arm`, `hips` or `spine` (of which there may be several).
+
+    A part of one side belongs to the first joint that is named after it. None where a name tells no part, as of fingers and of
+    the controls of a rig.
+
+    Example:
+        >>> body_parts(["Hips", "Spine", "LeftUpLeg", "LeftLeg", "LHandThumb1"])
+        ['hips', 'spine', 'left upper_leg', 'left lower_leg', None]
+        >>> body_parts(["LeftCollar", "LeftShoulder", "LeftElbow"])
+        ['left clavicle', 'left upper_arm', 'left forearm']
+    """
+    read = [_read(name) for name in names]
+    known = {(side, _PARTS.get(word)) for side, word in read if side or word not in _OPEN}
+    found: list[str | None] = []
+    for side, word in read:
+        part = _PARTS.get(word) if side is None or word not in _OPEN else _opened(side, word, known, read)
+        is_wrong = part is None or (side is None) != (part in _MIDDLE)
+        text = None if is_wrong else part if side is None else f"{side} {part}"
+        found.append(None if text in found and text != "spine" else text)
+    return found
+
+
+def _opened(
+    side: str, word: str, known: set[tuple[str | None, str | None]], read: Sequence[tuple[str | None, str]]
+) -> str | None:
+    if word == "shoulder":
+        has_arm = (side, "upper_arm") in known or (side, "arm") in read
+        return "clavicle" if has_arm else "upper_arm"
+    if word == "leg":
+        return "lower_leg" if (side, "upper_leg") in known or (side, "hip") in read else "upper_leg"
+    part = _OPEN[word][0]
+    return None if (side, part) in known else part
+
+
+def _read(name: str) -> tuple[str | None, str]:
+    """The side that a name tells, and what remains of it without side, numbers and prefixes."""
+    bare = re.split(r"[:|]", name)[-1]
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)|(?<=\d)(?=[A-Za-z])", " ", bare)
+    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word and not word.isdigit()]
+    if not _CONTROLS.isdisjoint(words):
+        return None, ""
+    sides = [_SIDES[word] for word in words if word in _SIDES]
+    rest = [word for word in words if word not in _SIDES]
+    for size in range(len(rest), 0, -1):  # the longest run of words at the end or within that is known
+        for start in range(len(rest) - size, -1, -1):
+            word = "".join(rest[start : start + size])
+            is_whole = start + size == len(rest) or not _is_finger(rest[start + size :])
+            if (word in _PARTS or word in _OPEN) and is_whole:
+                return (sides[0] if sides else None), word
+    return None, ""
+
+
+def _is_finger(words: Sequence[str]) -> bool:
+    return any(re.match("thumb|index|middle|ring|pink|little|pointer|finger|top|joint|nub", word) for word in words)
