@@ -83,6 +83,12 @@ class MissingDependencyError(Vision3DError, ImportError):
         self.package, self.extra = package, extra
 
 
+class PluginError(Vision3DError, ImportError):
+    """What another package adds cannot be loaded."""
+
+    exit_code = 4
+
+
 class NumericalError(Vision3DError, ArithmeticError):
     """A value that must be finite is not."""
 

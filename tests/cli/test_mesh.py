@@ -187,7 +187,7 @@ def test_wrong_options(cli, folder, options, text):
     "name, text",
     [
         ("none.ply", "does not exist; want a Gaussian scene (.ply) or a run folder with scene.ply"),
-        ("picture.png", "holds a picture, want a Gaussian scene (.ply)"),
+        ("picture.png", "holds an image, want a Gaussian scene (.glb, .gltf, .json, .ksplat, .ply"),
         ("empty", "is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)"),
         ("no_rows.ply", "element 'vertex' has 0 rows"),
     ],

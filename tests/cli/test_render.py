@@ -272,7 +272,7 @@ def test_wrong_scenes(cli, tmp_path):
 
     ring_cameras().save(tmp_path / "cameras.json")
     code, _, err = cli("render", tmp_path / "cameras.json", *out)
-    assert code == 3 and "cameras.json: holds Cameras, want a Gaussian scene" in err
+    assert code == 3 and "cameras.json: holds cameras, want a Gaussian scene" in err
 
 
 def test_cameras_of_several_sizes_need_a_folder_or_a_size(cli, scene_file, tmp_path):

@@ -3,18 +3,18 @@ import math
 import pytest
 import torch
 
-from vision3d.geometry import vectors
+from vision3d.geometry import smooth, vectors
 
 # x, and the functions of x^2 to full precision (closed forms where they do not cancel, two series terms near zero).
 FUNCTIONS = {
-    "sin_over": (vectors.sin_over, lambda x: math.sin(x) / x, lambda x: 1 - x**2 / 6),
-    "cos_of": (vectors.cos_of, math.cos, lambda x: 1 - x**2 / 2),
+    "sin_over": (smooth.sin_over, lambda x: math.sin(x) / x, lambda x: 1 - x**2 / 6),
+    "cos_of": (smooth.cos_of, math.cos, lambda x: 1 - x**2 / 2),
     "one_minus_cos_over": (
-        vectors.one_minus_cos_over, lambda x: 2 * math.sin(x / 2) ** 2 / x**2, lambda x: 1 / 2 - x**2 / 24,
+        smooth.one_minus_cos_over, lambda x: 2 * math.sin(x / 2) ** 2 / x**2, lambda x: 1 / 2 - x**2 / 24,
     ),
-    "x_minus_sin_over": (vectors.x_minus_sin_over, lambda x: (x - math.sin(x)) / x**3, lambda x: 1 / 6 - x**2 / 120),
+    "x_minus_sin_over": (smooth.x_minus_sin_over, lambda x: (x - math.sin(x)) / x**3, lambda x: 1 / 6 - x**2 / 120),
     "one_minus_half_cot_over": (
-        vectors.one_minus_half_cot_over, lambda x: (1 - x / 2 / math.tan(x / 2)) / x**2, lambda x: 1 / 12 + x**2 / 720,
+        smooth.one_minus_half_cot_over, lambda x: (1 - x / 2 / math.tan(x / 2)) / x**2, lambda x: 1 / 12 + x**2 / 720,
     ),
 }  # fmt: skip
 
@@ -46,11 +46,11 @@ def test_atan_over():
     x = torch.tensor([1, 1, 1, 1, 0.5, 0, -1, -1], dtype=torch.float64)
     y = torch.tensor([0, 1e-9, 0.0999, 0.1001, 2, 1, 1, 1e-3], dtype=torch.float64)
     want = [1 if b == 0 else math.atan2(b, a) / b for a, b in zip(x.tolist(), y.tolist(), strict=True)]
-    assert vectors.atan_over(y.square(), x).tolist() == pytest.approx(want, rel=1e-14)
+    assert smooth.atan_over(y.square(), x).tolist() == pytest.approx(want, rel=1e-14)
     pair = (y[:-1].square().requires_grad_(), x[:-1].clone().requires_grad_())
-    assert torch.autograd.gradcheck(vectors.atan_over, pair, eps=1e-8, atol=1e-5)
+    assert torch.autograd.gradcheck(smooth.atan_over, pair, eps=1e-8, atol=1e-5)
     nothing = torch.zeros(2, requires_grad=True)
-    value = vectors.atan_over(nothing, nothing)
+    value = smooth.atan_over(nothing, nothing)
     assert value.isfinite().all()
     assert torch.autograd.grad(value.sum(), nothing)[0].isfinite().all()
 

@@ -231,9 +231,7 @@ class TestFolder:
             GaussianScene.load(tmp_path / "a")
 
     def test_other_json_files(self, tmp_path):
-        with pytest.raises(
-            InputError, match=r"a \.json holds Cameras, Boxes or a Selection \(a meta\.json: Gaussians as SOG\)"
-        ):
+        with pytest.raises(InputError, match=r"Gaussians as \.json are a SOG folder, whose file is called meta\.json"):
             small_scene(0).save(tmp_path / "a.json")
 
 

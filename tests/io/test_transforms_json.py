@@ -311,7 +311,7 @@ def test_load_tells_cameras_from_photographs(ring, tmp_path):
     assert isinstance(load(tmp_path / "cameras.json"), Cameras)  # the pictures that it names are elsewhere
     replace(images.cameras, names=None).save(folder / "unnamed.json")
     assert isinstance(load(folder / "unnamed.json"), Cameras)
-    with pytest.raises(InputError, match=r"a \.json holds Cameras, Boxes or a Selection \(.*\), got Tensor"):
+    with pytest.raises(InputError, match=r"a \.json file holds cameras, boxes, a selection or a Gaussian scene, got Tensor"):
         save(tmp_path / "x.json", torch.zeros(3))
 
 

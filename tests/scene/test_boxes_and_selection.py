@@ -46,7 +46,7 @@ def test_kitti_round_trip(boxes, tmp_path):
     torch.testing.assert_close(again.boxes, boxes.boxes, rtol=0, atol=3e-6)  # six decimals
     torch.testing.assert_close(again.scores, boxes.scores)
     assert again.classes == ("Van", "Car") and again.labels.tolist() == [0, 1]
-    with pytest.raises(InputError, match=r"KITTI labels need a calibration; use vision3d\.io\.kitti\.write_labels"):
+    with pytest.raises(InputError, match=r"KITTI labels need a calibration: use vision3d\.io\.kitti\.write_labels"):
         boxes.save(tmp_path / "x.txt")
     with pytest.raises(InputError, match="needs labels and classes"):
         write_labels(tmp_path / "x.txt", Boxes(BOXES), tmp_path / "calib" / "7.txt")

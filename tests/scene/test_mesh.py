@@ -89,9 +89,9 @@ def test_save_and_load_go_by_suffix(mesh, gaussians, tmp_path):
     assert torch.equal(Mesh.load(tmp_path / "a.glb").vertices, mesh.vertices)
     assert isinstance(load(tmp_path / "a.glb"), Mesh)
     gaussians.save(tmp_path / "a.ply")
-    with pytest.raises(InputError, match=r"a\.ply: holds GaussianScene, want a mesh"):
+    with pytest.raises(InputError, match=r"a\.ply: holds a Gaussian scene, want a mesh"):
         Mesh.load(tmp_path / "a.ply")
-    with pytest.raises(InputError, match=r"a\.glb: holds Mesh, want a Gaussian scene"):
+    with pytest.raises(InputError, match=r"a\.glb: holds a mesh, want a Gaussian scene"):
         GaussianScene.load(tmp_path / "a.glb")
 
 

@@ -109,7 +109,7 @@ def test_wrong_values_are_refused(cloud, gaussians, tmp_path):
     with pytest.raises(InputError, match="ring reaches 2147483648, want 32-bit integers"):
         replace(cloud, attributes={"ring": torch.full((30,), 2**31)}).save(tmp_path / "a.ply")
     gaussians.save(tmp_path / "g.ply")
-    with pytest.raises(InputError, match="holds GaussianScene, want a point cloud"):
+    with pytest.raises(InputError, match="holds a Gaussian scene, want a point cloud"):
         PointCloud.load(tmp_path / "g.ply")
 
 

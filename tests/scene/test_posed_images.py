@@ -134,7 +134,7 @@ def test_reprs_show_the_pictures(cameras, tmp_path):
 
 def test_load_wants_photographs(cameras, tmp_path):
     cameras.save(tmp_path / "cameras.json")
-    with pytest.raises(InputError, match=r"cameras\.json: holds Cameras, want posed photographs"):
+    with pytest.raises(InputError, match=r"cameras\.json: holds cameras, want posed photographs"):
         PosedImages.load(tmp_path / "cameras.json")
     assert isinstance(Cameras.load(tmp_path / "cameras.json"), Cameras)
 

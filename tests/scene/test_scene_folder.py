@@ -140,7 +140,7 @@ def test_reprs(gaussians):
 def test_codecs_can_be_added(tmp_path, monkeypatch, gaussians):
     monkeypatch.setattr(codecs, "_CODECS", dict(codecs._CODECS))
     monkeypatch.setattr(codecs, "_SUFFIXES", dict(codecs._SUFFIXES))
-    codecs.register(".GSPLAT", "vision3d.io.ply", "GaussianScene")
+    codecs.register(".GSPLAT", codecs.Codec("vision3d.io.ply", ("GaussianScene",), ("GaussianScene",)), "GaussianScene")
     gaussians.save(tmp_path / "x.gsplat")
     assert GaussianScene.load(tmp_path / "x.gsplat").num_gaussians == 40
     assert codecs.suffix_of(gaussians) == ".gsplat"

@@ -160,7 +160,9 @@ def test_other_errors():
         InputError, match=r"^Channel: got 'colour' by 'LINEAR'; want translation, rotation, scale, weights by LINEAR"
     ):
         Channel("colour", 0, f64(0), torch.ones(1, 3))
-    with pytest.raises(InputError, match=r"walk.ply: a .ply file holds no skin; want .glb or .gltf$"):
+    with pytest.raises(
+        InputError, match=r"walk.ply: a .ply file holds a Gaussian scene, a mesh or a point cloud, want a skin \(.glb, .gltf\)$"
+    ):
         Skin.load("walk.ply")
 
 

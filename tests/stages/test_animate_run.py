@@ -163,7 +163,7 @@ def test_the_graph_of_a_checkpoint_is_the_one_that_goes_on(tmp_path, monkeypatch
 def test_a_run_goes_on_with_the_same_clip_and_mesh_only(tmp_path):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
-    with pytest.raises(ConfigError, match=r"is a run on a Footage \(3 pictures\); cannot go on from it"):
+    with pytest.raises(ConfigError, match=r"cannot resume .*, which is a run on a Footage \(3 pictures\), with a Footage"):
         fitted(worm(frames=4, cameras=1), FEW, run_folder=RunFolder.create(tmp_path, FEW, resume=True))
     other = clip.mesh.crop(torch.arange(clip.mesh.num_faces) > 40)
     folder = RunFolder.create(tmp_path, FEW, resume=True)

@@ -322,4 +322,4 @@ def _write(path: Path, value: object, spz_version: Literal[2, 4]) -> None:
 
         write_gaussians(path, cast("GaussianScene", value), version=spz_version)
     else:
-        codecs.module_for(path).save(path, value)
+        codecs.save(path, value)

@@ -67,12 +67,3 @@ def orthogonal_part(vectors: Float[Tensor, "*#batch 3"], units: Float[Tensor, "*
 
 def _least(numbers: Tensor) -> float:
     return 4 * torch.finfo(numbers.dtype).tiny  # the inverse of what is smaller may be infinite
-
-
-def __getattr__(name: str) -> object:
-    # The functions of x^2 were here before they had a module of their own.
-    from vision3d.geometry import smooth
-
-    if name.startswith("_") or not hasattr(smooth, name):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(smooth, name)

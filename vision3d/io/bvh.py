@@ -64,10 +64,8 @@ def load(path: Path) -> Motion:
     return read_motion(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: Motion) -> None:
     """Codec: write motion."""
-    if not isinstance(value, Motion):
-        raise InputError(f"{path}: cannot write {type(value).__name__} as .bvh; want Motion")
     write_motion(path, value)
 
 

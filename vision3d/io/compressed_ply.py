@@ -14,14 +14,13 @@ import numpy as np
 from vision3d.atomic import atomic_write
 from vision3d.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
-from vision3d.io.ply import mode_comments, read_mode
 from vision3d.io.ply_file import read_elements, read_table
+from vision3d.io.ply_modes import mode_comments, read_mode
 from vision3d.io.splat_arrays import (
     Losses,
     SplatArrays,
     any_numbers,
     arrays_of,
-    check_scene,
     from_smallest_three,
     largest_first,
     logits_of_bytes,
@@ -145,9 +144,9 @@ def load(path: Path) -> GaussianScene:
     return read_gaussians(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: GaussianScene) -> None:
     """Codec: write Gaussians."""
-    write_gaussians(path, check_scene(path, value))
+    write_gaussians(path, value)
 
 
 def _read_sh(path: Path, count: int) -> np.ndarray:

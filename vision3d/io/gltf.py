@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from vision3d.errors import InputError
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.skin import Skin
@@ -39,7 +38,7 @@ def load_skin(path: Path) -> Skin:
     return gltf_skin.read_skin(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: GaussianScene | Mesh | Skin) -> None:
     """Codec: write Gaussians, a mesh or a skin."""
     from vision3d.io import glb, gltf_gaussians, gltf_skin_writer
 
@@ -47,7 +46,5 @@ def save(path: Path, value: object) -> None:
         gltf_gaussians.write_gaussians(path, value)
     elif isinstance(value, Mesh):
         glb.write_mesh(path, value)
-    elif isinstance(value, Skin):
-        gltf_skin_writer.write_skin(path, value)
     else:
-        raise InputError(f"{path}: a {path.suffix} holds a GaussianScene, a Mesh or a Skin, got {type(value).__name__}")
+        gltf_skin_writer.write_skin(path, value)

@@ -131,11 +131,6 @@ def load(path: Path) -> Boxes:
     return read_labels(path)
 
 
-def save(path: Path, value: object) -> None:
-    """Codec: refuses, as a label file needs a calibration."""
-    raise InputError(f"{path}: KITTI labels need a calibration; use vision3d.io.kitti.write_labels, or save as .json")
-
-
 def _beside(path: Path) -> Path:
     found = path.parent.parent / "calib" / path.name
     if not found.is_file():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision3d.errors import FileFormatError, InputError
+from vision3d.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.guards import read_bytes
 from vision3d.io.splat_arrays import SplatArrays, any_numbers, logits_of_bytes, logs_of_scales
@@ -92,11 +92,6 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 def load(path: Path) -> GaussianScene:
     """Codec: the Gaussians of a file."""
     return read_gaussians(path)
-
-
-def save(path: Path, value: object) -> None:
-    """Codec: not written."""
-    raise InputError(f"{path}: .ksplat is read and not written; want .ply, .spz, .sog, .splat or .glb")
 
 
 def _row(level: int, degree: int) -> np.dtype:

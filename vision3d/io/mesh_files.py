@@ -122,10 +122,8 @@ def load(path: Path) -> Mesh:
     return read_mesh(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: Mesh) -> None:
     """Codec: write a mesh."""
-    if not isinstance(value, Mesh):
-        raise InputError(f"{path}: a {path.suffix} holds a Mesh, got {type(value).__name__}")
     write_mesh(path, value)
 
 

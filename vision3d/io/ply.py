@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vision3d.errors import FileFormatError, InputError
 from vision3d.io.ply_file import Table, read_elements, read_table, write_table
+from vision3d.io.ply_modes import mode_comments, read_mode
 from vision3d.scene.checks import check_shape
-from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
+from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.points import PointCloud
 
@@ -114,16 +115,6 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     write_table(path, columns, mode_comments(scene))
 
 
-def mode_comments(scene: GaussianScene) -> list[str]:
-    """Lines of the header that say who wrote the file and how the scene is rendered."""
-    comments = ["written by vision3d"]
-    if scene.antialiased or scene.mode == "2dgs":
-        comments.append(f"SplatRenderMode: {'2dgs' if scene.mode == '2dgs' else 'mip'}")
-    if scene.mode == "flat":
-        comments.append("Vision3dMode: flat")
-    return comments
-
-
 def read_points(path: Path | str) -> tuple[Float[Tensor, "p 3"], Float[Tensor, "p 3"] | None]:
     """Read a point cloud: positions, and colours in [0, 1] if the file has them.
 
@@ -183,14 +174,12 @@ def load(path: Path) -> object:
     return _meshes().load(path) if kind == "mesh" else _points().read_ply(path) if kind == "points" else read_gaussians(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: GaussianScene | Mesh | PointCloud) -> None:
     """Codec: write Gaussians (compressed where the name ends in .compressed.ply), a mesh or points."""
     if isinstance(value, Mesh):
         _meshes().save(path, value)
     elif isinstance(value, PointCloud):
         _points().write_ply(path, value)
-    elif not isinstance(value, GaussianScene):
-        raise InputError(f"{path}: a .ply holds a GaussianScene, Mesh or PointCloud, got {type(value).__name__}")
     elif path.name.lower().endswith(".compressed.ply"):
         from vision3d.io import compressed_ply
 
@@ -218,15 +207,6 @@ def _rest_names(table: Table) -> list[str]:
         want = "0, 9, 24, 45 or 72, numbered from 0 (degree 0 to 4)"
         raise FileFormatError(table.path, f"has {len(names)} f_rest properties, want {want}", "header")
     return expected
-
-
-def read_mode(comments: list[str], num_scales: int) -> tuple[SplatMode, bool]:
-    """Mode and antialiasing that the comments of a header tell, or the number of its scales."""
-    tags = dict(comment.replace(" ", "").split(":", 1) for comment in comments if ":" in comment)
-    rendering = tags.get("SplatRenderMode", "")
-    if tags.get("Vision3dMode") == "flat":
-        return "flat", rendering == "mip"
-    return ("2dgs" if rendering == "2dgs" or num_scales == 2 else "3dgs"), rendering == "mip"
 
 
 def _read_labels(table: Table) -> np.ndarray | None:

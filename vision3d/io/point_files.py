@@ -124,10 +124,8 @@ def load(path: Path) -> PointCloud:
     return read_bin(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: PointCloud) -> None:
     """Codec: write points as .bin."""
-    if not isinstance(value, PointCloud):
-        raise InputError(f"{path}: a .bin holds a PointCloud, got {type(value).__name__}")
     write_bin(path, value)
 
 

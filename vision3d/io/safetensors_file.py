@@ -66,10 +66,8 @@ def load(path: Path) -> MeshGaussians:
     return read_mesh_gaussians(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: MeshGaussians) -> None:
     """Codec: write Gaussians on a mesh."""
-    if not isinstance(value, MeshGaussians):
-        raise InputError(f"{path}: a .safetensors holds MeshGaussians, got {type(value).__name__}")
     write_mesh_gaussians(path, value)
 
 

@@ -25,7 +25,6 @@ from vision3d.io.splat_arrays import (
     SplatArrays,
     any_numbers,
     arrays_of,
-    check_scene,
     from_smallest_three,
     largest_first,
     logits_of_bytes,
@@ -186,6 +185,6 @@ def load(path: Path) -> GaussianScene:
     return read_gaussians(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: GaussianScene) -> None:
     """Codec: write Gaussians."""
-    write_gaussians(path, check_scene(path, value))
+    write_gaussians(path, value)

@@ -17,7 +17,6 @@ from vision3d.io.splat_arrays import (
     SplatArrays,
     any_numbers,
     arrays_of,
-    check_scene,
     logits_of_bytes,
     logs_of_scales,
     opacities_of,
@@ -88,6 +87,6 @@ def load(path: Path) -> GaussianScene:
     return read_gaussians(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: GaussianScene) -> None:
     """Codec: write Gaussians."""
-    write_gaussians(path, check_scene(path, value))
+    write_gaussians(path, value)

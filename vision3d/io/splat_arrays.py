@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError
+from vision3d.errors import FileFormatError, MissingDependencyError
 from vision3d.geometry.spherical_harmonics import sh_rotation
 from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
 
@@ -145,17 +145,6 @@ class Losses:
         """One warning line, or none."""
         if self.texts:
             logger.warning("%s does not hold: %s", self.path, "; ".join(self.texts))
-
-
-def check_scene(path: Path, value: object) -> GaussianScene:
-    """The value as a Gaussian scene.
-
-    Raises:
-        InputError: It is something else.
-    """
-    if not isinstance(value, GaussianScene):
-        raise InputError(f"{path}: a {path.suffix} file holds a GaussianScene, got {type(value).__name__}")
-    return value
 
 
 class Gunzip:

@@ -24,7 +24,6 @@ from vision3d.io.splat_arrays import (
     SplatArrays,
     any_numbers,
     arrays_of,
-    check_scene,
     from_smallest_three,
     largest_first,
     logits_of_bytes,
@@ -138,9 +137,9 @@ def load(path: Path) -> GaussianScene:
     return read_gaussians(path)
 
 
-def save(path: Path, value: object) -> None:
+def save(path: Path, value: GaussianScene) -> None:
     """Codec: write Gaussians as version 4."""
-    write_gaussians(path, check_scene(path, value))
+    write_gaussians(path, value)
 
 
 def _sizes(version: int, count: int, degree: int) -> list[int]:

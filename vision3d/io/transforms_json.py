@@ -21,7 +21,6 @@ from vision3d.geometry.cameras import opencv_to_opengl
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import SUFFIXES
 from vision3d.scene.cameras import Cameras
-from vision3d.scene.gaussians import GaussianScene
 
 logger = logging.getLogger(__name__)
 
@@ -179,40 +178,6 @@ def has_photographs(path: Path | str) -> bool:
     if content.get("vision3d") is None or any(key in content for key in _SPLITS):
         return True
     return not _is_unnamed(content) and any(frame.image_path.is_file() for frame in _frames(path, content))
-
-
-def load(path: Path) -> object:
-    """Codec: the photographs that a file names, or its cameras where vision3d wrote them without photographs.
-
-    Files of ours that hold boxes or a selection, and a meta.json of SOG, are handed on.
-    """
-    from vision3d.io import json_types, sog
-
-    kind = json_types.type_of(path)
-    if kind == "sog":
-        return sog.load(path)
-    if kind in ("boxes", "selection"):
-        return json_types.read(path)
-    if not has_photographs(path):
-        return read_cameras(path)
-    from vision3d.io.dataset import load_dataset
-
-    return load_dataset(path)
-
-
-def save(path: Path, value: object) -> None:
-    """Codec: write cameras, boxes or a selection, or Gaussians as a meta.json of SOG."""
-    from vision3d.io import json_types, sog
-
-    if isinstance(value, GaussianScene) and path.name.lower() == "meta.json":
-        return sog.save(path, value)
-    if isinstance(value, json_types.Boxes | json_types.Selection):
-        return json_types.write(path, value)
-    if not isinstance(value, Cameras):
-        raise InputError(
-            f"{path}: a .json holds Cameras, Boxes or a Selection (a meta.json: Gaussians as SOG), got {type(value).__name__}"
-        )
-    write_cameras(path, value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

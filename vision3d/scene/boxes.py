@@ -50,10 +50,7 @@ class Boxes:
         Raises:
             InputError: The file holds something else, or cannot be read.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want boxes (.json, .txt)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a .json, whole or not at all (KITTI's .txt: `vision3d.io.kitti.write_labels`)."""

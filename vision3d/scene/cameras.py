@@ -139,7 +139,7 @@ class Cameras:
     @classmethod
     def load(cls, path: Path | str) -> "Cameras":
         """Cameras of a cameras.json or transforms.json file; the images that it names need not exist."""
-        return codecs.module_for(path).read_cameras(Path(path))
+        return codecs.module_for(path, "Cameras").read_cameras(Path(path))
 
     def save(self, path: Path | str) -> None:
         """Write a cameras.json: a superset of nerfstudio's transforms.json, readable by it."""

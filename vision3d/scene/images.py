@@ -68,10 +68,7 @@ class PosedImages:
     @classmethod
     def load(cls, path: Path | str) -> "PosedImages":
         """The photographs of a folder or of a transforms.json, as `vision3d.io.dataset.load_dataset` reads them."""
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want posed photographs")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a folder with the undistorted pictures (PNG), masks, points and a transforms.json for any trainer."""
@@ -133,7 +130,7 @@ class PosedImages:
         raw_size = None if self.raw_cameras is None else (int(raw.width), int(raw.height))
         path = self.image_paths[index]
         try:
-            image = codecs.module_for(path).read_image(path, size=raw_size, background=self.background)
+            image = codecs.module_for(path, "Tensor").read_image(path, size=raw_size, background=self.background)
             mask = self._read_mask(index, image.shape[1], image.shape[0])
         except FileFormatError as error:
             raise FileFormatError(error.path, f"view {index} ({self.names[index]}): {error.problem}") from error
@@ -204,7 +201,7 @@ class PosedImages:
         path = None if self.mask_paths is None else self.mask_paths[index]
         if path is None:
             return None
-        mask = codecs.module_for(path).read_mask(path)
+        mask = codecs.module_for(path, "Tensor").read_mask(path)
         rows, columns = mask.shape
         if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
             raise FileFormatError(path, f"mask has {columns}x{rows} px, its picture {width}x{height}; want the same size")

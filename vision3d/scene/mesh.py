@@ -72,10 +72,7 @@ class Mesh:
             InputError: The file holds something else, or cannot be read.
             MissingDependencyError: trimesh is needed and not there.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a mesh (.glb, .obj, .ply, .stl)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a file in the format of its suffix, whole or not at all; one warning names what it cannot hold."""

@@ -126,10 +126,7 @@ class MeshGaussians:
         Raises:
             InputError: The file holds something else, or cannot be read.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want Gaussians on a mesh (.safetensors)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a .safetensors file, and the mesh as .glb of the same name beside it, which is written first."""

@@ -83,10 +83,7 @@ class Motion:
         Raises:
             InputError: The file holds something else, or cannot be read.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want motion (.bvh)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a .bvh, whole or not at all; its poses have to be evenly spaced in time."""

@@ -64,10 +64,7 @@ class PointCloud:
         Raises:
             InputError: The file holds something else, or cannot be read.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a point cloud (.ply, .bin)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a file in the format of its suffix, whole or not at all; one warning names what it cannot hold."""

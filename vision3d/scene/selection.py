@@ -104,10 +104,7 @@ class Selection:
         Raises:
             InputError: The file holds something else, or cannot be read.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a selection (.json)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a .json, whole or not at all."""

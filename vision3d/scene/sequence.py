@@ -94,10 +94,7 @@ class Sequence:
         Raises:
             InputError: The folder holds something else, or cannot be read.
         """
-        value = codecs.load(path)
-        if not isinstance(value, cls):
-            raise InputError(f"{path}: holds {codecs.kind_of(value)}, want a sequence (.zarr)")
-        return value
+        return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
         """Write a .zarr folder; while running, use `vision3d.io.zarr_store.SequenceWriter`."""

@@ -113,10 +113,7 @@ class Skin:
         Raises:
             InputError: The file cannot be read, or nothing in it can move.
         """
-        module = codecs.module_for(path)
-        if not hasattr(module, "load_skin"):
-            raise InputError(f"{path}: a {Path(path).suffix} file holds no skin; want .glb or .gltf")
-        return module.load_skin(Path(path))
+        return codecs.module_for(path, "Skin").load_skin(Path(path))
 
     @classmethod
     def from_frames(

@@ -1,0 +1,58 @@
+"""What other packages add: entry points of the groups `vision3d.stages` and `vision3d.codecs`.
+
+A package declares them in its pyproject.toml, here a stage and a file format:
+
+    [project.entry-points."vision3d.stages"]
+    toy = "toy_package.stage:toy"
+
+    [project.entry-points."vision3d.codecs"]
+    ".toy" = "toy_package.files:CODEC"
+
+Built-in names go first, so that no package changes what a known verb or suffix does.
+"""
+
+import functools
+from importlib import metadata
+from typing import TypeVar
+
+from vision3d.errors import PluginError
+
+T = TypeVar("T")
+
+
+@functools.cache
+def names(group: str) -> dict[str, metadata.EntryPoint]:
+    """Entry points by name, those of the first package where two have the same."""
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=group):
+        found.setdefault(point.name, point)
+    return found
+
+
+def load(group: str, name: str, kind: type[T]) -> T | None:
+    """The object of that name, or None.
+
+    Raises:
+        PluginError: Its package cannot be imported, or it is of another type.
+    """
+    point = names(group).get(name)
+    if point is None:
+        return None
+    try:
+        value = point.load()
+    except Exception as error:
+        raise PluginError(f"{point.value} ({group} {name!r} of another package) cannot be loaded: {error}") from error
+    if not isinstance(value, kind):
+        raise PluginError(f"{point.value} ({group} {name!r}): got {type(value).__name__}, want {kind.__name__}")
+    return value
+
+
+def load_all(group: str, kind: type[T]) -> dict[str, T]:
+    """All of them that can be loaded, by name."""
+    found = {}
+    for name in names(group):
+        try:
+            found[name] = load(group, name, kind)
+        except PluginError:
+            continue
+    return found
