@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -14,6 +15,18 @@ from vision3d.runs import RunFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """What `stage` was told of a function, which the function has as `spec`."""
+
+    verb: str
+    inputs: Mapping[str, str]
+    """Names of its arguments that are inputs -> names of the verb's options for them."""
+    resumable: Collection[str]
+    grows: Collection[str]
+    results: Callable[[Any], Mapping[str, Any]]
 
 
 class Session:
@@ -113,6 +126,7 @@ def stage(
                 current.results = results(result)
             return result
 
+        setattr(run, "spec", StageSpec(verb, inputs, resumable, grows, results))  # noqa: B010  a function takes any name
         return run
 
     return decorate

@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vision3d import __version__
+from vision3d import __version__, plugins
 from vision3d.cli.verbs import VERBS
 from vision3d.errors import MissingFileError, Vision3DError, nearest_names
 from vision3d.plain import to_json
@@ -49,8 +50,10 @@ def execute(arguments: Sequence[str]) -> int:
 
 def help_text() -> str:
     """What `vision3d --help` prints."""
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {name:{width}}  {text}" for name, (_, text) in sorted(VERBS.items()))
+    plugged = {name: f"from {point.module.split('.')[0]}" for name, point in plugins.names("vision3d.stages").items()}
+    rows = {**plugged, **{name: text for name, (_, text) in VERBS.items()}}
+    width = max(map(len, rows))
+    verbs = "\n".join(f"  {name:{width}}  {text}" for name, text in sorted(rows.items()))
     return f"""usage: vision3d VERB [OPTIONS]
 
 From photographs to scenes that move, can be edited and can be understood.
@@ -96,11 +99,17 @@ def _run(arguments: list[str]) -> int:
         print(f"vision3d {__version__}")
         return 0
     verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS and verb in plugins.names("vision3d.stages"):
+        return _exit_code_of(functools.partial(importlib.import_module("vision3d.cli.plugged").run, verb), rest)
     if verb not in VERBS:
         kind = "option" if verb.startswith("-") else "verb"
         raise UsageError(f"{verb}: unknown {kind}; {nearest_names(verb, VERBS)} (vision3d --help lists the verbs)")
+    return _exit_code_of(importlib.import_module(VERBS[verb][0]).run, rest)
+
+
+def _exit_code_of(run: Callable[[list[str]], int | None], arguments: list[str]) -> int:
     try:
-        return importlib.import_module(VERBS[verb][0]).run(rest) or 0
+        return run(arguments) or 0
     except SystemExit as stop:  # tyro exits after --help
         return stop.code if isinstance(stop.code, int) else 0
 
