@@ -104,7 +104,7 @@ def test_wrong_files(cli, glb, tmp_path):
         ("empty.glb", "empty.glb"),
         ("pickle.glb", "pickle.glb"),
         ("still.glb", "want a mesh that can move"),
-        ("text.bvh", "holds no skin; want .glb or .gltf"),
+        ("text.bvh", "a .bvh file holds motion, want a skin (.glb, .gltf)"),
     ):
         assert_refused(cli("animate", "rig", tmp_path / name, "--out", tmp_path / "out", *FAST), part)
         assert not (tmp_path / "out").exists()

@@ -9,9 +9,9 @@ import torch
 from tests.support.splats import assert_close, small_scene
 from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.spherical_harmonics import eval_sh
-from vision3d.io import gltf as gltf_codec, gltf_gaussians as gltf
+from vision3d.io import gltf_gaussians as gltf
 from vision3d.io.gltf_container import glb_bytes, peek_json
-from vision3d.scene import GaussianScene, Mesh, load
+from vision3d.scene import GaussianScene, Mesh, codecs, load
 
 
 def parts(path):
@@ -147,5 +147,5 @@ def test_a_glb_is_known_by_its_content(tmp_path):
     assert kinds == [GaussianScene, GaussianScene, Mesh, Mesh]
     with pytest.raises(InputError, match=r"mesh\.glb: holds .*, want a Gaussian scene"):
         GaussianScene.load(tmp_path / "mesh.glb")
-    with pytest.raises(InputError, match=r"a \.gltf holds a GaussianScene, a Mesh or a Skin, got int"):
-        gltf_codec.save(tmp_path / "a.gltf", 1)
+    with pytest.raises(InputError, match=r"a \.gltf file holds a mesh, a skin, a Gaussian scene or a scene, got int"):
+        codecs.save(tmp_path / "a.gltf", 1)

@@ -240,7 +240,7 @@ def test_usd_colours_and_corner_uvs(tmp_path):
 
 def test_usd_is_not_read(tmp_path):
     (tmp_path / "a.usda").write_text("#usda 1.0")
-    with pytest.raises(InputError, match=r"USD is written and not read; want \.glb, \.npz or a \.zarr folder$"):
+    with pytest.raises(InputError, match=r"\.usda is written and not read; want \.glb, \.npz or a \.zarr folder$"):
         load(tmp_path / "a.usda")
 
 

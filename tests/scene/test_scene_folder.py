@@ -148,7 +148,7 @@ def test_codecs_can_be_added(tmp_path, monkeypatch, gaussians):
         codecs.suffix_of(torch.zeros(1))
 
 
-@pytest.mark.parametrize("name", ["world.glb", "world.ply", "world.JSON"])
+@pytest.mark.parametrize("name", ["world.zarr", "world.ply", "world.JSON"])
 def test_the_name_of_a_file_makes_no_folder(tmp_path, name):
     scene = Scene().add("ball", Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]])))
     with pytest.raises(

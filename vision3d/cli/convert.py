@@ -18,9 +18,9 @@ from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFil
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import GaussianScene, Mesh, PointCloud, Sequence as Frames, Skin
+    from vision3d.scene import GaussianScene, Mesh, PointCloud, Scene, Sequence as Frames, Skin
 
-    Value = GaussianScene | Mesh | PointCloud | Frames | Skin
+    Value = GaussianScene | Mesh | PointCloud | Frames | Skin | Scene
 
 _SOG = "meta.json"
 _READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", ".npz", _SOG)
@@ -30,6 +30,7 @@ _WRITTEN = {
     "PointCloud": (".ply", ".bin"),
     "Sequence": moving.WRITTEN,
     "Skin": moving.WRITTEN,
+    "Scene": (".glb", ".gltf"),
 }
 _WORDS = {
     "GaussianScene": "Gaussians",
@@ -37,6 +38,7 @@ _WORDS = {
     "PointCloud": "points",
     "Sequence": "frames",
     "Skin": "a mesh that moves",
+    "Scene": "a scene",
 }
 _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suffix in suffixes))
 
@@ -45,8 +47,8 @@ _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suf
 class ConvertOptions(VerbOptions):
     """Write files in other formats: Gaussians as .ply, .compressed.ply, .spz, .sog, .splat, .glb, .gltf (.ksplat is read),
     meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Meshes that move (.zarr, .npz, animated .glb, folders
-    of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. What a format does not hold is listed in a
-    warning."""
+    of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. A folder with scene.json as one .glb with
+    all of its objects, cameras and clips. What a format does not hold is listed in a warning."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """IN... OUT: a file and its new name, or files and folders of files and a folder with --to. An OUT named meta.json
@@ -95,11 +97,14 @@ def run(arguments: Sequence[str]) -> None:
     done: list[dict[str, Any]] = []
     for source, target in pairs:
         is_still = options.crop is not None or matrix is not None or options.max_sh is not None
-        value = moving.read_moving(source, target, options, is_still=is_still) or _read(source, drop_nan=options.filter_nan)
+        value = _read_scene(source, target) or moving.read_moving(source, target, options, is_still=is_still)
+        value = value or _read(source, drop_nan=options.filter_nan)
         _check(value, source, target, options)
         before, figures = _counts(value), {}
         if _kind(value) in ("Sequence", "Skin"):
             figures = moving.write_moving(target, cast("Frames | Skin", value), options)
+        elif _kind(value) == "Scene":
+            _write(target, value, options.spz_version)
         else:
             value = _changed(cast("GaussianScene | Mesh | PointCloud", value), options, matrix, source)
             _write(target, value, options.spz_version)
@@ -244,6 +249,16 @@ def _read(path: Path, *, drop_nan: bool) -> "GaussianScene | Mesh | PointCloud":
     return module.read_gaussians(path, drop_nan=drop_nan)
 
 
+def _read_scene(path: Path, target: Path) -> "Scene | None":
+    """All objects of a folder with scene.json, where they are wanted in one file; Gaussians alone are as any Gaussians."""
+    from vision3d.scene import GaussianScene, Scene
+
+    if target.suffix.lower() not in _WRITTEN["Scene"] or not (path / "scene.json").is_file():
+        return None
+    scene = Scene.load(path)
+    return None if all(isinstance(value, GaussianScene) for value in scene.objects.values()) else scene
+
+
 def _kind(value: object) -> str:
     return type(value).__name__
 
@@ -254,6 +269,8 @@ def _counts(value: "Value") -> dict[str, int]:
         return {"frames": len(cast("Frames", value))}
     if _kind(value) == "Skin":
         return _counts(cast("Skin", value).mesh)
+    if _kind(value) == "Scene":
+        return {"objects": len(cast("Scene", value))}
     return {name: getattr(value, f"num_{name}") for name in names[_kind(value)]}
 
 
@@ -274,10 +291,10 @@ def _check(value: object, source: Path, target: Path, options: ConvertOptions) -
     """Refuse a format for something else, and options for something else."""
     kind = _kind(value)
     what = _WORDS[kind]
-    if kind in ("Sequence", "Skin"):
+    if kind in ("Sequence", "Skin", "Scene"):
         if options.crop is not None or options.transform is not None or options.max_sh is not None:
             raise ConfigError("--crop", f"(or --transform, --max-sh) is for what stands still, and {source} holds {what}")
-        if options.frames is not None:
+        if options.frames is not None and kind != "Scene":
             return
     suffix = _SOG if target.name.lower() == _SOG else target.suffix.lower()
     if suffix not in _WRITTEN[kind] or (target.name.lower().endswith(".compressed.ply") and kind != "GaussianScene"):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
+from vision3d.scene.scene import Scene
 from vision3d.scene.skin import Skin
 
 
@@ -38,13 +39,15 @@ def load_skin(path: Path) -> Skin:
     return gltf_skin.read_skin(path)
 
 
-def save(path: Path, value: GaussianScene | Mesh | Skin) -> None:
-    """Codec: write Gaussians, a mesh or a skin."""
-    from vision3d.io import glb, gltf_gaussians, gltf_skin_writer
+def save(path: Path, value: GaussianScene | Mesh | Skin | Scene) -> None:
+    """Codec: write Gaussians, a mesh, a skin or a whole scene."""
+    from vision3d.io import glb, gltf_gaussians, gltf_scene, gltf_skin_writer
 
     if isinstance(value, GaussianScene):
         gltf_gaussians.write_gaussians(path, value)
     elif isinstance(value, Mesh):
         glb.write_mesh(path, value)
+    elif isinstance(value, Scene):
+        gltf_scene.write_scene(path, value)
     else:
         gltf_skin_writer.write_skin(path, value)

@@ -33,7 +33,7 @@ from vision3d.scene.gaussians import GaussianScene
 logger = logging.getLogger(__name__)
 
 EXTENSION = "KHR_gaussian_splatting"
-_AXES = (-1, -1, 1)
+AXES = (-1, -1, 1)
 _FLOAT = {5126: (False,)}
 _POSITION = {**_FLOAT, **dict.fromkeys((5120, 5121, 5122, 5123), (False, True))}  # those of KHR_mesh_quantization, too
 _ROTATION = {**_FLOAT, **dict.fromkeys((5120, 5122), (True,))}
@@ -88,10 +88,18 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     Raises:
         InputError: The scene is empty or has values that are not finite.
     """
-    path = Path(path)
-    losses = Losses(path, scene, max_degree=_MAX_DEGREE, modes=True, antialiased=True)
+    built(scene, path).write(path)
+
+
+def built(scene: GaussianScene, name: Path | str) -> Builder:
+    """What `write_gaussians` writes to the file `name`, turned by `AXES`; the Gaussians are node 0.
+
+    Raises:
+        InputError: As `write_gaussians`.
+    """
+    losses = Losses(Path(name), scene, max_degree=_MAX_DEGREE, modes=True, antialiased=True)
     losses.clipped("log scale", arrays_of(scene, 0).log_scales, -87, 88, " log m")
-    arrays = arrays_of(scene, _MAX_DEGREE).turned(_AXES)
+    arrays = arrays_of(scene, _MAX_DEGREE).turned(AXES)
     opacities = opacities_of(arrays.opacity_logits)
     display = np.clip(arrays.sh[:, 0] * SH0 + 0.5, 0, 1)
     columns: dict[str, np.ndarray] = {
@@ -120,8 +128,8 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     builder.append("nodes", {"mesh": 0})
     builder.append("scenes", {"nodes": [0]})
     builder.content["scene"] = 0
-    builder.write(path)
     losses.log()
+    return builder
 
 
 def _sh_names(degree: int) -> list[str]:
@@ -188,10 +196,10 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatA
 
 def _moved(path: Path, arrays: SplatArrays, matrix: np.ndarray, where: str, *, drop_nan: bool) -> GaussianScene:
     """In our axes, moved by the matrix of its node, which is in those of glTF."""
-    scene = arrays.turned(_AXES).to_scene(path, drop_nan=drop_nan)
+    scene = arrays.turned(AXES).to_scene(path, drop_nan=drop_nan)
     if np.array_equal(matrix, np.eye(4)):
         return scene
-    turn = np.diag([*_AXES, 1.0])
+    turn = np.diag([*AXES, 1.0])
     try:
         return scene.transform(torch.from_numpy(turn @ matrix @ turn)).validate()
     except InputError as error:

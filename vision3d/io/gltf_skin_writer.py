@@ -24,10 +24,11 @@ def write_skin(path: Path | str, skin: Skin) -> None:
     Raises:
         InputError: It is empty, has values that are wrong, or a clip begins before 0.
     """
-    _built(skin).write(path)
+    built(skin).write(path)
 
 
-def _built(skin: Skin) -> Builder:
+def built(skin: Skin) -> Builder:
+    """What `write_skin` writes, to which more can be added; the mesh is node 0."""
     skin = _with_uvs_by_vertex(skin.validate())
     builder = glb.built(skin.mesh)
     node, mesh = builder.content["nodes"][0], builder.content["meshes"][0]

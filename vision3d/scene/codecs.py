@@ -39,6 +39,7 @@ def _both(module: str, *types: str) -> Codec:
 
 
 _IN_JSON = ("Cameras", "Boxes", "Selection", "GaussianScene")
+_IN_GLTF = ("Mesh", "Skin", "GaussianScene")
 _CODECS = {
     ".ply": _both("ply", "GaussianScene", "Mesh", "PointCloud"),
     ".splat": _both("splat", "GaussianScene"),
@@ -46,7 +47,9 @@ _CODECS = {
     ".ksplat": Codec("vision3d.io.ksplat", ("GaussianScene",), hint="want .ply, .spz, .sog, .splat or .glb"),
     ".sog": _both("sog", "GaussianScene"),
     ".json": Codec("vision3d.io.json_file", (*_IN_JSON, "PosedImages"), _IN_JSON),
-    **dict.fromkeys((".glb", ".gltf"), _both("gltf", "Mesh", "Skin", "GaussianScene")),
+    **dict.fromkeys(
+        (".glb", ".gltf"), Codec("vision3d.io.gltf", _IN_GLTF, (*_IN_GLTF, "Scene")),
+    ),
     ".bin": _both("point_files", "PointCloud"),
     ".txt": Codec(
         "vision3d.io.kitti", ("Boxes",),
@@ -122,10 +125,11 @@ def module_for(path: Path | str, reads: str | None = None) -> ModuleType:
     return importlib.import_module(codec.module)
 
 
-def suffixes(reads: str | None = None) -> list[str]:
-    """The suffixes that have a codec, sorted; those whose files can hold a type."""
-    plugged = plugins.load_all("vision3d.codecs", Codec)
-    return sorted(suffix for suffix, codec in {**plugged, **_CODECS}.items() if reads is None or reads in codec.reads)
+def suffixes(reads: str | None = None, writes: str | None = None) -> list[str]:
+    """The suffixes that have a codec, sorted; those that read or write a type of this name."""
+    found = {**plugins.load_all("vision3d.codecs", Codec), **_CODECS}
+    wanted = [suffix for suffix, codec in found.items() if reads in (None, *codec.reads) and writes in (None, *codec.writes)]
+    return sorted(wanted)
 
 
 def load_as(cls: type[T], path: Path | str) -> T:

@@ -156,10 +156,15 @@ class Scene:
     def save(self, path: Path | str) -> None:
         """Write a folder: a file an object, cameras.json, and scene.json, which names them and is written last.
 
+        A name that ends in .glb or .gltf makes one file of it for glTF viewers, with all that moves in one animation
+        (`vision3d.io.gltf_scene.write_scene`).
+
         Raises:
-            InputError: The name has the suffix of a file format: objects are written to files by their own `save`.
+            InputError: The name has the suffix of another file format: objects are written to files by their own `save`.
         """
         folder = Path(path)
+        if folder.suffix.lower() in codecs.suffixes(writes="Scene") and not folder.is_dir():
+            return codecs.save(folder, self)
         codecs.check_folder_name(folder, "a scene")
         entries = []
         taken = {"scene.json", "cameras.json"}

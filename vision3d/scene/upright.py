@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.geometry.paths import mean_up
@@ -31,14 +32,19 @@ def up_of(cameras: Cameras) -> Axis:
     return names[axis][int(up[axis] < 0)]
 
 
+def turn_to_y_up(up: Axis) -> Float[Tensor, "3 3"]:
+    """The rotation by quarter turns that takes `up` to y."""
+    return torch.tensor(_TURNS[up], dtype=torch.float32)
+
+
 def to_y_up(mesh: Mesh, up: Axis) -> Mesh:
     """The mesh turned by quarter turns so that `up` points along y."""
-    return _turned(mesh, torch.tensor(_TURNS[up]))
+    return _turned(mesh, turn_to_y_up(up))
 
 
 def from_y_up(mesh: Mesh, up: Axis) -> Mesh:
     """The mesh before `to_y_up`."""
-    return _turned(mesh, torch.tensor(_TURNS[up]).T)
+    return _turned(mesh, turn_to_y_up(up).T)
 
 
 def _turned(mesh: Mesh, turn: Tensor) -> Mesh:
