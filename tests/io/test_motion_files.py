@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.splats import small_scene
 from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, OutputExistsError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
@@ -137,6 +138,19 @@ def test_frames_of_gaussians_on_a_mesh(tmp_path):
     pytest.importorskip("trimesh")
     mesh_frames.write_frames(tmp_path / "meshes", bound, ".obj")
     same(mesh_frames.read_frames(tmp_path / "meshes"), sequence, atol=1e-8)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".sog"])
+def test_frames_of_gaussians_are_numbered_as_supersplat_wants(tmp_path, suffix):
+    base = small_scene(1)
+    moving = Sequence(base, torch.tensor([0.0, 0.1, 0.2]), {"means": torch.stack([base.means + i for i in range(3)])})
+    mesh_frames.write_frames(tmp_path / "out", moving, suffix)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir())[:3] == [f"frame_{i:05d}{suffix}" for i in range(3)]
+    found = GaussianScene.load(tmp_path / "out" / f"frame_00002{suffix}")
+    assert found.num_gaussians == base.num_gaussians
+    assert float(torch.cdist(found.means.double(), base.means.double() + 2).amin(0).max()) < 1e-3  # .sog has its own order and 16 bits
+    with pytest.raises(InputError, match=r"got 3 frames as '\.obj'; want at least one, as \.ply, \.sog"):
+        mesh_frames.write_frames(tmp_path / "other", moving, ".obj")
 
 
 def test_frames_of_others_need_a_rate(tmp_path):

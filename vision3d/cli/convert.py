@@ -79,8 +79,8 @@ class ConvertOptions(VerbOptions):
     """The most morph targets of --motion pca and skin [default: as many as --tolerance needs]."""
     tolerance: float = 1e-4
     """The largest error of --motion pca and skin in any frame, as a share of the mesh's diagonal."""
-    frames: Literal["obj", "ply"] | None = None
-    """Write a folder OUT with one file a frame; as ply Gaussians on a mesh, too."""
+    frames: Literal["obj", "ply", "sog"] | None = None
+    """Write a folder OUT with one file a frame; as ply or sog also Gaussians, alone or on a mesh, which SuperSplat plays."""
     texture_size: int = 0
     """Side of the picture [texels] for the colours of Gaussians that follow a mesh, where the mesh is written without them; 0
     gives vertex colours. A mesh without uvs is unwrapped (extra `mesh`)."""

@@ -111,7 +111,7 @@ def write_moving(path: Path, value: "Sequence | Skin", options: MotionOptions) -
         from vision3d.io.mesh_frames import write_frames
 
         sequence = _as_sequence(value, options)
-        write_frames(path, sequence if options.frames == "ply" else _colored(sequence, options), f".{options.frames}")
+        write_frames(path, _colored(sequence, options) if options.frames == "obj" else sequence, f".{options.frames}")
         return {"frames": len(sequence)}
     if path.suffix.lower() not in (".glb", ".gltf"):
         sequence = _as_sequence(value, options)

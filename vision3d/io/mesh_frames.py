@@ -1,4 +1,4 @@
-"""Sequences as a folder with one file a frame, which every program can read: meshes as .obj or .ply, Gaussians as .ply.
+"""Sequences as a folder with one file a frame, which every program can read: meshes as .obj or .ply, Gaussians as .ply or .sog.
 
 name/
   frame_00000.obj  frame_00001.obj ...   a texture stands beside the first alone
@@ -16,12 +16,14 @@ from vision3d.atomic import atomic_folder, atomic_write, make_folder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
 from vision3d.io import mesh_files
 from vision3d.scene.codecs import check_folder_name
+from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
 from vision3d.scene.sequence import Sequence
 
 INDEX = "frames.json"
 SUFFIXES = (".obj", ".ply", ".stl")
+SPLATS = (".ply", ".sog")
 _VERSION = 1
 
 
@@ -30,9 +32,9 @@ def write_frames(path: Path | str, sequence: Sequence, suffix: str = ".obj") -> 
 
     Args:
         path: The folder.
-        sequence: Frames of a mesh, of Gaussians, of Gaussians on a mesh or of points. Of Gaussians on a mesh a .ply holds the
-            Gaussians, and an .obj the mesh.
-        suffix: .obj, .ply or .stl for meshes; .ply for Gaussians and points.
+        sequence: Frames of a mesh, of Gaussians, of Gaussians on a mesh or of points. Of Gaussians on a mesh a .ply and a
+            .sog hold the Gaussians, and an .obj the mesh.
+        suffix: .obj, .ply or .stl for meshes; .ply or .sog for Gaussians, which SuperSplat plays; .ply for points.
 
     Raises:
         InputError: There are no frames, a file of this suffix cannot hold them, or `path` is the name of a file.
@@ -41,11 +43,13 @@ def write_frames(path: Path | str, sequence: Sequence, suffix: str = ".obj") -> 
     """
     path = Path(path)
     check_folder_name(path, "a sequence of frames")
-    if suffix not in SUFFIXES or not len(sequence):
-        raise InputError(f"{path}: got {len(sequence)} frames as {suffix!r}; want at least one, as {', '.join(SUFFIXES)}")
+    wanted = SPLATS if isinstance(sequence.base, GaussianScene) else SUFFIXES
+    wanted = tuple(dict.fromkeys((*SUFFIXES, *SPLATS))) if isinstance(sequence.base, MeshGaussians) else wanted
+    if suffix not in wanted or not len(sequence):
+        raise InputError(f"{path}: got {len(sequence)} frames as {suffix!r}; want at least one, as {', '.join(wanted)}")
     if path.exists() and not (path / INDEX).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise OutputExistsError(path, f"it is no folder of frames with {INDEX}; give another name")
-    if isinstance(sequence.base, MeshGaussians) and suffix != ".ply":
+    if isinstance(sequence.base, MeshGaussians) and suffix not in SPLATS:
         sequence = replace(sequence, base=sequence.base.mesh)
     with atomic_folder(path) as folder:
         make_folder(folder)
