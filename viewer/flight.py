@@ -93,7 +93,8 @@ class Flight:
         if not self.keys:
             raise InputError("the camera path has no keys; add views")
         path.parent.mkdir(parents=True, exist_ok=True)
-        Cameras.cat([key.camera(*size) for key in self.keys]).save(path)
+        first, *others = [key.camera(*size) for key in self.keys]
+        first.merge(*others).save(path)
 
     def load(self, path: Path, up: Float[Tensor, "3"], distance: float) -> None:
         """Take the cameras of a file as the keys.

@@ -277,7 +277,7 @@ def test_wrong_scenes(cli, tmp_path):
 
 def test_cameras_of_several_sizes_need_a_folder_or_a_size(cli, scene_file, tmp_path):
     small, large = ring_cameras(2), ring_cameras(2, 60, 40)
-    Cameras.cat([small, large]).save(tmp_path / "mixed.json")
+    small.merge(large).save(tmp_path / "mixed.json")
     arguments = ("render", scene_file, "--cameras", tmp_path / "mixed.json", "--quiet", "--out")
     code, _, err = cli(*arguments, tmp_path / "a.mp4")
     assert code == 3 and "the cameras have 2 sizes (48x36, 60x40); a video has one: give a size" in err

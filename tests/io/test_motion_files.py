@@ -148,7 +148,9 @@ def test_frames_of_gaussians_are_numbered_as_supersplat_wants(tmp_path, suffix):
     assert sorted(path.name for path in (tmp_path / "out").iterdir())[:3] == [f"frame_{i:05d}{suffix}" for i in range(3)]
     found = GaussianScene.load(tmp_path / "out" / f"frame_00002{suffix}")
     assert found.num_gaussians == base.num_gaussians
-    assert float(torch.cdist(found.means.double(), base.means.double() + 2).amin(0).max()) < 1e-3  # .sog has its own order and 16 bits
+    assert (
+        float(torch.cdist(found.means.double(), base.means.double() + 2).amin(0).max()) < 1e-3
+    )  # .sog has its own order and 16 bits
     with pytest.raises(InputError, match=r"got 3 frames as '\.obj'; want at least one, as \.ply, \.sog"):
         mesh_frames.write_frames(tmp_path / "other", moving, ".obj")
 

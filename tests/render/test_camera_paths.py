@@ -111,7 +111,7 @@ def test_flight_through_photographs_in_no_order_is_short_and_smooth():
 
 def test_lens_of_the_photographs_in_the_middle():
     narrow, wide = ring_cameras(2), refit_cameras(ring_cameras(3), fov_deg=70)
-    cameras = path_cameras(ring_scene(50), "orbit", Cameras.cat([narrow, wide]), num=1)
+    cameras = path_cameras(ring_scene(50), "orbit", narrow.merge(wide), num=1)
     assert math.degrees(2 * math.atan(18 / cameras.Ks[0, 1, 1].item())) == pytest.approx(70, abs=1e-3)
 
 

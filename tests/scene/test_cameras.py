@@ -77,16 +77,18 @@ def test_iteration_ends_and_bad_indices_are_refused(cameras):
         cameras[["d.png"]]
 
 
-def test_cat(cameras):
-    both = Cameras.cat([cameras[:2], cameras[2]])
+def test_merge(cameras):
+    both = cameras[:2].merge(cameras[2])
     assert both.names == cameras.names
     assert torch.equal(both.viewmats, cameras.viewmats) and torch.equal(both.times, cameras.times)
-    with pytest.raises(InputError, match="models differ: fisheye, pinhole"):
-        Cameras.cat([cameras, replace(cameras, model="fisheye")])
-    with pytest.raises(InputError, match="no parts"):
-        Cameras.cat([])
+    with pytest.raises(InputError, match="models of the cameras differ: fisheye, pinhole"):
+        cameras.merge(replace(cameras, model="fisheye"))
     with pytest.raises(InputError, match="distortion"):
-        Cameras.cat([cameras, replace(cameras, distortion=torch.zeros(3, 4))])
+        cameras.merge(replace(cameras, distortion=torch.zeros(3, 4)))
+    with pytest.warns(DeprecationWarning, match=r"merge"), pytest.raises(InputError, match="no parts"):
+        Cameras.cat([])
+    with pytest.warns(DeprecationWarning, match=r"merge"):
+        assert len(Cameras.cat([cameras, cameras])) == 6
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,7 @@ def test_wrong_pictures(photos, tmp_path):
         ({"image": empty}, InputError, "its mask is empty"),
         ({"image": cut, "camera": small}, InputError, r"cut\.png: has 40x40 px, its camera 32x40; want the same size"),
         (
-            {"image": cut, "camera": Cameras.cat([small, small])},
+            {"image": cut, "camera": small.merge(small)},
             ConfigError,
             "--camera: has 2 cameras, want the one of cut.png",
         ),

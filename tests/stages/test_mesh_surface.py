@@ -15,7 +15,7 @@ from tests.support.surfaces import ExactViews, cameras_around, exact_views, sphe
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.render import surrounding_cameras
-from vision3d.scene import Cameras, GaussianScene, Mesh
+from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.meshing import cleanup
 from vision3d.stages.meshing.background import background
 from vision3d.stages.meshing.bounds import Box, find_extent
@@ -83,7 +83,7 @@ class Floating(ExactViews):
 
 @pytest.mark.viewer
 def test_views_carve_what_others_see_floating():
-    cameras = Cameras.cat([cameras_around(24, 96)[:1], cameras_around(24, 96)])  # the first one twice: two views agree
+    cameras = cameras_around(24, 96)[:1].merge(cameras_around(24, 96))  # the first one twice: two views agree
     views = Floating(exact_views(sphere, cameras).scene, cameras, quantile=None)
     mesh = surface_of(views, 64)
     assert sphere(mesh.vertices).max() < 0.1

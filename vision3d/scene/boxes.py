@@ -8,8 +8,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError
-from vision3d.scene import codecs
+from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
+from vision3d.scene.selection import Selection, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,47 @@ class Boxes:
     def to(self, device: torch.device | str) -> "Boxes":
         """The same boxes on another device."""
         return replace(self, **{name: moved(value, device) for name, value in self._tensors().items()})
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Boxes":
+        """The boxes moved by x' = s R x + t, where R turns about z.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular, or tilts z.
+        """
+        return similarity.transform_boxes(self, matrix)
+
+    def crop(self, which: "Selection | Tensor") -> "Boxes":
+        """The boxes whose centres are selected, in their order.
+
+        Args:
+            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
+
+        Raises:
+            InputError: It is for another number of boxes.
+        """
+        return self[rows_of(which, self.boxes[:, :3])]
+
+    def merge(self, *others: "Boxes") -> "Boxes":
+        """These boxes and others; labels follow the names of their classes, and what not all have is left out.
+
+        Raises:
+            InputError: Some have names of classes and others do not.
+        """
+        parts = (self, *others)
+        if len({bool(part.classes) for part in parts}) > 1:
+            raise InputError("merge: some of the boxes have names of classes, some have none")
+        classes = tuple(dict.fromkeys(name for part in parts for name in part.classes))
+        labels = [
+            torch.tensor([classes.index(name) for name in part.classes], device=part.device)[part.labels]
+            if part.classes
+            else part.labels
+            for part in parts
+            if part.labels is not None
+        ]
+        scores = [part.scores for part in parts if part.scores is not None]
+        boxes = torch.cat([part.boxes for part in parts])
+        have_labels, have_scores = (len(found) == len(parts) for found in (labels, scores))
+        return Boxes(boxes, torch.cat(labels) if have_labels else None, torch.cat(scores) if have_scores else None, classes)
 
     def __len__(self) -> int:
         return len(self.boxes)

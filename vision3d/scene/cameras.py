@@ -1,5 +1,6 @@
 """Cameras: where photographs were taken, and with what lens."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -113,28 +114,38 @@ class Cameras:
             times=times,
         )
 
-    @classmethod
-    def cat(cls, parts: Sequence["Cameras"]) -> "Cameras":
-        """All cameras of `parts` in one batch; names, times and distortion are kept where every part has them.
+    def merge(self, *others: "Cameras") -> "Cameras":
+        """These cameras and others in one batch; names, times and distortion are kept where every part has them.
 
         Raises:
-            InputError: There are no parts, their models differ, or only some of them have lens distortion.
+            InputError: Their models differ, or only some of them have lens distortion.
         """
-        if not parts:
-            raise InputError("Cameras.cat: got no parts, want at least one")
+        parts = (self, *others)
         if len({part.model for part in parts}) > 1:
-            raise InputError(f"Cameras.cat: models differ: {', '.join(sorted({part.model for part in parts}))}")
+            raise InputError(f"merge: the models of the cameras differ: {', '.join(sorted({part.model for part in parts}))}")
         if len({None if part.distortion is None else part.distortion.shape[1] for part in parts}) > 1:
-            raise InputError("Cameras.cat: the parts differ in their number of distortion coefficients")
+            raise InputError("merge: the cameras differ in their number of distortion coefficients")
 
         def joined(name: str) -> Tensor | None:
             values = [getattr(part, name) for part in parts]
             return None if any(value is None for value in values) else torch.cat(values)
 
         names = [part.names for part in parts]
-        tensors = {name: joined(name) for name in parts[0]._tensors()}
+        tensors = {name: joined(name) for name in self._tensors()}
         all_names = None if any(n is None for n in names) else tuple(n for part in names for n in cast(tuple, part))
-        return cls(model=parts[0].model, names=all_names, **tensors)  # pyright: ignore[reportArgumentType]
+        return Cameras(model=self.model, names=all_names, **tensors)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def cat(cls, parts: Sequence["Cameras"]) -> "Cameras":
+        """The former name of `merge`; gone in the next version.
+
+        Raises:
+            InputError: There are no parts, or as `merge`.
+        """
+        warnings.warn("Cameras.cat(parts) is now parts[0].merge(*parts[1:])", DeprecationWarning, stacklevel=2)
+        if not parts:
+            raise InputError("Cameras.cat: got no parts, want at least one")
+        return parts[0].merge(*parts[1:])
 
     @classmethod
     def load(cls, path: Path | str) -> "Cameras":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import DeviceError, InputError, ShapeError
@@ -18,6 +18,7 @@ from vision3d.geometry.se3 import split_similarity
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, rotate_sh
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
+from vision3d.scene.selection import Selection, rows_of
 
 SplatMode = Literal["3dgs", "2dgs", "flat"]
 
@@ -206,18 +207,16 @@ class GaussianScene:
             sh=rotate_sh(self.sh, rotmat),
         )
 
-    def crop(self, region: Float[Tensor, "2 3"] | Bool[Tensor, " n"]) -> "GaussianScene":
-        """The Gaussians whose centres are inside a box, or that a mask marks.
+    def crop(self, which: "Selection | Tensor") -> "GaussianScene":
+        """The Gaussians whose centres are selected, in their order.
 
         Args:
-            region: Lower and upper corner of an axis-aligned box [m], borders included; or a mask.
+            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
+
+        Raises:
+            InputError: It is for another number of Gaussians.
         """
-        if region.dtype == torch.bool:
-            check_shape("mask", region, (self.num_gaussians,), kind="bool")
-            return self[region]
-        check_shape("box", region, (2, 3))
-        low, high = region.to(self.means)
-        return self[((self.means >= low) & (self.means <= high)).all(-1)]
+        return self[rows_of(which, self.means)]
 
     def merge(self, *others: "GaussianScene") -> "GaussianScene":
         """This scene and others as one: harmonics are padded to the highest degree, missing labels become -1.

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
@@ -13,6 +13,7 @@ from vision3d.geometry import mesh as geometry
 from vision3d.geometry.se3 import split_similarity
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved, span
+from vision3d.scene.selection import Selection, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,9 +174,20 @@ class Mesh:
         )
         return mesh, source
 
-    def crop(self, mask: Bool[Tensor, " f"]) -> "Mesh":
-        """The faces that a mask marks, and the vertices that they use."""
-        check_shape("mask", mask, (self.num_faces,), kind="bool")
+    def crop(self, which: "Selection | Tensor") -> "Mesh":
+        """The selected faces, and the vertices that they use.
+
+        Args:
+            which: A mask of the faces (F,); or what selects vertices: a `Selection`, or lower and upper corner of a box along
+                the axes [m], borders included. Of these, faces stay whose three vertices are selected.
+
+        Raises:
+            InputError: It is for another number of faces.
+        """
+        if not isinstance(which, Tensor) or which.is_floating_point():
+            mask = rows_of(which, self.vertices)[self.faces].all(-1)
+        else:
+            check_shape("mask", mask := which, (self.num_faces,), kind="bool")
         used, faces = torch.unique(self.faces[mask], return_inverse=True)
         uvs = self.uvs
         if uvs is not None:

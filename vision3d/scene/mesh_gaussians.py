@@ -16,11 +16,12 @@ from vision3d.geometry.skinning import blend_rotations
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0
 from vision3d.geometry.triangles import edges_svd, edges_to_gaussians
 from vision3d.geometry.vectors import unit
-from vision3d.scene import codecs
+from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import mean_colors
+from vision3d.scene.selection import Selection, rows_of
 
 # Places of 1, 3, 4 and 6 Gaussians on a face, and their size in units of the shortest edge.
 _PLACES = {
@@ -153,6 +154,45 @@ class MeshGaussians:
         if bool((is_zero := (self.rotations == 0).all(1)).any()):
             raise InputError(f"MeshGaussians: rotations have length zero in {int(is_zero.sum())} of {len(is_zero)} rows")
         return self
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "MeshGaussians":
+        """The mesh and its Gaussians moved by a similarity x' = s R x + t.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        return similarity.transform_mesh_gaussians(self, matrix)
+
+    def crop(self, which: "Selection | Tensor") -> "MeshGaussians":
+        """The Gaussians whose centres are selected, on the whole mesh.
+
+        Args:
+            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
+
+        Raises:
+            InputError: It is for another number of Gaussians.
+        """
+        rows = rows_of(which, self.to_gaussians().means.detach())
+        return replace(self, **{name: None if value is None else value[rows] for name, value in self._tensors().items()})
+
+    def merge(self, *others: "MeshGaussians") -> "MeshGaussians":
+        """These Gaussians and others on one mesh of all parts; harmonics are padded to the highest degree.
+
+        Raises:
+            InputError: The textures of the meshes differ.
+        """
+        parts = (self, *others)
+        offsets = torch.tensor([0, *(part.mesh.num_faces for part in parts)]).cumsum(0).tolist()
+        highest = max(part.sh.shape[1] for part in parts)
+        return MeshGaussians(
+            mesh=self.mesh.merge(*(part.mesh for part in others)),
+            face_ids=torch.cat([part.face_ids + offset for part, offset in zip(parts, offsets)]),
+            barycentric=torch.cat([part.barycentric for part in parts]),
+            rotations=torch.cat([part.rotations for part in parts]),
+            log_scales=torch.cat([part.log_scales for part in parts]),
+            opacity_logits=torch.cat([part.opacity_logits for part in parts]),
+            sh=torch.cat([torch.nn.functional.pad(part.sh, (0, 0, 0, highest - part.sh.shape[1])) for part in parts]),
+        )
 
     def to_gaussians(
         self, vertices: Float[Tensor, "v 3"] | None = None, turns: Float[Tensor, "v 4"] | None = None

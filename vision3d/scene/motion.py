@@ -10,7 +10,7 @@ from torch import Tensor
 from vision3d.errors import InputError
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat, slerp
-from vision3d.scene import codecs
+from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table
 
 
@@ -145,6 +145,14 @@ class Motion:
         """The same motion on another device."""
         skeleton = replace(self.skeleton, offsets=self.skeleton.offsets.to(device))
         return Motion(skeleton, self.times.to(device), self.quats.to(device), self.translations.to(device))
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Motion":
+        """The motion in a world that is moved by a similarity x' = s R x + t; bones get longer by s.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        return similarity.transform_motion(self, matrix)
 
     def __len__(self) -> int:
         return len(self.times)

@@ -14,6 +14,7 @@ from vision3d.errors import InputError
 from vision3d.geometry.se3 import split_similarity
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, span
+from vision3d.scene.selection import Selection, rows_of
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = {"x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "intensity"}
@@ -105,6 +106,26 @@ class PointCloud:
         scale, rotmat, shift = split_similarity(matrix.to(self.points))
         normals = None if self.normals is None else self.normals @ rotmat.mT.to(self.normals)
         return replace(self, points=scale * self.points @ rotmat.mT + shift, normals=normals)
+
+    def crop(self, which: "Selection | Tensor") -> "PointCloud":
+        """The selected points, in their order.
+
+        Args:
+            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
+
+        Raises:
+            InputError: It is for another number of points.
+        """
+        return self[rows_of(which, self.points)]
+
+    def merge(self, *others: "PointCloud") -> "PointCloud":
+        """These points and others as one cloud; what not all of them have is left out."""
+        clouds = (self, *others)
+        fields = {name: [getattr(cloud, name) for cloud in clouds] for name in ("points", "colors", "normals", "intensity")}
+        joined = {name: None if any(v is None for v in values) else torch.cat(values) for name, values in fields.items()}
+        names = [name for name in self.attributes if all(name in cloud.attributes for cloud in others)]
+        attributes = {name: torch.cat([cloud.attributes[name] for cloud in clouds]) for name in names}
+        return PointCloud(attributes=attributes, **joined)  # pyright: ignore[reportArgumentType]
 
     def __len__(self) -> int:
         return self.num_points

@@ -19,6 +19,7 @@ from vision3d.scene.cameras import Cameras
 from vision3d.scene.checks import check_shape, html_table
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.sequence import Sequence
+from vision3d.scene.similarity import Similarity
 from vision3d.scene.skin import Skin
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -101,6 +102,34 @@ class Scene:
         if not parts:
             raise InputError("Scene: holds no Gaussians")
         return parts[0].merge(*parts[1:])
+
+    def merge(self, *others: "Scene") -> "Scene":
+        """The objects of this scene and of others, and the cameras of all that have some.
+
+        Raises:
+            InputError: Two objects have one name, or the cameras differ in kind.
+        """
+        objects, transforms, cameras = dict(self.objects), dict(self.transforms), self.cameras
+        for other in others:
+            if taken := [name for name in other.objects if name in objects]:
+                raise InputError(f"merge: both scenes have an object {taken[0]!r}; want other names")
+            objects |= other.objects
+            transforms |= other.transforms
+            if other.cameras is not None:
+                cameras = other.cameras if cameras is None else cameras.merge(other.cameras)
+        return Scene(objects, transforms, cameras)
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Scene":
+        """The whole scene moved by a similarity x' = s R x + t: in front of the transform of each object, and the cameras.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        Similarity(matrix, matrix)
+        moved = {name: self.transforms[name] if name in self.transforms else torch.eye(4).to(matrix) for name in self.objects}
+        transforms = {name: matrix.to(own) @ own for name, own in moved.items()}
+        cameras = None if self.cameras is None else self.cameras.transform(matrix)
+        return replace(self, transforms=transforms, cameras=cameras)
 
     @property
     def span(self) -> tuple[float, float]:

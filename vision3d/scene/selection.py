@@ -165,3 +165,22 @@ def hash_points(points: Float[Tensor, "n 3"]) -> str:
     """SHA-256 of the number of points and of their float32 bits."""
     values = points.detach().to("cpu", torch.float32).contiguous().numpy()
     return hashlib.sha256(f"{len(values)}:".encode() + values.astype("<f4").tobytes()).hexdigest()
+
+
+def rows_of(which: "Selection | Tensor", points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+    """Which points a selection, a mask, the two corners of a box [m] (borders included), or indices mean.
+
+    Raises:
+        InputError: It is for another number of points.
+    """
+    if isinstance(which, Selection):
+        return which.mask(points)
+    if which.dtype == torch.bool:
+        check_shape("mask", which, (len(points),), kind="bool")
+        return which
+    if which.is_floating_point():
+        check_shape("box", which, (2, 3))
+        low, high = which.to(points)
+        return ((points >= low) & (points <= high)).all(-1)
+    check_shape("indices", which, ("M",), kind="int64")
+    return torch.zeros(len(points), dtype=torch.bool, device=points.device).index_fill(0, which.to(points.device), True)

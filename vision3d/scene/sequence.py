@@ -16,7 +16,7 @@ from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import rotate_sh
 from vision3d.geometry.triangles import edges_to_gaussians
-from vision3d.scene import codecs
+from vision3d.scene import codecs, similarity
 from vision3d.scene.boxes import Boxes
 from vision3d.scene.checks import check_finite, check_shape, html_table
 from vision3d.scene.gaussians import GaussianScene
@@ -197,6 +197,14 @@ class Sequence:
         """The same frames on another device; what is read later goes there then."""
         channels = {name: c.to(device) if isinstance(c, Tensor) else c for name, c in self.channels.items()}
         return replace(self, base=self.base.to(device), times=self.times.to(device), channels=channels)
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Sequence":
+        """The base and all frames moved by a similarity x' = s R x + t; the frames are read into memory.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        return similarity.transform_sequence(self, matrix)
 
     def __len__(self) -> int:
         return len(self.times)

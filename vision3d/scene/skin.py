@@ -13,7 +13,7 @@ from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.skinning import Method, linear_blend, skin
-from vision3d.scene import codecs
+from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.scene.mesh import Mesh
@@ -317,6 +317,14 @@ class Skin:
         clips = tuple(replace(clip, channels=tuple(channel.to(device) for channel in clip.channels)) for clip in self.clips)
         tensors = {name: moved(getattr(self, name), device) for name in (*_FLOATS, *_MORPHS, "indices")}
         return replace(self, mesh=self.mesh.to(device), clips=clips, **tensors)
+
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Skin":
+        """The skin moved by a similarity x' = s R x + t: mesh, joints, morphs and clips.
+
+        Raises:
+            InputError: The matrix shears, mirrors or is singular.
+        """
+        return similarity.transform_skin(self, matrix)
 
     def __len__(self) -> int:
         return len(self.names)
