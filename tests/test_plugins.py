@@ -4,14 +4,18 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from vision3d import PointCloud, plugins
-from vision3d.errors import InputError, PluginError
+from tests.support.datasets import write_ring_photographs
+from vision3d import FitConfig, PointCloud, fit, plugins, render_scene
+from vision3d.errors import ConfigError, InputError, MissingFileError, PluginError
 from vision3d.scene import codecs
+from vision3d.stages.animation.guidance import SdsConfig, load_guidance
+from vision3d.stages.fitting.config import LossConfig
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
 ENTRIES = """[vision3d.stages]
@@ -20,11 +24,30 @@ broken = toy_plane:missing
 bare = toy_plane:Trainer.step
 [vision3d.codecs]
 .toy = toy_files:CODEC
+[vision3d.losses]
+green = toy_files:green
+[vision3d.guidance]
+still = toy_files:still
 """
 FILES = """from vision3d import PointCloud
 from vision3d.scene.codecs import Codec
 
 CODEC = Codec("toy_files", reads=("PointCloud",))
+
+
+def green(image, target, mask):
+    return -image[..., 1].mean()
+
+
+class Still:
+    label = "a guide that wants white"
+
+    def loss(self, frames, views, generator):
+        return (1 - frames).square().mean()
+
+
+def still(references, config, device):
+    return Still()
 
 
 def load(path):
@@ -128,3 +151,24 @@ def test_what_other_packages_break(package):
         plugins.load("vision3d.codecs", ".toy", str)
     assert plugins.load("vision3d.stages", "none", object) is None
     assert "broken" not in plugins.load_all("vision3d.stages", object)
+
+
+def test_a_loss_of_another_package(package, tmp_path):
+    data = write_ring_photographs(tmp_path / "photos")
+    config = FitConfig(steps=60, max_gaussians=60, loss=LossConfig(extra=("green=3",)), device="cpu")
+    plain = replace(config, loss=LossConfig())
+    results = [fit(some, data) for some in (plain, config)]
+    views = [next(render_scene(result.scene, result.cameras)).image for result in results]
+    greens = [float(image[..., 1].mean()) for image in views if image is not None]
+    assert greens[1] > greens[0] + 0.05
+    with pytest.raises(ConfigError, match=r"no package adds a loss 'red' \(entry points vision3d\.losses: green\)"):
+        fit(replace(config, loss=LossConfig(extra=("red=1",))), data)
+    with pytest.raises(ConfigError, match=r"extra.*got 'green', want NAME=WEIGHT"):
+        LossConfig(extra=("green",))
+
+
+def test_a_guidance_of_another_package(package):
+    found = load_guidance("still", torch.ones(1, 8, 8, 3), SdsConfig(), torch.device("cpu"))
+    assert found.label == "a guide that wants white"
+    with pytest.raises(MissingFileError, match="none: does not exist"):
+        load_guidance("none", torch.ones(1, 8, 8, 3), SdsConfig(), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""What other packages add: entry points of the groups `vision3d.stages` and `vision3d.codecs`.
+"""What other packages add: entry points of the groups `vision3d.stages`, `.codecs`, `.losses`, `.engines` and `.guidance`.
 
 A package declares them in its pyproject.toml, here a stage and a file format:
 

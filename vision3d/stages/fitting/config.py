@@ -1,5 +1,6 @@
 """Options of a fit."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -66,12 +67,32 @@ class LossConfig:
     """Of the squared change of the poses (pose_opt only): keeps the world where it is."""
     exposure: float = 1e-2
     """Of the squared change of the exposures (exposure_opt only): keeps the scene's own colours."""
+    extra: tuple[str, ...] = ()
+    """Losses of other packages, NAME=WEIGHT each (entry points `vision3d.losses`; CONTRIBUTING.md)."""
 
     def __post_init__(self) -> None:
         _check_numbers(self, 0)
+        self.extra_weights()
         for name in ("ssim", "distortion_start", "normal_start"):
             if getattr(self, name) > 1:
                 raise ConfigError(name, f"got {getattr(self, name)}, want a number in [0, 1]")
+
+    def extra_weights(self) -> dict[str, float]:
+        """The weights of `extra` by name.
+
+        Raises:
+            ConfigError: One is not NAME=WEIGHT with a finite number.
+        """
+        found = {}
+        for text in self.extra:
+            name, _, weight = text.partition("=")
+            try:
+                found[name] = float(weight)
+            except ValueError:
+                found[name] = math.nan
+            if not name or not math.isfinite(found[name]):
+                raise ConfigError("loss.extra", f"got {text!r}, want NAME=WEIGHT")
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """One step of a fit after the other: views, loss, gradients, optimiser, strategy."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import NumericalError
+from vision3d import plugins
+from vision3d.errors import ConfigError, NumericalError
 from vision3d.geometry import se3
 from vision3d.optim import losses, schedules
 from vision3d.optim.densification import ADC, MCMC
@@ -63,6 +66,7 @@ class Trainer:
         self.order = Order(len(views), config.seed)
         self.strategy = _strategy(config)
         self.random = torch.Generator().manual_seed(config.seed + 1)
+        self.extra = [(_loss_of_another_package(name), weight) for name, weight in config.loss.extra_weights().items()]
         self.poses = self.exposures = None
         if config.pose_opt:
             self.poses = ViewParameters(torch.zeros(len(views), 6, device=scene.device), config.loss.pose)
@@ -127,6 +131,8 @@ class Trainer:
         if picture.normals is not None and picture.surface_normals is not None:
             maps = (picture.normals, picture.surface_normals, picture.alphas)
             loss = loss + weights.normal * losses.normal_consistency_loss(*maps, view.mask)
+        for extra, weight in self.extra:
+            loss = loss + weight * extra(picture.image, target, view.mask)
         return loss
 
     def _sum_over_group(self, total: Tensor, leaves: Leaves) -> None:
@@ -269,3 +275,12 @@ def _joined(infos: list[dict[str, Any]], config: FitConfig) -> dict[str, Any]:
         means2d.grad = joined
     ids = torch.cat([info["gaussian_ids"] for info in infos])
     return {"means2d": means2d, "gaussian_ids": ids, "width": 2, "height": 2, "n_cameras": config.batch_size}
+
+
+def _loss_of_another_package(name: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """A function of an image (H, W, 3), its target and the mask of the pixels that count, which gives a number."""
+    found = plugins.load("vision3d.losses", name, FunctionType)
+    if found is None:
+        known = ", ".join(plugins.names("vision3d.losses")) or "none"
+        raise ConfigError("loss.extra", f"no package adds a loss {name!r} (entry points vision3d.losses: {known})")
+    return found

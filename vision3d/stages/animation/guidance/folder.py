@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d import plugins
 from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.stages.animation.guidance.base import Guidance
 from vision3d.stages.animation.guidance.config import SdsConfig
 from vision3d.stages.animation.guidance.zero123 import Zero123
 
@@ -20,11 +23,14 @@ REAL_PARAMETERS = 500_000_000
 """A network of less is none that was trained as Zero123 (860 million)."""
 
 
-def load_guidance(folder: Path | str, references: Float[Tensor, "t h w 3"], config: SdsConfig, device: torch.device) -> Zero123:
+def load_guidance(
+    folder: Path | str, references: Float[Tensor, "t h w 3"], config: SdsConfig, device: torch.device
+) -> Guidance:
     """The guidance of a folder in the layout of diffusers, in safetensors files; nothing in it is executed.
 
     Args:
-        folder: With the folders unet, vae, image_encoder, scheduler and cc_projection.
+        folder: With the folders unet, vae, image_encoder, scheduler and cc_projection; or the name of a guidance that another
+            package adds (entry points `vision3d.guidance`: functions of the other three arguments).
         references: Reference pictures on white in [0, 1].
         config: Options of the distillation.
         device: Where it runs; half precision on a GPU.
@@ -38,6 +44,9 @@ def load_guidance(folder: Path | str, references: Float[Tensor, "t h w 3"], conf
         >>> guidance.label
     """
     folder = Path(folder)
+    make = None if folder.exists() else plugins.load("vision3d.guidance", folder.name, FunctionType)
+    if make is not None:
+        return make(references, config, device)
     projection = check_folder(folder)
     try:
         import diffusers
