@@ -203,11 +203,16 @@ def test_gaussians_beyond_all_bounds_are_named():
         set_up(replace(scene, means=1e20 * scene.means), FAST)
 
 
-def test_water_slips_on_the_floor_unless_told():
+def test_water_slips_on_the_floor_unless_told(caplog):
     water = load_material("water")
+    assert water.contact_friction == 0 and load_material("sand").contact_friction == 1
     scene = cube(side=5)
-    for options, want in (({"material": water}, 0.0), ({"material": water, "friction": 0.2}, 0.2), ({}, 0.4)):
+    for options, want in (({"material": water}, 0.4), ({"material": water, "friction": 0.2}, 0.2), ({}, 0.4)):
         assert set_up(scene, replace(FAST, **options)).world.boundaries[-1].friction == want
+    assert "friction 0.2 has no effect: the friction_scale of what moves is 0" in caplog.text
+    caplog.clear()
+    set_up(scene, replace(FAST, material=replace(water, friction_scale=1.0), friction=0.2))
+    assert "no effect" not in caplog.text
 
 
 # What is what

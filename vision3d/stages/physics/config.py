@@ -110,7 +110,7 @@ class SimulateConfig:
     floor_kind: Literal["sticky", "slip", "separate"] = "separate"
     """Contact with the floor, as of boundaries."""
     friction: float | None = None
-    """Of the floor, Coulomb's coefficient [default: 0 where all that moves is water, else 0.4]."""
+    """Of the floor, Coulomb's coefficient, times the `friction_scale` of what slides, which is 0 for water [default: 0.4]."""
     room: float = 0.5
     """Space on all sides of what moves, in its longest side; what reaches its end is held there."""
 
@@ -212,10 +212,8 @@ class SimulateConfig:
 
     @property
     def floor_friction(self) -> float:
-        """Of the floor, as given or by what moves."""
-        if self.friction is not None:
-            return self.friction
-        return 0.0 if all(body.material.law == "water" for body in self.all_bodies()) else 0.4
+        """Of the floor, as given or 0.4."""
+        return 0.4 if self.friction is None else self.friction
 
     def _check_bodies(self) -> None:
         if self.select:

@@ -133,6 +133,11 @@ def set_up(
     scene.validate()
     engine = _engine(config.engine)
     representation = represent(scene, config)
+    if config.friction and not any(body.material.contact_friction for body in config.all_bodies()):
+        logger.warning(
+            "friction %.3g has no effect: the friction_scale of what moves is 0 (water); set material.friction_scale",
+            config.friction,
+        )
     if config.grouping == "auto":
         config = replace(config, grouping="followers" if isinstance(representation, Points3) else "tracers")
     if isinstance(representation, FDrive) and representation.lost:
