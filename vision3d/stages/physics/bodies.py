@@ -15,6 +15,7 @@ from vision3d.geometry.voxels import connected_parts
 from vision3d.stages.physics.config import Body, SimulateConfig
 from vision3d.stages.physics.filling import Filling, Surface, fill_mesh, fill_surface
 from vision3d.stages.physics.followers import Followers, clusters
+from vision3d.stages.physics.mesh_floors import stands_on
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Representation, unused_vertices
 from vision3d.stages.physics.sampling import matched_volumes, spread_out
 from vision3d.stages.physics.selecting import Selector, part_spacing
@@ -81,8 +82,7 @@ def find_parts(
         elif body.select:
             members = selector.mask(body.select, key, taken)
         else:
-            around = None if isinstance(representation, MeshVertices) else bulk  # a mesh has no surroundings
-            members = _default_members(points, selector, floor, around) & ~taken
+            members = _default_members(representation, selector, floor, bulk) & ~taken
         members = members & ~taken & ~unused_vertices(representation)
         own = members & solid
         if not bool(own.any()):
@@ -228,11 +228,16 @@ _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 
 
-def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float] | None) -> Tensor:
+def _default_members(
+    representation: Representation, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float]
+) -> Tensor:
+    points = representation.points
     members = torch.ones(len(points), dtype=torch.bool)
-    if bulk is not None:
-        near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
-        members = near if bool((near & selector.solid).any()) else members
+    if isinstance(representation, MeshVertices):  # has no surroundings
+        above = members if floor is None else stands_on(points, representation.triangles, floor)
+        return above if bool(above.any()) else members
+    near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
+    members = near if bool((near & selector.solid).any()) else members
     if floor is not None:
         above = members & ~floor.contains(points)
         members = above if bool((above & selector.solid).any()) else members

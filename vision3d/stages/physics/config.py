@@ -100,11 +100,12 @@ class SimulateConfig:
     floor: Literal["auto", "below", "none"] = "auto"
     """auto: the floor that is seen in the scene, else below; below: under what moves."""
     floor_extent: Literal["seen", "endless"] = "seen"
-    """Of a floor that is seen in a scene of Gaussians: seen ends it where its Gaussians end, and what leaves it falls on to the
+    """Of a floor that is seen in the scene: seen ends it where its Gaussians or faces end, and what leaves it falls on to the
     end of the space (`room`); endless."""
-    collider: str = "none"
-    """What else stops what moves: none; scene, the Gaussians or faces that do not move, as far as they enclose space or make a
-    surface; or the path of a closed mesh in the scene's axes and units (.glb, .obj, .ply, .stl)."""
+    collider: str = "auto"
+    """What else stops what moves: none; auto, the closed parts of a mesh that a selection leaves; scene, the Gaussians or faces
+    that do not move, as far as they enclose space or make a surface; or the path of a closed mesh in the scene's axes and units
+    (.glb, .obj, .ply, .stl)."""
     drop: float = 0.0
     """How far above the floor what moves begins, in its longest side; at least 0. It is lifted from a floor that is seen."""
     floor_kind: Literal["sticky", "slip", "separate"] = "separate"

@@ -27,12 +27,13 @@ from vision3d.stages.physics.colliders import collider_field, seen_floor
 from vision3d.stages.physics.config import Boundary, SimulateConfig, Vector
 from vision3d.stages.physics.engines import Engine, choose_engine
 from vision3d.stages.physics.followers import Followers
+from vision3d.stages.physics.mesh_floors import surface_samples
 from vision3d.stages.physics.obstacles import Placement, place_boundaries, place_winds, start_outside
 from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.representations import FDrive, Movable, Points3, Representation, represent
+from vision3d.stages.physics.representations import FDrive, MeshVertices, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.time_step import SOUND_COURANT, VELOCITY_COURANT
-from vision3d.stages.physics.upright import Floor, stand_upright
+from vision3d.stages.physics.upright import Floor, UpFrom, stand_upright
 from vision3d.stages.physics.world import Motion, World
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ def set_up(
     *,
     cameras: Cameras | None = None,
     default_up: Vector = (0.0, 0.0, 1.0),
+    up_from: UpFrom = "caller",
 ) -> Setup:
     """Particles and world of a scene.
 
@@ -123,6 +125,7 @@ def set_up(
         select: What moves, in place of the options' `select`. The rest of the scene stays and is no obstacle.
         cameras: Of the photographs, for the upward direction.
         default_up: Upward direction where nothing else tells.
+        up_from: Where that comes from: a file format that defines it, or a guess (`stand_upright`).
 
     Raises:
         InputError: The scene is empty or not finite, nothing is selected or opaque enough, a body begins in an obstacle, or a
@@ -143,9 +146,14 @@ def set_up(
     if isinstance(representation, FDrive) and representation.lost:
         logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * representation.lost)
     points, solid = representation.points, representation.opacities >= config.min_opacity
-    bulk = bulk_of(scene) if isinstance(scene, GaussianScene) else bulk_of_points(points, torch.ones(len(points)))
-    near = (points - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1]
-    up, floor = stand_upright(points[near], representation.opacities[near], config, cameras, default_up)
+    samples, weights, facing = points, representation.opacities, None
+    if isinstance(representation, MeshVertices):
+        samples, facing = surface_samples(points, representation.triangles, config.seed)
+        weights = torch.ones(len(samples))
+    bulk = bulk_of(scene) if isinstance(scene, GaussianScene) else bulk_of_points(samples, weights)
+    near, seen = ((places - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1] for places in (points, samples))
+    facing = None if facing is None else facing[seen]
+    up, floor = stand_upright(samples[seen], weights[seen], config, cameras, default_up, facing=facing, up_from=up_from)
     apart = None if floor is None else floor.contains(points) | ~near
     selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask)
     given = None if select is None else representation.mask(select)
@@ -169,22 +177,24 @@ def set_up(
         limit = max(limit // (representation.rest.shape[-1] + 1), 1)
     cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
     spacing = size / cells
-    base = _floor_height(config, floor, placement, x[is_solid], up, size)
+    base = _floor_height(config, representation, floor, placement, x[is_solid], up, size)
     ends = None
     if base is not None:
         space = _space(config, x[is_solid], size, spacing, placement)
-        ends = seen_floor(config, representation, floor, x, placement.scale, base * up, spacing, space)
+        ends = seen_floor(config, representation, floor, moving, x, placement.scale, base * up, spacing, space)
     grid = _grid(config, x[is_solid], spacing, size, up, base, placement, ends is not None)
     _check_memory(config, engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
-    seen = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
-    bodies = [
-        make_particles(part, x, representation, config, spacing, placement.scale, limit // len(parts), seen) for part in parts
-    ]
+    closing = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
+    share = limit // len(parts)
+    bodies = [make_particles(part, x, representation, config, spacing, placement.scale, share, closing) for part in parts]
     for part, body in zip(parts, bodies):
         warn_of_shape(part, x[part.solid], body, size, spacing)
     boundaries, fields = place_boundaries(config, placement, spacing, up, base, ends)
     count = len(boundaries)
-    collider = collider_field(config, representation, moving, x, torch.cat([body.x for body in bodies]), placement.scale, grid)
+    is_chosen = select is not None or any(body.select for body in config.all_bodies())
+    collider = collider_field(
+        config, representation, moving, x, torch.cat([body.x for body in bodies]), placement.scale, grid, is_chosen
+    )
     if collider is not None:
         name, field, is_placed = collider
         center = (0.0, 0.0, 0.0) if is_placed else placement.point((0.0, 0.0, 0.0))
@@ -350,13 +360,20 @@ def _scale(config: SimulateConfig, longest: float) -> float:
 
 
 def _floor_height(
-    config: SimulateConfig, floor: Floor | None, placement: Placement, x: Tensor, up: Tensor, size: float
+    config: SimulateConfig,
+    representation: Representation,
+    floor: Floor | None,
+    placement: Placement,
+    x: Tensor,
+    up: Tensor,
+    size: float,
 ) -> float | None:
     """Of the floor along `up`, in the simulation [m]."""
     if config.floor == "none":
         return None
     if floor is not None:
-        top = floor.normal * (floor.height + floor.thickness / 3)
+        rough = 0.0 if isinstance(representation, MeshVertices) else floor.thickness / 3
+        top = floor.normal * (floor.height + rough)
         return float(placement.to_metres(top[None])[0] @ up)
     return float((x @ up).min()) - config.drop * size
 
