@@ -202,11 +202,13 @@ def test_where_the_upward_direction_comes_from(caplog):
     assert "across the floor that is seen" in caplog.text
 
 
-def test_by_default_what_is_on_the_floor_moves_and_floaters_stay():
+def test_by_default_what_is_on_the_floor_moves_and_floaters_stay(caplog):
     points, _ = room(count=3000)
     floaters = torch.tensor([[0.4, 0.4, 2.5]])
     scene = GaussianScene.from_points(torch.cat([points, floaters]), opacity=0.9)
     setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=8))
+    want = "1 Gaussians in 1 small parts apart from it are floaters: they stay in the air (--min-component 0 moves them)"
+    assert any(want in one.message for one in caplog.records if one.levelname == "WARNING")
     rows = torch.cat([setup.core_rows, setup.followers.rows])
     moves = torch.zeros(len(scene), dtype=torch.bool).index_fill_(0, rows, True)
     assert moves[:3000].float().mean() < 0.01 and moves[3000:4500].float().mean() > 0.95 and not moves[-1]
