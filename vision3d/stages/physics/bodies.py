@@ -254,8 +254,9 @@ def without_floaters(
     sizes = torch.bincount(selector.parts[own])
     small = (sizes < config.min_component * int(own.sum()))[selector.parts.clamp(min=0)] & own
     if bool(small.any()):
-        text = "%s: %d Gaussians in %d small parts apart from it are floaters: they stay in the air (--min-component 0 moves them)"
-        logger.warning(text, name, int(small.sum()), len(torch.unique(selector.parts[small])))
+        text = "%s: %d Gaussians in %d small parts apart from it are floaters: they %s"
+        count = len(torch.unique(selector.parts[small]))
+        logger.warning(text, name, int(small.sum()), count, "stay in the air (--min-component 0 moves them)")
     return own & ~small
 
 
