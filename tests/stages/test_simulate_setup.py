@@ -221,6 +221,22 @@ def test_by_default_what_is_on_the_floor_moves_and_floaters_stay(caplog):
     assert fall.abs().max() < 0.15  # it stands
 
 
+def test_feet_thinner_than_the_noise_of_the_scene_move_with_what_stands_on_them():
+    """A foot of 0.03 on a floor of 4 units whose band is 0.06 thick: a vase without it stands on its stem, and falls over."""
+    disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
+    foot = torch.rand(400, 3) * torch.tensor([0.4, 0.4, 0.02]) + torch.tensor([0.3, 0.3, 0.012])
+    stem = torch.rand(300, 3) * torch.tensor([0.2, 0.2, 0.3]) + torch.tensor([0.4, 0.4, 0.03])
+    body = torch.rand(2000, 3) * torch.tensor([0.6, 0.6, 0.8]) + torch.tensor([0.2, 0.2, 0.3])
+    scene = GaussianScene.from_points(torch.cat([disc, foot, stem, body]), opacity=0.9)
+    setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=12))
+    moves = torch.zeros(len(scene), dtype=torch.bool)
+    moves[torch.cat([setup.core_rows, setup.followers.rows])] = True
+    assert moves[4400:].float().mean() > 0.95
+    assert moves[4000:4400].float().mean() > 0.95
+    assert moves[:4000].float().mean() < 0.01
+    assert abs(setup.world.boundaries[-1].center[2] / setup.scale + float(setup.center[2])) < 0.01  # where the floor is
+
+
 def test_the_floor_itself_and_what_is_below_it_can_be_selected():
     points, _ = room(count=3000)
     scene = GaussianScene.from_points(torch.cat([points, points[3000:] - torch.tensor([0.0, 0.0, 0.7])]), opacity=0.9)

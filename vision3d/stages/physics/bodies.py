@@ -59,10 +59,11 @@ def find_parts(
     config: SimulateConfig,
     selector: Selector,
     floor: Floor | None,
+    lying: Bool[Tensor, " n"] | None,
     bulk: tuple[Float[Tensor, " 3"], float],
     select: Bool[Tensor, " n"] | None,
 ) -> list[Part]:
-    """The bodies that the options name.
+    """The bodies that the options name; `lying`: points of the floor or below it, which by default stay.
 
     Raises:
         InputError: Nothing is selected, or nothing of it is opaque enough.
@@ -82,7 +83,7 @@ def find_parts(
         elif body.select:
             members = selector.mask(body.select, key, taken)
         else:
-            members = _default_members(representation, selector, floor, bulk) & ~taken
+            members = _default_members(representation, selector, floor, lying, bulk) & ~taken
         members = members & ~taken & ~unused_vertices(representation)
         own = members & solid
         if not bool(own.any()):
@@ -229,7 +230,11 @@ _PER_CELL = 6
 
 
 def _default_members(
-    representation: Representation, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float]
+    representation: Representation,
+    selector: Selector,
+    floor: Floor | None,
+    lying: Tensor | None,
+    bulk: tuple[Tensor, float],
 ) -> Tensor:
     points = representation.points
     members = torch.ones(len(points), dtype=torch.bool)
@@ -238,8 +243,8 @@ def _default_members(
         return above if bool(above.any()) else members
     near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
     members = near if bool((near & selector.solid).any()) else members
-    if floor is not None:
-        above = members & ~floor.contains(points)
+    if lying is not None:
+        above = members & ~lying
         members = above if bool((above & selector.solid).any()) else members
     return members
 

@@ -177,7 +177,7 @@ def seen_floor(
         return floor_field(surface, floor_frame(floor.normal), foot, spacing, space) if len(surface.means) else None
     assert isinstance(representation, FDrive)
     heights = representation.points @ floor.normal - floor.height
-    rows = ((heights.abs() < floor.thickness) & (representation.opacities >= config.min_opacity)).nonzero()[:, 0]
+    rows = (~moving & (heights.abs() < floor.thickness) & (representation.opacities >= config.min_opacity)).nonzero()[:, 0]
     return floor_field(_surface(representation, rows, x, scale), floor_frame(floor.normal), foot, spacing, space)
 
 

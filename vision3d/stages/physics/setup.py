@@ -33,7 +33,7 @@ from vision3d.stages.physics.particles import Grid, Particles
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.time_step import SOUND_COURANT, VELOCITY_COURANT
-from vision3d.stages.physics.upright import Floor, UpFrom, stand_upright
+from vision3d.stages.physics.upright import Floor, UpFrom, floor_points, stand_upright
 from vision3d.stages.physics.world import Motion, World
 
 if TYPE_CHECKING:
@@ -154,10 +154,16 @@ def set_up(
     near, seen = ((places - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1] for places in (points, samples))
     facing = None if facing is None else facing[seen]
     up, floor = stand_upright(samples[seen], weights[seen], config, cameras, default_up, facing=facing, up_from=up_from)
-    apart = None if floor is None else floor.contains(points) | ~near
+    lying, rough = None, 0.0
+    if floor is not None:
+        lying = floor.contains(points)
+        if not isinstance(representation, MeshVertices):
+            lying, rough = floor_points(floor, points, solid)
+            rough = min(rough, floor.thickness / 3)
+    apart = None if lying is None else lying | ~near
     selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask)
     given = None if select is None else representation.mask(select)
-    parts = find_parts(representation, config, selector, floor, bulk, given)
+    parts = find_parts(representation, config, selector, floor, lying, bulk, given)
     is_solid = torch.stack([part.solid for part in parts]).any(0)
     moving = torch.stack([part.members for part in parts]).any(0)
     low, high = points[is_solid].amin(0), points[is_solid].amax(0)
@@ -177,7 +183,7 @@ def set_up(
         limit = max(limit // (representation.rest.shape[-1] + 1), 1)
     cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
     spacing = size / cells
-    base = _floor_height(config, representation, floor, placement, x[is_solid], up, size)
+    base = _floor_height(config, floor, rough, placement, x[is_solid], up, size)
     ends = None
     if base is not None:
         space = _space(config, x[is_solid], size, spacing, placement)
@@ -361,8 +367,8 @@ def _scale(config: SimulateConfig, longest: float) -> float:
 
 def _floor_height(
     config: SimulateConfig,
-    representation: Representation,
     floor: Floor | None,
+    rough: float,
     placement: Placement,
     x: Tensor,
     up: Tensor,
@@ -372,7 +378,6 @@ def _floor_height(
     if config.floor == "none":
         return None
     if floor is not None:
-        rough = 0.0 if isinstance(representation, MeshVertices) else floor.thickness / 3
         top = floor.normal * (floor.height + rough)
         return float(placement.to_metres(top[None])[0] @ up)
     return float((x @ up).min()) - config.drop * size

@@ -29,6 +29,9 @@ _SQUARES, _LEAST_OPEN = 16, 0.25  # a floor is looked at in squares; this share 
 _TILT = math.cos(math.radians(20))  # of a floor against the known upward direction
 _LEAST_HEIGHT = 0.1  # of what a floor carries, in the scene's longest side, where the floor alone tells which way is up
 _MUCH_LARGER = 1.5  # times the points of a floor across the expected direction has one that overrules it
+_BESIDE, _AROUND = 4, 3  # feet are below what is so many thicknesses of the floor high, or so many beside it
+_ROUGH = 4.5  # median deviations from the middle height of a floor, three standard deviations of a normal distribution
+_LEAST_BARE = 50  # points of a floor where nothing stands, which tell how rough it is
 FACING = 0.7
 """Cosine between normals of faces of a floor and its own, at least."""
 
@@ -49,6 +52,35 @@ class Floor:
     def contains(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Which points are of the floor, or below it."""
         return points.double() @ self.normal - self.height < self.thickness
+
+
+def floor_points(floor: Floor, points: Float[Tensor, "n 3"], solid: Bool[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], float]:
+    """Which splats are of the floor or below it, and how far those of the floor itself rise above it, in the scene's units.
+
+    The thickness of a floor is that of the scene's noise at most. Where nothing stands it is seen how rough the floor is; what
+    is higher than that, below or beside something that stands there, are its feet.
+
+    Args:
+        floor: Of the scene.
+        points: Centres.
+        solid: Those that are opaque enough to count.
+    """
+    low, heights = floor.contains(points), points.double() @ floor.normal - floor.height
+    axes = torch.linalg.svd(floor.normal[None])[2][1:].T
+    cells = (points.double() @ axes / floor.thickness).floor().clamp(-(2**30), 2**30).long()
+    keys = (cells[:, 0] << 32) + cells[:, 1]
+    standing = torch.unique(keys[solid & ~low & (heights < _BESIDE * floor.thickness)])
+    offsets = torch.cartesian_prod(*[torch.arange(-_AROUND, _AROUND + 1)] * 2)
+    beside = torch.zeros_like(low)
+    rows = low.nonzero()[:, 0]
+    for i, j in offsets.tolist():
+        beside[rows] |= torch.isin(keys[rows] + (i << 32) + j, standing)
+    bare = heights[low & solid & ~beside & (heights.abs() < floor.thickness)]
+    if len(bare) < _LEAST_BARE:
+        return low, floor.thickness
+    middle = bare.median()
+    rough = float(middle + _ROUGH * (bare - middle).abs().median())  # whatever else is among them
+    return low & ~(beside & (heights > rough)), rough
 
 
 def find_floor(
