@@ -191,6 +191,9 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
         want = math.ceil(longest / thinnest) if thinnest > 0 else None
         hint = f"{want} cells would resolve it" if want else "no number of cells resolves a sheet"
         logger.warning("%s is %.3g m thin, less than a cell of %.3g m; %s", part.name, thinnest, spacing, hint)
+    elif thinnest < _THIN * spacing and part.body.material.law in _COHESIVE:
+        text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells would make it three (10 %% too far)"
+        logger.warning(text, part.name, thinnest, thinnest / spacing, math.ceil(3 * longest / thinnest))
     per_cell = int((particles.volume > 0).sum()) * spacing**3 / float(particles.volume.sum())
     if per_cell < 3:
         text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
@@ -222,6 +225,7 @@ def velocities(
     return v, hat(spin).expand(len(x), 3, 3).contiguous()
 
 
+_THIN = 2  # cells: a beam of two sags 17 % too far, one of a cell 48 % (benchmarks/bench_mechanics.py)
 _COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
 _FRAGMENT = 0.002  # of the particles of a body
 _LEAST_LOOSE = 0.005  # of its points
