@@ -392,6 +392,16 @@ def test_what_stands_on_a_mesh_moves_down_to_its_feet():
     assert moved[:8, 2].min() > 0.2 and moved[8:].abs().max() == 0
 
 
+def test_parts_of_a_mesh_hang_together_by_its_surface():
+    """Two boxes of 8 vertices, nearer to each other than their own are, on a board: the larger one is the first part."""
+    board = moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05)
+    boxes = moved_to(shapes.box((0.4, 0.4, 0.5)), 0.3, 0.0, 0.25), moved_to(shapes.box((0.3, 0.3, 0.3)), -0.2, 0.0, 0.15)
+    mesh = joined(*boxes, board)
+    for text, rows in (("component", range(8)), ("component:2", range(8, 16)), ("component:3", range(16, 24))):
+        setup = set_up(mesh, replace(FAST, up=None, floor="auto", drop=0.0, cells=8, select=(text,)))
+        assert setup.core_rows.tolist() == list(rows), text
+
+
 @needs_native
 def test_a_selection_of_a_mesh_meets_the_faces_that_stay():
     """A ball over a closed block rests on it; with --collider none it falls through."""

@@ -15,11 +15,9 @@ from vision3d.geometry.voxels import connected_parts
 from vision3d.stages.physics.config import Body, SimulateConfig
 from vision3d.stages.physics.filling import Filling, Surface, fill_mesh, fill_surface
 from vision3d.stages.physics.followers import Followers, clusters
-from vision3d.stages.physics.mesh_floors import stands_on
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Representation, unused_vertices
 from vision3d.stages.physics.sampling import matched_volumes, spread_out
 from vision3d.stages.physics.selecting import Selector, part_spacing
-from vision3d.stages.physics.upright import Floor
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -58,7 +56,6 @@ def find_parts(
     representation: Representation,
     config: SimulateConfig,
     selector: Selector,
-    floor: Floor | None,
     lying: Bool[Tensor, " n"] | None,
     bulk: tuple[Float[Tensor, " 3"], float],
     select: Bool[Tensor, " n"] | None,
@@ -83,7 +80,7 @@ def find_parts(
         elif body.select:
             members = selector.mask(body.select, key, taken)
         else:
-            members = _default_members(representation, selector, floor, lying, bulk) & ~taken
+            members = _default_members(representation, selector, lying, bulk) & ~taken
         members = members & ~taken & ~unused_vertices(representation)
         own = members & solid
         if not bool(own.any()):
@@ -234,19 +231,13 @@ _PER_CELL = 6
 
 
 def _default_members(
-    representation: Representation,
-    selector: Selector,
-    floor: Floor | None,
-    lying: Tensor | None,
-    bulk: tuple[Tensor, float],
+    representation: Representation, selector: Selector, lying: Tensor | None, bulk: tuple[Tensor, float]
 ) -> Tensor:
     points = representation.points
     members = torch.ones(len(points), dtype=torch.bool)
-    if isinstance(representation, MeshVertices):  # has no surroundings
-        above = members if floor is None else stands_on(points, representation.triangles, floor)
-        return above if bool(above.any()) else members
-    near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
-    members = near if bool((near & selector.solid).any()) else members
+    if not isinstance(representation, MeshVertices):  # a mesh has no surroundings
+        near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
+        members = near if bool((near & selector.solid).any()) else members
     if lying is not None:
         above = members & ~lying
         members = above if bool((above & selector.solid).any()) else members

@@ -17,8 +17,8 @@ _OPEN = 0.02  # of a part's edges may have one face where the part counts as clo
 
 def surface_samples(
     vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], seed: int = 0
-) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """Points drawn evenly by area, however few or small the faces are, and the normals of their faces."""
+) -> tuple[Float[Tensor, "n 3"], Int64[Tensor, " n"]]:
+    """Points drawn evenly by area, however few or small the faces are, and the face of each."""
     generator = torch.Generator().manual_seed(seed)
     areas = face_areas(vertices.double(), faces).cumsum(0)
     drawn = torch.rand(_SAMPLES, generator=generator, dtype=torch.float64) * areas[-1]
@@ -27,7 +27,7 @@ def surface_samples(
     corners = torch.where(corners.sum(1, keepdim=True) > 1, 1 - corners, corners)
     weights = torch.cat([1 - corners.sum(1, keepdim=True), corners], 1)
     points = (weights[:, :, None] * vertices.double()[faces[rows]]).sum(1)
-    return points, face_normals(vertices.double(), faces[rows])
+    return points, rows
 
 
 def stands_on(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], floor: Floor) -> Bool[Tensor, " v"]:
