@@ -1,6 +1,6 @@
 """200 random scenes through an engine, 2000 time steps each: nothing may become infinite, be lost, or gain energy.
 
-python benchmarks/bench_physics_fuzz.py [--engine auto] [--scenes 200] [--steps 2000]
+python benchmarks/bench_physics_fuzz.py [--engine auto] [--scenes 200] [--steps 2000] [--busy]
 """
 
 import argparse
@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import torch
-from support import ForeignLoad, write
+from support import ForeignLoad, add_options, refuse_foreign_load, write
 
 from vision3d.errors import NumericalError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
@@ -88,7 +88,10 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--steps", type=int, default=2000)
+    add_options(parser)
     options = parser.parse_args()
+    if not options.busy:
+        refuse_foreign_load()
     torch.set_num_threads(1)
     found, broken, begin = [], [], time.process_time()
     with ForeignLoad() as load:

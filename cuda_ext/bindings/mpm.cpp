@@ -9,7 +9,7 @@ using namespace vision3d::arrays;
 namespace {
 
 cpu::Particles particles_of(const mpm::Step<float>& step) {
-    return {step.rows, const_cast<int32_t*>(step.body), step.stride, step.count, step.grid};
+    return {step.rows, const_cast<int32_t*>(step.body), step.stride, step.count, step.grid, step.lacking};
 }
 
 struct Vectors {

@@ -58,7 +58,8 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
 
 // Particles and grid as a step has them.
 template <typename W, typename T = typename W::Scalar>
-std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid, const mpm::World& world) {
+std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid, const mpm::World& world,
+                                      const MaybeOut<W, 3>& lacking = {}) {
     const int64_t stride = int64_t(rows.shape(1));
     constexpr int64_t LANES = 16;  // the loops read as far beyond the last particle
     if (count < 0 || count > stride - LANES) throw std::invalid_argument("count: got " + std::to_string(count) + ", want 0 to " + std::to_string(stride - LANES));
@@ -70,6 +71,7 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
     step->body = all;
     step->motion = all + stride;
     step->grid = pointer("grid", grid, {world.size[0], world.size[1], world.size[2] + 1, 4});
+    step->lacking = pointer("lacking", lacking, {world.size[0], world.size[1], world.size[2] + 1});
     mpm::set_world(world, *step);
     if constexpr (on_cpu<W>) {
         const int64_t other = cpu::find_outside(all, count, 0, world.num_materials);
@@ -89,18 +91,18 @@ void bind_mpm(nb::module_& m) {
     using namespace nb::literals;
     using Fields = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, typename W::Device>;
     m.def("mpm_advance", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows,
-                            Out<W, 2, int32_t> tracer_ids, int64_t tracer_count, Out<W, 4> grid, Numbers materials, Numbers solids,
+                            Out<W, 2, int32_t> tracer_ids, int64_t tracer_count, Out<W, 4> grid, MaybeOut<W, 3> lacking, Numbers materials, Numbers solids,
                             Numbers fields, Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration,
                             double time, double max_dt, int device, uint64_t stream) {
         const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)), numbers);
         require(max_dt > 0 && duration >= 0, "max_dt, duration: want max_dt > 0 and duration >= 0");
-        const auto step = step_of<W>(rows, ids, count, grid, world);
+        const auto step = step_of<W>(rows, ids, count, grid, world, lacking);
         const auto tracers = step_of<W>(tracer_rows, tracer_ids, tracer_count, grid, world);
         nb::gil_scoped_release release;
         const mpm::Report r = Loops::advance(W(device, stream), *step, *tracers, world, duration, time, max_dt);
         return std::make_tuple(r.steps, r.kept, r.shortest_dt, r.last_dt, r.work, r.is_finite);
     }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "tracer_rows"_a.noconvert(), "tracer_ids"_a.noconvert(),
-       "tracer_count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(), "fields"_a.noconvert(),
+       "tracer_count"_a, "grid"_a.noconvert(), "lacking"_a.noconvert().none(), "materials"_a.noconvert(), "solids"_a.noconvert(), "fields"_a.noconvert(),
        "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(), "duration"_a, "time"_a, "max_dt"_a, "device"_a = -1, "stream"_a = 0);
     m.def("mpm_elastic_energy", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
                                    Numbers solids, Numbers fields, Numbers winds, Numbers motions, Fields field_values,

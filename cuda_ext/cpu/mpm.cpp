@@ -28,6 +28,7 @@ Step<float>& step_of(const Particles& particles, const World& world, std::unique
     Step<float>& step = *memory;
     take(particles, step);
     step.grid = particles.grid;
+    step.lacking = particles.lacking;
     set_world(world, step);
     return step;
 }
@@ -146,10 +147,13 @@ class Solver {
                 for (int64_t m = 0; m < length; ++m) part.work += step_node(step, i, j, k + m, line + 4 * m);
             });
         });
-        std::vector<uint8_t> ways(active.size());
+        std::vector<std::vector<uint8_t>> ways_of(size_t(step.num_solids), std::vector<uint8_t>(active.size()));
+        for (int s = 0; s < step.num_solids; ++s)
+            over_nodes([&](Found&, int64_t n, int64_t block) { ways_of[size_t(s)][size_t(n)] = find_ways(sorted_, step, step.solids[s], block); });
+        if (step.lacking) friction_to_grid(step, ways_of);
         for (int s = 0; s < step.num_solids; ++s) {
             const Solid<float>& solid = step.solids[s];
-            over_nodes([&](Found&, int64_t n, int64_t block) { ways[size_t(n)] = find_ways(sorted_, step, solid, block); });
+            const auto& ways = ways_of[size_t(s)];
             uint8_t all = 0;
             for (const uint8_t some : ways) all = uint8_t(all | some);
             for (int way = 0; way < 6; ++way) {  // nodes of one way share none with each other
@@ -215,13 +219,54 @@ class Solver {
 
   private:
     void clear(const Step<float>& step) {
+        over_lines(step, [](float* line, int64_t, int64_t, int64_t, int64_t length) { std::fill(line, line + 4 * length, 0.f); });
+    }
+
+    template <typename Visit>
+    void over_lines(const Step<float>& step, Visit visit) {
         const auto& active = sorted_.active();
         parallel_for(int64_t(active.size()), 64, [&](int64_t begin, int64_t end) {
-            for (int64_t n = begin; n < end; ++n)
-                for_each_line(sorted_, step, active[size_t(n)], [](float* line, int64_t, int64_t, int64_t, int64_t length) {
-                    std::fill(line, line + 4 * length, 0.f);
-                });
+            for (int64_t n = begin; n < end; ++n) for_each_line(sorted_, step, active[size_t(n)], visit);
         });
+    }
+
+    // What the materials' friction lacks of 1, at the nodes that solids meet and the next ones on their ways out: all particles
+    // that reach these are in a block with such nodes, or in one beside it.
+    void friction_to_grid(const Step<float>& step, const std::vector<std::vector<uint8_t>>& ways_of) {
+        over_lines(step, [&](float*, int64_t i, int64_t j, int64_t k, int64_t length) {
+            float* const line = step.lacking + node_index(step, i, j, k);
+            std::fill(line, line + length, 0.f);
+        });
+        const auto& active = sorted_.active();
+        const int64_t widths[3] = {sorted_.width(0), sorted_.width(1), sorted_.width(2)};
+        is_met_.assign(size_t(widths[0] * widths[1] * widths[2]), 0);
+        for (const auto& ways : ways_of)
+            for (size_t n = 0; n < active.size(); ++n)
+                if (ways[n]) is_met_[size_t(active[n])] = 1;
+        const auto is_near_met = [&](const Block& block) {
+            int64_t low[3], high[3];
+            for (int a = 0; a < 3; ++a) {
+                low[a] = std::max<int64_t>(block.at[a] - 1, 0);
+                high[a] = std::min<int64_t>(block.at[a] + 1, widths[a] - 1);
+            }
+            for (int64_t i = low[0]; i <= high[0]; ++i)
+                for (int64_t j = low[1]; j <= high[1]; ++j)
+                    for (int64_t k = low[2]; k <= high[2]; ++k)
+                        if (is_met_[size_t((i * widths[1] + j) * widths[2] + k)]) return true;
+            return false;
+        };
+        const Loops& loops = kernels().mpm;
+        for (int color = 0; color < 8; ++color) {
+            const auto& blocks = sorted_.colored(color);
+            parallel_for(int64_t(blocks.size()), 1, [&](int64_t begin, int64_t end) {
+                for (int64_t n = begin; n < end; ++n)
+                    if (is_near_met(sorted_.blocks()[size_t(blocks[size_t(n)])]))
+                        for_each_segment(blocks[size_t(n)], [&](const Segment& s) {
+                            const float lacking = 1 - step.materials[s.body].friction;
+                            if (lacking != 0) loops.friction_to_grid(step, lacking, s.begin, s.end);
+                        });
+            });
+        }
     }
 
     template <typename Visit>
@@ -233,6 +278,7 @@ class Solver {
     const Particles &particles_, &tracers_;
     const World& world_;
     SortedParticles sorted_, sorted_tracers_;
+    std::vector<uint8_t> is_met_;
     bool is_sorted_ = false;
     double drift_ = 0, trace_drift_ = std::numeric_limits<double>::infinity();
 };
@@ -251,7 +297,7 @@ Report mpm_advance(const Particles& particles, const Particles& tracers, const W
 
 double mpm_elastic_energy(const Particles& particles, const World& world, double last_dt) {
     std::unique_ptr<Step<float>> memory;
-    const Particles none{nullptr, nullptr, 0, 0, nullptr};
+    const Particles none{nullptr, nullptr, 0, 0, nullptr, nullptr};
     return Solver(particles, none, world).elastic_energy(step_of(particles, world, memory), last_dt);
 }
 

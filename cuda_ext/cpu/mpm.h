@@ -10,6 +10,7 @@ struct Particles {
     int32_t* ids;   // (3, stride): body, motion, number
     int64_t stride, count;
     float* grid;    // see mpm::Step
+    float* lacking;
 };
 
 // Moves particles through `duration` seconds, and tracers, which have no mass, with them.

@@ -38,6 +38,7 @@ mpm::Report mpm_advance(mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::Wo
         bodies::Totals totals{};
         const int64_t nodes = now.size[0] * now.size[1] * now.size[2];
         std::fill(now.grid, now.grid + 4 * now.size[0] * now.size[1] * now.line, T(0));
+        if (now.lacking) std::fill(now.lacking, now.lacking + now.size[0] * now.size[1] * now.line, T(0));
         for (int64_t p = 0; p < now.count; ++p) bodies::particle_to_grid(now, p);
         for (int64_t n = 0; n < nodes; ++n) bodies::grid_node(now, n, totals);
         for (int solid = 0; solid < now.num_solids; ++solid) {

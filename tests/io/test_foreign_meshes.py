@@ -12,6 +12,8 @@ from vision3d.errors import FileFormatError
 from vision3d.io.gltf_container import glb_bytes
 from vision3d.io.images import write_image
 from vision3d.scene import Mesh
+from vision3d.scene.colors import linear_to_srgb
+from vision3d.scene.mesh_colors import surface_colors
 
 CORNERS = [[(0, 0, 0), (1, 0, 0), (0, 1, 0)], [(0, 0, 1), (1, 0, 1), (0, 1, 1)], [(1, 0, 1), (1, 1, 1), (0, 1, 1)]]
 
@@ -190,3 +192,40 @@ def test_a_glb_without_padding(tmp_path):
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
     path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
     assert len(text) % 4 == 3 and torch.equal(Mesh.load(path).vertices, mesh.vertices)
+
+
+PAINTS = "newmtl red\nKa 0 0 0\nKd 1 0 0\nNs 10\nnewmtl blue\nkd 0.0 0.25 1.0 \nnewmtl odd\nKd spectral file.rfl 1\n"
+SQUARE = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\n"
+
+
+def test_the_colours_of_materials_of_an_obj_are_seen(tmp_path):
+    """Kd as vertex colours; where faces of two colours share vertices as a texture, so that vertices stay those of the file."""
+    (tmp_path / "a.mtl").write_text(PAINTS)
+    head = f"mtllib a.mtl\n{SQUARE}"
+    (tmp_path / "a.obj").write_text(head + "v 0 0 1\nv 1 0 1\nv 1 1 1\nusemtl red\nf 1 2 3 4\nusemtl blue\nf 5 6 7\n")
+    mesh = Mesh.load(tmp_path / "a.obj")
+    red, blue = [1.0, 0.0, 0.0], [0.0, 0.25, 1.0]
+    assert mesh.texture is None and mesh.vertex_colors is not None
+    assert mesh.vertex_colors.tolist() == [red] * 4 + [blue] * 3
+    (tmp_path / "b.obj").write_text(head + "usemtl red\nf 1 2 3\nusemtl blue\nf 1 3 4\n")
+    mesh = Mesh.load(tmp_path / "b.obj")
+    assert mesh.num_vertices == 4 and mesh.vertex_colors is None
+    found = linear_to_srgb(surface_colors(mesh, torch.arange(2), torch.full((2, 3), 1 / 3)))
+    torch.testing.assert_close(found, torch.tensor([red, blue]), atol=1e-5, rtol=0)
+    (tmp_path / "c.obj").write_text(head + "usemtl odd\nf 1 2 3\n")
+    assert Mesh.load(tmp_path / "c.obj").vertex_colors is None
+    (tmp_path / "d.obj").write_text("mtllib a.mtl\n" + SQUARE.replace(" 0\n", " 0 0 1 0\n") + "usemtl red\nf 1 2 3\n")
+    colors = Mesh.load(tmp_path / "d.obj").vertex_colors  # the file's own outrank those of the material
+    assert colors is not None and (colors == torch.tensor([0.0, 1.0, 0.0])).all()
+
+
+def test_colours_beside_a_texture_of_an_obj(tmp_path):
+    """A face with an image and one with a colour alone: neither takes the other's."""
+    write_image(tmp_path / "green.png", torch.tensor([0.0, 1.0, 0.0]).expand(4, 4, 3))
+    (tmp_path / "a.mtl").write_text(PAINTS + "newmtl image\nKd 0.2 0.2 0.2\nmap_Kd green.png\n")
+    uvs = "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+    (tmp_path / "a.obj").write_text(f"mtllib a.mtl\n{SQUARE}{uvs}usemtl image\nf 1/1 2/2 3/3\nusemtl red\nf 1/1 3/3 4/4\n")
+    mesh = Mesh.load(tmp_path / "a.obj")
+    found = surface_colors(mesh, torch.arange(2), torch.full((2, 3), 1 / 3))
+    order = mesh.vertices[mesh.faces].mean(1)[:, 0].argsort(descending=True)  # the face at x = 2/3 first
+    torch.testing.assert_close(found[order], torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]), atol=1e-2, rtol=0)

@@ -375,6 +375,8 @@ def test_an_unknown_law_lists_all():
         ("hardening", -1.0, "hardening: got -1.0, want at least 0"),
         ("critical_compression", 1.0, "critical_compression: got 1.0, want at least 0 and less than 1"),
         ("max_packing", 0.5, "max_packing: got 0.5, want at least 1"),
+        ("friction_scale", -0.5, "friction_scale: got -0.5, want at least 0"),
+        ("friction_scale", float("nan"), "friction_scale: got nan, want at least 0"),
     ],
 )
 def test_wrong_parameters_are_named(key, value, text):

@@ -92,6 +92,37 @@ def test_several_bodies_wind_and_led_parts_are_those_of_the_reference(isa):
     assert_same(double.particles, after, 1e-13)
 
 
+def test_friction_of_several_materials_is_that_of_the_reference(isa):
+    """Jelly, water and sand that grips twice, all in one place: each node has the mean by mass."""
+    its_world = world(
+        material("jelly"), replace(material("water"), friction_scale=0.0), replace(material("sand"), friction_scale=2.0),
+        boundaries=(solid("box", friction=0.5), solid("sphere", kind="slip", friction=0.3), solid("plane", friction=0.4)),
+    )  # fmt: skip
+    before = particles(its_world.materials, 1000)
+    after, _, work = substep(before, its_world, DT)
+    alike = replace(its_world, materials=tuple(replace(m, friction_scale=1.0) for m in its_world.materials))
+    assert (substep(before, alike, DT)[0].v - after.v).abs().max() > 1e-2  # it counts
+    for engine, tolerance in (
+        (NativeEngine(as_type(before, torch.float32), its_world), 5e-6),
+        (NativeEngine(before, its_world, torch.float64), 1e-13),
+        (of_bodies(before, its_world), 5e-6),
+    ):
+        report = engine.advance(DT)
+        assert_same(engine.particles, after, tolerance)
+        assert report.work == pytest.approx(work, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_friction_of_one_material_is_that_of_the_reference(scale):
+    """One factor for all is that of the obstacles' coefficients; nothing is counted at the nodes."""
+    its_world = world(replace(material("jelly"), friction_scale=scale), boundaries=(solid("box", friction=0.5),))
+    before = particles(its_world.materials)
+    after, _, _ = substep(before, its_world, DT)
+    engine = NativeEngine(before, its_world, torch.float64)
+    engine.advance(DT)
+    assert_same(engine.particles, after, 1e-13)
+
+
 @pytest.mark.parametrize("law", LAWS)
 def test_energies_are_those_of_the_reference(law, isa):
     its_world = world(material(law))
@@ -110,7 +141,7 @@ def test_energies_are_those_of_the_reference(law, isa):
 def test_a_fall_is_that_of_the_reference(law):
     """Sorted anew many times, with steps of the engine's own choice."""
     grid = Grid((0.0, 0.0, 0.0), 1 / 16, (17, 17, 17))
-    stiff = Material(law, youngs_modulus=3e4, poisson_ratio=0.3)
+    stiff = Material(law, youngs_modulus=3e4, poisson_ratio=0.3, friction_scale=1.0)
     its_world = World(grid, (stiff,), boundaries=(Boundary("plane", (0, 0, 0.21), (0.3, 0.1, 1.0), friction=0.3),))
     x, volume = lattice((4, 4, 4), (0.4, 0.4, 0.3), grid.spacing)
     before = Particles.at_rest(x, volume, (stiff,), v=torch.tensor([1.0, 0.0, -3.0]).double().expand_as(x))

@@ -94,3 +94,36 @@ def test_a_tilted_floor_is_no_staircase():
     assert max(heights) - min(heights) < 0.05
     assert abs(sum(heights) / len(heights) - height_at_rest(0.5, "native")) < 0.05
     assert math.isfinite(heights[0])
+
+
+def slide(engine, gap, scale, seconds=0.06):
+    """Jelly (4 x 4 x 2 cells) and water (the same, `gap` cells beside it, or none) slide at 1 m/s on a floor of friction 0.4:
+    momentum that each has lost along the way, over what the solid's weight takes in that time."""
+    line, up = (torch.arange(8, dtype=torch.float64) + 0.5) * H / 2, (torch.arange(4, dtype=torch.float64) + 0.5) * H / 2
+    first = torch.cartesian_prod(line + 0.3, line + 0.3, up + 0.2)
+    x = first if gap is None else torch.cat([first, first + torch.tensor([0.0, (4 + gap) * H, 0.0], dtype=torch.float64)])
+    body = torch.arange(len(x)) // len(first)
+    materials = JELLY, Material("water", youngs_modulus=3e4, poisson_ratio=0.4, density=1000, friction_scale=scale)
+    floor = Boundary("plane", (0.0, 0.0, 0.2), friction=0.4)
+    world = World(Grid((0.0, 0.0, 0.0), H, (33, 33, 33)), materials, boundaries=(floor,))
+    v = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64).expand_as(x)
+    volume = torch.full((len(x),), H**3 / 8, dtype=torch.float64)
+    engine = make_engine(engine, Particles.at_rest(x, volume, materials, body, v=v), world)
+    engine.advance(seconds)
+    found = engine.particles
+    lost = found.mass.double() * (1 - found.v[:, 0].double())
+    weight = 0.4 * float(found.mass.double()[body == 0].sum()) * 9.81 * seconds
+    return [float(lost[body == index].sum()) / weight for index in (0, 1)]
+
+
+@pytest.mark.parametrize("engine", ["native", "taichi", pytest.param("reference", marks=pytest.mark.slow)])
+def test_water_beside_a_solid_does_not_take_its_friction(engine):
+    if why := needs(engine):
+        pytest.skip(why)
+    alone, _ = slide(engine, None, None)
+    solid, water = slide(engine, 4, None)
+    assert abs(solid - alone) < 1e-3
+    assert abs(water) < 1e-5
+    solid, water = slide(engine, 0, None)  # side by side, they drag on each other through the nodes that they share
+    assert abs(solid + water - alone) < 0.1
+    assert sum(slide(engine, 0, 1.0)) > alone + 0.6

@@ -302,6 +302,13 @@ def test_thin_and_sparse_bodies_are_told(caplog):
         set_up(flat, replace(QUICK, cells=8))
     assert "what moves is 0.05 m thin, less than a cell of 0.125 m; 20 cells would resolve it" in caplog.text
     caplog.clear()
+    plate = replace(flat, means=flat.means * torch.tensor([1.0, 1.0, 4.0]))
+    for law, is_told in (("jelly", True), ("sand", False)):
+        set_up(plate, replace(QUICK, cells=8, material=load_material(law)))
+        want = "0.2 m thin, 1.6 cells, and bends 1.2 to 1.5 times too far; 15 cells would make it three"
+        assert (want in caplog.text) == is_told
+        caplog.clear()
+    caplog.clear()
     with caplog.at_level(logging.WARNING, "vision3d.physics"):
         set_up(cube(side=4), replace(QUICK, cells=16))
     assert "there are 1.0 particles a cell, want 4 to 8 so that bodies hold together; take fewer cells" in caplog.text

@@ -29,6 +29,7 @@ from vision3d.stages.physics.boundaries import distance
 from vision3d.stages.physics.colliders import floor_field
 from vision3d.stages.physics.filling import Surface
 from vision3d.stages.physics.followers import Followers, bounded
+from vision3d.stages.physics.mesh_floors import floor_faces
 from vision3d.stages.physics.particles import Particles
 from vision3d.stages.physics.points3 import simulate_points, to_sequence
 from vision3d.stages.physics.selecting import Selector
@@ -203,11 +204,16 @@ def test_gaussians_beyond_all_bounds_are_named():
         set_up(replace(scene, means=1e20 * scene.means), FAST)
 
 
-def test_water_slips_on_the_floor_unless_told():
+def test_water_slips_on_the_floor_unless_told(caplog):
     water = load_material("water")
+    assert water.contact_friction == 0 and load_material("sand").contact_friction == 1
     scene = cube(side=5)
-    for options, want in (({"material": water}, 0.0), ({"material": water, "friction": 0.2}, 0.2), ({}, 0.4)):
+    for options, want in (({"material": water}, 0.4), ({"material": water, "friction": 0.2}, 0.2), ({}, 0.4)):
         assert set_up(scene, replace(FAST, **options)).world.boundaries[-1].friction == want
+    assert "friction 0.2 has no effect: the friction_scale of what moves is 0" in caplog.text
+    caplog.clear()
+    set_up(scene, replace(FAST, material=replace(water, friction_scale=1.0), friction=0.2))
+    assert "no effect" not in caplog.text
 
 
 # What is what
@@ -340,6 +346,87 @@ def test_what_stands_on_the_table_is_carried():
     frames = frames_of(table(), SimulateConfig(load_material("rubber"), frames=12, cells=10))
     heights = torch.stack([frame.channels["means"][6000:, 2].mean() for frame in frames])
     assert (heights - 0.21).abs().max() < 0.05
+
+
+def joined(*meshes):
+    """Vertices and faces of several meshes as one."""
+    starts = [sum(len(vertices) for vertices, _ in meshes[:index]) for index in range(len(meshes))]
+    faces = [own + start for (_, own), start in zip(meshes, starts)]
+    return Mesh(torch.cat([vertices for vertices, _ in meshes]), torch.cat(faces))
+
+
+def moved_to(solid, *center):
+    vertices, faces = solid
+    return vertices + torch.tensor(center), faces
+
+
+def mesh_table():
+    """A ball on a table of 60 faces, a board and four legs, whose top is z = 0; and how many vertices the ball has."""
+    legs = [moved_to(shapes.box((0.1, 0.1, 0.9)), x, y, -0.55) for x in (-0.9, 0.9) for y in (-0.7, 0.7)]
+    ball = moved_to(shapes.icosphere(3, 0.2), 0.0, 0.0, 0.2)
+    return joined(ball, moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05), *legs), len(ball[0])
+
+
+@needs_native
+@pytest.mark.parametrize("extent", ["seen", "endless"])
+def test_what_leaves_a_mesh_table_falls(extent):
+    mesh, count = mesh_table()
+    config = SimulateConfig(
+        load_material("rubber"), velocity=(2.5, 0.0, 0.0), friction=0.0, frames=21, cells=10, room=6.0, floor_extent=extent
+    )
+    vertices = torch.stack([frame.channels["vertices"] for frame in frames_of(mesh, config)])
+    torch.testing.assert_close(vertices[-1, count:], mesh.vertices[count:])  # the table stays
+    ball = vertices[:, :count].mean(1)
+    on_table = ball[:, 0] < 0.8
+    assert ball[on_table, 2].min() > 0.15 and ball[on_table, 2].max() < 0.25
+    assert ball[-1, 0] > 1.2
+    assert (ball[-1, 2] < -0.3) if extent == "seen" else (ball[-1, 2] > 0.15)
+
+
+@needs_native
+def test_what_stands_on_a_mesh_moves_down_to_its_feet():
+    """A box whose bottom is on the table: nothing of it stays behind when it is lifted."""
+    board = moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05)
+    mesh = joined(moved_to(shapes.box((0.4, 0.4, 0.5)), 0.3, 0.0, 0.25), board)
+    moved = frames_of(mesh, replace(FAST, up=None, floor="auto", frames=1, drop=0.5))[-1].channels["vertices"] - mesh.vertices
+    assert moved[:8, 2].min() > 0.2 and moved[8:].abs().max() == 0
+
+
+def test_parts_of_a_mesh_hang_together_by_its_surface():
+    """Two boxes of 8 vertices, nearer to each other than their own are, on a board: the larger one is the first part."""
+    board = moved_to(shapes.box((2.0, 1.6, 0.1)), 0.0, 0.0, -0.05)
+    boxes = moved_to(shapes.box((0.4, 0.4, 0.5)), 0.3, 0.0, 0.25), moved_to(shapes.box((0.3, 0.3, 0.3)), -0.2, 0.0, 0.15)
+    mesh = joined(*boxes, board)
+    for text, rows in (("component", range(8)), ("component:2", range(8, 16)), ("component:3", range(16, 24))):
+        setup = set_up(mesh, replace(FAST, up=None, floor="auto", drop=0.0, cells=8, select=(text,)))
+        assert setup.core_rows.tolist() == list(rows), text
+
+
+@needs_native
+def test_a_selection_of_a_mesh_meets_the_faces_that_stay():
+    """A ball over a closed block rests on it; with --collider none it falls through."""
+    ball = moved_to(shapes.icosphere(3, 0.2), 0.0, 0.0, 0.42)
+    mesh, count = joined(ball, shapes.box((1.0, 1.0, 0.4))), len(ball[0])
+    chosen = SimulateConfig(
+        load_material("rubber"), ("sphere:0,0,0.42,0.205",), up=(0.0, 0.0, 1.0), floor="none", frames=14, cells=10, room=3.0
+    )
+    heights = {}
+    for collider in ("auto", "none"):
+        last = frames_of(mesh, replace(chosen, collider=collider))[-1].channels["vertices"]
+        heights[collider] = float(last[:count, 2].mean())
+    assert abs(heights["auto"] - 0.4) < 0.06 and heights["none"] < 0.0
+
+
+def test_a_vast_ground_costs_no_more_than_the_space():
+    """Two triangles of a kilometre and a long sliver: pieces of what is near alone."""
+    ground = 1000 * torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]).double()
+    sliver = torch.tensor([[-1e3, 0.0, 1e-3], [1e3, 0, 1e-3], [0, 1e-3, 1e-3]]).double()
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6]])
+    space = torch.full((3,), -1.0).double(), torch.full((3,), 1.0).double()
+    up = torch.tensor([0.0, 0.0, 1.0]).double()
+    found = floor_faces(torch.cat([ground, sliver]), faces, up, 0.0, 0.01, 0.05, space).means
+    assert len(found) < 30_000
+    assert torch.cdist(torch.rand(200, 2).double() * 2 - 1, found[:, :2]).amin(1).max() < 0.05
 
 
 def test_a_floor_of_few_large_splats_carries():

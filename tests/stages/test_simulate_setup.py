@@ -146,6 +146,31 @@ def test_the_bottom_of_a_box_is_no_floor_but_that_of_a_room_is(up):
     assert floor is not None and abs(floor.height + 0.75) < 0.02  # and not the ceiling
 
 
+def slab(thickness, count=4000):
+    """A flat thing, x and y its long sides."""
+    return (torch.rand(count, 3) - 0.5) * torch.tensor([1.0, 0.8, thickness])
+
+
+@pytest.mark.parametrize("thickness", [0.005, 0.02, 0.06])
+def test_the_large_side_of_a_flat_thing_is_no_floor(thickness):
+    """A logo that stands: a back plate with letters on part of it. What a floor carries is higher than that."""
+    letters = slab(thickness, 2500) * torch.tensor([0.5, 0.5, 1.0]) + torch.tensor([0.1, 0.1, thickness])
+    points = torch.cat([slab(thickness / 10), letters])
+    up, floor = stand_upright(points, torch.ones(len(points)), SimulateConfig(), None, (0.0, 1.0, 0.0))
+    assert up.tolist() == [0, 1, 0] and floor is None
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_much_larger_floor_overrules_the_expected_direction(turn):
+    """A wall across the expected direction, with fewer points than the floor."""
+    points, _ = room(count=4000)
+    wall = torch.cat([torch.rand(800, 1) * 2 - 1, torch.full((800, 1), -2.5), torch.rand(800, 1) * 2], 1)
+    points = torch.cat([points, wall]).roll(turn, 1)
+    up, floor = stand_upright(points, torch.ones(len(points)), SimulateConfig(), None, (0.0, 1.0, 0.0))
+    want = torch.eye(3, dtype=torch.float64)[(2 + turn) % 3]
+    assert floor is not None and float(up @ want) > 0.999
+
+
 def cameras_above(up):
     axes = torch.eye(3)[torch.tensor(up) == 0]
     eyes = 3 * torch.cat([axes, -axes]) + 2 * torch.tensor(up)
@@ -159,9 +184,13 @@ def test_where_the_upward_direction_comes_from(caplog):
     config = SimulateConfig()
     up, floor = stand_upright(points, weights, config, None, (0.0, -1.0, 0.0))
     assert up.tolist() == [0, -1, 0] and floor is None
-    assert (
-        "up is 0 -1 0, by the format, as neither cameras nor a floor tell (--up X Y Z changes it); floor below" in caplog.text
-    )
+    want = "up is assumed to be 0 -1 0: neither the file nor cameras nor a floor tell; --up X Y Z sets it; floor below"
+    assert want in caplog.text and not [one for one in caplog.records if one.levelname == "WARNING"]
+    stand_upright(points, weights, config, None, (0.0, -1.0, 0.0), up_from="guess")
+    assert next(one.message for one in caplog.records if one.levelname == "WARNING").startswith(want)
+    caplog.clear()
+    up, _ = stand_upright(points, weights, config, None, (0.0, 1.0, 0.0), up_from="format")
+    assert up.tolist() == [0, 1, 0] and "up is 0 1 0, by the format (--up X Y Z changes it)" in caplog.text
     up, _ = stand_upright(points, weights, config, cameras_above((0.0, 1.0, 0.0)))
     torch.testing.assert_close(up, torch.tensor([0.0, 1.0, 0.0]).double(), atol=1e-6, rtol=0)
     assert "of the cameras (--up X Y Z changes it)" in caplog.text
@@ -173,11 +202,13 @@ def test_where_the_upward_direction_comes_from(caplog):
     assert "across the floor that is seen" in caplog.text
 
 
-def test_by_default_what_is_on_the_floor_moves_and_floaters_stay():
+def test_by_default_what_is_on_the_floor_moves_and_floaters_stay(caplog):
     points, _ = room(count=3000)
     floaters = torch.tensor([[0.4, 0.4, 2.5]])
     scene = GaussianScene.from_points(torch.cat([points, floaters]), opacity=0.9)
     setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=8))
+    want = "1 Gaussians in 1 small parts apart from it are floaters: they stay in the air (--min-component 0 moves them)"
+    assert any(want in one.message for one in caplog.records if one.levelname == "WARNING")
     rows = torch.cat([setup.core_rows, setup.followers.rows])
     moves = torch.zeros(len(scene), dtype=torch.bool).index_fill_(0, rows, True)
     assert moves[:3000].float().mean() < 0.01 and moves[3000:4500].float().mean() > 0.95 and not moves[-1]
@@ -188,6 +219,21 @@ def test_by_default_what_is_on_the_floor_moves_and_floaters_stay():
     )
     fall = (frames[-1].channels["means"] - scene.means)[moves][:, 2]
     assert fall.abs().max() < 0.15  # it stands
+
+
+def test_feet_thinner_than_the_noise_of_the_scene_move_with_what_stands_on_them():
+    """A foot of 0.03 on a floor of 4 units whose band is 0.06 thick: a vase without it stands on its stem, and falls over."""
+    disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
+    foot = torch.rand(400, 3) * torch.tensor([0.4, 0.4, 0.02]) + torch.tensor([0.3, 0.3, 0.012])
+    stem = torch.rand(300, 3) * torch.tensor([0.2, 0.2, 0.3]) + torch.tensor([0.4, 0.4, 0.03])
+    body = torch.rand(2000, 3) * torch.tensor([0.6, 0.6, 0.8]) + torch.tensor([0.2, 0.2, 0.3])
+    scene = GaussianScene.from_points(torch.cat([disc, foot, stem, body]), opacity=0.9)
+    setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.0, cells=12))
+    moves = torch.zeros(len(scene), dtype=torch.bool)
+    moves[torch.cat([setup.core_rows, setup.followers.rows])] = True
+    assert moves[4400:].float().mean() > 0.95
+    assert moves[4000:4400].float().mean() > 0.95
+    assert moves[:4000].float().mean() < 0.01
 
 
 def test_the_floor_itself_and_what_is_below_it_can_be_selected():

@@ -39,7 +39,8 @@ def world(*materials, **values):
 
 
 def material(law):
-    return Material(law, youngs_modulus=1e5, poisson_ratio=0.3, yield_stress=2e3, hardening=0.1, viscosity=3.0)
+    values = {"yield_stress": 2e3, "hardening": 0.1, "viscosity": 3.0, "friction_scale": 1.0}
+    return Material(law, youngs_modulus=1e5, poisson_ratio=0.3, **values)
 
 
 def particles(materials, count=300):

@@ -23,6 +23,8 @@ _UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0
     (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)
 )
 """Upward direction by the format, where nothing else tells; others z. Splats of phones and COLMAP have y down."""
+_TELLS = (".glb", ".gltf")
+"""Formats whose standard defines the upward direction; that of others is what most of their files have."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,9 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
         scene = scene.gaussians()
     if options.settings.bodies and options.preset is not None:
         raise InputError("--preset is for one body; with `bodies` in --config each has its own material")
-    up = _up_of(options.scene)
+    up, source = _up_of(options.scene), "format" if options.scene.suffix.lower() in _TELLS else "guess"
     cameras = cameras_beside(options.scene)
-    return simulate(scene, options.settings, run_folder, progress, cameras=cameras, default_up=up)[1]
+    return simulate(scene, options.settings, run_folder, progress, cameras=cameras, default_up=up, up_from=source)[1]
 
 
 def _up_of(path: Path) -> tuple[float, float, float]:

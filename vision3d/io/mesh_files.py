@@ -2,10 +2,12 @@
 
 Texture coordinates of these files have v going up from the lower edge of the picture; they are turned here. STL holds
 triangles alone: corners at equal positions become one vertex when it is read. An .obj keeps its vertices when it is read, with
-uvs by corner where there are seams; vertices are split there when it is written. Several textures become one image.
+uvs by corner where there are seams; vertices are split there when it is written. Several textures become one image. Materials
+with a colour (Kd) and no texture become vertex colours, or a texture of one block a material where materials share vertices.
 """
 
 import logging
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +31,11 @@ from vision3d.scene.texture_atlas import merge_textured
 
 logger = logging.getLogger("vision3d")
 
+Color = tuple[float, float, float]
+
 SUFFIXES = (".obj", ".ply", ".stl")
 _LOST = {".stl": ("normals", "uvs", "texture", "vertex_colors"), ".ply": ("texture",), ".obj": ()}
+_PLAIN, _BLOCK = (0.7, 0.7, 0.7), 4  # of materials without a colour; texels of the side of one
 _DIGITS = 9  # of OBJ; float32 values below 1 keep 9 decimals
 
 
@@ -51,11 +56,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     suffix = path.suffix.lower()
     if not path.stat().st_size:
         raise FileFormatError(path, "is empty (0 bytes)")
-    pictures = {} if suffix != ".obj" or skip_texture else _obj_pictures(path)
+    pictures, paints = ({}, {}) if suffix != ".obj" or skip_texture else _obj_materials(path)
     with np.errstate(all="ignore"), warnings.catch_warnings():  # what is not finite is found below
         warnings.simplefilter("ignore", RuntimeWarning)
         if suffix == ".obj":
-            mesh = _obj_mesh(path, pictures)
+            mesh = _obj_mesh(path, pictures, paints)
         else:
             mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
@@ -160,7 +165,7 @@ def _bad_line(data: bytes) -> str | None:
     return None
 
 
-def _obj_mesh(path: Path, pictures: dict[str, Path]) -> Mesh:
+def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -> Mesh:
     data = path.read_bytes()
     try:
         parsed = parse_obj(data.decode("utf-8", "replace"))
@@ -182,14 +187,37 @@ def _obj_mesh(path: Path, pictures: dict[str, Path]) -> Mesh:
         vertex_colors=None if parsed.colors is None else _colors(parsed.colors),
         texture=texture,
     )
-    if len(files) < 2:
+    used = [parsed.names[index] for index in np.unique(parsed.materials)]
+    is_painted = parsed.colors is None and any(name in paints and name not in pictures for name in used)
+    if not files and is_painted:
+        return _painted(mesh, parsed.materials, np.array([paints.get(name, _PLAIN) for name in parsed.names]))
+    if len(files) < 2 and not (files and is_painted):
         return mesh
     textures, parts = {file: read_image(file) for file in files}, []
     of_faces = np.array([files.index(pictures[name]) if name in pictures else -1 for name in parsed.names])[parsed.materials]
-    for number in sorted(set(of_faces.tolist())):
+    for number in sorted(set(of_faces[of_faces >= 0].tolist())):
         part = mesh.crop(torch.from_numpy(of_faces == number))
-        parts.append(part if number < 0 else replace(part, texture=textures[files[number]]))
+        parts.append(replace(part, texture=textures[files[number]]))
+    for material in np.unique(parsed.materials[of_faces < 0]).tolist():  # without a picture
+        part = mesh.crop(torch.from_numpy((of_faces < 0) & (parsed.materials == material)))
+        paint = paints.get(parsed.names[material], _PLAIN) if is_painted else None
+        block = None if paint is None else _tensor(np.broadcast_to(np.array(paint), (_BLOCK, _BLOCK, 3)))
+        uvs = part.uvs if block is None else torch.full((part.num_vertices, 2), 0.5)
+        parts.append(replace(part, texture=block, uvs=uvs))
     return merge_textured(parts)
+
+
+def _painted(mesh: Mesh, materials: np.ndarray, colors: np.ndarray) -> Mesh:
+    """The mesh in the colours of its materials: of vertices, or where these have several in a texture of blocks."""
+    of_vertices = np.zeros(mesh.num_vertices, np.int64)
+    faces = mesh.faces.numpy()
+    of_vertices[faces] = materials[:, None]
+    shown = colors[of_vertices]
+    if (shown[faces] == colors[materials][:, None]).all():
+        return replace(mesh, vertex_colors=_tensor(shown))
+    texture = np.broadcast_to(colors.repeat(_BLOCK, 0), (_BLOCK, len(colors) * _BLOCK, 3))
+    uvs = np.stack([(materials + 0.5) / len(colors), np.full(len(materials), 0.5)], -1)
+    return replace(mesh, texture=_tensor(texture), uvs=_tensor(uvs)[:, None].repeat(1, 3, 1))
 
 
 def _stl_mesh(path: Path) -> Mesh:
@@ -228,9 +256,10 @@ def _colors(colors: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values)).clamp(0, 1)
 
 
-def _obj_pictures(path: Path) -> dict[str, Path]:
-    """The pictures that the materials of an .obj name, by material; those that are not there are a warning."""
+def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
+    """Images and colours of the materials of an .obj, by material; images that are not there are a warning."""
     found: dict[str, Path] = {}
+    paints: dict[str, Color] = {}
     for line in _lines(path):
         if not line.startswith("mtllib"):
             continue
@@ -243,6 +272,8 @@ def _obj_pictures(path: Path) -> dict[str, Path]:
             key, _, rest = entry.partition(" ")
             if key.lower() == "newmtl":
                 material = " ".join(rest.split())
+            elif key.lower() == "kd" and (color := _color(rest)) is not None:
+                paints[material] = color
             elif key.lower() == "map_kd" and rest.split():
                 picture = inside(library, rest.strip())
                 if not picture.is_file() and rest.strip().startswith("-"):  # options come before the name
@@ -251,7 +282,16 @@ def _obj_pictures(path: Path) -> dict[str, Path]:
                     found[material] = picture
                 else:
                     logger.warning("%s: its texture %s is not there; read without it", path, picture.name)
-    return found
+    return found, paints
+
+
+def _color(text: str) -> Color | None:
+    """Of three numbers, as they are shown on a screen; None of a spectrum, CIE XYZ, or what is no colour."""
+    try:
+        red, green, blue = (min(max(float(word), 0.0), 1.0) for word in text.split())
+    except ValueError:
+        return None
+    return None if math.isnan(red + green + blue) else (red, green, blue)
 
 
 def _lines(path: Path) -> list[str]:

@@ -153,6 +153,41 @@ void particles_to_grid(const Step<float>& step, const Material<float>& material,
     if (current >= 0) flush(step, current, sums);
 }
 
+// Mass times `lacking` to the nodes.
+void friction_to_grid(const Step<float>& step, float lacking, int64_t begin, int64_t end) {
+    const float* const x = step.rows + X_ROW * step.stride;
+    const float* const mass = step.rows + MASS_ROW * step.stride;
+    const float inverse = 1.f / step.spacing;
+    float sums[9][4];
+    int64_t current = -1;
+    const auto put = [&] {
+        for (int n = 0; n < 9; ++n)
+            for (int k = 0; k < 3; ++k) step.lacking[current + node_index(step, n / 3, n % 3, k)] += sums[n][k];
+    };
+    for (int64_t p = begin; p < end; ++p) {
+        int64_t base[3];
+        float w[3][4] = {};
+        for (int a = 0; a < 3; ++a) {
+            const float scaled = x[a * step.stride + p] * inverse;
+            base[a] = int64_t(scaled - 0.5f);
+            spline_weights(scaled - float(base[a]), w[a]);
+        }
+        const int64_t node = node_index(step, base[0], base[1], base[2]);
+        if (node != current) {
+            if (current >= 0) put();
+            current = node;
+            for (auto& row : sums)
+                for (float& value : row) value = 0;
+        }
+        const float part = lacking * mass[p];
+        for (int n = 0; n < 9; ++n) {
+            const float along = part * w[0][n / 3] * w[1][n % 3];
+            for (int k = 0; k < 4; ++k) sums[n][k] += along * w[2][k];
+        }
+    }
+    if (current >= 0) put();
+}
+
 // The deformation since rest after dt of the velocity gradients.
 void deform(const Step<float>& step, int64_t begin, int64_t end) {
     const simd::FlushToZero flushing;
@@ -331,6 +366,7 @@ const mpm::Loops& mpm_table() {
                 out.particles_to_grid[law] = particles_to_grid<decltype(tag)::value>;
                 out.elastic_energy[law] = elastic_energy<decltype(tag)::value>;
             });
+        out.friction_to_grid = friction_to_grid;
         out.deform = deform;
         out.grid_to_particles = grid_to_particles;
         return out;

@@ -76,6 +76,7 @@ V3D_BODY void particle_to_grid(const Step<T>& step, int64_t p) {
 
     T f[3], w[3][3], affine[9];
     const int64_t first = particle_nodes(step, x, f, w);
+    const T lacking = step.lacking ? mass * (T(1) - material.friction) : T(0);
     const T impulse = -step.dt * T(4) / step.spacing * volume;
     for (int k = 0; k < 9; ++k) affine[k] = impulse * tau[k] + mass * step.spacing * C[k] / step.dt;
     for (int i = 0; i < 3; ++i)
@@ -84,6 +85,7 @@ V3D_BODY void particle_to_grid(const Step<T>& step, int64_t p) {
                 const T weight = w[0][i] * w[1][j] * w[2][k], d[3] = {T(i) - f[0], T(j) - f[1], T(k) - f[2]};
                 T* node = step.grid + 4 * (first + mpm::node_index(step, i, j, k));
                 add(node[0], weight * mass, true);
+                if (lacking != T(0)) add(step.lacking[first + mpm::node_index(step, i, j, k)], weight * lacking, true);
                 for (int a = 0; a < 3; ++a)
                     add(node[1 + a], weight * (mass * v[a] + affine[3 * a] * d[0] + affine[3 * a + 1] * d[1] + affine[3 * a + 2] * d[2]), true);
             }

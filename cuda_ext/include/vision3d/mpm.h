@@ -18,6 +18,7 @@ struct Material {
     S viscosity;      // viscoplastic
     S least, most;    // snow: stretches that are kept
     S packing, max_packing;
+    S friction;       // factor on the friction of solids
 };
 
 constexpr double MIN_STRETCH = 0.01;  // least that logarithms see

@@ -26,6 +26,7 @@ struct Step {
     const int32_t* body;    // (count)
     const int32_t* motion;  // (count), or null where nothing is led
     T* grid;                // (size[0], size[1], line, 4) mass, momentum or velocity
+    T* lacking;             // (size[0], size[1], line) mass times what its material's friction lacks of 1, or null where none differs
     int64_t size[3], line;  // nodes along the axes; line = size[2] + 1, so that a row of four nodes ends before the next line
     int padding;
     T spacing, dt, gravity[3], low[3], high[3];  // low, high: where particles may be
@@ -89,6 +90,12 @@ V3D_HD int way_out_at(const Step<T>& step, const Solid<T>& solid, int64_t i, int
     return solid_distance(solid, point, normal) < T(0) ? way_out(normal) : -1;
 }
 
+// Factor on the friction of solids of the material at a node, the mean by mass.
+template <typename T>
+V3D_HD T friction_at(const Step<T>& step, const T* node) {
+    return step.lacking ? max(T(1) - step.lacking[(node - step.grid) / 4] / node[0], T(0)) : T(1);
+}
+
 // Contact of a node inside of a solid whose way out is `way`. Where the next node on the way is outside, the velocity between the
 // two is that of material at the surface, and what the contact changes there is an impulse on both by their shares: the place of
 // the surface between the nodes counts. No two nodes of the same way share one. Returns the work.
@@ -115,9 +122,10 @@ V3D_HD T meet_node(const Step<T>& step, const Solid<T>& solid, int way, int64_t 
         }
     }
     const T rest = T(1) - share;
+    const T friction = rest * friction_at(step, node) + share * friction_at(step, next);
     T before[3], work(0);
     for (int a = 0; a < 3; ++a) v[a] = before[a] = rest * node[1 + a] + share * next[1 + a];
-    meet(solid, point, normal, v);
+    meet(solid, friction, point, normal, v);
     const T mass = T(1) / (rest * rest / node[0] + share * share / next[0]);
     for (int a = 0; a < 3; ++a) {
         const T impulse = mass * (v[a] - before[a]);

@@ -142,9 +142,9 @@ V3D_HD int way_out(const T normal[3]) {
     return 2 * axis + int(normal[axis] < T(0));
 }
 
-// The velocity of material at a point of the surface after contact.
+// The velocity of material at a point of the surface after contact; its own factor on the solid's friction is `friction`.
 template <typename T>
-V3D_HD void meet(const Solid<T>& solid, const T point[3], const T normal[3], T v[3]) {
+V3D_HD void meet(const Solid<T>& solid, T friction, const T point[3], const T normal[3], T v[3]) {
     const T arm[3] = {point[0] - solid.center[0], point[1] - solid.center[1], point[2] - solid.center[2]};
     const T* w = solid.spin;
     const T own[3] = {solid.velocity[0] + w[1] * arm[2] - w[2] * arm[1], solid.velocity[1] + w[2] * arm[0] - w[0] * arm[2],
@@ -155,7 +155,7 @@ V3D_HD void meet(const Solid<T>& solid, const T point[3], const T normal[3], T v
     if (solid.contact == SEPARATE && !(inward < T(0))) return;
     for (int k = 0; k < 3; ++k) along[k] = relative[k] - inward * normal[k];
     const T speed = norm3(along), pressed = inward < T(0) ? -inward : T(0);
-    T kept = T(1) - solid.friction * pressed / (speed > T(0) ? speed : T(1));
+    T kept = T(1) - friction * solid.friction * pressed / (speed > T(0) ? speed : T(1));
     kept = solid.contact == STICKY || !(kept > T(0)) ? T(0) : kept;
     for (int k = 0; k < 3; ++k) v[k] = kept * along[k] + own[k];
 }

@@ -18,7 +18,6 @@ from vision3d.stages.physics.followers import Followers, clusters
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Representation, unused_vertices
 from vision3d.stages.physics.sampling import matched_volumes, spread_out
 from vision3d.stages.physics.selecting import Selector, part_spacing
-from vision3d.stages.physics.upright import Floor
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -57,11 +56,11 @@ def find_parts(
     representation: Representation,
     config: SimulateConfig,
     selector: Selector,
-    floor: Floor | None,
+    lying: Bool[Tensor, " n"] | None,
     bulk: tuple[Float[Tensor, " 3"], float],
     select: Bool[Tensor, " n"] | None,
 ) -> list[Part]:
-    """The bodies that the options name.
+    """The bodies that the options name; `lying`: points of the floor or below it, which by default stay.
 
     Raises:
         InputError: Nothing is selected, or nothing of it is opaque enough.
@@ -81,8 +80,7 @@ def find_parts(
         elif body.select:
             members = selector.mask(body.select, key, taken)
         else:
-            around = None if isinstance(representation, MeshVertices) else bulk  # a mesh has no surroundings
-            members = _default_members(points, selector, floor, around) & ~taken
+            members = _default_members(representation, selector, lying, bulk) & ~taken
         members = members & ~taken & ~unused_vertices(representation)
         own = members & solid
         if not bool(own.any()):
@@ -190,6 +188,9 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
         want = math.ceil(longest / thinnest) if thinnest > 0 else None
         hint = f"{want} cells would resolve it" if want else "no number of cells resolves a sheet"
         logger.warning("%s is %.3g m thin, less than a cell of %.3g m; %s", part.name, thinnest, spacing, hint)
+    elif thinnest < _THIN * spacing and part.body.material.law in _COHESIVE:
+        text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells would make it three (10 %% too far)"
+        logger.warning(text, part.name, thinnest, thinnest / spacing, math.ceil(3 * longest / thinnest))
     per_cell = int((particles.volume > 0).sum()) * spacing**3 / float(particles.volume.sum())
     if per_cell < 3:
         text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
@@ -221,6 +222,7 @@ def velocities(
     return v, hat(spin).expand(len(x), 3, 3).contiguous()
 
 
+_THIN = 2  # cells: a beam of two sags 17 % too far, one of a cell 48 % (benchmarks/bench_mechanics.py)
 _COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
 _FRAGMENT = 0.002  # of the particles of a body
 _LEAST_LOOSE = 0.005  # of its points
@@ -228,13 +230,16 @@ _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 
 
-def _default_members(points: Tensor, selector: Selector, floor: Floor | None, bulk: tuple[Tensor, float] | None) -> Tensor:
+def _default_members(
+    representation: Representation, selector: Selector, lying: Tensor | None, bulk: tuple[Tensor, float]
+) -> Tensor:
+    points = representation.points
     members = torch.ones(len(points), dtype=torch.bool)
-    if bulk is not None:
+    if not isinstance(representation, MeshVertices):  # a mesh has no surroundings
         near = (points - bulk[0].to(points)).norm(dim=-1) < _NEAR * bulk[1]
         members = near if bool((near & selector.solid).any()) else members
-    if floor is not None:
-        above = members & ~floor.contains(points)
+    if lying is not None:
+        above = members & ~lying
         members = above if bool((above & selector.solid).any()) else members
     return members
 
@@ -249,8 +254,9 @@ def without_floaters(
     sizes = torch.bincount(selector.parts[own])
     small = (sizes < config.min_component * int(own.sum()))[selector.parts.clamp(min=0)] & own
     if bool(small.any()):
-        text = "%s: %d Gaussians in %d small parts apart from it stay where they are (--min-component)"
-        logger.info(text, name, int(small.sum()), len(torch.unique(selector.parts[small])))
+        text = "%s: %d Gaussians in %d small parts apart from it are floaters: they %s"
+        count = len(torch.unique(selector.parts[small]))
+        logger.warning(text, name, int(small.sum()), count, "stay in the air (--min-component 0 moves them)")
     return own & ~small
 
 

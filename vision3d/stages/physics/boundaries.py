@@ -58,7 +58,12 @@ def is_there(boundary: Boundary, time: float) -> bool:
 
 
 def after_contact(
-    boundary: Boundary, v: Float[Tensor, "n 3"], points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], time: float = 0.0
+    boundary: Boundary,
+    v: Float[Tensor, "n 3"],
+    points: Float[Tensor, "n 3"],
+    normals: Float[Tensor, "n 3"],
+    time: float = 0.0,
+    friction_scale: Float[Tensor, " n"] | float = 1.0,
 ) -> Float[Tensor, "n 3"]:
     """Velocities [m/s] of material at points of the surface after contact.
 
@@ -68,6 +73,7 @@ def after_contact(
         points: Where [m].
         normals: Unit, towards the free side.
         time: For solids that move [s].
+        friction_scale: Of the material there, at least 0.
     """
     arms = points - points.new_tensor(center_at(boundary, time))
     own = v.new_tensor(boundary.velocity) + torch.linalg.cross(v.new_tensor(boundary.angular_velocity).expand_as(arms), arms)
@@ -79,7 +85,8 @@ def after_contact(
         along = relative - inward * normals
         speed = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
         pressed = (-inward).clamp(min=0)
-        kept = (1 - boundary.friction * pressed / torch.where(speed == 0, 1, speed)).clamp(min=0)
+        friction = boundary.friction * torch.as_tensor(friction_scale).to(v)[..., None]
+        kept = (1 - friction * pressed / torch.where(speed == 0, 1, speed)).clamp(min=0)
         after = kept * along
         if boundary.kind == "separate":
             after = torch.where(inward < 0, after, relative)
@@ -105,6 +112,7 @@ def apply(
     grid: Grid,
     time: float = 0.0,
     field: DistanceField | None = None,
+    friction_scale: Float[Tensor, " n"] | None = None,
 ) -> tuple[Float[Tensor, "n 3"], float]:
     """Velocities of the grid's nodes after contact, and the work of the solid [J].
 
@@ -120,6 +128,7 @@ def apply(
         grid: Theirs.
         time: For solids that move, and for its time window [s].
         field: Of boundaries of the shape mesh.
+        friction_scale: Of the material at the nodes; 1 when None.
     """
     if not is_there(boundary, time) or not len(rows):
         return v, 0.0
@@ -144,7 +153,8 @@ def apply(
         step = torch.zeros_like(points[inner])
         step[:, axis] = sign * grid.spacing * share
         before = rest[:, None] * v[inner] + share[:, None] * v[outer]
-        after = after_contact(boundary, before, points[inner] + step, normals[inner], time)
+        scale = 1.0 if friction_scale is None else rest * friction_scale[inner] + share * friction_scale[outer]
+        after = after_contact(boundary, before, points[inner] + step, normals[inner], time, scale)
         impulse = (after - before) / (rest.square() / mass[inner] + share.square() / mass[outer])[:, None]
         v.index_add_(0, inner, (rest / mass[inner])[:, None] * impulse)
         v.index_add_(0, outer, (share / mass[outer])[:, None] * impulse)

@@ -1,5 +1,6 @@
 """What of a scene itself stops what moves: a floor as far as it is seen, and all that stands still, as signed distances."""
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vision3d.errors import InputError
+from vision3d.geometry.mesh import drop_unused_vertices
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.vectors import unit
 from vision3d.scene import Mesh
@@ -16,6 +19,7 @@ from vision3d.stages.physics.bodies import without_floaters
 from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.fields import load_mesh, mesh_field
 from vision3d.stages.physics.filling import Surface, occupied_space
+from vision3d.stages.physics.mesh_floors import closed_faces, floor_faces
 from vision3d.stages.physics.particles import Grid
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Representation
 from vision3d.stages.physics.upright import Floor
@@ -156,17 +160,24 @@ def seen_floor(
     config: SimulateConfig,
     representation: Representation,
     floor: Floor | None,
+    moving: Bool[Tensor, " n"],
     x: Float[Tensor, "n 3"],
     scale: float,
     foot: Float[Tensor, " 3"],
     spacing: float,
     space: tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]],
 ) -> DistanceField | None:
-    """The floor of a scene of Gaussians as far as it is seen; None where it is endless."""
-    if floor is None or config.floor_extent == "endless" or not isinstance(representation, FDrive):
+    """The floor of a scene as far as it is seen, or of a mesh as far as its faces reach; None where it is endless."""
+    if floor is None or config.floor_extent == "endless":
         return None
+    if isinstance(representation, MeshVertices):
+        still = representation.triangles[~moving[representation.triangles].any(1)]
+        height, thickness = float(foot @ floor.normal), floor.thickness * scale
+        surface = floor_faces(x, still, floor.normal, height, thickness, spacing, space)
+        return floor_field(surface, floor_frame(floor.normal), foot, spacing, space) if len(surface.means) else None
+    assert isinstance(representation, FDrive)
     heights = representation.points @ floor.normal - floor.height
-    rows = ((heights.abs() < floor.thickness) & (representation.opacities >= config.min_opacity)).nonzero()[:, 0]
+    rows = (~moving & (heights.abs() < floor.thickness) & (representation.opacities >= config.min_opacity)).nonzero()[:, 0]
     return floor_field(_surface(representation, rows, x, scale), floor_frame(floor.normal), foot, spacing, space)
 
 
@@ -178,23 +189,28 @@ def collider_field(
     particles: Float[Tensor, "p 3"],
     scale: float,
     grid: Grid,
+    is_chosen: bool,
 ) -> tuple[str, DistanceField, bool] | None:
     """The collider of the options: its name, its distances, and whether they are in the simulation's own frame (else in that of
-    a mesh whose origin is the scene's).
+    a mesh whose origin is the scene's). `is_chosen`: what moves was selected.
 
     Raises:
         InputError: A mesh cannot be read, or encloses nothing.
     """
-    if config.collider == "none":
+    is_auto = config.collider == "auto"
+    if config.collider == "none" or (is_auto and not (is_chosen and isinstance(representation, MeshVertices))):
         return None
-    if config.collider != "scene":
+    if config.collider not in ("auto", "scene"):
         return config.collider, mesh_field(load_mesh(config.collider), scale, grid.spacing), False
     if isinstance(representation, MeshVertices):
         faces = representation.triangles[~moving[representation.triangles].any(1)]
+        if is_auto:
+            return _closed_field(faces, x, grid)
         if not len(faces):
             logger.warning("collider scene: every face of the mesh moves; simulating without a collider")
             return None
-        return SCENE, mesh_field(Mesh(x.float(), faces), 1.0, grid.spacing), True
+        vertices, faces, _ = drop_unused_vertices(x.float(), faces)
+        return SCENE, mesh_field(Mesh(vertices, faces), 1.0, grid.spacing), True
     assert isinstance(representation, FDrive)
     still = ~moving & (representation.opacities >= config.min_opacity)
     if bool(still.any()):
@@ -205,6 +221,20 @@ def collider_field(
         return None
     logger.info("collider scene: %.3g m^3 of what does not move are solid", found[1])
     return SCENE, found[0], True
+
+
+def _closed_field(faces: Tensor, x: Tensor, grid: Grid) -> tuple[str, DistanceField, bool] | None:
+    """Of the closed parts among the faces that stay; open ones have no inside."""
+    closed = closed_faces(faces) if len(faces) else faces
+    field = None
+    if len(closed):
+        with contextlib.suppress(InputError):  # thinner than the lattice sees
+            vertices, kept, _ = drop_unused_vertices(x.float(), closed)
+            field = mesh_field(Mesh(vertices, kept), 1.0, grid.spacing)
+    if field is None:
+        return None
+    logger.info("%d faces of the mesh that stay are an obstacle (--collider none changes it)", len(closed))
+    return SCENE, field, True
 
 
 def _surface(representation: FDrive, rows: Tensor, x: Tensor, scale: float) -> Surface:

@@ -100,17 +100,18 @@ class SimulateConfig:
     floor: Literal["auto", "below", "none"] = "auto"
     """auto: the floor that is seen in the scene, else below; below: under what moves."""
     floor_extent: Literal["seen", "endless"] = "seen"
-    """Of a floor that is seen in a scene of Gaussians: seen ends it where its Gaussians end, and what leaves it falls on to the
+    """Of a floor that is seen in the scene: seen ends it where its Gaussians or faces end, and what leaves it falls on to the
     end of the space (`room`); endless."""
-    collider: str = "none"
-    """What else stops what moves: none; scene, the Gaussians or faces that do not move, as far as they enclose space or make a
-    surface; or the path of a closed mesh in the scene's axes and units (.glb, .obj, .ply, .stl)."""
+    collider: str = "auto"
+    """What else stops what moves: none; auto, the closed parts of a mesh that a selection leaves; scene, the Gaussians or faces
+    that do not move, as far as they enclose space or make a surface; or the path of a closed mesh in the scene's axes and units
+    (.glb, .obj, .ply, .stl)."""
     drop: float = 0.0
     """How far above the floor what moves begins, in its longest side; at least 0. It is lifted from a floor that is seen."""
     floor_kind: Literal["sticky", "slip", "separate"] = "separate"
     """Contact with the floor, as of boundaries."""
     friction: float | None = None
-    """Of the floor, Coulomb's coefficient [default: 0 where all that moves is water, else 0.4]."""
+    """Of the floor, Coulomb's coefficient, times the `friction_scale` of what slides, which is 0 for water [default: 0.4]."""
     room: float = 0.5
     """Space on all sides of what moves, in its longest side; what reaches its end is held there."""
 
@@ -212,10 +213,8 @@ class SimulateConfig:
 
     @property
     def floor_friction(self) -> float:
-        """Of the floor, as given or by what moves."""
-        if self.friction is not None:
-            return self.friction
-        return 0.0 if all(body.material.law == "water" for body in self.all_bodies()) else 0.4
+        """Of the floor, as given or 0.4."""
+        return 0.4 if self.friction is None else self.friction
 
     def _check_bodies(self) -> None:
         if self.select:

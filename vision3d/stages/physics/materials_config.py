@@ -58,6 +58,8 @@ class Material:
     """Of snow: exponent of hardening, moduli times exp(packing (1 - Jp))."""
     max_packing: float = 10.0
     """Of snow: the moduli grow by no more than this factor, for the time step's sake."""
+    friction_scale: float | None = None
+    """Factor on the friction coefficients of the floor and other obstacles, at least 0 [default: 0 for water, else 1]."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "law", law_name(self.law))
@@ -71,6 +73,7 @@ class Material:
         for name in ("hardening", "viscosity", "critical_stretch", "packing"):
             self._check(name, getattr(self, name) >= 0, "at least 0")
         self._check("max_packing", self.max_packing >= 1, "at least 1")
+        self._check("friction_scale", self.contact_friction >= 0, "at least 0")
 
     @property
     def mu(self) -> float:
@@ -89,6 +92,13 @@ class Material:
         return math.sqrt(2 / 3) * 2 * sine / (3 - sine)
 
     @property
+    def contact_friction(self) -> float:
+        """`friction_scale`, or its default for the law."""
+        if self.friction_scale is not None:
+            return self.friction_scale
+        return 0.0 if self.law == "water" else 1.0
+
+    @property
     def wave_speed(self) -> float:
         """Speed of pressure waves [m/s], sqrt((lambda + 2 mu) / density); of snow as far packed as can be."""
         if self.law == "stationary":
@@ -98,7 +108,7 @@ class Material:
 
     def _check(self, name: str, is_right: bool, want: str) -> None:
         value = getattr(self, name)
-        if not is_right or not math.isfinite(value):
+        if not is_right or (value is not None and not math.isfinite(value)):
             raise ConfigError(name, f"got {value}, want {want}")
 
 

@@ -18,6 +18,7 @@ from vision3d.stages.physics.outputs import write_frame, write_pictures, write_v
 from vision3d.stages.physics.representations import Movable
 from vision3d.stages.physics.setup import set_up
 from vision3d.stages.physics.simulation import Frame, Simulation, Stopped
+from vision3d.stages.physics.upright import UpFrom
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -93,10 +94,11 @@ def run(
     select: Selection | None = None,
     cameras: Cameras | None = None,
     default_up: Vector = (0.0, 0.0, 1.0),
+    up_from: UpFrom = "caller",
 ) -> tuple[Sequence, dict[str, Any]]:
-    """As `simulate`, with the figures of the run beside the frames."""
+    """As `simulate`, with the figures of the run beside the frames; `up_from` says where `default_up` comes from."""
     config = SimulateConfig() if config is None else config
-    setup = set_up(scene, config, select, cameras=cameras, default_up=default_up)
+    setup = set_up(scene, config, select, cameras=cameras, default_up=default_up, up_from=up_from)
     simulation = Simulation(setup, config)
     if not isinstance(run_folder, RunFolder):
         return _in_memory(simulation, progress)

@@ -34,6 +34,7 @@ class Selector:
         noun: What the points are.
         apart: Points that join nothing, as floor and surroundings: their parts come after those of the others.
         mask_of: Which points a `Selection` holds.
+        between: Points of the surface between those of a mesh, which has few where it is flat, and which of them are `apart`.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Selector:
         noun: str = "points",
         apart: Bool[Tensor, " n"] | None = None,
         mask_of: Callable[[Selection], Bool[Tensor, " n"]] | None = None,
+        between: tuple[Float[Tensor, "m 3"], Bool[Tensor, " m"]] | None = None,
     ) -> None:
         self.points, self.labels, self.solid, self.noun = points, labels, solid, noun
         self._apart = torch.zeros_like(solid) if apart is None else apart
         self._mask_of = mask_of or (lambda selection: selection.mask(points))
+        self._between = (points[:0], self._apart[:0]) if between is None else between
         self._parts: Tensor | None = None
 
     @property
@@ -55,11 +58,13 @@ class Selector:
         """The connected part of each solid point, 0 the largest of those that are not `apart`; -1 of others."""
         if self._parts is None:
             found = torch.full((len(self.points),), -1, dtype=torch.int64)
-            for group in (self.solid & ~self._apart, self.solid & self._apart):
-                rows = group.nonzero()[:, 0]
+            others, are_apart = self._between
+            for is_apart in (False, True):
+                rows = (self.solid & (self._apart == is_apart)).nonzero()[:, 0]
                 if len(rows):
-                    first = int(found.max()) + 1
-                    found[rows] = first + connected_parts(self.points[rows], part_spacing(self.points[rows]))
+                    first, places = int(found.max()) + 1, torch.cat([self.points[rows], others[are_apart == is_apart]])
+                    parts = connected_parts(places, part_spacing(places))[: len(rows)]
+                    found[rows] = first + torch.unique(parts, return_inverse=True)[1]
             self._parts = found
         return self._parts
 

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.geometry.mesh import face_normals
 from vision3d.geometry.neighbors import knn
-from vision3d.machine import free_memory
 from vision3d.render.camera_paths import bulk_of, bulk_of_points
 from vision3d.scene import Cameras, GaussianScene, Selection
 from vision3d.stages.physics.bodies import (
@@ -27,12 +27,13 @@ from vision3d.stages.physics.colliders import collider_field, seen_floor
 from vision3d.stages.physics.config import Boundary, SimulateConfig, Vector
 from vision3d.stages.physics.engines import Engine, choose_engine
 from vision3d.stages.physics.followers import Followers
+from vision3d.stages.physics.mesh_floors import stands_on, surface_samples
 from vision3d.stages.physics.obstacles import Placement, place_boundaries, place_winds, start_outside
 from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.representations import FDrive, Movable, Points3, Representation, represent
+from vision3d.stages.physics.representations import FDrive, MeshVertices, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
-from vision3d.stages.physics.time_step import SOUND_COURANT, VELOCITY_COURANT
-from vision3d.stages.physics.upright import Floor, stand_upright
+from vision3d.stages.physics.setup_checks import check_extent, check_memory, check_speeds, check_steps
+from vision3d.stages.physics.upright import Floor, UpFrom, floor_points, stand_upright
 from vision3d.stages.physics.world import Motion, World
 
 if TYPE_CHECKING:
@@ -43,10 +44,7 @@ logger = logging.getLogger("vision3d.physics")
 _PADDING = 3  # cells at the sides of the grid
 _SMALL, _LARGE = 0.05, 20.0  # metres; what moves is never so small or large unless the options say so
 _MOST = 2_000_000  # particles
-_MOST_UNITS = 1e9  # of lengths
 _MOST_REFERENCE = 20_000
-_MOST_STEPS, _MANY_STEPS = 1e6, 5e3  # a frame
-_MOST_MACH, _MANY_MACH = 100.0, 10.0  # speeds over that of sound in the softest body
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +112,7 @@ def set_up(
     *,
     cameras: Cameras | None = None,
     default_up: Vector = (0.0, 0.0, 1.0),
+    up_from: UpFrom = "caller",
 ) -> Setup:
     """Particles and world of a scene.
 
@@ -123,6 +122,7 @@ def set_up(
         select: What moves, in place of the options' `select`. The rest of the scene stays and is no obstacle.
         cameras: Of the photographs, for the upward direction.
         default_up: Upward direction where nothing else tells.
+        up_from: Where that comes from: a file format that defines it, or a guess (`stand_upright`).
 
     Raises:
         InputError: The scene is empty or not finite, nothing is selected or opaque enough, a body begins in an obstacle, or a
@@ -133,25 +133,42 @@ def set_up(
     scene.validate()
     engine = _engine(config.engine)
     representation = represent(scene, config)
+    if config.friction and not any(body.material.contact_friction for body in config.all_bodies()):
+        logger.warning(
+            "friction %.3g has no effect: the friction_scale of what moves is 0 (water); set material.friction_scale",
+            config.friction,
+        )
     if config.grouping == "auto":
         config = replace(config, grouping="followers" if isinstance(representation, Points3) else "tracers")
     if isinstance(representation, FDrive) and representation.lost:
         logger.info("flattened: %.3g %% of the trace of the covariances is lost", 100 * representation.lost)
     points, solid = representation.points, representation.opacities >= config.min_opacity
-    bulk = bulk_of(scene) if isinstance(scene, GaussianScene) else bulk_of_points(points, torch.ones(len(points)))
-    near = (points - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1]
-    up, floor = stand_upright(points[near], representation.opacities[near], config, cameras, default_up)
-    apart = None if floor is None else floor.contains(points) | ~near
-    selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask)
+    samples, weights, facing, faces = points, representation.opacities, None, None
+    if isinstance(representation, MeshVertices):
+        samples, rows = surface_samples(points, representation.triangles, config.seed)
+        faces = representation.triangles[rows]
+        facing, weights = face_normals(points, faces), torch.ones(len(samples))
+    bulk = bulk_of(scene) if isinstance(scene, GaussianScene) else bulk_of_points(samples, weights)
+    near, seen = ((places - bulk[0].to(points)).norm(dim=-1) < 1.5 * bulk[1] for places in (points, samples))
+    facing = None if facing is None else facing[seen]
+    up, floor = stand_upright(samples[seen], weights[seen], config, cameras, default_up, facing=facing, up_from=up_from)
+    lying, apart, between, rough = None, None, None, 0.0
+    if isinstance(representation, MeshVertices) and faces is not None:
+        lying = torch.zeros_like(solid) if floor is None else ~stands_on(points, representation.triangles, floor)
+        apart, between = lying, (samples, lying[faces].all(1))  # a mesh has no surroundings
+    elif floor is not None:
+        lying, rough = floor_points(floor, points, solid)
+        apart, rough = lying | ~near, min(rough, floor.thickness / 3)
+    selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask, between)
     given = None if select is None else representation.mask(select)
-    parts = find_parts(representation, config, selector, floor, bulk, given)
+    parts = find_parts(representation, config, selector, lying, bulk, given)
     is_solid = torch.stack([part.solid for part in parts]).any(0)
     moving = torch.stack([part.members for part in parts]).any(0)
     low, high = points[is_solid].amin(0), points[is_solid].amax(0)
     center, longest = (low + high) / 2, float((high - low).max())
     if isinstance(scene, GaussianScene):  # a single one, or many at one place, are as large as themselves
         longest = max(longest, 2 * float(scene.scales[is_solid.to(scene.device)].median()))
-    _check_extent(scene, points[is_solid], longest)
+    check_extent(scene, points[is_solid], longest)
     if isinstance(representation, FDrive):
         representation.longest = longest
     placement = Placement(center, _scale(config, longest))
@@ -164,22 +181,24 @@ def set_up(
         limit = max(limit // (representation.rest.shape[-1] + 1), 1)
     cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)
     spacing = size / cells
-    base = _floor_height(config, floor, placement, x[is_solid], up, size)
+    base = _floor_height(config, floor, rough, placement, x[is_solid], up, size)
     ends = None
     if base is not None:
         space = _space(config, x[is_solid], size, spacing, placement)
-        ends = seen_floor(config, representation, floor, x, placement.scale, base * up, spacing, space)
+        ends = seen_floor(config, representation, floor, moving, x, placement.scale, base * up, spacing, space)
     grid = _grid(config, x[is_solid], spacing, size, up, base, placement, ends is not None)
-    _check_memory(config, engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
-    seen = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
-    bodies = [
-        make_particles(part, x, representation, config, spacing, placement.scale, limit // len(parts), seen) for part in parts
-    ]
+    check_memory(config, engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
+    closing = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
+    share = limit // len(parts)
+    bodies = [make_particles(part, x, representation, config, spacing, placement.scale, share, closing) for part in parts]
     for part, body in zip(parts, bodies):
         warn_of_shape(part, x[part.solid], body, size, spacing)
     boundaries, fields = place_boundaries(config, placement, spacing, up, base, ends)
     count = len(boundaries)
-    collider = collider_field(config, representation, moving, x, torch.cat([body.x for body in bodies]), placement.scale, grid)
+    is_chosen = select is not None or any(body.select for body in config.all_bodies())
+    collider = collider_field(
+        config, representation, moving, x, torch.cat([body.x for body in bodies]), placement.scale, grid, is_chosen
+    )
     if collider is not None:
         name, field, is_placed = collider
         center = (0.0, 0.0, 0.0) if is_placed else placement.point((0.0, 0.0, 0.0))
@@ -192,8 +211,8 @@ def set_up(
     }
     setup = _joined(config, engine, representation, parts, bodies, selector, x, grid, placement, up, world_parts)
     _check_inside(setup, parts, bodies)
-    _check_steps(config, parts, spacing)
-    _check_speeds(config, parts, grid, spacing)
+    check_steps(config, parts, spacing)
+    check_speeds(config, parts, grid, spacing)
     if isinstance(representation, Points3):
         from vision3d.stages.physics.corner_particles import with_corners
 
@@ -205,23 +224,6 @@ def set_up(
     nodes, mass = " x ".join(map(str, grid.shape)), float(setup.particles.mass.double().sum())
     logger.info(text, len(setup.particles), setup.num_inside, nodes, spacing, size, mass, engine.name)
     return replace(setup, floor_point=put, cameras=cameras, num_boundaries=count)
-
-
-def _check_extent(scene: Movable, points: Tensor, longest: float) -> None:
-    """Lengths whose squares float32 cannot hold end as numbers that are not finite, deep in some decomposition."""
-    reach = float(points.abs().max())
-    if reach > _MOST_UNITS or not longest >= 1 / _MOST_UNITS:
-        raise InputError(
-            f"scene: what moves reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
-            f"{_MOST_UNITS:.0e} and at least {1 / _MOST_UNITS:.0e}: scale the scene"
-        )
-    if isinstance(scene, GaussianScene):
-        count = int((scene.log_scales > math.log(_MOST_UNITS)).any(-1).sum())
-        if count:
-            raise InputError(
-                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MOST_UNITS):.3g} "
-                f"(the largest {float(scene.log_scales.max()):.3g}, what moves is {longest:.3g} units long); remove them"
-            )
 
 
 def _some(x: Tensor, count: int) -> Tensor:
@@ -345,13 +347,19 @@ def _scale(config: SimulateConfig, longest: float) -> float:
 
 
 def _floor_height(
-    config: SimulateConfig, floor: Floor | None, placement: Placement, x: Tensor, up: Tensor, size: float
+    config: SimulateConfig,
+    floor: Floor | None,
+    rough: float,
+    placement: Placement,
+    x: Tensor,
+    up: Tensor,
+    size: float,
 ) -> float | None:
     """Of the floor along `up`, in the simulation [m]."""
     if config.floor == "none":
         return None
     if floor is not None:
-        top = floor.normal * (floor.height + floor.thickness / 3)
+        top = floor.normal * (floor.height + rough)
         return float(placement.to_metres(top[None])[0] @ up)
     return float((x @ up).min()) - config.drop * size
 
@@ -401,67 +409,6 @@ def _space(config: SimulateConfig, x: Tensor, size: float, spacing: float, place
     else:
         low, high = x.amin(0) - config.room * size, x.amax(0) + config.room * size
     return low - 16 * spacing, high + 16 * spacing
-
-
-def _check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_particles: int, cells: int) -> None:
-    need = (grid.num_nodes * engine.bytes_a_node + num_particles * engine.bytes_a_particle) / 1e9
-    free = free_memory()
-    room = config.max_memory if config.max_memory is not None else (math.inf if free is None else 0.9 * free / 1e9)
-    if need > room:
-        nodes = " x ".join(map(str, grid.shape))
-        why = "max_memory is" if config.max_memory is not None else "free are"
-        raise ConfigError(
-            "cells",
-            f"{cells} of them make a grid of {nodes} nodes, which with {num_particles} particles needs {need:.3g} GB, "
-            f"{why} {room:.3g}; take fewer cells, less room or fewer particles",
-        )
-
-
-def _check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> None:
-    """Sound may cross part of a cell in a time step: a body as stiff as nothing is would never reach its next frame."""
-    for part in parts:
-        speed = part.body.material.wave_speed
-        steps = speed / (SOUND_COURANT * spacing) / config.fps
-        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps a frame"
-        if steps > _MOST_STEPS:
-            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; take less, or fewer cells")
-        if steps > _MANY_STEPS:
-            logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
-
-
-def _check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing: float) -> None:
-    """What is far faster than sound in a body passes through itself, and crosses more cells than there are time steps for."""
-    room = spacing * max(grid.shape)
-    fall = math.sqrt(2 * abs(config.gravity) * room)
-    speeds = {"gravity": (fall, f"got {config.gravity:g} m/s^2, with which a fall of {room:.3g} m ends at {fall:.3g} m/s")}
-    for index, part in enumerate(parts):
-        prefix = f"bodies[{index}]." if config.bodies else ""
-        given = math.hypot(*part.body.velocity)
-        speeds[f"{prefix}velocity"] = given, f"got {given:g} m/s"
-        turning = math.hypot(*part.body.angular_velocity) * room / 2
-        speeds[f"{prefix}angular_velocity"] = turning, f"got up to {turning:.3g} m/s at the rim"
-    for name in ("impulses", "leads"):
-        for index, one in enumerate(getattr(config, name)):
-            given = math.hypot(*one.velocity)
-            speeds[f"{name}[{index}].velocity"] = given, f"got {given:g} m/s"
-    for index, boundary in enumerate(config.boundaries):
-        given = math.hypot(*boundary.velocity) + math.hypot(*boundary.angular_velocity) * room / 2
-        speeds[f"boundaries[{index}].velocity"] = given, f"got up to {given:g} m/s"
-    sounds = [part.body.material.wave_speed for part in parts if part.body.material.wave_speed > 0]
-    sound = min(sounds, default=math.inf)
-    for key, (speed, text) in speeds.items():
-        cells, times = speed / spacing / config.fps, speed / sound
-        if times > _MOST_MACH or cells > _MOST_STEPS * VELOCITY_COURANT:
-            raise ConfigError(
-                key,
-                f"{text}: {times:.3g} times the speed of sound in what moves ({sound:.3g} m/s) and {cells:.3g} cells a frame; "
-                f"want at most {_MOST_MACH:g} times and {_MOST_STEPS * VELOCITY_COURANT:.0e} cells",
-            )
-        if times > _MANY_MACH or cells > _MANY_STEPS * VELOCITY_COURANT:
-            logger.warning(
-                "%s: %s: %.3g times the speed of sound in what moves (%.3g m/s), an impact that crushes it; %.3g cells a frame",
-                key, text, times, sound, cells,
-            )  # fmt: skip
 
 
 def _check_inside(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:

@@ -1,6 +1,7 @@
 """The method in C++: particles sorted by blocks of cells, vectors of particles, threads without atomics; or on a GPU.
 
-On a CPU float32; 168 bytes a particle and 16 a node. Results don't depend on the number of threads.
+On a CPU float32; 168 bytes a particle and 16 a node, 20 where materials differ in friction. Results don't depend on the
+number of threads.
 """
 
 import math
@@ -99,7 +100,7 @@ class NativeEngine(Engine):
     """
 
     name = "native"
-    bytes_a_node = 17
+    bytes_a_node = 21
     bytes_a_particle = 180
     particle_steps_a_second = 2e7
 
@@ -115,6 +116,10 @@ class NativeEngine(Engine):
         self._heavy, self._tracers = (_Rows(which.nonzero()[:, 0], x) for which in (~self._is_tracer, self._is_tracer))
         nx, ny, nz = world.grid.shape
         self._grid = x.new_zeros(nx, ny, nz + 1, 4)
+        scales = {material.contact_friction for material in world.materials}
+        # What differs is counted at the nodes; one factor for all is that of the obstacles' coefficients.
+        self._friction_scale = scales.pop() if len(scales) == 1 else None
+        self._lacking = x.new_zeros(nx, ny, nz + 1) if self._friction_scale is None else None
         self.update(**{field.name: getattr(particles, field.name) for field in fields(Particles)})
 
     @classmethod
@@ -125,7 +130,7 @@ class NativeEngine(Engine):
             )
 
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
-        state = (*self._heavy.state, *self._tracers.state, self._grid, *self._tables)
+        state = (*self._heavy.state, *self._tracers.state, self._grid, self._lacking, *self._tables)
         found = native.require().mpm_advance(*state, duration, time, max_dt, **native.where(self._grid))
         steps, kept, shortest, last, work, is_finite = found
         if not is_finite or not (self._heavy.is_finite and self._tracers.is_finite):
@@ -193,7 +198,7 @@ class NativeEngine(Engine):
         winds = [(*w.velocity, w.drag, *self._shifted(w.low), *self._shifted(w.high), w.start, w.end) for w in world.winds]
         flat = [world.fields[name].values.flatten().float() for name in names]
         return (
-            _table([_material(material) for material in world.materials], 11),
+            _table([_material(material) for material in world.materials], 12),
             _table([self._solid(boundary, names) for boundary in world.boundaries], 28),
             _table(fields_of, 8),
             _table(winds, 12),
@@ -204,8 +209,9 @@ class NativeEngine(Engine):
 
     def _solid(self, b: Boundary, fields: list[str]) -> tuple[float, ...]:
         length = math.hypot(*b.normal)
+        friction = b.friction * (1.0 if self._friction_scale is None else self._friction_scale)
         return (
-            _SHAPES.index(b.shape), _KINDS.index(b.kind), b.hollow and b.shape != "plane", b.friction, b.radius,
+            _SHAPES.index(b.shape), _KINDS.index(b.kind), b.hollow and b.shape != "plane", friction, b.radius,
             *self._shifted(b.center), *(value / length for value in b.normal), *b.half_size, *b.velocity, *b.angular_velocity,
             *b.quat, b.start, b.end, fields.index(b.mesh) if b.mesh else 0, 0,
         )  # fmt: skip
@@ -220,7 +226,7 @@ def _material(m: Material) -> tuple[float, ...]:
     slope = (3 * m.lam + 2 * m.mu) / (2 * m.mu) * m.friction_slope
     return (
         _LAWS.index(m.law), m.mu, m.lam, limit, m.hardening, slope, m.viscosity,
-        1 - m.critical_compression, 1 + m.critical_stretch, m.packing, m.max_packing,
+        1 - m.critical_compression, 1 + m.critical_stretch, m.packing, m.max_packing, m.contact_friction,
     )  # fmt: skip
 
 

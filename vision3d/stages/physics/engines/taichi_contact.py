@@ -92,8 +92,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
     """The functions, for the runtime that is set up.
 
     Returns:
-        measure(table, fields, row, position): distance and normal; way_out(normal); meet(table, row, position, normal, v):
-        velocity after contact; blow(table, row, position, v): in the wind. All float64.
+        measure(table, fields, row, position): distance and normal; way_out(normal); meet(table, row, friction, position,
+        normal, v): velocity after contact; blow(table, row, position, v): in the wind. All float64.
     """
     vec3 = ti.types.vector(3, ti.f64)
     any_array = ti.template()
@@ -176,8 +176,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
         return 2 * axis + is_negative
 
     @ti.func
-    def meet(table: any_array, row, position, normal, v):
-        """Velocity of material at a point of the surface after contact."""
+    def meet(table: any_array, row, friction, position, normal, v):
+        """Velocity of material at a point of the surface after contact; its own factor on the friction is `friction`."""
         arm = position - entry(table, row, 4)
         kind = int(table[row, 1])
         own_velocity = entry(table, row, 7) + entry(table, row, 10).cross(arm)
@@ -189,7 +189,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
             speed = along.norm()
             kept = ti.cast(1.0, ti.f64)
             if speed > 0:
-                kept = ti.max(1.0 - table[row, 3] * ti.max(-inward, 0.0) / speed, 0.0)
+                kept = ti.max(1.0 - friction * table[row, 3] * ti.max(-inward, 0.0) / speed, 0.0)
             after = kept * along
             if kind == _SEPARATE and inward >= 0:
                 after = relative

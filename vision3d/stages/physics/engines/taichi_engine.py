@@ -36,7 +36,7 @@ class TaichiEngine(Engine):
     """
 
     name = "taichi"
-    bytes_a_node: ClassVar[int] = 18
+    bytes_a_node: ClassVar[int] = 22
     bytes_a_particle: ClassVar[int] = 200
     particle_steps_a_second = 5e6
 
@@ -55,6 +55,10 @@ class TaichiEngine(Engine):
         self._laws = taichi_laws.law_mask(world.materials)
         rows = [taichi_laws.table_row(material) for material in world.materials]
         self._materials = torch.tensor(rows, dtype=torch.float32, device=device)
+        scales = {material.contact_friction for material in world.materials}
+        self._frictions_differ = len(scales) > 1
+        self._friction_scale = 1.0 if self._frictions_differ else scales.pop()
+        self._lacking = torch.zeros(grid.num_nodes if self._frictions_differ else 1, device=device)
         self._contact = ContactTables(world, device)
         self._bounds = _bounds(grid.shape).to(device)
         self._place = torch.tensor([*grid.origin, grid.spacing], dtype=torch.float64, device=device)
@@ -143,11 +147,13 @@ class TaichiEngine(Engine):
         grid, h = self.world.grid, self.world.grid.spacing
         (x0, y0, z0), (x1, y1, z1) = self._box
         self._grid.view(*grid.shape, 4)[x0:x1, y0:y1, z0:z1] = 0
+        if self._frictions_differ:
+            self._lacking.view(*grid.shape)[x0:x1, y0:y1, z0:z1] = 0
         state, kind, materials = self._state, self._kind, self._materials
         for first, last in self._launches:
             self._kernels.scatter(
-                state, kind, materials, self._starts, self._grid, first, last, *self._size_yz, h, dt, self._laws,
-                self._is_atomic,
+                state, kind, materials, self._starts, self._grid, self._lacking, first, last, *self._size_yz, h, dt, self._laws,
+                self._is_atomic, self._frictions_differ,
             )  # fmt: skip
         boundaries, num_boundaries = self._contact.boundaries(time)
         winds, num_winds = self._contact.winds(time, dt)
@@ -157,8 +163,9 @@ class TaichiEngine(Engine):
         )  # fmt: skip
         for boundary, way in self._contact.ways() if num_boundaries else ():
             self._kernels.meet_solid(
-                self._grid, self._work, boundaries, self._contact.fields, boundary, way, self._box_row, self._place
-            )
+                self._grid, self._lacking, self._work, boundaries, self._contact.fields, boundary, way, self._box_row,
+                self._place, self._friction_scale, self._frictions_differ,
+            )  # fmt: skip
         self._kernels.close_sides(self._grid, self._work, self._box_row, grid.padding)
         self._kernels.gather(
             state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._figures, *self._size_yz, h, dt,

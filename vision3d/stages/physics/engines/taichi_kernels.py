@@ -92,6 +92,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         materials: floats,
         starts: integers,
         grid: nodes,
+        lacking: ti.types.ndarray(dtype=ti.f32, ndim=1),
         first: ti.i32,
         last: ti.i32,
         size_y: ti.i32,
@@ -100,7 +101,9 @@ def build(ti: ModuleType) -> SimpleNamespace:
         dt: ti.f32,
         laws: ti.template(),
         is_atomic: ti.template(),
+        frictions_differ: ti.template(),
     ):
+        """Mass and momentum to the nodes; to `lacking`, where frictions differ, mass times what its friction lacks of 1."""
         ti.loop_config(block_dim=blocks_at_once)
         for block in range(first, last):
             for p in range(starts[block], starts[block + 1]):
@@ -138,6 +141,12 @@ def build(ti: ModuleType) -> SimpleNamespace:
                                     ti.atomic_add(grid[row + k], part)
                                 else:
                                     grid[row + k] = grid[row + k] + part
+                                if ti.static(frictions_differ):
+                                    lack = (1.0 - materials[body, taichi_laws.FRICTION]) * part[3]
+                                    if ti.static(is_atomic):
+                                        ti.atomic_add(lacking[row + k], lack)
+                                    else:
+                                        lacking[row + k] = lacking[row + k] + lack
 
     @ti.kernel
     def step_grid(
@@ -176,9 +185,15 @@ def build(ti: ModuleType) -> SimpleNamespace:
                     grid[index] = vec4(v[0], v[1], v[2], mass)
             work[row, 0] = given
 
+    @ti.func
+    def friction_at(grid: any_array, lacking: any_array, node):
+        """Factor on the friction of solids of the material at a node, the mean by mass."""
+        return ti.max(1.0 - ti.cast(lacking[node] / grid[node][3], ti.f64), 0.0)
+
     @ti.kernel
     def meet_solid(
         grid: nodes,
+        lacking: ti.types.ndarray(dtype=ti.f32, ndim=1),
         work: floats,
         boundaries: doubles,
         fields: ti.types.ndarray(dtype=ti.f64, ndim=1),
@@ -186,6 +201,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
         way: ti.i32,
         box: integers,
         place_of_grid: ti.types.ndarray(dtype=ti.f64, ndim=1),
+        friction_scale: ti.f64,
+        frictions_differ: ti.template(),
     ):
         """Contact with a solid of the nodes inside of it whose way out is `way`, and the next ones on the way: they share none
         with each other."""
@@ -220,7 +237,11 @@ def build(ti: ModuleType) -> SimpleNamespace:
                         inner = dvec3(grid[index][0], grid[index][1], grid[index][2])
                         outer = dvec3(grid[other][0], grid[other][1], grid[other][2])
                         before = (1.0 - share) * inner + share * outer
-                        v = contact.meet(boundaries, boundary, at, normal, before)
+                        friction = friction_scale
+                        if ti.static(frictions_differ):
+                            friction = (1.0 - share) * friction_at(grid, lacking, index)
+                            friction += share * friction_at(grid, lacking, other)
+                        v = contact.meet(boundaries, boundary, friction, at, normal, before)
                         impulse = (v - before) / ((1.0 - share) ** 2 / mass + share**2 / next_mass)
                         given += ti.cast(impulse.dot(v), ti.f32)
                         if share > 0:

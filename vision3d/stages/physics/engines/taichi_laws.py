@@ -20,6 +20,8 @@ LAWS = (
 )  # fmt: skip
 """Numbers of the laws in tables and kernels."""
 STATIONARY, _WATER, _NEO_HOOKEAN, _COROTATED, _SNOW, _HENCKY, _VON_MISES, _DRUCKER_PRAGER, _VISCOPLASTIC = range(len(LAWS))
+FRICTION = 11
+"""Column of a table with the factor on the friction of solids."""
 _MIN_POLAR = 0.1  # of the determinant, below which Newton's iteration takes too long or goes to a reflection
 
 
@@ -38,6 +40,7 @@ def table_row(material: Material) -> list[float]:
         material.critical_stretch,
         material.packing,
         material.max_packing,
+        material.contact_friction,
     ]
 
 

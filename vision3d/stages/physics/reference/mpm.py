@@ -75,12 +75,31 @@ def particle_to_grid(
     return mass, momentum
 
 
+def node_friction(particles: Particles, world: World, mass: Float[Tensor, " g"]) -> Float[Tensor, " g"] | None:
+    """`Material.contact_friction` at the nodes, the mean by mass; None where it is 1 for all materials.
+
+    Water beside a solid shares nodes with it: there the friction is that of the solid's part of the mass.
+    """
+    scales = particles.x.new_tensor([material.contact_friction for material in world.materials])
+    if bool((scales == 1).all()):
+        return None
+    nodes, w, _ = weights(particles.x, world.grid)
+    lacking = torch.zeros_like(mass)
+    lacking.index_add_(0, nodes.flatten(), (w * (particles.mass * (1 - scales[particles.body]))[:, None]).flatten())
+    return (1 - lacking / torch.where(mass > 0, mass, 1)).clamp(min=0)
+
+
 def grid_step(
-    mass: Float[Tensor, " g"], momentum: Float[Tensor, "g 3"], world: World, time: float, dt: float
+    mass: Float[Tensor, " g"],
+    momentum: Float[Tensor, "g 3"],
+    world: World,
+    time: float,
+    dt: float,
+    friction_scale: Float[Tensor, " g"] | None = None,
 ) -> tuple[Float[Tensor, "g 3"], float]:
     """Velocities [m/s] of the nodes after gravity, wind and boundaries, 0 where there is no mass.
 
-    Also the work [J] of wind, boundaries and sides (`Advance.work`).
+    Also the work [J] of wind, boundaries and sides (`Advance.work`). `friction_scale` is that of `node_friction`.
     """
     rows = (mass > 0).nonzero()[:, 0]  # most of a grid is empty
     v = momentum[rows] / mass[rows, None] + dt * momentum.new_tensor(world.gravity)
@@ -92,7 +111,9 @@ def grid_step(
             v = torch.where(is_in, v - math.expm1(-wind.drag * dt) * (v.new_tensor(wind.velocity) - v), v)
     work = _work(mass[rows], before, v)
     for boundary in world.boundaries:
-        v, given = contact.apply(boundary, v, mass[rows], rows, world.grid, time, world.fields.get(boundary.mesh))
+        field = world.fields.get(boundary.mesh)
+        scales = None if friction_scale is None else friction_scale[rows]
+        v, given = contact.apply(boundary, v, mass[rows], rows, world.grid, time, field, scales)
         work += given
     before, v = v, _walls(v, rows, world.grid)
     work += _work(mass[rows], before, v)
@@ -135,7 +156,7 @@ def substep(particles: Particles, world: World, dt: float, time: float = 0.0) ->
     """One time step; also which particles had to be kept inside the grid, and `Advance.work`."""
     particles, tau = deform(particles, world.materials, dt)
     mass, momentum = particle_to_grid(particles, tau, world.grid, dt)
-    v, work = grid_step(mass, momentum, world, time, dt)
+    v, work = grid_step(mass, momentum, world, time, dt, node_friction(particles, world, mass))
     particles, was_kept, led = grid_to_particle(particles, v, world, dt, time)
     return particles, was_kept, work + led
 
