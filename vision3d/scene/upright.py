@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.geometry.paths import mean_up
@@ -33,12 +34,17 @@ def up_of(cameras: Cameras) -> Axis:
 
 def to_y_up(mesh: Mesh, up: Axis) -> Mesh:
     """The mesh turned by quarter turns so that `up` points along y."""
-    return _turned(mesh, torch.tensor(_TURNS[up]))
+    return _turned(mesh, turn_to_y_up(up))
 
 
 def from_y_up(mesh: Mesh, up: Axis) -> Mesh:
     """The mesh before `to_y_up`."""
-    return _turned(mesh, torch.tensor(_TURNS[up]).T)
+    return _turned(mesh, turn_to_y_up(up).T)
+
+
+def turn_to_y_up(up: Axis) -> Float[Tensor, "3 3"]:
+    """The rotation of `to_y_up`; its transpose is that of `from_y_up`."""
+    return torch.tensor(_TURNS[up])
 
 
 def _turned(mesh: Mesh, turn: Tensor) -> Mesh:
