@@ -12,8 +12,10 @@ from torch import Tensor
 
 from vision3d.checkpoints import CheckpointFolder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
+from vision3d.io.glb import scene_up
 from vision3d.runs import is_run_folder
-from vision3d.scene import Cameras, Motion, PointCloud, PosedImages, Scene, Sequence, Skin, codecs
+from vision3d.scene import Cameras, Mesh, Motion, PointCloud, PosedImages, Scene, Sequence, Skin, codecs
+from vision3d.scene.upright import turn_to_y_up
 from vision3d.viewer.rigs import Rig
 
 logger = logging.getLogger("vision3d.viewer")
@@ -118,7 +120,13 @@ def source_of(value: Any, name: str) -> Source:
 
 def _items(path: Path, name: str) -> list[Item]:
     value = _loaded(path)
-    return [*_items_of(path, value, name), *([] if isinstance(value, Scene | Skin | Motion) else _cameras_beside(path, name))]
+    items = _items_of(path, value, name)
+    if isinstance(value, Mesh) and (up := scene_up(path)) is not None:
+        # A mesh of a scene lies where the scene and its cameras are.
+        place = torch.eye(4)
+        place[:3, :3] = turn_to_y_up(up).T
+        items = [replace(item, transform=place) for item in items]
+    return [*items, *([] if isinstance(value, Scene | Skin | Motion) else _cameras_beside(path, name))]
 
 
 def _items_of(path: Path, value: Any, name: str) -> list[Item]:

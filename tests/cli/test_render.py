@@ -8,6 +8,7 @@ import torch
 from tests.support.balls import ball as ball_mesh
 from tests.support.scenes import ring_cameras, ring_scene
 from vision3d.geometry import shapes
+from vision3d.io.glb import write_mesh
 from vision3d.io.images import image_size, read_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import read_video
@@ -342,6 +343,20 @@ def test_a_mesh_file_is_rendered_y_up(cli, tmp_path):
     view = next(render_scene(Mesh.load(tmp_path / "box.glb"), cameras, shading="flat"))
     assert (read_image(out) - view.image.clamp(0, 1)).abs().max() < 0.51 / 255
     assert view.alpha.max() == 1
+
+
+def test_the_mesh_of_a_scene_is_rendered_in_the_axes_of_its_cameras(cli, tmp_path):
+    mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
+    write_mesh(tmp_path / "mesh.glb", mesh, scene_up="z")
+    out, cameras = tmp_path / "box.png", path_cameras(mesh, num=1, size=(33, 25), up=torch.tensor([0.0, 0.0, 1.0]))
+    want = next(render_scene(mesh, cameras, shading="flat")).image.clamp(0, 1)
+    assert cli("render", tmp_path / "mesh.glb", "--out", out, "--shading", "flat", *SMALL) == (0, "", "")
+    assert (read_image(out) - want).abs().max() < 0.51 / 255
+    cameras.save(tmp_path / "cameras.json")
+    out.unlink()
+    given = ("--cameras", tmp_path / "cameras.json", "--out", tmp_path / "views", "--shading", "flat", "--quiet")
+    assert cli("render", tmp_path / "mesh.glb", *given) == (0, "", "")
+    assert (read_image(next((tmp_path / "views").glob("*.png"))) - want).abs().max() < 0.51 / 255
 
 
 def test_a_folder_of_gaussians_and_meshes_is_one_picture(cli, tmp_path):

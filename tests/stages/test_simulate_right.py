@@ -16,17 +16,20 @@ from tests.stages.test_physics_rest import needs
 from tests.stages.test_simulate import QUICK, cube, frames_of
 from tests.stages.test_simulate_setup import room
 from vision3d import native
+from vision3d.cli.simulate import _up_of
 from vision3d.config import dump_yaml
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import eval_sh
+from vision3d.io.glb import write_mesh
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import GaussianScene, Mesh, Sequence
 from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
 from vision3d.stages.physics.boundaries import distance
 from vision3d.stages.physics.colliders import floor_field
+from vision3d.stages.physics.fields import load_mesh
 from vision3d.stages.physics.filling import Surface
 from vision3d.stages.physics.followers import Followers, bounded
 from vision3d.stages.physics.mesh_floors import floor_faces
@@ -476,6 +479,15 @@ def test_the_scene_or_a_mesh_is_a_collider(tmp_path):
 def test_the_collider_is_checked():
     with pytest.raises(InputError, match=r"nothing\.glb: does not exist"):
         set_up(cube(side=5), replace(FAST, collider="nothing.glb"))
+
+
+def test_a_mesh_of_a_scene_is_a_collider_in_its_axes(tmp_path):
+    mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
+    write_mesh(tmp_path / "mesh.glb", mesh, scene_up="z")
+    assert torch.allclose(load_mesh(tmp_path / "mesh.glb").vertices, mesh.vertices)
+    assert _up_of(tmp_path / "mesh.glb") == (0.0, 0.0, 1.0)
+    mesh.save(tmp_path / "plain.glb")
+    assert _up_of(tmp_path / "plain.glb") == (0.0, 1.0, 0.0)
 
 
 def test_a_room_still_has_its_floor():

@@ -13,6 +13,7 @@ from vision3d.checkpoints import Checkpoint, save_checkpoint
 from vision3d.errors import InputError, MissingFileError
 from vision3d.geometry import se3, shapes
 from vision3d.geometry.quaternion import random_quats
+from vision3d.io.glb import write_mesh
 from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import silent
 from vision3d.scene import (
@@ -44,6 +45,23 @@ def drops(folder, times=(0.0, 0.5, 1.0)):
     for time in times:
         writer.append(time, points=torch.full((5, 3), time))
     return folder
+
+
+@pytest.mark.parametrize("up", ["z", "-y", "x"])
+def test_the_mesh_of_a_scene_lies_where_the_scene_is(tmp_path, up):
+    mesh = Mesh(*shapes.box((1.0, 2.0, 0.5)))
+    mesh = replace(mesh, vertices=mesh.vertices + torch.tensor([3.0, 0.0, 1.0]))
+    ring_scene().save(tmp_path / "scene.ply")
+    write_mesh(tmp_path / "mesh.glb", mesh, scene_up=up)
+    mesh.save(tmp_path / "plain.glb")
+    scene, ours, plain = Layers.open(tmp_path / name for name in ("scene.ply", "mesh.glb", "plain.glb"))
+    assert torch.equal(scene.transform, torch.eye(4)) and torch.equal(plain.transform, torch.eye(4))
+    assert torch.allclose(se3.transform_points(ours.transform, ours.value.vertices), mesh.vertices, atol=1e-6)
+    assert not torch.allclose(ours.value.vertices, mesh.vertices, atol=0.1)
+    # Alone it stands upright: up is what y of the file, the axis of the scene, points along.
+    alone = Layers.open([tmp_path / "mesh.glb"])
+    sign, axis = (-1.0, up[1]) if up.startswith("-") else (1.0, up)
+    assert torch.allclose(guess_up(alone), sign * torch.eye(3)["xyz".index(axis)])
 
 
 def test_every_kind_of_file_becomes_a_layer(tmp_path):

@@ -55,6 +55,8 @@ def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | S
 def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
     """What can be rendered of a file, of a run folder with scene.ply, or of a folder with scene.json.
 
+    The mesh of a .glb of `vision3d mesh` has the axes of its scene, so that it lines up with it and its cameras.
+
     Raises:
         MissingFileError: The path does not exist.
         InputError: It holds something else, or nothing that can be rendered.
@@ -74,7 +76,11 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         if not any(isinstance(part, kinds) for part in value.objects.values()):
             raise InputError(f"{path / 'scene.json'}: has no Gaussians and no meshes; there is nothing to render")
         return value.validate()
-    if isinstance(value, GaussianScene | Mesh | MeshGaussians):
+    if isinstance(value, Mesh):
+        from vision3d.io.glb import in_scene_axes
+
+        return in_scene_axes(path, value.validate())
+    if isinstance(value, GaussianScene | MeshGaussians):
         return value.validate()
     raise InputError(f"{path}: holds {kind_of(value)}, want a Gaussian scene (.ply) or a mesh (.glb, .obj)")
 

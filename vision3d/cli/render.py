@@ -90,6 +90,7 @@ def run(arguments: Sequence[str]) -> None:
     import torch
 
     from vision3d.device import resolve_backend, resolve_device
+    from vision3d.io.glb import scene_up
     from vision3d.render import path_cameras, refit_cameras
     from vision3d.report.renders import output_kind, write_renders
     from vision3d.scene.scene import at_moment
@@ -109,7 +110,7 @@ def run(arguments: Sequence[str]) -> None:
     else:
         photographs = photographs or cameras_beside(options.scene)
         is_y_up = photographs is None and options.scene.suffix.lower() in (".glb", ".obj")
-        up = options.up or ("y" if is_y_up else None)
+        up = options.up or (scene_up(options.scene) or "y" if is_y_up else None)
         cameras = path_cameras(
             timeline or scene,
             path,

@@ -63,7 +63,16 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
 
 
 def _up_of(path: Path) -> tuple[float, float, float]:
-    """Upward direction by format; folders with the meta.json of SOG and .compressed.ply count as .sog (SuperSplat)."""
+    """Upward direction: as the file of a mesh of a scene notes it, else by format.
+
+    Folders with the meta.json of SOG and .compressed.ply count as .sog (SuperSplat).
+    """
+    from vision3d.io.glb import scene_up
+    from vision3d.scene.upright import turn_to_y_up
+
+    if (axis := scene_up(path)) is not None:
+        x, y, z = turn_to_y_up(axis)[1].tolist()
+        return x, y, z
     suffix = path.suffix.lower()
     if path.name.lower().endswith(".compressed.ply") or (path.is_dir() and (path / "meta.json").is_file()):
         suffix = ".sog"

@@ -121,12 +121,28 @@ def write_mesh(path: Path | str, mesh: Mesh, scene_up: Axis | None = None) -> No
     builder.write(path)
 
 
-def in_scene_axes(path: Path | str, mesh: Mesh) -> Mesh:
-    """The mesh of a file with the axes of the scene that it was made from, where the file notes them (`write_mesh`)."""
+def scene_up(path: Path | str) -> Axis | None:
+    """The axis that pointed up in the scene that the mesh of a .glb or .gltf was made from (`write_mesh`).
+
+    Returns:
+        None where the file does not note it, or is of another format.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged.
+    """
+    if Path(path).suffix.lower() not in (".glb", ".gltf"):
+        return None
     asset = peek_json(Path(path)).get("asset")
     extras = asset.get("extras") if isinstance(asset, dict) else None
     up = extras.get(_SCENE_UP) if isinstance(extras, dict) else None
-    return from_y_up(mesh, cast(Axis, up)) if up in get_args(Axis) else mesh
+    return cast(Axis, up) if up in get_args(Axis) else None
+
+
+def in_scene_axes(path: Path | str, mesh: Mesh) -> Mesh:
+    """The mesh of a file with the axes of the scene that it was made from, where the file notes them (`write_mesh`)."""
+    up = scene_up(path)
+    return mesh if up is None else from_y_up(mesh, up)
 
 
 def mesh_bytes(mesh: Mesh) -> bytes:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vision3d.errors import InputError
 from vision3d.geometry.solids import surface_distances, winding_numbers
+from vision3d.io.glb import in_scene_axes
 from vision3d.scene import Mesh
 from vision3d.stages.physics.world import DistanceField
 
@@ -16,12 +17,12 @@ _MOST_NODES = 96  # along the longest side
 
 
 def load_mesh(path: Path | str) -> Mesh:
-    """The mesh of an obstacle.
+    """The mesh of an obstacle; that of a .glb of `vision3d mesh` has the axes of its scene.
 
     Raises:
         InputError: The file holds something else, cannot be read, or has no faces.
     """
-    mesh = Mesh.load(path).validate()
+    mesh = in_scene_axes(path, Mesh.load(path).validate())
     if not mesh.num_faces:
         raise InputError(f"{path}: has no faces, want a mesh")
     return mesh

@@ -40,7 +40,7 @@ def load_surface(path: Path | str, *, of_photos: bool = False) -> Mesh | MeshGau
     value = load(path)
     if not isinstance(value, Mesh | MeshGaussians):
         raise InputError(f"{path}: holds {kind_of(value)}, want a mesh (.glb, .obj, .ply, .stl; `vision3d mesh` makes one)")
-    if of_photos and isinstance(value, Mesh) and path.suffix.lower() in (".glb", ".gltf"):
+    if of_photos and isinstance(value, Mesh):
         value = in_scene_axes(path, value)
     return value
 
