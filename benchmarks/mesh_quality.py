@@ -1,5 +1,6 @@
 """Metrics of a mesh that was made from a scene: topology, distance from what the views see, and renders."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
@@ -74,23 +75,29 @@ def depths_of(mesh: Mesh, cameras: Cameras) -> Callable[[int], Tensor]:
 def psnr_beside_scene(
     mesh: Mesh, scene: GaussianScene, cameras: Cameras, photos: Sequence[Tensor], background: Tensor
 ) -> dict[str, float]:
-    """Means over views of the PSNR of mesh and scene where the scene's alpha is above 0.5; without a mesh, the background."""
+    """Means over views of the PSNR of mesh and scene where the scene's alpha is above 0.5; without a mesh, the background.
+
+    `degree_0_psnr` is that of the scene without its harmonics above degree 0: one color for all directions, as a mesh has.
+    """
     found, covered = [], []
+    plain = dataclasses.replace(scene, sh=scene.sh[:, :1].contiguous())
     for camera, photo in zip(cameras, photos, strict=True):
         view = next(iter(render_views(scene, camera)))
         assert view.image is not None
         inside = view.alpha > 0.5
         rgb, alpha = drawn(mesh, camera)
         own = view.image + (1 - view.alpha[..., None]) * background
-        errors = [
-            (image.clamp(0, 1) - photo).square().mean(-1)[inside].mean() for image in (rgb + (1 - alpha) * background, own)
-        ]
+        diffuse = next(iter(render_views(plain, camera)))
+        assert diffuse.image is not None
+        images = (rgb + (1 - alpha) * background, own, diffuse.image + (1 - diffuse.alpha[..., None]) * background)
+        errors = [(image.clamp(0, 1) - photo).square().mean(-1)[inside].mean() for image in images]
         found.append([-10 * math.log10(float(error)) for error in errors])
         covered.append(float(alpha[..., 0][inside].mean()))
-    of_mesh, of_scene = np.mean(found, 0)
+    of_mesh, of_scene, of_plain = np.mean(found, 0)
     return {
         "psnr": round(float(of_mesh), 2),
         "scene_psnr": round(float(of_scene), 2),
+        "degree_0_psnr": round(float(of_plain), 2),
         "below_scene": round(float(of_scene - of_mesh), 2),
         "covered": round(float(np.mean(covered)), 4),
     }

@@ -14,13 +14,16 @@ from tests.support.photos import blobs
 from tests.support.surfaces import ExactViews, cameras_around, exact_views, sphere, torus
 from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import mesh as geometry, shapes
+from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.render import surrounding_cameras
 from vision3d.scene import GaussianScene, Mesh
-from vision3d.stages.meshing import cleanup
+from vision3d.stages.meshing import MeshConfig, cleanup
 from vision3d.stages.meshing.background import background
 from vision3d.stages.meshing.bounds import Box, find_extent
-from vision3d.stages.meshing.fusion import BLOCK_BYTES, fuse, plan
+from vision3d.stages.meshing.fusion import BLOCK_BYTES, Grid, fuse, plan
 from vision3d.stages.meshing.poisson import reconstruct
+from vision3d.stages.meshing.run import min_views_of
+from vision3d.stages.meshing.thin import opacity_in_voxels, thin_gaussians
 from vision3d.stages.meshing.views import Maps, SceneViews, as_discs
 
 BOX = Box(torch.full((3,), -1.5), torch.full((3,), 1.5))
@@ -113,12 +116,12 @@ def kilobytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
-views = exact_views(torus, cameras_around(16, 192))
+views = exact_views(torus, cameras_around(6, 96))
 list(views)
 open3d()
 grid = plan(views, BOX, 3 / 40, truncation=4.0, max_bytes=1e9, step=ignore)
 fuse(views, grid, truncation=4.0, min_views=1, step=ignore)  # what a first call loads
-grid = plan(views, BOX, 3 / 400, truncation=4.0, max_bytes=1e9, step=ignore)
+grid = plan(views, BOX, 3 / 256, truncation=4.0, max_bytes=1e9, step=ignore)
 gc.collect()
 ctypes.CDLL("libc.so.6").malloc_trim(0)
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -146,6 +149,82 @@ def test_a_box_beside_the_scene():
         plan(views, beside, 0.02, truncation=4.0, max_bytes=1e9, step=ignore)
     with pytest.raises(InputError, match="box: no view shows a surface inside 5 5 5 to 6 6 6; want another --box"):
         reconstruct(views, beside, 0.02, trim=4.0, max_bytes=1e9, step=ignore)
+
+
+def test_views_that_must_see_a_place():
+    none, five = MeshConfig(), MeshConfig(min_views=5)
+    assert [min_views_of(none, count) for count in (1, 2, 23, 24, 100)] == [1, 2, 2, 3, 3]
+    assert [min_views_of(five, count) for count in (3, 24)] == [3, 5]
+
+
+# --- thin parts
+
+
+def ball_on_a_rod(radius=0.004):
+    """A ball, and 40 thin Gaussians along a rod that leaves it upwards."""
+    vertices, _ = shapes.icosphere(4)
+    along = torch.linspace(0.52, 1.3, 40)
+    axis = torch.stack([0.1 + 0.1 * along, torch.full_like(along, 0.05), along], -1)
+    means = torch.cat([0.5 * vertices, axis])
+    sizes = torch.cat([torch.full((len(vertices), 3), 0.02), torch.tensor([radius, radius, 0.02]).expand(40, 3)])
+    scene = GaussianScene.from_points(means, opacity=0.97)
+    return replace(scene, log_scales=sizes.log().contiguous())
+
+
+@pytest.mark.viewer
+def test_a_rod_that_depth_maps_do_not_show_is_in_the_mesh():
+    package("open3d")
+    voxel, views = 3 / 48, exact_views(sphere, cameras_around(24, 64))
+    along = torch.linspace(1.0, 1.4, 30)
+    axis = torch.stack([0.1 * along, 0.2 * along, along], -1)
+    rod = replace(GaussianScene.from_points(axis, opacity=0.97), log_scales=torch.full((30, 3), 0.8 * voxel).log())
+    on_ball = GaussianScene.from_points(shapes.icosphere(3)[0] * 0.99, opacity=0.97)  # which the surface has already
+    grid = Grid(voxel, torch.cartesian_prod(*[torch.arange(-2, 2)] * 3), BOX)
+    plain = fuse(views, grid, truncation=4.0, min_views=2, step=ignore)
+    assert torch.cdist(axis[5:], plain.vertices).amin(1).median() > 2.5 * voxel
+    assert torch.equal(fuse(views, grid, truncation=4.0, min_views=2, step=ignore, thin=on_ball).vertices, plain.vertices)
+    mesh = fuse(views, grid, truncation=4.0, min_views=2, step=ignore, thin=rod)
+    assert torch.cdist(axis, mesh.vertices).amin(1).max() < 1.8 * voxel
+    assert geometry.connected_faces(mesh.faces)[0] == 1 and geometry.is_closed(mesh.faces)
+    # Away from the rod nothing changed.
+    far = torch.cdist(mesh.vertices, axis).amin(1) > 4 * voxel
+    assert sphere(mesh.vertices[far]).abs().max() < 0.03
+
+
+@pytest.mark.viewer
+def test_gaussians_that_views_see_through_or_cannot_see_are_no_thin_parts():
+    scene = ball_on_a_rod()
+    hidden = replace(scene[-4:], means=torch.tensor([[0.0, 0.0, 0.1 * k] for k in range(4)]))
+    faint = replace(
+        scene[-4:], means=torch.tensor([[0.9, 0.9, 0.1 * k] for k in range(4)]), opacity_logits=torch.full((4,), -4.0)
+    )
+    for extra, count in ((hidden, 0), (faint, 0), (scene[-4:], 4)):
+        ball = scene[:-40]
+        fields = ("means", "quats", "log_scales", "opacity_logits", "sh")
+        both = replace(scene, **{name: torch.cat([getattr(ball, name), getattr(extra, name)]) for name in fields})
+        views = SceneViews(both, surrounding_cameras(scene, 24, 96))
+        thin = thin_gaussians(views, BOX, 0.01, 3)
+        assert len(thin) == count
+        assert (thin.scales > 0.01).all()  # as wide as pixels show them
+
+
+def test_opacities_in_voxels_are_those_of_the_closed_form():
+    generator = torch.Generator().manual_seed(0)
+    means, quats = torch.rand(60, 3, generator=generator), torch.randn(60, 4, generator=generator)
+    scene = GaussianScene.from_points(means, opacity=0.5)
+    scene = replace(scene, quats=torch.nn.functional.normalize(quats, dim=-1))
+    scene = replace(scene, log_scales=(0.01 + 0.05 * torch.rand(60, 3, generator=generator)).log())
+    places, opacity = opacity_in_voxels(scene, 0.02)
+    assert len(torch.unique(places, dim=0)) == len(places)
+    offsets = torch.einsum("mnk,nkj->mnj", 0.02 * places[::50, None] - means, quat_to_rotmat(scene.quats)) / scene.scales
+    squared = offsets.square().sum(-1)
+    passed = torch.where(squared < 2.5**2, 1 - scene.opacities * torch.exp(-0.5 * squared), 1).prod(1)
+    assert torch.allclose(opacity[::50], 1 - passed, atol=1e-6)
+    # Nowhere else is any.
+    everywhere = torch.cartesian_prod(*[torch.arange(-20, 70, 7)] * 3)
+    offsets = torch.einsum("mnk,nkj->mnj", 0.02 * everywhere[:, None] - means, quat_to_rotmat(scene.quats)) / scene.scales
+    near = everywhere[(offsets.square().sum(-1) < 2.45**2).any(1)]
+    assert len(near) > 20 and (near[:, None] == places).all(-1).any(1).all()
 
 
 # --- Poisson

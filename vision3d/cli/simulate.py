@@ -70,7 +70,7 @@ def _up_of(path: Path) -> tuple[float, float, float]:
     from vision3d.io.glb import scene_up
     from vision3d.scene.upright import turn_to_y_up
 
-    if (axis := scene_up(path)) is not None:
+    if path.is_file() and (axis := scene_up(path)) is not None:
         x, y, z = turn_to_y_up(axis)[1].tolist()
         return x, y, z
     suffix = path.suffix.lower()

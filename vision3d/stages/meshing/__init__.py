@@ -6,7 +6,7 @@ depth of discs, Huang et al. 2024 (arXiv 2403.17888).
 
 What differs from them: distances are those from the tangent planes that a view shows, weighted by the cosine; every view is
 fused into all blocks in its sight, not only into those at its own surface, so that what floats in the free space of another
-view is carved away; a ray's depth is where it has met 30 % of the opacity, not half of it; ellipsoids are seen as the discs
+view is carved away; a ray's depth is where it has met 20 % of the opacity, not half of it; ellipsoids are seen as the discs
 across their shortest axis where their depth is read.
 """
 

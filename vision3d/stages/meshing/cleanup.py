@@ -47,9 +47,14 @@ def main_parts(mesh: Mesh, min_share: float, max_parts: int = 0, times: Tensor |
     return Mesh(vertices, faces), num_parts - int(is_kept.sum())
 
 
-def manifold(mesh: Mesh) -> Mesh:
-    """The mesh with equal vertices joined and, of edges with more than two faces, the smallest faces taken away."""
-    vertices, faces, _ = geometry.weld_vertices(mesh.vertices, mesh.faces)
+def manifold(mesh: Mesh, tolerance: float = 0.0) -> Mesh:
+    """The mesh with equal vertices joined and, of edges with more than two faces, the smallest faces taken away.
+
+    Args:
+        mesh: Without texture and colors.
+        tolerance: Vertices this near are equal, too [m].
+    """
+    vertices, faces, _ = geometry.weld_vertices(mesh.vertices, mesh.faces, tolerance)
     found = _tidied(vertices, faces)
     while found is not None:
         edges, own = geometry.unique_edges(found.faces)

@@ -37,8 +37,8 @@ class MeshConfig:
     """Pixels of less opacity show no surface, in (0, 1]."""
     truncation: float = 5.0
     """Distance from the surface up to which a view tells about it [voxels]."""
-    min_views: int = 2
-    """A place of the surface must be seen by so many views (tsdf only)."""
+    min_views: int | None = None
+    """A place of the surface must be seen by so many views (tsdf only) [default: 3 of 24 or more views, 2 of fewer]."""
     trim: float = 4.0
     """What lies farther than this from all points is cut away [voxels] (poisson only); 0 keeps the closed surface."""
     views: int = 48
@@ -53,6 +53,8 @@ class MeshConfig:
     """Parts of less than this fraction of the area of the largest part are left out, in [0, 1]."""
     max_components: int = 20
     """Only so many of the largest parts stay; 0 keeps all."""
+    thin: bool = True
+    """Add rods and stems that are thinner than the voxels, from the Gaussians themselves (tsdf only)."""
     fill_holes: int = 16
     """Holes with at most this many edges are closed; 0: none."""
     smooth: int = 5
@@ -63,7 +65,7 @@ class MeshConfig:
     """Side of the texture [texels], doubled up to 4096 where the charts do not fit; 0 makes vertex colours in its place."""
     padding: int = 4
     """Free texels round each chart of the texture."""
-    refine: int = 200
+    refine: int = 400
     """Steps that fit vertices and texture to the rendered views; 0: none."""
     max_memory: float = 4.0
     """Memory for voxels and for views that are kept [GB]; voxels become larger where they would not fit."""
@@ -82,7 +84,7 @@ class MeshConfig:
             ("quantile", 0 < self.quantile < 1, "a number in (0, 1)"),
             ("alpha_min", 0 < self.alpha_min <= 1, "a number in (0, 1]"),
             ("truncation", 1 <= self.truncation <= 64, "1 to 64 voxels"),
-            ("min_views", self.min_views >= 1, "1 or more"),
+            ("min_views", self.min_views is None or self.min_views >= 1, "1 or more"),
             ("trim", 0 <= self.trim < float("inf"), "a number >= 0"),
             ("views", self.views >= 4, "4 or more"),
             ("view_size", 16 <= self.view_size <= 8192, "16 to 8192"),

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.geometry.mesh import drop_unused_vertices
-from vision3d.scene import Mesh
+from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.meshing.bounds import Box
 from vision3d.stages.meshing.config import MIN_RESOLUTION
+from vision3d.stages.meshing.thin import opacity_in_voxels
 from vision3d.stages.meshing.views import Maps, SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
@@ -33,6 +34,10 @@ _LEAST_WEIGHT = 1e-6
 """Voxels of less weight are unknown."""
 _STEEP = 12
 """Depths of neighbouring pixels that differ by more pixels than this belong to two surfaces."""
+_CARVED = 0.5
+"""Distance from the surface from which on a thin Gaussian is not part of it [voxels]."""
+_STEEPNESS = 0.4
+"""Truncations per opacity, in the distances of thin Gaussians."""
 _KEY = 1 << 20
 """Blocks along an axis, at most, on either side of the world's origin."""
 
@@ -60,7 +65,15 @@ def open3d() -> ModuleType:
         raise MissingDependencyError("open3d", "mesh", "meshes of scenes") from error
 
 
-def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, step: Callable[[int], None]) -> Mesh:
+def fuse(
+    views: SceneViews,
+    grid: Grid,
+    *,
+    truncation: float,
+    min_views: int,
+    step: Callable[[int], None],
+    thin: GaussianScene | None = None,
+) -> Mesh:
     """The surface where the mean signed distance to what the views show is zero.
 
     The distance of a voxel is that from the tangent plane of what its pixel shows, in front of it at most the truncation.
@@ -72,6 +85,7 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
         truncation: Distance up to which a view tells about the surface [voxels].
         min_views: Views that must have seen all corners of a voxel.
         step: Takes the number of views that are done.
+        thin: Of `thin_gaussians`: what is missing of them is added.
 
     Raises:
         InputError: There is no such place.
@@ -103,18 +117,50 @@ def fuse(views: SceneViews, grid: Grid, *, truncation: float, min_views: int, st
         step(index + 1)
     sums /= weights.clamp(min=1e-12)
     weights[times < min_views] = 0
-    found = voxels.extract_triangle_mesh(_LEAST_WEIGHT)
-    vertices, faces = torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64)
-    if "indices" in found.triangle and len(found.triangle.indices):
-        vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
-        faces = torch.from_numpy(found.triangle.indices.numpy().astype(np.int64))
-        vertices, faces = _in_order(vertices, faces[grid.box.contains(vertices)[faces].all(1)])
+    vertices, faces = _extracted(voxels, grid.box)
+    if thin is not None and len(thin) and len(faces):
+        _add_thin(sums, weights, rows, grid, thin, Mesh(vertices, faces))
+        vertices, faces = _extracted(voxels, grid.box)
     if not len(faces):
         raise InputError(
             f"scene: no part of its surface is seen by {min_views} of the {len(views)} views; "
             "want more cameras, or fewer --min-views"
         )
     return Mesh(vertices, faces)
+
+
+def _add_thin(distances: Tensor, weights: Tensor, rows: Tensor, grid: Grid, thin: GaussianScene, surface: Mesh) -> None:
+    """Put thin Gaussians that are not at the surface, since free space has carved them away, into the voxels, in place."""
+    o3d = open3d()
+    rays = o3d.t.geometry.RaycastingScene()
+    rays.add_triangles(o3d.core.Tensor(surface.vertices.numpy()), o3d.core.Tensor(surface.faces.numpy().astype(np.uint32)))
+    away = torch.from_numpy(rays.compute_distance(o3d.core.Tensor(thin.means.numpy())).numpy())
+    missing = thin[away > _CARVED * grid.voxel]
+    logger.info("%d of %d thin Gaussians are missing", len(missing), len(thin))
+    if not len(missing):
+        return
+    places, opacity = opacity_in_voxels(missing, grid.voxel)
+    keys, order = _block_keys(grid.blocks).sort()
+    blocks = torch.div(places, SIDE, rounding_mode="floor")
+    wanted = _block_keys(blocks)
+    found = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    is_there = keys[found] == wanted
+
+    x, y, z = (places - SIDE * blocks)[is_there].unbind(1)
+    at = rows[order[found[is_there]]], (z * SIDE + y) * SIDE + x
+    own = torch.where(weights[at] > _LEAST_WEIGHT, distances[at], 1)
+    distances[at] = torch.minimum(own, _STEEPNESS * (0.5 - opacity[is_there]))
+    weights[at] = weights[at].clamp(min=2 * _LEAST_WEIGHT)
+
+
+def _extracted(voxels: Any, box: Box) -> tuple[Tensor, Tensor]:
+    """Vertices and faces of marching cubes inside the box."""
+    found = voxels.extract_triangle_mesh(_LEAST_WEIGHT)
+    if "indices" not in found.triangle or not len(found.triangle.indices):
+        return torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64)
+    vertices = torch.from_numpy(found.vertex.positions.numpy().copy())
+    faces = torch.from_numpy(found.triangle.indices.numpy().astype(np.int64))
+    return _in_order(vertices, faces[box.contains(vertices)[faces].all(1)])
 
 
 def _in_order(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -279,5 +325,9 @@ def _near_surfaces(
 
 def cell_keys(points: Float[Tensor, "n 3"], side: float) -> Int64[Tensor, " n"]:
     """One number for the cell of this side that each point is in."""
-    place = torch.floor(points / side).long() + _KEY
+    return _block_keys(torch.floor(points / side).long())
+
+
+def _block_keys(blocks: Int64[Tensor, "n 3"]) -> Int64[Tensor, " n"]:
+    place = blocks + _KEY
     return (place[:, 0] * 2 * _KEY + place[:, 1]) * 2 * _KEY + place[:, 2]

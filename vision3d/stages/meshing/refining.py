@@ -24,10 +24,12 @@ from vision3d.stages.meshing.views import Maps, SceneViews
 
 SMOOTHNESS = 10.0
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
-_STEP = 0.3
-"""First step of the vertices [median edges]."""
+_STEP = 2.0
+"""First step of the vertex that moves most, before it is smoothed [pixels]."""
+_LAST_STEP = 0.05
+"""Factor to which steps fall."""
 _RATE = 0.02
-"""First step of the texture; both fall to a tenth."""
+"""First step of the texture, which falls to a tenth."""
 _BETAS = (0.9, 0.99)
 
 
@@ -53,8 +55,7 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
     kept = (copies[mesh.faces] != copies[mesh.faces].roll(1, 1)).all(1)
     scene = _Drawing(faces, mesh.uvs, mesh.faces[kept], edge_neighbors(faces), mesh.texture.shape[0])
     solve = _smoothing(faces, len(start))
-    ends = start[geometry.unique_edges(faces)[0]]
-    edge = float(torch.linalg.vector_norm(ends[:, 0] - ends[:, 1], dim=-1).median())
+    pixel = _pixel(start, views.cameras.to("cpu"))
     texels = mesh.texture.clone().requires_grad_()
     optimizer = torch.optim.Adam([texels], lr=_RATE, betas=_BETAS)
     moved, mean, square = torch.zeros_like(start), torch.zeros_like(start), 0.0
@@ -70,8 +71,7 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
         shown = scene.draw(vertices, texels, views.cameras[index : index + 1].to("cpu"), background, maps)
         wanted = torch.lerp(background.expand_as(maps.color), maps.color, maps.alpha[..., None])
         loss = (shown[..., :3] - wanted).square().sum(-1).mean() + (shown[..., 3] - maps.alpha).square().mean()
-        decay = 0.1 ** (number / steps)
-        optimizer.param_groups[0]["lr"] = _RATE * decay
+        optimizer.param_groups[0]["lr"] = _RATE * 0.1 ** (number / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -80,11 +80,17 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
         mean = torch.lerp(gradient, mean, _BETAS[0])
         square = _BETAS[1] * square + (1 - _BETAS[1]) * float(gradient.square().max())
         typical = (square / (1 - _BETAS[1] ** (number + 1))) ** 0.5
-        moved = moved - _STEP * edge * decay / max(typical, 1e-30) * mean / (1 - _BETAS[0] ** (number + 1))
+        length = _STEP * pixel * _LAST_STEP ** (number / steps)
+        moved = moved - length / max(typical, 1e-30) * mean / (1 - _BETAS[0] ** (number + 1))
         places = start + solve(moved)
         step(number + 1, float(loss.detach()))
     normals = cleanup.normals_of(Mesh(places, faces))
     return replace(mesh, vertices=places[copies], normals=normals[copies], texture=texels.detach().clamp(0, 1))
+
+
+def _pixel(vertices: Tensor, cameras: Cameras) -> float:
+    """Side of a pixel on the surface, in the median [m]."""
+    return float((torch.cdist(vertices, cameras.centers) / cameras.Ks[:, 0, 0]).median())
 
 
 def _smoothing(faces: Int[Tensor, "f 3"], count: int) -> Callable[[Tensor], Tensor]:

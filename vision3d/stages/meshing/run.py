@@ -23,6 +23,7 @@ from vision3d.stages.meshing.config import MIN_RESOLUTION, MeshConfig
 from vision3d.stages.meshing.fusion import fuse, open3d, plan
 from vision3d.stages.meshing.poisson import reconstruct
 from vision3d.stages.meshing.refining import refine
+from vision3d.stages.meshing.thin import thin_gaussians
 from vision3d.stages.meshing.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
@@ -32,6 +33,10 @@ _FOR_BACKGROUND = 0.2
 """Share of the faces."""
 _BEFORE_REFINING = 20
 """Rounds of smoothing."""
+_SLIVER = 1e-3
+"""Length of edges that vanish after it [voxels]."""
+_MANY_VIEWS = 24
+"""From so many views on, three must see a place, where no number is given."""
 _FOR_VIEWS = 0.4
 """Share of the memory that keeps views, so that they are rendered once."""
 
@@ -98,11 +103,14 @@ def run(
     surface, left_out, filled = _cleaned(config, raw, views)
     if extent.center is not None:
         with Progress(len(views), "background", progress) as bar:
-            behind = background(views, extent.box, extent.center, surface, min(config.min_views, len(views)), bar.update)
+            behind = background(views, extent.box, extent.center, surface, min_views_of(config, len(views)), bar.update)
         surface = surface if behind is None else _joined(config, surface, behind)
     if config.refine and config.texture_size:
         # Lumps of a few edges are below what the views resolve, so fitting cannot remove them.
         surface = cleanup.smooth(surface, _BEFORE_REFINING)
+        # Slivers have become shorter than float32 resolves, and other programs would join their ends.
+        surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
+        surface, _ = cleanup.main_parts(surface, 0, config.max_components)
     mesh, texture_size, seen = _colored(config, surface, views, progress)
     summary = {
         "vertices": mesh.num_vertices,
@@ -138,6 +146,13 @@ def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
     return cameras.resized(*sizes)
 
 
+def min_views_of(config: MeshConfig, views: int) -> int:
+    """How many of the views must see a place."""
+    if config.min_views is not None:
+        return min(config.min_views, views)
+    return 3 if views >= _MANY_VIEWS else min(2, views)
+
+
 def _surface(
     config: MeshConfig, views: SceneViews, box: Box, voxel: float, max_bytes: float, progress: ProgressCallback | None
 ) -> tuple[Mesh, dict[str, Any]]:
@@ -147,13 +162,14 @@ def _surface(
             raw, voxel = reconstruct(views, box, voxel, trim=config.trim, max_bytes=max_bytes, step=bar.update)
         blocks = {}
     else:
-        min_views = min(config.min_views, len(views))
+        min_views = min_views_of(config, len(views))
         with Progress(len(views), "plan", progress) as bar:
             grid = plan(
                 views, box, voxel, truncation=config.truncation, max_bytes=max_bytes, step=bar.update, min_views=min_views
             )  # fmt: skip
         with Progress(len(views), "fuse", progress) as bar:
-            raw = fuse(views, grid, truncation=config.truncation, min_views=min_views, step=bar.update)
+            thin = thin_gaussians(views, box, grid.voxel, min_views) if config.thin else None
+            raw = fuse(views, grid, truncation=config.truncation, min_views=min_views, step=bar.update, thin=thin)
         voxel, blocks = grid.voxel, {"blocks": len(grid.blocks)}
     corners = [round(value, 5) for value in (*box.low.tolist(), *box.high.tolist())]
     figures = {"method": config.method, "voxel": voxel, "resolution": round(box.longest / voxel), "box": corners, **blocks}
