@@ -29,6 +29,7 @@ _SQUARES, _LEAST_OPEN = 16, 0.25  # a floor is looked at in squares; this share 
 _TILT = math.cos(math.radians(20))  # of a floor against the known upward direction
 _LEAST_HEIGHT = 0.1  # of what a floor carries, in the scene's longest side, where the floor alone tells which way is up
 _MUCH_LARGER = 1.5  # times the points of a floor across the expected direction has one that overrules it
+_LEAST_STANDING = 3  # points; fewer are noise
 _BESIDE, _AROUND = 4, 3  # feet are below what is so many thicknesses of the floor high, or so many beside it
 _ROUGH = 4.5  # median deviations from the middle height of a floor, three standard deviations of a normal distribution
 _LEAST_BARE = 50  # points of a floor where nothing stands, which tell how rough it is
@@ -69,12 +70,15 @@ def floor_points(floor: Floor, points: Float[Tensor, "n 3"], solid: Bool[Tensor,
     axes = torch.linalg.svd(floor.normal[None])[2][1:].T
     cells = (points.double() @ axes / floor.thickness).floor().clamp(-(2**30), 2**30).long()
     keys = (cells[:, 0] << 32) + cells[:, 1]
-    standing = torch.unique(keys[solid & ~low & (heights < _BESIDE * floor.thickness)])
-    offsets = torch.cartesian_prod(*[torch.arange(-_AROUND, _AROUND + 1)] * 2)
-    beside = torch.zeros_like(low)
-    rows = low.nonzero()[:, 0]
-    for i, j in offsets.tolist():
-        beside[rows] |= torch.isin(keys[rows] + (i << 32) + j, standing)
+    standing, counts = torch.unique(keys[solid & ~low & (heights < _BESIDE * floor.thickness)], return_counts=True)
+    rows, beside = low.nonzero()[:, 0], torch.zeros_like(low)
+    if len(standing):
+        number = torch.zeros(len(rows), dtype=torch.int64)  # of what stands around each
+        for i, j in torch.cartesian_prod(*[torch.arange(-_AROUND, _AROUND + 1)] * 2).tolist():
+            wanted = keys[rows] + (i << 32) + j
+            places = torch.searchsorted(standing, wanted).clamp(max=len(standing) - 1)
+            number += torch.where(standing[places] == wanted, counts[places], 0)
+        beside[rows] = number >= _LEAST_STANDING
     bare = heights[low & solid & ~beside & (heights.abs() < floor.thickness)]
     if len(bare) < _LEAST_BARE:
         return low, floor.thickness
