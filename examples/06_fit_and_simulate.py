@@ -15,7 +15,7 @@ from vision3d.stages.physics import SimulateConfig, load_material
 data, out, (steps, frames) = sys.argv[1], Path(sys.argv[2]), map(int, sys.argv[3:] or (3000, 72))
 fitted = vision3d.fit(FitConfig(steps=steps, max_gaussians=20_000), data)
 jelly = SimulateConfig(load_material("jelly"), frames=frames, drop=0.2)  # lifted by a fifth of its longest side
-moving = vision3d.simulate(fitted.scene, jelly, cameras=fitted.cameras)
+moving = vision3d.simulate(jelly, fitted.scene, cameras=fitted.cameras).sequence
 moving.save(out / "moving.zarr")  # vision3d view runs/jelly/moving.zarr
 camera = path_cameras(fitted.scene, "orbit", fitted.cameras, num=1)
 with VideoWriter(out / "video.mp4", fps=jelly.fps) as video:

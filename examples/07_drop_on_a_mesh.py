@@ -36,5 +36,5 @@ obstacle = Boundary("mesh", mesh=str(args.out / "obstacle.glb"), kind="separate"
 config = SimulateConfig(
     load_material(args.material), frames=args.frames, boundaries=(obstacle,), up=(0, 0, 1), floor="below", drop=0.8, video=True
 )
-moving = simulate(scene, config, RunFolder.create(args.out / "run", config, overwrite=True))
+moving = simulate(config, scene, run_folder=RunFolder.create(args.out / "run", config, overwrite=True)).sequence
 print(f"{len(moving)} frames; now open {args.out / 'run' / 'video.mp4'}")

@@ -1,9 +1,12 @@
 """What all stages share, beside the run folder (`test_runs.py`)."""
 
+import importlib
 from dataclasses import dataclass
 
+import pytest
 import torch
 
+from vision3d.errors import ConfigError
 from vision3d.stage import stage
 
 
@@ -39,3 +42,27 @@ def test_a_stage_gives_the_same_bits_whatever_its_threads_do():
         torch.set_num_threads(threads)
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory  # pyright: ignore[reportAttributeAccessIssue]
+
+
+STAGES = {
+    "fitting:fit": "FitConfig",
+    "meshing:mesh_scene": "MeshConfig",
+    "physics:simulate": "SimulateConfig",
+    "animation:animate": "AnimateConfig",
+    "animation:bind_gaussians": "StaticConfig",
+    "animation:play_skin": "RigConfig",
+    "animation:evaluate_clips": "EvalConfig",
+    "equivariant:reproduce_affnist": "AffnistConfig",
+    "rotations:reproduce_rotation_sanity": "SanityConfig",
+    "rotations:reproduce_rotation_pointcloud": "PointCloudConfig",
+    "rotations:reproduce_rotation_ik": "IkConfig",
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_input_in_the_place_of_the_configuration_is_named(name, tmp_path):
+    module, function = name.split(":")
+    call = getattr(importlib.import_module(f"vision3d.stages.{module}"), function)
+    with pytest.raises(ConfigError, match=rf"config: .*: got PosixPath, want {STAGES[name]}: \w+\(config"):
+        call(tmp_path, tmp_path, run_folder=tmp_path / "run") if "sanity" not in name else call(tmp_path)
+    assert not (tmp_path / "run").exists()

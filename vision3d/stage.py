@@ -1,20 +1,22 @@
 """What all stages share: a run folder with lock, inputs, summary and report, the same from Python and from the CLI."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
 from vision3d.device import repeatable, resolve_device
-from vision3d.errors import Vision3DError
+from vision3d.errors import ConfigError, Vision3DError
 from vision3d.run_files import RunInputs
 from vision3d.runs import RunFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,19 @@ def session(folder: RunFolder, verb: str, inputs: Mapping[str, Any]) -> Iterator
         folder.unlock()
 
 
+def checked_config(name: str, kind: type[C], value: Any, call: str) -> C:
+    """A configuration, the default one for None.
+
+    Raises:
+        ConfigError: It is something else, such as an input that stands in its place.
+    """
+    if value is None:
+        return kind()
+    if not isinstance(value, kind):
+        raise ConfigError("config", f"{name}: got {type(value).__name__}, want {kind.__name__}: {call}")
+    return value
+
+
 def stage(
     verb: str,
     inputs: Mapping[str, str],
@@ -111,6 +126,7 @@ def stage(
             folder = bound.arguments["run_folder"]
             settings = bound.arguments["config"]
             settings = config() if settings is None and config is not None else settings
+            _check_config(function, settings)
             device = resolve_device(getattr(settings, "device", "auto"))
             if folder is None or not _is_first_process():
                 bound.arguments["run_folder"] = None
@@ -130,6 +146,20 @@ def stage(
         return run
 
     return decorate
+
+
+def _check_config(function: Callable[..., Any], settings: Any) -> None:
+    """Raise a ConfigError where something else stands in the place of the configuration, such as an input."""
+    kinds = [kind for kind in _options(get_type_hints(function).get("config")) if dataclasses.is_dataclass(kind)]
+    if kinds and not isinstance(settings, tuple(kinds)):
+        name, *names = inspect.signature(function).parameters
+        call = f"{function.__name__}({', '.join([name, *names[:1]])}, ...)"
+        want = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigError("config", f"{function.__name__}: got {type(settings).__name__}, want {want}: {call}")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) or (hint,)
 
 
 def _write_inputs(folder: RunFolder, given: RunInputs) -> None:

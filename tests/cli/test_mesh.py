@@ -282,3 +282,12 @@ def test_options_out_of_range(cli, folder, tmp_path, options, text):
     result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "a.glb", *FEW, *options)
     assert_refused(result, text, code=2)
     assert not (tmp_path / "a.glb").exists()
+
+
+@pytest.mark.slow
+def test_a_run_folder_from_python(tmp_path):
+    config = MeshConfig(views=16, view_size=96, resolution=48, faces=800, texture_size=128, refine=0)
+    result = mesh_scene(config, ball(), run_folder=tmp_path / "run")
+    assert result.run_folder == tmp_path / "run"
+    assert {"mesh.glb", "summary.json", "report.html", "config.yaml"} <= {path.name for path in result.run_folder.iterdir()}
+    assert Mesh.load(tmp_path / "run" / "mesh.glb").num_faces == result.mesh.num_faces

@@ -33,7 +33,7 @@ def cube(side=9, edge=1.0, center=(0.0, 0.0, 0.0), mode="3dgs"):
 
 
 def frames_of(scene, config, **options):
-    return list(simulate_frames(scene, config, **options))
+    return list(simulate_frames(config, scene, **options))
 
 
 @pytest.mark.parametrize(("up", "size"), [((0.0, 0.0, 1.0), None), ((0.0, -2.0, 0.0), 0.5), ((1.0, 1.0, 0.0), 3.0)])
@@ -102,7 +102,7 @@ def test_only_what_is_selected_moves():
 @pytest.mark.parametrize(("mode", "channel"), [("3dgs", "covar_factors"), ("2dgs", "edges"), ("flat", "edges")])
 def test_frames_are_scenes_of_the_same_mode(mode, channel):
     scene = cube(side=5, mode=mode)
-    moving = simulate(scene, replace(QUICK, cells=3, frames=2), progress=silent)
+    moving = simulate(replace(QUICK, cells=3, frames=2), scene, progress=silent).sequence
     assert isinstance(moving, Sequence) and set(moving.channels) == {"means", channel, "turns"}
     assert moving.times.tolist() == pytest.approx([0.0, 0.05])
     frame = moving.validate().frame(1)
@@ -201,9 +201,11 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     scene, config = cube(side=5), replace(QUICK, cells=3, frames=3)
     seen = []
     folder = RunFolder.create(tmp_path / "run", config)
-    moving = simulate(scene, config, folder, lambda task, step, total, values: seen.append((task, step, total)))
+    moving = simulate(
+        config, scene, run_folder=folder, progress=lambda task, step, total, values: seen.append((task, step, total))
+    ).sequence
     assert seen == [("simulate", 1, 3), ("simulate", 2, 3), ("simulate", 3, 3)]
-    in_memory = simulate(scene, config, progress=silent)
+    in_memory = simulate(config, scene, progress=silent).sequence
     assert len(moving) == len(in_memory) == 3
     for a, b in zip(moving, in_memory):
         torch.testing.assert_close(a.means, b.means)
@@ -211,11 +213,11 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
     assert lines[2]["steps"] > 0 and lines[2]["height_m"] < lines[1]["height_m"] < 0
-    again = simulate(scene, config, folder, silent)  # a run that is there is gone on with
+    again = simulate(config, scene, run_folder=folder, progress=silent).sequence  # a run that is there is gone on with
     assert torch.equal(again.frame(2).means, moving.frame(2).means)
     other = replace(scene, means=scene.means + 1)
     with pytest.raises(FileFormatError, match="checkpoint: is of another scene; give that one, or begin anew"):
-        simulate(other, config, folder, silent)
+        simulate(config, other, run_folder=folder, progress=silent).sequence
 
 
 def test_what_a_stopped_run_has_written_is_whole(tmp_path):
@@ -227,7 +229,7 @@ def test_what_a_stopped_run_has_written_is_whole(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(scene, config, folder, stop)
+        simulate(config, scene, run_folder=folder, progress=stop).sequence
     assert len(Sequence.load(folder.path / "frames.zarr").validate()) == 3
 
 
@@ -274,23 +276,23 @@ def test_wrong_input_is_named_before_the_first_frame():
     scene = cube(side=4)
     nothing = Selection((Region.sphere(torch.full((3,), 9.0), 0.1),))
     with pytest.raises(InputError, match="selection: holds none of 64 Gaussians, want at least one"):
-        simulate_frames(scene, QUICK, select=nothing)
+        simulate_frames(QUICK, scene, select=nothing)
     faint = replace(scene, opacity_logits=torch.full((64,), -6.0))
     with pytest.raises(InputError, match=r"no opacity of 64 Gaussians is above min_opacity = 0\.02, the highest is 0\.00247"):
-        simulate_frames(faint, QUICK)
+        simulate_frames(QUICK, faint)
     with pytest.raises(
         ConfigError, match=r"cells: 400 of them make a grid of .* nodes, which with 65 particles needs .* GB, max_memory is 4;"
     ):
-        simulate_frames(scene, replace(QUICK, cells=400, max_memory=4.0))
+        simulate_frames(replace(QUICK, cells=400, max_memory=4.0), scene)
     with pytest.raises(ConfigError, match=r"cells: 4000 of them make a grid of .* GB, free are "):
-        simulate_frames(scene, replace(QUICK, cells=4000))
+        simulate_frames(replace(QUICK, cells=4000), scene)
     with pytest.raises(ConfigError, match="engine: got 'magic', want one of auto"):
-        simulate_frames(scene, replace(QUICK, engine="magic"))
+        simulate_frames(replace(QUICK, engine="magic"), scene)
     broken = replace(scene, means=scene.means.clone().fill_(float("nan")))
     with pytest.raises(InputError, match="means"):
-        simulate_frames(broken, QUICK)
+        simulate_frames(QUICK, broken)
     with pytest.raises(InputError, match="got 0 Gaussians"):
-        simulate_frames(scene[:0], QUICK)
+        simulate_frames(QUICK, scene[:0])
     with pytest.raises(MissingFileError, match="a preset of physics"):
         load_material("cheese")
 

@@ -124,7 +124,7 @@ def test_splats_that_stick_far_out_build_nothing_beyond_a_body():
     assert found.points.abs().max() < 1 + spacing
     assert found.volume < 1.1 * want.volume
     config = SimulateConfig(frames=1, cells=16, up=(0.0, 0.0, 1.0), floor="below", engine="native")
-    assert len(list(simulate_frames(long, config))) == 1
+    assert len(list(simulate_frames(config, long))) == 1
 
 
 def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():
@@ -137,7 +137,7 @@ def test_a_filled_shell_holds_its_shape_where_a_hollow_one_crumples():
     config = SimulateConfig(frames=12, cells=12, up=(0.0, 0.0, 1.0), floor="below", engine="auto", max_particles=4000)
     heights = {}
     for fill in ("none", "density"):
-        means = list(simulate_frames(scene, replace(config, fill=fill)))[-1].channels["means"]
+        means = list(simulate_frames(replace(config, fill=fill), scene))[-1].channels["means"]
         heights[fill] = float(means[:, 2].max() - means[:, 2].min()) / 0.3
     assert heights["density"] > 0.8
     assert heights["none"] < 0.6

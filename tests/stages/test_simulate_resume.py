@@ -44,7 +44,7 @@ def whole(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("whole") / "run"
     scene = cube(side=9)
-    return scene, path, simulate(scene, CONFIG, folder_at(path), silent)
+    return scene, path, simulate(CONFIG, scene, run_folder=folder_at(path), progress=silent).sequence
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 6])
@@ -57,9 +57,9 @@ def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match=f"stopped after frame {stop_at}"):
-        simulate(scene, CONFIG, folder_at(tmp_path / "run"), stop)
+        simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=stop).sequence
     assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == stop_at + 1
-    again = simulate(scene, CONFIG, folder_at(tmp_path / "run", resume=True), silent)
+    again = simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence
     assert_same(again, moving)
     assert lines(tmp_path / "run") == lines(path)
 
@@ -67,22 +67,22 @@ def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
 def test_a_run_goes_on_to_more_frames(whole, tmp_path):
     scene, _, moving = whole
     few = replace(CONFIG, frames=5)
-    simulate(scene, few, folder_at(tmp_path / "run", few), silent)
-    again = simulate(scene, CONFIG, folder_at(tmp_path / "run", resume=True), silent)
+    simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent).sequence
+    again = simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence
     assert_same(again, moving)
 
 
 def test_a_run_with_other_options_is_not_gone_on_with(whole, tmp_path):
     scene, _, _ = whole
     few = replace(CONFIG, frames=2)
-    simulate(scene, few, folder_at(tmp_path / "run", few), silent)
+    simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent).sequence
     with pytest.raises(ConfigError, match=r"gravity: cannot resume .*9\.81 there, 1\.6 here"):
         folder_at(tmp_path / "run", replace(few, gravity=1.6), resume=True)
 
 
 def test_frames_do_not_depend_on_a_run_folder(whole):
     scene, _, moving = whole
-    assert_same(simulate(scene, CONFIG, progress=silent), moving)
+    assert_same(simulate(CONFIG, scene, progress=silent).sequence, moving)
 
 
 @pytest.mark.slow
@@ -125,12 +125,12 @@ def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypa
 
     monkeypatch.setattr(atomic, "_flush", full)
     with pytest.raises(Vision3DError) as error:
-        simulate(scene, CONFIG, folder_at(tmp_path / "run"), silent)
+        simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=silent).sequence
     where = tmp_path / "run" / "frames.zarr" / "covar_factors" / "5.0.0.0"
     assert str(error.value) == f"{where}: could not be written (No space left on device); nothing was left behind"
     assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == 5
     monkeypatch.setattr(atomic, "_flush", flush)
-    assert_same(simulate(scene, CONFIG, folder_at(tmp_path / "run", resume=True), silent), moving)
+    assert_same(simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence, moving)
 
 
 def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
     run = folder_at(tmp_path / "run")
     (run.path / "frames.zarr").write_text("a file")
     with pytest.raises(Vision3DError, match=r"frames\.zarr"):
-        simulate(scene, CONFIG, run, silent)
+        simulate(CONFIG, scene, run_folder=run, progress=silent).sequence
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -117,7 +117,7 @@ def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
     engine = set_up(cube(side=5), FAST).engine
     monkeypatch.setattr(engine, "particle_steps_a_second", 1.0)
     scene, config = cube(side=5), replace(FAST, frames=4, fps=5.0)
-    whole = simulate(scene, config, progress=silent)
+    whole = simulate(config, scene, progress=silent).sequence
     advance, calls = engine.advance, []
 
     def counted(self, *values):
@@ -128,11 +128,13 @@ def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "advance", counted)
     with pytest.raises(Interrupted, match="stopped after frame"):
-        simulate(scene, config, RunFolder.create(tmp_path / "run", config), silent)
+        simulate(config, scene, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent).sequence
     assert len(calls) == 30  # at once, and not at the end of the frame
     done = len(Sequence.load(tmp_path / "run" / "frames.zarr"))
     assert done == 2
-    moving = simulate(scene, config, RunFolder.create(tmp_path / "run", config, resume=True), silent)
+    moving = simulate(
+        config, scene, run_folder=RunFolder.create(tmp_path / "run", config, resume=True), progress=silent
+    ).sequence
     assert torch.equal(moving.channels["means"][3], whole.channels["means"][3])
 
 
@@ -192,7 +194,7 @@ def test_one_gaussian_and_many_at_one_place_make_a_run(tmp_path, count):
     scene = GaussianScene.from_points(torch.full((count, 3), 0.3), opacity=0.9)
     scene = replace(scene, log_scales=torch.full((count, 3), -4.0))
     config = SimulateConfig(frames=3, up=(0.0, 0.0, 1.0), floor="below")
-    moving = simulate(scene, config, RunFolder.create(tmp_path / "run", config), silent)
+    moving = simulate(config, scene, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent).sequence
     assert moving.channels["means"][2].isfinite().all()
     assert (tmp_path / "run" / "figures" / "frames.png").is_file()
 
@@ -297,10 +299,10 @@ def test_meshes_with_seams_move_as_one_without(tmp_path, kind):
         "soup": soup(plain),
     }[kind]
     config = replace(FAST, frames=4, drop=0.1, cells=8, fill="auto")
-    want = simulate(plain, config, progress=silent)
+    want = simulate(config, plain, progress=silent).sequence
     path = tmp_path / "mesh.glb"
     mesh.save(path)
-    moving = simulate(mesh, config, RunFolder.create(tmp_path / "run", config), silent)
+    moving = simulate(config, mesh, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent).sequence
     corners = moving.frame(3).vertices[moving.base.faces]
     torch.testing.assert_close(corners, want.frame(3).vertices[plain.faces], atol=1e-6, rtol=0)
     Sequence(mesh, torch.tensor([0.0]), {"vertices": mesh.vertices[None]}).save(tmp_path / "still.zarr")
@@ -497,4 +499,4 @@ def test_a_room_still_has_its_floor():
     assert boundary.shape == "mesh" and boundary.mesh == "the floor that is seen"
     boundary = set_up(scene, replace(FAST, up=None, floor="auto", floor_extent="endless", drop=0.0)).world.boundaries[-1]
     assert boundary.shape == "plane"
-    assert list(simulate_frames(scene, replace(FAST, frames=1)))
+    assert list(simulate_frames(replace(FAST, frames=1), scene))

@@ -442,7 +442,7 @@ def test_a_mesh_with_gaussians_moves_by_its_vertices():
     assert fall[:, 2].mean() == pytest.approx(-9.81 * 0.1**2 / 2, rel=0.05) and fall[:, :2].abs().max() < 1e-5
     from vision3d.stages.physics import simulate
 
-    moving = simulate(bound, config, progress=lambda *_: None)
+    moving = simulate(config, bound, progress=lambda *_: None).sequence
     assert isinstance(moving.frame(2), GaussianScene) and len(moving.frame(2)) == len(bound)
 
 
@@ -633,6 +633,6 @@ def test_frames_of_a_mesh_are_drawn_at_any_scale(unit):
     vertices, faces = shapes.icosphere(2)
     ball = Mesh(unit * vertices, faces)
     config = SimulateConfig(frames=1, cells=8, up=(0.0, 0.0, 1.0), engine="native")
-    moving, setup = simulate(ball, config), set_up(ball, config)
+    moving, setup = simulate(config, ball).sequence, set_up(ball, config)
     image = outputs._picture(moving, 0, setup, outputs._camera(moving, setup, (32, 24)))
     assert image[12, 16].max() < 0.95  # the ball, before the white background

@@ -50,7 +50,7 @@ def _material(name: str) -> Material:
 
 def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.scene import Scene
-    from vision3d.stages.physics.run import run as simulate
+    from vision3d.stages.physics import simulate
 
     scene = load_objects(options.scene)
     if isinstance(scene, Scene):
@@ -59,7 +59,8 @@ def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: Progr
         raise InputError("--preset is for one body; with `bodies` in --config each has its own material")
     up, source = _up_of(options.scene), "format" if options.scene.suffix.lower() in _TELLS else "guess"
     cameras = cameras_beside(options.scene)
-    return simulate(scene, options.settings, run_folder, progress, cameras=cameras, default_up=up, up_from=source)[1]
+    given: dict[str, Any] = {"cameras": cameras, "default_up": up, "up_from": source}
+    return simulate(options.settings, scene, **given, run_folder=run_folder, progress=progress).summary
 
 
 def _up_of(path: Path) -> tuple[float, float, float]:

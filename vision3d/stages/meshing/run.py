@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +13,13 @@ import torch
 from vision3d.device import resolve_backend, resolve_device
 from vision3d.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.geometry import mesh as geometry
+from vision3d.io.glb import write_mesh
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import surrounding_cameras
+from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, GaussianScene, Mesh
+from vision3d.scene.upright import up_of
+from vision3d.stage import stage
 from vision3d.stages.meshing import baking, cleanup
 from vision3d.stages.meshing.atlas import MAX_SIZE, unwrap_growing
 from vision3d.stages.meshing.background import background
@@ -49,10 +54,18 @@ class MeshResult:
     """In the world of the scene, with normals, and with uvs and a texture or with vertex colours."""
     summary: dict[str, Any]
     """Plain figures: vertices, faces, is_closed, voxel, resolution, parts left out, share of the colours seen, times."""
+    run_folder: Path | None = None
+    """Where it was written."""
 
 
+@stage("mesh", {"scene": "scene", "cameras": "cameras"})
 def run(
-    config: MeshConfig, scene: GaussianScene, cameras: Cameras | None = None, *, progress: ProgressCallback | None = None
+    config: MeshConfig,
+    scene: GaussianScene,
+    cameras: Cameras | None = None,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
 ) -> MeshResult:
     """Make a mesh with a texture out of a scene of Gaussians.
 
@@ -61,6 +74,7 @@ def run(
         scene: Of any mode; discs (2dgs) lie on surfaces and give the best meshes.
         cameras: From where the scene was photographed: what they show is trusted. Without them there are cameras all
             round the scene.
+        run_folder: Takes mesh.glb, y up, with summary and report. None: nothing is written.
         progress: Takes every view of every step.
 
     Raises:
@@ -127,7 +141,10 @@ def run(
         "device": str(device),
         "wall_s": round(time.monotonic() - started, 3),
     }
-    return MeshResult(mesh, summary)
+    if not isinstance(run_folder, RunFolder):
+        return MeshResult(mesh, summary)
+    write_mesh(run_folder.path / "mesh.glb", mesh, scene_up=up_of(cameras) if is_given else "y")
+    return MeshResult(mesh, summary, run_folder.path)
 
 
 def _check_packages(config: MeshConfig) -> None:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, Selection, Sequence
-from vision3d.stage import stage
+from vision3d.stage import checked_config, stage
 from vision3d.stages.physics.config import RESUMABLE, SimulateConfig, Vector
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
 from vision3d.stages.physics.representations import Movable
@@ -26,9 +27,22 @@ FRAMES = "frames.zarr"
 VIDEO = "video.mp4"
 
 
+@dataclass(frozen=True)
+class SimulateResult:
+    """A scene that moves."""
+
+    sequence: Sequence
+    """Frames with the channels `means`, `covar_factors` (3dgs) or `edges` (2dgs, flat), and `turns` of colours that depend on
+    the view; or `vertices`. Read lazily from the run folder where there is one."""
+    summary: dict[str, Any]
+    """Plain figures: frames, particles, steps, times."""
+    run_folder: Path | None = None
+    """Where it was written."""
+
+
 def simulate_frames(
+    config: SimulateConfig | None,
     scene: Movable,
-    config: SimulateConfig | None = None,
     *,
     select: Selection | None = None,
     cameras: Cameras | None = None,
@@ -38,36 +52,35 @@ def simulate_frames(
 
     Args, errors: as of `simulate`. What is wrong with the input is raised at once and not with the first frame.
     """
-    config = SimulateConfig() if config is None else config
+    config = checked_config("simulate_frames", SimulateConfig, config, "simulate_frames(config, scene, ...)")
     return Simulation(set_up(scene, config, select, cameras=cameras, default_up=default_up), config).frames()
 
 
+@stage("simulate", {"scene": "scene"}, resumable=RESUMABLE, config=SimulateConfig)
 def simulate(
+    config: SimulateConfig | None,
     scene: Movable,
-    config: SimulateConfig | None = None,
-    run_folder: RunFolder | Path | str | None = None,
-    progress: ProgressCallback | None = None,
     *,
     select: Selection | None = None,
     cameras: Cameras | None = None,
     default_up: Vector = (0.0, 0.0, 1.0),
-) -> Sequence:
+    up_from: UpFrom = "caller",
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> SimulateResult:
     """Let a scene, or parts of it, move by physics.
 
     Args:
+        config: Options; defaults when None.
         scene: Gaussians of any mode, each a particle whose covariance follows the deformation, F Sigma F^T; Gaussians on a
             mesh, or a mesh, whose vertices are the particles.
-        config: Options; defaults when None.
-        run_folder: Takes frames.zarr, whole after each frame, a line of figures a frame, checkpoints, pictures of the course
-            and what else the options want. A run that is there goes on from its newest checkpoint.
-        progress: Takes every frame.
         select: What moves, in place of `config.select`. The rest stays, and is no obstacle.
         cameras: Of the photographs, which tell what is up.
         default_up: Upward direction where neither options, cameras nor a floor tell.
-
-    Returns:
-        Frames with the channels `means`, `covar_factors` (3dgs) or `edges` (2dgs, flat), and `turns` of colours that depend on
-        the view; or `vertices`. Read lazily from the run folder where there is one.
+        up_from: Where `default_up` comes from: the caller, the format of the file, or a guess.
+        run_folder: Takes frames.zarr, whole after each frame, a line of figures a frame, checkpoints, pictures of the course
+            and what else the options want. With a `RunFolder` that has checkpoints the run goes on from the newest.
+        progress: Takes every frame.
 
     Raises:
         InputError: The scene is empty or not finite, nothing is selected, or nothing is opaque enough.
@@ -78,40 +91,24 @@ def simulate(
     Example:
         >>> from vision3d import GaussianScene, simulate
         >>> from vision3d.stages.physics import SimulateConfig, load_material
-        >>> moving = simulate(GaussianScene.load("scene.ply"), SimulateConfig(load_material("sand"), frames=25, size=0.5))
-        >>> moving.save("sand.zarr")
+        >>> result = simulate(SimulateConfig(load_material("sand"), frames=25, size=0.5), GaussianScene.load("scene.ply"))
+        >>> result.sequence.save("sand.zarr")
     """
-    return run(scene, config, run_folder, progress, select=select, cameras=cameras, default_up=default_up)[0]
-
-
-@stage("simulate", {"scene": "scene"}, resumable=RESUMABLE, config=SimulateConfig, results=lambda result: result[1])
-def run(
-    scene: Movable,
-    config: SimulateConfig | None = None,
-    run_folder: RunFolder | Path | str | None = None,
-    progress: ProgressCallback | None = None,
-    *,
-    select: Selection | None = None,
-    cameras: Cameras | None = None,
-    default_up: Vector = (0.0, 0.0, 1.0),
-    up_from: UpFrom = "caller",
-) -> tuple[Sequence, dict[str, Any]]:
-    """As `simulate`, with the figures of the run beside the frames; `up_from` says where `default_up` comes from."""
     config = SimulateConfig() if config is None else config
     setup = set_up(scene, config, select, cameras=cameras, default_up=default_up, up_from=up_from)
     simulation = Simulation(setup, config)
     if not isinstance(run_folder, RunFolder):
-        return _in_memory(simulation, progress)
+        return SimulateResult(_in_memory(simulation, progress), simulation.summary())
     moving = _in_folder(simulation, run_folder, progress)
     summary = simulation.summary()
     write_pictures(run_folder, moving, setup, config)
     if config.video:
         write_video(run_folder.path / VIDEO, moving, setup, config, progress)
         summary["video"] = str(run_folder.path / VIDEO)
-    return moving, summary
+    return SimulateResult(moving, summary, run_folder.path)
 
 
-def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> tuple[Sequence, dict[str, Any]]:
+def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> Sequence:
     kept: list[Frame] = []
     with Progress(simulation.config.frames, "simulate", progress) as bar:
         for frame in simulation.frames():
@@ -119,7 +116,7 @@ def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> tup
             bar.update(frame.index + 1, steps=frame.figures["steps"])
     times = torch.tensor([frame.time for frame in kept], dtype=torch.float64)
     channels = {name: torch.stack([frame.channels[name] for frame in kept]) for name in kept[0].channels}
-    return Sequence(simulation.setup.representation.base, times, channels), simulation.summary()
+    return Sequence(simulation.setup.representation.base, times, channels)
 
 
 def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: ProgressCallback | None) -> Sequence:
