@@ -217,7 +217,7 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     assert torch.equal(again.frame(2).means, moving.frame(2).means)
     other = replace(scene, means=scene.means + 1)
     with pytest.raises(FileFormatError, match="checkpoint: is of another scene; give that one, or begin anew"):
-        simulate(config, other, run_folder=folder, progress=silent).sequence
+        simulate(config, other, run_folder=folder, progress=silent)
 
 
 def test_what_a_stopped_run_has_written_is_whole(tmp_path):
@@ -229,7 +229,7 @@ def test_what_a_stopped_run_has_written_is_whole(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulate(config, scene, run_folder=folder, progress=stop).sequence
+        simulate(config, scene, run_folder=folder, progress=stop)
     assert len(Sequence.load(folder.path / "frames.zarr").validate()) == 3
 
 

@@ -57,7 +57,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(Interrupted, match=f"stopped after frame {stop_at}"):
-        simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=stop).sequence
+        simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=stop)
     assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == stop_at + 1
     again = simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence
     assert_same(again, moving)
@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
 def test_a_run_goes_on_to_more_frames(whole, tmp_path):
     scene, _, moving = whole
     few = replace(CONFIG, frames=5)
-    simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent).sequence
+    simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent)
     again = simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence
     assert_same(again, moving)
 
@@ -75,7 +75,7 @@ def test_a_run_goes_on_to_more_frames(whole, tmp_path):
 def test_a_run_with_other_options_is_not_gone_on_with(whole, tmp_path):
     scene, _, _ = whole
     few = replace(CONFIG, frames=2)
-    simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent).sequence
+    simulate(few, scene, run_folder=folder_at(tmp_path / "run", few), progress=silent)
     with pytest.raises(ConfigError, match=r"gravity: cannot resume .*9\.81 there, 1\.6 here"):
         folder_at(tmp_path / "run", replace(few, gravity=1.6), resume=True)
 
@@ -125,7 +125,7 @@ def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypa
 
     monkeypatch.setattr(atomic, "_flush", full)
     with pytest.raises(Vision3DError) as error:
-        simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=silent).sequence
+        simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=silent)
     where = tmp_path / "run" / "frames.zarr" / "covar_factors" / "5.0.0.0"
     assert str(error.value) == f"{where}: could not be written (No space left on device); nothing was left behind"
     assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == 5
@@ -142,7 +142,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
     run = folder_at(tmp_path / "run")
     (run.path / "frames.zarr").write_text("a file")
     with pytest.raises(Vision3DError, match=r"frames\.zarr"):
-        simulate(CONFIG, scene, run_folder=run, progress=silent).sequence
+        simulate(CONFIG, scene, run_folder=run, progress=silent)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

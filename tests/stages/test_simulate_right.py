@@ -128,7 +128,7 @@ def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(engine, "advance", counted)
     with pytest.raises(Interrupted, match="stopped after frame"):
-        simulate(config, scene, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent).sequence
+        simulate(config, scene, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent)
     assert len(calls) == 30  # at once, and not at the end of the frame
     done = len(Sequence.load(tmp_path / "run" / "frames.zarr"))
     assert done == 2
