@@ -10,7 +10,7 @@ import vision3d
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
     {"errors", "lazy", "device", "native", "op_checks", "atomic", "caches", "machine", "install"}
-    | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges", "plugins"},
+    | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges", "plugins", "option_marks"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},

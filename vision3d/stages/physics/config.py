@@ -4,9 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-import tyro
-
 from vision3d.errors import ConfigError
+from vision3d.option_marks import InFiles, Repeated
 from vision3d.stages.physics.materials_config import ALIASES, Material, jelly, law_name
 from vision3d.stages.physics.scene_config import (
     Body,
@@ -41,9 +40,6 @@ __all__ = [
 RESUMABLE = ("frames", "device", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
 """Keys that may change when a run is resumed."""
 
-InFiles = tyro.conf.Suppress
-"""On lists of things with options of their own: they are given in a scene file (`--config`), not on the command line."""
-
 
 @dataclass(frozen=True)
 class SimulateConfig:
@@ -51,7 +47,7 @@ class SimulateConfig:
 
     material: Material = field(default_factory=jelly)
     """What moves is made of this [default: the preset jelly]."""
-    select: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    select: Repeated[tuple[str, ...]] = ()
     """What moves; several unite: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ (what lies in
     front), label:N, component[:N] (the largest connected one, or the N-th), all, or a selection's .json [default: all but the
     floor and what floats alone]."""
@@ -65,7 +61,7 @@ class SimulateConfig:
     fill: Fill = "auto"
     """Particles inside a hollow body, which crumples without: where the density of the Gaussians encloses space (density), or
     inside the mesh that the Gaussians are on (mesh); auto: as of what there is."""
-    fixed: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    fixed: Repeated[tuple[str, ...]] = ()
     """Parts of what moves that are held in their place, as `select`."""
     release: float | None = None
     """Time from which the fixed parts are free [s]."""
