@@ -136,3 +136,28 @@ def test_no_postponed_annotations():
     assert len(files) > 20
     feature = "from __future__ import " + "annotations"
     assert [path for path in files if feature in path.read_text("utf-8")] == []
+
+
+def imported(name: str, tree: ast.Module) -> set[str]:
+    """The modules of the package that a module imports, in functions too, but not for types alone."""
+    checking = {node for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+                for node in ast.walk(block)}  # fmt: skip
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node not in checking:
+            base = node.module.removeprefix("vision3d").lstrip(".")
+            found |= {base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)}
+    return {other for other in found & SOURCES.keys() if other and other != name and not name.startswith(f"{other}.")}
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Also not within functions: a cycle there is a part that has no place of its own."""
+    graph = {name: imported(name, tree) for name, tree in SOURCES.items() if name}
+    left = dict(graph)
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    while ends := [name for name in left if not any(name in others for others in left.values())]:
+        for name in ends:
+            del left[name]
+    assert sorted(left) == []

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
         SimulateConfig,
         Wind,
     )
+    from vision3d.stages.physics.frame import Frame
     from vision3d.stages.physics.materials import energy_density, kirchhoff_stress, load_material, return_map
     from vision3d.stages.physics.points3 import simulate_points
     from vision3d.stages.physics.run import simulate, simulate_frames
-    from vision3d.stages.physics.simulation import Frame
 
 __all__ = [
     "Body",
@@ -66,7 +66,7 @@ __getattr__ = lazy_names(
         "kirchhoff_stress": _MATERIALS,
         "load_material": _MATERIALS,
         "return_map": _MATERIALS,
-        "Frame": ".simulation",
+        "Frame": ".frame",
         "simulate": _RUN,
         "simulate_frames": _RUN,
         "simulate_points": ".points3",

@@ -6,8 +6,8 @@ import torch
 
 from vision3d.stages.physics.particles import Particles
 from vision3d.stages.physics.points3 import Corners
+from vision3d.stages.physics.prepared import Setup
 from vision3d.stages.physics.representations import FDrive
-from vision3d.stages.physics.setup import Setup
 
 _LEAST_EDGE = 0.1  # cells; shorter ones would be lost in float32
 

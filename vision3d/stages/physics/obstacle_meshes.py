@@ -13,7 +13,7 @@ from vision3d.stages.physics.boundaries import center_at, is_there
 from vision3d.stages.physics.colliders import FLOOR, SCENE
 from vision3d.stages.physics.config import Boundary
 from vision3d.stages.physics.fields import load_mesh
-from vision3d.stages.physics.setup import Setup
+from vision3d.stages.physics.prepared import Setup
 from vision3d.stages.physics.world import rotation_by
 
 _COLOR = (0.62, 0.66, 0.72)

@@ -20,9 +20,9 @@ from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, GaussianScene, Mesh, Sequence
 from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.course import course_picture
+from vision3d.stages.physics.frame import Frame
 from vision3d.stages.physics.obstacle_meshes import obstacle_meshes
-from vision3d.stages.physics.setup import Setup
-from vision3d.stages.physics.simulation import Frame
+from vision3d.stages.physics.prepared import Setup
 
 _BACKGROUND = (1.0, 1.0, 1.0)
 _SHEET = (256, 192)  # pixels of a picture on the contact sheet

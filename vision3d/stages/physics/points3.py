@@ -30,7 +30,7 @@ from vision3d.geometry.triangles import gaussians_to_edges
 from vision3d.geometry.vectors import orthogonal_part, unit
 from vision3d.scene import GaussianScene, Selection, Sequence
 from vision3d.stages.physics.engines.points import PointEngine, Points, moved
-from vision3d.stages.physics.simulation import Frame
+from vision3d.stages.physics.frame import Frame
 
 logger = logging.getLogger("vision3d.physics")
 

@@ -15,10 +15,11 @@ from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, Selection, Sequence
 from vision3d.stage import checked_config, stage
 from vision3d.stages.physics.config import RESUMABLE, SimulateConfig, Vector
+from vision3d.stages.physics.frame import Frame
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
 from vision3d.stages.physics.representations import Movable
 from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Frame, Simulation, Stopped
+from vision3d.stages.physics.simulation import Simulation, Stopped
 from vision3d.stages.physics.upright import UpFrom
 
 logger = logging.getLogger("vision3d.physics")

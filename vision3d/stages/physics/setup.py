@@ -3,7 +3,7 @@
 import logging
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -25,19 +25,18 @@ from vision3d.stages.physics.bodies import (
 )
 from vision3d.stages.physics.colliders import collider_field, seen_floor
 from vision3d.stages.physics.config import Boundary, SimulateConfig, Vector
+from vision3d.stages.physics.corner_particles import with_corners
 from vision3d.stages.physics.engines import Engine, choose_engine
 from vision3d.stages.physics.followers import Followers
 from vision3d.stages.physics.mesh_floors import stands_on, surface_samples
 from vision3d.stages.physics.obstacles import Placement, place_boundaries, place_winds, start_outside
 from vision3d.stages.physics.particles import Grid, Particles
+from vision3d.stages.physics.prepared import Push, Setup
 from vision3d.stages.physics.representations import FDrive, MeshVertices, Movable, Points3, Representation, represent
 from vision3d.stages.physics.selecting import Selector
 from vision3d.stages.physics.setup_checks import check_extent, check_memory, check_speeds, check_steps
 from vision3d.stages.physics.upright import Floor, UpFrom, floor_points, stand_upright
 from vision3d.stages.physics.world import Motion, World
-
-if TYPE_CHECKING:
-    from vision3d.stages.physics.points3 import Corners
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -45,63 +44,6 @@ _PADDING = 3  # cells at the sides of the grid
 _SMALL, _LARGE = 0.05, 20.0  # metres; what moves is never so small or large unless the options say so
 _MOST = 2_000_000  # particles
 _MOST_REFERENCE = 20_000
-
-
-@dataclass(frozen=True, eq=False)
-class Push:
-    """An impulse on some of the particles."""
-
-    time: float
-    """[s]."""
-    rows: Int64[Tensor, " r"]
-    velocity: Vector
-    """[m/s]."""
-
-
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """A scene ready to move."""
-
-    particles: Particles
-    """In metres about the middle of what moves."""
-    world: World
-    engine: type[Engine]
-    representation: Representation
-    core_rows: Int64[Tensor, " c"]
-    """Rows of the scene that are particles."""
-    core_particles: Int64[Tensor, " c"]
-    """Which particles they are; the others fill bodies, or are centres of clusters."""
-    followers: Followers
-    """Rows that go along."""
-    pushes: tuple[Push, ...]
-    """By time."""
-    center: Float[Tensor, " 3"]
-    """What is 0 in the simulation, in the scene."""
-    scale: float
-    """Metres in the unit of the scene, the same along all axes."""
-    up: Float[Tensor, " 3"]
-    floor_point: Float[Tensor, " 3"] | None
-    """Of a floor that is not seen in the scene but was put there, in the scene's units."""
-    num_inside: int
-    """Particles that fill bodies."""
-    cameras: Cameras | None = None
-    """Of the photographs."""
-    num_boundaries: int = 0
-    """Of those of the world, the first ones: all but the collider. The floor is the last of these."""
-    corners: "Corners | None" = None
-    """Of the simulated Gaussians, which are the first particles, where those are corners (`points3`)."""
-
-    @property
-    def cores(self) -> Int64[Tensor, " c"]:
-        return self.core_rows
-
-    @property
-    def placement(self) -> Placement:
-        return Placement(self.center, self.scale)
-
-    def to_scene(self, x: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-        """Positions of the simulation in the scene."""
-        return x.double() / self.scale + self.center
 
 
 @torch.no_grad()
@@ -214,8 +156,6 @@ def set_up(
     check_steps(config, parts, spacing)
     check_speeds(config, parts, grid, spacing)
     if isinstance(representation, Points3):
-        from vision3d.stages.physics.corner_particles import with_corners
-
         setup = with_corners(setup)
     put = None
     if base is not None and floor is None:

@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -16,9 +16,10 @@ from vision3d.errors import FileFormatError
 from vision3d.scene.selection import hash_points
 from vision3d.stages.physics.config import SimulateConfig
 from vision3d.stages.physics.engines import Engine
+from vision3d.stages.physics.frame import Frame
 from vision3d.stages.physics.particles import Particles
+from vision3d.stages.physics.prepared import Setup
 from vision3d.stages.physics.representations import Points3
-from vision3d.stages.physics.setup import Setup
 from vision3d.stages.physics.time_step import stable_dt
 from vision3d.stages.physics.world import Advance
 
@@ -27,22 +28,6 @@ logger = logging.getLogger("vision3d.physics")
 
 class Stopped(Exception):
     """A simulation was asked to stop in the middle of a frame."""
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A scene at one time."""
-
-    index: int
-    time: float
-    """[s]."""
-    channels: dict[str, Tensor]
-    """As of `Sequence.channels`: of Gaussians `means`, `covar_factors` (n, 3, 3) of ellipsoids or `edges` (n, 3, 2) of discs,
-    and `turns` where colours depend on the view; of meshes `vertices`."""
-    figures: dict[str, float]
-    """steps, dt_s (the shortest), kept (particles kept inside the grid); kinetic_J, elastic_J, potential_J and total_J (in the
-    middle of the last step, see `reference.mpm.energies`), work_J (what obstacles, wind and led parts have given since the
-    start); height_m (centre of mass above its place at rest), momentum_kg_m_s, particles."""
 
 
 class Simulation:
