@@ -138,7 +138,7 @@ def test_no_postponed_annotations():
     assert [path for path in files if feature in path.read_text("utf-8")] == []
 
 
-def imported(name: str, tree: ast.Module) -> set[str]:
+def needed_modules(name: str, tree: ast.Module) -> set[str]:
     """The modules of the package that a module imports, in functions too, but not for types alone."""
     checking = {node for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
                 for node in ast.walk(block)}  # fmt: skip
@@ -152,7 +152,7 @@ def imported(name: str, tree: ast.Module) -> set[str]:
 
 def test_no_module_imports_itself_by_way_of_others():
     """Also not within functions: a cycle there is a part that has no place of its own."""
-    graph = {name: imported(name, tree) for name, tree in SOURCES.items() if name}
+    graph = {name: needed_modules(name, tree) for name, tree in SOURCES.items() if name}
     left = dict(graph)
     while free := [name for name, others in left.items() if not others & left.keys()]:
         for name in free:
