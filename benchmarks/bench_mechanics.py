@@ -1,6 +1,6 @@
 """The native engine in float32 against solutions of mechanics.
 
-Deterministic but for the processor's rounding, so a busy machine does no harm: --busy only spares the question.
+Deterministic but for the CPU's rounding, so a busy machine does no harm: --busy only spares the question.
 """
 
 import math

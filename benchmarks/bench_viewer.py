@@ -1,4 +1,4 @@
-"""The viewer's pictures on the processor: frames while the camera moves, the whole picture after it, the first picture.
+"""The viewer's images on the CPU: frames while the camera moves, the whole picture after it, the first picture.
 
 Two scenes of 100 k Gaussians in a window of 1280x720: every `file` Gaussian of a photographed person (biker.spz of the data
 folder, so close that it fills the height), and the generated ones of the other benchmarks, with harmonics of degree 3, in a

@@ -102,7 +102,7 @@ class PlainTaichi:
 
 
 class PlainWarp:
-    """Arrays, `wp.svd3` and atomic additions; Warp's processor device has one thread."""
+    """Arrays, `wp.svd3` and atomic additions; Warp's CPU device has one thread."""
 
     def __init__(self, x: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
         import warp as wp

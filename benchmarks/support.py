@@ -64,7 +64,7 @@ def _times(function: Callable[[], Any], clock: Callable[[], float], repeats: int
 
 
 class ForeignLoad:
-    """Share of the machine's processor time that other processes used while this was open (Linux)."""
+    """Share of the machine's CPU time that other processes used while this was open (Linux)."""
 
     def __enter__(self) -> "ForeignLoad":
         self.start = self._read()

@@ -1,4 +1,4 @@
-"""Pose the creature that comes along by angles, as a new .glb and as splats, and film a clip of it.
+"""Pose the bundled creature by angles, as a new .glb and as splats, and film a clip of it.
 
 python examples/08_pose_a_creature.py --pose head=0,35,10 tail_1=0,30,0 --clip Jump --out runs/creature
 """

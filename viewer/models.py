@@ -42,7 +42,7 @@ class Splats:
     @classmethod
     @torch.no_grad()
     def of(cls, scene: GaussianScene) -> "Splats":
-        """Gaussians that a picture can show, ready to be drawn on the processor."""
+        """Gaussians that a picture can show, ready to be rendered on the CPU."""
         scene = scene.to("cpu")
         # Fainter ones never reach 1/255 and would be projected in vain.
         seen = (scene.opacities > 1 / 255).nonzero()[:, 0]
@@ -107,7 +107,7 @@ class Surface:
     @classmethod
     @torch.no_grad()
     def of(cls, mesh: Mesh, before: "Surface | None" = None, *, is_lit: bool = True) -> "Surface":
-        """A mesh, ready to be drawn on the processor.
+        """A mesh, ready to be rendered on the CPU.
 
         Args:
             mesh: What is drawn.

@@ -1,4 +1,4 @@
-"""Pictures for interaction, on the processor: surfaces, points and lines by depth, Gaussians blended over them."""
+"""Images for interaction, on the CPU: surfaces, points and lines by depth, Gaussians blended over them."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -59,7 +59,7 @@ def draw(
 
     Args:
         models: What is seen.
-        camera: A pinhole camera (a batch of one) on the processor.
+        camera: A pinhole camera (a batch of one) on the CPU.
         background: Colour where there is nothing.
         quality: Of the picture.
         is_stale: Asked now and then.

@@ -61,7 +61,7 @@ class Session:
         self._show, self.say = show, say
         self.content = Content(layers)
         self.drawer: Callable[[Request], None] | None = None
-        """Takes requests in place of the loop that draws on the processor, but those with a photograph."""
+        """Takes requests in place of the loop that renders on the CPU, but those with a photograph."""
         self.home = start or first_view(layers, self.content.bounds)
         self.view = self.home
         times = layers.times

@@ -1,4 +1,4 @@
-"""The window: Open3D's widgets round a picture that the processor draws, or round Open3D's own scene where there is a GPU."""
+"""The window: Open3D's widgets round an image that the CPU renders, or round Open3D's own scene where there is a GPU."""
 
 import logging
 import math
@@ -49,7 +49,7 @@ def open_window(
         size: Of the picture beside the panel [px].
         out: Folder for what is written.
         background: Colour behind everything.
-        use_open3d: Whether Open3D's renderer draws, which wants a GPU; else the processor.
+        use_open3d: Whether Open3D's renderer draws, which needs a GPU; else the CPU.
         start: The first view; that of the layers when None.
         title: Of the window.
 

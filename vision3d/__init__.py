@@ -1,4 +1,4 @@
-"""vision3d: from photographs to scenes that move, can be edited and can be understood.
+"""vision3d: reconstruct, animate, simulate and edit 3D scenes from photos.
 
 Public names are loaded at first use, so that `import vision3d` takes milliseconds and never compiles anything.
 """

@@ -24,7 +24,7 @@ BEST_FILE = "best.pt"
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on from where it stood."""
+    """What a run needs to resume where it stopped."""
 
     step: int
     """Steps that were done."""

@@ -1,4 +1,4 @@
-"""What the program runs on: processor, threads, versions, memory, state of the code."""
+"""What the program runs on: CPU, threads, versions, memory, state of the code."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions, processor, threads and instruction set, as plain values for a summary."""
+    """Versions, CPU, threads and instruction set, as plain values for a summary."""
     import torch
 
     from vision3d import native
@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
 
 @functools.cache
 def processor_name() -> str:
-    """The processor's name as the system gives it."""
+    """The name of the CPU as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

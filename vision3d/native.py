@@ -23,9 +23,7 @@ def _load() -> ModuleType | None:
     try:
         native = importlib.import_module("vision3d._native")
     except ImportError as error:
-        warnings.warn(
-            f"vision3d runs on its slow torch reference: {error}. `vision3d doctor` says how to mend it.", stacklevel=3
-        )
+        warnings.warn(f"vision3d runs on its slow torch reference: {error}. `vision3d doctor` prints the fix.", stacklevel=3)
         return None
     native.keep_freed_memory()
     wanted = os.environ.get("VISION3D_ISA")
@@ -132,7 +130,7 @@ def has_tangent(value: Any) -> bool:
 def direct(op: Any, function: Any = None) -> Any:
     """The quickest way to call an op of `torch.library.custom_op`: itself, `function`, or what it wraps.
 
-    Called eagerly, the op costs 0.1 to 0.2 ms, and its first call imports torch's compiler: 1.3 s of a processor. Where nothing
+    Called eagerly, the op costs 0.1 to 0.2 ms, and its first call imports torch's compiler: 1.3 s of CPU time. Where nothing
     can ask for a gradient, what it wraps does; else `function` of `eager_function`, which has the same gradients. The op is
     for what traces or transforms calls: `torch.compile`, fake tensors, `torch.func`.
     """

@@ -5,7 +5,7 @@ A run has one folder:
     config.yaml           the resolved configuration; `--config` with it repeats the run
     inputs.yaml           the verb and what it works on; `--resume` needs nothing else
     metrics.jsonl         one object a line: step, wall_s, loss, ...
-    summary.json          versions, git hash, device, processor, threads, seed, peak memory, wall time, command, results
+    summary.json          versions, git hash, device, CPU, threads, seed, peak memory, wall time, command, results
     report.html           all of it on one page
     checkpoints/          step_000500.pt and so on, the newest few
     .lock                 while a process works in it: which

@@ -167,7 +167,7 @@ def test_a_run_goes_on_with_the_same_clip_and_mesh_only(tmp_path):
         fitted(worm(frames=4, cameras=1), FEW, run_folder=RunFolder.create(tmp_path, FEW, resume=True))
     other = clip.mesh.crop(torch.arange(clip.mesh.num_faces) > 40)
     folder = RunFolder.create(tmp_path, FEW, resume=True)
-    with pytest.raises(ConfigError, match=f"on a mesh of 162 vertices; cannot go on with one of {other.num_vertices}"):
+    with pytest.raises(ConfigError, match=f"on a mesh of 162 vertices; cannot resume with one of {other.num_vertices}"):
         animate(FEW, clip.footage(), other, run_folder=folder, progress=silent)
 
 

@@ -37,9 +37,9 @@ class AnimateFitOptions(RunOptions):
     """True motion to measure against: frames of vertices (.zarr), as many as the clip has."""
     guidance: Path | None = None
     """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the frames look from other sides.
-    None comes along, and what they make was not measured."""
+    None is included, and their results were not measured."""
     force: Flag = False
-    """Use --guidance on a processor however long it takes."""
+    """Run --guidance on a CPU even if it takes long."""
     settings: Settings[AnimateConfig] = dataclasses.field(default_factory=AnimateConfig)
 
 

@@ -34,9 +34,9 @@ class StaticOptions(RunOptions):
     """cameras.json with the camera of --image, in place of --view.*."""
     guidance: Path | None = None
     """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the object of --image looks from
-    other sides. None comes along, and what they make was not measured."""
+    other sides. None is included, and their results were not measured."""
     force: Flag = False
-    """Use --guidance on a processor however long it takes."""
+    """Run --guidance on a CPU even if it takes long."""
     settings: Settings[StaticConfig] = dataclasses.field(default_factory=StaticConfig)
 
 

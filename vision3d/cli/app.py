@@ -56,7 +56,7 @@ def help_text() -> str:
     verbs = "\n".join(f"  {name:{width}}  {text}" for name, text in sorted(rows.items()))
     return f"""usage: vision3d VERB [OPTIONS]
 
-From photographs to scenes that move, can be edited and can be understood.
+Reconstruct, animate, simulate and edit 3D scenes from photos.
 
 verbs (vision3d VERB --help tells their options):
 {verbs}
@@ -127,7 +127,7 @@ def _fail(arguments: list[str], text: str, code: int, error: BaseException) -> i
 
 
 def _runtime_error_text(error: RuntimeError) -> str:
-    """torch has no class of its own for a full memory of the processor, and one below RuntimeError for that of a GPU."""
+    """torch has no class of its own for exhausted CPU memory, and one below RuntimeError for that of a GPU."""
     text = str(error)
     is_full = "can't allocate memory" in text or "out of memory" in text
     return "out of memory; give smaller pictures or fewer Gaussians" if is_full else _internal(error)

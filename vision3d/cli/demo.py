@@ -1,4 +1,4 @@
-"""`vision3d demo`: the main job, from photographs to a scene, on the photo set that comes along."""
+"""`vision3d demo`: the main job, from photographs to a scene, on the bundled photo set."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def _preset() -> FitConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DemoOptions(RunOptions):
-    """Fit a scene to 48 photographs of a still life that come along, and measure it on 8 others."""
+    """Fit a scene to 48 bundled photos of a still life, and evaluate it on 8 held-out views."""
 
     out: Path | None = Path("runs/demo")
     """Run folder."""
@@ -34,7 +34,7 @@ class DemoOptions(RunOptions):
 
 
 def photo_set() -> Path:
-    """The folder of the photographs that come along.
+    """The folder of the bundled photos.
 
     Raises:
         MissingFileError: They were left out of this installation.

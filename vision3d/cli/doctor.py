@@ -40,7 +40,7 @@ OPTIONAL = {  # package: (extra, what it is for)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DoctorOptions(VerbOptions):
-    """Say what works on this machine, and how to mend what does not. Exit code 0 when scenes can be fitted here."""
+    """Check the installation and print fixes. Exit code 0 when scenes can be fitted here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _report(findings: Sequence[Finding], is_broken: bool) -> str:
     lines = [f"{marks[finding.state]}  {finding.name:{width}}  {finding.text}" for finding in findings]
     repairs = [f"  {finding.name:{width}}  {finding.repair}" for finding in findings if finding.repair]
     if repairs:
-        lines += ["", "to mend or to add:", *repairs]
+        lines += ["", "fixes and optional packages:", *repairs]
     verdict = "vision3d cannot fit scenes here" if is_broken else "vision3d can fit scenes here"
     return "\n".join([*lines, "", verdict])
 
@@ -99,7 +99,7 @@ def _torch() -> Iterator[Finding]:
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     yield Finding("torch", "ok", f"{torch.__version__} ({build} build)", is_needed=True)
-    yield Finding("processor", "ok", f"{processor_name()}, {usable_cores()} cores, {torch.get_num_threads()} threads")
+    yield Finding("CPU", "ok", f"{processor_name()}, {usable_cores()} cores, {torch.get_num_threads()} threads")
     driver = _output("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
     if torch.cuda.is_available():
         yield Finding("gpu", "ok", driver.splitlines()[0] if driver else torch.cuda.get_device_name())
@@ -107,7 +107,7 @@ def _torch() -> Iterator[Finding]:
         repair = f"{_pip('torch', '--force-reinstall')} --index-url https://download.pytorch.org/whl/cu126"
         yield Finding("gpu", "broken", f"{driver.splitlines()[0]}, but this torch does not use it", repair)
     else:
-        yield Finding("gpu", "missing", "no NVIDIA GPU; everything runs on the processor")
+        yield Finding("gpu", "missing", "no NVIDIA GPU; everything runs on the CPU")
 
 
 def _native() -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def _native() -> Iterator[Finding]:
         return
     cuda = "with CUDA" if native.has_cuda else "without CUDA"
     isas = ", ".join(native.available_isas())
-    yield Finding("native kernels", "ok", f"{native.isa()} (this processor runs {isas}), {cuda}")
+    yield Finding("native kernels", "ok", f"{native.isa()} (this CPU supports {isas}), {cuda}")
 
 
 def _engines() -> Iterator[Finding]:
@@ -177,7 +177,7 @@ def _window() -> Iterator[Finding]:
         found = re.search(r"apt install [^;]+", text)
         yield Finding("display", "missing", text.partition(";")[0], found[0].strip() if found else None)
         return
-    yield Finding("display", "ok", f"a window opens; {'its GPU' if graphics.has_gpu else 'the processor'} draws in it")
+    yield Finding("display", "ok", f"a window opens; {'its GPU' if graphics.has_gpu else 'the CPU'} draws in it")
 
 
 def _version(name: str) -> str | None:

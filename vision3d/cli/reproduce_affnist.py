@@ -28,7 +28,7 @@ class AffnistOptions(RunOptions):
     test: Path | None = None
     """A .mat of affNIST to measure on, in place of a generated set; its digits must not be among DATA."""
     evaluate: Flag = False
-    """Train nothing: measure the classifier that comes along, or --classifier."""
+    """Train nothing: measure the bundled classifier, or --classifier."""
     classifier: Path | None = None
     """With --evaluate: a classifier.safetensors of an earlier run."""
     settings: Settings[AffnistConfig] = dataclasses.field(default_factory=AffnistConfig)

@@ -25,7 +25,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewOptions(VerbOptions):
     """Look at what is in files and folders, together in one world: scenes of Gaussians, meshes, points, boxes, cameras with
-    their photographs, selections, sequences, scene folders, and runs, followed while they go on."""
+    their photographs, selections, sequences, scene folders, and runs, followed while they run."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files and folders."""
@@ -61,7 +61,7 @@ class ViewOptions(VerbOptions):
     background: str = "black"
     """Colour behind everything: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     renderer: Literal["auto", "cpu", "open3d"] = "auto"
-    """What draws in the window: the processor, or Open3D on a GPU [default: Open3D where a GPU is found]."""
+    """Renderer of the window: the CPU, or Open3D on a GPU [default: Open3D where a GPU is found]."""
     out: Path = Path()
     """Folder for screenshots, videos, selections and camera paths of the window."""
     overwrite: Flag = False

@@ -59,7 +59,7 @@ def fit_rigid_joints(
     weights: Float[Tensor, "v k"] | None = None,
     indices: Int64[Tensor, "v k"] | None = None,
 ) -> RigidJoints:
-    """Joints, weights and motions whose linear blend is nearest to the frames, found by turns on the processor.
+    """Joints, weights and motions whose linear blend is nearest to the frames, found by turns on the CPU.
 
     The same numbers every time; without gradients.
 

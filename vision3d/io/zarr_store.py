@@ -108,7 +108,7 @@ class SequenceWriter:
     def __init__(
         self, path: Path | str, base: Any, *, resume: bool = False, keep: int | None = None, compress: bool = True
     ) -> None:
-        """Make the folder, or go on after its last whole frame.
+        """Make the folder, or continue after its last whole frame.
 
         Args:
             path: A folder, as a rule with the suffix .zarr.

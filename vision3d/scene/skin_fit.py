@@ -1,6 +1,6 @@
 """Skins that reproduce given vertices with little data: few morph targets, or few joints with corrective morph targets.
 
-All is computed on the processor, where the skins are then.
+All is computed on the CPU, where the skins are then.
 """
 
 from dataclasses import dataclass, replace
@@ -118,7 +118,7 @@ def fit_joints(
 
 
 def _checked(mesh: Mesh, vertices: Tensor, times: Tensor | list[float]) -> tuple[Mesh, Tensor, Tensor]:
-    """All of them, on the processor."""
+    """All of them, on the CPU."""
     check_shape("vertices", vertices, ("T", mesh.num_vertices, 3))
     times = torch.as_tensor(times, dtype=torch.float64)
     check_shape("times", times, (len(vertices),))

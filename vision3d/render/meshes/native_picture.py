@@ -1,4 +1,4 @@
-"""Pictures of attributes with silhouettes as one `torch.library` op on the compiled kernels of a processor."""
+"""Pictures of attributes with silhouettes as one `torch.library` op on the compiled CPU kernels."""
 
 from typing import Any
 

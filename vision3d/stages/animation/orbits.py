@@ -118,7 +118,7 @@ class Orbit:
             count: How many.
             reference: One camera.
             size: Width and height of their pictures [px].
-            generator: On the processor.
+            generator: On the CPU.
         """
         draws = torch.rand(2, count, generator=generator, dtype=torch.float64)
         elevations = torch.deg2rad(LOWEST_DEG + (HIGHEST_DEG - LOWEST_DEG) * draws[0])

@@ -218,7 +218,7 @@ def _pooled(features: Tensor, factor: int) -> Tensor:
     """The greatest of every factor x factor pixels."""
     flat = features.flatten(1, 2)
     if factor == 2 and not torch.is_grad_enabled() and flat.shape[-1] % 2 == flat.shape[-2] % 2 == 0:
-        rows = torch.maximum(flat[..., ::2, :], flat[..., 1::2, :])  # 14 times faster than max_pool2d on a processor
+        rows = torch.maximum(flat[..., ::2, :], flat[..., 1::2, :])  # 14 times faster than max_pool2d on a CPU
         pooled = torch.maximum(rows[..., ::2], rows[..., 1::2])
     else:
         # With the channels last it takes half the time, gradients included.

@@ -67,7 +67,7 @@ def reproduce_affnist(
         test: A .mat of affNIST to measure on; None: warps of held-out digits are generated.
         classifier: Measure this one and train nothing. Its own training digits must not be among the held-out ones: the split
             follows the seed of `config`.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest.
+        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest.
         progress: Takes every step.
 
     Raises:

@@ -1,4 +1,4 @@
-"""From posed photographs to a scene of Gaussians (3D Gaussian Splatting, Kerbl et al. 2023), for processors and GPUs.
+"""From posed photographs to a scene of Gaussians (3D Gaussian Splatting, Kerbl et al. 2023), for CPUs and GPUs.
 
 Papers: Kerbl et al. 2023 (arXiv 2308.04079); MCMC densification, Kheradmand et al. 2024 (arXiv 2404.09591); discs, Huang
 et al. 2024 (arXiv 2403.17888); antialiasing, Yu et al. 2024 (arXiv 2311.16493); absolute gradients, Ye et al. 2024

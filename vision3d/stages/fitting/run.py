@@ -68,7 +68,7 @@ def run(
     Args:
         config: Options.
         inputs: The photographs, or the folder or file that they are read from.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing
+        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing
             is written.
         progress: Takes every step.
 

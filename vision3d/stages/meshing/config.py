@@ -70,7 +70,7 @@ class MeshConfig:
     max_memory: float = 4.0
     """Memory for voxels and for views that are kept [GB]; voxels become larger where they would not fit."""
     device: str = "auto"
-    """Where views are rendered: auto, cpu or cuda. The rest runs on the processor."""
+    """Where views are rendered: auto, cpu or cuda. The rest runs on the CPU."""
     backend: BackendName = "auto"
     """Rasterizer of the Gaussians."""
 

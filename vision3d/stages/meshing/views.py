@@ -29,7 +29,7 @@ _FAINT = 0.1
 
 
 class Maps(NamedTuple):
-    """One view, on the processor."""
+    """One view, on the CPU."""
 
     color: Float[Tensor, "h w 3"]
     """Of what is there, not mixed with a background."""

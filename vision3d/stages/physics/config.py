@@ -146,7 +146,7 @@ class SimulateConfig:
     max_memory: float | None = None
     """No grid that needs more is begun [GB] [default: what is free]."""
     checkpoint_every: int = 10
-    """Frames between two checkpoints, from which --resume goes on."""
+    """Frames between two checkpoints, from which --resume continues."""
     ply: bool = False
     """Write a .ply of each frame, too."""
     video: bool = False

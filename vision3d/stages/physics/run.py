@@ -80,7 +80,7 @@ def simulate(
         default_up: Upward direction where neither options, cameras nor a floor tell.
         up_from: Where `default_up` comes from: the caller, the format of the file, or a guess.
         run_folder: Takes frames.zarr, whole after each frame, a line of figures a frame, checkpoints, pictures of the course
-            and what else the options want. With a `RunFolder` that has checkpoints the run goes on from the newest.
+            and what else the options want. With a `RunFolder` that has checkpoints the run resumes from the newest.
         progress: Takes every frame.
 
     Raises:
@@ -125,7 +125,7 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
     checkpoint = run_folder.restore()
     if checkpoint is not None:
         simulation.restore(checkpoint.state)
-        logger.info("goes on after frame %d", checkpoint.step)
+        logger.info("resumes after frame %d", checkpoint.step)
     else:
         shutil.rmtree(path, ignore_errors=True)
     writer = SequenceWriter(path, base, resume=checkpoint is not None, keep=simulation.next, compress=False)

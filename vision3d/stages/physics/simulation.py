@@ -1,4 +1,4 @@
-"""The course of a simulation: frame by frame, with impulses in between, and what it needs to go on later."""
+"""The course of a simulation: frame by frame, with impulses in between, and what it needs to resume."""
 
 import logging
 import math
@@ -116,7 +116,7 @@ class Simulation:
 
     @property
     def particles(self) -> Particles:
-        """The particles now, on the processor."""
+        """The particles now, on the CPU."""
         return _moved(self.engine.particles, torch.device("cpu"))
 
     def summary(self) -> dict[str, Any]:

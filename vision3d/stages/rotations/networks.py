@@ -77,7 +77,7 @@ def max_over_points(
 ) -> Float[Tensor, "b d"]:
     """The greatest of a linear layer's values over the points.
 
-    Only the points that win have a gradient, at most one for each feature. On processors the backward pass touches these alone,
+    Only the points that win have a gradient, at most one for each feature. On CPUs the backward pass touches these alone,
     which makes it cheap beside the forward pass.
     """
     if hidden.device.type == "cpu" and hidden.dtype == torch.float32:

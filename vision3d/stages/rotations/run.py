@@ -46,7 +46,7 @@ def reproduce_rotation_sanity(
 
     Args:
         config: Options.
-        run_folder: Where to write. With a `RunFolder` that holds trainings the run goes on: what is done is not trained again.
+        run_folder: Where to write. With a `RunFolder` that holds trainings the run resumes: what is done is not trained again.
         progress: Takes every step.
 
     Raises:

@@ -95,8 +95,8 @@ def animate(
         truth: True vertices at the times of the clip, where they are known; measured, not fitted to [m].
         guidance: Folder of a Zero123-class pipeline (`guidance.load_guidance`), which says how the frames of the camera of the
             reference frame look from other sides. That camera has to stand still.
-        force: Use the guidance on a processor however long it takes.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing is
+        force: Run the guidance on a CPU even if it takes long.
+        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing is
             written.
         progress: Takes every step.
 
@@ -171,7 +171,7 @@ class _Fit:
             graph = DeformationGraph(**saved["graph"]).to(self.mesh.device)
             if len(graph.weights) != self.mesh.num_vertices:
                 there = (
-                    f"is a run on a mesh of {len(graph.weights)} vertices; cannot go on with one of {self.mesh.num_vertices}"
+                    f"is a run on a mesh of {len(graph.weights)} vertices; cannot resume with one of {self.mesh.num_vertices}"
                 )
                 raise ConfigError("--mesh", f"{folder.path if folder else ''} {there}")
         fitted_times = footage.times[footage.frames.cpu()[seen].unique()]

@@ -30,8 +30,8 @@ PROTOCOL = (
     "means over the frames of a view, the views of an object, and the objects",
 )
 _NOT_OURS = {
-    "clip": "no CLIP network comes along, and none could be tested without its weights",
-    "fvd": "no I3D network comes along, and none could be tested without its weights",
+    "clip": "no CLIP network is included, and none could be tested without its weights",
+    "fvd": "no I3D network is included, and none could be tested without its weights",
 }
 _MOST_PSNR = 100.0
 _SHOWN = 6

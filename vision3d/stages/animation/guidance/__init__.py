@@ -1,7 +1,7 @@
 """Guidance by image diffusion: score distillation with Zero123-class networks from a folder of the user's own.
 
 Papers: DreamFusion, Poole et al. 2023 (arXiv 2209.14988), for score distillation; Zero-1-to-3, Liu et al. 2023 (arXiv
-2303.11328), for the network. No weights come along: what they make was not measured here.
+2303.11328), for the network. No weights are included: their results were not measured here.
 
 A stage takes a `Guidance` and adds its loss:
 

@@ -13,7 +13,7 @@ from vision3d.scene import Cameras
 from vision3d.stages.animation.orbits import Orbit, RelativeViews
 
 LONG_S = 600.0
-"""A run on a processor that would take longer is refused unless it is forced [s]."""
+"""A CPU run that would take longer is refused unless it is forced [s]."""
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Guidance(Protocol):
         Args:
             frames: Pictures on white in [0, 1].
             views: From where, as compared with the reference.
-            generator: Of the noise, on the processor.
+            generator: Of the noise, on the CPU.
         """
         ...
 
@@ -45,7 +45,7 @@ class Guide:
 
 
 def check_time(guidance: Guidance, steps: int, count: int, size: int, device: torch.device, *, force: bool) -> float:
-    """Seconds of one step with the guidance, measured; refuses long runs on a processor.
+    """Seconds of one step with the guidance, measured; refuses long runs on a CPU.
 
     Args:
         guidance: The guidance.
@@ -69,7 +69,7 @@ def check_time(guidance: Guidance, steps: int, count: int, size: int, device: to
     if steps * seconds > LONG_S and not force:
         minutes = steps * seconds / 60
         raise BackendError(
-            f"guidance: one step takes {seconds:.1f} s on this processor, {steps} steps about {minutes:.0f} minutes; "
+            f"guidance: one step takes {seconds:.1f} s on this CPU, {steps} steps about {minutes:.0f} minutes; "
             "want a GPU (--device cuda), fewer --steps, or --force"
         )
     return seconds

@@ -58,7 +58,7 @@ class Zero123:
         Args:
             frames: Pictures on white in [0, 1].
             views: From where, as compared with the reference.
-            generator: Of the noise, on the processor.
+            generator: Of the noise, on the CPU.
         """
         return self.loss_of_latents(self.latents(frames, generator), views, generator)
 

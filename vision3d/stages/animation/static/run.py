@@ -78,22 +78,22 @@ def bind_gaussians(
 
     Args:
         config: Options.
-        mesh: A mesh with a texture, colours or neither, or Gaussians on one to go on from; or where it is read from. None:
+        mesh: A mesh with a texture, colours or neither, or Gaussians on one to continue from; or where it is read from. None:
             the outline of `image`, inflated; a first shape whose back mirrors its front.
         data: Photographs of it with cameras in its world, or where they are read from.
         image: One picture with an alpha channel or a plain background, in place of `data`.
         camera: The camera of `image`; by default that of `config.view`.
         guidance: Folder of a Zero123-class pipeline (see `guidance.load_guidance`), which says how the object of `image`
             looks from other sides.
-        force: Use a guidance on a processor however long it takes.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run goes on from the newest. None: nothing
+        force: Run the guidance on a CPU even if it takes long.
+        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing
             is written.
         progress: Takes every step.
 
     Raises:
         InputError: The mesh has no faces, a picture or mask is wrong, or no camera sees the mesh.
         ConfigError: There are no pictures or both kinds, or the run folder is of a run with other options or input.
-        BackendError: A guidance would take long on a processor; says how long.
+        BackendError: A guidance would take long on a CPU; the text has the estimate.
         MissingDependencyError: A guidance needs diffusers or transformers.
         NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
         Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.

@@ -54,7 +54,7 @@ class PointEngine(Protocol):
 
 
 def moved(engine: PointEngine, points: Points, duration: float, time: float) -> Float[Tensor, "n 3"]:
-    """What the engine gives back, checked, float64 on the processor.
+    """What the engine gives back, checked, float64 on the CPU.
 
     Raises:
         ShapeError: It gives another number of points.

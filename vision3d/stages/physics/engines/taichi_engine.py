@@ -22,7 +22,7 @@ _GATHERED = 6  # columns that are sorted at a time, for the sake of memory
 
 
 class TaichiEngine(Engine):
-    """Compiled by Taichi for this processor, in float32; the first step of a new combination of materials takes seconds.
+    """Compiled by Taichi for this CPU, in float32; the first step of a new combination of materials takes seconds.
 
     Args:
         particles: Inside the grid of the world, float32 or float64.

@@ -38,7 +38,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
     doubles = ti.types.ndarray(dtype=ti.f64, ndim=2)
     nodes = ti.types.ndarray(dtype=vec4, ndim=1)
     any_array = ti.template()  # how functions take them
-    # On a processor a block is a task; on a GPU it is a single particle, and a thread.
+    # On a CPU a block is a task; on a GPU it is a single particle, and a thread.
     blocks_at_once = 128 if ti.lang.impl.current_cfg().arch == ti.cuda else 1
     laws_of, contact = taichi_laws.build(ti), taichi_contact.build(ti)
 

@@ -58,7 +58,7 @@ def runtime(device: str = "cpu") -> ModuleType:
 
 
 def num_threads() -> int:
-    """Threads of the runtime on the processor."""
+    """Threads of the runtime on the CPU."""
     return int(_package().lang.impl.current_cfg().cpu_max_num_threads)
 
 

@@ -2,7 +2,7 @@
 """Points as a soft net on Warp: distances to neighbours are kept by extended position-based dynamics, above a floor.
 
 Macklin et al. 2016 (XPBD) with many short steps of one iteration each (Macklin et al. 2019). The work is Warp's own kernels on
-its processor device, float32, one thread. For stiff or plastic matter take the material point method.
+its CPU device, float32, one thread. For stiff or plastic matter take the material point method.
 """
 
 import contextlib
@@ -142,7 +142,7 @@ def _warp() -> Any:
 
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Warp's library complains there of a missing NVIDIA driver, though only the processor is asked for."""
+    """Warp's library complains there of a missing NVIDIA driver, though only the CPU is asked for."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
