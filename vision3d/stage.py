@@ -150,16 +150,13 @@ def stage(
 
 def _check_config(function: Callable[..., Any], settings: Any) -> None:
     """Raise a ConfigError where something else stands in the place of the configuration, such as an input."""
-    kinds = [kind for kind in _options(get_type_hints(function).get("config")) if dataclasses.is_dataclass(kind)]
+    hint = get_type_hints(function).get("config")
+    kinds = [kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     if kinds and not isinstance(settings, tuple(kinds)):
         name, *names = inspect.signature(function).parameters
         call = f"{function.__name__}({', '.join([name, *names[:1]])}, ...)"
         want = " or ".join(kind.__name__ for kind in kinds)
         raise ConfigError("config", f"{function.__name__}: got {type(settings).__name__}, want {want}: {call}")
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) or (hint,)
 
 
 def _write_inputs(folder: RunFolder, given: RunInputs) -> None:

@@ -114,7 +114,7 @@ def test_without_open3d_the_extra_is_named(cli, monkeypatch):
 @pytest.mark.parametrize(
     ("problem", "text", "repair"),
     [
-        (None, "a window opens; the processor draws in it", None),
+        (None, "a window opens; the CPU draws in it", None),
         (
             "Open3D does not load: libGL.so.1 is missing; apt install libgl1; without a window: ...",
             "Open3D does not load: libGL.so.1 is missing", "apt install libgl1",
