@@ -199,7 +199,7 @@ def fitted(config: AnimateConfig, mesh: Mesh, vertices: Tensor, footage: Footage
     return {**summary, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
 
 
-EIGHT = replace(load_yaml(AnimateConfig, "quality", stage="animation"), hold_out_every=3, hold_out_cameras=HELD_OUT)
+EIGHT = replace(load_yaml(AnimateConfig, "quality", stage="animate"), hold_out_every=3, hold_out_cameras=HELD_OUT)
 
 
 def eight() -> dict[str, Any]:
@@ -219,7 +219,7 @@ def one() -> dict[str, Any]:
     for name in ("Walk", "Run"):
         mesh, vertices, footage = fox(name)
         hidden = tuple(sorted(set(footage.camera_names) - {"camera2"}))
-        config = replace(load_yaml(AnimateConfig, "single", stage="animation"), hold_out_cameras=hidden)
+        config = replace(load_yaml(AnimateConfig, "single", stage="animate"), hold_out_cameras=hidden)
         loose = replace(config, loss=replace(config.loss, arap=0.0, arap_between=0.0))
         seeds = {f"seed_{seed}": replace(config, seed=seed) for seed in (1, 2)}
         cases = {"still": replace(config, steps=0), "fitted": config, **seeds, "without_arap": loose}

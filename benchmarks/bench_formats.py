@@ -61,7 +61,7 @@ def main() -> None:
     torch.set_num_threads(2)
     data = Path(str(resources.files("vision3d") / "assets" / "demo"))
     with ForeignLoad() as load, tempfile.TemporaryDirectory() as folder:
-        result = fit(load_yaml(FitConfig, "demo", stage="fitting"), data)
+        result = fit(load_yaml(FitConfig, "demo", stage="fit"), data)
         results = {"demo_fit": result.summary, "demo_scene": costs(result.scene, Path(folder), data)}
         torch.set_num_threads(1)
         results["million"] = times(Path(folder))

@@ -91,7 +91,7 @@ def photographs(name: str, folder: Path) -> PosedImages:
 
 def fit_config(mode: str, **changes: Any) -> FitConfig:
     """The preset `surface` for discs, the defaults for ellipsoids."""
-    base = load_yaml(FitConfig, "surface", stage="fitting") if mode == "2dgs" else FitConfig()
+    base = load_yaml(FitConfig, "surface", stage="fit") if mode == "2dgs" else FitConfig()
     return dataclasses.replace(base, steps=STEPS, sh_degree=1, checkpoint_every=0, **changes)
 
 
@@ -296,7 +296,7 @@ def of_default(cache: Path | None) -> dict[str, Any]:
     photos = [images.read(index)[0] for index in images.test.tolist()]
     results: dict[str, Any] = {"unit": "mm"}
     for mode, steps in (("3dgs", 5000), ("2dgs", 2500)):
-        base = load_yaml(FitConfig, "demo" if mode == "3dgs" else "surface", stage="fitting")
+        base = load_yaml(FitConfig, "demo" if mode == "3dgs" else "surface", stage="fit")
         config = dataclasses.replace(base, minutes=None, steps=steps, max_gaussians=20_000, checkpoint_every=0)
         scene, trained, figures = fitted_scene(f"default_{mode}", images, config, cache)
         start = time.process_time()

@@ -139,13 +139,13 @@ def test_missing_key_and_missing_file(tmp_path):
 
 
 def test_presets_are_found(monkeypatch, tmp_path):
-    (tmp_path / "configs" / "fitting").mkdir(parents=True)
-    (tmp_path / "configs" / "fitting" / "fast.yaml").write_text("steps: 7")
+    (tmp_path / "configs" / "fit").mkdir(parents=True)
+    (tmp_path / "configs" / "fit" / "fast.yaml").write_text("steps: 7")
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
-    assert list(config.presets("fitting")) == ["fast"]
-    assert config.load_yaml(Run, "fast", stage="fitting").steps == 7
-    with pytest.raises(MissingFileError, match="fitting: fast"):
-        config.load_yaml(Run, "slow", stage="fitting")
+    assert list(config.presets("fit")) == ["fast"]
+    assert config.load_yaml(Run, "fast", stage="fit").steps == 7
+    with pytest.raises(MissingFileError, match="fit: fast"):
+        config.load_yaml(Run, "slow", stage="fit")
 
 
 def test_base_takes_the_place_of_defaults():

@@ -59,7 +59,7 @@ def test_going_on(cli, worm_files, tmp_path):
     assert_refused(changed, "nodes", code=2)
 
 
-@pytest.mark.parametrize("name", list(presets("animation")))
+@pytest.mark.parametrize("name", list(presets("animate")))
 def test_presets_are_valid(cli, worm_files, name):
     command = ("animate", "fit", worm_files / "rig", "--mesh", worm_files / "worm.glb", "--config", name)
     code, text, err = cli(*command, "--nodes", 7, "--print-config")

@@ -34,17 +34,17 @@ def test_fit_then_eval(photos, tmp_path, cli):
     assert code == 5 and "exists and is not empty; give --overwrite or another --out" in err
 
 
-@pytest.mark.parametrize("name", list(presets("fitting")))
+@pytest.mark.parametrize("name", list(presets("fit")))
 def test_presets_are_valid_and_run(photos, tmp_path, cli, name):
-    load_yaml(FitConfig, name, stage="fitting")
+    load_yaml(FitConfig, name, stage="fit")
     options = ["--steps", 2, "--init-count", 60, "--max-gaussians", 60]
     code, _, err = cli("fit", photos, "--out", tmp_path / "run", "--config", name, *options)
     assert code == 0, err
 
 
 def test_presets_named_in_the_documentation_exist():
-    assert {"default", "fast", "quality"} <= set(presets("fitting"))
-    assert load_yaml(FitConfig, "default", stage="fitting") == FitConfig()
+    assert {"default", "fast", "quality"} <= set(presets("fit"))
+    assert load_yaml(FitConfig, "default", stage="fit") == FitConfig()
 
 
 def test_help_names_every_option(cli):
@@ -65,7 +65,7 @@ def test_help_names_every_option(cli):
         (["fit", "SET", "--steps", "many"], 2, "Error parsing --steps"),
         (["fit", "SET", "--steps", "0"], 2, "steps: got 0, want a number > 0"),
         (["fit", "SET", "--strategy", "none"], 2, "strategy"),
-        (["fit", "SET", "--config", "nothing"], 3, "nothing: does not exist; want a YAML file or a preset of fitting"),
+        (["fit", "SET", "--config", "nothing"], 3, "nothing: does not exist; want a YAML file or a preset of fit"),
         (["fit", "SET", "--device", "tpu"], 4, "device tpu: unknown"),
         (["fit", "SET", "--backend", "gsplat"], 4, "backend gsplat needs a CUDA device"),
         (["fit", "SET", "--split-every", "1"], 3, ""),

@@ -130,7 +130,7 @@ def test_folders_with_scenes(cli, tmp_path):
         (
             ("--preset", "cheese"),
             2,
-            "material: 'cheese' is no file and no preset of physics; valid: foam, jelly, metal, rubber",
+            "material: 'cheese' is no file and no preset of materials; valid: foam, jelly, metal, rubber",
         ),
         (("--material.youngs-modulus", "-5"), 2, "youngs_modulus: got -5.0, want a number > 0"),
         (("--material.poisson-ratio", "0.5"), 2, "poisson_ratio: got 0.5, want at least 0 and less than 0.5"),

@@ -405,7 +405,7 @@ def test_what_is_no_file_of_cameras(cli, original, tmp_path, name, text):
     [
         (["--steps", "-3"], 2, "steps: got -3, want a number > 0"),
         (["--minutes", "0"], 2, "minutes: got 0.0, want a number > 0"),
-        (["--config", "qualty"], 3, "qualty: does not exist; want a YAML file or a preset of fitting: default, "),
+        (["--config", "qualty"], 3, "qualty: does not exist; want a YAML file or a preset of fit: default, "),
         (["--device", "tpu"], 4, "device tpu: unknown; want auto, cpu or cuda"),
         (["--device", "meta"], 4, "device meta: unknown; want auto, cpu or cuda"),
         (["--seed", "9223372036854775808"], 2, "seed: got 9223372036854775808, want less than 2^63"),

@@ -160,9 +160,9 @@ def test_the_one_that_comes_along_knows_its_training_digits():
     assert len(load_classifier().seen.unique()) == 8000
 
 
-@pytest.mark.parametrize("name", sorted(presets("equivariant")))
+@pytest.mark.parametrize("name", sorted(presets("affnist")))
 def test_presets(name):
-    config = load_yaml(AffnistConfig, name, stage="equivariant")
+    config = load_yaml(AffnistConfig, name, stage="affnist")
     assert make_network(config.model) is not None
 
 

@@ -392,13 +392,13 @@ def test_water_without_bulk_modulus_is_refused():
 
 
 def test_presets_load_and_are_what_their_names_say():
-    found = {name: load_material(name) for name in presets("physics")}
+    found = {name: load_material(name) for name in presets("materials")}
     want = {"jelly": "corotated", "rubber": "neo_hookean", "metal": "von_mises", "sand": "drucker_prager", "snow": "snow",
             "water": "water", "foam": "viscoplastic"}  # fmt: skip
     assert {name: material.law for name, material in found.items()} == want
     assert all(1 < material.wave_speed < 500 for material in found.values())
     assert abs(found["water"].lam / 2e5 - 1) < 1e-3
-    with pytest.raises(MissingFileError, match="a preset of physics: foam, jelly, metal, rubber, sand, snow, water"):
+    with pytest.raises(MissingFileError, match="a preset of materials: foam, jelly, metal, rubber, sand, snow, water"):
         load_material("honey")
     with pytest.raises(ConfigError, match="youngs_modulu: unknown; did you mean youngs_modulus"):
         from_dict(Material, {"youngs_modulu": 1.0})

@@ -231,7 +231,7 @@ def test_published_means_stand_only_where_they_are_confirmed():
     assert published_mean("sanity", "6d", dataclasses.replace(SANITY, loss="geodesic")) == 0.45
     assert published_mean("sanity", "5d", dataclasses.replace(SANITY, loss="geodesic")) is None
     assert published_mean("pointcloud", "quat", CLOUDS) is None
-    published = load_yaml(SanityConfig, "published", stage="rotations_sanity")
+    published = load_yaml(SanityConfig, "published", stage="rotation_sanity")
     assert differences(published, {}) == []
     words = " ".join(differences(SANITY, {}))
     assert "6 steps, published 500,000" in words and "one-cycle, highest rate 0.002" in words
@@ -256,7 +256,7 @@ def test_a_row_is_of_all_seeds():
 
 @pytest.mark.parametrize(
     ("stage", "config"),
-    [("rotations_sanity", SanityConfig), ("rotations_pointcloud", PointCloudConfig), ("rotations_ik", IkConfig)],
+    [("rotation_sanity", SanityConfig), ("rotation_pointcloud", PointCloudConfig), ("rotation_ik", IkConfig)],
 )
 def test_presets(stage, config):
     assert list(presets(stage)) == ["published"]

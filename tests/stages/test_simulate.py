@@ -293,7 +293,7 @@ def test_wrong_input_is_named_before_the_first_frame():
         simulate_frames(QUICK, broken)
     with pytest.raises(InputError, match="got 0 Gaussians"):
         simulate_frames(QUICK, scene[:0])
-    with pytest.raises(MissingFileError, match="a preset of physics"):
+    with pytest.raises(MissingFileError, match="a preset of materials"):
         load_material("cheese")
 
 

@@ -573,7 +573,7 @@ def test_scene_files_are_strict():
     with pytest.raises(ConfigError, match=r"bodies\[0\]\.materail: unknown; did you mean material\?"):
         from_dict(SimulateConfig, {"bodies": [{"materail": "sand"}]})
     with pytest.raises(
-        ConfigError, match=r"bodies\[1\]\.material: 'sandd' is no file and no preset of physics; did you mean sand\?"
+        ConfigError, match=r"bodies\[1\]\.material: 'sandd' is no file and no preset of materials; did you mean sand\?"
     ):
         from_dict(SimulateConfig, {"bodies": [{"select": ["all"]}, {"material": "sandd"}]})
     with pytest.raises(

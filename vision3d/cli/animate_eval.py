@@ -47,4 +47,4 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"now open {out / 'report.html'}"])
 
 
-run = stage_verb("animate eval", EvalClipsOptions, _eval, stage="animation", text_of=_text)
+run = stage_verb("animate eval", EvalClipsOptions, _eval, stage="animate", text_of=_text)

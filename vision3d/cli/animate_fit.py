@@ -97,6 +97,4 @@ def run(arguments: Sequence[str]) -> None:
     return _VERB(arguments)
 
 
-_VERB = stage_verb(
-    "animate fit", AnimateFitOptions, _animate, stage="animation", resumable=RESUMABLE, grows=GROWS, text_of=_text
-)
+_VERB = stage_verb("animate fit", AnimateFitOptions, _animate, stage="animate", resumable=RESUMABLE, grows=GROWS, text_of=_text)

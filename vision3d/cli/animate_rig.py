@@ -59,4 +59,4 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return "\n".join([line, *now_open(out, names)])
 
 
-run = stage_verb("animate rig", RigOptions, _rig, stage="animation", text_of=_text)
+run = stage_verb("animate rig", RigOptions, _rig, stage="animate", text_of=_text)

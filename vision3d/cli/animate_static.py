@@ -73,4 +73,4 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *now_open(out, names)])
 
 
-run = stage_verb("animate static", StaticOptions, _static, stage="animation", resumable=RESUMABLE, grows=GROWS, text_of=_text)
+run = stage_verb("animate static", StaticOptions, _static, stage="animate", resumable=RESUMABLE, grows=GROWS, text_of=_text)

@@ -21,7 +21,7 @@ FRAMES, FPS, SIZE = 120, 24, (320, 320)
 
 
 def _preset() -> FitConfig:
-    return load_yaml(FitConfig, "demo", stage="fitting")
+    return load_yaml(FitConfig, "demo", stage="fit")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def photo_set() -> Path:
 
 def run(arguments: Sequence[str]) -> None:
     """Run the verb."""
-    stage_verb("demo", DemoOptions, _demo, stage="fitting", resumable=RESUMABLE, grows=GROWS, text_of=_text)(arguments)
+    stage_verb("demo", DemoOptions, _demo, stage="fit", resumable=RESUMABLE, grows=GROWS, text_of=_text)(arguments)
 
 
 def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:

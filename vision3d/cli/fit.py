@@ -32,4 +32,4 @@ def _fit(options: FitOptions, run_folder: "RunFolder | None", progress: Progress
     return fit(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
 
-run = stage_verb("fit", FitOptions, _fit, stage="fitting", resumable=RESUMABLE, grows=GROWS, is_distributed=True)
+run = stage_verb("fit", FitOptions, _fit, stage="fit", resumable=RESUMABLE, grows=GROWS, is_distributed=True)

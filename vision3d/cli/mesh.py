@@ -39,7 +39,7 @@ class MeshOptions(ConfigOptions):
 
 def run(arguments: Sequence[str]) -> None:
     """Make a mesh and write it."""
-    options = parse(MeshOptions, arguments, "mesh", stage="meshing")
+    options = parse(MeshOptions, arguments, "mesh", stage="mesh")
     set_up_output(options)
     if options.print_config:
         print(dump_yaml(options.settings), end="")

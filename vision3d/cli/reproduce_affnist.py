@@ -66,7 +66,7 @@ run = stage_verb(
     "reproduce affnist",
     AffnistOptions,
     _affnist,
-    stage="equivariant",
+    stage="affnist",
     resumable=RESUMABLE,
     grows=GROWS,
     text_of=_text,

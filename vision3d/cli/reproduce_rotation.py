@@ -82,7 +82,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
 
 def _verb(name: str, options: type[Any], execute: Callable[..., Mapping[str, Any]]) -> Callable[[Sequence[str]], None]:
     verb = f"reproduce rotation {name}"
-    return stage_verb(verb, options, execute, stage=f"rotations_{name}", resumable=RESUMABLE, grows=GROWS, text_of=_text)
+    return stage_verb(verb, options, execute, stage=f"rotation_{name}", resumable=RESUMABLE, grows=GROWS, text_of=_text)
 
 
 PARTS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {

@@ -107,7 +107,7 @@ _VERB = stage_verb(
     "simulate",
     SimulateOptions,
     _simulate,
-    stage="simulations",
+    stage="simulate",
     resumable=RESUMABLE,
     text_of=_text,
     bases={"--preset": _with_preset},

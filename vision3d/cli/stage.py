@@ -53,7 +53,7 @@ def stage_verb(
             from vision3d.stages.fitting import fit
             return fit(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
-        run = stage_verb("fit", FitOptions, _fit, stage="fitting", grows={"steps"})
+        run = stage_verb("fit", FitOptions, _fit, stage="fit", grows={"steps"})
     """
 
     def run(arguments: Sequence[str]) -> None:

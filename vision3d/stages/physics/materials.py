@@ -27,4 +27,4 @@ def load_material(source: Path | str) -> Material:
         MissingFileError: There is neither; lists the presets.
         ConfigError: A key is unknown or has a value that is not allowed.
     """
-    return load_yaml(Material, source, stage="physics")
+    return load_yaml(Material, source, stage="materials")

@@ -24,14 +24,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Material:
-    """What a body is made of. Presets: jelly, rubber, metal, sand, snow, water, foam (`configs/physics/`).
+    """What a body is made of. Presets: jelly, rubber, metal, sand, snow, water, foam (`configs/materials/`).
 
     Example:
         >>> Material("sand", friction_deg=35.0).law
         'drucker_prager'
     """
 
-    PRESETS: ClassVar[str] = "physics"  # in YAML a name of these may stand in its place, or as its key `preset`
+    PRESETS: ClassVar[str] = "materials"  # in YAML a name of these may stand in its place, or as its key `preset`
 
     law: str = "corotated"
     """corotated, neo_hookean, hencky, von_mises, drucker_prager, snow, water, viscoplastic, stationary, or an alias of
