@@ -96,6 +96,8 @@ def main() -> None:
     found, broken, begin = [], [], time.process_time()
     with ForeignLoad() as load:
         for seed in range(options.scenes):
+            if seed and seed % 20 == 0:
+                print(f"{seed} of {options.scenes} scenes, {time.process_time() - begin:.0f} CPU-s", flush=True)
             particles, world, forced = scene(seed)
             engine = make_engine(options.engine, particles, world)
             try:
