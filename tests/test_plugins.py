@@ -16,6 +16,7 @@ from vision3d.errors import ConfigError, InputError, MissingFileError, PluginErr
 from vision3d.scene import codecs
 from vision3d.stages.animation.guidance import SdsConfig, load_guidance
 from vision3d.stages.fitting.config import LossConfig
+from vision3d.stages.physics.engines import choose_engine
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
 ENTRIES = """[vision3d.stages]
@@ -28,11 +29,21 @@ bare = toy_plane:Trainer.step
 green = toy_files:green
 [vision3d.guidance]
 still = toy_files:still
+[vision3d.engines]
+slow = toy_files:SlowEngine
+wrong = toy_files:Still
 """
 FILES = """from vision3d import PointCloud
 from vision3d.scene.codecs import Codec
 
 CODEC = Codec("toy_files", reads=("PointCloud",))
+
+
+from vision3d.stages.physics.engines.reference import ReferenceEngine
+
+
+class SlowEngine(ReferenceEngine):
+    name = "slow"
 
 
 def green(image, target, mask):
@@ -172,3 +183,10 @@ def test_a_guidance_of_another_package(package):
     assert found.label == "a guide that wants white"
     with pytest.raises(MissingFileError, match="none: does not exist"):
         load_guidance("none", torch.ones(1, 8, 8, 3), SdsConfig(), torch.device("cpu"))
+
+
+def test_an_engine_of_another_package(package):
+    assert choose_engine("slow").name == "slow"
+    for name in ("wrong", "none"):
+        with pytest.raises(ConfigError, match=rf"got '{name}', want one of auto, native, taichi, reference, slow, wrong"):
+            choose_engine(name)

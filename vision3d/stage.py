@@ -16,7 +16,6 @@ from vision3d.runs import RunFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
-C = TypeVar("C")
 
 
 @dataclass(frozen=True)
@@ -77,19 +76,6 @@ def session(folder: RunFolder, verb: str, inputs: Mapping[str, Any]) -> Iterator
         folder.unlock()
 
 
-def checked_config(name: str, kind: type[C], value: Any, call: str) -> C:
-    """A configuration, the default one for None.
-
-    Raises:
-        ConfigError: It is something else, such as an input that stands in its place.
-    """
-    if value is None:
-        return kind()
-    if not isinstance(value, kind):
-        raise ConfigError("config", f"{name}: got {type(value).__name__}, want {kind.__name__}: {call}")
-    return value
-
-
 def stage(
     verb: str,
     inputs: Mapping[str, str],
@@ -126,7 +112,7 @@ def stage(
             folder = bound.arguments["run_folder"]
             settings = bound.arguments["config"]
             settings = config() if settings is None and config is not None else settings
-            _check_config(function, settings)
+            check_config(function, settings)
             device = resolve_device(getattr(settings, "device", "auto"))
             if folder is None or not _is_first_process():
                 bound.arguments["run_folder"] = None
@@ -148,8 +134,12 @@ def stage(
     return decorate
 
 
-def _check_config(function: Callable[..., Any], settings: Any) -> None:
-    """Raise a ConfigError where something else stands in the place of the configuration, such as an input."""
+def check_config(function: Callable[..., Any], settings: Any) -> None:
+    """Refuse what stands in the place of the configuration and is none, such as an input.
+
+    Raises:
+        ConfigError: Says what `function` wants.
+    """
     hint = get_type_hints(function).get("config")
     kinds = [kind for kind in get_args(hint) or (hint,) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
     if kinds and not isinstance(settings, tuple(kinds)):

@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> None:
 
     mesh, up = result.mesh, options.up
     if up == "auto":
-        up = "y" if cameras is None or not len(cameras) else up_of(cameras)
+        up = up_of(cameras)
     if out.suffix.lower() == ".glb":
         from vision3d.io.glb import write_mesh
 

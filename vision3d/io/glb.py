@@ -128,7 +128,7 @@ def scene_up(path: Path | str) -> Axis | None:
         None where the file does not note it, or is of another format.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The path does not exist.
         FileFormatError: It is damaged.
     """
     if Path(path).suffix.lower() not in (".glb", ".gltf"):

@@ -49,7 +49,7 @@ def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) ->
     """
     scene.validate()
     whole, lost = Builder({"scene": 0, "scenes": [{"nodes": []}]}), []
-    up: Axis = scene_up or (up_of(scene.cameras) if scene.cameras is not None and len(scene.cameras) else "y")
+    up: Axis = scene_up or up_of(scene.cameras)
     turn = torch.eye(4)
     turn[:3, :3] = turn_to_y_up(up)
     roots = []

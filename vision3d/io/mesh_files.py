@@ -286,7 +286,7 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
 
 
 def _color(text: str) -> Color | None:
-    """Of three numbers, as they are shown on a screen; None of a spectrum, CIE XYZ, or what is no colour."""
+    """sRGB of three numbers, clamped to [0, 1]; None for spectral and CIE XYZ colors and for invalid text."""
     try:
         red, green, blue = (min(max(float(word), 0.0), 1.0) for word in text.split())
     except ValueError:

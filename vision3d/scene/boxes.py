@@ -10,7 +10,7 @@ from torch import Tensor
 from vision3d.errors import InputError
 from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
-from vision3d.scene.selection import Selection, rows_of
+from vision3d.scene.selection import Rows, rows_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,14 +101,10 @@ class Boxes:
         """
         return similarity.transform_boxes(self, matrix)
 
-    def crop(self, which: "Selection | Tensor") -> "Boxes":
+    def crop(self, which: Rows) -> "Boxes":
         """The boxes whose centres are selected, in their order.
 
-        Args:
-            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
-
-        Raises:
-            InputError: It is for another number of boxes.
+        Args, errors: as of `selection.rows_of`.
         """
         return self[rows_of(which, self.boxes[:, :3])]
 

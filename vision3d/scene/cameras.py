@@ -16,6 +16,7 @@ from vision3d.geometry.cameras import CameraModel, camera_centers, opengl_to_ope
 from vision3d.geometry.interpolation import so3_interpolate
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
+from vision3d.scene.similarity import Similarity
 
 _ROTATION_TOLERANCE = 1e-3
 
@@ -254,11 +255,8 @@ class Cameras:
         Raises:
             InputError: The matrix is not such a similarity.
         """
-        check_shape("matrix", matrix, (4, 4))
-        scale, rotmat, shift = se3.split_similarity(matrix.to(self.viewmats))
-        camtoworlds = self.camtoworlds
-        rotmats = rotmat @ camtoworlds[:, :3, :3]
-        centers = scale * camtoworlds[:, :3, 3] @ rotmat.mT + shift
+        by, camtoworlds = Similarity(matrix, self.viewmats), self.camtoworlds
+        rotmats, centers = by.rotmat @ camtoworlds[:, :3, :3], by.points(camtoworlds[:, :3, 3])
         return replace(self, viewmats=se3.inverse(se3.from_rotation_translation(rotmats, centers)))
 
     def subset(self, which: int | slice | Tensor | Sequence[int] | Sequence[str]) -> "Cameras":

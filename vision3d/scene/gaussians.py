@@ -13,12 +13,11 @@ from torch import Tensor
 from vision3d.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.covariance import quat_scale_to_covar
 from vision3d.geometry.neighbors import neighbor_distance
-from vision3d.geometry.quaternion import multiply, rotmat_to_quat
-from vision3d.geometry.se3 import split_similarity
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, rotate_sh
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
-from vision3d.scene.selection import Selection, rows_of
+from vision3d.scene.selection import Rows, rows_of
+from vision3d.scene.similarity import Similarity
 
 SplatMode = Literal["3dgs", "2dgs", "flat"]
 
@@ -196,25 +195,19 @@ class GaussianScene:
         Raises:
             InputError: The matrix shears, mirrors or is singular.
         """
-        check_shape("matrix", matrix, (4, 4))
-        scale, rotmat, shift = split_similarity(matrix.to(self.means))
-        quat = rotmat_to_quat(rotmat)
+        by = Similarity(matrix, self.means)
         return replace(
             self,
-            means=scale * self.means @ rotmat.mT + shift,
-            quats=multiply(quat.expand_as(self.quats), self.quats),
-            log_scales=self.log_scales + scale.log(),
-            sh=rotate_sh(self.sh, rotmat),
+            means=by.points(self.means),
+            quats=by.quats(self.quats),
+            log_scales=self.log_scales + by.scale.log(),
+            sh=rotate_sh(self.sh, by.rotmat),
         )
 
-    def crop(self, which: "Selection | Tensor") -> "GaussianScene":
+    def crop(self, which: Rows) -> "GaussianScene":
         """The Gaussians whose centres are selected, in their order.
 
-        Args:
-            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
-
-        Raises:
-            InputError: It is for another number of Gaussians.
+        Args, errors: as of `selection.rows_of`.
         """
         return self[rows_of(which, self.means)]
 

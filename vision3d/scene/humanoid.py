@@ -23,7 +23,7 @@ _PAIRED = {
 }
 _PARTS = {word: part for parts in (_MIDDLE, _PAIRED) for part, words in parts.items() for word in words}
 # What a word means depends on the others: the shoulder of one program is the collar bone, of another one the upper arm.
-_OPEN = {"shoulder": ("clavicle", "upper_arm"), "arm": ("upper_arm",), "leg": ("lower_leg", "upper_leg"), "hip": ("upper_leg",)}
+_OPEN = {"shoulder", "arm", "leg", "hip"}
 
 LIMBS = (("upper_arm", "forearm"), ("forearm", "hand"), ("upper_leg", "lower_leg"), ("lower_leg", "foot"))
 """Parts whose bone goes from the one to the other."""
@@ -42,10 +42,10 @@ def body_parts(names: Sequence[str]) -> list[str | None]:
         ['left clavicle', 'left upper_arm', 'left forearm']
     """
     read = [_read(name) for name in names]
-    known = {(side, _PARTS.get(word)) for side, word in read if side or word not in _OPEN}
+    known = {(side, _PARTS.get(word)) for side, word in read}
     found: list[str | None] = []
     for side, word in read:
-        part = _PARTS.get(word) if side is None or word not in _OPEN else _opened(side, word, known, read)
+        part = _opened(side, word, known, read) if side and word in _OPEN else _PARTS.get(word)
         is_wrong = part is None or (side is None) != (part in _MIDDLE)
         text = None if is_wrong else part if side is None else f"{side} {part}"
         found.append(None if text in found and text != "spine" else text)
@@ -56,11 +56,10 @@ def _opened(
     side: str, word: str, known: set[tuple[str | None, str | None]], read: Sequence[tuple[str | None, str]]
 ) -> str | None:
     if word == "shoulder":
-        has_arm = (side, "upper_arm") in known or (side, "arm") in read
-        return "clavicle" if has_arm else "upper_arm"
+        return "clavicle" if (side, "upper_arm") in known or (side, "arm") in read else "upper_arm"
     if word == "leg":
         return "lower_leg" if (side, "upper_leg") in known or (side, "hip") in read else "upper_leg"
-    part = _OPEN[word][0]
+    part = "upper_arm" if word == "arm" else "upper_leg"
     return None if (side, part) in known else part
 
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from vision3d.errors import InputError, ShapeError
 from vision3d.geometry import mesh as geometry
-from vision3d.geometry.se3 import split_similarity
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved, span
-from vision3d.scene.selection import Selection, rows_of
+from vision3d.scene.selection import Rows, rows_of
+from vision3d.scene.similarity import Similarity
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,10 +134,9 @@ class Mesh:
         Raises:
             InputError: The matrix shears, mirrors or is singular.
         """
-        check_shape("matrix", matrix, (4, 4))
-        scale, rotmat, shift = split_similarity(matrix.to(self.vertices))
-        normals = None if self.normals is None else self.normals @ rotmat.mT.to(self.normals)
-        return replace(self, vertices=scale * self.vertices @ rotmat.mT + shift, normals=normals)
+        by = Similarity(matrix, self.vertices)
+        normals = None if self.normals is None else by.directions(self.normals)
+        return replace(self, vertices=by.points(self.vertices), normals=normals)
 
     def split_seams(self) -> "Mesh":
         """The same surface with one uv a vertex, as GLB wants it: vertices with several uvs are there several times.
@@ -174,7 +173,7 @@ class Mesh:
         )
         return mesh, source
 
-    def crop(self, which: "Selection | Tensor") -> "Mesh":
+    def crop(self, which: Rows) -> "Mesh":
         """The selected faces, and the vertices that they use.
 
         Args:

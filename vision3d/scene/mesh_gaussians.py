@@ -21,7 +21,7 @@ from vision3d.scene.checks import check_device, check_finite, check_shape, html_
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_colors import mean_colors
-from vision3d.scene.selection import Selection, rows_of
+from vision3d.scene.selection import Rows, rows_of
 
 # Places of 1, 3, 4 and 6 Gaussians on a face, and their size in units of the shortest edge.
 _PLACES = {
@@ -163,14 +163,10 @@ class MeshGaussians:
         """
         return similarity.transform_mesh_gaussians(self, matrix)
 
-    def crop(self, which: "Selection | Tensor") -> "MeshGaussians":
+    def crop(self, which: Rows) -> "MeshGaussians":
         """The Gaussians whose centres are selected, on the whole mesh.
 
-        Args:
-            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
-
-        Raises:
-            InputError: It is for another number of Gaussians.
+        Args, errors: as of `selection.rows_of`.
         """
         rows = rows_of(which, self.to_gaussians().means.detach())
         return replace(self, **{name: None if value is None else value[rows] for name, value in self._tensors().items()})

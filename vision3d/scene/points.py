@@ -11,10 +11,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vision3d.errors import InputError
-from vision3d.geometry.se3 import split_similarity
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, span
-from vision3d.scene.selection import Selection, rows_of
+from vision3d.scene.selection import Rows, rows_of
+from vision3d.scene.similarity import Similarity
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TAKEN = {"x", "y", "z", "nx", "ny", "nz", "red", "green", "blue", "intensity"}
@@ -102,19 +102,14 @@ class PointCloud:
         Raises:
             InputError: The matrix shears, mirrors or is singular.
         """
-        check_shape("matrix", matrix, (4, 4))
-        scale, rotmat, shift = split_similarity(matrix.to(self.points))
-        normals = None if self.normals is None else self.normals @ rotmat.mT.to(self.normals)
-        return replace(self, points=scale * self.points @ rotmat.mT + shift, normals=normals)
+        by = Similarity(matrix, self.points)
+        normals = None if self.normals is None else by.directions(self.normals)
+        return replace(self, points=by.points(self.points), normals=normals)
 
-    def crop(self, which: "Selection | Tensor") -> "PointCloud":
+    def crop(self, which: Rows) -> "PointCloud":
         """The selected points, in their order.
 
-        Args:
-            which: A `Selection`, a mask, lower and upper corner of a box along the axes [m], borders included, or indices.
-
-        Raises:
-            InputError: It is for another number of points.
+        Args, errors: as of `selection.rows_of`.
         """
         return self[rows_of(which, self.points)]
 

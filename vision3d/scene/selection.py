@@ -167,8 +167,13 @@ def hash_points(points: Float[Tensor, "n 3"]) -> str:
     return hashlib.sha256(f"{len(values)}:".encode() + values.astype("<f4").tobytes()).hexdigest()
 
 
-def rows_of(which: "Selection | Tensor", points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-    """Which points a selection, a mask, the two corners of a box [m] (borders included), or indices mean.
+Rows = Selection | Tensor
+"""What `crop` takes: a `Selection`, a mask, lower and upper corner of a box along the axes (2, 3) [m], borders included, or
+indices."""
+
+
+def rows_of(which: Rows, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+    """Which points `Rows` mean.
 
     Raises:
         InputError: It is for another number of points.

@@ -43,21 +43,21 @@ class Similarity:
         return self.scale * vectors @ self.rotmat.mT
 
     def directions(self, directions: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-        return directions @ self.rotmat.mT
+        return directions @ self.rotmat.mT.to(directions)
 
     def quats(self, quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 4"]:
         return multiply(self.quat.expand_as(quats), quats)
 
     def boxes(self, boxes: Float[Tensor, "*batch 7"]) -> Float[Tensor, "*batch 7"]:
-        """Boxes that stand upright, which only turns about z leave so."""
+        """Boxes that stand upright, which only rotations about z leave so."""
         if float((self.rotmat[:, 2] - self.rotmat.new_tensor([0.0, 0, 1])).norm()) > _UPRIGHT:
-            raise InputError("matrix: tilts z, but boxes stand upright; want a turn about z, a scale and a shift")
+            raise InputError("matrix: tilts z, but boxes stand upright; want a rotation about z, a scale and a translation")
         yaw = torch.atan2(self.rotmat[1, 0], self.rotmat[0, 0])
         return torch.cat([self.points(boxes[..., :3]), self.scale * boxes[..., 3:6], boxes[..., 6:] + yaw], -1)
 
 
 def transform_boxes(value: "Boxes", matrix: Float[Tensor, "4 4"]) -> "Boxes":
-    """Boxes after a turn about z, a scale and a shift."""
+    """Boxes after a rotation about z, a scale and a shift."""
     return replace(value, boxes=Similarity(matrix, value.boxes).boxes(value.boxes))
 
 
@@ -118,7 +118,7 @@ def _moved_frames(name: str, frames: Tensor, by: Similarity) -> Tensor:
         return frames + by.scale.log()
     if name in ("edges", "covar_factors"):
         return by.scale * by.rotmat @ frames
-    if name == "turns":  # of harmonics that are turned at rest, too
+    if name == "turns":  # of harmonics that are rotated at rest, too
         return multiply(by.quats(frames), conjugate(by.quat).expand_as(frames))
     if name == "sh":
         return torch.stack([rotate_sh(sh, by.rotmat) for sh in frames])

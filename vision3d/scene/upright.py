@@ -24,8 +24,10 @@ _TURNS: dict[str, list[list[float]]] = {
 }
 
 
-def up_of(cameras: Cameras) -> Axis:
-    """The axis of the world nearest to what is up in the mean of the images."""
+def up_of(cameras: Cameras | None) -> Axis:
+    """The axis of the world nearest to what is up in the mean of the images; y without cameras."""
+    if cameras is None or not len(cameras):
+        return "y"
     up = mean_up(cameras.camtoworlds.cpu())
     axis = int(up.abs().argmax())
     names: tuple[tuple[Axis, Axis], ...] = (("x", "-x"), ("y", "-y"), ("z", "-z"))

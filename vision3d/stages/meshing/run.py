@@ -143,7 +143,7 @@ def run(
     }
     if not isinstance(run_folder, RunFolder):
         return MeshResult(mesh, summary)
-    write_mesh(run_folder.path / "mesh.glb", mesh, scene_up=up_of(cameras) if is_given else "y")
+    write_mesh(run_folder.path / "mesh.glb", mesh, scene_up=up_of(cameras if is_given else None))
     return MeshResult(mesh, summary, run_folder.path)
 
 

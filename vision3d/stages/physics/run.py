@@ -13,7 +13,7 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, Selection, Sequence
-from vision3d.stage import checked_config, stage
+from vision3d.stage import check_config, stage
 from vision3d.stages.physics.config import RESUMABLE, SimulateConfig, Vector
 from vision3d.stages.physics.frame import Frame
 from vision3d.stages.physics.outputs import write_frame, write_pictures, write_video
@@ -53,7 +53,8 @@ def simulate_frames(
 
     Args, errors: as of `simulate`. What is wrong with the input is raised at once and not with the first frame.
     """
-    config = checked_config("simulate_frames", SimulateConfig, config, "simulate_frames(config, scene, ...)")
+    config = SimulateConfig() if config is None else config
+    check_config(simulate_frames, config)
     return Simulation(set_up(scene, config, select, cameras=cameras, default_up=default_up), config).frames()
 
 

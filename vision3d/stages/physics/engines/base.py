@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from vision3d import plugins
 from vision3d.errors import BackendError, ConfigError, MissingDependencyError
 from vision3d.stages.physics.particles import Particles
 from vision3d.stages.physics.reference.mpm import Energies, energies
@@ -81,7 +82,9 @@ ENGINES: dict[str, str] = {
 
 
 def choose_engine(name: str) -> type[Engine]:
-    """The class of an engine; `auto` is the first of `ENGINES` that runs here.
+    """The class of an engine, or of one of another package (entry points `vision3d.engines`: subclasses of `Engine`).
+
+    `auto` is the first of `ENGINES` that runs here.
 
     Raises:
         ConfigError: There is none of this name.
@@ -93,10 +96,14 @@ def choose_engine(name: str) -> type[Engine]:
                 return choose_engine(candidate)  # the last one runs everywhere
             except (BackendError, MissingDependencyError) as error:
                 logger.info("engine %s is left out: %s", candidate, error)
-    if name not in ENGINES:
-        raise ConfigError("engine", f"got {name!r}, want one of auto, {', '.join(ENGINES)}")
-    module, _, cls = ENGINES[name].rpartition(".")
-    found = getattr(importlib.import_module(module), cls)
+    if name in ENGINES:
+        module, _, cls = ENGINES[name].rpartition(".")
+        found = getattr(importlib.import_module(module), cls)
+    else:
+        found = plugins.load("vision3d.engines", name, type)
+    if found is None or not issubclass(found, Engine):
+        names = ["auto", *ENGINES, *plugins.names("vision3d.engines")]
+        raise ConfigError("engine", f"got {name!r}, want one of {', '.join(names)}")
     found.check_available()
     return found
 
