@@ -284,8 +284,9 @@ def test_options_out_of_range(cli, folder, tmp_path, options, text):
     assert not (tmp_path / "a.glb").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.viewer
 def test_a_run_folder_from_python(tmp_path):
+    package("open3d")
     config = MeshConfig(views=16, view_size=96, resolution=48, faces=800, texture_size=128, refine=0)
     result = mesh_scene(config, ball(), run_folder=tmp_path / "run")
     assert result.run_folder == tmp_path / "run"
