@@ -96,6 +96,25 @@ V3D_HD T friction_at(const Step<T>& step, const T* node) {
     return step.lacking ? max(T(1) - step.lacking[(node - step.grid) / 4] / node[0], T(0)) : T(1);
 }
 
+// Up to a factor, the mass that a node has of a half space of material `height` cells above it: of layers of particles half a cell
+// apart, the first a quarter of a cell inside.
+template <typename T>
+V3D_HD T half_space(T height) {
+    T sum(0);
+    for (int layer = 0; layer < 6; ++layer) {
+        const T far = abs(height + T(0.25f) + T(0.5f) * T(layer)), left = T(1.5f) - far;
+        sum += far < T(0.5f) ? T(0.75f) - far * far : left > T(0) ? T(0.5f) * left * left : T(0);
+    }
+    return sum;
+}
+
+// Whether material has come as far as a surface `height` cells above a node: then the masses of the node and of the next one
+// outwards are as those of a half space that ends there, or more inwards. Nodes get mass from farther off than that.
+template <typename T>
+V3D_HD bool touches(T mass, T next_mass, T height) {
+    return !(mass * half_space(height - T(1)) < next_mass * half_space(height));
+}
+
 // Contact of a node inside of a solid whose way out is `way`. Where the next node on the way is outside, the velocity between the
 // two is that of material at the surface, and what the contact changes there is an impulse on both by their shares: the place of
 // the surface between the nodes counts. No two nodes of the same way share one. Returns the work.
@@ -110,7 +129,7 @@ V3D_HD T meet_node(const Step<T>& step, const Solid<T>& solid, int way, int64_t 
     int64_t at[3] = {i, j, k};
     at[axis] += sign;
     T* next = node;
-    T share(0);
+    T share(0), cells = depth / (-abs(normal[axis]) * step.spacing), next_mass(0);
     if (at[axis] >= 0 && at[axis] < step.size[axis]) {
         T* const other = step.grid + 4 * node_index(step, at[0], at[1], at[2]);
         const T beyond[3] = {T(at[0]) * step.spacing, T(at[1]) * step.spacing, T(at[2]) * step.spacing};
@@ -118,9 +137,12 @@ V3D_HD T meet_node(const Step<T>& step, const Solid<T>& solid, int way, int64_t 
         if (height >= T(0) && other[0] > T(0)) {
             next = other;
             share = depth / (depth - height);
+            cells = share;
             point[axis] += share * step.spacing * T(sign);
         }
+        next_mass = other[0];
     }
+    if (solid.contact == SEPARATE && !touches(node[0], next_mass, cells)) return T(0);
     const T rest = T(1) - share;
     const T friction = rest * friction_at(step, node) + share * friction_at(step, next);
     T before[3], work(0);

@@ -5,7 +5,7 @@ eq. 11).
 """
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.geometry.quaternion import quat_to_rotmat
@@ -118,7 +118,8 @@ def apply(
 
     Where the surface passes between a node inside and the next one on its way out, the velocity interpolated between the two is
     that of the material at the surface. What the contact changes there is an impulse on both nodes by their shares, so the
-    height at rest depends on the surface and not on the nodes around it. Deeper nodes meet the solid by themselves.
+    height at rest depends on the surface and not on the nodes around it. Deeper nodes meet the solid by themselves. Solids of the
+    kind `separate` act where material has reached their surface (`touches`); the others hold what is within 1.5 cells.
 
     Args:
         boundary: The solid.
@@ -148,6 +149,10 @@ def apply(
         is_next = (beyond >= 0) & (beyond < grid.shape[axis]) & (rows[outer] == wanted)
         heights = distances[outer]
         share = torch.where(is_next & (heights >= 0), distances[inner] / (distances[inner] - heights), 0.0)
+        if boundary.kind == "separate":
+            deep = -distances[inner] / (normals[inner, axis].abs() * grid.spacing)
+            reached = touches(mass[inner], torch.where(is_next, mass[outer], 0.0), torch.where(share > 0, share, deep))
+            inner, outer, share = inner[reached], outer[reached], share[reached]
         outer = torch.where(share > 0, outer, inner)
         rest = 1 - share
         step = torch.zeros_like(points[inner])
@@ -160,6 +165,29 @@ def apply(
         v.index_add_(0, outer, (share / mass[outer])[:, None] * impulse)
         work += float((impulse * after).sum())
     return v, work
+
+
+def touches(mass: Float[Tensor, " n"], next_mass: Float[Tensor, " n"], height: Float[Tensor, " n"]) -> Bool[Tensor, " n"]:
+    """Whether material has come as far as a surface above a node.
+
+    Nodes get mass from up to 1.5 cells away, before anything touches. When it does, the masses of the node and the next one
+    outwards are as those of a half space of material that ends at the surface, or more inwards; this ratio does not depend on
+    how wide or dense a foot is.
+
+    Args:
+        mass: Of nodes in the solid [kg].
+        next_mass: Of the next ones towards the outside [kg].
+        height: Of the surface above the first ones [cells].
+    """
+    return mass * _half_space(height - 1) >= next_mass * _half_space(height)
+
+
+def _half_space(height: Tensor) -> Tensor:
+    """Up to a factor, the mass that a node has of a half space of material `height` cells above it: of layers of particles half
+    a cell apart, the first a quarter of a cell inside."""
+    layers = 0.25 + 0.5 * torch.arange(6, dtype=height.dtype, device=height.device)
+    far = (height[..., None] + layers).abs()
+    return torch.where(far < 0.5, 0.75 - far.square(), 0.5 * (1.5 - far).clamp(min=0).square()).sum(-1)
 
 
 _EQUAL = 1e-3

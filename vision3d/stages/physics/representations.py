@@ -19,6 +19,7 @@ from vision3d.geometry.edge_factors import clamp_factors, factors_svd, flatten_g
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation
+from vision3d.geometry.spherical_harmonics import sh0_to_rgb
 from vision3d.geometry.triangles import edges_to_gaussians, gaussians_to_edges
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Selection
 from vision3d.stages.physics.config import SimulateConfig
@@ -47,6 +48,8 @@ class Representation(ABC):
         """At rest, in the scene's units, float64 (n, 3)."""
         self.opacities = torch.zeros(0)
         """Of the points (n,)."""
+        self.colors: Tensor | None = None
+        """Of the points (n, 3), where there are any: the same from all sides, not clamped."""
         self.labels: Tensor | None = None
         """Of the points (n,), where there are any."""
         self.longest: float | None = None
@@ -74,6 +77,7 @@ class FDrive(Representation):
         self.scene = scene
         self.points = scene.means.detach().cpu().double()
         self.opacities = scene.opacities.detach().cpu()
+        self.colors = sh0_to_rgb(scene.sh[:, 0].detach().cpu())
         self.labels = None if scene.labels is None else scene.labels.cpu()
         quats, scales = scene.quats.detach().cpu().double(), scene.scales.detach().cpu().double()
         is_full = scene.mode == "3dgs"

@@ -99,8 +99,9 @@ def set_up(
         lying = torch.zeros_like(solid) if floor is None else ~stands_on(points, representation.triangles, floor)
         apart, between = lying, (samples, lying[faces].all(1))  # a mesh has no surroundings
     elif floor is not None:
-        lying, rough = floor_points(floor, points, solid)
-        apart, rough = lying | ~near, min(rough, floor.thickness / 3)
+        found = floor_points(floor, points, solid, representation.colors)
+        lying, solid = found.lying, solid & ~found.hidden  # which go along with what they are under
+        apart, rough = lying | ~near, min(found.rough, floor.thickness / 3)
     selector = Selector(points, representation.labels, solid, representation.noun, apart, representation.mask, between)
     given = None if select is None else representation.mask(select)
     parts = find_parts(representation, config, selector, lying, bulk, given)

@@ -31,7 +31,7 @@ _LEAST_HEIGHT = 0.1  # of what a floor carries, in the scene's longest side, whe
 _MUCH_LARGER = 1.5  # times the points of a floor across the expected direction has one that overrules it
 _LEAST_STANDING = 3  # points; fewer are noise
 _BESIDE, _AROUND = 4, 3  # feet are below what is so many thicknesses of the floor high, or so many beside it
-_ROUGH = 4.5  # median deviations from the middle height of a floor, three standard deviations of a normal distribution
+_ROUGH = 4.5  # median deviations from the median, three standard deviations of a normal distribution
 _LEAST_BARE = 50  # points of a floor where nothing stands, which tell how rough it is
 FACING = 0.7
 """Cosine between normals of faces of a floor and its own, at least."""
@@ -55,16 +55,32 @@ class Floor:
         return points.double() @ self.normal - self.height < self.thickness
 
 
-def floor_points(floor: Floor, points: Float[Tensor, "n 3"], solid: Bool[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], float]:
-    """Which splats are of the floor or below it, and how far those of the floor itself rise above it, in the scene's units.
+@dataclass(frozen=True, eq=False)
+class FloorPoints:
+    """Which of a scene's points are of its floor."""
 
-    The thickness of a floor is that of the scene's noise at most. Where nothing stands it is seen how rough the floor is; what
-    is higher than that, below or beside something that stands there, are its feet.
+    lying: Bool[Tensor, " n"]
+    """Of the floor or below it."""
+    hidden: Bool[Tensor, " n"]
+    """Within the floor, but of what stands on it: its underside, that no photograph shows."""
+    rough: float
+    """How far the floor rises above its plane, in the scene's units."""
+
+
+def floor_points(
+    floor: Floor, points: Float[Tensor, "n 3"], solid: Bool[Tensor, " n"], colors: Float[Tensor, "n 3"] | None = None
+) -> FloorPoints:
+    """The points of a floor, without the feet of what stands on it.
+
+    The thickness of a floor is that of the scene's noise at most. Where nothing stands it is measured how rough the floor is
+    and which colours it has, lit and in shadow. Below or beside something that stands there, what is higher or of another colour
+    belongs to that.
 
     Args:
         floor: Of the scene.
         points: Centres.
         solid: Those that are opaque enough to count.
+        colors: Of the points, linear or not.
     """
     low, heights = floor.contains(points), points.double() @ floor.normal - floor.height
     axes = torch.linalg.svd(floor.normal[None])[2][1:].T
@@ -79,12 +95,26 @@ def floor_points(floor: Floor, points: Float[Tensor, "n 3"], solid: Bool[Tensor,
             places = torch.searchsorted(standing, wanted).clamp(max=len(standing) - 1)
             number += torch.where(standing[places] == wanted, counts[places], 0)
         beside[rows] = number >= _LEAST_STANDING
-    bare = heights[low & solid & ~beside & (heights.abs() < floor.thickness)]
-    if len(bare) < _LEAST_BARE:
-        return low, floor.thickness
-    middle = bare.median()
-    rough = float(middle + _ROUGH * (bare - middle).abs().median())  # whatever else is among them
-    return low & ~(beside & (heights > rough)), rough
+    near = heights.abs() < floor.thickness
+    bare = low & solid & ~beside & near
+    none = torch.zeros_like(low)
+    if int(bare.sum()) < _LEAST_BARE:
+        return FloorPoints(low, none, floor.thickness)
+    rough = _usual(heights[bare])
+    feet = low & beside & (heights > rough)
+    if colors is None:
+        return FloorPoints(low & ~feet, none, rough)
+    base = colors[bare].double().median(0).values
+    share = (colors.double() @ base / base.square().sum().clamp(min=1e-12)).clamp(min=0)  # of the light of the floor
+    off = (colors.double() - share[:, None] * base).norm(dim=-1)
+    hidden = low & beside & near & ~feet & (off > _usual(off[bare]))
+    return FloorPoints(low & ~feet & ~hidden, hidden, rough)
+
+
+def _usual(values: Float[Tensor, " n"]) -> float:
+    """What few of the values are above, whatever else is among them."""
+    middle = values.median()
+    return float(middle + _ROUGH * (values - middle).abs().median())
 
 
 def find_floor(

@@ -93,7 +93,8 @@ def build(ti: ModuleType) -> SimpleNamespace:
 
     Returns:
         measure(table, fields, row, position): distance and normal; way_out(normal); meet(table, row, friction, position,
-        normal, v): velocity after contact; blow(table, row, position, v): in the wind. All float64.
+        normal, v): velocity after contact; touches(table, row, mass, next_mass, height); blow(table, row, position, v): in the
+        wind. All float64.
     """
     vec3 = ti.types.vector(3, ti.f64)
     any_array = ti.template()
@@ -196,6 +197,24 @@ def build(ti: ModuleType) -> SimpleNamespace:
         return after + own_velocity
 
     @ti.func
+    def half_space(height):
+        """As in `boundaries`."""
+        total = ti.cast(0.0, ti.f64)
+        for layer in ti.static(range(6)):
+            far = ti.abs(height + 0.25 + 0.5 * layer)
+            if far < 0.5:
+                total += 0.75 - far * far
+            elif far < 1.5:
+                total += 0.5 * (1.5 - far) ** 2
+        return total
+
+    @ti.func
+    def touches(table: any_array, row, mass, next_mass, height):
+        """As `boundaries.touches`; always of kinds that hold what is near."""
+        is_held = int(table[row, 1]) != _SEPARATE
+        return is_held or mass * half_space(height - 1.0) >= next_mass * half_space(height)
+
+    @ti.func
     def blow(table: any_array, row, position, v):
         low, high = entry(table, row, 4), entry(table, row, 7)
         out = v
@@ -203,4 +222,4 @@ def build(ti: ModuleType) -> SimpleNamespace:
             out = v + table[row, 3] * (entry(table, row, 0) - v)
         return out
 
-    return SimpleNamespace(measure=measure, way_out=way_out, meet=meet, blow=blow)
+    return SimpleNamespace(measure=measure, way_out=way_out, meet=meet, touches=touches, blow=blow)

@@ -224,31 +224,35 @@ def build(ti: ModuleType) -> SimpleNamespace:
                     depth, normal = contact.measure(boundaries, fields, boundary, at)
                     if depth < 0 and contact.way_out(normal) == way:
                         after = node + onward
-                        other, share = index, ti.cast(0.0, ti.f64)
+                        other, share, next_mass = index, ti.cast(0.0, ti.f64), ti.cast(0.0, ti.f64)
+                        cells = -depth / (ti.abs(normal[way // 2]) * place_of_grid[3])
                         if (after >= 0).all() and (after < size).all():
                             number = (after[0] * size[1] + after[1]) * size[2] + after[2]
                             beyond = ti.cast(after, ti.f64) * place_of_grid[3] + origin
                             height, _ = contact.measure(boundaries, fields, boundary, beyond)
-                            if height >= 0 and grid[number][3] > 0:
+                            next_mass = ti.cast(grid[number][3], ti.f64)
+                            if height >= 0 and next_mass > 0:
                                 other, share = number, depth / (depth - height)
+                                cells = share
                                 at += share * place_of_grid[3] * ti.cast(onward, ti.f64)
                         mass = ti.cast(grid[index][3], ti.f64)
-                        next_mass = ti.cast(grid[other][3], ti.f64)
-                        inner = dvec3(grid[index][0], grid[index][1], grid[index][2])
-                        outer = dvec3(grid[other][0], grid[other][1], grid[other][2])
-                        before = (1.0 - share) * inner + share * outer
-                        friction = friction_scale
-                        if ti.static(frictions_differ):
-                            friction = (1.0 - share) * friction_at(grid, lacking, index)
-                            friction += share * friction_at(grid, lacking, other)
-                        v = contact.meet(boundaries, boundary, friction, at, normal, before)
-                        impulse = (v - before) / ((1.0 - share) ** 2 / mass + share**2 / next_mass)
-                        given += ti.cast(impulse.dot(v), ti.f32)
-                        if share > 0:
-                            outer += share / next_mass * impulse
-                            grid[other] = vec4(outer[0], outer[1], outer[2], next_mass)
-                        inner += (1.0 - share) / mass * impulse
-                        grid[index] = vec4(inner[0], inner[1], inner[2], mass)
+                        if contact.touches(boundaries, boundary, mass, next_mass, cells):
+                            other_mass = ti.cast(grid[other][3], ti.f64)
+                            inner = dvec3(grid[index][0], grid[index][1], grid[index][2])
+                            outer = dvec3(grid[other][0], grid[other][1], grid[other][2])
+                            before = (1.0 - share) * inner + share * outer
+                            friction = friction_scale
+                            if ti.static(frictions_differ):
+                                friction = (1.0 - share) * friction_at(grid, lacking, index)
+                                friction += share * friction_at(grid, lacking, other)
+                            v = contact.meet(boundaries, boundary, friction, at, normal, before)
+                            impulse = (v - before) / ((1.0 - share) ** 2 / mass + share**2 / other_mass)
+                            given += ti.cast(impulse.dot(v), ti.f32)
+                            if share > 0:
+                                outer += share / other_mass * impulse
+                                grid[other] = vec4(outer[0], outer[1], outer[2], other_mass)
+                            inner += (1.0 - share) / mass * impulse
+                            grid[index] = vec4(inner[0], inner[1], inner[2], mass)
             work[row, 0] += given
 
     @ti.kernel
