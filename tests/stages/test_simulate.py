@@ -316,6 +316,21 @@ def test_thin_and_sparse_bodies_are_told(caplog):
     assert "there are 1.0 particles a cell, want 4 to 8 so that bodies hold together; take fewer cells" in caplog.text
 
 
+def test_parts_that_may_break_off_are_told(caplog):
+    """A stick on a cube of jelly; sand falls apart anyway."""
+    stick = torch.zeros(60, 3)
+    stick[:, 2] = torch.linspace(0.5, 1.5, 60)
+    body = cube(side=8)
+    both = body.merge(GaussianScene.from_points(stick, opacity=0.9, sh_degree=1))
+    for law, is_told in (("jelly", True), ("sand", False)):
+        set_up(both, replace(QUICK, cells=16, material=load_material(law), fill="auto"))
+        want = "% of its points are in parts thinner than a cell of 0.125 m, which bend too far and may break off"
+        assert (want in caplog.text) == is_told, caplog.text
+        caplog.clear()
+    set_up(body, replace(QUICK, cells=16, fill="auto"))
+    assert "break off" not in caplog.text
+
+
 def test_a_single_gaussian_falls():
     scene = cube(side=2)[:1]
     frame = frames_of(scene, replace(QUICK, cells=2, floor="none", room=50.0, frames=2))[-1]

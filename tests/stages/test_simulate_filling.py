@@ -106,8 +106,8 @@ def test_a_splat_reaches_no_farther_than_two_deviations():
     scene = shell(shapes.icosphere(3))
     huge = replace(scene, log_scales=scene.log_scales.clone().index_fill_(0, torch.tensor([0]), math.log(50.0)))
     found = list(_samples(surface(huge), 1 / 16))
-    assert sum(len(points) for points, _ in found) <= 81 * len(scene) + 33**2
-    reach = torch.cat([(points - huge.means[0].double()).norm(dim=-1) for points, _ in found])
+    assert sum(len(points) for points, _, _ in found) <= 81 * len(scene) + 33**2
+    reach = torch.cat([(points - huge.means[0].double()).norm(dim=-1) for points, _, _ in found])
     assert 50 < reach.max() < 2 * 2**0.5 * 50 + 2
 
 
@@ -151,3 +151,27 @@ def test_filled_particles_are_not_rendered():
     assert len(setup.core_rows) + len(setup.followers.rows) == len(scene)
     mass = float(setup.particles.mass.double().sum())
     assert mass == pytest.approx(1000 * 4 / 3 * math.pi, rel=0.03)
+
+
+def test_a_rod_thinner_than_a_cell_has_about_its_own_volume():
+    """Diameter 0.2 h: its cells of the lattice are 8 times its volume."""
+    spacing, radius, length = 0.1, 0.01, 1.0
+    count = 60
+    means = torch.zeros(count, 3)
+    means[:, 2] = torch.linspace(0, length, count)
+    scale = torch.tensor([radius / 2, radius / 2, length / count])
+    rod = Surface(means, torch.tensor([1.0, 0, 0, 0]).expand(count, 4), scale.expand(count, 3), torch.full((count,), 0.95))
+    found = fill_surface(rod, spacing)
+    assert 0.5 < found.volume / (math.pi * radius**2 * length) < 2
+    assert found.thin_share == 1.0
+
+
+def test_what_is_thinner_than_a_cell_is_counted():
+    """A ball with a stick: only the stick."""
+    scene, spacing = shell(shapes.icosphere(4)), 2 / 16
+    assert fill_surface(surface(scene), spacing).thin_share < 0.01
+    line = torch.zeros(500, 3)
+    line[:, 2] = torch.linspace(1.0, 2.5, 500)
+    stick = GaussianScene.from_points(line, opacity=0.9, mode=scene.mode)
+    both = replace(scene, sh=scene.sh[:, :1]).merge(stick)
+    assert fill_surface(surface(both), spacing).thin_share == pytest.approx(500 / len(both), rel=0.2)

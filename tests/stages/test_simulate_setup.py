@@ -236,6 +236,26 @@ def test_feet_thinner_than_the_noise_of_the_scene_move_with_what_stands_on_them(
     assert moves[:4000].float().mean() < 0.01
 
 
+@pytest.mark.parametrize("shade", [1.0, 0.3])
+def test_undersides_of_another_colour_than_the_floor_move_with_what_is_on_them(shade):
+    """A blue disc below a box, at the height of a brown floor with noise; brown ones there, in shadow or not, stay."""
+    torch.manual_seed(0)
+    disc = torch.randn(4000, 3) * torch.tensor([1.0, 1.0, 0.002])
+    box = torch.rand(2000, 3) * torch.tensor([0.5, 0.5, 0.8]) + torch.tensor([0.3, 0.3, 0.01])
+    under = torch.rand(60, 3) * torch.tensor([0.5, 0.5, 0.002]) + torch.tensor([0.3, 0.3, -0.002])
+    brown, blue = torch.tensor([0.6, 0.4, 0.2]), torch.tensor([0.1, 0.5, 0.9])
+    colors = torch.cat(
+        [brown + 0.02 * torch.randn(4000, 3), blue.expand(2000, 3), blue.expand(30, 3), (shade * brown).expand(30, 3)]
+    )
+    scene = GaussianScene.from_points(torch.cat([disc, box, under]), colors=colors.clamp(0, 1), opacity=0.9)
+    setup = set_up(scene, replace(PLAIN, up=None, floor="auto", drop=0.2, cells=12))
+    moves = torch.zeros(len(scene), dtype=torch.bool)
+    moves[torch.cat([setup.core_rows, setup.followers.rows])] = True
+    assert moves[6000:6030].all()
+    assert not moves[6030:].any()
+    assert moves[:4000].float().mean() < 0.01
+
+
 def test_the_floor_itself_and_what_is_below_it_can_be_selected():
     points, _ = room(count=3000)
     scene = GaussianScene.from_points(torch.cat([points, points[3000:] - torch.tensor([0.0, 0.0, 0.7])]), opacity=0.9)

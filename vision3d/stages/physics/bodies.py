@@ -50,6 +50,8 @@ class BodyParticles:
     """The other rows."""
     num_inside: int
     """Particles that fill the body."""
+    thin_share: float = 0.0
+    """Of its points, those in parts thinner than a cell of the grid."""
 
 
 def find_parts(
@@ -118,6 +120,7 @@ def make_particles(
     """
     rows = part.solid.nonzero()[:, 0]
     filling = _filling(part, x, representation, spacing, scale, floor, rows)
+    thin_share = 0.0 if filling is None else filling.thin_share
     if filling is None:
         volumes, inside = cell_volumes(x[rows], spacing), x.new_zeros(0, 3)
         inside_volumes = x.new_zeros(0)
@@ -134,7 +137,7 @@ def make_particles(
         sums = volumes.new_zeros(len(centers)).index_add_(0, which, volumes)
         particles, volume = torch.cat([centers, inside]), torch.cat([sums, inside_volumes])
         followers = Followers.of(rows, x[rows], particles, which).joined(Followers.around(others, x[others], particles))
-        return BodyParticles(particles, volume, rows[:0], followers, len(inside))
+        return BodyParticles(particles, volume, rows[:0], followers, len(inside), thin_share)
     cores, tracers = rows, rows[:0]
     if wanted < len(rows):
         drawn = spread_out(x[rows], wanted, _generator(config))
@@ -153,7 +156,8 @@ def make_particles(
     cores = torch.cat([cores, tracers])
     if config.grouping == "none":
         others = others[:0]
-    return BodyParticles(particles, volume, cores, Followers.around(others, x[others], particles), len(inside))
+    followers = Followers.around(others, x[others], particles)
+    return BodyParticles(particles, volume, cores, followers, len(inside), thin_share)
 
 
 def cell_volumes(x: Float[Tensor, "n 3"], spacing: float) -> Float[Tensor, " n"]:
@@ -191,6 +195,10 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
     elif thinnest < _THIN * spacing and part.body.material.law in _COHESIVE:
         text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells would make it three (10 %% too far)"
         logger.warning(text, part.name, thinnest, thinnest / spacing, math.ceil(3 * longest / thinnest))
+    elif particles.thin_share > _MOST_THIN and part.body.material.law in _COHESIVE:
+        text = "%s: %.2g %% of its points are in parts thinner than a cell of %.3g m, %s"
+        hint = "which bend too far and may break off; a stiffer material holds them better (--preset rubber)"
+        logger.warning(text, part.name, 100 * particles.thin_share, spacing, hint)
     per_cell = int((particles.volume > 0).sum()) * spacing**3 / float(particles.volume.sum())
     if per_cell < 3:
         text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
@@ -223,6 +231,7 @@ def velocities(
 
 
 _THIN = 2  # cells: a beam of two sags 17 % too far, one of a cell 48 % (benchmarks/bench_mechanics.py)
+_MOST_THIN = 0.03  # of the points of a body that may be in parts thinner than a cell without a warning
 _COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
 _FRAGMENT = 0.002  # of the particles of a body
 _LEAST_LOOSE = 0.005  # of its points

@@ -118,8 +118,8 @@ def apply(
 
     Where the surface passes between a node inside and the next one on its way out, the velocity interpolated between the two is
     that of the material at the surface. What the contact changes there is an impulse on both nodes by their shares, so the
-    height at rest depends on the surface and not on the nodes around it. Deeper nodes meet the solid by themselves. Solids of the
-    kind `separate` act where material has reached their surface (`touches`); the others hold what is within 1.5 cells.
+    height at rest depends on the surface and not on the nodes around it. Deeper nodes meet the solid by themselves. Solids of
+    the kind `separate` act where material has reached their surface (`touches`); the others hold what is within 1.5 cells.
 
     Args:
         boundary: The solid.

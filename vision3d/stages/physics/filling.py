@@ -6,7 +6,7 @@ so there are no directions and no thresholds to be found.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ _JITTER = 0.3  # of particles about the middle of their cell, in cells
 _GROWTH = 4  # cells that the outside and the inside grow towards walls
 _AROUND = 2  # cells within which a wall has the outside beside it, or is inside
 _THIN = 4  # cells of the lattice, two of the grid: thinner parts get four particles where others get one
+_LEAST_SHARE = 0.02  # of a cell that something passes through
+_FLATTEST = 0.1  # thickness of a splat over its width: what flat ones of a surface stand for has some
 _MOST_CELLS = 12_000_000  # of a lattice: about 0.8 GB
 
 
@@ -42,6 +44,8 @@ class Filling:
     """Of the splats, or vertices [m^3]."""
     num_enclosed: int
     """Of the points, those inside."""
+    thin_share: float = 0.0
+    """Of the splats, or vertices, those in parts thinner than a cell of the grid."""
 
     @property
     def volume(self) -> float:
@@ -69,7 +73,7 @@ def occupied_space(surface: Surface, spacing: float) -> tuple[np.ndarray, Float[
     """Which cells of a lattice splats cover or enclose, the corner of the lattice [m], and the side of its cells [m]."""
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     depth = lattice.zeros()
-    for points, weights in lattice.held(_samples(surface, lattice.step)):
+    for points, weights, _ in lattice.held(_samples(surface, lattice.step)):
         depth.index_add_(0, lattice.numbers(points), weights / lattice.step**2)
     wall = lattice.volume(depth > _CLOSED)
     _, inside = _flood(wall, None)
@@ -94,10 +98,11 @@ def fill_surface(
     """
     lattice = _Lattice.around(surface.means, spacing / SUBCELLS)
     step = lattice.step
-    depth, moments = lattice.zeros(), lattice.zeros()[:, None].repeat(1, 3)
-    for points, weights in lattice.held(_samples(surface, step)):
+    depth, moments, filled = lattice.zeros(), lattice.zeros()[:, None].repeat(1, 3), lattice.zeros()
+    for points, weights, thickness in lattice.held(_samples(surface, step)):
         numbers, weights = lattice.numbers(points), weights / step**2
         depth.index_add_(0, numbers, weights)
+        filled.index_add_(0, numbers, weights * thickness / step)
         moments.index_add_(0, numbers, weights[:, None] * (points - lattice.low))
     own, counts = lattice.numbers(surface.means), lattice.zeros()
     counts.index_add_(0, own, torch.ones_like(surface.opacities, dtype=torch.float64))
@@ -116,12 +121,16 @@ def fill_surface(
     # Of a wall with the outside beside it half is inside, of others all; what is below the floor belongs to nobody.
     share = np.where(wall, np.where(near_outside, 0.5, 1.0), np.where(inside, 1.0, 0.0))
     thin = _thin(wall | inside)
+    # Twigs are thinner than the cells that they pass through.
+    own_share = lattice.volume(filled.clamp(min=_LEAST_SHARE))
+    share = np.where(thin & ~inside, np.minimum(share, own_share), share)
     cells = torch.from_numpy(np.flatnonzero(inside | (wall & (thin | (lattice.volume(counts) == 0)))))
     is_inside = torch.from_numpy(inside.ravel())[cells]
     on_surface = lattice.low + moments[cells] / depth[cells, None].clamp(min=1e-30)  # as far out as the splats, no farther
     on_surface = torch.where(depth[cells, None] > 0, on_surface, lattice.centers(cells))
     points = torch.where(is_inside[:, None], _jittered(lattice, cells, seed), on_surface)
-    return _filled(lattice, share, thin, cells, points, is_inside, own)
+    found = _filled(lattice, share, thin, cells, points, is_inside, own)
+    return replace(found, thin_share=_share_of(_thin(wall | inside, SUBCELLS), own))
 
 
 def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spacing: float, seed: int = 0) -> Filling:
@@ -154,7 +163,8 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
     # The whole volume is known; of an open mesh it is that of the cells.
     factor = abs(float(mesh_volume(vertices.double(), faces))) / found.volume
     factor = factor if 0.5 < factor < 2 else 1.0
-    return Filling(found.points, factor * found.point_volumes, factor * found.surface_volumes, found.num_enclosed)
+    thin_share = _share_of(_thin(share > 0, SUBCELLS), own)
+    return Filling(found.points, factor * found.point_volumes, factor * found.surface_volumes, found.num_enclosed, thin_share)
 
 
 def _on_faces(corners: Float[Tensor, "f 3 3"], step: float) -> Iterator[Float[Tensor, "n 3"]]:
@@ -200,13 +210,13 @@ class _Lattice:
         cells = torch.minimum(((points.double() - self.low) / self.step).floor().long().clamp(min=0), last)
         return (cells[:, 0] * self.shape[1] + cells[:, 1]) * self.shape[2] + cells[:, 2]
 
-    def held(self, samples: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def held(self, samples: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """The samples at most one layer beyond the box; the two layers around it stay empty, so that the outside connects."""
         last = torch.tensor(self.shape) - 3
-        for points, weights in samples:
+        for points, weights, thickness in samples:
             cells = ((points - self.low) / self.step).floor()
             is_in = ((cells >= 2) & (cells <= last)).all(-1)
-            yield points[is_in], weights[is_in]
+            yield points[is_in], weights[is_in], thickness[is_in]
 
     def centers(self, numbers: Tensor) -> Tensor:
         _, width, depth = self.shape
@@ -222,8 +232,8 @@ class _Lattice:
         return mask.view(self.shape).numpy()
 
 
-def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3"], Float[Tensor, " m"]]]:
-    """Points of the splats' two longer axes, out to two standard deviations, with opacity times area."""
+def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3"], Float[Tensor, " m"], Float[Tensor, " m"]]]:
+    """Points of the splats' two longer axes, out to two standard deviations, with opacity times area, and thickness."""
     scales, order = surface.scales.double().sort(-1, descending=True)
     rotmats = quat_to_rotmat(surface.quats.double())
     axes = rotmats.gather(-1, order[:, None, :2].expand(-1, 3, 2))
@@ -239,7 +249,8 @@ def _samples(surface: Surface, step: float) -> Iterator[tuple[Float[Tensor, "m 3
             plane = axes[some] * scales[some, None, :2]
             points = means[some, None] + u[:, None] * plane[:, None, :, 0] + v[:, None] * plane[:, None, :, 1]
             weights = (opacities[some] * scales[some, 0] * scales[some, 1])[:, None] * fade
-            yield points.flatten(0, 1), weights.flatten()
+            thickness = (2 * torch.pi) ** 0.5 * torch.maximum(scales[some, 2], _FLATTEST * scales[some, 1])
+            yield points.flatten(0, 1), weights.flatten(), thickness[:, None].expand_as(weights).flatten()
 
 
 def _line(count: int) -> tuple[Tensor, Tensor]:
@@ -272,13 +283,18 @@ def _flood(wall: np.ndarray, ground: np.ndarray | None) -> tuple[np.ndarray, np.
     return outside, ~outside & ~solid
 
 
-def _thin(solid: np.ndarray) -> np.ndarray:
-    """Parts of a solid thinner than two cells of the grid: what a cube of that size inside of it does not reach."""
+def _thin(solid: np.ndarray, size: int = _THIN) -> np.ndarray:
+    """Parts of a solid thinner than so many cells of the lattice: what a cube of that size inside of it does not reach."""
     from scipy import ndimage
 
-    thick = ndimage.binary_opening(solid, np.ones((_THIN,) * 3, bool))
-    thick = ndimage.binary_dilation(thick, np.ones((3, 3, 3), bool), iterations=2)  # edges and corners, which no cube reaches
+    thick = ndimage.binary_opening(solid, np.ones((size,) * 3, bool))
+    # Edges and corners, which no cube reaches, are not thin.
+    thick = ndimage.binary_dilation(thick, np.ones((3, 3, 3), bool), iterations=size // 2)
     return solid & np.logical_not(thick)
+
+
+def _share_of(mask: np.ndarray, own: Tensor) -> float:
+    return float(torch.from_numpy(mask.ravel())[own].float().mean())
 
 
 def _filled(

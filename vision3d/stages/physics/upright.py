@@ -73,8 +73,8 @@ def floor_points(
     """The points of a floor, without the feet of what stands on it.
 
     The thickness of a floor is that of the scene's noise at most. Where nothing stands it is measured how rough the floor is
-    and which colours it has, lit and in shadow. Below or beside something that stands there, what is higher or of another colour
-    belongs to that.
+    and which colours it has, lit and in shadow. Below or beside something that stands there, what is higher or of another
+    colour belongs to that.
 
     Args:
         floor: Of the scene.
