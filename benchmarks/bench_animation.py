@@ -27,13 +27,13 @@ from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.skinning import linear_blend
 from vision3d.progress import silent
-from vision3d.stages.animation.dynamic.config import AnimateConfig, FieldConfig
-from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
-from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
-from vision3d.stages.animation.dynamic.painters import MeshPainter, make_painter
-from vision3d.stages.animation.dynamic.run import animate
-from vision3d.stages.animation.dynamic.tracking import fit_vertices
-from vision3d.stages.animation.dynamic.trainer import Trainer
+from vision3d.stages.animate.dynamic.config import AnimateConfig, FieldConfig
+from vision3d.stages.animate.dynamic.footage import Footage, hold_out, read_footage
+from vision3d.stages.animate.dynamic.motion import Motion, all_vertices
+from vision3d.stages.animate.dynamic.painters import MeshPainter, make_painter
+from vision3d.stages.animate.dynamic.run import animate
+from vision3d.stages.animate.dynamic.tracking import fit_vertices
+from vision3d.stages.animate.dynamic.trainer import Trainer
 
 RATE, SIZE = 30, 128  # frames a second, pixels
 HELD_OUT = tuple(f"unseen{i}" for i in range(4))

@@ -32,9 +32,9 @@ from vision3d.io.images import write_image
 from vision3d.optim.metrics import psnr
 from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages
-from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.meshing import MeshConfig, mesh_scene
-from vision3d.stages.meshing.fusion import open3d
+from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.mesh import MeshConfig, mesh_scene
+from vision3d.stages.mesh.fusion import open3d
 
 SIZE, VIEWS = 192, 40
 SAMPLES = 100_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vision3d import Skin, play_skin
 from vision3d.runs import RunFolder
-from vision3d.stages.animation import RigConfig
+from vision3d.stages.animate import RigConfig
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--skin", type=Path, default=Path(str(files("vision3d") / "assets" / "creature" / "creature.glb")))

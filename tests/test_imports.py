@@ -113,9 +113,9 @@ def test_optional_packages_are_imported_inside_functions(name):
         ("geometry.a", "import vision3d.scene", 1),
         ("geometry.a", "def f():\n    from vision3d import render", 1),
         ("render.a", "from vision3d.geometry import quaternion\nfrom vision3d import io", 0),
-        ("stages.fitting.run", "from vision3d.stages import physics", 1),
-        ("stages.fitting.run", "from vision3d.stages.fitting import config", 0),
-        ("optim.a", "import vision3d.stages.fitting", 1),
+        ("stages.fit.run", "from vision3d.stages import simulate", 1),
+        ("stages.fit.run", "from vision3d.stages.fit import config", 0),
+        ("optim.a", "import vision3d.stages.fit", 1),
         ("geometry.a", "from vision3d import GaussianScene", 1),
     ],
 )

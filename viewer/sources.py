@@ -237,7 +237,7 @@ def _open_run(path: Path, name: str) -> Opened:
     signature, newest = _run_signature(path), _newest(path)
     items, note = [], ""
     if newest is not None and newest.suffix == ".pt":
-        from vision3d.stages.fitting.snapshot import load_snapshot
+        from vision3d.stages.fit.snapshot import load_snapshot
 
         snapshot = load_snapshot(newest)
         items = [Item(name, snapshot.scene), Item(f"{name}.cameras", snapshot.cameras)]

@@ -24,8 +24,8 @@ from vision3d.geometry.skinning import keep_largest
 from vision3d.io.images import write_image
 from vision3d.render import render_scene
 from vision3d.scene.clip import Channel, Clip
-from vision3d.stages.meshing.atlas import unwrap
-from vision3d.stages.meshing.baking import spread, texels_of
+from vision3d.stages.mesh.atlas import unwrap
+from vision3d.stages.mesh.baking import spread, texels_of
 
 NUM_FACES, TEXTURE = 2900, 512
 SIZE, FRAMES, CLIP = 128, 16, "Walk"

@@ -26,7 +26,7 @@ from vision3d.scene import (
     Sequence,
     Skeleton,
 )
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fit.config import FitConfig
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Skin
 from vision3d.scene.clip import Clip
-from vision3d.stages.animation.dynamic.config import AnimateConfig
-from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
-from vision3d.stages.animation.dynamic.intake import Intake
-from vision3d.stages.animation.dynamic.joints import JointField, JointTree
+from vision3d.stages.animate.dynamic.config import AnimateConfig
+from vision3d.stages.animate.dynamic.frame_adam import FrameAdam
+from vision3d.stages.animate.dynamic.intake import Intake
+from vision3d.stages.animate.dynamic.joints import JointField, JointTree
 
 FEW = AnimateConfig(nodes=10, steps=24, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
 

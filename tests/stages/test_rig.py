@@ -20,8 +20,8 @@ from vision3d.io.video import read_video
 from vision3d.render.camera_paths import path_cameras
 from vision3d.runs import RunFolder
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Motion, Sequence, Skeleton, Skin
-from vision3d.stages.animation import RigConfig, play_skin
-from vision3d.stages.animation.rig.pictures import orbit
+from vision3d.stages.animate import RigConfig, play_skin
+from vision3d.stages.animate.rig.pictures import orbit
 
 CREATURE = Path(str(resources.files("vision3d") / "assets" / "creature" / "creature.glb"))
 SMALL = {"video_size": (64, 48), "frames": 3}

@@ -11,11 +11,11 @@ from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFil
 from vision3d.progress import silent
 from vision3d.runs import RunFolder
 from vision3d.scene import GaussianScene, Region, Selection, Sequence
-from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
-from vision3d.stages.physics.bodies import cell_volumes
-from vision3d.stages.physics.followers import Followers
-from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.setup import set_up
+from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
+from vision3d.stages.simulate.scene.bodies import cell_volumes
+from vision3d.stages.simulate.scene.followers import Followers
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.world.particles import Particles
 
 SOFT = Material("jelly", youngs_modulus=2e4, poisson_ratio=0.3)
 UPRIGHT = {"up": (0.0, 0.0, 1.0), "floor": "below", "fill": "none", "engine": "reference"}

@@ -8,10 +8,10 @@ import torch
 
 from vision3d.errors import ConfigError
 from vision3d.scene import GaussianScene, Sequence
-from vision3d.stages.physics import SimulateConfig, load_material
-from vision3d.stages.physics.representations import represent
-from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Simulation
+from vision3d.stages.simulate import SimulateConfig, load_material
+from vision3d.stages.simulate.scene.representations import represent
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.simulation import Simulation
 
 SHAPES = ("ball", "shell", "plane", "line", "same", "far")
 

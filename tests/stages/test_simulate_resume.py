@@ -20,7 +20,7 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import GaussianScene, PointCloud, Sequence
-from vision3d.stages.physics import Impulse, simulate
+from vision3d.stages.simulate import Impulse, simulate
 from vision3d.viewer.layers import Layers
 
 CONFIG = replace(

@@ -26,17 +26,17 @@ from vision3d.io.glb import write_mesh
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import GaussianScene, Mesh, Sequence
-from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
-from vision3d.stages.physics.boundaries import distance
-from vision3d.stages.physics.colliders import floor_field
-from vision3d.stages.physics.fields import load_mesh
-from vision3d.stages.physics.filling import Surface
-from vision3d.stages.physics.followers import Followers, bounded
-from vision3d.stages.physics.mesh_floors import floor_faces
-from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.points3 import simulate_points, to_sequence
-from vision3d.stages.physics.selecting import Selector
-from vision3d.stages.physics.setup import set_up
+from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
+from vision3d.stages.simulate.points3 import simulate_points, to_sequence
+from vision3d.stages.simulate.scene.colliders import floor_field
+from vision3d.stages.simulate.scene.filling import Surface
+from vision3d.stages.simulate.scene.followers import Followers, bounded
+from vision3d.stages.simulate.scene.mesh_floors import floor_faces
+from vision3d.stages.simulate.scene.selecting import Selector
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.world.boundaries import distance
+from vision3d.stages.simulate.world.fields import load_mesh
+from vision3d.stages.simulate.world.particles import Particles
 
 FAST = replace(QUICK, engine="auto", up=(0.0, 0.0, 1.0))
 needs_native = pytest.mark.skipif(native.module() is None, reason="no native module")

@@ -69,7 +69,7 @@ def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float 
 
 def shorten_searches(monkeypatch):
     """Searches for lost frames of a few steps, for tests of what surrounds them."""
-    from vision3d.stages.animation.dynamic import limb_search, pose_search
+    from vision3d.stages.animate.dynamic import limb_search, pose_search
 
     monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
     for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):

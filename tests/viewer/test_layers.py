@@ -29,7 +29,7 @@ from vision3d.scene import (
     Sequence,
     Skeleton,
 )
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.viewpoint import guess_up, start_viewpoint

@@ -12,7 +12,7 @@ from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.runs import RunFolder
 from vision3d.scene import Mesh, Motion, PointCloud, Sequence, Skeleton, Skin
-from vision3d.stages.animation import RigConfig, play_skin
+from vision3d.stages.animate import RigConfig, play_skin
 from vision3d.viewer.content import Content
 from vision3d.viewer.layers import Layers, describe
 from vision3d.viewer.lines import bone_lines

@@ -181,7 +181,7 @@ def _colored(sequence: "Sequence", options: MotionOptions) -> "Sequence":
         return sequence
     if options.texture_size:
         if bound.mesh.uvs is None:
-            from vision3d.stages.meshing.atlas import unwrap
+            from vision3d.stages.mesh.atlas import unwrap
 
             charts = unwrap(bound.mesh, options.texture_size, _PADDING)
             bound = replace(bound, mesh=replace(bound.mesh, uvs=charts.corner_uvs))

@@ -2,7 +2,7 @@
 #include "vision3d/procrustes.h"
 
 // Materials of the material point method: plastic flow and Kirchhoff stress of a trial deformation gradient. The laws, their
-// memories and sources are those of vision3d/stages/physics/{laws,plasticity}.py, which the tests hold this against.
+// memories and sources are those of vision3d/stages/simulate/{laws,plasticity}.py, which the tests hold this against.
 namespace vision3d::mpm {
 
 enum Law { COROTATED, NEO_HOOKEAN, HENCKY, VON_MISES, DRUCKER_PRAGER, SNOW, WATER, VISCOPLASTIC, STATIONARY, LAWS };
