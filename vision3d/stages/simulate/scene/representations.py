@@ -5,10 +5,11 @@
 - `mesh`: the vertices of the mesh that Gaussians are on are the particles; the Gaussians follow their faces.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -54,6 +55,12 @@ class Representation(ABC):
         """Of the points (n,), where there are any."""
         self.longest: float | None = None
         """Longest side of what moves, in the scene's units."""
+
+    def of_length(self, longest: float) -> Self:
+        """This one, told how long what moves is, in the scene's units: `max_length` is a share of it."""
+        other = copy.copy(self)
+        other.longest = longest
+        return other
 
     def mask(self, selection: Selection) -> Bool[Tensor, " n"]:
         """Which points a selection on the scene holds."""

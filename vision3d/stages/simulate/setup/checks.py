@@ -10,8 +10,10 @@ from vision3d.machine import free_memory
 from vision3d.scene import GaussianScene
 from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.engines import Engine
-from vision3d.stages.simulate.scene.bodies import Part
+from vision3d.stages.simulate.scene.bodies import BodyParticles, Part
 from vision3d.stages.simulate.scene.representations import Movable
+from vision3d.stages.simulate.setup.obstacles import start_outside
+from vision3d.stages.simulate.setup.prepared import Setup
 from vision3d.stages.simulate.world.particles import Grid
 from vision3d.stages.simulate.world.time_step import SOUND_COURANT, VELOCITY_COURANT
 
@@ -115,3 +117,20 @@ def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing:
                 "%s: %s: %.3g times the speed of sound in what moves (%.3g m/s), an impact that crushes it; %.3g cells a frame",
                 key, text, times, sound, cells,
             )  # fmt: skip
+
+
+def check_apart(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:
+    """Bodies may touch obstacles, but not begin inside of them.
+
+    Raises:
+        InputError: More than half of one begins inside of an obstacle.
+    """
+    first = 0
+    for part, body in zip(parts, bodies):
+        x = setup.particles.x[first : first + len(body.x)]
+        first += len(body.x)
+        buried = start_outside(setup.world, x)
+        if buried is not None and buried[1] > 0.5 * len(x):
+            raise InputError(
+                f"{part.name}: {buried[1]} of its {len(x)} particles begin inside of obstacle {buried[0]}; move one of the two"
+            )
