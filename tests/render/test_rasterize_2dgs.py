@@ -9,7 +9,8 @@ from tests.support.gaussians import cameras, random_gaussians, random_sh
 from vision3d import rasterize_2dgs
 from vision3d.errors import BackendError, InputError
 from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_quat
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import Camera, Gaussians
 
 INPUTS = ("means", "quats", "scales", "opacities", "colors")
 W, H = 61, 45
@@ -237,10 +238,9 @@ def test_gradcheck_of_projection():
 
     def outputs(*inputs: Tensor) -> tuple[Tensor, ...]:
         means, quats, scales, views = inputs
-        radii, *out = ops.project_2dgs(
-            means[None], quats[None], scales[None], g["opacities"][None], views[None], Ks[None], 60, 44,
-            near_plane=0.01, far_plane=1e10, radius_clip=0.0, backend="reference",
-        )  # fmt: skip
+        gaussians = Gaussians(means[None], quats[None], scales[None], None, g["opacities"][None])
+        camera = Camera(views[None], Ks[None], 60, 44, "pinhole", 0.01, 1e10, 0.0)
+        _, (radii, *out) = kernels("reference").project_2dgs(gaussians, camera)
         assert (radii > 0).all()
         return tuple(out)
 
