@@ -111,7 +111,7 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def refuse_tangents(name: str, *arguments: Any) -> None:
     """Raises BackendError if an argument carries a tangent of forward mode."""
-    if any(has_tangent(value) for value in arguments):
+    if forward_ad._current_level >= 0 and any(map(has_tangent, arguments)):
         raise BackendError(
             f"{name}: has no forward-mode derivatives (dual numbers, torch.func.jvp); use reverse mode (backward, grad, vjp), "
             "or backend='reference' where there is one"

@@ -5,7 +5,7 @@ may hold others; in the schema their fields are flat.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -42,6 +42,7 @@ class RecordOp:
         hints = dict(function.__annotations__)
         returns = hints.pop("return")
         (self.record,) = hints.values()
+        self.names = [field.name for field in fields_of(self.record)]
         self.signature = Signature(_signature_text(self.record))
 
         @functools.wraps(function)
@@ -67,11 +68,10 @@ class RecordOp:
             setup: (ctx, record, outputs) -> None; keeps what `backward` reads, as with `save`.
             backward: (ctx, gradient of each output...) -> gradients by the names of the inputs; None for the rest.
         """
-        names = [field.name for field in fields_of(self.record)]
 
         def gradients(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
             found = backward(ctx, *upstream)
-            return tuple(found.get(name) for name in names)
+            return tuple([found.get(name) for name in self.names])
 
         self.op.register_autograd(
             gradients, setup_context=lambda ctx, inputs, output: setup(ctx, build(self.record, inputs), output)
@@ -79,7 +79,7 @@ class RecordOp:
 
     def needs_gradient(self, ctx: Any, name: str) -> bool:
         """Whether the gradient of the input of this name is asked for."""
-        return ctx.needs_input_grad[[field.name for field in fields_of(self.record)].index(name)]
+        return ctx.needs_input_grad[self.names.index(name)]
 
 
 def record_op(name: str) -> Callable[[Callable[[Any], Any]], RecordOp]:
@@ -89,9 +89,10 @@ def record_op(name: str) -> Callable[[Callable[[Any], Any]], RecordOp]:
 
 def save(ctx: Any, state: tuple[Any, ...]) -> None:
     """Keep a record for the backward pass, its tensors as autograd wants them kept."""
-    values = tuple(flatten(state))
-    ctx.save_for_backward(*(value if isinstance(value, Tensor) else None for value in values))
-    ctx.state = type(state), tuple(None if isinstance(value, Tensor) else value for value in values)
+    values = flatten(state)
+    tensors = [value if isinstance(value, Tensor) else None for value in values]
+    ctx.save_for_backward(*tensors)
+    ctx.state = type(state), [value if tensor is None else None for value, tensor in zip(values, tensors)]
 
 
 def saved(ctx: Any) -> Any:
@@ -102,19 +103,18 @@ def saved(ctx: Any) -> Any:
 
 def build(record: Any, values: Sequence[Any]) -> Any:
     """The record with these flat values; what is missing at the end has its default."""
-    make = _BUILDERS.get(record)
-    if make is None:
-        make = _BUILDERS[record] = _builder(record)
-    return make(values)
+    values = list(values)
+    for index, inner, size in reversed(_inner_records(record)):
+        values[index : index + size] = (build(inner, values[index : index + size]),)
+    return record(*values)
 
 
-def flatten(record: tuple[Any, ...]) -> Iterator[Any]:
+def flatten(record: tuple[Any, ...]) -> list[Any]:
     """The values of a record and of those that it holds, in the order of the schema."""
-    for value in record:
-        if _is_record(type(value)):
-            yield from flatten(value)
-        else:
-            yield value
+    values = list(record)
+    for index, _, _ in _inner_records(type(record)):
+        values[index : index + 1] = flatten(values[index])
+    return values
 
 
 @functools.cache
@@ -136,23 +136,21 @@ def fields_of(record: Any) -> tuple[_Field, ...]:
     return tuple(found)
 
 
-_BUILDERS: dict[Any, Callable[[Sequence[Any]], Any]] = {}  # not functools.cache, which torch.compile warns of
+def _inner_records(record: Any) -> tuple[tuple[int, Any, int], ...]:
+    """Of each record that a record holds: where it begins in the schema, its type, how many values it has."""
+    found = _INNER.get(record)
+    if found is None:
+        parts, first = [], 0
+        for hint in record.__annotations__.values():
+            size = len(fields_of(hint)) if _is_record(hint) else 1
+            if _is_record(hint):
+                parts.append((first, hint, size))
+            first += size
+        found = _INNER[record] = tuple(parts)
+    return found
 
 
-def _builder(record: Any) -> Callable[[Sequence[Any]], Any]:
-    if not any(map(_is_record, record.__annotations__.values())):
-        return lambda values: record(*values)
-    parts, first = [], 0
-    for hint in record.__annotations__.values():
-        count = len(fields_of(hint)) if _is_record(hint) else 1
-        parts.append((first, first + count, _builder(hint) if _is_record(hint) else None))
-        first += count
-
-    def make(values: Sequence[Any]) -> Any:
-        size = len(values)
-        return record(*[values[i] if inner is None else inner(values[i:j]) for i, j, inner in parts if i < size])
-
-    return make
+_INNER: dict[Any, tuple[tuple[int, Any, int], ...]] = {}  # not functools.cache, which torch.compile warns of
 
 
 def _is_record(hint: Any) -> bool:

@@ -1,7 +1,6 @@
 """What `rasterize` and `rasterize_2dgs` were asked for, once it is checked."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,8 +11,7 @@ Images = tuple[Tensor, Tensor, dict[str, Any]]
 Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """Arguments as the caller has them: tensors with batch dimensions, covariances as (3, 3)."""
 
     sizes: Sizes

@@ -28,8 +28,8 @@ from vision3d.render.splats.records import Blended2dgs, Camera, Gaussians, Pixel
 def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) -> tuple[Visible, Projected2dgs]:
     """As `Kernels.project_2dgs`."""
     reach = None if gaussians.opacities is None else gaussians.opacities.detach()
-    gaussians, camera = gaussians._replace(opacities=reach), camera._replace(Ks=camera.Ks.detach())
-    return of_visible(Projected2dgs(*_project(*gaussians, *camera)), packed)
+    view = (camera.viewmats, camera.Ks.detach(), *camera[2:])
+    return of_visible(Projected2dgs(*_project(*gaussians[:4], reach, *view)), packed)
 
 
 def blend_2dgs(

@@ -32,8 +32,8 @@ def project(
 ) -> tuple[Visible, Projected]:
     """As `Kernels.project`."""
     reach = None if gaussians.opacities is None else gaussians.opacities.detach()
-    gaussians, camera = gaussians._replace(opacities=reach), camera._replace(Ks=camera.Ks.detach())
-    outputs = _project(*gaussians, *camera, eps2d, antialiased, packed)
+    view = (camera.viewmats, camera.Ks.detach(), *camera[2:])
+    outputs = _project(*gaussians[:4], reach, *view, eps2d, antialiased, packed)
     return Visible(*outputs[:2]), Projected(*outputs[2:])
 
 

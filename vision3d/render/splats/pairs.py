@@ -93,7 +93,7 @@ def by_scene(call: Call, rows: "SparseRows") -> tuple[Gaussians, Tensor, Camera]
     if call.sparse_grad:
         means, quats, scales = (None if value is None else rows.attach(value) for value in (means, quats, scales))
     parts = (None if value is None else _flat_batch(value, size) for value in (means, quats, scales, covars, opacities))
-    camera = camera._replace(viewmats=_flat_batch(camera.viewmats, size), Ks=_flat_batch(camera.Ks, size))
+    camera = Camera(_flat_batch(camera.viewmats, size), _flat_batch(camera.Ks, size), *camera[2:])
     return Gaussians._make(parts), _flat_batch(call.colors, size), camera
 
 
