@@ -23,7 +23,7 @@ DiscArgs<typename W::Scalar> disc_args(const In<W, 3>& means, const In<W, 3>& qu
 template <typename W>
 void bind_project_discs(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("project_discs", [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, MaybeIn<W, 2> opacities, In<W, 4> viewmats, In<W, 4> Ks,
+    define(m, "project_discs", "means quats scales opacities viewmats Ks width height near_plane far_plane radius_clip radii means2d depths transforms normals", [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, MaybeIn<W, 2> opacities, In<W, 4> viewmats, In<W, 4> Ks,
                               double width, double height, double near_plane, double far_plane, double radius_clip,
                               Out<W, 4, int32_t> radii, Out<W, 4> means2d, Out<W, 3> depths, Out<W, 5> transforms, Out<W, 4> normals,
                               int device, uint64_t stream) {
@@ -38,12 +38,9 @@ void bind_project_discs(nb::module_& m) {
         a.normals = pointer("normals", normals, {B, C, N, 3});
         nb::gil_scoped_release release;
         project_discs(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "quats"_a.noconvert(), "scales"_a.noconvert(), "opacities"_a.none().noconvert(), "viewmats"_a.noconvert(),
-       "Ks"_a.noconvert(), "width"_a, "height"_a, "near_plane"_a, "far_plane"_a, "radius_clip"_a, "radii"_a.noconvert(),
-       "means2d"_a.noconvert(), "depths"_a.noconvert(), "transforms"_a.noconvert(), "normals"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 
-    m.def("project_discs_vjp", [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, In<W, 4> viewmats, In<W, 4> Ks, double width,
+    define(m, "project_discs_vjp", "means quats scales viewmats Ks width height gaussian_ids offsets v_means2d v_depths v_transforms v_normals v_means v_quats v_scales v_views", [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, In<W, 4> viewmats, In<W, 4> Ks, double width,
                                   double height, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, In<W, 4> v_means2d,
                                   In<W, 3> v_depths, In<W, 5> v_transforms, In<W, 4> v_normals, Out<W, 3> v_means, Out<W, 3> v_quats,
                                   Out<W, 3> v_scales, MaybeOut<W, 3> v_views, int device, uint64_t stream) {
@@ -65,10 +62,7 @@ void bind_project_discs(nb::module_& m) {
         a.v_views = pointer("v_views", v_views, {B * C, a.chunks, 12});
         nb::gil_scoped_release release;
         project_discs_vjp(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "quats"_a.noconvert(), "scales"_a.noconvert(), "viewmats"_a.noconvert(), "Ks"_a.noconvert(), "width"_a,
-       "height"_a, "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(), "v_means2d"_a.noconvert(), "v_depths"_a.noconvert(),
-       "v_transforms"_a.noconvert(), "v_normals"_a.noconvert(), "v_means"_a.noconvert(), "v_quats"_a.noconvert(),
-       "v_scales"_a.noconvert(), "v_views"_a.none().noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -88,7 +82,7 @@ DiscBlendArgs<typename W::Scalar> disc_blend_args(const In<W, 2>& records, const
 template <typename W>
 void bind_blend_discs(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("make_disc_records", [](In<W, 2> means2d, In<W, 3> transforms, In<W, 1> opacities, In<W, 2> normals, In<W, 2> colors,
+    define(m, "make_disc_records", "means2d transforms opacities normals colors records", [](In<W, 2> means2d, In<W, 3> transforms, In<W, 1> opacities, In<W, 2> normals, In<W, 2> colors,
                                   Out<W, 2> records, int device, uint64_t stream) {
         const int64_t n = int64_t(opacities.shape(0)), D = int64_t(colors.shape(1));
         check("means2d", means2d, {n, 2});
@@ -100,10 +94,9 @@ void bind_blend_discs(nb::module_& m) {
         nb::gil_scoped_release release;
         make_disc_records(W(device, stream).where, n, D, means2d.data(), transforms.data(), opacities.data(), normals.data(),
                           colors.data(), reinterpret_cast<DiscRecord<T>*>(records.data()));
-    }, "means2d"_a.noconvert(), "transforms"_a.noconvert(), "opacities"_a.noconvert(), "normals"_a.noconvert(),
-       "colors"_a.noconvert(), "records"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("blend_discs", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
+    define(m, "blend_discs", "records colors backgrounds masks offsets ids width height tile_size alpha_max distortion max_depths out_colors transmittances normals distortions moments medians last_ids median_ids", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
                             In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max,
                             bool distortion, MaybeIn<W, 3> max_depths, Out<W, 4> out_colors, Out<W, 3> transmittances, Out<W, 4> normals, Out<W, 3> distortions,
                             Out<W, 3> moments, Out<W, 3> medians, Out<W, 3, int32_t> last_ids, Out<W, 3, int32_t> median_ids, int device,
@@ -122,13 +115,9 @@ void bind_blend_discs(nb::module_& m) {
         d.median_ids = pointer("median_ids", median_ids, {a.images, height, width});
         nb::gil_scoped_release release;
         blend_discs(W(device, stream).where, d);
-    }, "records"_a.noconvert(), "colors"_a.noconvert(), "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "distortion"_a,
-       "max_depths"_a.none().noconvert(), "out_colors"_a.noconvert(), "transmittances"_a.noconvert(), "normals"_a.noconvert(), "distortions"_a.noconvert(),
-       "moments"_a.noconvert(), "medians"_a.noconvert(), "last_ids"_a.noconvert(), "median_ids"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 
-    m.def("blend_discs_vjp", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
+    define(m, "blend_discs_vjp", "records colors backgrounds masks offsets ids width height tile_size alpha_max distortion transmittances moments last_ids median_ids means2d transforms opacities v_colors_out v_transmittances v_normals_out v_distortions v_medians sums v_means2d v_transforms v_colors v_opacities v_normals", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
                                 In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height, int tile_size,
                                 double alpha_max, bool distortion, In<W, 3> transmittances, In<W, 3> moments,
                                 In<W, 3, int32_t> last_ids, In<W, 3, int32_t> median_ids, In<W, 2> means2d, In<W, 3> transforms,
@@ -163,13 +152,7 @@ void bind_blend_discs(nb::module_& m) {
         f.v_normals = pointer("v_normals", v_normals, {n, 3});
         nb::gil_scoped_release release;
         blend_discs_vjp(W(device, stream).where, v, f);
-    }, "records"_a.noconvert(), "colors"_a.noconvert(), "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "distortion"_a,
-       "transmittances"_a.noconvert(), "moments"_a.noconvert(), "last_ids"_a.noconvert(), "median_ids"_a.noconvert(),
-       "means2d"_a.noconvert(), "transforms"_a.noconvert(), "opacities"_a.noconvert(), "v_colors_out"_a.noconvert(),
-       "v_transmittances"_a.noconvert(), "v_normals_out"_a.noconvert(), "v_distortions"_a.noconvert(), "v_medians"_a.noconvert(),
-       "sums"_a.noconvert(), "v_means2d"_a.noconvert(), "v_transforms"_a.noconvert(), "v_colors"_a.noconvert(),
-       "v_opacities"_a.noconvert(), "v_normals"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 // Everything that renders 3D and 2D Gaussians but the tile lists.

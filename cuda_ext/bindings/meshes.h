@@ -1,11 +1,9 @@
 #pragma once
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "vision3d/mesh_args.h"
 
 // The mesh kernels for Python; targets as in bindings/splats.h.
 namespace vision3d::arrays {
-
-using namespace nb::literals;
 
 template <typename W>
 MeshArgs<typename W::Scalar> mesh_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, int64_t height, int64_t width) {
@@ -21,7 +19,7 @@ MeshArgs<typename W::Scalar> mesh_args(const In<W, 3>& positions, const In<W, 2,
 template <typename W>
 void bind_mesh_rasterize(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("rasterize_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, double near_plane, double far_plane,
+    define(m, "rasterize_mesh", "positions triangles near_plane far_plane face_ids barycentrics depths keys queue", [](In<W, 3> positions, In<W, 2, int32_t> triangles, double near_plane, double far_plane,
                                Out<W, 3, int32_t> face_ids, Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys,
                                Out<W, 2, int32_t> queue, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
@@ -34,11 +32,9 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.queue = pointer("queue", queue, {a.images, a.faces + 1});
         nb::gil_scoped_release release;
         rasterize(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "near_plane"_a, "far_plane"_a, "face_ids"_a.noconvert(),
-       "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "queue"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 
-    m.def("rasterize_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, MaybeIn<W, 4> v_barycentrics,
+    define(m, "rasterize_mesh_vjp", "positions triangles face_ids v_barycentrics v_depths v_positions", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, MaybeIn<W, 4> v_barycentrics,
                                    MaybeIn<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshVjpArgs<T> a{};
@@ -50,8 +46,7 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
         nb::gil_scoped_release release;
         rasterize_vjp(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "v_barycentrics"_a.none().noconvert(),
-       "v_depths"_a.none().noconvert(), "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -73,16 +68,15 @@ InterpolateArgs<typename W::Scalar> interpolate_args(const In<W, 3>& attributes,
 template <typename W>
 void bind_mesh_interpolate(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("interpolate_mesh", [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics,
+    define(m, "interpolate_mesh", "attributes triangles face_ids barycentrics values", [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics,
                                  Out<W, 4> values, int device, uint64_t stream) {
         InterpolateArgs<T> a = interpolate_args<W>(attributes, triangles, face_ids, barycentrics);
         a.values = pointer("values", values, {a.images, int64_t(face_ids.shape(1)), int64_t(face_ids.shape(2)), a.channels});
         nb::gil_scoped_release release;
         interpolate(W(device, stream).where, a);
-    }, "attributes"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "barycentrics"_a.noconvert(),
-       "values"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("interpolate_mesh_vjp", [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics,
+    define(m, "interpolate_mesh_vjp", "attributes triangles face_ids barycentrics v_values v_attributes v_barycentrics", [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics,
                                      In<W, 4> v_values, Out<W, 3> v_attributes, Out<W, 4> v_barycentrics, int device, uint64_t stream) {
         InterpolateArgs<T> a = interpolate_args<W>(attributes, triangles, face_ids, barycentrics);
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
@@ -91,8 +85,7 @@ void bind_mesh_interpolate(nb::module_& m) {
         a.v_barycentrics = pointer("v_barycentrics", v_barycentrics, {a.images, height, width, 3});
         nb::gil_scoped_release release;
         interpolate_vjp(W(device, stream).where, a);
-    }, "attributes"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "barycentrics"_a.noconvert(),
-       "v_values"_a.noconvert(), "v_attributes"_a.noconvert(), "v_barycentrics"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 // Levels lie one after the other in a texture; `sizes` is where the kernel runs, and its sum on a GPU the caller's matter.
@@ -124,16 +117,15 @@ TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<
 template <typename W>
 void bind_mesh_texture(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("texture_mesh", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
+    define(m, "texture_mesh", "textures sizes uvs lods masks repeat values", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
                              bool repeat, Out<W, 4> values, int device, uint64_t stream) {
         TextureArgs<T> a = texture_args<W>(textures, sizes, uvs, lods, masks, repeat);
         a.values = pointer("values", values, {a.images, int64_t(uvs.shape(1)), int64_t(uvs.shape(2)), a.channels});
         nb::gil_scoped_release release;
         texture(W(device, stream).where, a);
-    }, "textures"_a.noconvert(), "sizes"_a.noconvert(), "uvs"_a.noconvert(), "lods"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "repeat"_a, "values"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("texture_mesh_vjp", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
+    define(m, "texture_mesh_vjp", "textures sizes uvs lods masks repeat v_values v_textures v_uvs v_lods", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
                                  bool repeat, In<W, 4> v_values, Out<W, 3> v_textures, Out<W, 4> v_uvs, MaybeOut<W, 3> v_lods, int device,
                                  uint64_t stream) {
         TextureArgs<T> a = texture_args<W>(textures, sizes, uvs, lods, masks, repeat);
@@ -144,9 +136,7 @@ void bind_mesh_texture(nb::module_& m) {
         a.v_lods = pointer("v_lods", v_lods, {a.images, height, width});
         nb::gil_scoped_release release;
         texture_vjp(W(device, stream).where, a);
-    }, "textures"_a.noconvert(), "sizes"_a.noconvert(), "uvs"_a.noconvert(), "lods"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "repeat"_a, "v_values"_a.noconvert(), "v_textures"_a.noconvert(), "v_uvs"_a.noconvert(), "v_lods"_a.none().noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -173,16 +163,15 @@ AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, cons
 template <typename W>
 void bind_mesh_antialias(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("antialias_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
+    define(m, "antialias_mesh", "positions triangles neighbors face_ids depths colors pairs out_colors", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
                                In<W, 3> depths, In<W, 4> colors, Out<W, 3, uint8_t> pairs, Out<W, 4> out_colors, int device, uint64_t stream) {
         AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors, pairs);
         a.out_colors = pointer("out_colors", out_colors, {a.images, a.height, a.width, a.channels});
         nb::gil_scoped_release release;
         antialias(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
-       "colors"_a.noconvert(), "pairs"_a.noconvert(), "out_colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("antialias_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
+    define(m, "antialias_mesh_vjp", "positions triangles neighbors face_ids depths colors pairs v_out_colors v_colors v_positions", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
                                    In<W, 3> depths, In<W, 4> colors, Out<W, 3, uint8_t> pairs, In<W, 4> v_out_colors, Out<W, 4> v_colors,
                                    Out<W, 3> v_positions, int device, uint64_t stream) {
         AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors, pairs);
@@ -191,9 +180,7 @@ void bind_mesh_antialias(nb::module_& m) {
         a.v_positions = pointer("v_positions", v_positions, {a.images, a.vertices, 4});
         nb::gil_scoped_release release;
         antialias_vjp(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
-       "colors"_a.noconvert(), "pairs"_a.noconvert(), "v_out_colors"_a.noconvert(), "v_colors"_a.noconvert(),
-       "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -218,7 +205,7 @@ PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In
 template <typename W>
 void bind_mesh_picture(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("draw_mesh_picture", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
+    define(m, "draw_mesh_picture", "positions triangles neighbors attributes near_plane far_plane face_ids depths pairs colors", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
                                   double near_plane, double far_plane, Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs,
                                   Out<W, 4> colors) {
         PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
@@ -226,10 +213,9 @@ void bind_mesh_picture(nb::module_& m) {
         a.colors = pointer("colors", colors, {a.mesh.images, a.mesh.height, a.mesh.width, a.channels});
         nb::gil_scoped_release release;
         draw_picture(W(0, 0).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "attributes"_a.noconvert(), "near_plane"_a,
-       "far_plane"_a, "face_ids"_a.noconvert(), "depths"_a.noconvert(), "pairs"_a.noconvert(), "colors"_a.noconvert());
+    });
 
-    m.def("draw_mesh_picture_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
+    define(m, "draw_mesh_picture_vjp", "positions triangles neighbors attributes face_ids depths pairs v_colors v_positions v_attributes", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
                                       Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs, In<W, 4> v_colors,
                                       Out<W, 3> v_positions, Out<W, 3> v_attributes) {
         PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
@@ -240,8 +226,7 @@ void bind_mesh_picture(nb::module_& m) {
         a.v_attributes = pointer("v_attributes", v_attributes, {a.sets, f.vertices, a.channels});
         nb::gil_scoped_release release;
         draw_picture_vjp(W(0, 0).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "attributes"_a.noconvert(), "face_ids"_a.noconvert(),
-       "depths"_a.noconvert(), "pairs"_a.noconvert(), "v_colors"_a.noconvert(), "v_positions"_a.noconvert(), "v_attributes"_a.noconvert());
+    });
 }
 
 template <typename W>

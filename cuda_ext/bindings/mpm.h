@@ -4,7 +4,7 @@
 #include <memory>
 #include <tuple>
 #include <type_traits>
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "vision3d/mpm_world.h"
 
 // Binds mpm_advance and mpm_elastic_energy; Loops has advance and energy for target W.
@@ -88,9 +88,8 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
 
 template <typename W, typename Loops>
 void bind_mpm(nb::module_& m) {
-    using namespace nb::literals;
     using Fields = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, typename W::Device>;
-    m.def("mpm_advance", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows,
+    define(m, "mpm_advance", "rows ids count tracer_rows tracer_ids tracer_count grid lacking materials solids fields winds motions field_values numbers duration time max_dt", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows,
                             Out<W, 2, int32_t> tracer_ids, int64_t tracer_count, Out<W, 4> grid, MaybeOut<W, 3> lacking, Numbers materials, Numbers solids,
                             Numbers fields, Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration,
                             double time, double max_dt, int device, uint64_t stream) {
@@ -101,19 +100,15 @@ void bind_mpm(nb::module_& m) {
         nb::gil_scoped_release release;
         const mpm::Report r = Loops::advance(W(device, stream), *step, *tracers, world, duration, time, max_dt);
         return std::make_tuple(r.steps, r.kept, r.shortest_dt, r.last_dt, r.work, r.is_finite);
-    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "tracer_rows"_a.noconvert(), "tracer_ids"_a.noconvert(),
-       "tracer_count"_a, "grid"_a.noconvert(), "lacking"_a.noconvert().none(), "materials"_a.noconvert(), "solids"_a.noconvert(), "fields"_a.noconvert(),
-       "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(), "duration"_a, "time"_a, "max_dt"_a, "device"_a = -1, "stream"_a = 0);
-    m.def("mpm_elastic_energy", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
+    });
+    define(m, "mpm_elastic_energy", "rows ids count grid materials solids fields winds motions field_values numbers last_dt", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
                                    Numbers solids, Numbers fields, Numbers winds, Numbers motions, Fields field_values,
                                    Numbers numbers, double last_dt, int device, uint64_t stream) {
         const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)), numbers);
         const auto step = step_of<W>(rows, ids, count, grid, world);
         nb::gil_scoped_release release;
         return Loops::energy(W(device, stream), *step, world, last_dt);
-    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(),
-       "fields"_a.noconvert(), "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(),
-       "last_dt"_a, "device"_a = -1, "stream"_a = 0);
+    });
 }
 
 }  // namespace vision3d::arrays

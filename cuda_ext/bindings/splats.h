@@ -1,12 +1,10 @@
 #pragma once
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "cuda/kernels/choose.h"
 #include "vision3d/args.h"
 
 // Bindings of the splat kernels, for any target.
 namespace vision3d::arrays {
-
-using namespace nb::literals;
 
 struct Camera {
     int model;
@@ -41,7 +39,7 @@ ProjectArgs<typename W::Scalar> project_args(const In<W, 3>& means, const MaybeI
 template <typename W>
 void bind_project(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("project", [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, MaybeIn<W, 2> opacities,
+    define(m, "project", "means quats scales covars opacities viewmats Ks camera radii means2d depths conics compensations", [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, MaybeIn<W, 2> opacities,
                         In<W, 4> viewmats, In<W, 4> Ks, const Camera& camera, Out<W, 4, int32_t> radii, Out<W, 4> means2d,
                         Out<W, 3> depths, Out<W, 4> conics, Out<W, 3> compensations, int device, uint64_t stream) {
         ProjectArgs<T> a = project_args<W>(means, quats, scales, covars, viewmats, Ks, camera);
@@ -54,12 +52,9 @@ void bind_project(nb::module_& m) {
         a.compensations = pointer("compensations", compensations, {B, C, N});
         nb::gil_scoped_release release;
         project(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "quats"_a.none().noconvert(), "scales"_a.none().noconvert(), "covars"_a.none().noconvert(),
-       "opacities"_a.none().noconvert(), "viewmats"_a.noconvert(), "Ks"_a.noconvert(), "camera"_a, "radii"_a.noconvert(),
-       "means2d"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.noconvert(), "compensations"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 
-    m.def("project_vjp", [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, In<W, 4> viewmats,
+    define(m, "project_vjp", "means quats scales covars viewmats Ks camera gaussian_ids offsets packed v_means2d v_depths v_conics v_compensations v_means v_quats v_scales v_covars v_views", [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, In<W, 4> viewmats,
                             In<W, 4> Ks, const Camera& camera, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, bool packed,
                             In<W, 2> v_means2d, In<W, 1> v_depths, In<W, 2> v_conics, In<W, 1> v_compensations, Out<W, 3> v_means,
                             MaybeOut<W, 3> v_quats, MaybeOut<W, 3> v_scales, MaybeOut<W, 3> v_covars, MaybeOut<W, 3> v_views, int device,
@@ -88,11 +83,7 @@ void bind_project(nb::module_& m) {
         a.v_views = pointer("v_views", v_views, {B * C, a.chunks, 12});
         nb::gil_scoped_release release;
         project_vjp(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "quats"_a.none().noconvert(), "scales"_a.none().noconvert(), "covars"_a.none().noconvert(),
-       "viewmats"_a.noconvert(), "Ks"_a.noconvert(), "camera"_a, "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(), "packed"_a,
-       "v_means2d"_a.noconvert(), "v_depths"_a.noconvert(), "v_conics"_a.noconvert(), "v_compensations"_a.noconvert(),
-       "v_means"_a.noconvert(), "v_quats"_a.none().noconvert(), "v_scales"_a.none().noconvert(), "v_covars"_a.none().noconvert(),
-       "v_views"_a.none().noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -116,16 +107,15 @@ ShArgs<typename W::Scalar> sh_args(const In<W, 3>& means, const In<W, 5>& sh, co
 template <typename W>
 void bind_sh(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("sh_colors", [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets,
+    define(m, "sh_colors", "means sh centers gaussian_ids offsets degree colors", [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets,
                           int degree, Out<W, 2> colors, int device, uint64_t stream) {
         ShArgs<T> a = sh_args<W>(means, sh, centers, gaussian_ids, offsets, degree);
         a.colors = pointer("colors", colors, {int64_t(gaussian_ids.shape(0)), 3});
         nb::gil_scoped_release release;
         sh_colors(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "sh"_a.noconvert(), "centers"_a.noconvert(), "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(),
-       "degree"_a, "colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("sh_colors_vjp", [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets,
+    define(m, "sh_colors_vjp", "means sh centers gaussian_ids offsets degree v_colors v_means v_sh v_centers", [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets,
                               int degree, In<W, 2> v_colors, Out<W, 3> v_means, Out<W, 5> v_sh, MaybeOut<W, 3> v_centers, int device,
                               uint64_t stream) {
         ShArgs<T> a = sh_args<W>(means, sh, centers, gaussian_ids, offsets, degree);
@@ -135,20 +125,18 @@ void bind_sh(nb::module_& m) {
         a.v_centers = pointer("v_centers", v_centers, {a.images, a.chunks, 3});
         nb::gil_scoped_release release;
         sh_colors_vjp(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "sh"_a.noconvert(), "centers"_a.noconvert(), "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(),
-       "degree"_a, "v_colors"_a.noconvert(), "v_means"_a.noconvert(), "v_sh"_a.noconvert(), "v_centers"_a.none().noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 // torch has signed keys alone; the sort reads their bits as unsigned.
 template <typename W, typename Key>
 void bind_sort(nb::module_& m) {
     using Signed = std::make_signed_t<Key>;
-    m.def("sort_scratch", [](In<W, 1, Signed> keys, int device, uint64_t stream) {
+    define(m, "sort_scratch", "keys", [](In<W, 1, Signed> keys, int device, uint64_t stream) {
         return sort_scratch(W(device, stream).where, reinterpret_cast<const Key*>(keys.data()), int64_t(keys.shape(0)));
-    }, "keys"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("sort_pairs", [](In<W, 1, Signed> keys, In<W, 1, int32_t> ids, int bits, Out<W, 1, Signed> sorted_keys,
+    define(m, "sort_pairs", "keys ids bits sorted_keys sorted_ids scratch", [](In<W, 1, Signed> keys, In<W, 1, int32_t> ids, int bits, Out<W, 1, Signed> sorted_keys,
                            Out<W, 1, int32_t> sorted_ids, Out<W, 1, uint8_t> scratch, int device, uint64_t stream) {
         const int64_t count = int64_t(keys.shape(0));
         check("ids", ids, {count});
@@ -159,8 +147,7 @@ void bind_sort(nb::module_& m) {
         sort_pairs(W(device, stream).where, count, bits, reinterpret_cast<const Key*>(keys.data()), ids.data(),
                    reinterpret_cast<Key*>(sorted_keys.data()), sorted_ids.data(), static_cast<void*>(scratch.data()),
                    int64_t(scratch.shape(0)));
-    }, "keys"_a.noconvert(), "ids"_a.noconvert(), "bits"_a, "sorted_keys"_a.noconvert(), "sorted_ids"_a.noconvert(),
-       "scratch"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -176,7 +163,7 @@ template <typename W>
 void bind_tiles(nb::module_& m) {
     using T = typename W::Scalar;
     using Key = DepthKey<T>;
-    m.def("count_tiles", [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities,
+    define(m, "count_tiles", "means2d radii depths conics opacities width height tile_size tiles_per_gauss depth_keys ids", [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities,
                             int width, int height, int tile_size, Out<W, 1, int32_t> tiles_per_gauss,
                             Out<W, 1, std::make_signed_t<Key>> depth_keys, Out<W, 1, int32_t> ids, int device, uint64_t stream) {
         const TileArgs<T> a = tile_args<W>(means2d, radii, depths, conics, opacities, width, height, tile_size);
@@ -185,11 +172,9 @@ void bind_tiles(nb::module_& m) {
         check("ids", ids, {a.count});
         nb::gil_scoped_release release;
         count_tiles(W(device, stream).where, a, tiles_per_gauss.data(), reinterpret_cast<Key*>(depth_keys.data()), ids.data());
-    }, "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.none().noconvert(), "opacities"_a.noconvert(),
-       "width"_a, "height"_a, "tile_size"_a, "tiles_per_gauss"_a.noconvert(), "depth_keys"_a.noconvert(), "ids"_a.noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("fill_tiles", [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities,
+    define(m, "fill_tiles", "means2d radii depths conics opacities width height tile_size order ends image_ids tile_keys ids", [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities,
                            int width, int height, int tile_size, In<W, 1, int32_t> order, In<W, 1, int64_t> ends,
                            In<W, 1, int64_t> image_ids, Out<W, 1, int32_t> tile_keys, Out<W, 1, int32_t> ids, int device,
                            uint64_t stream) {
@@ -203,11 +188,9 @@ void bind_tiles(nb::module_& m) {
         nb::gil_scoped_release release;
         fill_tiles(W(device, stream).where, a, order.data(), ends.data(), image_ids.data(), reinterpret_cast<uint32_t*>(tile_keys.data()),
                    ids.data());
-    }, "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.none().noconvert(), "opacities"_a.noconvert(),
-       "width"_a, "height"_a, "tile_size"_a, "order"_a.noconvert(), "ends"_a.noconvert(), "image_ids"_a.noconvert(),
-       "tile_keys"_a.noconvert(), "ids"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("finish_tiles", [](In<W, 1> depths, int width, int height, int tile_size, In<W, 1, int32_t> tile_keys, In<W, 1, int32_t> ids,
+    define(m, "finish_tiles", "depths width height tile_size tile_keys ids isect_ids isect_offsets", [](In<W, 1> depths, int width, int height, int tile_size, In<W, 1, int32_t> tile_keys, In<W, 1, int32_t> ids,
                              Out<W, 1, int64_t> isect_ids, Out<W, 3, int32_t> isect_offsets, int device, uint64_t stream) {
         require(width > 0 && height > 0 && tile_size > 0, "width, height, tile_size: want at least 1");
         const TileGrid<T> grid(width, height, tile_size);
@@ -220,8 +203,7 @@ void bind_tiles(nb::module_& m) {
         nb::gil_scoped_release release;
         finish_tiles(W(device, stream).where, grid, images, records, reinterpret_cast<const uint32_t*>(tile_keys.data()), ids.data(),
                      depths.data(), isect_ids.data(), isect_offsets.data());
-    }, "depths"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "tile_keys"_a.noconvert(), "ids"_a.noconvert(),
-       "isect_ids"_a.noconvert(), "isect_offsets"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -256,7 +238,7 @@ template <typename W>
 void bind_blend(nb::module_& m) {
     using T = typename W::Scalar;
     constexpr int64_t RECORD = sizeof(Record<T>) / sizeof(T);
-    m.def("make_records", [](In<W, 2> means2d, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, Out<W, 2> records, int device,
+    define(m, "make_records", "means2d conics colors opacities records", [](In<W, 2> means2d, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, Out<W, 2> records, int device,
                              uint64_t stream) {
         const int64_t n = int64_t(opacities.shape(0)), D = int64_t(colors.shape(1));
         check("means2d", means2d, {n, 2});
@@ -267,10 +249,9 @@ void bind_blend(nb::module_& m) {
         nb::gil_scoped_release release;
         make_records(W(device, stream).where, n, D, means2d.data(), conics.data(), colors.data(), opacities.data(),
                      reinterpret_cast<Record<T>*>(records.data()));
-    }, "means2d"_a.noconvert(), "conics"_a.noconvert(), "colors"_a.noconvert(), "opacities"_a.noconvert(), "records"_a.noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("blend", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
+    define(m, "blend", "records colors backgrounds masks offsets ids width height tile_size alpha_max depths max_depths out_colors out_transmittances last_ids", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
                       In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, MaybeIn<W, 1> depths,
                       MaybeIn<W, 3> max_depths, Out<W, 4> out_colors, Out<W, 3> out_transmittances, Out<W, 3, int32_t> last_ids,
                       int device, uint64_t stream) {
@@ -284,12 +265,9 @@ void bind_blend(nb::module_& m) {
         a.last_ids = pointer("last_ids", last_ids, {a.images, height, width});
         nb::gil_scoped_release release;
         blend(W(device, stream).where, a);
-    }, "records"_a.noconvert(), "colors"_a.noconvert(), "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "depths"_a.none().noconvert(),
-       "max_depths"_a.none().noconvert(), "out_colors"_a.noconvert(), "out_transmittances"_a.noconvert(), "last_ids"_a.noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("blend_vjp", [](In<W, 2> records, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, MaybeIn<W, 2> backgrounds,
+    define(m, "blend_vjp", "records conics colors opacities backgrounds masks offsets ids width height tile_size alpha_max transmittances last_ids v_colors_out v_transmittances sums v_means2d v_conics v_colors v_opacities v_means2d_abs", [](In<W, 2> records, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, MaybeIn<W, 2> backgrounds,
                           MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height,
                           int tile_size, double alpha_max, In<W, 3> transmittances, In<W, 3, int32_t> last_ids, In<W, 4> v_colors_out,
                           MaybeIn<W, 3> v_transmittances, Out<W, 2> sums, Out<W, 2> v_means2d, Out<W, 2> v_conics, Out<W, 2> v_colors,
@@ -316,11 +294,7 @@ void bind_blend(nb::module_& m) {
         f.v_means2d_abs = pointer("v_means2d_abs", v_means2d_abs, {n, 2});
         nb::gil_scoped_release release;
         blend_vjp(W(device, stream).where, v, f);
-    }, "records"_a.noconvert(), "conics"_a.noconvert(), "colors"_a.noconvert(), "opacities"_a.noconvert(),
-       "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(), "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a,
-       "height"_a, "tile_size"_a, "alpha_max"_a, "transmittances"_a.noconvert(), "last_ids"_a.noconvert(), "v_colors_out"_a.noconvert(),
-       "v_transmittances"_a.none().noconvert(), "sums"_a.noconvert(), "v_means2d"_a.noconvert(), "v_conics"_a.noconvert(),
-       "v_colors"_a.noconvert(), "v_opacities"_a.noconvert(), "v_means2d_abs"_a.none().noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 }  // namespace vision3d::arrays

@@ -76,6 +76,16 @@ def test_outputs_are_never_copied():
         native.require().quat_to_rotmat(quats, torch.empty(4, 9, dtype=torch.float64))
 
 
+def test_optional_inputs_are_never_converted():
+    """As other inputs: refused, not copied, and None is taken where an input is optional alone."""
+    rows, out, double = torch.ones(4, 4), torch.ones(4, 9), torch.ones(4, 9, dtype=torch.float64)
+    native.require().quat_to_rotmat_vjp(rows, None, out, torch.empty(4, 4))
+    with pytest.raises(TypeError):
+        native.require().quat_to_rotmat_vjp(rows, double, out, torch.empty(4, 4))
+    with pytest.raises(TypeError):
+        native.require().quat_to_rotmat_vjp(rows, out, None, torch.empty(4, 4))
+
+
 def test_wrong_shapes_are_named():
     records, colors = torch.empty(5, 16), torch.empty(5, 3)
     with pytest.raises(ValueError, match=r"records: got shape \(5, 16\), want \(6, 16\)"):
