@@ -1,5 +1,5 @@
 #include "bindings/splats.h"
-#include "bindings/discs.h"
+#include "bindings/splats_2dgs.h"
 #include "cpu/intersect.h"
 #include "cpu/splats.h"
 #include "cuda/host_shim.h"
@@ -48,8 +48,8 @@ void bind_intersections(nb::module_& m) {
 void bind_constants(nb::module_& m) {
     m.attr("PAIR_CHUNK") = PAIR_CHUNK;
     m.attr("RECORD") = sizeof(Record<float>) / sizeof(float);
-    m.attr("DISC_RECORD") = sizeof(DiscRecord<float>) / sizeof(float);
-    m.attr("DISC_ROW") = DISC_ROW;
+    m.attr("RECORD_2DGS") = sizeof(Record2dgs<float>) / sizeof(float);
+    m.attr("ROW_2DGS") = ROW_2DGS;
 }
 
 }  // namespace

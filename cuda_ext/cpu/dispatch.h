@@ -43,10 +43,10 @@ struct Kernels {
     void (*blend_vjp)(const BlendVjpArgs<float>&, int64_t tile);
 
     // The same for 2D Gaussians.
-    void (*project_discs)(const DiscArgs<float>&, int64_t image, int64_t begin, int64_t end);
-    void (*project_discs_vjp)(const DiscVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
-    void (*blend_discs)(const DiscBlendArgs<float>&, int64_t tile);
-    void (*blend_discs_vjp)(const DiscBlendVjpArgs<float>&, int64_t tile);
+    void (*project_2dgs)(const Project2dgsArgs<float>&, int64_t image, int64_t begin, int64_t end);
+    void (*project_2dgs_vjp)(const Project2dgsVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    void (*blend_2dgs)(const Blend2dgsArgs<float>&, int64_t tile);
+    void (*blend_2dgs_vjp)(const Blend2dgsVjpArgs<float>&, int64_t tile);
 
     ImageKernels<float> images;
     ImageKernels<double> images64;

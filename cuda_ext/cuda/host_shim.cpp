@@ -7,7 +7,7 @@
 #include "cpu/pairs.h"
 #include "cpu/parallel.h"
 #include "cuda/kernels/blend.h"
-#include "cuda/kernels/discs.h"
+#include "cuda/kernels/blend_2dgs.h"
 #include "cuda/kernels/intersect.h"
 #include "cuda/kernels/project.h"
 
@@ -148,46 +148,46 @@ void blend_vjp(Host, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& fini
 }
 
 template <typename T>
-void project_discs(Host, const DiscArgs<T>& args) {
-    launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project_discs(args, i); });
+void project_2dgs(Host, const Project2dgsArgs<T>& args) {
+    launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project_2dgs(args, i); });
 }
 
 template <typename T>
-void project_discs_vjp(Host, const DiscVjpArgs<T>& args) {
-    launch_pairs(args.forward.batches * args.forward.cameras, args.chunks, [&](Block block) { bodies::project_discs_vjp(block, args); });
+void project_2dgs_vjp(Host, const Project2dgsVjpArgs<T>& args) {
+    launch_pairs(args.forward.batches * args.forward.cameras, args.chunks, [&](Block block) { bodies::project_2dgs_vjp(block, args); });
 }
 
 template <typename T>
-void make_disc_records(Host, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
-                       const T* colors, DiscRecord<T>* records) {
+void make_records_2dgs(Host, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
+                       const T* colors, Record2dgs<T>* records) {
     launch(count, [&](int64_t i) {
-        make_disc_record(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
+        make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
     });
 }
 
 template <typename T>
-void blend_discs(Host, const DiscBlendArgs<T>& args) {
+void blend_2dgs(Host, const Blend2dgsArgs<T>& args) {
     with_width(args.base.channels, [&](auto width) {
         launch_blocks(tiles_of(args.base), args.base.tile_size * args.base.tile_size, [&](Block block) {
-            std::vector<bodies::StagedDisc<T>> staged(block.threads);
-            if (args.base.max_depths) bodies::blend_discs<width(), true>(block, args, staged.data());
-            else bodies::blend_discs<width(), false>(block, args, staged.data());
+            std::vector<bodies::Staged2dgs<T>> staged(block.threads);
+            if (args.base.max_depths) bodies::blend_2dgs<width(), true>(block, args, staged.data());
+            else bodies::blend_2dgs<width(), false>(block, args, staged.data());
         });
     });
 }
 
 template <typename T>
-void blend_discs_vjp(Host, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& finish) {
+void blend_2dgs_vjp(Host, const Blend2dgsVjpArgs<T>& args, const Blend2dgsFinishArgs<T>& finish) {
     const BlendArgs<T>& f = args.forward.base;
-    const int64_t row = DISC_ROW + f.channels;
+    const int64_t row = ROW_2DGS + f.channels;
     std::memset(args.sums, 0, f.records * row * sizeof(T));
     with_width(f.channels, [&](auto width) {
         launch_blocks(tiles_of(f), f.tile_size * f.tile_size, [&](Block block) {
-            std::vector<bodies::StagedDisc<T>> staged(block.threads);
-            bodies::blend_discs_vjp<width()>(block, args, staged.data());
+            std::vector<bodies::Staged2dgs<T>> staged(block.threads);
+            bodies::blend_2dgs_vjp<width()>(block, args, staged.data());
         });
     });
-    cpu::sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const T* s) { blend_discs_finish(args, finish, i, s); });
+    cpu::sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const T* s) { blend_2dgs_finish(args, finish, i, s); });
 }
 
 #define V3D_INSTANTIATE(T)                                                                                                          \
@@ -202,11 +202,11 @@ void blend_discs_vjp(Host, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs
     template void make_records(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                         \
     template void blend(Host, const BlendArgs<T>&);                                                                                 \
     template void blend_vjp(Host, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                               \
-    template void project_discs(Host, const DiscArgs<T>&);                                                                          \
-    template void project_discs_vjp(Host, const DiscVjpArgs<T>&);                                                                   \
-    template void make_disc_records(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, DiscRecord<T>*);      \
-    template void blend_discs(Host, const DiscBlendArgs<T>&);                                                                       \
-    template void blend_discs_vjp(Host, const DiscBlendVjpArgs<T>&, const DiscFinishArgs<T>&);
+    template void project_2dgs(Host, const Project2dgsArgs<T>&);                                                                          \
+    template void project_2dgs_vjp(Host, const Project2dgsVjpArgs<T>&);                                                                   \
+    template void make_records_2dgs(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, Record2dgs<T>*);      \
+    template void blend_2dgs(Host, const Blend2dgsArgs<T>&);                                                                       \
+    template void blend_2dgs_vjp(Host, const Blend2dgsVjpArgs<T>&, const Blend2dgsFinishArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)
 #define V3D_INSTANTIATE_SORT(Key)                                \

@@ -122,18 +122,18 @@ def _ops():
     flat = flat._make(value.flatten(0, 2) for value in flat)
     opacities = g["opacities"].repeat(2)
     lists = ops.intersect(flat, opacities, torch.arange(2).repeat_interleave(12), Grid(2, 20, 18, 16)).lists
-    yield "project_discs", (*map(leaf, gaussians), None, None, leaf(camera[0]), *camera[1:])
+    yield "project_2dgs", (*map(leaf, gaussians), None, None, leaf(camera[0]), *camera[1:])
     features = [flat.means2d, flat.transforms, torch.rand(24, 2), opacities, flat.normals]
-    discs = (*map(leaf, features), None, None, *lists, 0.99, True)
-    yield "blend_discs", discs
-    yield "blend_discs limited", (*discs, torch.full((2, 18, 20), 4.0))
+    flat = (*map(leaf, features), None, None, *lists, 0.99, True)
+    yield "blend_2dgs", flat
+    yield "blend_2dgs limited", (*flat, torch.full((2, 18, 20), 4.0))
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "project_splats", "sh_colors", "intersect_tiles", "blend_splats", "blend_splats limited", "project_discs",
-        "blend_discs", "blend_discs limited",
+        "project_splats", "sh_colors", "intersect_tiles", "blend_splats", "blend_splats limited", "project_2dgs",
+        "blend_2dgs", "blend_2dgs limited",
     ],
 )  # fmt: skip
 def test_registered_ops(name):

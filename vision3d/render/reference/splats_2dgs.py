@@ -1,4 +1,4 @@
-"""The plain torch rasterizer of 2D Gaussians: discs met exactly by each pixel's ray (Huang et al. 2024)."""
+"""The plain torch rasterizer of 2D Gaussians, met exactly by each pixel's ray (Huang et al. 2024)."""
 
 from typing import cast
 
@@ -33,9 +33,9 @@ def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) 
         view, K = viewmats[batch, view_id], Ks[batch, view_id]
         point = (view[:, :3, :3] @ means[batch, gaussian][..., None])[..., 0] + view[:, :3, 3]
         axes = view[:, :3, :3] @ quat_to_rotmat(cast(Tensor, quats)[batch, gaussian])
-        disc = torch.cat([axes[:, :, :2] * cast(Tensor, scales)[batch, gaussian][:, None, :2], point[..., None]], -1)
+        splat = torch.cat([axes[:, :, :2] * cast(Tensor, scales)[batch, gaussian][:, None, :2], point[..., None]], -1)
         focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[..., None]
-        transform = torch.cat([focal * disc[:, :2] + K[:, :2, 2:] * disc[:, 2:], disc[:, 2:]], 1)
+        transform = torch.cat([focal * splat[:, :2] + K[:, :2, 2:] * splat[:, 2:], splat[:, 2:]], 1)
         away = (axes[:, :, 2] * point).sum(-1, keepdim=True) >= 0
         normal = torch.where(away, -axes[:, :, 2], axes[:, :, 2])
         # Rows of x and y seen from the projected centre: a shift that changes nothing but the rounding.
@@ -55,7 +55,7 @@ def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) 
             extent = torch.full_like(depth, MAX_EXTENT)
         else:
             extent = cut_extent(opacities[pairs[0], pairs[2]])
-        # The box of the disc of radius `extent`; the whole image where that disc crosses the plane of the camera.
+        # The box of `extent` standard deviations; the whole image where they cross the plane of the camera.
         square = extent.square()[:, None]
         divisor = square * reach.square().sum(-1, keepdim=True) - depth.square()[:, None]
         center = square * (rows * reach[:, None]).sum(-1) / divisor
@@ -91,7 +91,7 @@ def blend_2dgs(
 
     def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor, *limit: Tensor) -> State:
         transmittance, feature, distortion, moment, median, last, middle, done = state
-        exponent, met = _disc_exponent(means2d[ids], ray_transforms[ids], x, y)
+        exponent, met = _exponent(means2d[ids], ray_transforms[ids], x, y)
         alpha = slab_alpha(torch.where(met, exponent, -1), ids, listed, opacities, cuts, alpha_max)
         alpha = before_limit(alpha, colors[:, -1], ids, *limit)
         weight, before, transmittance, done = weigh(alpha, transmittance, done)
@@ -125,10 +125,10 @@ def blend_2dgs(
     return Blended2dgs(color, transmittance, normal, distortion, median, last, middle)
 
 
-def _disc_exponent(center: Tensor, transform: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _exponent(center: Tensor, transform: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """q = 0.5 min(u^2 + v^2, 2 |d|^2) of (tiles, slab, pixels), and where it is a number.
 
-    (u, v) is where the pixel's ray meets the plane of the disc, in standard deviations; behind the camera it does not.
+    (u, v) is where the pixel's ray meets the plane of the Gaussian, in standard deviations; behind the camera it does not.
     """
     # Pixels count from the projected centre, which changes nothing but the rounding.
     anchor = center.detach()

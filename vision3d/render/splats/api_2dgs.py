@@ -1,4 +1,4 @@
-"""`rasterize_2dgs`: 2D Gaussians (discs) to images with normals and depths, with the call of gsplat's 2DGS."""
+"""`rasterize_2dgs`: 2D Gaussians (surfels) to images with normals and depths, with the call of gsplat's 2DGS."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def rasterize_2dgs(
     max_depths: Float[Tensor, "*batch c h w"] | None = None,
     backend: str = "auto",
 ) -> _Maps:
-    """Render discs in every pinhole camera (Huang et al. 2024, 2D Gaussian Splatting).
+    """Render 2D Gaussians in every pinhole camera (Huang et al. 2024, 2D Gaussian Splatting).
 
     The third scale is not read; the normal is the third axis of the rotation, turned to the camera. Gradients reach
     every float input but Ks, from all the maps.
@@ -60,8 +60,8 @@ def rasterize_2dgs(
         height: Image height [px].
         near_plane: Smallest camera depth of a centre that is seen [m], > 0.
         far_plane: Largest camera depth of a centre that is seen [m].
-        radius_clip: Discs whose radii are both at most this are left out [px].
-        eps2d: The low-pass filter of discs is fixed (standard deviation 1/sqrt(2) px), so only the default is taken.
+        radius_clip: 2D Gaussians whose radii are both at most this are left out [px].
+        eps2d: The low-pass filter of 2D Gaussians is fixed (standard deviation 1/sqrt(2) px), so only the default is taken.
         sh_degree: Active degree, 0 to 4.
         packed: Only visible pairs in `info`. Same images.
         tile_size: Side of a tile [px]. Same images.
@@ -73,8 +73,8 @@ def rasterize_2dgs(
         depth_mode: Depth that `surf_normals` come from: expected (of RGB+ED, whatever the mode) or median.
         alpha_max: As for `rasterize`.
         masks: As for `rasterize`.
-        max_depths: As for `rasterize`. The depth of a disc is that of its centre at every pixel, in the limit as in the
-            order, in expected and in median depths: the discs before a limit are the first ones of the list.
+        max_depths: As for `rasterize`. The depth of a 2D Gaussian is that of its centre at every pixel, in the limit as in the
+            order, in expected and in median depths: the 2D Gaussians before a limit are the first ones of the list.
         backend: As for `rasterize`.
 
     Returns:
@@ -97,7 +97,7 @@ def rasterize_2dgs(
     if eps2d != 0.3:
         raise InputError(f"eps2d: got {eps2d}; the low-pass filter of 2D Gaussians is fixed, leave the default 0.3")
     if absgrad:
-        raise BackendError("absgrad: is for 3D Gaussians; for discs read info['gradient_2dgs'].grad after backward")
+        raise BackendError("absgrad: is for 3D Gaussians; read info['gradient_2dgs'].grad after backward")
     if sparse_grad and (not packed or size.batch):
         raise InputError("sparse_grad: needs packed=True and no batch dimensions")
     call = Call(

@@ -89,7 +89,7 @@ def _inputs(gaussians: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tenso
     return plain(means), plain(quats), plain(scales), plain(camera.viewmats), plain(camera.Ks)
 
 
-@record_op("project_discs")
+@record_op("project_2dgs")
 def _project(a: _Projection) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     means, quats, scales, viewmats, Ks = _inputs(*a)
     shape = (*viewmats.shape[:2], means.shape[1])
@@ -100,11 +100,11 @@ def _project(a: _Projection) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = (means, quats, scales, plain_or_none(a.gaussians.opacities), viewmats, Ks)
     limits = (a.camera.width, a.camera.height, a.camera.near_plane, a.camera.far_plane, a.camera.radius_clip)
     outputs = (radii, means2d, depths, transforms, normals)
-    native.require().project_discs(*inputs, *limits, *outputs, **native.where(means))
+    native.require().project_2dgs(*inputs, *limits, *outputs, **native.where(means))
     return outputs
 
 
-@record_op("project_discs_vjp")
+@record_op("project_2dgs_vjp")
 def _project_vjp(a: _ProjectionVjp) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     gaussians, camera, radii = a.state
     inputs = means, quats, scales, viewmats, _ = _inputs(gaussians, camera)
@@ -116,7 +116,7 @@ def _project_vjp(a: _ProjectionVjp) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     v_views = pair_sums(means, num_images, count, 12) if a.view_grad else None
     upstream = map(plain, (a.v_means2d, a.v_depths, a.v_transforms, a.v_normals))
     ids = (visible - image_ids * count, offsets)
-    native.require().project_discs_vjp(
+    native.require().project_2dgs_vjp(
         *inputs, camera.width, camera.height, *ids, *upstream, *grads, v_views, **native.where(means)
     )
     return grads[0], grads[1], grads[2], view_gradient(v_views, viewmats)
@@ -193,7 +193,7 @@ class _BlendingVjp(NamedTuple):
     v_medians: Float[Tensor, "i h w"]
 
 
-@record_op("blend_discs")
+@record_op("blend_2dgs")
 def _blend(a: _Blending) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
     width, height, tile_size, isect_offsets, flatten_ids = a.rules.lists
@@ -203,31 +203,31 @@ def _blend(a: _Blending) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor
     means2d, transforms, colors, opacities = map(plain, a.scene)
     normals = plain(a.normals)
     backgrounds, masks, max_depths = map(plain_or_none, (a.rules.backgrounds, a.rules.masks, a.max_depths))
-    records = colors.new_empty((len(opacities), module.DISC_RECORD))
+    records = colors.new_empty((len(opacities), module.RECORD_2DGS))
     where = native.where(means2d)
-    module.make_disc_records(means2d, transforms, opacities, normals, colors, records, **where)
+    module.make_records_2dgs(means2d, transforms, opacities, normals, colors, records, **where)
     shown, normal = colors.new_empty((*image, colors.shape[1])), colors.new_empty((*image, 3))
     transmittances, distortions, moments, medians = (colors.new_empty(image) for _ in range(4))
     last_ids, median_ids = (colors.new_empty(image, dtype=torch.int32) for _ in range(2))
     maps = (shown, transmittances, normal, distortions, moments, medians, last_ids, median_ids)
     lists = (isect_offsets, flatten_ids, width, height, tile_size, a.rules.alpha_max, a.rules.distortion)
-    module.blend_discs(records, colors, backgrounds, masks, *lists, max_depths, *maps, **where)
+    module.blend_2dgs(records, colors, backgrounds, masks, *lists, max_depths, *maps, **where)
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
-@record_op("blend_discs_vjp")
+@record_op("blend_2dgs_vjp")
 def _blend_vjp(a: _BlendingVjp) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     module, rules = native.require(), a.state.rules
     width, height, tile_size, isect_offsets, flatten_ids = rules.lists
     records, means2d, transforms, colors, opacities = map(plain, (a.state.records, *a.state.scene))
     backgrounds, masks = map(plain_or_none, (rules.backgrounds, rules.masks))
     count, channels = colors.shape
-    sums = record_sums(colors, count, len(flatten_ids), module.DISC_ROW + channels)
+    sums = record_sums(colors, count, len(flatten_ids), module.ROW_2DGS + channels)
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3, 3), (channels,), (), (3,))]
     upstream = map(plain, a[1:])
     lists = (isect_offsets, flatten_ids, width, height, tile_size, rules.alpha_max, rules.distortion)
     maps, gaussians = a.state[3:], (means2d, transforms, opacities)
-    module.blend_discs_vjp(
+    module.blend_2dgs_vjp(
         records, colors, backgrounds, masks, *lists, *maps, *gaussians, *upstream, sums, *grads, **native.where(colors)
     )
     return grads[0], grads[1], grads[2], grads[3], grads[4]
