@@ -48,8 +48,7 @@ std::array<std::string, count> words(const char* function, const char* text) {
     size_t i = 0;
     for (std::string word; stream >> word; ++i)
         if (i < count) found[i] = word;
-    if (i != count)
-        throw std::logic_error(std::string(function) + ": got " + std::to_string(i) + " names, want " + std::to_string(count));
+    if (i != count) throw std::logic_error(std::string(function) + ": got " + std::to_string(i) + " names, want " + std::to_string(count));
     return found;
 }
 

@@ -8,10 +8,10 @@ namespace vision3d::arrays {
 template <typename W, typename Kernel>
 void bind_group_kernel(nb::module_& m, Kernel kernel) {
     using T = typename W::Scalar;
-    define(m, "group_kernel", "inverses elements out_factors in_factors w1 b1 w2 b2 w3 b3 w4 b4 sym mask wave extent values", [kernel](In<W, 3> inverses, MaybeIn<W, 3> elements, In<W, 1> out_factors, In<W, 1> in_factors,
-                                   In<W, 2> w1, In<W, 1> b1, In<W, 2> w2, In<W, 1> b2, In<W, 2> w3, In<W, 1> b3, In<W, 2> w4,
-                                   In<W, 1> b4, int sym, int mask, int wave, double extent, Out<W, 6> values, int device,
-                                   uint64_t stream) {
+    define(m, "group_kernel", "inverses elements out_factors in_factors w1 b1 w2 b2 w3 b3 w4 b4 sym mask wave extent values",
+           [kernel](In<W, 3> inverses, MaybeIn<W, 3> elements, In<W, 1> out_factors, In<W, 1> in_factors, In<W, 2> w1, In<W, 1> b1,
+                    In<W, 2> w2, In<W, 1> b2, In<W, 2> w3, In<W, 1> b3, In<W, 2> w4, In<W, 1> b4, int sym, int mask, int wave,
+                    double extent, Out<W, 6> values, int device, uint64_t stream) {
         GroupKernelArgs<T> a{};
         a.outputs = int64_t(inverses.shape(0));
         a.inputs = int64_t(in_factors.shape(0));

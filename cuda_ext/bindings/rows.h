@@ -17,7 +17,8 @@ void bind_rows(nb::module_& m) {
             nb::gil_scoped_release release;
             Loops::template forward<Op>(W(device, stream), index, in.data(), out.data(), count);
         });
-        define(m, vjp_name.c_str(), "rows out v_out v_rows", [index](In<W, 2> in, MaybeIn<W, 2> out, In<W, 2> v_out, Out<W, 2> v_in, int device, uint64_t stream) {
+        define(m, vjp_name.c_str(), "rows out v_out v_rows",
+               [index](In<W, 2> in, MaybeIn<W, 2> out, In<W, 2> v_out, Out<W, 2> v_in, int device, uint64_t stream) {
             const int64_t count = int64_t(in.shape(0));
             check("rows", in, {count, Op::IN});
             check("v_out", v_out, {count, Op::OUT});

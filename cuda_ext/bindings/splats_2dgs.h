@@ -5,31 +5,37 @@
 namespace vision3d::arrays {
 
 template <typename W>
-Project2dgsArgs<typename W::Scalar> project_2dgs_args(const In<W, 3>& means, const In<W, 3>& quats, const In<W, 3>& scales, const In<W, 4>& viewmats,
-                                       const In<W, 4>& Ks, double width, double height) {
+Project2dgsArgs<typename W::Scalar> project_2dgs_args(const In<W, 3>& means, const In<W, 3>& quats, const In<W, 3>& scales,
+                                                      const In<W, 4>& viewmats, const In<W, 4>& Ks, double width, double height) {
     using T = typename W::Scalar;
     Project2dgsArgs<T> a{};
-    a.batches = viewmats.shape(0); a.cameras = viewmats.shape(1); a.count = means.shape(1);
+    a.batches = viewmats.shape(0);
+    a.cameras = viewmats.shape(1);
+    a.count = means.shape(1);
     const int64_t B = a.batches, C = a.cameras, N = a.count;
     a.means = pointer("means", means, {B, N, 3});
     a.quats = pointer("quats", quats, {B, N, 4});
     a.scales = pointer("scales", scales, {B, N, 3});
     a.viewmats = pointer("viewmats", viewmats, {B, C, 4, 4});
     a.Ks = pointer("Ks", Ks, {B, C, 3, 3});
-    a.limits.width = T(width); a.limits.height = T(height);
+    a.limits.width = T(width);
+    a.limits.height = T(height);
     return a;
 }
 
 template <typename W>
 void bind_project_2dgs(nb::module_& m) {
     using T = typename W::Scalar;
-    define(m, "project_2dgs", "means quats scales opacities viewmats Ks width height near_plane far_plane radius_clip radii means2d depths transforms normals", [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, MaybeIn<W, 2> opacities, In<W, 4> viewmats, In<W, 4> Ks,
-                              double width, double height, double near_plane, double far_plane, double radius_clip,
-                              Out<W, 4, int32_t> radii, Out<W, 4> means2d, Out<W, 3> depths, Out<W, 5> transforms, Out<W, 4> normals,
-                              int device, uint64_t stream) {
+    define(m, "project_2dgs",
+           "means quats scales opacities viewmats Ks width height near_plane far_plane radius_clip radii means2d depths transforms normals",
+           [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, MaybeIn<W, 2> opacities, In<W, 4> viewmats, In<W, 4> Ks, double width,
+              double height, double near_plane, double far_plane, double radius_clip, Out<W, 4, int32_t> radii, Out<W, 4> means2d,
+              Out<W, 3> depths, Out<W, 5> transforms, Out<W, 4> normals, int device, uint64_t stream) {
         Project2dgsArgs<T> a = project_2dgs_args<W>(means, quats, scales, viewmats, Ks, width, height);
         const int64_t B = a.batches, C = a.cameras, N = a.count;
-        a.limits.near_plane = T(near_plane); a.limits.far_plane = T(far_plane); a.limits.radius_clip = T(radius_clip);
+        a.limits.near_plane = T(near_plane);
+        a.limits.far_plane = T(far_plane);
+        a.limits.radius_clip = T(radius_clip);
         a.opacities = pointer("opacities", opacities, {B, N});
         a.radii = pointer("radii", radii, {B, C, N, 2});
         a.means2d = pointer("means2d", means2d, {B, C, N, 2});
@@ -40,10 +46,13 @@ void bind_project_2dgs(nb::module_& m) {
         project_2dgs(W(device, stream).where, a);
     });
 
-    define(m, "project_2dgs_vjp", "means quats scales viewmats Ks width height gaussian_ids offsets v_means2d v_depths v_transforms v_normals v_means v_quats v_scales v_views", [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, In<W, 4> viewmats, In<W, 4> Ks, double width,
-                                  double height, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, In<W, 4> v_means2d,
-                                  In<W, 3> v_depths, In<W, 5> v_transforms, In<W, 4> v_normals, Out<W, 3> v_means, Out<W, 3> v_quats,
-                                  Out<W, 3> v_scales, MaybeOut<W, 3> v_views, int device, uint64_t stream) {
+    define(m, "project_2dgs_vjp",
+           "means quats scales viewmats Ks width height gaussian_ids offsets v_means2d v_depths v_transforms v_normals v_means v_quats "
+           "v_scales v_views",
+           [](In<W, 3> means, In<W, 3> quats, In<W, 3> scales, In<W, 4> viewmats, In<W, 4> Ks, double width, double height,
+              In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, In<W, 4> v_means2d, In<W, 3> v_depths, In<W, 5> v_transforms,
+              In<W, 4> v_normals, Out<W, 3> v_means, Out<W, 3> v_quats, Out<W, 3> v_scales, MaybeOut<W, 3> v_views, int device,
+              uint64_t stream) {
         Project2dgsVjpArgs<T> a{};
         a.forward = project_2dgs_args<W>(means, quats, scales, viewmats, Ks, width, height);
         const int64_t B = a.forward.batches, C = a.forward.cameras, N = a.forward.count;
@@ -82,8 +91,9 @@ Blend2dgsArgs<typename W::Scalar> blend_2dgs_args(const In<W, 2>& records, const
 template <typename W>
 void bind_blend_2dgs(nb::module_& m) {
     using T = typename W::Scalar;
-    define(m, "make_records_2dgs", "means2d transforms opacities normals colors records", [](In<W, 2> means2d, In<W, 3> transforms, In<W, 1> opacities, In<W, 2> normals, In<W, 2> colors,
-                                  Out<W, 2> records, int device, uint64_t stream) {
+    define(m, "make_records_2dgs", "means2d transforms opacities normals colors records",
+           [](In<W, 2> means2d, In<W, 3> transforms, In<W, 1> opacities, In<W, 2> normals, In<W, 2> colors, Out<W, 2> records, int device,
+              uint64_t stream) {
         const int64_t n = int64_t(opacities.shape(0)), D = int64_t(colors.shape(1));
         check("means2d", means2d, {n, 2});
         check("transforms", transforms, {n, 3, 3});
@@ -92,17 +102,19 @@ void bind_blend_2dgs(nb::module_& m) {
         require(D > 0, "colors: want at least 1 channel");
         check("records", records, {n, int64_t(sizeof(Record2dgs<T>) / sizeof(T))});
         nb::gil_scoped_release release;
-        make_records_2dgs(W(device, stream).where, n, D, means2d.data(), transforms.data(), opacities.data(), normals.data(),
-                          colors.data(), reinterpret_cast<Record2dgs<T>*>(records.data()));
+        make_records_2dgs(W(device, stream).where, n, D, means2d.data(), transforms.data(), opacities.data(), normals.data(), colors.data(),
+                          reinterpret_cast<Record2dgs<T>*>(records.data()));
     });
 
-    define(m, "blend_2dgs", "records colors backgrounds masks offsets ids width height tile_size alpha_max distortion max_depths out_colors transmittances normals distortions moments medians last_ids median_ids", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
-                            In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max,
-                            bool distortion, MaybeIn<W, 3> max_depths, Out<W, 4> out_colors, Out<W, 3> transmittances, Out<W, 4> normals, Out<W, 3> distortions,
-                            Out<W, 3> moments, Out<W, 3> medians, Out<W, 3, int32_t> last_ids, Out<W, 3, int32_t> median_ids, int device,
-                            uint64_t stream) {
-        Blend2dgsArgs<T> d =
-            blend_2dgs_args<W>(records, colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max, distortion);
+    define(m, "blend_2dgs",
+           "records colors backgrounds masks offsets ids width height tile_size alpha_max distortion max_depths out_colors transmittances "
+           "normals distortions moments medians last_ids median_ids",
+           [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
+              In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, bool distortion, MaybeIn<W, 3> max_depths,
+              Out<W, 4> out_colors, Out<W, 3> transmittances, Out<W, 4> normals, Out<W, 3> distortions, Out<W, 3> moments,
+              Out<W, 3> medians, Out<W, 3, int32_t> last_ids, Out<W, 3, int32_t> median_ids, int device, uint64_t stream) {
+        Blend2dgsArgs<T> d = blend_2dgs_args<W>(records, colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max,
+                                                distortion);
         BlendArgs<T>& a = d.base;
         a.max_depths = pointer("max_depths", max_depths, {a.images, height, width});
         a.out_colors = pointer("out_colors", out_colors, {a.images, height, width, a.channels});
@@ -117,13 +129,16 @@ void bind_blend_2dgs(nb::module_& m) {
         blend_2dgs(W(device, stream).where, d);
     });
 
-    define(m, "blend_2dgs_vjp", "records colors backgrounds masks offsets ids width height tile_size alpha_max distortion transmittances moments last_ids median_ids means2d transforms opacities v_colors_out v_transmittances v_normals_out v_distortions v_medians sums v_means2d v_transforms v_colors v_opacities v_normals", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
-                                In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height, int tile_size,
-                                double alpha_max, bool distortion, In<W, 3> transmittances, In<W, 3> moments,
-                                In<W, 3, int32_t> last_ids, In<W, 3, int32_t> median_ids, In<W, 2> means2d, In<W, 3> transforms,
-                                In<W, 1> opacities, In<W, 4> v_colors_out, In<W, 3> v_transmittances, In<W, 4> v_normals_out,
-                                In<W, 3> v_distortions, In<W, 3> v_medians, Out<W, 2> sums, Out<W, 2> v_means2d, Out<W, 3> v_transforms,
-                                Out<W, 2> v_colors, Out<W, 1> v_opacities, Out<W, 2> v_normals, int device, uint64_t stream) {
+    define(m, "blend_2dgs_vjp",
+           "records colors backgrounds masks offsets ids width height tile_size alpha_max distortion transmittances moments last_ids "
+           "median_ids means2d transforms opacities v_colors_out v_transmittances v_normals_out v_distortions v_medians sums v_means2d "
+           "v_transforms v_colors v_opacities v_normals",
+           [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
+              In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, bool distortion, In<W, 3> transmittances,
+              In<W, 3> moments, In<W, 3, int32_t> last_ids, In<W, 3, int32_t> median_ids, In<W, 2> means2d, In<W, 3> transforms,
+              In<W, 1> opacities, In<W, 4> v_colors_out, In<W, 3> v_transmittances, In<W, 4> v_normals_out, In<W, 3> v_distortions,
+              In<W, 3> v_medians, Out<W, 2> sums, Out<W, 2> v_means2d, Out<W, 3> v_transforms, Out<W, 2> v_colors, Out<W, 1> v_opacities,
+              Out<W, 2> v_normals, int device, uint64_t stream) {
         Blend2dgsVjpArgs<T> v{};
         v.forward = blend_2dgs_args<W>(records, colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max, distortion);
         BlendArgs<T>& a = v.forward.base;

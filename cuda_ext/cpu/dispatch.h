@@ -51,8 +51,10 @@ struct Kernels {
     ImageKernels<float> images;
     ImageKernels<double> images64;
     // Pairs of samples [begin, end) of a kernel on a group, from transposed weights.
-    void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin, int64_t end);
-    void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin, int64_t end);
+    void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin,
+                         int64_t end);
+    void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin,
+                           int64_t end);
     RowKernels rows[rows::COUNT];
     // Vertices [begin, end) in all poses; the backward adds to v_rows, which belongs to this range.
     void (*skin_vertices)(const skin::Args<float>&, int mode, int64_t begin, int64_t end);
@@ -68,14 +70,18 @@ const Kernels& kernels();
 // Its loops for float or double.
 template <typename T>
 const ImageKernels<T>& image_kernels() {
-    if constexpr (sizeof(T) == sizeof(float)) return kernels().images;
-    else return kernels().images64;
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().images;
+    else
+        return kernels().images64;
 }
 
 template <typename T>
 auto group_kernel_loop() {
-    if constexpr (sizeof(T) == sizeof(float)) return kernels().group_kernel;
-    else return kernels().group_kernel64;
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().group_kernel;
+    else
+        return kernels().group_kernel64;
 }
 
 // Names of the sets that are compiled in and run here, narrowest first.

@@ -29,9 +29,8 @@ void project_vjp(Simd, const ProjectVjpArgs<float>& args) {
 }
 
 void sh_colors(Simd, const ShArgs<float>& args) {
-    each_pair_chunk(args.images, args.offsets, CHUNK, [&](int64_t image, int64_t begin, int64_t end, int64_t) {
-        kernels().sh_colors(args, image, begin, end, nullptr);
-    });
+    each_pair_chunk(args.images, args.offsets, CHUNK,
+                    [&](int64_t image, int64_t begin, int64_t end, int64_t) { kernels().sh_colors(args, image, begin, end, nullptr); });
 }
 
 void sh_colors_vjp(Simd, const ShArgs<float>& args) {
@@ -75,7 +74,8 @@ void make_records_2dgs(Simd, int64_t count, int64_t channels, const float* means
                        const float* normals, const float* colors, Record2dgs<float>* records) {
     parallel_for(count, 4096, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
-            make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
+            make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1],
+                             records[i]);
     });
 }
 

@@ -6,15 +6,16 @@ namespace vision3d::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) make_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* conics, const T* colors,
-                                    const T* opacities, Record<T>* records) {
+__global__ void __launch_bounds__(THREADS) make_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* conics,
+                                                               const T* colors, const T* opacities, Record<T>* records) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count) make_record(means2d + 2 * i, conics + 3 * i, colors + i * channels, channels, opacities[i], records[i]);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) make_records_2dgs_kernel(int64_t count, int64_t channels, const T* means2d, const T* transforms,
-                                         const T* opacities, const T* normals, const T* colors, Record2dgs<T>* records) {
+__global__ void __launch_bounds__(THREADS)
+    make_records_2dgs_kernel(int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
+                             const T* colors, Record2dgs<T>* records) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= count) return;
     make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
@@ -65,8 +66,10 @@ int64_t tiles_of(const BlendArgs<T>& args) {
 // Widths that are compiled: the common ones for float, two for double, which is there to be exact.
 template <typename T, typename Body>
 void with_width(int64_t channels, Body body) {
-    if constexpr (sizeof(T) == 4) with_channels<1, 3, 4, 8, 16, 32>(channels, body);
-    else with_channels<4, 32>(channels, body);
+    if constexpr (sizeof(T) == 4)
+        with_channels<1, 3, 4, 8, 16, 32>(channels, body);
+    else
+        with_channels<4, 32>(channels, body);
 }
 
 }  // namespace
@@ -120,12 +123,12 @@ void blend_2dgs_vjp(const Stream& where, const Blend2dgsVjpArgs<T>& args, const 
     launch("blend_2dgs_finish", where, blocks_of(f.splats), THREADS, blend_2dgs_finish_kernel<T>, args, finish);
 }
 
-#define V3D_INSTANTIATE(T)                                                                                                           \
-    template void make_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                 \
-    template void blend(const Stream&, const BlendArgs<T>&);                                                                         \
-    template void blend_vjp(const Stream&, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                       \
+#define V3D_INSTANTIATE(T)                                                                                                              \
+    template void make_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                    \
+    template void blend(const Stream&, const BlendArgs<T>&);                                                                            \
+    template void blend_vjp(const Stream&, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                          \
     template void make_records_2dgs(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, Record2dgs<T>*); \
-    template void blend_2dgs(const Stream&, const Blend2dgsArgs<T>&);                                                               \
+    template void blend_2dgs(const Stream&, const Blend2dgsArgs<T>&);                                                                   \
     template void blend_2dgs_vjp(const Stream&, const Blend2dgsVjpArgs<T>&, const Blend2dgsFinishArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)

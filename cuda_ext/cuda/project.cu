@@ -80,12 +80,12 @@ void project_2dgs_vjp(const Stream& where, const Project2dgsVjpArgs<T>& args) {
     launch("project_2dgs_vjp", where, images * args.chunks, PAIR_CHUNK, project_2dgs_vjp_kernel<T>, args);
 }
 
-#define V3D_INSTANTIATE(T)                                             \
-    template void project(const Stream&, const ProjectArgs<T>&);       \
-    template void project_vjp(const Stream&, const ProjectVjpArgs<T>&); \
-    template void sh_colors(const Stream&, const ShArgs<T>&);          \
-    template void sh_colors_vjp(const Stream&, const ShArgs<T>&);      \
-    template void project_2dgs(const Stream&, const Project2dgsArgs<T>&);    \
+#define V3D_INSTANTIATE(T)                                                \
+    template void project(const Stream&, const ProjectArgs<T>&);          \
+    template void project_vjp(const Stream&, const ProjectVjpArgs<T>&);   \
+    template void sh_colors(const Stream&, const ShArgs<T>&);             \
+    template void sh_colors_vjp(const Stream&, const ShArgs<T>&);         \
+    template void project_2dgs(const Stream&, const Project2dgsArgs<T>&); \
     template void project_2dgs_vjp(const Stream&, const Project2dgsVjpArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)

@@ -22,9 +22,10 @@ static void project_2dgs(const Project2dgsArgs<float>& args, int64_t image, int6
         make_2dgs(view, mean, quat, scales, splat, transform);
         center_2dgs(splat, mean2d);
         const F sign = facing(splat);
-        const F columns[20] = {mean2d[0], mean2d[1], splat.p[2], transform[0], transform[1], transform[2], transform[3], transform[4],
-                               transform[5], transform[6], transform[7], transform[8], sign * splat.axes[2], sign * splat.axes[5],
-                               sign * splat.axes[8], splat.anchor[0], splat.anchor[1], splat.rows[0], splat.rows[1], splat.rows[2]};
+        const F columns[20] = {mean2d[0],       mean2d[1],       splat.p[2],           transform[0],         transform[1],
+                               transform[2],    transform[3],    transform[4],         transform[5],         transform[6],
+                               transform[7],    transform[8],    sign * splat.axes[2], sign * splat.axes[5], sign * splat.axes[8],
+                               splat.anchor[0], splat.anchor[1], splat.rows[0],        splat.rows[1],        splat.rows[2]};
         alignas(64) float v[21][N];
         for (int j = 0; j < 20; ++j) simd::store(v[j], columns[j]);
         simd::store(v[20], splat.rows[3]);
@@ -106,7 +107,9 @@ struct Lanes2dgs {
     F by_x[3], by_y[3], base[3], lo, dx0, dy0;
     V3D_HD_MEMBER Lanes2dgs(const Tile& tile, const Record2dgs<float>& r) : lo(r.lo) {
         for (int j = 0; j < 3; ++j) {
-            by_x[j] = F(r.by_x[j]); by_y[j] = F(r.by_y[j]); base[j] = F(r.base[j]);
+            by_x[j] = F(r.by_x[j]);
+            by_y[j] = F(r.by_y[j]);
+            base[j] = F(r.base[j]);
         }
         dx0 = simd::load(tile.lane_x) - F(r.x - float(tile.x));
         dy0 = simd::load(tile.lane_y) - F(r.y - float(tile.y));
@@ -187,8 +190,10 @@ static void blend_2dgs_tile(const Blend2dgsArgs<float>& splats, int64_t index) {
 }
 
 static void blend_2dgs(const Blend2dgsArgs<float>& args, int64_t index) {
-    if (args.base.max_depths) blend_2dgs_tile<true>(args, index);
-    else blend_2dgs_tile<false>(args, index);
+    if (args.base.max_depths)
+        blend_2dgs_tile<true>(args, index);
+    else
+        blend_2dgs_tile<false>(args, index);
 }
 
 static void blend_2dgs_vjp(const Blend2dgsVjpArgs<float>& vjp, int64_t index) {
@@ -203,7 +208,8 @@ static void blend_2dgs_vjp(const Blend2dgsVjpArgs<float>& vjp, int64_t index) {
     int64_t stop = -1;
     uint64_t open = 0;
     tile.each_pixel(args, [&](int slot, int64_t pixel) {
-        T[slot] = 1.f; last[slot] = middle[slot] = -1.f;
+        T[slot] = 1.f;
+        last[slot] = middle[slot] = -1.f;
         behind[slot] = moment[slot] = all_moment[slot] = all_weight[slot] = v_spread[slot] = v_median[slot] = 0.f;
         for (int k = 0; k < D + 3; ++k) vC[k * MAX_PIXELS + slot] = 0.f;
         if (pixel < 0) return;
@@ -216,7 +222,9 @@ static void blend_2dgs_vjp(const Blend2dgsVjpArgs<float>& vjp, int64_t index) {
             if (background) v += background[k] * g;
         }
         for (int k = 0; k < 3; ++k) vC[(D + k) * MAX_PIXELS + slot] = vjp.v_normals[pixel * 3 + k];
-        T[slot] = t; last[slot] = float(place); behind[slot] = t * v;
+        T[slot] = t;
+        last[slot] = float(place);
+        behind[slot] = t * v;
         middle[slot] = splats.median_ids[pixel] < 0 ? -1.f : float(splats.median_ids[pixel] - tile.begin);
         moment[slot] = all_moment[slot] = splats.moments[pixel];
         all_weight[slot] = 1.f - t;
@@ -243,8 +251,7 @@ static void blend_2dgs_vjp(const Blend2dgsVjpArgs<float>& vjp, int64_t index) {
             const M hit = is_hit(met.e, lanes.lo, here <= simd::load(last + slot));
             if (!simd::any(hit)) continue;
             F t = simd::load(T + slot), rest = simd::load(behind + slot), dot(0.f), weight, s;
-            for (int k = 0; k < D + 3; ++k)
-                dot = fma(F(k < D ? color[k] : r.normal[k - D]), simd::load(vC + k * MAX_PIXELS + slot), dot);
+            for (int k = 0; k < D + 3; ++k) dot = fma(F(k < D ? color[k] : r.normal[k - D]), simd::load(vC + k * MAX_PIXELS + slot), dot);
             // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative in this weight needs what lies in front.
             const F alpha = min(exp2(met.e), alpha_max), before = t * rcp(one - alpha), w = keep(hit, alpha * before);
             const F in_front = simd::load(moment + slot) - w * depth, weight_front = one - before, total = simd::load(all_weight + slot);

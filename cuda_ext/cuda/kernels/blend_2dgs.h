@@ -14,9 +14,17 @@ template <typename T>
 V3D_BODY void stage(const Blend2dgsArgs<T>& splats, int64_t record, Staged2dgs<T>& staged) {
     const int32_t id = splats.base.ids[record];
     const Record2dgs<T>& r = splats.packed[id];
-    staged.x = r.x; staged.y = r.y; staged.lo = r.lo; staged.rx = r.rx; staged.ry = r.ry; staged.depth = r.depth;
+    staged.x = r.x;
+    staged.y = r.y;
+    staged.lo = r.lo;
+    staged.rx = r.rx;
+    staged.ry = r.ry;
+    staged.depth = r.depth;
     for (int k = 0; k < 3; ++k) {
-        staged.by_x[k] = r.by_x[k]; staged.by_y[k] = r.by_y[k]; staged.base[k] = r.base[k]; staged.normal[k] = r.normal[k];
+        staged.by_x[k] = r.by_x[k];
+        staged.by_y[k] = r.by_y[k];
+        staged.base[k] = r.base[k];
+        staged.normal[k] = r.normal[k];
     }
     staged.id = id;
 }

@@ -83,8 +83,8 @@ V3D_BODY void project_vjp(const Block& block, const ProjectVjpArgs<T>& vjp) {
             T quat[4], scales[3], v_quat[4], v_scales[3];
             load<4>(args.quats + 4 * g, quat);
             load<3>(args.scales + 3 * g, scales);
-            project_gaussian_vjp<MODEL>(view, mean, quat, scales, args.eps2d, v_mean2d, vjp.v_depths[at], v_conic,
-                                        vjp.v_compensations[at], v_mean, v_quat, v_scales, v_view_sums);
+            project_gaussian_vjp<MODEL>(view, mean, quat, scales, args.eps2d, v_mean2d, vjp.v_depths[at], v_conic, vjp.v_compensations[at],
+                                        v_mean, v_quat, v_scales, v_view_sums);
             for (int j = 0; j < 4; ++j) add(vjp.v_quats[4 * g + j], v_quat[j], shared);
             for (int j = 0; j < 3; ++j) add(vjp.v_scales[3 * g + j], v_scales[j], shared);
         }
@@ -131,9 +131,8 @@ V3D_BODY void sh_colors_vjp(const Block& block, const ShArgs<T>& args) {
         T mean[3], v_color[3], v_mean[3];
         load<3>(args.means + 3 * (first + id), mean);
         load<3>(args.v_colors + 3 * i, v_color);
-        sh_color_vjp<DEGREE>(
-            mean, center, [&](int k, int c) { return sh[3 * k + c]; }, v_color,
-            [&](int k, int c, T value) { add(v_sh[3 * k + c], value, shared_sh); }, v_mean);
+        sh_color_vjp<DEGREE>(mean, center, [&](int k, int c) { return sh[3 * k + c]; }, v_color,
+                             [&](int k, int c, T value) { add(v_sh[3 * k + c], value, shared_sh); }, v_mean);
         for (int j = 0; j < 3; ++j) {
             if (DEGREE > 0) add(args.v_means[3 * (first + id) + j], v_mean[j], shared);
             v_center[t][j] = -v_mean[j];
@@ -155,8 +154,7 @@ V3D_BODY void project_2dgs(const Project2dgsArgs<T>& args, int64_t i) {
     center_2dgs(splat, mean2d);
     const T sign = facing(splat), normal[3] = {sign * splat.axes[2], sign * splat.axes[5], sign * splat.axes[8]};
     const T extent = args.opacities ? seen_extent(args.opacities[g]) : T(3.33);
-    const bool seen =
-        radii_2dgs(mean2d, splat.p[2], transform, normal, splat.anchor, splat.rows, extent, args.limits, args.radii + 2 * i);
+    const bool seen = radii_2dgs(mean2d, splat.p[2], transform, normal, splat.anchor, splat.rows, extent, args.limits, args.radii + 2 * i);
     store<2>(args.means2d + 2 * i, mean2d, seen);
     store<1>(args.depths + i, splat.p + 2, seen);
     store<9>(args.transforms + 9 * i, transform, seen);

@@ -13,15 +13,15 @@ constexpr int64_t PAIR_CHUNK = 256;
 
 template <typename T>
 struct ProjectArgs {
-    int64_t batches, cameras, count;  // B, C, N
+    int64_t batches, cameras, count;           // B, C, N
     const T *means, *quats, *scales, *covars;  // (B,N,3) (B,N,4) (B,N,3) or covars (B,N,6)
     const T* opacities;                        // (B,N), only for the extent
     const T *viewmats, *Ks;                    // (B,C,4,4) (B,C,3,3)
     int model;                                 // CameraModel
     Limits<T> limits;
     T eps2d;
-    bool antialiased;                  // the extent uses opacity * compensation
-    int32_t* radii;                    // (B,C,N,2)
+    bool antialiased;                              // the extent uses opacity * compensation
+    int32_t* radii;                                // (B,C,N,2)
     T *means2d, *depths, *conics, *compensations;  // (B,C,N,2) (B,C,N) (B,C,N,3) (B,C,N)
 };
 
@@ -38,25 +38,25 @@ struct ProjectVjpArgs {
 
 template <typename T>
 struct ShArgs {
-    int64_t images, count, K;         // B*C, N, coefficients a Gaussian
-    int degree;                       // active
-    bool per_camera;                  // sh is (B,C,N,K,3) instead of (B,N,K,3)
-    int64_t cameras;                  // C
-    const T *means, *sh, *centers;    // (B,N,3), sh, (B*C,3) camera centres
+    int64_t images, count, K;               // B*C, N, coefficients a Gaussian
+    int degree;                             // active
+    bool per_camera;                        // sh is (B,C,N,K,3) instead of (B,N,K,3)
+    int64_t cameras;                        // C
+    const T *means, *sh, *centers;          // (B,N,3), sh, (B*C,3) camera centres
     const int64_t *gaussian_ids, *offsets;  // (nnz), (B*C+1)
-    T* colors;                        // (nnz,3)
-    const T* v_colors;                // (nnz,3)
-    T *v_means, *v_sh;                // added to
-    T* v_centers;                     // (B*C, chunks, 3), start at zero; or null
+    T* colors;                              // (nnz,3)
+    const T* v_colors;                      // (nnz,3)
+    T *v_means, *v_sh;                      // added to
+    T* v_centers;                           // (B*C, chunks, 3), start at zero; or null
     int64_t chunks;
 };
 
 template <typename T>
 struct TileArgs {
-    int64_t count;                            // nnz pairs, not visible where the radii are 0
-    const T *means2d, *depths, *opacities;    // (nnz,2) (nnz) (nnz)
-    const T* conics;                          // (nnz,3); null: the box of the radii alone decides
-    const int32_t* radii;                     // (nnz,2)
+    int64_t count;                          // nnz pairs, not visible where the radii are 0
+    const T *means2d, *depths, *opacities;  // (nnz,2) (nnz) (nnz)
+    const T* conics;                        // (nnz,3); null: the box of the radii alone decides
+    const int32_t* radii;                   // (nnz,2)
     TileGrid<T> grid;
 };
 
@@ -65,13 +65,13 @@ struct BlendArgs {
     int64_t images, channels, splats, records;  // I, D, nnz, M
     int width, height, tile_size, tiles_x, tiles_y;
     T alpha_max;
-    const Record<T>* packed;      // (nnz)
-    const T* colors;              // (nnz,D)
-    const T* backgrounds;         // (I,D)
-    const bool* masks;            // (I,tiles_y,tiles_x): false leaves the tile as background
-    const T *depths, *max_depths;  // (nnz) and (I,H,W), of the forward alone: a pixel ends before the first depth that is not
-                                   // below its limit; both null: no limits. Of splats the records hold the depths.
-    const int32_t *offsets, *ids;  // (I,tiles_y,tiles_x), (M)
+    const Record<T>* packed;             // (nnz)
+    const T* colors;                     // (nnz,D)
+    const T* backgrounds;                // (I,D)
+    const bool* masks;                   // (I,tiles_y,tiles_x): false leaves the tile as background
+    const T *depths, *max_depths;        // (nnz) and (I,H,W), of the forward alone: a pixel ends before the first depth that is not
+                                         // below its limit; both null: no limits. Of splats the records hold the depths.
+    const int32_t *offsets, *ids;        // (I,tiles_y,tiles_x), (M)
     T *out_colors, *out_transmittances;  // (I,H,W,D) (I,H,W)
     int32_t* last_ids;                   // (I,H,W)
 };
@@ -87,7 +87,7 @@ struct BlendVjpArgs {
 
 template <typename T>
 struct BlendFinishArgs {
-    const T *conics, *opacities;  // (nnz,3) (nnz)
+    const T *conics, *opacities;                                       // (nnz,3) (nnz)
     T *v_means2d, *v_conics, *v_colors, *v_opacities, *v_means2d_abs;  // (nnz,2) (nnz,3) (nnz,D) (nnz) (nnz,2) or null
 };
 

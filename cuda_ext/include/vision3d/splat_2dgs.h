@@ -12,7 +12,7 @@ struct Splat2dgs {
     T axes[9], p[3];      // columns of axes: unit tangents and normal
     T rows[4], reach[2];  // x and y of the tangents seen from the projected centre (times fx, fy), and their z
     T anchor[2], inverse_z;
-    T divisor;            // |reach|^2 - z^2, negative where the unit splat stays before the camera
+    T divisor;  // |reach|^2 - z^2, negative where the unit splat stays before the camera
 };
 
 // `transform` (3x3, row-major) maps (u, v, 1) to homogeneous pixels: K [s_u t_u, s_v t_v, p].
@@ -23,7 +23,8 @@ V3D_HD void make_2dgs(const View<S>& view, const T mean[3], const T quat[4], con
     quat_to_rotmat(quat, rotmat);
     for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j)
-            splat.axes[3 * i + j] = T(view.R[3 * i]) * rotmat[j] + T(view.R[3 * i + 1]) * rotmat[3 + j] + T(view.R[3 * i + 2]) * rotmat[6 + j];
+            splat.axes[3 * i + j] = T(view.R[3 * i]) * rotmat[j] + T(view.R[3 * i + 1]) * rotmat[3 + j] +
+                                    T(view.R[3 * i + 2]) * rotmat[6 + j];
     const T fx(view.fx), fy(view.fy), cx(view.cx), cy(view.cy);
     splat.inverse_z = rcp(splat.p[2]);
     const T x = splat.p[0] * splat.inverse_z, y = splat.p[1] * splat.inverse_z;
@@ -33,7 +34,9 @@ V3D_HD void make_2dgs(const View<S>& view, const T mean[3], const T quat[4], con
         const T s = j < 2 ? scales[j] : T(1);
         const T a = j < 2 ? s * splat.axes[j] : splat.p[0], b = j < 2 ? s * splat.axes[3 + j] : splat.p[1],
                 c = j < 2 ? s * splat.axes[6 + j] : splat.p[2];
-        transform[j] = fx * a + cx * c; transform[3 + j] = fy * b + cy * c; transform[6 + j] = c;
+        transform[j] = fx * a + cx * c;
+        transform[3 + j] = fy * b + cy * c;
+        transform[6 + j] = c;
         if (j == 2) continue;
         splat.rows[j] = fx * (a - x * c);
         splat.rows[2 + j] = fy * (b - y * c);
@@ -48,7 +51,8 @@ V3D_HD void center_2dgs(const Splat2dgs<T>& splat, T mean2d[2]) {
     const auto bounded = splat.divisor < T(0);
     const T inverse = rcp(select(bounded, splat.divisor, T(-1)));
     for (int i = 0; i < 2; ++i)
-        mean2d[i] = splat.anchor[i] + keep(bounded, (splat.rows[2 * i] * splat.reach[0] + splat.rows[2 * i + 1] * splat.reach[1]) * inverse);
+        mean2d[i] = splat.anchor[i] +
+                    keep(bounded, (splat.rows[2 * i] * splat.reach[0] + splat.rows[2 * i + 1] * splat.reach[1]) * inverse);
 }
 
 // +1 where the normal axes[:, 2] looks at the camera, else -1.
@@ -156,7 +160,9 @@ struct alignas(16 * sizeof(T)) Record2dgs {
 
 template <typename T>
 V3D_HD void cross(const T a[3], const T b[3], T c[3]) {
-    c[0] = a[1] * b[2] - a[2] * b[1]; c[1] = a[2] * b[0] - a[0] * b[2]; c[2] = a[0] * b[1] - a[1] * b[0];
+    c[0] = a[1] * b[2] - a[2] * b[1];
+    c[1] = a[2] * b[0] - a[0] * b[2];
+    c[2] = a[0] * b[1] - a[1] * b[0];
 }
 
 // Planes of the ray from the transform, with pixels counted from `center`; returns the sign that was multiplied in.
@@ -172,7 +178,11 @@ V3D_HD T ray_planes(const T M[9], const T center[2], T by_x[3], T by_y[3], T bas
     cross(across, down, base);
     const T det = M[6] * base[0] + M[7] * base[1] + M[8] * base[2];
     const T sign = det > 0 ? T(1) : det < 0 ? T(-1) : T(0);
-    for (int j = 0; j < 3; ++j) { by_x[j] *= sign; by_y[j] *= sign; base[j] *= sign; }
+    for (int j = 0; j < 3; ++j) {
+        by_x[j] *= sign;
+        by_y[j] *= sign;
+        base[j] *= sign;
+    }
     return sign;
 }
 
@@ -193,7 +203,8 @@ V3D_HD void reach_2dgs(const T M[9], const T center[2], T limit, T& rx, T& ry) {
 
 template <typename T>
 V3D_HD void make_record_2dgs(const T mean2d[2], const T transform[9], T opacity, const T normal[3], T depth, Record2dgs<T>& r) {
-    r.x = mean2d[0]; r.y = mean2d[1];
+    r.x = mean2d[0];
+    r.y = mean2d[1];
     r.lo = log2(opacity);
     r.sign = ray_planes(transform, mean2d, r.by_x, r.by_y, r.base);
     reach_2dgs(transform, mean2d, log(T(255) * opacity), r.rx, r.ry);
@@ -209,11 +220,14 @@ V3D_HD void ray_planes_vjp(const T M[9], const T center[2], T sign, const T v_by
         down[j] = sign * (M[3 + j] - center[1] * M[6 + j]);
     }
     const T toward[3] = {sign * M[6], sign * M[7], sign * M[8]};
-    cross(v_by_y, toward, a); cross(down, v_base, b);
+    cross(v_by_y, toward, a);
+    cross(down, v_base, b);
     for (int j = 0; j < 3; ++j) v_M[j] = a[j] + b[j];
-    cross(toward, v_by_x, a); cross(v_base, across, b);
+    cross(toward, v_by_x, a);
+    cross(v_base, across, b);
     for (int j = 0; j < 3; ++j) v_M[3 + j] = a[j] + b[j];
-    cross(v_by_x, down, a); cross(across, v_by_y, c);
+    cross(v_by_x, down, a);
+    cross(across, v_by_y, c);
     for (int j = 0; j < 3; ++j) v_M[6 + j] = a[j] + c[j] - center[0] * v_M[j] - center[1] * v_M[3 + j];
 }
 
