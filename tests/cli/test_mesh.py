@@ -43,7 +43,7 @@ def ball(mode="2dgs"):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Scenes as discs and as ellipsoids."""
+    """Scenes of 2D Gaussians and of ellipsoids."""
     path = tmp_path_factory.mktemp("scenes")
     ball().save(path / "scene.ply")
     ball("3dgs").save(path / "ellipsoids.ply")

@@ -24,7 +24,7 @@ from vision3d.stages.mesh.fusion import BLOCK_BYTES, Grid, fuse, plan
 from vision3d.stages.mesh.poisson import reconstruct
 from vision3d.stages.mesh.run import min_views_of
 from vision3d.stages.mesh.thin import opacity_in_voxels, thin_gaussians
-from vision3d.stages.mesh.views import Maps, SceneViews, as_discs
+from vision3d.stages.mesh.views import Maps, SceneViews, as_2dgs
 
 BOX = Box(torch.full((3,), -1.5), torch.full((3,), 1.5))
 
@@ -314,9 +314,9 @@ def test_cameras_round_a_scene():
 # --- views
 
 
-def test_ellipsoids_as_discs_across_their_shortest_axis():
+def test_ellipsoids_as_2dgs_across_their_shortest_axis():
     scene = blobs()
-    discs = as_discs(scene)
+    discs = as_2dgs(scene)
     assert discs.mode == "2dgs" and (discs.log_scales.diff(dim=-1) <= 0).all()
     torch.testing.assert_close(discs.covars, scene.covars, atol=1e-6, rtol=1e-4)
 

@@ -290,7 +290,7 @@ def _normals(
     model: CameraModel,
     render_mode: str,
 ) -> Tensor | None:
-    """Normals of the discs and the meshes by weight; of 3D Gaussians those of their expected depth."""
+    """Normals of the 2D Gaussians and the meshes by weight; of 3D Gaussians those of their expected depth."""
     if splats.normal is not None:
         return splats.normal + left[..., None] * of_meshes
     if not render_mode.endswith("ED"):

@@ -37,7 +37,8 @@ std::vector<Material<T>> materials_of(const World& world) {
     std::vector<Material<T>> out(size_t(world.num_materials));
     for (int n = 0; n < world.num_materials; ++n) {
         const double* row = world.materials + n * MATERIAL_NUMBERS;
-        out[size_t(n)] = {int(row[0]), T(row[1]), T(row[2]), T(row[3]), T(row[4]), T(row[5]), T(row[6]), T(row[7]), T(row[8]), T(row[9]), T(row[10]), T(row[11])};
+        out[size_t(n)] = {int(row[0]), T(row[1]), T(row[2]), T(row[3]), T(row[4]),  T(row[5]),
+                          T(row[6]),   T(row[7]), T(row[8]), T(row[9]), T(row[10]), T(row[11])};
     }
     return out;
 }

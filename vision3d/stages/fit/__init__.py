@@ -1,6 +1,6 @@
 """From posed photographs to a scene of Gaussians (3D Gaussian Splatting, Kerbl et al. 2023), for CPUs and GPUs.
 
-Papers: Kerbl et al. 2023 (arXiv 2308.04079); MCMC densification, Kheradmand et al. 2024 (arXiv 2404.09591); discs, Huang
+Papers: Kerbl et al. 2023 (arXiv 2308.04079); MCMC densification, Kheradmand et al. 2024 (arXiv 2404.09591); 2D Gaussians, Huang
 et al. 2024 (arXiv 2403.17888); antialiasing, Yu et al. 2024 (arXiv 2311.16493); absolute gradients, Ye et al. 2024
 (arXiv 2404.10484); flat Gaussians, Waczynska et al. 2024 (arXiv 2402.01459).
 

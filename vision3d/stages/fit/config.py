@@ -56,11 +56,11 @@ class LossConfig:
     scale: float = 0.01
     """Of the mean scale in scene extents (mcmc only): keeps Gaussians small."""
     distortion: float = 0.01
-    """Of the depth distortion (2dgs only): draws the discs of a ray together."""
+    """Of the depth distortion (2dgs only): draws the 2D Gaussians of a ray together."""
     distortion_start: float = 0.1
     """Part of the run after which it counts."""
     normal: float = 0.05
-    """Of the difference between the normals of discs and of the depth (2dgs only)."""
+    """Of the difference between the normals of 2D Gaussians and of the depth (2dgs only)."""
     normal_start: float = 0.25
     """Part of the run after which it counts."""
     pose: float = 1e-4
@@ -144,7 +144,7 @@ class FitConfig:
     strategy: Literal["mcmc", "adc"] = "mcmc"
     """How Gaussians are moved and added: a fixed budget that explores (mcmc) or the classic control of density (adc)."""
     mode: Literal["3dgs", "2dgs", "flat"] = "3dgs"
-    """Ellipsoids (3dgs), discs with the loss terms of surfaces (2dgs), or ellipsoids without thickness (flat)."""
+    """Ellipsoids (3dgs), 2D Gaussians with the loss terms of surfaces (2dgs), or ellipsoids without thickness (flat)."""
     steps: int | None = None
     """Steps of the run [default: 7000, or as many as fit in --minutes]."""
     minutes: float | None = None

@@ -126,7 +126,7 @@ class Model:
 
     @torch.no_grad()
     def flatten(self) -> None:
-        """Put the third axis of flat Gaussians and discs back to no thickness, after a strategy changed scales."""
+        """Put the third axis of flat and 2dgs Gaussians back to no thickness, after a strategy changed scales."""
         if self.is_flat:
             self.params["log_scales"][:, 2] = FLAT_LOG_SCALE
 
@@ -183,7 +183,7 @@ def render(
         sh_degree: Degree of the harmonics that are used.
         config: Options of the fit.
         with_distortion: Compute the depth distortion (2dgs).
-        with_normals: Compute the normals of discs and of the depth (2dgs).
+        with_normals: Compute the normals of 2D Gaussians and of the depth (2dgs).
     """
     behind = None if background is None else background[None]
     cameras = (viewmat[None], K[None], *size)

@@ -71,7 +71,7 @@ def run(
 
     Args:
         config: Options.
-        scene: Of any mode; discs (2dgs) lie on surfaces and give the best meshes.
+        scene: Of any mode; 2dgs scenes lie on surfaces and give the best meshes.
         cameras: From where the scene was photographed: what they show is trusted. Without them there are cameras all
             round the scene.
         run_folder: Takes mesh.glb, y up, with summary and report. None: nothing is written.

@@ -70,10 +70,10 @@ class SceneViews:
     def __post_init__(self) -> None:
         if self.cameras.model != "pinhole" or self.cameras.distortion is not None:
             raise InputError(f"cameras: got {self.cameras.model} ones, want pinhole cameras without lens distortion")
-        discs = as_discs(self.scene)
+        flat = as_2dgs(self.scene)
         quantile = 0.5 if self.quantile is None else self.quantile
-        self._discs = boosted(discs, quantile)
-        self._behind = boosted(discs, 0.5 * (1 + quantile))
+        self._surface = boosted(flat, quantile)
+        self._behind = boosted(flat, 0.5 * (1 + quantile))
         self._small: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self._neighbors: list[list[int]] | None = None
         self._cached: dict[int, Maps] = {}
@@ -156,8 +156,8 @@ class SceneViews:
         scene, camera = self.scene, camera.to(self.scene.device)
         view = next(iter(render_views(scene, camera, render_mode="RGB+ED", backend=self.backend)))
         assert view.image is not None and view.depth is not None and view.normal is not None
-        depth, normal = _disc_maps(self._discs, camera, self.backend)
-        behind, _ = _disc_maps(self._behind, camera, self.backend)
+        depth, normal = _2dgs_maps(self._surface, camera, self.backend)
+        behind, _ = _2dgs_maps(self._behind, camera, self.backend)
         spread = torch.where((behind > 0) & behind.isfinite(), (behind - depth).clamp(min=0), 0)
         if self.quantile is None:
             depth, normal = view.depth, view.normal
@@ -171,8 +171,8 @@ class SceneViews:
         return Maps(*(part.cpu().contiguous() for part in (color, alpha, depth, normal, spread.nan_to_num(0))))
 
 
-def as_discs(scene: GaussianScene) -> GaussianScene:
-    """The scene with each Gaussian's shortest axis as the third, which discs do without."""
+def as_2dgs(scene: GaussianScene) -> GaussianScene:
+    """The scene with each Gaussian's shortest axis as the third, which 2D Gaussians do without."""
     if scene.mode == "2dgs":
         return scene
     order = scene.log_scales.argsort(-1, descending=True)
@@ -195,11 +195,11 @@ def boosted(scene: GaussianScene, quantile: float) -> GaussianScene:
     return replace(scene, opacity_logits=((-torch.expm1(through)).clamp(1e-12, 1 - 1e-12).logit()).to(scene.opacity_logits))
 
 
-def _disc_maps(discs: GaussianScene, camera: Cameras, backend: str) -> tuple[Tensor, Tensor]:
-    """Median depth and normals of discs."""
-    no_colors = discs.means.new_zeros(len(discs), 1)
+def _2dgs_maps(scene: GaussianScene, camera: Cameras, backend: str) -> tuple[Tensor, Tensor]:
+    """Median depth and normals of 2D Gaussians."""
+    no_colors = scene.means.new_zeros(len(scene), 1)
     _, _, normal, _, _, median, _ = rasterize_2dgs(
-        discs.means, discs.quats, discs.scales, discs.opacities, no_colors, camera.viewmats, camera.Ks,
+        scene.means, scene.quats, scene.scales, scene.opacities, no_colors, camera.viewmats, camera.Ks,
         int(camera.width), int(camera.height), packed=True, backend=backend,
     )  # fmt: skip
     return median[0, ..., 0], normal[0]

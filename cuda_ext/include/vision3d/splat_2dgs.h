@@ -3,64 +3,68 @@
 #include "vision3d/project.h"
 #include "vision3d/quaternion.h"
 
-// 2D Gaussians: discs that a pixel's ray meets exactly (Huang et al. 2024, "2D Gaussian Splatting").
+// 2D Gaussians (2dgs, also called surfels): flat splats that a pixel's ray meets exactly (Huang et al. 2024, "2D Gaussian Splatting").
 namespace vision3d {
 
-// A disc in the camera's frame: columns s_u t_u and s_v t_v, centre p, and its frame W R(q).
+// A splat in the camera's frame: columns s_u t_u and s_v t_v, centre p, and its frame W R(q).
 template <typename T>
-struct Disc {
+struct Splat2dgs {
     T axes[9], p[3];      // columns of axes: unit tangents and normal
     T rows[4], reach[2];  // x and y of the tangents seen from the projected centre (times fx, fy), and their z
     T anchor[2], inverse_z;
-    T divisor;            // |reach|^2 - z^2, negative where the unit disc stays before the camera
+    T divisor;  // |reach|^2 - z^2, negative where the unit splat stays before the camera
 };
 
 // `transform` (3x3, row-major) maps (u, v, 1) to homogeneous pixels: K [s_u t_u, s_v t_v, p].
 template <typename T, typename S>
-V3D_HD void make_disc(const View<S>& view, const T mean[3], const T quat[4], const T scales[3], Disc<T>& disc, T transform[9]) {
+V3D_HD void make_2dgs(const View<S>& view, const T mean[3], const T quat[4], const T scales[3], Splat2dgs<T>& splat, T transform[9]) {
     T rotmat[9];
-    world_to_camera(view, mean, disc.p);
+    world_to_camera(view, mean, splat.p);
     quat_to_rotmat(quat, rotmat);
     for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j)
-            disc.axes[3 * i + j] = T(view.R[3 * i]) * rotmat[j] + T(view.R[3 * i + 1]) * rotmat[3 + j] + T(view.R[3 * i + 2]) * rotmat[6 + j];
+            splat.axes[3 * i + j] = T(view.R[3 * i]) * rotmat[j] + T(view.R[3 * i + 1]) * rotmat[3 + j] +
+                                    T(view.R[3 * i + 2]) * rotmat[6 + j];
     const T fx(view.fx), fy(view.fy), cx(view.cx), cy(view.cy);
-    disc.inverse_z = rcp(disc.p[2]);
-    const T x = disc.p[0] * disc.inverse_z, y = disc.p[1] * disc.inverse_z;
-    disc.anchor[0] = fma(fx, x, cx);
-    disc.anchor[1] = fma(fy, y, cy);
+    splat.inverse_z = rcp(splat.p[2]);
+    const T x = splat.p[0] * splat.inverse_z, y = splat.p[1] * splat.inverse_z;
+    splat.anchor[0] = fma(fx, x, cx);
+    splat.anchor[1] = fma(fy, y, cy);
     for (int j = 0; j < 3; ++j) {
         const T s = j < 2 ? scales[j] : T(1);
-        const T a = j < 2 ? s * disc.axes[j] : disc.p[0], b = j < 2 ? s * disc.axes[3 + j] : disc.p[1],
-                c = j < 2 ? s * disc.axes[6 + j] : disc.p[2];
-        transform[j] = fx * a + cx * c; transform[3 + j] = fy * b + cy * c; transform[6 + j] = c;
+        const T a = j < 2 ? s * splat.axes[j] : splat.p[0], b = j < 2 ? s * splat.axes[3 + j] : splat.p[1],
+                c = j < 2 ? s * splat.axes[6 + j] : splat.p[2];
+        transform[j] = fx * a + cx * c;
+        transform[3 + j] = fy * b + cy * c;
+        transform[6 + j] = c;
         if (j == 2) continue;
-        disc.rows[j] = fx * (a - x * c);
-        disc.rows[2 + j] = fy * (b - y * c);
-        disc.reach[j] = c;
+        splat.rows[j] = fx * (a - x * c);
+        splat.rows[2 + j] = fy * (b - y * c);
+        splat.reach[j] = c;
     }
-    disc.divisor = disc.reach[0] * disc.reach[0] + disc.reach[1] * disc.reach[1] - disc.p[2] * disc.p[2];
+    splat.divisor = splat.reach[0] * splat.reach[0] + splat.reach[1] * splat.reach[1] - splat.p[2] * splat.p[2];
 }
 
-// Centre of the projected disc.
+// Centre of the projected splat.
 template <typename T>
-V3D_HD void disc_center(const Disc<T>& disc, T mean2d[2]) {
-    const auto bounded = disc.divisor < T(0);
-    const T inverse = rcp(select(bounded, disc.divisor, T(-1)));
+V3D_HD void center_2dgs(const Splat2dgs<T>& splat, T mean2d[2]) {
+    const auto bounded = splat.divisor < T(0);
+    const T inverse = rcp(select(bounded, splat.divisor, T(-1)));
     for (int i = 0; i < 2; ++i)
-        mean2d[i] = disc.anchor[i] + keep(bounded, (disc.rows[2 * i] * disc.reach[0] + disc.rows[2 * i + 1] * disc.reach[1]) * inverse);
+        mean2d[i] = splat.anchor[i] +
+                    keep(bounded, (splat.rows[2 * i] * splat.reach[0] + splat.rows[2 * i + 1] * splat.reach[1]) * inverse);
 }
 
 // +1 where the normal axes[:, 2] looks at the camera, else -1.
 template <typename T>
-V3D_HD T facing(const Disc<T>& disc) {
-    const T dot = disc.axes[2] * disc.p[0] + disc.axes[5] * disc.p[1] + disc.axes[8] * disc.p[2];
+V3D_HD T facing(const Splat2dgs<T>& splat) {
+    const T dot = splat.axes[2] * splat.p[0] + splat.axes[5] * splat.p[1] + splat.axes[8] * splat.p[2];
     return select(dot < T(0), T(1), T(-1));
 }
 
-// As splat_radii: the box of the disc of radius `extent`, everything where that disc crosses the plane of the camera.
+// As splat_radii: the box of the splat of radius `extent`, everything where that splat crosses the plane of the camera.
 template <typename T>
-V3D_HD bool disc_radii(const T mean2d[2], T depth, const T transform[9], const T normal[3], const T anchor[2], const T rows[4], T extent,
+V3D_HD bool radii_2dgs(const T mean2d[2], T depth, const T transform[9], const T normal[3], const T anchor[2], const T rows[4], T extent,
                        const Limits<T>& limits, int32_t radii[2]) {
     const T zero(0), big(1e30), size[2] = {limits.width, limits.height};
     radii[0] = radii[1] = 0;
@@ -83,34 +87,34 @@ V3D_HD bool disc_radii(const T mean2d[2], T depth, const T transform[9], const T
     return true;
 }
 
-// Gradients of mean2d, depth, transform and normal to the disc's mean, quat, scales, and the camera (R then t, added to).
+// Gradients of mean2d, depth, transform and normal to the splat's mean, quat, scales, and the camera (R then t, added to).
 template <typename T, typename S>
-V3D_HD void disc_vjp(const View<S>& view, const T mean[3], const T quat[4], const T scales[3], const T v_mean2d[2], T v_depth,
+V3D_HD void vjp_2dgs(const View<S>& view, const T mean[3], const T quat[4], const T scales[3], const T v_mean2d[2], T v_depth,
                      const T v_transform[9], const T v_normal[3], T v_mean[3], T v_quat[4], T v_scales[3], T* v_view) {
-    Disc<T> disc;
+    Splat2dgs<T> splat;
     T transform[9], v_M[9], rotmat[9];
-    make_disc(view, mean, quat, scales, disc, transform);
+    make_2dgs(view, mean, quat, scales, splat, transform);
     for (int i = 0; i < 9; ++i) v_M[i] = v_transform[i];
 
-    const auto bounded = disc.divisor < T(0);
-    const T inverse = rcp(select(bounded, disc.divisor, T(-1))), two(2);
+    const auto bounded = splat.divisor < T(0);
+    const T inverse = rcp(select(bounded, splat.divisor, T(-1))), two(2);
     T v_z = v_depth, v_divisor(0), v_reach[2] = {T(0), T(0)};
     for (int i = 0; i < 2; ++i) {
-        const T* row = disc.rows + 2 * i;
-        const T shift = (row[0] * disc.reach[0] + row[1] * disc.reach[1]) * inverse, v_shift = keep(bounded, v_mean2d[i]) * inverse;
+        const T* row = splat.rows + 2 * i;
+        const T shift = (row[0] * splat.reach[0] + row[1] * splat.reach[1]) * inverse, v_shift = keep(bounded, v_mean2d[i]) * inverse;
         T v_anchor = v_mean2d[i];
         v_divisor = v_divisor - v_shift * shift;
         for (int j = 0; j < 2; ++j) {
-            const T v_row = v_shift * disc.reach[j];
-            v_reach[j] = v_reach[j] + v_shift * row[j] - disc.anchor[i] * v_row;
-            v_anchor = v_anchor - v_row * disc.reach[j];
+            const T v_row = v_shift * splat.reach[j];
+            v_reach[j] = v_reach[j] + v_shift * row[j] - splat.anchor[i] * v_row;
+            v_anchor = v_anchor - v_row * splat.reach[j];
             v_M[3 * i + j] = v_M[3 * i + j] + v_row;
         }
-        v_M[3 * i + 2] = v_M[3 * i + 2] + v_anchor * disc.inverse_z;
-        v_z = v_z - v_anchor * disc.anchor[i] * disc.inverse_z;
+        v_M[3 * i + 2] = v_M[3 * i + 2] + v_anchor * splat.inverse_z;
+        v_z = v_z - v_anchor * splat.anchor[i] * splat.inverse_z;
     }
-    for (int j = 0; j < 2; ++j) v_M[6 + j] = v_M[6 + j] + v_reach[j] + two * v_divisor * disc.reach[j];
-    v_M[8] = v_M[8] + v_z - two * v_divisor * disc.p[2];
+    for (int j = 0; j < 2; ++j) v_M[6 + j] = v_M[6 + j] + v_reach[j] + two * v_divisor * splat.reach[j];
+    v_M[8] = v_M[8] + v_z - two * v_divisor * splat.p[2];
 
     T v_axes[9], v_p[3];
     for (int j = 0; j < 3; ++j) {
@@ -119,10 +123,10 @@ V3D_HD void disc_vjp(const View<S>& view, const T mean[3], const T quat[4], cons
         for (int i = 0; i < 3; ++i) {
             if (j == 2) {
                 v_p[i] = column[i];
-                v_axes[3 * i + 2] = facing(disc) * v_normal[i];
+                v_axes[3 * i + 2] = facing(splat) * v_normal[i];
             } else {
                 v_axes[3 * i + j] = scales[j] * column[i];
-                v_scales[j] = v_scales[j] + disc.axes[3 * i + j] * column[i];
+                v_scales[j] = v_scales[j] + splat.axes[3 * i + j] * column[i];
             }
         }
     }
@@ -143,10 +147,10 @@ V3D_HD void disc_vjp(const View<S>& view, const T mean[3], const T quat[4], cons
     }
 }
 
-// A disc as the blending loops read it. The ray of a pixel at (dx, dy) from (x, y) meets the disc's plane at
+// A splat as the blending loops read it. The ray of a pixel at (dx, dy) from (x, y) meets the splat's plane at
 // h = dx by_x + dy by_y + base, (u, v) = h.xy / h.z; signs are such that h.z > 0 before the camera.
 template <typename T>
-struct alignas(16 * sizeof(T)) DiscRecord {
+struct alignas(16 * sizeof(T)) Record2dgs {
     T x, y, lo, sign;
     T by_x[3], by_y[3], base[3];
     T rx, ry, depth;
@@ -156,7 +160,9 @@ struct alignas(16 * sizeof(T)) DiscRecord {
 
 template <typename T>
 V3D_HD void cross(const T a[3], const T b[3], T c[3]) {
-    c[0] = a[1] * b[2] - a[2] * b[1]; c[1] = a[2] * b[0] - a[0] * b[2]; c[2] = a[0] * b[1] - a[1] * b[0];
+    c[0] = a[1] * b[2] - a[2] * b[1];
+    c[1] = a[2] * b[0] - a[0] * b[2];
+    c[2] = a[0] * b[1] - a[1] * b[0];
 }
 
 // Planes of the ray from the transform, with pixels counted from `center`; returns the sign that was multiplied in.
@@ -172,14 +178,18 @@ V3D_HD T ray_planes(const T M[9], const T center[2], T by_x[3], T by_y[3], T bas
     cross(across, down, base);
     const T det = M[6] * base[0] + M[7] * base[1] + M[8] * base[2];
     const T sign = det > 0 ? T(1) : det < 0 ? T(-1) : T(0);
-    for (int j = 0; j < 3; ++j) { by_x[j] *= sign; by_y[j] *= sign; base[j] *= sign; }
+    for (int j = 0; j < 3; ++j) {
+        by_x[j] *= sign;
+        by_y[j] *= sign;
+        base[j] *= sign;
+    }
     return sign;
 }
 
-// Half sides of the box around `center` that holds every pixel with exponent <= limit, on the disc or in the low-pass filter:
+// Half sides of the box around `center` that holds every pixel with exponent <= limit, on the splat or in the low-pass filter:
 // the bounding box of the conic M diag(e, e, -1) M^T, e = 2 limit; unbounded where it crosses the plane of the camera.
 template <typename T>
-V3D_HD void disc_reach(const T M[9], const T center[2], T limit, T& rx, T& ry) {
+V3D_HD void reach_2dgs(const T M[9], const T center[2], T limit, T& rx, T& ry) {
     const T e = 2 * limit, far = T(1e9);
     const T d22 = e * (M[6] * M[6] + M[7] * M[7]) - M[8] * M[8];
     T* half[2] = {&rx, &ry};
@@ -192,11 +202,12 @@ V3D_HD void disc_reach(const T M[9], const T center[2], T limit, T& rx, T& ry) {
 }
 
 template <typename T>
-V3D_HD void make_disc_record(const T mean2d[2], const T transform[9], T opacity, const T normal[3], T depth, DiscRecord<T>& r) {
-    r.x = mean2d[0]; r.y = mean2d[1];
+V3D_HD void make_record_2dgs(const T mean2d[2], const T transform[9], T opacity, const T normal[3], T depth, Record2dgs<T>& r) {
+    r.x = mean2d[0];
+    r.y = mean2d[1];
     r.lo = log2(opacity);
     r.sign = ray_planes(transform, mean2d, r.by_x, r.by_y, r.base);
-    disc_reach(transform, mean2d, log(T(255) * opacity), r.rx, r.ry);
+    reach_2dgs(transform, mean2d, log(T(255) * opacity), r.rx, r.ry);
     r.depth = depth;
     for (int k = 0; k < 3; ++k) r.normal[k] = normal[k];
 }
@@ -209,29 +220,32 @@ V3D_HD void ray_planes_vjp(const T M[9], const T center[2], T sign, const T v_by
         down[j] = sign * (M[3 + j] - center[1] * M[6 + j]);
     }
     const T toward[3] = {sign * M[6], sign * M[7], sign * M[8]};
-    cross(v_by_y, toward, a); cross(down, v_base, b);
+    cross(v_by_y, toward, a);
+    cross(down, v_base, b);
     for (int j = 0; j < 3; ++j) v_M[j] = a[j] + b[j];
-    cross(toward, v_by_x, a); cross(v_base, across, b);
+    cross(toward, v_by_x, a);
+    cross(v_base, across, b);
     for (int j = 0; j < 3; ++j) v_M[3 + j] = a[j] + b[j];
-    cross(v_by_x, down, a); cross(across, v_by_y, c);
+    cross(v_by_x, down, a);
+    cross(across, v_by_y, c);
     for (int j = 0; j < 3; ++j) v_M[6 + j] = a[j] + c[j] - center[0] * v_M[j] - center[1] * v_M[3 + j];
 }
 
-// Where the ray meets the disc, and the exponent: that of the disc or of the low-pass filter (sigma = 1/sqrt 2 px), whichever
+// Where the ray meets the splat, and the exponent: that of the splat or of the low-pass filter (sigma = 1/sqrt 2 px), whichever
 // is smaller (Huang et al. 2024, eq. 11). Powers of two, as in log2_alpha.
 template <typename T, typename M>
-struct DiscHit {
+struct Hit2dgs {
     T u, v, inverse, e;
-    M nearer;  // the disc decides
+    M nearer;  // the splat decides
 };
 
 template <typename T, typename M>
-V3D_HD DiscHit<T, M> meet_disc(T dx, T dy, const T by_x[3], const T by_y[3], const T base[3], T lo) {
+V3D_HD Hit2dgs<T, M> meet_2dgs(T dx, T dy, const T by_x[3], const T by_y[3], const T base[3], T lo) {
     using S = typename Traits<T>::Scalar;
     const T h0 = fma(dx, by_x[0], fma(dy, by_y[0], base[0])), h1 = fma(dx, by_x[1], fma(dy, by_y[1], base[1])),
             h2 = fma(dx, by_x[2], fma(dy, by_y[2], base[2]));
     const T low_pass = fma(dx, dx, dy * dy), planar = fma(h0, h0, h1 * h1);
-    DiscHit<T, M> hit;
+    Hit2dgs<T, M> hit;
     hit.nearer = (planar < T(S(2)) * low_pass * h2 * h2) & (T(S(0)) < h2);
     hit.inverse = rcp(select(hit.nearer, h2, T(S(1))));
     hit.u = keep(hit.nearer, h0 * hit.inverse);

@@ -5,24 +5,32 @@
 namespace vision3d::bodies {
 
 template <typename T>
-struct StagedDisc {
+struct Staged2dgs {
     T x, y, lo, by_x[3], by_y[3], base[3], rx, ry, depth, normal[3];
     int32_t id;
 };
 
 template <typename T>
-V3D_BODY void stage(const DiscBlendArgs<T>& discs, int64_t record, StagedDisc<T>& staged) {
-    const int32_t id = discs.base.ids[record];
-    const DiscRecord<T>& r = discs.discs[id];
-    staged.x = r.x; staged.y = r.y; staged.lo = r.lo; staged.rx = r.rx; staged.ry = r.ry; staged.depth = r.depth;
+V3D_BODY void stage(const Blend2dgsArgs<T>& splats, int64_t record, Staged2dgs<T>& staged) {
+    const int32_t id = splats.base.ids[record];
+    const Record2dgs<T>& r = splats.packed[id];
+    staged.x = r.x;
+    staged.y = r.y;
+    staged.lo = r.lo;
+    staged.rx = r.rx;
+    staged.ry = r.ry;
+    staged.depth = r.depth;
     for (int k = 0; k < 3; ++k) {
-        staged.by_x[k] = r.by_x[k]; staged.by_y[k] = r.by_y[k]; staged.base[k] = r.base[k]; staged.normal[k] = r.normal[k];
+        staged.by_x[k] = r.by_x[k];
+        staged.by_y[k] = r.by_y[k];
+        staged.base[k] = r.base[k];
+        staged.normal[k] = r.normal[k];
     }
     staged.id = id;
 }
 
 template <int D, typename T>
-struct DiscPixel {
+struct Pixel2dgs {
     int64_t place;
     T x, y, transmittance, limit, median, spread, moment, color[D], normal[3];
     int32_t last, middle;
@@ -30,14 +38,14 @@ struct DiscPixel {
 };
 
 template <int D, bool LIMITED, typename T>
-V3D_BODY void blend_discs(const Block& block, const DiscBlendArgs<T>& discs, StagedDisc<T>* staged) {
-    const BlendArgs<T>& args = discs.base;
+V3D_BODY void blend_2dgs(const Block& block, const Blend2dgsArgs<T>& splats, Staged2dgs<T>* staged) {
+    const BlendArgs<T>& args = splats.base;
     const Tile<T> tile(args, block.index);
     const bool shown = !args.masks || args.masks[block.index];
     const int channels = int(args.channels);
-    PerThread<DiscPixel<D, T>> pixels(block.threads);
+    PerThread<Pixel2dgs<D, T>> pixels(block.threads);
     block.each([&](int t) {
-        DiscPixel<D, T>& p = pixels[t];
+        Pixel2dgs<D, T>& p = pixels[t];
         p.place = tile.pixel(args, t, p.x, p.y);
         p.open = shown && p.place >= 0;
         if constexpr (LIMITED) p.limit = p.open ? args.max_depths[p.place] : T(0);
@@ -51,20 +59,20 @@ V3D_BODY void blend_discs(const Block& block, const DiscBlendArgs<T>& discs, Sta
         if (block.all([&](int t) { return !pixels[t].open; })) break;
         const int used = int(tile.end - first < block.threads ? tile.end - first : block.threads);
         block.each([&](int t) {
-            if (t < used) stage(discs, first + t, staged[t]);
+            if (t < used) stage(splats, first + t, staged[t]);
         });
         block.barrier();
         block.each([&](int t) {
-            DiscPixel<D, T>& p = pixels[t];
+            Pixel2dgs<D, T>& p = pixels[t];
             for (int j = 0; j < used && p.open; ++j) {
-                const StagedDisc<T>& r = staged[j];
+                const Staged2dgs<T>& r = staged[j];
                 if constexpr (LIMITED) {
                     p.open = r.depth < p.limit;
                     if (!p.open) break;
                 }
                 const T dx = p.x - r.x, dy = p.y - r.y;
                 if (!(abs(dx) <= r.rx && abs(dy) <= r.ry)) continue;
-                const T e = meet_disc<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo).e;
+                const T e = meet_2dgs<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo).e;
                 if (!is_hit(e, r.lo, true)) continue;
                 const T before = p.transmittance;
                 const Blend<T, bool> step = blend_forward(e, true, before, args.alpha_max);
@@ -88,40 +96,40 @@ V3D_BODY void blend_discs(const Block& block, const DiscBlendArgs<T>& discs, Sta
         });
     }
     block.each([&](int t) {
-        const DiscPixel<D, T>& p = pixels[t];
+        const Pixel2dgs<D, T>& p = pixels[t];
         if (p.place < 0) return;
         const T* background = args.backgrounds ? args.backgrounds + tile.image * channels : nullptr;
         V3D_UNROLL
         for (int k = 0; k < D; ++k)
             if (k < channels) args.out_colors[p.place * channels + k] = p.color[k] + (background ? p.transmittance * background[k] : T(0));
-        for (int k = 0; k < 3; ++k) discs.normals[3 * p.place + k] = p.normal[k];
+        for (int k = 0; k < 3; ++k) splats.normals[3 * p.place + k] = p.normal[k];
         args.out_transmittances[p.place] = p.transmittance;
         args.last_ids[p.place] = p.last;
-        discs.median_ids[p.place] = p.middle;
-        discs.distortions[p.place] = discs.distortion ? p.spread : T(0);
-        discs.moments[p.place] = p.moment;
-        discs.medians[p.place] = p.median;
+        splats.median_ids[p.place] = p.middle;
+        splats.distortions[p.place] = splats.distortion ? p.spread : T(0);
+        splats.moments[p.place] = p.moment;
+        splats.medians[p.place] = p.median;
     });
 }
 
 template <int D, typename T>
-struct DiscPixelVjp {
+struct Pixel2dgsVjp {
     T x, y, transmittance, behind, moment, all_moment, all_weight, v_spread, v_median, v_color[D], v_normal[3];
     int32_t last, middle;
 };
 
 template <int D, typename T>
-V3D_BODY void blend_discs_vjp(const Block& block, const DiscBlendVjpArgs<T>& vjp, StagedDisc<T>* staged) {
-    const DiscBlendArgs<T>& discs = vjp.forward;
-    const BlendArgs<T>& args = discs.base;
+V3D_BODY void blend_2dgs_vjp(const Block& block, const Blend2dgsVjpArgs<T>& vjp, Staged2dgs<T>* staged) {
+    const Blend2dgsArgs<T>& splats = vjp.forward;
+    const BlendArgs<T>& args = splats.base;
     const Tile<T> tile(args, block.index);
-    const int channels = int(args.channels), row = DISC_ROW + channels;
-    constexpr int N = DISC_ROW + D;
-    PerThread<DiscPixelVjp<D, T>> pixels(block.threads);
+    const int channels = int(args.channels), row = ROW_2DGS + channels;
+    constexpr int N = ROW_2DGS + D;
+    PerThread<Pixel2dgsVjp<D, T>> pixels(block.threads);
     PerThread<T[N]> sums(block.threads);
     PerThread<bool> counts(block.threads);
     block.each([&](int t) {
-        DiscPixelVjp<D, T>& p = pixels[t];
+        Pixel2dgsVjp<D, T>& p = pixels[t];
         const int64_t place = tile.pixel(args, t, p.x, p.y);
         p.last = p.middle = -1;
         p.transmittance = T(1);
@@ -141,10 +149,10 @@ V3D_BODY void blend_discs_vjp(const Block& block, const DiscBlendVjpArgs<T>& vjp
         p.transmittance = args.out_transmittances[place];
         p.behind = p.transmittance * v;
         p.last = args.last_ids[place];
-        p.middle = discs.median_ids[place];
-        p.moment = p.all_moment = discs.moments[place];
+        p.middle = splats.median_ids[place];
+        p.moment = p.all_moment = splats.moments[place];
         p.all_weight = T(1) - p.transmittance;
-        p.v_spread = discs.distortion ? vjp.v_distortions[place] : T(0);
+        p.v_spread = splats.distortion ? vjp.v_distortions[place] : T(0);
         p.v_median = vjp.v_medians[place];
     });
     const int64_t used_end = int64_t(block.max([&](int t) { return int(pixels[t].last); })) + 1;
@@ -152,21 +160,21 @@ V3D_BODY void blend_discs_vjp(const Block& block, const DiscBlendVjpArgs<T>& vjp
         const int used = int(end - tile.begin < block.threads ? end - tile.begin : block.threads);
         block.barrier();
         block.each([&](int t) {
-            if (t < used) stage(discs, end - 1 - t, staged[t]);
+            if (t < used) stage(splats, end - 1 - t, staged[t]);
         });
         block.barrier();
         for (int j = 0; j < used; ++j) {
-            const StagedDisc<T>& r = staged[j];
+            const Staged2dgs<T>& r = staged[j];
             const int64_t here = end - 1 - j;
             const T* color = args.colors + int64_t(r.id) * channels;
             block.each([&](int t) {
-                DiscPixelVjp<D, T>& p = pixels[t];
+                Pixel2dgsVjp<D, T>& p = pixels[t];
                 T(&out)[N] = sums[t];
                 for (int k = 0; k < N; ++k) out[k] = T(0);
                 const T dx = p.x - r.x, dy = p.y - r.y, one(1), two(2);
                 counts[t] = here <= p.last && abs(dx) <= r.rx && abs(dy) <= r.ry;
                 if (!counts[t]) return;
-                const DiscHit<T, bool> met = meet_disc<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo);
+                const Hit2dgs<T, bool> met = meet_2dgs<T, bool>(dx, dy, r.by_x, r.by_y, r.base, r.lo);
                 counts[t] = is_hit(met.e, r.lo, true);
                 if (!counts[t]) return;
                 T dot(0), weight, s;
@@ -180,7 +188,7 @@ V3D_BODY void blend_discs_vjp(const Block& block, const DiscBlendVjpArgs<T>& vjp
                 dot = fma(two * p.v_spread, two * (r.depth * weight_front - in_front) + p.all_moment - r.depth * p.all_weight, dot);
                 blend_backward(met.e, true, args.alpha_max, dot, p.transmittance, p.behind, weight, s);
                 p.moment = in_front;
-                // s = -dL/dq; q = 0.5 (u^2 + v^2) on the disc, dx^2 + dy^2 in the low-pass filter.
+                // s = -dL/dq; q = 0.5 (u^2 + v^2) on the splat, dx^2 + dy^2 in the low-pass filter.
                 const T v_h0 = keep(met.nearer, -(s * met.u * met.inverse)), v_h1 = keep(met.nearer, -(s * met.v * met.inverse));
                 const T v_h[3] = {v_h0, v_h1, -(v_h0 * met.u + v_h1 * met.v)}, low = met.nearer ? T(0) : two * s;
                 out[0] = s;
@@ -196,7 +204,7 @@ V3D_BODY void blend_discs_vjp(const Block& block, const DiscBlendVjpArgs<T>& vjp
                                   two * p.v_spread * weight * (two * weight_front + weight - p.all_weight);
                 V3D_UNROLL
                 for (int k = 0; k < D; ++k)
-                    if (k < channels) out[DISC_ROW + k] = weight * p.v_color[k] + (k == channels - 1 ? v_depth : T(0));
+                    if (k < channels) out[ROW_2DGS + k] = weight * p.v_color[k] + (k == channels - 1 ? v_depth : T(0));
             });
             block.add_sums(sums, counts, row, vjp.sums + sum_row(here, r.id) * row);
         }

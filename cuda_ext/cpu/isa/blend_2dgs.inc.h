@@ -6,7 +6,7 @@
 
 namespace vision3d::V3D_ISA {
 
-static void project_discs(const DiscArgs<float>& args, int64_t image, int64_t begin, int64_t end) {
+static void project_2dgs(const Project2dgsArgs<float>& args, int64_t image, int64_t begin, int64_t end) {
     constexpr int N = LANES;
     const simd::FlushToZero flush;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
@@ -18,16 +18,17 @@ static void project_discs(const DiscArgs<float>& args, int64_t image, int64_t be
         gather<F, 3>(args.means + 3 * first, ids, mean);
         gather<F, 4>(args.quats + 4 * first, ids, quat);
         gather<F, 3>(args.scales + 3 * first, ids, scales);
-        Disc<F> disc;
-        make_disc(view, mean, quat, scales, disc, transform);
-        disc_center(disc, mean2d);
-        const F sign = facing(disc);
-        const F columns[20] = {mean2d[0], mean2d[1], disc.p[2], transform[0], transform[1], transform[2], transform[3], transform[4],
-                               transform[5], transform[6], transform[7], transform[8], sign * disc.axes[2], sign * disc.axes[5],
-                               sign * disc.axes[8], disc.anchor[0], disc.anchor[1], disc.rows[0], disc.rows[1], disc.rows[2]};
+        Splat2dgs<F> splat;
+        make_2dgs(view, mean, quat, scales, splat, transform);
+        center_2dgs(splat, mean2d);
+        const F sign = facing(splat);
+        const F columns[20] = {mean2d[0],       mean2d[1],       splat.p[2],           transform[0],         transform[1],
+                               transform[2],    transform[3],    transform[4],         transform[5],         transform[6],
+                               transform[7],    transform[8],    sign * splat.axes[2], sign * splat.axes[5], sign * splat.axes[8],
+                               splat.anchor[0], splat.anchor[1], splat.rows[0],        splat.rows[1],        splat.rows[2]};
         alignas(64) float v[21][N];
         for (int j = 0; j < 20; ++j) simd::store(v[j], columns[j]);
-        simd::store(v[20], disc.rows[3]);
+        simd::store(v[20], splat.rows[3]);
         for (int lane = 0; lane < used; ++lane) {
             const int64_t g = ids[lane];
             const auto w = [&](int j) { return v[j][lane]; };
@@ -35,7 +36,7 @@ static void project_discs(const DiscArgs<float>& args, int64_t image, int64_t be
             const float m[2] = {w(0), w(1)}, M[9] = {w(3), w(4), w(5), w(6), w(7), w(8), w(9), w(10), w(11)};
             const float normal[3] = {w(12), w(13), w(14)}, anchor[2] = {w(15), w(16)}, rows[4] = {w(17), w(18), w(19), w(20)};
             int32_t radius[2];
-            const bool seen = disc_radii(m, w(2), M, normal, anchor, rows, extent, args.limits, radius);
+            const bool seen = radii_2dgs(m, w(2), M, normal, anchor, rows, extent, args.limits, radius);
             const int64_t at = out + g;
             for (int k = 0; k < 2; ++k) {
                 args.radii[2 * at + k] = radius[k];
@@ -48,10 +49,10 @@ static void project_discs(const DiscArgs<float>& args, int64_t image, int64_t be
     }
 }
 
-static void project_discs_vjp(const DiscVjpArgs<float>& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
+static void project_2dgs_vjp(const Project2dgsVjpArgs<float>& vjp, int64_t image, int64_t begin, int64_t end, float* v_view_out) {
     constexpr int N = LANES;
     const simd::FlushToZero flush;
-    const DiscArgs<float>& args = vjp.forward;
+    const Project2dgsArgs<float>& args = vjp.forward;
     const int64_t first = image / args.cameras * args.count, out = image * args.count;
     const View<float> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
     F v_view[12];
@@ -80,7 +81,7 @@ static void project_discs_vjp(const DiscVjpArgs<float>& vjp, int64_t image, int6
             for (F& v : v_normal) v = v * m;
             v_depth[0] = v_depth[0] * m;
         }
-        disc_vjp(view, mean, quat, scales, v_mean2d, v_depth[0], v_transform, v_normal, v_mean, v_quat, v_scales,
+        vjp_2dgs(view, mean, quat, scales, v_mean2d, v_depth[0], v_transform, v_normal, v_mean, v_quat, v_scales,
                  v_view_out ? v_view : nullptr);
         scatter<F, 3, true>(vjp.v_means + 3 * first, ids, used, v_mean);
         scatter<F, 4, true>(vjp.v_quats + 4 * first, ids, used, v_quat);
@@ -90,8 +91,8 @@ static void project_discs_vjp(const DiscVjpArgs<float>& vjp, int64_t image, int6
         for (int j = 0; j < 12; ++j) v_view_out[j] = simd::sum(v_view[j]);
 }
 
-// Blocks that the box of a disc touches.
-V3D_INLINE uint64_t touched_by_box(const Tile& tile, const DiscRecord<float>& r) {
+// Blocks that the box of a splat touches.
+V3D_INLINE uint64_t touched_by_box(const Tile& tile, const Record2dgs<float>& r) {
     const F ox(r.x - float(tile.x)), oy(r.y - float(tile.y)), rx(r.rx), ry(r.ry), zero(0.f);
     uint64_t mask = 0;
     for (int i = 0; i < tile.blocks; i += LANES) {
@@ -102,11 +103,13 @@ V3D_INLINE uint64_t touched_by_box(const Tile& tile, const DiscRecord<float>& r)
     return mask;
 }
 
-struct DiscLanes {
+struct Lanes2dgs {
     F by_x[3], by_y[3], base[3], lo, dx0, dy0;
-    V3D_HD_MEMBER DiscLanes(const Tile& tile, const DiscRecord<float>& r) : lo(r.lo) {
+    V3D_HD_MEMBER Lanes2dgs(const Tile& tile, const Record2dgs<float>& r) : lo(r.lo) {
         for (int j = 0; j < 3; ++j) {
-            by_x[j] = F(r.by_x[j]); by_y[j] = F(r.by_y[j]); base[j] = F(r.base[j]);
+            by_x[j] = F(r.by_x[j]);
+            by_y[j] = F(r.by_y[j]);
+            base[j] = F(r.base[j]);
         }
         dx0 = simd::load(tile.lane_x) - F(r.x - float(tile.x));
         dy0 = simd::load(tile.lane_y) - F(r.y - float(tile.y));
@@ -114,9 +117,9 @@ struct DiscLanes {
 };
 
 template <bool LIMITED>
-static void blend_discs_tile(const DiscBlendArgs<float>& discs, int64_t index) {
+static void blend_2dgs_tile(const Blend2dgsArgs<float>& splats, int64_t index) {
     const simd::FlushToZero flush;
-    const BlendArgs<float>& args = discs.base;
+    const BlendArgs<float>& args = splats.base;
     const Tile tile(args, index);
     const int D = int(args.channels);
     alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], median[MAX_PIXELS], spread[MAX_PIXELS], moment[MAX_PIXELS],
@@ -134,16 +137,16 @@ static void blend_discs_tile(const DiscBlendArgs<float>& discs, int64_t index) {
     const F alpha_max(args.alpha_max), zero(0.f), half(0.5f), one(1.f), two(2.f);
     for (int64_t i = tile.begin; i < tile.end && open; ++i) {
         const int64_t id = args.ids[i];
-        const DiscRecord<float>& r = discs.discs[id];
+        const Record2dgs<float>& r = splats.packed[id];
         uint64_t mask = touched_by_box(tile, r) & open;
         if (!mask) continue;
-        const DiscLanes lanes(tile, r);
+        const Lanes2dgs lanes(tile, r);
         const F depth(r.depth), place(float(i - tile.begin));
         const float* color = args.colors + id * D;
         for (; mask; mask &= mask - 1) {
             const int block = __builtin_ctzll(mask), slot = block * LANES;
             const F dx = lanes.dx0 + F(tile.left[block]), dy = lanes.dy0 + F(tile.top[block]), t = simd::load(T + slot);
-            const F e = meet_disc<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo).e;
+            const F e = meet_2dgs<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo).e;
             M live = zero < t;
             if constexpr (LIMITED) {
                 live = live & (depth < simd::load(limit + slot));
@@ -176,34 +179,37 @@ static void blend_discs_tile(const DiscBlendArgs<float>& discs, int64_t index) {
         if (pixel < 0) return;
         const float t = T[slot] < 0 ? -T[slot] : T[slot];
         for (int k = 0; k < D; ++k) args.out_colors[pixel * D + k] = C[k * MAX_PIXELS + slot] + (background ? t * background[k] : 0.f);
-        for (int k = 0; k < 3; ++k) discs.normals[pixel * 3 + k] = C[(D + k) * MAX_PIXELS + slot];
+        for (int k = 0; k < 3; ++k) splats.normals[pixel * 3 + k] = C[(D + k) * MAX_PIXELS + slot];
         args.out_transmittances[pixel] = t;
         args.last_ids[pixel] = last[slot] < 0 ? -1 : int32_t(last[slot]) + int32_t(tile.begin);
-        discs.median_ids[pixel] = middle[slot] < 0 ? -1 : int32_t(middle[slot]) + int32_t(tile.begin);
-        discs.distortions[pixel] = discs.distortion ? spread[slot] : 0.f;
-        discs.moments[pixel] = moment[slot];
-        discs.medians[pixel] = median[slot];
+        splats.median_ids[pixel] = middle[slot] < 0 ? -1 : int32_t(middle[slot]) + int32_t(tile.begin);
+        splats.distortions[pixel] = splats.distortion ? spread[slot] : 0.f;
+        splats.moments[pixel] = moment[slot];
+        splats.medians[pixel] = median[slot];
     });
 }
 
-static void blend_discs(const DiscBlendArgs<float>& args, int64_t index) {
-    if (args.base.max_depths) blend_discs_tile<true>(args, index);
-    else blend_discs_tile<false>(args, index);
+static void blend_2dgs(const Blend2dgsArgs<float>& args, int64_t index) {
+    if (args.base.max_depths)
+        blend_2dgs_tile<true>(args, index);
+    else
+        blend_2dgs_tile<false>(args, index);
 }
 
-static void blend_discs_vjp(const DiscBlendVjpArgs<float>& vjp, int64_t index) {
+static void blend_2dgs_vjp(const Blend2dgsVjpArgs<float>& vjp, int64_t index) {
     const simd::FlushToZero flush;
-    const DiscBlendArgs<float>& discs = vjp.forward;
-    const BlendArgs<float>& args = discs.base;
+    const Blend2dgsArgs<float>& splats = vjp.forward;
+    const BlendArgs<float>& args = splats.base;
     const Tile tile(args, index);
-    const int D = int(args.channels), row = DISC_ROW + D;
+    const int D = int(args.channels), row = ROW_2DGS + D;
     alignas(64) float T[MAX_PIXELS], last[MAX_PIXELS], middle[MAX_PIXELS], behind[MAX_PIXELS], moment[MAX_PIXELS], all_moment[MAX_PIXELS],
         all_weight[MAX_PIXELS], v_spread[MAX_PIXELS], v_median[MAX_PIXELS], vC[(MAX_CHANNELS + 3) * MAX_PIXELS];
     const float* background = args.backgrounds ? args.backgrounds + tile.image * D : nullptr;
     int64_t stop = -1;
     uint64_t open = 0;
     tile.each_pixel(args, [&](int slot, int64_t pixel) {
-        T[slot] = 1.f; last[slot] = middle[slot] = -1.f;
+        T[slot] = 1.f;
+        last[slot] = middle[slot] = -1.f;
         behind[slot] = moment[slot] = all_moment[slot] = all_weight[slot] = v_spread[slot] = v_median[slot] = 0.f;
         for (int k = 0; k < D + 3; ++k) vC[k * MAX_PIXELS + slot] = 0.f;
         if (pixel < 0) return;
@@ -216,11 +222,13 @@ static void blend_discs_vjp(const DiscBlendVjpArgs<float>& vjp, int64_t index) {
             if (background) v += background[k] * g;
         }
         for (int k = 0; k < 3; ++k) vC[(D + k) * MAX_PIXELS + slot] = vjp.v_normals[pixel * 3 + k];
-        T[slot] = t; last[slot] = float(place); behind[slot] = t * v;
-        middle[slot] = discs.median_ids[pixel] < 0 ? -1.f : float(discs.median_ids[pixel] - tile.begin);
-        moment[slot] = all_moment[slot] = discs.moments[pixel];
+        T[slot] = t;
+        last[slot] = float(place);
+        behind[slot] = t * v;
+        middle[slot] = splats.median_ids[pixel] < 0 ? -1.f : float(splats.median_ids[pixel] - tile.begin);
+        moment[slot] = all_moment[slot] = splats.moments[pixel];
         all_weight[slot] = 1.f - t;
-        v_spread[slot] = discs.distortion ? vjp.v_distortions[pixel] : 0.f;
+        v_spread[slot] = splats.distortion ? vjp.v_distortions[pixel] : 0.f;
         v_median[slot] = vjp.v_medians[pixel];
         open |= uint64_t(place >= 0) << (slot / LANES);
         stop = place > stop ? place : stop;
@@ -230,21 +238,20 @@ static void blend_discs_vjp(const DiscBlendVjpArgs<float>& vjp, int64_t index) {
     const F alpha_max(args.alpha_max), one(1.f), two(2.f), zero(0.f);
     for (int64_t i = used; i-- > tile.begin;) {
         const int64_t id = args.ids[i];
-        const DiscRecord<float>& r = discs.discs[id];
+        const Record2dgs<float>& r = splats.packed[id];
         const float* color = args.colors + id * D;
-        F sums[DISC_ROW + MAX_CHANNELS];
+        F sums[ROW_2DGS + MAX_CHANNELS];
         for (int k = 0; k < row; ++k) sums[k] = zero;
-        const DiscLanes lanes(tile, r);
+        const Lanes2dgs lanes(tile, r);
         const F depth(r.depth), here(float(i - tile.begin));
         for (uint64_t mask = touched_by_box(tile, r) & open; mask; mask &= mask - 1) {
             const int block = __builtin_ctzll(mask), slot = block * LANES;
             const F dx = lanes.dx0 + F(tile.left[block]), dy = lanes.dy0 + F(tile.top[block]);
-            const DiscHit<F, M> met = meet_disc<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo);
+            const Hit2dgs<F, M> met = meet_2dgs<F, M>(dx, dy, lanes.by_x, lanes.by_y, lanes.base, lanes.lo);
             const M hit = is_hit(met.e, lanes.lo, here <= simd::load(last + slot));
             if (!simd::any(hit)) continue;
             F t = simd::load(T + slot), rest = simd::load(behind + slot), dot(0.f), weight, s;
-            for (int k = 0; k < D + 3; ++k)
-                dot = fma(F(k < D ? color[k] : r.normal[k - D]), simd::load(vC + k * MAX_PIXELS + slot), dot);
+            for (int k = 0; k < D + 3; ++k) dot = fma(F(k < D ? color[k] : r.normal[k - D]), simd::load(vC + k * MAX_PIXELS + slot), dot);
             // Distortion 2 sum_i w_i sum_j<i w_j (z_i - z_j): its derivative in this weight needs what lies in front.
             const F alpha = min(exp2(met.e), alpha_max), before = t * rcp(one - alpha), w = keep(hit, alpha * before);
             const F in_front = simd::load(moment + slot) - w * depth, weight_front = one - before, total = simd::load(all_weight + slot);
@@ -254,13 +261,13 @@ static void blend_discs_vjp(const DiscBlendVjpArgs<float>& vjp, int64_t index) {
             simd::store(T + slot, t);
             simd::store(behind + slot, rest);
             simd::store(moment + slot, in_front);
-            for (int k = 0; k < D; ++k) sums[DISC_ROW + k] = fma(weight, simd::load(vC + k * MAX_PIXELS + slot), sums[DISC_ROW + k]);
+            for (int k = 0; k < D; ++k) sums[ROW_2DGS + k] = fma(weight, simd::load(vC + k * MAX_PIXELS + slot), sums[ROW_2DGS + k]);
             for (int k = 0; k < 3; ++k) sums[12 + k] = fma(weight, simd::load(vC + (D + k) * MAX_PIXELS + slot), sums[12 + k]);
             const M central = (here <= simd::load(middle + slot)) & (simd::load(middle + slot) <= here);
             sums[row - 1] = sums[row - 1] + keep(central, simd::load(v_median + slot)) +
                             two * v_dist * weight * (two * weight_front + weight - total);
             sums[0] = sums[0] + s;
-            // s = -dL/dq; q = 0.5 (u^2 + v^2) on the disc, dx^2 + dy^2 in the low-pass filter.
+            // s = -dL/dq; q = 0.5 (u^2 + v^2) on the splat, dx^2 + dy^2 in the low-pass filter.
             const F v_h0 = keep(met.nearer, -(s * met.u * met.inverse)), v_h1 = keep(met.nearer, -(s * met.v * met.inverse));
             const F v_h[3] = {v_h0, v_h1, -(v_h0 * met.u + v_h1 * met.v)};
             for (int k = 0; k < 3; ++k) {
