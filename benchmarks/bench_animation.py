@@ -19,7 +19,7 @@ import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, wall_times, write
 from torch import Tensor
 
-from vision3d import Cameras, Mesh, Skin
+from vision3d import Cameras, Mesh, SkinnedMesh
 from vision3d.config import load_yaml
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import intrinsics, look_at
@@ -164,7 +164,7 @@ def ablation() -> dict[str, Any]:
 
 def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Footage]:
     """The mesh in the first frame of a clip, its vertices in all frames, and pictures of cameras all round it and 4 unseen."""
-    skin = Skin.load(data() / "fox.glb")
+    skin = SkinnedMesh.load(data() / "fox.glb")
     clip = skin.clip(name)
     times = clip.times(RATE)
     frames = len(times)

@@ -49,3 +49,11 @@ def test_names_that_never_were_are_missing():
         pytest.warns(DeprecationWarning, match="physics"),
     ):
         importlib.import_module("vision3d.stages.physics.nothing")
+
+
+@pytest.mark.parametrize("package", ["vision3d", "vision3d.scene"])
+@pytest.mark.parametrize(("old", "new"), [("Skin", "SkinnedMesh"), ("Sequence", "FrameSequence")])
+def test_old_names_of_types_are_the_same_types(package, old, new):
+    module = importlib.import_module(package)
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {package}.{new}"):
+        assert getattr(module, old) is getattr(module, new)

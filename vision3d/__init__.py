@@ -34,13 +34,13 @@ _PUBLIC = {
     "MeshGaussians": "vision3d.scene",
     "Boxes": "vision3d.scene",
     "Selection": "vision3d.scene",
-    "Sequence": "vision3d.scene",
+    "FrameSequence": "vision3d.scene",
     "Region": "vision3d.scene",
     "PointCloud": "vision3d.scene",
     "Scene": "vision3d.scene",
     "Motion": "vision3d.scene",
     "Skeleton": "vision3d.scene",
-    "Skin": "vision3d.scene",
+    "SkinnedMesh": "vision3d.scene",
     "Clip": "vision3d.scene",
 }
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Boxes,
         Cameras,
         Clip,
+        FrameSequence,
         GaussianScene,
         Mesh,
         MeshGaussians,
@@ -62,9 +63,8 @@ if TYPE_CHECKING:
         Region,
         Scene,
         Selection,
-        Sequence,
         Skeleton,
-        Skin,
+        SkinnedMesh,
         load,
     )
     from vision3d.stages.animate import AnimateConfig, animate, play_skin
@@ -74,7 +74,11 @@ if TYPE_CHECKING:
     from vision3d.viewer import view
 
 
-__getattr__ = lazy_names(__name__, _PUBLIC, moved={"mesh_scene": "vision3d:mesh"})
+__getattr__ = lazy_names(
+    __name__,
+    _PUBLIC,
+    moved={"mesh_scene": "vision3d:mesh", "Skin": "vision3d:SkinnedMesh", "Sequence": "vision3d:FrameSequence"},
+)
 
 
 def __dir__() -> list[str]:

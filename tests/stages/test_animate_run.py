@@ -16,7 +16,7 @@ from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import shapes
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
-from vision3d.scene import Mesh, MeshGaussians, Sequence, Skin
+from vision3d.scene import FrameSequence, Mesh, MeshGaussians, SkinnedMesh
 from vision3d.stages.animate.dynamic import run as module, trainer as trainer_module
 from vision3d.stages.animate.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig
 from vision3d.stages.animate.dynamic.footage import Footage
@@ -54,12 +54,12 @@ def test_what_a_run_leaves_behind(tmp_path):
     shifted = replace(clip, mesh=replace(clip.mesh, vertices=clip.vertices[1]))
     result = fitted(shifted, config, truth=clip.vertices, run_folder=tmp_path / "run")
     path = tmp_path / "run"
-    moving = Sequence.load(path / "frames.zarr").validate()
+    moving = FrameSequence.load(path / "frames.zarr").validate()
     assert isinstance(moving.base, MeshGaussians) and len(moving) == 5
     vertices = torch.stack([moving.channels["vertices"][i] for i in range(5)])
     assert torch.equal(vertices[1], clip.vertices[1])  # the reference, to the last bit
     assert torch.equal(vertices, result.sequence.channels["vertices"])
-    skin = Skin.load(path / "animated.glb")
+    skin = SkinnedMesh.load(path / "animated.glb")
     assert skin.fps == 24
     played = skin.posed(skin.clips[0], clip.times)
     poses, graph = result.motion.field(clip.times), result.motion.graph

@@ -56,9 +56,9 @@ def _animate(options: AnimateFitOptions, run_folder: "RunFolder", progress: Prog
 def _truth(path: Path) -> "Tensor":
     import torch
 
-    from vision3d.scene import Sequence as Frames
+    from vision3d.scene import FrameSequence
 
-    frames = Frames.load(path)
+    frames = FrameSequence.load(path)
     if "vertices" not in frames.channels:
         raise FileFormatError(path, f"has no frames of vertices, but of {', '.join(frames.channels) or 'nothing'}")
     return torch.stack([frames.channels["vertices"][i] for i in range(len(frames))])

@@ -33,10 +33,10 @@ class RigOptions(RunOptions):
 
 
 def _rig(options: RigOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.scene import Motion, Skin
+    from vision3d.scene import Motion, SkinnedMesh
     from vision3d.stages.animate import play_skin
 
-    skin = Skin.load(options.skin)
+    skin = SkinnedMesh.load(options.skin)
     motion = None if options.bvh is None else Motion.load(options.bvh)
     cameras = None if options.cameras is None else load_cameras(options.cameras)
     return play_skin(options.settings, skin, motion, cameras=cameras, run_folder=run_folder, progress=progress).summary

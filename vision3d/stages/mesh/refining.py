@@ -22,9 +22,9 @@ from vision3d.stages.mesh import cleanup
 from vision3d.stages.mesh.baking import is_own
 from vision3d.stages.mesh.views import Maps, SceneViews
 
-SMOOTHNESS = 10.0
+SMOOTHNESS = 4.0
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
-_STEP = 2.0
+_STEP = 4.0
 """First step of the vertex that moves most, before it is smoothed [pixels]."""
 _LAST_STEP = 0.05
 """Factor to which steps fall."""

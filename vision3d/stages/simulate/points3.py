@@ -28,7 +28,7 @@ from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.triangles import gaussians_to_edges
 from vision3d.geometry.vectors import orthogonal_part, unit
-from vision3d.scene import GaussianScene, Selection, Sequence
+from vision3d.scene import FrameSequence, GaussianScene, Selection
 from vision3d.stages.simulate.engines.points import PointEngine, Points, moved
 from vision3d.stages.simulate.output.frame import Frame
 
@@ -139,11 +139,13 @@ def simulate_points(
     return _frames(engine, points, corners, show, frames, fps)
 
 
-def to_sequence(scene: GaussianScene, frames: Iterable[Frame]) -> Sequence:
+def to_sequence(scene: GaussianScene, frames: Iterable[Frame]) -> FrameSequence:
     """The frames in memory, as a sequence of the scene."""
     kept = list(frames)
     times = torch.tensor([frame.time for frame in kept], dtype=torch.float64)
-    return Sequence(scene, times, {name: torch.stack([frame.channels[name] for frame in kept]) for name in kept[0].channels})
+    return FrameSequence(
+        scene, times, {name: torch.stack([frame.channels[name] for frame in kept]) for name in kept[0].channels}
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
-from vision3d.scene import Cameras, Selection, Sequence
+from vision3d.scene import Cameras, FrameSequence, Selection
 from vision3d.stage import check_config, stage
 from vision3d.stages.simulate.config import RESUMABLE, SimulateConfig, Vector
 from vision3d.stages.simulate.output.files import write_frame, write_pictures, write_video
@@ -32,7 +32,7 @@ VIDEO = "video.mp4"
 class SimulateResult:
     """A scene that moves."""
 
-    sequence: Sequence
+    sequence: FrameSequence
     """Frames with the channels `means`, `covar_factors` (3dgs) or `edges` (2dgs, flat), and `turns` of colours that depend on
     the view; or `vertices`. Read lazily from the run folder where there is one."""
     summary: dict[str, Any]
@@ -110,7 +110,7 @@ def simulate(
     return SimulateResult(moving, summary, run_folder.path)
 
 
-def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> Sequence:
+def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> FrameSequence:
     kept: list[Frame] = []
     with Progress(simulation.config.frames, "simulate", progress) as bar:
         for frame in simulation.frames():
@@ -118,10 +118,10 @@ def _in_memory(simulation: Simulation, progress: ProgressCallback | None) -> Seq
             bar.update(frame.index + 1, steps=frame.figures["steps"])
     times = torch.tensor([frame.time for frame in kept], dtype=torch.float64)
     channels = {name: torch.stack([frame.channels[name] for frame in kept]) for name in kept[0].channels}
-    return Sequence(simulation.setup.representation.base, times, channels)
+    return FrameSequence(simulation.setup.representation.base, times, channels)
 
 
-def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: ProgressCallback | None) -> Sequence:
+def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: ProgressCallback | None) -> FrameSequence:
     config, base, path = simulation.config, simulation.setup.representation.base, run_folder.path / FRAMES
     checkpoint = run_folder.restore()
     if checkpoint is not None:
@@ -148,4 +148,4 @@ def _in_folder(simulation: Simulation, run_folder: RunFolder, progress: Progress
             if stop.requested and frame.index + 1 < config.frames:
                 run_folder.save_checkpoint(frame.index, simulation.state())
                 raise Interrupted(f"stopped after frame {frame.index}")
-    return Sequence.load(path)
+    return FrameSequence.load(path)

@@ -10,7 +10,7 @@ from vision3d.errors import InputError
 from vision3d.geometry.quaternion import multiply
 from vision3d.geometry.rotation import rotvec_to_quat, so3_exp
 from vision3d.geometry.skinning import linear_blend
-from vision3d.scene import Skin
+from vision3d.scene import SkinnedMesh
 from vision3d.scene.clip import Channel
 from vision3d.scene.posing import rest_at
 from vision3d.stages.animate.dynamic.splines import extrapolated, spline
@@ -27,7 +27,7 @@ class JointTree:
     at rest without its own scale, as glTF composes T R S; a root is then shifted.
     """
 
-    skin: Skin
+    skin: SkinnedMesh
     """At rest where its mesh is."""
     joints: tuple[int, ...]
     """Which joints of the skin these are."""
@@ -39,7 +39,7 @@ class JointTree:
     """Of these joints, for each vertex."""
 
     @classmethod
-    def of(cls, skin: Skin) -> "JointTree":
+    def of(cls, skin: SkinnedMesh) -> "JointTree":
         """The tree of a skin in its rest pose; its clips are not used.
 
         Raises:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vision3d.geometry.deformation_graph import DeformationGraph
-from vision3d.scene import Mesh, Skin
+from vision3d.scene import Mesh, SkinnedMesh
 from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.stages.animate.dynamic.config import AnimateConfig
 from vision3d.stages.animate.dynamic.fields import DiscreteField, NodePoses, make_field, rigid_poses
@@ -89,7 +89,7 @@ class Motion:
 
 
 @torch.no_grad()
-def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"]) -> Skin:
+def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"]) -> SkinnedMesh:
     """The mesh with a clip of its joints' rotations and of a morph target a frame for what the nodes add to the rest pose.
 
     Without joints the morph targets are the frames; with joints alone there are none. Also how hybrid skinning made each
@@ -97,7 +97,7 @@ def moving_skin(motion: Motion, vertices: Float[Tensor, "t v 3"], times: Float64
     """
     etas = motion.etas(times)
     if motion.joints is None:
-        skin = Skin.from_frames(motion.mesh, vertices, times)
+        skin = SkinnedMesh.from_frames(motion.mesh, vertices, times)
     else:
         skin = motion.joints.tree.skin
         channels = motion.joints.tree.channels(times, *motion.joints(times))

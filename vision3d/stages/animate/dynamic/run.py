@@ -16,7 +16,7 @@ from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, Mesh, MeshGaussians, Sequence, Skin
+from vision3d.scene import Cameras, FrameSequence, Mesh, MeshGaussians, SkinnedMesh
 from vision3d.stage import stage
 from vision3d.stages.animate.cover import cover, warn_of_cover
 from vision3d.stages.animate.dynamic.checks import frame_ious, motion_warnings, stretched_edges
@@ -46,9 +46,9 @@ _AT_REST = 0.97  # IoU of the mesh and the masks of the frame that shows it in i
 class AnimateResult:
     """A mesh that moves as a clip shows."""
 
-    sequence: Sequence
+    sequence: FrameSequence
     """Gaussians on the mesh, and its vertices in each frame."""
-    skin: Skin
+    skin: SkinnedMesh
     """The mesh with a morph target for each frame and a clip that plays them, and the etas of hybrid skinning; `save` writes a
     .glb."""
     motion: Motion
@@ -72,7 +72,7 @@ class AnimateResult:
 def animate(
     config: AnimateConfig,
     clip: Footage | Path | str,
-    mesh: Mesh | MeshGaussians | Skin | Path | str,
+    mesh: Mesh | MeshGaussians | SkinnedMesh | Path | str,
     *,
     cameras: Path | str | None = None,
     masks: Path | str | None = None,
@@ -134,7 +134,7 @@ class _Fit:
         self,
         config: AnimateConfig,
         footage: Footage,
-        source: Mesh | MeshGaussians | Skin,
+        source: Mesh | MeshGaussians | SkinnedMesh,
         truth: Tensor | None,
         name: str,
         guided: tuple[Path | str, bool] | None,
@@ -142,8 +142,8 @@ class _Fit:
         callback: ProgressCallback | None,
     ) -> None:
         self.folder, self.callback = folder, callback
-        tree = JointTree.of(source) if isinstance(source, Skin) else None
-        self.source: Mesh | MeshGaussians = source.mesh if isinstance(source, Skin) else source
+        tree = JointTree.of(source) if isinstance(source, SkinnedMesh) else None
+        self.source: Mesh | MeshGaussians = source.mesh if isinstance(source, SkinnedMesh) else source
         if tree is not None:
             self.source = tree.skin.mesh
         self.mesh = self.source if isinstance(self.source, Mesh) else self.source.mesh
@@ -231,7 +231,7 @@ class _Fit:
         base = self.source
         if isinstance(base, Mesh):
             base = MeshGaussians.from_mesh(base, config.per_face)
-        sequence = Sequence(base, times, {"vertices": vertices})
+        sequence = FrameSequence(base, times, {"vertices": vertices})
         skin = moving_skin(self.motion, vertices, times)
         joints, frozen_ious = self.motion.joints, frame_ious(still)
         ious = frame_ious(evaluation).items()
@@ -282,14 +282,16 @@ class _Fit:
         return figures
 
 
-def _loaded_mesh(mesh: Mesh | MeshGaussians | Skin | Path | str, config: AnimateConfig) -> Mesh | MeshGaussians | Skin:
+def _loaded_mesh(
+    mesh: Mesh | MeshGaussians | SkinnedMesh | Path | str, config: AnimateConfig
+) -> Mesh | MeshGaussians | SkinnedMesh:
     """The mesh, with its joints where there are some and they are wanted."""
-    if not isinstance(mesh, Mesh | MeshGaussians | Skin):
+    if not isinstance(mesh, Mesh | MeshGaussians | SkinnedMesh):
         path = Path(mesh)
         mesh = MeshGaussians.load(path) if path.suffix.lower() == ".safetensors" else _loaded_skin(path) or Mesh.load(path)
-    if isinstance(mesh, Skin) and (config.fit == "graph" or not len(mesh)):
+    if isinstance(mesh, SkinnedMesh) and (config.fit == "graph" or not len(mesh)):
         mesh = mesh.at_rest()
-    if config.fit == "joints" and not isinstance(mesh, Skin):
+    if config.fit == "joints" and not isinstance(mesh, SkinnedMesh):
         raise ConfigError("fit", "got joints, but the mesh has none; want a .glb with joints, or auto or graph")
     return mesh.validate()
 
@@ -304,11 +306,11 @@ def _finds_by_joints(config: AnimateConfig, footage: Footage, views: int) -> boo
     return config.motion.kind == "discrete" and is_open and is_several and is_searched(config, len(footage.times))
 
 
-def _loaded_skin(path: Path) -> Skin | None:
+def _loaded_skin(path: Path) -> SkinnedMesh | None:
     if path.suffix.lower() not in (".glb", ".gltf"):
         return None
     try:
-        return Skin.load(path)
+        return SkinnedMesh.load(path)
     except InputError:
         return None  # nothing in it moves, or it cannot be read, which reading the mesh says
 

@@ -12,7 +12,7 @@ from vision3d.geometry.geodesics import edge_graph, shortest_paths
 from vision3d.geometry.mesh import face_areas, weld_vertices
 from vision3d.geometry.neighbors import knn
 from vision3d.geometry.skinning import keep_largest
-from vision3d.scene import Mesh, Skin
+from vision3d.scene import Mesh, SkinnedMesh
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -25,7 +25,7 @@ _INFLUENCES = 4  # joints that a vertex follows at most
 _NEAREST = 8  # vertices among which parts that do not touch are joined; doubled until all are
 
 
-def surface_skin(mesh: Mesh) -> Skin:
+def surface_skin(mesh: Mesh) -> SkinnedMesh:
     """The mesh with a joint wherever one ring of its surface meets the next.
 
     The mean distance along the surface to all of it is least in the middle and largest at the ends of limbs. Bands of it fall
@@ -51,7 +51,7 @@ def surface_skin(mesh: Mesh) -> Skin:
     binds[:, :3, 3] = -pivots
     still = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1), torch.ones(count, 3)
     names = tuple(f"ring_{joint}" for joint in range(count))
-    skin = Skin(mesh.to("cpu"), names, tuple(parents), shifts.float(), *still, binds.float(), indices, weights)
+    skin = SkinnedMesh(mesh.to("cpu"), names, tuple(parents), shifts.float(), *still, binds.float(), indices, weights)
     return skin.to(mesh.device)
 
 

@@ -14,7 +14,7 @@ from vision3d.io.video import VideoWriter
 from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import render_scene
 from vision3d.report.sheets import frame_sheet, spread
-from vision3d.scene import Cameras, Sequence
+from vision3d.scene import Cameras, FrameSequence
 from vision3d.stages.animate.rig.config import RigConfig
 
 _SHEET = (256, 192)
@@ -26,7 +26,7 @@ _LOOKS = 24  # cameras of an orbit that tell how near it may be
 @torch.no_grad()
 def write_pictures(
     folder: Path,
-    frames: Sequence,
+    frames: FrameSequence,
     config: RigConfig,
     cameras: Cameras | None,
     *,
@@ -72,14 +72,14 @@ def write_pictures(
                     bar.update(number * num + index + 1)
 
 
-def picture(frames: Sequence, index: int, camera: Cameras, config: RigConfig) -> Float[Tensor, "h w 3"]:
+def picture(frames: FrameSequence, index: int, camera: Cameras, config: RigConfig) -> Float[Tensor, "h w 3"]:
     """One frame in one camera, in [0, 1]."""
     (view,) = render_scene(frames.frame(index), camera, backgrounds=config.background, shading=config.shading)  # pyright: ignore[reportArgumentType]
     assert view.image is not None
     return view.image.clamp(0, 1)
 
 
-def orbit(frames: Sequence, config: RigConfig, num: int, size: tuple[int, int], turns: float | None = None) -> Cameras:
+def orbit(frames: FrameSequence, config: RigConfig, num: int, size: tuple[int, int], turns: float | None = None) -> Cameras:
     """Cameras that see all frames, round the middle of them or at one place."""
     if turns is None:
         turns = config.turns if config.turns is not None else float(len(frames) == 1)
@@ -105,7 +105,7 @@ def orbit(frames: Sequence, config: RigConfig, num: int, size: tuple[int, int], 
     return Cameras.from_camtoworlds(poses(_MARGIN * (farthest or 1.0) / config.zoom, num), K, *size)
 
 
-def _write_sheet(path: Path, frames: Sequence, config: RigConfig, *, is_still: bool) -> None:
+def _write_sheet(path: Path, frames: FrameSequence, config: RigConfig, *, is_still: bool) -> None:
     """Some of the frames with their times; of a still pose views from all round."""
     if is_still:
         views = orbit(frames, config, 8, _SHEET, turns=1.0)

@@ -17,7 +17,7 @@ from vision3d.geometry.mesh import is_closed, volume
 from vision3d.progress import ProgressCallback
 from vision3d.render.meshes.shading import first_of_each, smooth_normals
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, Clip, Mesh, MeshGaussians, Motion, Sequence, Skin
+from vision3d.scene import Cameras, Clip, FrameSequence, Mesh, MeshGaussians, Motion, SkinnedMesh
 from vision3d.scene.clip import frame_rate
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
 from vision3d.scene.retarget import retarget
@@ -36,10 +36,10 @@ _MOST_BYTES = 2e9  # of the vertices of all frames
 class RigResult:
     """What a skin became."""
 
-    skin: Skin
+    skin: SkinnedMesh
     """A still pose as the new rest; or the skin with the clip that was played, which a glTF viewer shows alike: as joints for
     lbs, as a morph target a frame for the other methods."""
-    frames: Sequence
+    frames: FrameSequence
     """The mesh, or the Gaussians on it, with its vertices in each frame."""
     summary: dict[str, Any]
     """Plain figures."""
@@ -48,7 +48,7 @@ class RigResult:
 @stage("animate rig", {"skin": "skin", "motion": "bvh", "cameras": "cameras"})
 def play_skin(
     config: RigConfig,
-    skin: Skin,
+    skin: SkinnedMesh,
     motion: Motion | None = None,
     *,
     cameras: Cameras | None = None,
@@ -70,9 +70,9 @@ def play_skin(
             names.
 
     Example:
-        >>> from vision3d import Skin
+        >>> from vision3d import SkinnedMesh
         >>> from vision3d.stages.animate import RigConfig, play_skin
-        >>> result = play_skin(RigConfig(pose=("head=0,30,0",), method="dqs"), Skin.load("fox.glb"))
+        >>> result = play_skin(RigConfig(pose=("head=0,30,0",), method="dqs"), SkinnedMesh.load("fox.glb"))
         >>> result.skin.save("posed.glb")
     """
     started = time.monotonic()
@@ -87,7 +87,7 @@ def play_skin(
     vertices = skin.posed(clip, times, method=config.method, blends=blends)
     mesh = replace(skin.mesh, normals=None)
     base = MeshGaussians.from_mesh(mesh, config.per_face) if config.render == "gaussians" else mesh
-    frames = Sequence(base, times, {"vertices": vertices})
+    frames = FrameSequence(base, times, {"vertices": vertices})
     result = RigResult(_exported(config, skin, clip, played is None, vertices, times), frames, {})
     summary = {
         "clip": None if played is None else name,
@@ -107,7 +107,9 @@ def play_skin(
     return replace(result, summary={**summary, "wall_s": round(time.monotonic() - started, 3)})
 
 
-def _played(config: RigConfig, skin: Skin, motion: Motion | None, fps: float) -> tuple[Clip | None, Float64[Tensor, " t"]]:
+def _played(
+    config: RigConfig, skin: SkinnedMesh, motion: Motion | None, fps: float
+) -> tuple[Clip | None, Float64[Tensor, " t"]]:
     """What moves the skin (None: it stands still), and the times of the frames in it."""
     if motion is not None and config.clip is not None:
         raise InputError(f"clip: got {config.clip!r} and a motion; want one of the two")
@@ -127,14 +129,14 @@ def _played(config: RigConfig, skin: Skin, motion: Motion | None, fps: float) ->
 
 
 def _exported(
-    config: RigConfig, skin: Skin, clip: Clip, is_still: bool, vertices: Tensor, times: Float64[Tensor, " t"]
-) -> Skin:
+    config: RigConfig, skin: SkinnedMesh, clip: Clip, is_still: bool, vertices: Tensor, times: Float64[Tensor, " t"]
+) -> SkinnedMesh:
     if is_still:
         rest = rest_at(skin, clip, 0.0, method=config.method, blend=config.blend)
         return replace(rest, mesh=replace(rest.mesh, normals=smooth_normals(rest.mesh)))
     if config.method == "lbs":
         return replace(skin, clips=(clip,), fps=frame_rate(times))
-    return Skin.from_frames(skin.mesh, vertices, times.to(skin.device), clip.name)
+    return SkinnedMesh.from_frames(skin.mesh, vertices, times.to(skin.device), clip.name)
 
 
 def _volumes(mesh: Mesh, vertices: Tensor) -> dict[str, float]:

@@ -17,7 +17,7 @@ from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import path_cameras, render_scene
 from vision3d.report.sheets import frame_sheet
 from vision3d.runs import RunFolder
-from vision3d.scene import Cameras, GaussianScene, Mesh, Sequence
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh
 from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.output.course import course_picture
 from vision3d.stages.simulate.output.frame import Frame
@@ -36,7 +36,7 @@ def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig
     """Write one frame as FOLDER/00012.ply, of a mesh as .glb; whole or not at all."""
     base = setup.representation.base
     time = torch.tensor([frame.time], dtype=torch.float64)
-    value = Sequence(base, time, {name: channel[None] for name, channel in frame.channels.items()}).frame(0)
+    value = FrameSequence(base, time, {name: channel[None] for name, channel in frame.channels.items()}).frame(0)
     if isinstance(value, Mesh):
         path = folder / f"{frame.index:05d}.glb"
         value.save(path)
@@ -51,7 +51,7 @@ def write_frame(folder: Path, frame: Frame, setup: Setup, config: SimulateConfig
 
 @torch.no_grad()
 def write_video(
-    path: Path, moving: Sequence, setup: Setup, config: SimulateConfig, progress: ProgressCallback | None = None
+    path: Path, moving: FrameSequence, setup: Setup, config: SimulateConfig, progress: ProgressCallback | None = None
 ) -> None:
     """Write the frames as a video from one place, obstacles among the Gaussians by depth."""
     camera = _camera(moving, setup, config.video_size)
@@ -62,7 +62,7 @@ def write_video(
 
 
 @torch.no_grad()
-def write_pictures(run_folder: RunFolder, moving: Sequence, setup: Setup, config: SimulateConfig) -> None:
+def write_pictures(run_folder: RunFolder, moving: FrameSequence, setup: Setup, config: SimulateConfig) -> None:
     """Write figures/course.png (energies, momentum, time steps, particles) and figures/frames.png, which the report shows, and
     cameras.json with the camera of the video, where `vision3d view` and `render` begin."""
     folder = run_folder.path / "figures"
@@ -73,7 +73,7 @@ def write_pictures(run_folder: RunFolder, moving: Sequence, setup: Setup, config
     _camera(moving, setup, config.video_size).save(run_folder.path / "cameras.json")
 
 
-def _sheet(moving: Sequence, setup: Setup) -> Float[Tensor, "h w 3"]:
+def _sheet(moving: FrameSequence, setup: Setup) -> Float[Tensor, "h w 3"]:
     """Some of the frames, evenly spread, with their times."""
     count = min(len(moving), _MOST)
     chosen = [round(i * (len(moving) - 1) / max(count - 1, 1)) for i in range(count)]
@@ -82,7 +82,7 @@ def _sheet(moving: Sequence, setup: Setup) -> Float[Tensor, "h w 3"]:
     return frame_sheet(shown, [f"{float(moving.times[index]):.3g} s" for index in chosen])
 
 
-def _picture(moving: Sequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
+def _picture(moving: FrameSequence, index: int, setup: Setup, camera: Cameras) -> Float[Tensor, "h w 3"]:
     objects = [moving.frame(index), *obstacle_meshes(setup, float(moving.times[index]))]
     distance = float((camera.camtoworlds[0, :3, 3].double() - setup.center).norm())
     near = min(0.01, 0.01 * distance)  # a scene of millimetres is seen from closer than the usual near plane
@@ -91,7 +91,7 @@ def _picture(moving: Sequence, index: int, setup: Setup, camera: Cameras) -> Flo
     return view.image.clamp(0, 1)
 
 
-def _camera(moving: Sequence, setup: Setup, size: tuple[int, int]) -> Cameras:
+def _camera(moving: FrameSequence, setup: Setup, size: tuple[int, int]) -> Cameras:
     """One that sees what moves from its start to its end; where there are photographs, from where they were taken."""
     up = setup.up.float()
     base = setup.representation.base
