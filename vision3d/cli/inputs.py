@@ -37,7 +37,7 @@ def load_gaussians(path: Path) -> "GaussianScene":
 
 
 def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | FrameSequence | SkinnedMesh":
-    """As `load_objects`; a .glb or .gltf with clips is a `SkinnedMesh`, frames (.zarr, a run folder with them) a `FrameSequence`.
+    """As `load_objects`; a .glb or .gltf with clips is a `SkinnedMesh`, frames (.zarr or their run folder) a `FrameSequence`.
 
     Raises:
         MissingFileError: The path does not exist.
