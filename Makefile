@@ -11,6 +11,7 @@ PROCESSES ?= 2
 BIN := .venv/bin
 # One thread a test process: two processes already fill two cores, and more threads than cores wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+CPP_SOURCES := find cuda_ext -name '*.h' -o -name '*.cpp' -o -name '*.cu'
 NATIVE_SOURCES := CMakeLists.txt pyproject.toml $(shell find cuda_ext -type f)
 
 .PHONY: help
@@ -39,11 +40,13 @@ build: .venv/installed-dev  ## build the wheel and the source package into dist/
 lint: .venv/installed-dev  ## look for mistakes in the text of the code
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(CPP_SOURCES) | xargs $(BIN)/clang-format --dry-run -Werror
 
 .PHONY: format
 format: .venv/installed-dev  ## bring the code into the one layout
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@$(CPP_SOURCES) | xargs $(BIN)/clang-format -i
 
 .PHONY: type
 type: .venv/installed-dev  ## check the types
@@ -60,6 +63,10 @@ test: .venv/installed-dev  ## run the quick tests (TESTS=tests/io narrows them)
 .PHONY: test-slow
 test-slow: .venv/installed-dev  ## run all tests, those that take longer than 5 s included (CI does)
 	@$(PYTEST) -m "not gpu and not viewer" $(TESTS)
+
+.PHONY: test-torch
+test-torch:  ## run the tests of what depends on torch's version with the oldest and the newest (downloads both, before a release)
+	@.ci/test-torch
 
 .PHONY: test-gpu
 test-gpu: .venv/installed-dev  ## run the tests that need a CUDA device

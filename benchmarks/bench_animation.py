@@ -19,7 +19,7 @@ import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, wall_times, write
 from torch import Tensor
 
-from vision3d import Cameras, Mesh, Skin
+from vision3d import Cameras, Mesh, SkinnedMesh
 from vision3d.config import load_yaml
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import intrinsics, look_at
@@ -27,13 +27,13 @@ from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.skinning import linear_blend
 from vision3d.progress import silent
-from vision3d.stages.animation.dynamic.config import AnimateConfig, FieldConfig
-from vision3d.stages.animation.dynamic.footage import Footage, hold_out, read_footage
-from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
-from vision3d.stages.animation.dynamic.painters import MeshPainter, make_painter
-from vision3d.stages.animation.dynamic.run import animate
-from vision3d.stages.animation.dynamic.tracking import fit_vertices
-from vision3d.stages.animation.dynamic.trainer import Trainer
+from vision3d.stages.animate.dynamic.config import AnimateConfig, FieldConfig
+from vision3d.stages.animate.dynamic.footage import Footage, hold_out, read_footage
+from vision3d.stages.animate.dynamic.motion import Motion, all_vertices
+from vision3d.stages.animate.dynamic.painters import MeshPainter, make_painter
+from vision3d.stages.animate.dynamic.run import animate
+from vision3d.stages.animate.dynamic.tracking import fit_vertices
+from vision3d.stages.animate.dynamic.trainer import Trainer
 
 RATE, SIZE = 30, 128  # frames a second, pixels
 HELD_OUT = tuple(f"unseen{i}" for i in range(4))
@@ -164,7 +164,7 @@ def ablation() -> dict[str, Any]:
 
 def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Footage]:
     """The mesh in the first frame of a clip, its vertices in all frames, and pictures of cameras all round it and 4 unseen."""
-    skin = Skin.load(data() / "fox.glb")
+    skin = SkinnedMesh.load(data() / "fox.glb")
     clip = skin.clip(name)
     times = clip.times(RATE)
     frames = len(times)

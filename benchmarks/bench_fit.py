@@ -17,7 +17,7 @@ from vision3d.io.images import write_image
 from vision3d.render import render_views
 from vision3d.render.splats import native_3dgs
 from vision3d.scene import Cameras, GaussianScene, PosedImages
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 
 RECOVERY = FitConfig(minutes=2, max_gaussians=2000, init_count=2000, init="random", sh_degree=0, checkpoint_every=0)
 ABLATION_STEPS = 3000

@@ -12,7 +12,7 @@ from support import ForeignLoad, arguments, refuse_foreign_load, write
 from vision3d.config import load_yaml
 from vision3d.io import spz
 from vision3d.scene import GaussianScene
-from vision3d.stages.fitting import FitConfig, evaluate, fit
+from vision3d.stages.fit import FitConfig, evaluate, fit
 
 NAMES = ("a.ply", "a.glb", "a.sog", "a.spz", "a.compressed.ply", "a.splat")
 MILLION = 1_000_000

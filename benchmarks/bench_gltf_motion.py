@@ -20,7 +20,7 @@ from torch import Tensor
 from tests.support.elephant import read_elephant
 from tests.support.gltf_reader import Animated
 from vision3d.geometry.skinning import linear_blend
-from vision3d.scene import Mesh, Skin
+from vision3d.scene import Mesh, SkinnedMesh
 from vision3d.scene.skin_fit import FittedSkin, fit_joints, fit_morphs
 
 KEYS = 24
@@ -37,13 +37,13 @@ def elephant(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
 
 def fox(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
     """The walk at 30 frames a second with the hybrid of skinning, half of each kind."""
-    skin = Skin.load(folder / "fox.glb")
+    skin = SkinnedMesh.load(folder / "fox.glb")
     times = skin.clip("Walk").times(30)
     frames = skin.posed(skin.clip("Walk"), times, method="hybrid", blends=torch.full((len(skin),), 0.5))
     return skin.mesh, frames, times.tolist()
 
 
-def measured(make: Callable[[], Skin | FittedSkin], mesh: Mesh, frames: Tensor, times: list[float]) -> dict[str, Any]:
+def measured(make: Callable[[], SkinnedMesh | FittedSkin], mesh: Mesh, frames: Tensor, times: list[float]) -> dict[str, Any]:
     """Figures of a clip: joints, morphs, bytes, CPU-seconds, and its errors at the keys in the written file."""
     start = time.process_time()
     made = make()
@@ -64,7 +64,9 @@ def measured(make: Callable[[], Skin | FittedSkin], mesh: Mesh, frames: Tensor, 
     return figures
 
 
-def between(make: Callable[[Tensor, list[float]], Skin], mesh: Mesh, frames: Tensor, times: list[float]) -> dict[str, float]:
+def between(
+    make: Callable[[Tensor, list[float]], SkinnedMesh], mesh: Mesh, frames: Tensor, times: list[float]
+) -> dict[str, float]:
     """Errors at every second frame of a clip whose keys are the others."""
     skin = make(frames[::2], times[::2])
     found = skin.posed(skin.clips[0], times[1:-1:2]) - frames[1:-1:2]
@@ -84,7 +86,9 @@ def main() -> None:
         for name, read in (("fox_walk", fox), ("elephant", elephant)):
             mesh, frames, times = read(options.data)
             given = (mesh, frames, times)
-            clips: dict[str, Callable[[], Skin | FittedSkin]] = {"exact morphs": lambda g=given: Skin.from_frames(*g)}
+            clips: dict[str, Callable[[], SkinnedMesh | FittedSkin]] = {
+                "exact morphs": lambda g=given: SkinnedMesh.from_frames(*g)
+            }
             for tolerance in (1e-2, 1e-3, 1e-4, 1e-5):
                 clips[f"principal morphs, {tolerance:g}"] = lambda g=given, t=tolerance: fit_morphs(*g, tolerance=t)
             for joints in (24, 64):
@@ -94,7 +98,7 @@ def main() -> None:
                         *g, num_joints=j, tolerance=t
                     )
             if name == "fox_walk":
-                skin = Skin.load(options.data / "fox.glb")
+                skin = SkinnedMesh.load(options.data / "fox.glb")
                 own = {"weights": skin.weights, "indices": skin.indices}
                 clips["its own joints alone"] = lambda g=given, o=own: fit_joints(*g, max_morphs=0, **o)
                 clips["its own joints and morphs, 0.0001"] = lambda g=given, o=own: fit_joints(*g, **o)
@@ -104,7 +108,7 @@ def main() -> None:
                 results[name]["clips"][kind] = figures
                 print(f"{name}, {kind}: {figures}", flush=True)
             results[name]["between_keys"] = {
-                "exact morphs": between(lambda v, t, m=mesh: Skin.from_frames(m, v, t), *given),
+                "exact morphs": between(lambda v, t, m=mesh: SkinnedMesh.from_frames(m, v, t), *given),
                 "24 joints and morphs, 0.0001": between(lambda v, t, m=mesh: fit_joints(m, v, t, num_joints=24).skin, *given),
             }
             print(f"{name}, between keys: {results[name]['between_keys']}", flush=True)

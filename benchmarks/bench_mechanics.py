@@ -13,10 +13,10 @@ from support import ForeignLoad, arguments, refuse_foreign_load, write
 from torch import Tensor
 
 from vision3d.geometry.rotation import hat
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.engines import Engine, make_engine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines import Engine, make_engine
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import World
 
 G = 9.81
 

@@ -32,9 +32,9 @@ from vision3d.io.images import write_image
 from vision3d.optim.metrics import psnr
 from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages
-from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.meshing import MeshConfig, mesh_scene
-from vision3d.stages.meshing.fusion import open3d
+from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.mesh import MeshConfig, mesh_scene
+from vision3d.stages.mesh.fusion import open3d
 
 SIZE, VIEWS = 192, 40
 SAMPLES = 100_000
@@ -90,7 +90,7 @@ def photographs(name: str, folder: Path) -> PosedImages:
 
 
 def fit_config(mode: str, **changes: Any) -> FitConfig:
-    """The preset `surface` for discs, the defaults for ellipsoids."""
+    """The preset `surface` for 2dgs, the defaults for ellipsoids."""
     base = load_yaml(FitConfig, "surface", stage="fit") if mode == "2dgs" else FitConfig()
     return dataclasses.replace(base, steps=STEPS, sh_degree=1, checkpoint_every=0, **changes)
 
@@ -166,7 +166,7 @@ def chamfer(name: str, mesh: Mesh) -> dict[str, float]:
 
 
 def of_shapes(cache: Path | None) -> dict[str, Any]:
-    """Sphere and torus, fitted in both modes; of discs also at other depths and by Poisson's equation."""
+    """Sphere and torus, fitted in both modes; of 2dgs also at other depths and by Poisson's equation."""
     results: dict[str, Any] = {"views": VIEWS, "size": SIZE, "steps": STEPS, "gaussians": 8000, "unit": "% of the diagonal"}
     for name in SHAPES:
         with tempfile.TemporaryDirectory() as folder:
@@ -272,7 +272,7 @@ def beside_truth(mesh: Mesh, points: Tensor, truth: Callable[[Tensor], Tensor], 
 
 
 def of_default(cache: Path | None) -> dict[str, Any]:
-    """The shipped photo set with default options, ellipsoids of the preset `demo` and discs of the preset `surface`."""
+    """The shipped photo set with default options, ellipsoids of the preset `demo` and 2dgs of the preset `surface`."""
     folder = Path(str(resources.files("vision3d") / "assets" / "demo"))
     sys.path.insert(0, str(folder))
     import scene as still_life

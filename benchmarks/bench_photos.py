@@ -17,7 +17,7 @@ from support import RESULTS, ForeignLoad, add_options, refuse_foreign_load, writ
 from vision3d.io.dataset import load_dataset
 from vision3d.runs import read_metrics
 from vision3d.scene import GaussianScene, PosedImages
-from vision3d.stages.fitting import FitConfig, evaluate, fit
+from vision3d.stages.fit import FitConfig, evaluate, fit
 
 BLACK = (0.0, 0.0, 0.0)
 

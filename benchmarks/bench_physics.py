@@ -19,12 +19,12 @@ from physics_peers import Peer, PlainTaichi, PlainWarp
 from support import ForeignLoad, add_options, refuse_foreign_load, write
 
 from vision3d.errors import BackendError, ConfigError, MissingDependencyError
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.engines import ENGINES, Engine, choose_engine
-from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.reference.mpm import advance
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines import ENGINES, Engine, choose_engine
+from vision3d.stages.simulate.engines.mpm import advance
+from vision3d.stages.simulate.engines.taichi_engine import TaichiEngine
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import World
 
 DT, FLOOR, SIDE = 1e-4, 0.12, 0.3
 STEPS, ROUNDS = 20, 5

@@ -14,11 +14,11 @@ from support import ForeignLoad, add_options, refuse_foreign_load, write
 
 from vision3d.errors import NumericalError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.engines import Engine, make_engine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.reference.mpm import energies
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines import Engine, make_engine
+from vision3d.stages.simulate.engines.mpm import energies
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import World
 
 ELASTIC = ("corotated", "neo_hookean", "hencky")
 LAWS = (*ELASTIC, "von_mises", "drucker_prager", "snow", "water", "viscoplastic")

@@ -9,12 +9,11 @@ import torch
 from support import SCENES, ForeignLoad, arguments, cpu_times, load_peers, refuse_foreign_load, wall_times, workload, write
 
 from vision3d import native, rasterize
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import Camera, Gaussians, Grid, Intersections
 
 PEERS = ("opensplat", "opensplat_fixed", "metal_gauss", "gsplat_ref", "dense_torch")
-LIMITS = {
-    "eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "camera_model": "pinhole", "antialiased": False
-}  # fmt: skip
+LIMITS = ("pinhole", 0.01, 1e10, 0.0)  # model, near plane, far plane, radius clip
 
 
 class Raster:
@@ -23,25 +22,21 @@ class Raster:
     def __init__(self, scene: dict[str, Any]) -> None:
         self.size = (scene["width"], scene["height"])
         inputs = [scene[name][None] for name in ("means", "quats", "scales")]
-        camera = (scene["viewmat"][None, None], scene["K"][None, None], *self.size)
+        camera = Camera(scene["viewmat"][None, None], scene["K"][None, None], *self.size, *LIMITS)
+        cloud = Gaussians(*inputs, None, scene["opacities"][None])
         with torch.no_grad():
-            (self.images, gaussians), found = ops.project_pairs(
-                *inputs, None, scene["opacities"][None], *camera, packed=True, backend="native", **LIMITS
-            )
-        self.radii, self.means2d, self.depths, self.conics, _ = found
+            (self.images, gaussians), self.projected = kernels("native").project(cloud, camera, eps2d=0.3, packed=True)
+        _, self.means2d, _, self.conics, _ = self.projected
         self.opacities, self.colors = scene["opacities"][gaussians], scene["colors"][gaussians]
         self.upstream = torch.randn(1, *self.size[::-1], 3, generator=torch.Generator().manual_seed(1))
 
-    def lists(self) -> tuple[torch.Tensor, ...]:
-        return ops.intersect(
-            self.means2d, self.radii, self.depths, self.conics, self.opacities, self.images, 1, *self.size, 16, backend="native"
-        )
+    def lists(self) -> Intersections:
+        return kernels("native").intersect(self.projected, self.opacities, self.images, Grid(1, *self.size, 16))
 
     def forward(self, leaves: list[torch.Tensor] | None = None) -> tuple[torch.Tensor, ...]:
         means2d, conics, colors, opacities = leaves or (self.means2d, self.conics, self.colors, self.opacities)
-        _, _, ids, offsets = self.lists()
-        lists = (*self.size, 16, offsets, ids)
-        return ops.blend(means2d, conics, colors, opacities, None, None, *lists, alpha_max=0.99, backend="native")
+        projected = self.projected._replace(means2d=means2d, conics=conics)
+        return kernels("native").blend(projected, colors, opacities, self.lists().lists, alpha_max=0.99)
 
     def forward_backward(self) -> None:
         leaves = [t.detach().requires_grad_() for t in (self.means2d, self.conics, self.colors, self.opacities)]
@@ -50,7 +45,7 @@ class Raster:
     def kernel_times(self) -> dict[str, dict[str, float]]:
         """The blending kernels without lists and autograd."""
         module = native.require()
-        _, _, ids, offsets = self.lists()
+        *_, offsets, ids = self.lists().lists
         count, (width, height) = len(self.opacities), self.size
         records = torch.empty(count, 16)
         module.make_records(self.means2d, self.conics, self.colors, self.opacities, records)
@@ -71,7 +66,7 @@ class Raster:
 def pairs_blended(scene: dict[str, Any]) -> int:
     """(Gaussian, pixel) pairs with alpha >= 1/255 that are drawn, by the reference: d(sum of weights / T alpha) counts them."""
     raster = Raster(scene)
-    _, _, ids, offsets = raster.lists()
+    *_, offsets, ids = raster.lists().lists
     total = 0
     rows = torch.arange(offsets.shape[1] * offsets.shape[2])
     ends = torch.cat([offsets.flatten()[1:], torch.tensor([len(ids)])])
@@ -228,12 +223,11 @@ def projection() -> dict[str, Any]:
         def step(backend: str = backend) -> None:
             leaves = [scene[name][None].clone().requires_grad_() for name in ("means", "quats", "scales")]
             coefficients = sh.clone().requires_grad_()
-            camera = (scene["viewmat"][None, None], scene["K"][None, None], 256, 256)
-            (images, gaussians), out = ops.project_pairs(
-                *leaves, None, scene["opacities"][None], *camera, packed=True, backend=backend, **LIMITS
-            )
-            colors = ops.sh_colors(
-                leaves[0], coefficients, camera[0], torch.zeros_like(images), images, gaussians, 3, backend=backend
+            camera = Camera(scene["viewmat"][None, None], scene["K"][None, None], 256, 256, *LIMITS)
+            cloud, operations = Gaussians(*leaves, None, scene["opacities"][None]), kernels(backend)
+            (images, gaussians), out = operations.project(cloud, camera, eps2d=0.3, packed=True)
+            colors = operations.sh_colors(
+                leaves[0], coefficients, camera.viewmats, torch.zeros_like(images), images, gaussians, 3
             )
             torch.autograd.backward([*out[1:4], colors], [torch.ones_like(t) for t in (*out[1:4], colors)])
 

@@ -18,9 +18,9 @@ import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, write
 
 from vision3d.scene import GaussianScene
-from vision3d.stages.physics.config import SimulateConfig
-from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Simulation
+from vision3d.stages.simulate.config import SimulateConfig
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.simulation import Simulation
 
 JIGGLE = ("--drop", "0.15", "--frames", "72", "--video")  # the README's command
 
@@ -67,10 +67,10 @@ def start_up() -> dict[str, float]:
     script = """
 import sys, time
 import torch
-from vision3d.stages.physics.config import Material
-from vision3d.stages.physics.engines import make_engine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.config import Material
+from vision3d.stages.simulate.engines import make_engine
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import World
 name = sys.argv[1]
 if name == "taichi":
     import taichi
@@ -87,7 +87,7 @@ print(time.perf_counter() - start)
             run = subprocess.run([sys.executable, "-c", script, name], check=True, capture_output=True, text=True)
             times.append(float(run.stdout.split()[-1]))
         found[name] = min(times[1:])
-    imported = "import vision3d.stages.physics, sys; print('taichi' in sys.modules)"
+    imported = "import vision3d.stages.simulate, sys; print('taichi' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", imported], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == "False", "importing the stage imports taichi"
     return found

@@ -23,8 +23,8 @@ from vision3d.io import transforms_json
 from vision3d.io.images import write_image
 from vision3d.render import render_scene
 from vision3d.scene.resample import resize_area
-from vision3d.stages.animation import StaticConfig, bind_gaussians
-from vision3d.stages.animation.orbits import Orbit
+from vision3d.stages.animate import StaticConfig, bind_gaussians
+from vision3d.stages.animate.orbits import Orbit
 
 VIEWS, HELD_EVERY, LARGER = 24, 6, 3
 NOISE = 0.01  # standard deviation of the vertices of a noisy mesh, in longest sides of the box

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from support import ForeignLoad, arguments, cpu_times, load_peers, refuse_foreign_load, wall_times, write
 
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 
 STEPS, COUNTED = 1200, 300
 

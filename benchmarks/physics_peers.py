@@ -1,7 +1,7 @@
 # pyright: reportInvalidTypeForm=false
 """The material point method as it is usually written, for bench_physics.py: plain Taichi and plain Warp, float32, one thread.
 
-Both follow the formulas in the head of `vision3d.stages.physics.reference.mpm` for corotated jelly above a sticky floor: one
+Both follow the formulas in the head of `vision3d.stages.simulate.engines.mpm` for corotated jelly above a sticky floor: one
 loop over unsorted particles with a singular value decomposition each, atomic additions to a dense grid, a loop over all nodes.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from vision3d.stages.physics.config import Material
+from vision3d.stages.simulate.config import Material
 
 
 class Peer(Protocol):
@@ -28,7 +28,7 @@ class PlainTaichi:
     """Fields, `ti.svd` and atomic additions."""
 
     def __init__(self, x: Tensor, volume: float, material: Material, nodes: int, dt: float, floor: float) -> None:
-        from vision3d.stages.physics.engines import taichi_runtime
+        from vision3d.stages.simulate.engines import taichi_runtime
 
         ti = taichi_runtime.runtime("cpu")
         count, h = len(x), 1 / nodes

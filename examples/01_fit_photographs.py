@@ -9,7 +9,7 @@ from pathlib import Path
 import vision3d
 from vision3d.io.images import write_image
 from vision3d.render import path_cameras
-from vision3d.stages.fitting import FitConfig
+from vision3d.stages.fit import FitConfig
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("data", type=Path, help="COLMAP model, transforms.json or NeRF-synthetic folder")

@@ -9,8 +9,8 @@ from pathlib import Path
 import vision3d
 from vision3d.io.video import VideoWriter
 from vision3d.render import path_cameras
-from vision3d.stages.fitting import FitConfig
-from vision3d.stages.physics import SimulateConfig, load_material
+from vision3d.stages.fit import FitConfig
+from vision3d.stages.simulate import SimulateConfig, load_material
 
 data, out, (steps, frames) = sys.argv[1], Path(sys.argv[2]), map(int, sys.argv[3:] or (3000, 72))
 fitted = vision3d.fit(FitConfig(steps=steps, max_gaussians=20_000), data)

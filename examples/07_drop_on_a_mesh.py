@@ -11,7 +11,7 @@ import torch
 from vision3d import GaussianScene, Mesh, simulate
 from vision3d.geometry import shapes
 from vision3d.runs import RunFolder
-from vision3d.stages.physics import Boundary, SimulateConfig, load_material
+from vision3d.stages.simulate import Boundary, SimulateConfig, load_material
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("scene", type=Path, help=".ply, .spz, ...; z is up")

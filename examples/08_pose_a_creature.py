@@ -7,9 +7,9 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
-from vision3d import Skin, play_skin
+from vision3d import SkinnedMesh, play_skin
 from vision3d.runs import RunFolder
-from vision3d.stages.animation import RigConfig
+from vision3d.stages.animate import RigConfig
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--skin", type=Path, default=Path(str(files("vision3d") / "assets" / "creature" / "creature.glb")))
@@ -18,7 +18,7 @@ parser.add_argument("--clip", default="Walk")
 parser.add_argument("--out", type=Path, default=Path("runs/creature"))
 args = parser.parse_args()
 
-skin = Skin.load(args.skin)
+skin = SkinnedMesh.load(args.skin)
 posed = play_skin(RigConfig(pose=tuple(args.pose), method="dqs", render="gaussians"), skin)
 posed.skin.save(args.out / "posed.glb")  # the pose is its rest; the clips go on to work
 posed.frames.frame(0).save(args.out / "posed.ply")  # flat Gaussians on the faces

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.outside import npm_package
-from vision3d import Cameras, Skin
+from vision3d import Cameras, SkinnedMesh
 from vision3d.geometry.mesh import is_closed, is_manifold, vertex_normals, volume
 from vision3d.io.images import read_image
 from vision3d.render import render_scene
@@ -19,11 +19,11 @@ FOLDER = Path(str(files("vision3d") / "assets" / "creature"))
 
 
 @pytest.fixture(scope="module")
-def creature() -> Skin:
-    return Skin.load(FOLDER / "creature.glb").validate()
+def creature() -> SkinnedMesh:
+    return SkinnedMesh.load(FOLDER / "creature.glb").validate()
 
 
-def welded(skin: Skin):
+def welded(skin: SkinnedMesh):
     """Places, their faces, and the first vertex of the file at each place."""
     vertices, place = torch.unique(skin.mesh.vertices, dim=0, return_inverse=True)
     first = torch.full((len(vertices),), len(place)).scatter_reduce(0, place, torch.arange(len(place)), "amin")
@@ -128,7 +128,7 @@ def test_generator_makes_it_again(tmp_path, creature):
     if not script.is_file():
         pytest.skip("an installed package has no generators")
     subprocess.run([sys.executable, script, "--out", tmp_path], check=True, capture_output=True)
-    again = Skin.load(tmp_path / "creature.glb")
+    again = SkinnedMesh.load(tmp_path / "creature.glb")
     assert again.names == creature.names and [clip.name for clip in again.clips] == [clip.name for clip in creature.clips]
     # Versions of the libraries may give other triangles of the same surface.
     assert abs(again.mesh.num_faces - creature.mesh.num_faces) <= 100

@@ -12,7 +12,7 @@ from tests.support.photos import ring, write_photos
 from vision3d import atomic
 from vision3d.progress import silent
 from vision3d.runs import RunFolder
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 
 LIMIT = 30_000  # bytes
 
@@ -29,7 +29,7 @@ from vision3d.checkpoints import Checkpoint, save_checkpoint
 from vision3d.errors import Vision3DError
 from vision3d.io.images import write_image
 from vision3d.runs import RunFolder
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fit.config import FitConfig
 
 
 def write(folder, size):

@@ -9,7 +9,7 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "op_checks", "atomic", "caches", "machine", "install"}
+    {"errors", "lazy", "device", "native", "op_checks", "op_records", "torch_private", "atomic", "caches", "machine", "install"}
     | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges", "plugins", "option_marks"},
     {"geometry"},
     {"scene"},
@@ -113,9 +113,9 @@ def test_optional_packages_are_imported_inside_functions(name):
         ("geometry.a", "import vision3d.scene", 1),
         ("geometry.a", "def f():\n    from vision3d import render", 1),
         ("render.a", "from vision3d.geometry import quaternion\nfrom vision3d import io", 0),
-        ("stages.fitting.run", "from vision3d.stages import physics", 1),
-        ("stages.fitting.run", "from vision3d.stages.fitting import config", 0),
-        ("optim.a", "import vision3d.stages.fitting", 1),
+        ("stages.fit.run", "from vision3d.stages import simulate", 1),
+        ("stages.fit.run", "from vision3d.stages.fit import config", 0),
+        ("optim.a", "import vision3d.stages.fit", 1),
         ("geometry.a", "from vision3d import GaussianScene", 1),
     ],
 )

@@ -14,9 +14,9 @@ from tests.support.datasets import write_ring_photographs
 from vision3d import FitConfig, PointCloud, fit, plugins, render_scene
 from vision3d.errors import ConfigError, InputError, MissingFileError, PluginError
 from vision3d.scene import codecs
-from vision3d.stages.animation.guidance import SdsConfig, load_guidance
-from vision3d.stages.fitting.config import LossConfig
-from vision3d.stages.physics.engines import choose_engine
+from vision3d.stages.animate.guidance import SdsConfig, load_guidance
+from vision3d.stages.fit.config import LossConfig
+from vision3d.stages.simulate.engines import choose_engine
 
 TEXT = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
 ENTRIES = """[vision3d.stages]
@@ -39,7 +39,7 @@ from vision3d.scene.codecs import Codec
 CODEC = Codec("toy_files", reads=("PointCloud",))
 
 
-from vision3d.stages.physics.engines.reference import ReferenceEngine
+from vision3d.stages.simulate.engines.reference import ReferenceEngine
 
 
 class SlowEngine(ReferenceEngine):

@@ -46,17 +46,17 @@ def test_a_stage_gives_the_same_bits_whatever_its_threads_do():
 
 
 STAGES = {
-    "fitting:fit": "FitConfig",
-    "meshing:mesh_scene": "MeshConfig",
-    "physics:simulate": "SimulateConfig",
-    "animation:animate": "AnimateConfig",
-    "animation:bind_gaussians": "StaticConfig",
-    "animation:play_skin": "RigConfig",
-    "animation:evaluate_clips": "EvalConfig",
+    "fit:fit": "FitConfig",
+    "mesh:mesh_scene": "MeshConfig",
+    "simulate:simulate": "SimulateConfig",
+    "animate:animate": "AnimateConfig",
+    "animate:bind_gaussians": "StaticConfig",
+    "animate:play_skin": "RigConfig",
+    "animate:evaluate_clips": "EvalConfig",
     "equivariant:reproduce_affnist": "AffnistConfig",
-    "rotations:reproduce_rotation_sanity": "SanityConfig",
-    "rotations:reproduce_rotation_pointcloud": "PointCloudConfig",
-    "rotations:reproduce_rotation_ik": "IkConfig",
+    "rotation:reproduce_rotation_sanity": "SanityConfig",
+    "rotation:reproduce_rotation_pointcloud": "PointCloudConfig",
+    "rotation:reproduce_rotation_ik": "IkConfig",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vision3d.scene import MeshGaussians, Sequence
+from vision3d.scene import FrameSequence, MeshGaussians
 
 
 class FrameCache:
@@ -18,9 +18,9 @@ class FrameCache:
     def __init__(self, max_bytes: float) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self._frames: OrderedDict[tuple[int, int | None], tuple[Sequence, Any, int]] = OrderedDict()
+        self._frames: OrderedDict[tuple[int, int | None], tuple[FrameSequence, Any, int]] = OrderedDict()
 
-    def get(self, sequence: Sequence, index: int | None) -> Any:
+    def get(self, sequence: FrameSequence, index: int | None) -> Any:
         """The frame of a sequence; with None its base at rest.
 
         Raises:
@@ -42,7 +42,7 @@ class FrameCache:
         return frame
 
 
-def _is_own(sequence: Sequence, name: str, value: object) -> bool:
+def _is_own(sequence: FrameSequence, name: str, value: object) -> bool:
     """Whether a field is a tensor that the frame does not share with the base."""
     shared = getattr(sequence.base, name, None)
     return isinstance(value, Tensor) and not (isinstance(shared, Tensor) and shared.data_ptr() == value.data_ptr())

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError, Vision3DError, nearest_names
-from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, MeshGaussians, PointCloud, PosedImages, Selection, Sequence
+from vision3d.scene import Boxes, Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, PointCloud, PosedImages, Selection
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.rigs import Rig
 from vision3d.viewer.sources import Opened, Source, open_source, sources_of
@@ -45,8 +45,8 @@ class Layer:
     """Unique in its `Layers`; without slashes."""
     kind: Kind
     """What its frames are, which is how it is drawn."""
-    value: Drawable | Sequence
-    """As it was read; a `Sequence` moves. Cameras come as `PosedImages` where there are photographs."""
+    value: Drawable | FrameSequence
+    """As it was read; a `FrameSequence` moves. Cameras come as `PosedImages` where there are photographs."""
     transform: Float[Tensor, "4 4"]
     """Its own coordinates to the world, a similarity."""
     visible: bool
@@ -60,7 +60,7 @@ class Layer:
     @property
     def times(self) -> Float[Tensor, " t"]:
         """Times of its frames [s]; empty where it stands still."""
-        return self.value.times.double() if isinstance(self.value, Sequence) else torch.zeros(0, dtype=torch.float64)
+        return self.value.times.double() if isinstance(self.value, FrameSequence) else torch.zeros(0, dtype=torch.float64)
 
     @property
     def cameras(self) -> Cameras | None:
@@ -168,7 +168,7 @@ class Layers:
     def frame(self, name: str, time: float = 0.0) -> Drawable:
         """What a layer shows at a time [s], in its own coordinates."""
         layer = self[name]
-        if not isinstance(layer.value, Sequence):
+        if not isinstance(layer.value, FrameSequence):
             return layer.value
         if not len(layer.value):
             return self._frames.get(layer.value, None)
@@ -224,7 +224,7 @@ class Layers:
             key = (number, item.name)
             name = self._names.setdefault(key, _unused(item.name, self._names.values()))
             before = self._layers.get(name)
-            kind = _KINDS[type(item.value.base if isinstance(item.value, Sequence) else item.value)]
+            kind = _KINDS[type(item.value.base if isinstance(item.value, FrameSequence) else item.value)]
             value = item.value.to_gaussians() if isinstance(item.value, MeshGaussians) else item.value
             visible = item.is_visible if before is None else before.visible
             if item.parents is not None:

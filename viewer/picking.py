@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.render.meshes import rasterize as rasterize_faces, screen_positions
-from vision3d.render.splats import ops
+from vision3d.render.splats import kernels
+from vision3d.render.splats.records import Camera, Gaussians
 from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud
 from vision3d.viewer.layers import Drawable
 from vision3d.viewer.models import Dots, Model, Splats, Surface
@@ -64,13 +65,13 @@ def _pick_one(name: str, model: Model, camera: Cameras, x: float, y: float) -> P
 
 
 def _pick_splat(name: str, splats: Splats, camera: Cameras, x: float, y: float) -> Pick | None:
-    viewmats, Ks = camera.viewmats[None], camera.Ks[None]
-    (_, rows), (radii, means2d, depths, conics, compensations) = ops.project_pairs(
-        splats.means[None], splats.quats[None], splats.scales[None], None, splats.opacities[None], viewmats, Ks,
-        int(camera.width), int(camera.height), eps2d=0.3, near_plane=_NEAR, far_plane=1e10, radius_clip=0.0,
-        camera_model="pinhole", antialiased=splats.antialiased, packed=True,
-        backend="reference" if ops.resolve("auto", splats.means.device) == "reference" else "native",
-    )  # fmt: skip
+    size = int(camera.width), int(camera.height)
+    view = Camera(camera.viewmats[None], camera.Ks[None], *size, "pinhole", _NEAR, 1e10, 0.0)
+    gaussians = Gaussians(splats.means[None], splats.quats[None], splats.scales[None], None, splats.opacities[None])
+    backend = "reference" if kernels.resolve("auto", splats.means.device) == "reference" else "native"
+    (_, rows), (radii, means2d, depths, conics, compensations) = kernels.kernels(backend).project(
+        gaussians, view, eps2d=0.3, antialiased=splats.antialiased, packed=True
+    )
     offset = means2d.new_tensor([x, y]) - means2d
     near = (offset.abs() <= radii).all(-1).nonzero()[:, 0]
     dx, dy = offset[near].unbind(-1)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from vision3d.render.meshes import Fragments, antialias, rasterize as rasterize_faces, screen_positions, shading
 from vision3d.render.meshes.veils import Layers
-from vision3d.render.splats import ops, rasterize_2dgs
+from vision3d.render.splats import kernels, rasterize_2dgs
+from vision3d.render.splats.records import Camera, Gaussians, Grid, Pixels, TileLists
 from vision3d.scene import Cameras
 from vision3d.viewer.models import Dots, Lines, Model, Splats, Surface
 from vision3d.viewer.overlays import draw_dots, draw_lines
@@ -183,7 +184,7 @@ def _blend(
     degree = splats.degree if quality.degree is None else min(splats.degree, quality.degree)
     sh = splats.sh if degree else None
     viewmats, Ks = camera.viewmats, camera.Ks
-    backend = ops.resolve("auto", means.device)
+    backend = kernels.resolve("auto", means.device)
     if splats.mode == "2dgs" or backend == "gsplat":
         features = splats.colors[:count] if sh is None else sh[:count]
         out, alpha, *_ = rasterize_2dgs(
@@ -191,25 +192,22 @@ def _blend(
             sh_degree=None if sh is None else degree, render_mode="RGB+ED", max_depths=None if limits is None else limits[None],
         )  # fmt: skip
         return out[0, ..., :3], out[0, ..., 3], alpha[0, ..., 0]
-    (images, gaussians), (radii, means2d, depths, conics, compensations) = ops.project_pairs(
-        means[None], quats[None], scales[None], None, opacities[None], viewmats[None], Ks[None], width, height,
-        eps2d=0.3, near_plane=_NEAR, far_plane=_FAR, radius_clip=0.0, camera_model="pinhole",
-        antialiased=splats.antialiased, packed=True, backend=backend,
-    )  # fmt: skip
+    operations = kernels.kernels(backend)
+    cloud = Gaussians(means[None], quats[None], scales[None], None, opacities[None])
+    view = Camera(viewmats[None], Ks[None], width, height, "pinhole", _NEAR, _FAR, 0.0)
+    (images, gaussians), projected = operations.project(cloud, view, eps2d=0.3, antialiased=splats.antialiased, packed=True)
     _check(is_stale)
     opacity = opacities[gaussians]
     if splats.antialiased:
-        opacity = opacity * compensations
-    _, _, flatten_ids, offsets = ops.intersect(
-        means2d, radii, depths, conics, opacity, images, 1, width, height, _TILE, backend=backend
-    )
+        opacity = opacity * projected.compensations
+    *_, offsets, flatten_ids = operations.intersect(projected, opacity, images, Grid(1, width, height, _TILE)).lists
     _check(is_stale)
     if sh is None:
         colors = splats.colors[gaussians]
     else:
         zeros = torch.zeros_like(gaussians)
-        colors = ops.sh_colors(means[None], sh[None, :count], viewmats[None], zeros, zeros, gaussians, degree, backend=backend)
-    features = torch.cat([colors, depths[:, None]], -1)
+        colors = operations.sh_colors(means[None], sh[None, :count], viewmats[None], zeros, zeros, gaussians, degree)
+    features = torch.cat([colors, projected.depths[:, None]], -1)
     strips = []
     for first in range(0, offsets.shape[1], _STRIP_ROWS):
         _check(is_stale)
@@ -219,13 +217,9 @@ def _blend(
         top = _TILE * first
         bottom = min(height, top + _TILE * _STRIP_ROWS)
         farthest = None if limits is None else limits[None, top:bottom]
-        moved = means2d - means2d.new_tensor([0.0, top])
-        strips.append(
-            ops.blend(
-                moved, conics, features, opacity, None, None, width, bottom - top, _TILE, rows.contiguous(), ids,
-                alpha_max=0.99, backend=backend, depths=None if limits is None else depths, max_depths=farthest,
-            )[:2]
-        )  # fmt: skip
+        moved = projected._replace(means2d=projected.means2d - features.new_tensor([0.0, top]))
+        lists = TileLists(width, bottom - top, _TILE, rows.contiguous(), ids)
+        strips.append(operations.blend(moved, features, opacity, lists, Pixels(max_depths=farthest), alpha_max=0.99)[:2])
     out, left = (torch.cat([strip[i][0] for strip in strips]) for i in (0, 1))
     alpha = 1 - left
     return out[..., :3], out[..., 3] / alpha.clamp(min=1e-10), alpha

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from vision3d.errors import InputError, nearest_names
-from vision3d.scene import Clip, Mesh, PointCloud, Sequence, Skin
+from vision3d.scene import Clip, FrameSequence, Mesh, PointCloud, SkinnedMesh
 
 REST = "rest"
 """In place of a clip: the mesh at rest."""
@@ -28,14 +28,14 @@ _ETA_COLORS = (0.10, 0.30, 0.75), (0.93, 0.93, 0.90), (0.95, 0.45, 0.05)  # of 0
 class Rig:
     """A skin with what is chosen for it."""
 
-    skin: Skin
+    skin: SkinnedMesh
     clip: str = REST
     """Name of the clip that plays, or REST."""
     colors: str = "own"
     """One of `colorings`."""
 
     @classmethod
-    def of(cls, skin: Skin) -> "Rig":
+    def of(cls, skin: SkinnedMesh) -> "Rig":
         """A skin that plays its first clip."""
         return cls(skin, skin.clips[0].name if skin.clips else REST)
 
@@ -71,7 +71,7 @@ class Rig:
         colors = other.colors if other.colors in self.colorings else None
         return self.changed(clip, colors)
 
-    def surface(self) -> Mesh | Sequence:
+    def surface(self) -> Mesh | FrameSequence:
         """The mesh, moving where a clip plays; its frames are computed when they are asked for."""
         clip, mesh, skin = self._clip(), replace(self._colored(), normals=None), self.skin
         if clip is None:
@@ -80,15 +80,15 @@ class Rig:
         channels = {"vertices": _Frames(times, count, lambda time: skin.posed(clip, time)[0])}
         if self.colors == ETA:
             channels["vertex_colors"] = _Frames(times, count, lambda time: self._eta_colors(clip, time))
-        return Sequence(mesh, times, channels)
+        return FrameSequence(mesh, times, channels)
 
-    def skeleton(self) -> PointCloud | Sequence:
+    def skeleton(self) -> PointCloud | FrameSequence:
         """The places of the joints, coloured one by one."""
         clip, colors = self._clip(), joint_colors(len(self.skin))
         times = torch.zeros(1, dtype=torch.float64) if clip is None else self._times(clip)
         places = self.skin.joint_matrices(clip, times)[..., :3, 3].contiguous()
         cloud = PointCloud(places[0], colors.to(places))
-        return cloud if clip is None else Sequence(cloud, times, {"points": places})
+        return cloud if clip is None else FrameSequence(cloud, times, {"points": places})
 
     def _clip(self) -> Clip | None:
         return None if self.clip == REST else self.skin.clip(self.clip)

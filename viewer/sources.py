@@ -14,7 +14,7 @@ from vision3d.checkpoints import CheckpointFolder
 from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
 from vision3d.io.glb import scene_up
 from vision3d.runs import is_run_folder
-from vision3d.scene import Cameras, Mesh, Motion, PointCloud, PosedImages, Scene, Sequence, Skin, codecs
+from vision3d.scene import Cameras, FrameSequence, Mesh, Motion, PointCloud, PosedImages, Scene, SkinnedMesh, codecs
 from vision3d.scene.upright import turn_to_y_up
 from vision3d.viewer.rigs import Rig
 
@@ -126,21 +126,21 @@ def _items(path: Path, name: str) -> list[Item]:
         place = torch.eye(4)
         place[:3, :3] = turn_to_y_up(up).T
         items = [replace(item, transform=place) for item in items]
-    return [*items, *([] if isinstance(value, Scene | Skin | Motion) else _cameras_beside(path, name))]
+    return [*items, *([] if isinstance(value, Scene | SkinnedMesh | Motion) else _cameras_beside(path, name))]
 
 
 def _items_of(path: Path, value: Any, name: str) -> list[Item]:
     if isinstance(value, Scene):
         items = []
         for key, item in value.objects.items():
-            own = _skin_items(key, item) if isinstance(item, Skin) else [Item(key, _checked(path, item))]
+            own = _skin_items(key, item) if isinstance(item, SkinnedMesh) else [Item(key, _checked(path, item))]
             items += [replace(part, transform=_of(value, key)) for part in own]
         if value.cameras is not None and len(value.cameras):
             items.append(Item("cameras", _checked(path, value.cameras)))
         if not items:
             raise InputError(f"{path}: is an empty scene; there is nothing to show")
         return items
-    if isinstance(value, Skin):
+    if isinstance(value, SkinnedMesh):
         return _skin_items(name, value)
     if isinstance(value, Motion):
         moving = _moving_joints(path, value)
@@ -151,7 +151,7 @@ def _items_of(path: Path, value: Any, name: str) -> list[Item]:
     return items
 
 
-def _skin_items(name: str, skin: Skin) -> list[Item]:
+def _skin_items(name: str, skin: SkinnedMesh) -> list[Item]:
     """The mesh, and its joints where it has more than the node that it hangs on."""
     rig = Rig.of(skin)
     items = [Item(name, rig.surface(), rig=rig)]
@@ -173,12 +173,12 @@ def _cameras_beside(path: Path, name: str) -> list[Item]:
         return []
 
 
-def _moving_joints(path: Path, motion: Motion) -> Sequence:
+def _moving_joints(path: Path, motion: Motion) -> FrameSequence:
     """The joints of motion capture as points that move."""
     if not len(motion):
         raise InputError(f"{path}: holds no poses; there is nothing to show")
     positions = _checked(path, motion).positions()
-    return Sequence(PointCloud(positions[0]), motion.times, {"points": positions})
+    return FrameSequence(PointCloud(positions[0]), motion.times, {"points": positions})
 
 
 def _loaded(path: Path) -> Any:
@@ -207,7 +207,7 @@ def _read(path: Path) -> Any:
 
         if can_move(path):
             try:
-                return Skin.load(path)
+                return SkinnedMesh.load(path)
             except FileFormatError as error:
                 logger.warning("%s; it is shown at rest", error)
     return codecs.load(path)
@@ -237,7 +237,7 @@ def _open_run(path: Path, name: str) -> Opened:
     signature, newest = _run_signature(path), _newest(path)
     items, note = [], ""
     if newest is not None and newest.suffix == ".pt":
-        from vision3d.stages.fitting.snapshot import load_snapshot
+        from vision3d.stages.fit.snapshot import load_snapshot
 
         snapshot = load_snapshot(newest)
         items = [Item(name, snapshot.scene), Item(f"{name}.cameras", snapshot.cameras)]
@@ -250,7 +250,7 @@ def _open_run(path: Path, name: str) -> Opened:
         note = f"{name}: done"
     for file in _others(path):
         value, own = _read(file), f"{name}.{_stem(file.name)}"
-        items += _skin_items(own, value) if isinstance(value, Skin) else [Item(own, _checked(file, value))]
+        items += _skin_items(own, value) if isinstance(value, SkinnedMesh) else [Item(own, _checked(file, value))]
         items += _cameras_beside(file, name)
     is_running = not (path / "summary.json").is_file()
     if not items and not is_running:

@@ -12,18 +12,18 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "rasterize": "vision3d.render.splats",
     "rasterize_2dgs": "vision3d.render.splats",
-    "fit": "vision3d.stages.fitting",
-    "evaluate": "vision3d.stages.fitting",
+    "fit": "vision3d.stages.fit",
+    "evaluate": "vision3d.stages.fit",
     "render_scene": "vision3d.render",
-    "mesh": "vision3d.stages.meshing:mesh_scene",
-    "AnimateConfig": "vision3d.stages.animation",
-    "FitConfig": "vision3d.stages.fitting",
-    "MeshConfig": "vision3d.stages.meshing",
-    "SimulateConfig": "vision3d.stages.physics",
-    "animate": "vision3d.stages.animation",
-    "simulate": "vision3d.stages.physics",
-    "simulate_frames": "vision3d.stages.physics",
-    "play_skin": "vision3d.stages.animation",
+    "mesh": "vision3d.stages.mesh:mesh_scene",
+    "AnimateConfig": "vision3d.stages.animate",
+    "FitConfig": "vision3d.stages.fit",
+    "MeshConfig": "vision3d.stages.mesh",
+    "SimulateConfig": "vision3d.stages.simulate",
+    "animate": "vision3d.stages.animate",
+    "simulate": "vision3d.stages.simulate",
+    "simulate_frames": "vision3d.stages.simulate",
+    "play_skin": "vision3d.stages.animate",
     "render_views": "vision3d.render",
     "load": "vision3d.scene",
     "view": "vision3d.viewer",
@@ -34,13 +34,13 @@ _PUBLIC = {
     "MeshGaussians": "vision3d.scene",
     "Boxes": "vision3d.scene",
     "Selection": "vision3d.scene",
-    "Sequence": "vision3d.scene",
+    "FrameSequence": "vision3d.scene",
     "Region": "vision3d.scene",
     "PointCloud": "vision3d.scene",
     "Scene": "vision3d.scene",
     "Motion": "vision3d.scene",
     "Skeleton": "vision3d.scene",
-    "Skin": "vision3d.scene",
+    "SkinnedMesh": "vision3d.scene",
     "Clip": "vision3d.scene",
 }
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Boxes,
         Cameras,
         Clip,
+        FrameSequence,
         GaussianScene,
         Mesh,
         MeshGaussians,
@@ -62,19 +63,22 @@ if TYPE_CHECKING:
         Region,
         Scene,
         Selection,
-        Sequence,
         Skeleton,
-        Skin,
+        SkinnedMesh,
         load,
     )
-    from vision3d.stages.animation import AnimateConfig, animate, play_skin
-    from vision3d.stages.fitting import FitConfig, evaluate, fit
-    from vision3d.stages.meshing import MeshConfig, mesh_scene as mesh
-    from vision3d.stages.physics import SimulateConfig, simulate, simulate_frames
+    from vision3d.stages.animate import AnimateConfig, animate, play_skin
+    from vision3d.stages.fit import FitConfig, evaluate, fit
+    from vision3d.stages.mesh import MeshConfig, mesh_scene as mesh
+    from vision3d.stages.simulate import SimulateConfig, simulate, simulate_frames
     from vision3d.viewer import view
 
 
-__getattr__ = lazy_names(__name__, _PUBLIC, moved={"mesh_scene": "vision3d:mesh"})
+__getattr__ = lazy_names(
+    __name__,
+    _PUBLIC,
+    moved={"mesh_scene": "vision3d:mesh", "Skin": "vision3d:SkinnedMesh", "Sequence": "vision3d:FrameSequence"},
+)
 
 
 def __dir__() -> list[str]:

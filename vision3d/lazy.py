@@ -1,9 +1,12 @@
 """Names of a package that are loaded at first use, so that importing it takes milliseconds (PEP 562)."""
 
 import importlib
+import importlib.abc
+import importlib.machinery
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
 
 def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, str] | None = None) -> Callable[[str], object]:
@@ -52,3 +55,48 @@ def names_of_stub(package: str, file: str) -> dict[str, str]:
                 place = f"{node.module}.{alias.name}:" if node.module == package else f"{node.module}:{alias.name}"
                 found[alias.asname or alias.name] = place
     return found
+
+
+def move_modules(places: Mapping[str, str]) -> None:
+    """Let modules also be imported by their names of an earlier version, with a DeprecationWarning.
+
+    Args:
+        places: Old name -> new one, of modules and of packages with all that is in them.
+
+    Example:
+        >>> move_modules({"vision3d.stages.fitting": "vision3d.stages.fit"})
+    """
+    sys.meta_path.insert(0, _Moved(places))  # before folders of an earlier checkout, which hold nothing but __pycache__
+
+
+class _Moved(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds modules under old names: there is one of each, whatever it is called."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if self._new_name(fullname) is None:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        new = self._new_name(spec.name)
+        assert new is not None
+        warnings.warn(f"{spec.name} is now {new}", DeprecationWarning, stacklevel=2)
+        module = importlib.import_module(new)
+        spec.loader_state = module.__spec__  # the import gives it the old one
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
+
+    def _new_name(self, name: str) -> str | None:
+        head, tail = name, ""
+        while head:
+            if head in self._places:
+                return self._places[head] + tail
+            head, dot, last = head.rpartition(".")
+            tail = dot + last + tail
+        return None

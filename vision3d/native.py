@@ -9,11 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch._library.autograd import make_autograd_impl
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
+from vision3d import torch_private
 from vision3d.errors import BackendError
+
+_library = torch.library.Library("vision3d", "FRAGMENT")
+_plain: dict[Any, tuple[str, Callable[..., Any]]] = {}  # of each operation its name and the function that it wraps
 
 
 @functools.cache
@@ -51,6 +54,7 @@ def require() -> ModuleType:
     return native
 
 
+@torch_private.constant_while_compiling
 def has_cuda() -> bool:
     """Whether the native module was compiled with its CUDA loops."""
     native = _load()
@@ -91,7 +95,7 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
             return function(*arguments, **named)
 
         op = torch.library.custom_op(f"vision3d::{name}", **options)(guarded)
-        autograd = make_autograd_impl(op._opoverload, op)
+        autograd = torch_private.autograd_kernel(name, op)
 
         def guarded_autograd(keyset: Any, *arguments: Any, **named: Any) -> Any:
             refuse_tangents(name, *arguments)
@@ -100,10 +104,8 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
         # Below this key torch.func.jvp has taken the tangents off already, so that `guarded` alone would not see them.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an override is what is meant
-            try:
-                op._lib.impl(name, guarded_autograd, "Autograd", with_keyset=True, allow_override=True)
-            except TypeError:  # older torch overrides without being asked
-                op._lib.impl(name, guarded_autograd, "Autograd", with_keyset=True)
+            _library.impl(name, guarded_autograd, "Autograd", with_keyset=True)
+        _plain[op] = name, guarded
         return op
 
     return register
@@ -111,7 +113,7 @@ def custom_op(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def refuse_tangents(name: str, *arguments: Any) -> None:
     """Raises BackendError if an argument carries a tangent of forward mode."""
-    if any(has_tangent(value) for value in arguments):
+    if torch_private.forward_mode_is_on() and any(map(has_tangent, arguments)):
         raise BackendError(
             f"{name}: has no forward-mode derivatives (dual numbers, torch.func.jvp); use reverse mode (backward, grad, vjp), "
             "or backend='reference' where there is one"
@@ -120,7 +122,7 @@ def refuse_tangents(name: str, *arguments: Any) -> None:
 
 def has_tangent(value: Any) -> bool:
     """Whether a tensor, or one in a list, is a dual number of forward mode."""
-    if forward_ad._current_level < 0:
+    if not torch_private.forward_mode_is_on():
         return False
     if isinstance(value, list | tuple):
         return any(map(has_tangent, value))
@@ -136,18 +138,14 @@ def direct(op: Any, function: Any = None) -> Any:
     """
     if torch.compiler.is_compiling():  # first: the compiler cannot read the other conditions
         return op
-    plain = getattr(op, "_init_fn", op)
+    plain = _plain[op][1] if op in _plain else op
     if torch.is_inference_mode_enabled():
         return plain
-    if torch._C._len_torch_dispatch_stack() or _is_transformed():
+    if torch_private.dispatch_mode_is_on() or torch_private.transform_is_on():
         return op
     if not torch.is_grad_enabled():
         return plain
     return op if function is None else function.apply
-
-
-def _is_transformed() -> bool:
-    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., Any], vjp: Any) -> type[torch.autograd.Function]:
@@ -156,14 +154,16 @@ def eager_function(op: Any, keep: Callable[..., None], backward: Callable[..., A
     Its `backward` takes as `vjp` what to call for the gradients: by default the op `vjp`, here what that wraps.
     """
 
+    op_name, plain = _plain[op]
+
     def forward(ctx: Any, *inputs: Any) -> Any:
-        outputs = op._init_fn(*inputs)
+        outputs = plain(*inputs)
         keep(ctx, inputs, outputs)
         ctx.set_materialize_grads(False)
         return outputs
 
-    name = f"{op._name}_eager"
-    eager = once_differentiable(functools.partial(backward, vjp=vjp._init_fn))
+    name = f"{op_name}_eager"
+    eager = once_differentiable(functools.partial(backward, vjp=_plain[vjp][1]))
     methods = {"forward": staticmethod(forward), "backward": staticmethod(eager)}
     return type(name, (torch.autograd.Function,), methods)
 
@@ -178,15 +178,11 @@ def is_plain(*tensors: torch.Tensor) -> bool:
 
     Elsewhere the reference is right, where there is one for the same function.
     """
-    if not runs_on(tensors[0]) or torch._C._are_functorch_transforms_active():
+    if not runs_on(tensors[0]) or torch_private.transform_is_on():
         return False
     return torch.compiler.is_compiling() or not has_tangent(tensors)
 
 
+@torch_private.constant_while_compiling
 def _is_found() -> bool:
     return module() is not None
-
-
-# As torch.compiler.assume_constant_result does it, which would import the compiler here.
-_is_found._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
-has_cuda._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -17,15 +17,15 @@ import remesh
 import rig
 import torch
 
-from vision3d import Cameras, Mesh, Skin
+from vision3d import Cameras, Mesh, SkinnedMesh
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.skinning import keep_largest
 from vision3d.io.images import write_image
 from vision3d.render import render_scene
 from vision3d.scene.clip import Channel, Clip
-from vision3d.stages.meshing.atlas import unwrap
-from vision3d.stages.meshing.baking import spread, texels_of
+from vision3d.stages.mesh.atlas import unwrap
+from vision3d.stages.mesh.baking import spread, texels_of
 
 NUM_FACES, TEXTURE = 2900, 512
 SIZE, FRAMES, CLIP = 128, 16, "Walk"
@@ -34,7 +34,7 @@ ELEVATION, DISTANCE, FOV = 5.0, 3.8, 20.0
 """Of the cameras about the origin [degrees, m], usual for video to 4D; from azimuth 0 the creature is seen from its left."""
 
 
-def creature() -> Skin:
+def creature() -> SkinnedMesh:
     """The mesh with its joints, texture and clips; the middle of its box at rest is the origin."""
     vertices, faces = body.surface()
     vertices, faces = remesh.improved(*remesh.simplified(vertices, faces, NUM_FACES), body.projected)
@@ -50,7 +50,7 @@ def creature() -> Skin:
     above = torch.stack([places[parent] if parent >= 0 else torch.zeros(3) for parent in rig.PARENTS])
     binds = torch.eye(4).repeat(len(places), 1, 1)
     binds[:, :3, 3] = -places
-    return Skin(
+    return SkinnedMesh(
         mesh,
         rig.NAMES,
         rig.PARENTS,
@@ -94,7 +94,7 @@ def cameras() -> Cameras:
     return Cameras.from_camtoworlds(poses, K, SIZE, SIZE, names=names)
 
 
-def write_clip(skin: Skin, out: Path) -> None:
+def write_clip(skin: SkinnedMesh, out: Path) -> None:
     """Frames of one cycle, camera by camera: RGBA, colours not multiplied by alpha, twice supersampled."""
     clip = skin.clip(CLIP)
     times = clip.start + (clip.end - clip.start) * torch.arange(FRAMES, dtype=torch.float64) / FRAMES

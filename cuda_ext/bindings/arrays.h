@@ -9,7 +9,7 @@
 #include <type_traits>
 #include "cpu/ranges.h"
 
-// Contiguous arrays as kernels take them. Bind every argument with noconvert: a silent copy of an output is lost.
+// Contiguous arrays as kernels take them; bindings/define.h binds them.
 //
 // A target W says where a bound function runs: W::Scalar and W::Device choose its overload, W(device, stream) is what the
 // kernel's driver takes as `where`. Every bound function ends with the arguments `device` and `stream`, read on a GPU alone.

@@ -1,5 +1,5 @@
 #pragma once
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "vision3d/group_kernel.h"
 
 namespace vision3d::arrays {
@@ -7,12 +7,11 @@ namespace vision3d::arrays {
 // Binds group_kernel with `kernel(args, where)` as its loop on the target W.
 template <typename W, typename Kernel>
 void bind_group_kernel(nb::module_& m, Kernel kernel) {
-    using namespace nb::literals;
     using T = typename W::Scalar;
-    m.def("group_kernel", [kernel](In<W, 3> inverses, MaybeIn<W, 3> elements, In<W, 1> out_factors, In<W, 1> in_factors,
-                                   In<W, 2> w1, In<W, 1> b1, In<W, 2> w2, In<W, 1> b2, In<W, 2> w3, In<W, 1> b3, In<W, 2> w4,
-                                   In<W, 1> b4, int sym, int mask, int wave, double extent, Out<W, 6> values, int device,
-                                   uint64_t stream) {
+    define(m, "group_kernel", "inverses elements out_factors in_factors w1 b1 w2 b2 w3 b3 w4 b4 sym mask wave extent values",
+           [kernel](In<W, 3> inverses, MaybeIn<W, 3> elements, In<W, 1> out_factors, In<W, 1> in_factors, In<W, 2> w1, In<W, 1> b1,
+                    In<W, 2> w2, In<W, 1> b2, In<W, 2> w3, In<W, 1> b3, In<W, 2> w4, In<W, 1> b4, int sym, int mask, int wave,
+                    double extent, Out<W, 6> values, int device, uint64_t stream) {
         GroupKernelArgs<T> a{};
         a.outputs = int64_t(inverses.shape(0));
         a.inputs = int64_t(in_factors.shape(0));
@@ -43,10 +42,7 @@ void bind_group_kernel(nb::module_& m, Kernel kernel) {
         a.values = pointer("values", values, {a.c_out, a.outputs, a.c_in, a.inputs, a.size, a.size});
         nb::gil_scoped_release release;
         kernel(a, W(device, stream).where);
-    }, "inverses"_a.noconvert(), "elements"_a.noconvert().none(), "out_factors"_a.noconvert(), "in_factors"_a.noconvert(),
-       "w1"_a.noconvert(), "b1"_a.noconvert(), "w2"_a.noconvert(), "b2"_a.noconvert(), "w3"_a.noconvert(), "b3"_a.noconvert(),
-       "w4"_a.noconvert(), "b4"_a.noconvert(), "sym"_a, "mask"_a, "wave"_a, "extent"_a, "values"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 }
 
 }  // namespace vision3d::arrays

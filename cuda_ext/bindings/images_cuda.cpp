@@ -7,7 +7,6 @@
 #include "cuda/ssim.h"
 
 namespace nb = nanobind;
-using namespace nb::literals;
 using namespace vision3d;
 using namespace vision3d::arrays;
 
@@ -21,16 +20,24 @@ namespace {
 template <typename W>
 SsimSize<typename W::Scalar> size_of(const In<W, 4>& a, const In<W, 1>& weights, int64_t margin) {
     const int64_t window = int64_t(weights.shape(0)), height = int64_t(a.shape(1)), width = int64_t(a.shape(2));
-    return {int64_t(a.shape(0)), height, width, int64_t(a.shape(3)), height + 2 * margin - window + 1, width + 2 * margin - window + 1,
-            margin, int(window), weights.data()};
+    return {int64_t(a.shape(0)),
+            height,
+            width,
+            int64_t(a.shape(3)),
+            height + 2 * margin - window + 1,
+            width + 2 * margin - window + 1,
+            margin,
+            int(window),
+            weights.data()};
 }
 
 // As bindings/images.cpp, with the sums of the columns as scratch.
 template <typename W>
 void bind_ssim(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("ssim", [](In<W, 4> a, In<W, 4> b, In<W, 1> weights, int64_t margin, double c1, double c2, Out<W, 4> values,
-                     Out<W, 5> derivatives, Out<W, 5> scratch, int device, uint64_t stream) {
+    define(m, "ssim", "a b weights margin c1 c2 values derivatives scratch",
+           [](In<W, 4> a, In<W, 4> b, In<W, 1> weights, int64_t margin, double c1, double c2, Out<W, 4> values, Out<W, 5> derivatives,
+              Out<W, 5> scratch, int device, uint64_t stream) {
         SsimImage<T> s{size_of<W>(a, weights, margin), a.data(), b.data(), T(c1), T(c2), values.data(), nullptr, nullptr, nullptr, nullptr};
         check("scratch", scratch, {4, s.images, s.out_height, s.width, s.channels});
         if (derivatives.shape(0) == 4) {
@@ -42,32 +49,37 @@ void bind_ssim(nb::module_& m) {
         }
         nb::gil_scoped_release release;
         cuda::ssim(s, scratch.data(), W(device, stream).where);
-    }, "a"_a.noconvert(), "b"_a.noconvert(), "weights"_a.noconvert(), "margin"_a, "c1"_a, "c2"_a, "values"_a.noconvert(),
-       "derivatives"_a.noconvert(), "scratch"_a.noconvert(), "device"_a, "stream"_a);
+    });
 
-    m.def("ssim_vjp", [](In<W, 4> a, In<W, 4> b, In<W, 1> weights, int64_t margin, In<W, 4> v_values, In<W, 4> v_means,
-                         In<W, 4> v_squares, In<W, 4> v_products, Out<W, 4> v_a, Out<W, 5> scratch, int device, uint64_t stream) {
-        const SsimImageVjp<T> s{size_of<W>(a, weights, margin), a.data(),          b.data(), v_values.data(), v_means.data(),
-                                v_squares.data(),               v_products.data(), v_a.data()};
+    define(m, "ssim_vjp", "a b weights margin v_values v_means v_squares v_products v_a scratch",
+           [](In<W, 4> a, In<W, 4> b, In<W, 1> weights, int64_t margin, In<W, 4> v_values, In<W, 4> v_means, In<W, 4> v_squares,
+              In<W, 4> v_products, Out<W, 4> v_a, Out<W, 5> scratch, int device, uint64_t stream) {
+        const SsimImageVjp<T> s{size_of<W>(a, weights, margin),
+                                a.data(),
+                                b.data(),
+                                v_values.data(),
+                                v_means.data(),
+                                v_squares.data(),
+                                v_products.data(),
+                                v_a.data()};
         check("scratch", scratch, {3, s.images, s.height, s.out_width, s.channels});
         nb::gil_scoped_release release;
         cuda::ssim_vjp(s, scratch.data(), W(device, stream).where);
-    }, "a"_a.noconvert(), "b"_a.noconvert(), "weights"_a.noconvert(), "margin"_a, "v_values"_a.noconvert(), "v_means"_a.noconvert(),
-       "v_squares"_a.noconvert(), "v_products"_a.noconvert(), "v_a"_a.noconvert(), "scratch"_a.noconvert(), "device"_a, "stream"_a);
+    });
 }
 
 template <typename W>
 void bind_adam(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("adam_step", [](Out<W, 2> param, In<W, 2> grad, Out<W, 2> exp_avg, Out<W, 2> exp_avg_sq, MaybeIn<W, 1, bool> visible,
-                          double learning_rate, double beta1, double beta2, double eps, int64_t step, int device, uint64_t stream) {
+    define(m, "adam_step", "param grad exp_avg exp_avg_sq visible learning_rate beta1 beta2 eps step",
+           [](Out<W, 2> param, In<W, 2> grad, Out<W, 2> exp_avg, Out<W, 2> exp_avg_sq, MaybeIn<W, 1, bool> visible, double learning_rate,
+              double beta1, double beta2, double eps, int64_t step, int device, uint64_t stream) {
         const AdamFactors<T> factors(learning_rate, beta1, beta2, eps, double(step));
         const auto* rows = visible ? reinterpret_cast<const uint8_t*>(visible->data()) : nullptr;
         nb::gil_scoped_release release;
         cuda::adam_step(param.data(), grad.data(), exp_avg.data(), exp_avg_sq.data(), rows, int64_t(param.shape(0)),
                         int64_t(param.shape(1)), factors, W(device, stream).where);
-    }, "param"_a.noconvert(), "grad"_a.noconvert(), "exp_avg"_a.noconvert(), "exp_avg_sq"_a.noconvert(), "visible"_a.noconvert().none(),
-       "learning_rate"_a, "beta1"_a, "beta2"_a, "eps"_a, "step"_a, "device"_a, "stream"_a);
+    });
 }
 
 struct GpuRows {

@@ -1,32 +1,35 @@
 #pragma once
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "vision3d/mesh_args.h"
 
 // The mesh kernels for Python; targets as in bindings/splats.h.
 namespace vision3d::arrays {
 
-using namespace nb::literals;
-
 template <typename W>
 MeshArgs<typename W::Scalar> mesh_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, int64_t height, int64_t width) {
     MeshArgs<typename W::Scalar> a{};
-    a.images = positions.shape(0); a.vertices = positions.shape(1); a.faces = triangles.shape(0);
+    a.images = positions.shape(0);
+    a.vertices = positions.shape(1);
+    a.faces = triangles.shape(0);
     check("positions", positions, {a.images, a.vertices, 4});
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
     check_range<W>("triangles", triangles, 0, a.vertices);
-    a.height = int(height); a.width = int(width); a.positions = positions.data();
+    a.height = int(height);
+    a.width = int(width);
+    a.positions = positions.data();
     return a;
 }
 
 template <typename W>
 void bind_mesh_rasterize(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("rasterize_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, double near_plane, double far_plane,
-                               Out<W, 3, int32_t> face_ids, Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys,
-                               Out<W, 2, int32_t> queue, int device, uint64_t stream) {
+    define(m, "rasterize_mesh", "positions triangles near_plane far_plane face_ids barycentrics depths keys queue",
+           [](In<W, 3> positions, In<W, 2, int32_t> triangles, double near_plane, double far_plane, Out<W, 3, int32_t> face_ids,
+              Out<W, 4> barycentrics, Out<W, 3> depths, Out<W, 3, int64_t> keys, Out<W, 2, int32_t> queue, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshArgs<T> a = mesh_args<W>(positions, triangles, height, width);
-        a.near_plane = near_plane; a.far_plane = far_plane;
+        a.near_plane = near_plane;
+        a.far_plane = far_plane;
         a.face_ids = pointer("face_ids", face_ids, {a.images, height, width});
         a.barycentrics = pointer("barycentrics", barycentrics, {a.images, height, width, 3});
         a.depths = pointer("depths", depths, {a.images, height, width});
@@ -34,12 +37,11 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.queue = pointer("queue", queue, {a.images, a.faces + 1});
         nb::gil_scoped_release release;
         rasterize(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "near_plane"_a, "far_plane"_a, "face_ids"_a.noconvert(),
-       "barycentrics"_a.noconvert(), "depths"_a.noconvert(), "keys"_a.noconvert(), "queue"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 
-    m.def("rasterize_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, MaybeIn<W, 4> v_barycentrics,
-                                   MaybeIn<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {
+    define(m, "rasterize_mesh_vjp", "positions triangles face_ids v_barycentrics v_depths v_positions",
+           [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, MaybeIn<W, 4> v_barycentrics,
+              MaybeIn<W, 3> v_depths, Out<W, 3> v_positions, int device, uint64_t stream) {
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         MeshVjpArgs<T> a{};
         MeshArgs<T>& f = a.forward = mesh_args<W>(positions, triangles, height, width);
@@ -50,19 +52,23 @@ void bind_mesh_rasterize(nb::module_& m) {
         a.v_positions = pointer("v_positions", v_positions, {f.images, f.vertices, 4});
         nb::gil_scoped_release release;
         rasterize_vjp(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "v_barycentrics"_a.none().noconvert(),
-       "v_depths"_a.none().noconvert(), "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
 InterpolateArgs<typename W::Scalar> interpolate_args(const In<W, 3>& attributes, const In<W, 2, int32_t>& triangles,
                                                      const In<W, 3, int32_t>& face_ids, const In<W, 4>& barycentrics) {
     InterpolateArgs<typename W::Scalar> a{};
-    a.images = face_ids.shape(0); a.sets = attributes.shape(0); a.vertices = attributes.shape(1); a.channels = attributes.shape(2);
-    a.faces = triangles.shape(0); a.pixels = int64_t(face_ids.shape(1)) * int64_t(face_ids.shape(2));
+    a.images = face_ids.shape(0);
+    a.sets = attributes.shape(0);
+    a.vertices = attributes.shape(1);
+    a.channels = attributes.shape(2);
+    a.faces = triangles.shape(0);
+    a.pixels = int64_t(face_ids.shape(1)) * int64_t(face_ids.shape(2));
     a.height = face_ids.shape(1);
     if (a.sets != 1 && a.sets != a.images) throw std::invalid_argument("attributes: want one set, or one an image");
-    a.attributes = attributes.data(); a.face_ids = face_ids.data();
+    a.attributes = attributes.data();
+    a.face_ids = face_ids.data();
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
     check_range<W>("triangles", triangles, 0, a.vertices);
     check_range<W>("face_ids", face_ids, -1, a.faces);
@@ -73,17 +79,18 @@ InterpolateArgs<typename W::Scalar> interpolate_args(const In<W, 3>& attributes,
 template <typename W>
 void bind_mesh_interpolate(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("interpolate_mesh", [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics,
-                                 Out<W, 4> values, int device, uint64_t stream) {
+    define(m, "interpolate_mesh", "attributes triangles face_ids barycentrics values",
+           [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics, Out<W, 4> values,
+              int device, uint64_t stream) {
         InterpolateArgs<T> a = interpolate_args<W>(attributes, triangles, face_ids, barycentrics);
         a.values = pointer("values", values, {a.images, int64_t(face_ids.shape(1)), int64_t(face_ids.shape(2)), a.channels});
         nb::gil_scoped_release release;
         interpolate(W(device, stream).where, a);
-    }, "attributes"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "barycentrics"_a.noconvert(),
-       "values"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("interpolate_mesh_vjp", [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics,
-                                     In<W, 4> v_values, Out<W, 3> v_attributes, Out<W, 4> v_barycentrics, int device, uint64_t stream) {
+    define(m, "interpolate_mesh_vjp", "attributes triangles face_ids barycentrics v_values v_attributes v_barycentrics",
+           [](In<W, 3> attributes, In<W, 2, int32_t> triangles, In<W, 3, int32_t> face_ids, In<W, 4> barycentrics, In<W, 4> v_values,
+              Out<W, 3> v_attributes, Out<W, 4> v_barycentrics, int device, uint64_t stream) {
         InterpolateArgs<T> a = interpolate_args<W>(attributes, triangles, face_ids, barycentrics);
         const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
         a.v_values = pointer("v_values", v_values, {a.images, height, width, a.channels});
@@ -91,8 +98,7 @@ void bind_mesh_interpolate(nb::module_& m) {
         a.v_barycentrics = pointer("v_barycentrics", v_barycentrics, {a.images, height, width, 3});
         nb::gil_scoped_release release;
         interpolate_vjp(W(device, stream).where, a);
-    }, "attributes"_a.noconvert(), "triangles"_a.noconvert(), "face_ids"_a.noconvert(), "barycentrics"_a.noconvert(),
-       "v_values"_a.noconvert(), "v_attributes"_a.noconvert(), "v_barycentrics"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 // Levels lie one after the other in a texture; `sizes` is where the kernel runs, and its sum on a GPU the caller's matter.
@@ -101,8 +107,13 @@ TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<
                                              const MaybeIn<W, 3>& lods, const MaybeIn<W, 3, bool>& masks, bool repeat) {
     TextureArgs<typename W::Scalar> a{};
     const int64_t height = uvs.shape(1), width = uvs.shape(2);
-    a.images = uvs.shape(0); a.sets = textures.shape(0); a.texels = textures.shape(1); a.channels = textures.shape(2);
-    a.pixels = height * width; a.levels = sizes.shape(0); a.repeat = repeat;
+    a.images = uvs.shape(0);
+    a.sets = textures.shape(0);
+    a.texels = textures.shape(1);
+    a.channels = textures.shape(2);
+    a.pixels = height * width;
+    a.levels = sizes.shape(0);
+    a.repeat = repeat;
     if (a.sets != 1 && a.sets != a.images) throw std::invalid_argument("textures: want one, or one an image");
     a.sizes = pointer("sizes", sizes, {a.levels, 2});
     require(a.levels > 0, "sizes: want at least one level");
@@ -112,7 +123,8 @@ TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<
             const int64_t rows = a.sizes[2 * l], columns = a.sizes[2 * l + 1], left = a.texels - texels;
             texels = rows < 1 || columns < 1 || rows > left || columns > left / rows ? -1 : texels + rows * columns;
         }
-        if (texels != a.texels) throw std::invalid_argument("sizes: want levels of at least one texel, " + std::to_string(a.texels) + " in all");
+        if (texels != a.texels)
+            throw std::invalid_argument("sizes: want levels of at least one texel, " + std::to_string(a.texels) + " in all");
     }
     a.textures = textures.data();
     a.uvs = pointer("uvs", uvs, {a.images, height, width, 2});
@@ -124,18 +136,18 @@ TextureArgs<typename W::Scalar> texture_args(const In<W, 3>& textures, const In<
 template <typename W>
 void bind_mesh_texture(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("texture_mesh", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
-                             bool repeat, Out<W, 4> values, int device, uint64_t stream) {
+    define(m, "texture_mesh", "textures sizes uvs lods masks repeat values",
+           [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks, bool repeat,
+              Out<W, 4> values, int device, uint64_t stream) {
         TextureArgs<T> a = texture_args<W>(textures, sizes, uvs, lods, masks, repeat);
         a.values = pointer("values", values, {a.images, int64_t(uvs.shape(1)), int64_t(uvs.shape(2)), a.channels});
         nb::gil_scoped_release release;
         texture(W(device, stream).where, a);
-    }, "textures"_a.noconvert(), "sizes"_a.noconvert(), "uvs"_a.noconvert(), "lods"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "repeat"_a, "values"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("texture_mesh_vjp", [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks,
-                                 bool repeat, In<W, 4> v_values, Out<W, 3> v_textures, Out<W, 4> v_uvs, MaybeOut<W, 3> v_lods, int device,
-                                 uint64_t stream) {
+    define(m, "texture_mesh_vjp", "textures sizes uvs lods masks repeat v_values v_textures v_uvs v_lods",
+           [](In<W, 3> textures, In<W, 2, int64_t> sizes, In<W, 4> uvs, MaybeIn<W, 3> lods, MaybeIn<W, 3, bool> masks, bool repeat,
+              In<W, 4> v_values, Out<W, 3> v_textures, Out<W, 4> v_uvs, MaybeOut<W, 3> v_lods, int device, uint64_t stream) {
         TextureArgs<T> a = texture_args<W>(textures, sizes, uvs, lods, masks, repeat);
         const int64_t height = uvs.shape(1), width = uvs.shape(2);
         a.v_values = pointer("v_values", v_values, {a.images, height, width, a.channels});
@@ -144,19 +156,21 @@ void bind_mesh_texture(nb::module_& m) {
         a.v_lods = pointer("v_lods", v_lods, {a.images, height, width});
         nb::gil_scoped_release release;
         texture_vjp(W(device, stream).where, a);
-    }, "textures"_a.noconvert(), "sizes"_a.noconvert(), "uvs"_a.noconvert(), "lods"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "repeat"_a, "v_values"_a.noconvert(), "v_textures"_a.noconvert(), "v_uvs"_a.noconvert(), "v_lods"_a.none().noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
-AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, const In<W, 2, int32_t>& neighbors,
-                                                 const In<W, 3, int32_t>& face_ids, const In<W, 3>& depths, const In<W, 4>& colors,
-                                                 const Out<W, 3, uint8_t>& pairs) {
+AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles,
+                                                 const In<W, 2, int32_t>& neighbors, const In<W, 3, int32_t>& face_ids,
+                                                 const In<W, 3>& depths, const In<W, 4>& colors, const Out<W, 3, uint8_t>& pairs) {
     AntialiasArgs<typename W::Scalar> a{};
     const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
-    a.images = positions.shape(0); a.vertices = positions.shape(1); a.faces = triangles.shape(0); a.channels = colors.shape(3);
-    a.height = int(height); a.width = int(width);
+    a.images = positions.shape(0);
+    a.vertices = positions.shape(1);
+    a.faces = triangles.shape(0);
+    a.channels = colors.shape(3);
+    a.height = int(height);
+    a.width = int(width);
     a.positions = pointer("positions", positions, {a.images, a.vertices, 4});
     a.triangles = pointer("triangles", triangles, {a.faces, 3});
     a.neighbors = pointer("neighbors", neighbors, {a.faces, 3});
@@ -173,37 +187,37 @@ AntialiasArgs<typename W::Scalar> antialias_args(const In<W, 3>& positions, cons
 template <typename W>
 void bind_mesh_antialias(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("antialias_mesh", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
-                               In<W, 3> depths, In<W, 4> colors, Out<W, 3, uint8_t> pairs, Out<W, 4> out_colors, int device, uint64_t stream) {
+    define(m, "antialias_mesh", "positions triangles neighbors face_ids depths colors pairs out_colors",
+           [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids, In<W, 3> depths,
+              In<W, 4> colors, Out<W, 3, uint8_t> pairs, Out<W, 4> out_colors, int device, uint64_t stream) {
         AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors, pairs);
         a.out_colors = pointer("out_colors", out_colors, {a.images, a.height, a.width, a.channels});
         nb::gil_scoped_release release;
         antialias(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
-       "colors"_a.noconvert(), "pairs"_a.noconvert(), "out_colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("antialias_mesh_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids,
-                                   In<W, 3> depths, In<W, 4> colors, Out<W, 3, uint8_t> pairs, In<W, 4> v_out_colors, Out<W, 4> v_colors,
-                                   Out<W, 3> v_positions, int device, uint64_t stream) {
+    define(m, "antialias_mesh_vjp", "positions triangles neighbors face_ids depths colors pairs v_out_colors v_colors v_positions",
+           [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3, int32_t> face_ids, In<W, 3> depths,
+              In<W, 4> colors, Out<W, 3, uint8_t> pairs, In<W, 4> v_out_colors, Out<W, 4> v_colors, Out<W, 3> v_positions, int device,
+              uint64_t stream) {
         AntialiasArgs<T> a = antialias_args<W>(positions, triangles, neighbors, face_ids, depths, colors, pairs);
         a.v_out_colors = pointer("v_out_colors", v_out_colors, {a.images, a.height, a.width, a.channels});
         a.v_colors = pointer("v_colors", v_colors, {a.images, a.height, a.width, a.channels});
         a.v_positions = pointer("v_positions", v_positions, {a.images, a.vertices, 4});
         nb::gil_scoped_release release;
         antialias_vjp(W(device, stream).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "face_ids"_a.noconvert(), "depths"_a.noconvert(),
-       "colors"_a.noconvert(), "pairs"_a.noconvert(), "v_out_colors"_a.noconvert(), "v_colors"_a.noconvert(),
-       "v_positions"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
-PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles, const In<W, 2, int32_t>& neighbors,
-                                             const In<W, 3>& attributes, const Out<W, 3, int32_t>& face_ids, const Out<W, 3>& depths,
-                                             const Out<W, 3, uint8_t>& pairs) {
+PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In<W, 2, int32_t>& triangles,
+                                             const In<W, 2, int32_t>& neighbors, const In<W, 3>& attributes,
+                                             const Out<W, 3, int32_t>& face_ids, const Out<W, 3>& depths, const Out<W, 3, uint8_t>& pairs) {
     PictureArgs<typename W::Scalar> a{};
     const int64_t height = face_ids.shape(1), width = face_ids.shape(2);
     auto& m = a.mesh = mesh_args<W>(positions, triangles, height, width);
-    a.sets = attributes.shape(0); a.channels = attributes.shape(2);
+    a.sets = attributes.shape(0);
+    a.channels = attributes.shape(2);
     if (a.sets != 1 && a.sets != m.images) throw std::invalid_argument("attributes: want one set, or one an image");
     a.attributes = pointer("attributes", attributes, {a.sets, m.vertices, a.channels});
     a.neighbors = pointer("neighbors", neighbors, {m.faces, 3});
@@ -218,20 +232,21 @@ PictureArgs<typename W::Scalar> picture_args(const In<W, 3>& positions, const In
 template <typename W>
 void bind_mesh_picture(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("draw_mesh_picture", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
-                                  double near_plane, double far_plane, Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs,
-                                  Out<W, 4> colors) {
+    define(m, "draw_mesh_picture", "positions triangles neighbors attributes near_plane far_plane face_ids depths pairs colors",
+           [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes, double near_plane,
+              double far_plane, Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs, Out<W, 4> colors) {
         PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
-        a.mesh.near_plane = near_plane; a.mesh.far_plane = far_plane;
+        a.mesh.near_plane = near_plane;
+        a.mesh.far_plane = far_plane;
         a.colors = pointer("colors", colors, {a.mesh.images, a.mesh.height, a.mesh.width, a.channels});
         nb::gil_scoped_release release;
         draw_picture(W(0, 0).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "attributes"_a.noconvert(), "near_plane"_a,
-       "far_plane"_a, "face_ids"_a.noconvert(), "depths"_a.noconvert(), "pairs"_a.noconvert(), "colors"_a.noconvert());
+    });
 
-    m.def("draw_mesh_picture_vjp", [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes,
-                                      Out<W, 3, int32_t> face_ids, Out<W, 3> depths, Out<W, 3, uint8_t> pairs, In<W, 4> v_colors,
-                                      Out<W, 3> v_positions, Out<W, 3> v_attributes) {
+    define(
+        m, "draw_mesh_picture_vjp", "positions triangles neighbors attributes face_ids depths pairs v_colors v_positions v_attributes",
+        [](In<W, 3> positions, In<W, 2, int32_t> triangles, In<W, 2, int32_t> neighbors, In<W, 3> attributes, Out<W, 3, int32_t> face_ids,
+           Out<W, 3> depths, Out<W, 3, uint8_t> pairs, In<W, 4> v_colors, Out<W, 3> v_positions, Out<W, 3> v_attributes) {
         PictureArgs<T> a = picture_args<W>(positions, triangles, neighbors, attributes, face_ids, depths, pairs);
         const MeshArgs<T>& f = a.mesh;
         check_range<W>("face_ids", face_ids, -1, f.faces);
@@ -240,8 +255,7 @@ void bind_mesh_picture(nb::module_& m) {
         a.v_attributes = pointer("v_attributes", v_attributes, {a.sets, f.vertices, a.channels});
         nb::gil_scoped_release release;
         draw_picture_vjp(W(0, 0).where, a);
-    }, "positions"_a.noconvert(), "triangles"_a.noconvert(), "neighbors"_a.noconvert(), "attributes"_a.noconvert(), "face_ids"_a.noconvert(),
-       "depths"_a.noconvert(), "pairs"_a.noconvert(), "v_colors"_a.noconvert(), "v_positions"_a.noconvert(), "v_attributes"_a.noconvert());
+    });
 }
 
 template <typename W>

@@ -14,7 +14,8 @@ cpu::Particles particles_of(const mpm::Step<float>& step) {
 
 struct Vectors {
     template <typename W>
-    static mpm::Report advance(const W&, mpm::Step<float>& step, mpm::Step<float>& tracers, const mpm::World& world, double duration, double time, double max_dt) {
+    static mpm::Report advance(const W&, mpm::Step<float>& step, mpm::Step<float>& tracers, const mpm::World& world, double duration,
+                               double time, double max_dt) {
         return cpu::mpm_advance(particles_of(step), particles_of(tracers), world, duration, time, max_dt);
     }
     template <typename W>
@@ -26,7 +27,8 @@ struct Vectors {
 // The bodies of the CUDA kernels, thread after thread.
 struct Shim {
     template <typename W, typename T>
-    static mpm::Report advance(const W&, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time, double max_dt) {
+    static mpm::Report advance(const W&, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time,
+                               double max_dt) {
         return host::mpm_advance(step, tracers, world, duration, time, max_dt);
     }
     template <typename W, typename T>

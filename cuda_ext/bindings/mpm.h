@@ -4,7 +4,7 @@
 #include <memory>
 #include <tuple>
 #include <type_traits>
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "vision3d/mpm_world.h"
 
 // Binds mpm_advance and mpm_elastic_energy; Loops has advance and energy for target W.
@@ -17,7 +17,8 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
     mpm::World world{};
     const auto table = [](const char* name, const Numbers& rows, int width, const double*& data, int& count) {
         check(name, rows, {int64_t(rows.shape(0)), width});
-        if (int64_t(rows.shape(0)) > mpm::MOST) throw std::invalid_argument(std::string(name) + ": got " + std::to_string(rows.shape(0)) + ", want at most 64");
+        if (int64_t(rows.shape(0)) > mpm::MOST)
+            throw std::invalid_argument(std::string(name) + ": got " + std::to_string(rows.shape(0)) + ", want at most 64");
         data = rows.data();
         count = int(rows.shape(0));
     };
@@ -34,16 +35,19 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
     for (int k = 5; k < 8; ++k) require(is_count(n[k], 3, 1 << 20), "numbers: want a grid of 3 to 2^20 nodes an axis");
     require(is_count(n[8], 0, 1 << 20), "numbers: want a padding of 0 to 2^20 nodes");
     for (int i = 0; i < world.num_materials; ++i)
-        require(is_count(world.materials[i * mpm::MATERIAL_NUMBERS], 0, mpm::LAWS - 1), "materials: want a law from 0 to 8 first in each row");
+        require(is_count(world.materials[i * mpm::MATERIAL_NUMBERS], 0, mpm::LAWS - 1),
+                "materials: want a law from 0 to 8 first in each row");
     for (int i = 0; i < world.num_fields; ++i) {
         const double* row = world.fields + i * mpm::FIELD_NUMBERS;
         bool fits = is_count(row[0], 0, double(num_field_values));
         for (int k = 1; k < 4; ++k) fits = fits && is_count(row[k], 2, 1 << 20);
-        require(fits && row[0] + row[1] * row[2] * row[3] <= double(num_field_values), "fields: want at least 2 values an axis, all of them in field_values");
+        require(fits && row[0] + row[1] * row[2] * row[3] <= double(num_field_values),
+                "fields: want at least 2 values an axis, all of them in field_values");
     }
     for (int i = 0; i < world.num_solids; ++i) {
         const double* row = world.solids + i * mpm::SOLID_NUMBERS;
-        require(is_count(row[0], 0, 3) && is_count(row[1], 0, 2), "solids: want a shape from 0 to 3 and a contact from 0 to 2 first in each row");
+        require(is_count(row[0], 0, 3) && is_count(row[1], 0, 2),
+                "solids: want a shape from 0 to 3 and a contact from 0 to 2 first in each row");
         require(row[0] != mpm::FIELD || is_count(row[26], 0, world.num_fields - 1), "solids: a mesh names a field that is not there");
     }
     for (int k = 0; k < 3; ++k) {
@@ -58,11 +62,12 @@ inline mpm::World world_of(const Numbers& materials, const Numbers& solids, cons
 
 // Particles and grid as a step has them.
 template <typename W, typename T = typename W::Scalar>
-std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid, const mpm::World& world,
-                                      const MaybeOut<W, 3>& lacking = {}) {
+std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int32_t>& ids, int64_t count, const Out<W, 4>& grid,
+                                      const mpm::World& world, const MaybeOut<W, 3>& lacking = {}) {
     const int64_t stride = int64_t(rows.shape(1));
     constexpr int64_t LANES = 16;  // the loops read as far beyond the last particle
-    if (count < 0 || count > stride - LANES) throw std::invalid_argument("count: got " + std::to_string(count) + ", want 0 to " + std::to_string(stride - LANES));
+    if (count < 0 || count > stride - LANES)
+        throw std::invalid_argument("count: got " + std::to_string(count) + ", want 0 to " + std::to_string(stride - LANES));
     auto step = std::make_unique<mpm::Step<T>>();
     step->rows = pointer("rows", rows, {mpm::ROWS, stride});
     step->stride = stride;
@@ -75,7 +80,9 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
     mpm::set_world(world, *step);
     if constexpr (on_cpu<W>) {
         const int64_t other = cpu::find_outside(all, count, 0, world.num_materials);
-        if (other >= 0) throw std::invalid_argument("ids: got body " + std::to_string(all[other]) + ", want 0 to " + std::to_string(world.num_materials - 1));
+        if (other >= 0)
+            throw std::invalid_argument("ids: got body " + std::to_string(all[other]) + ", want 0 to " +
+                                        std::to_string(world.num_materials - 1));
         for (int k = 0; k < 3; ++k) {
             const T* x = step->rows + k * stride;
             bool inside = true;
@@ -88,32 +95,32 @@ std::unique_ptr<mpm::Step<T>> step_of(const Out<W, 2>& rows, const Out<W, 2, int
 
 template <typename W, typename Loops>
 void bind_mpm(nb::module_& m) {
-    using namespace nb::literals;
     using Fields = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, typename W::Device>;
-    m.def("mpm_advance", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows,
-                            Out<W, 2, int32_t> tracer_ids, int64_t tracer_count, Out<W, 4> grid, MaybeOut<W, 3> lacking, Numbers materials, Numbers solids,
-                            Numbers fields, Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration,
-                            double time, double max_dt, int device, uint64_t stream) {
-        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)), numbers);
+    define(m, "mpm_advance",
+           "rows ids count tracer_rows tracer_ids tracer_count grid lacking materials solids fields winds motions field_values numbers "
+           "duration time max_dt",
+           [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 2> tracer_rows, Out<W, 2, int32_t> tracer_ids,
+              int64_t tracer_count, Out<W, 4> grid, MaybeOut<W, 3> lacking, Numbers materials, Numbers solids, Numbers fields,
+              Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double duration, double time, double max_dt, int device,
+              uint64_t stream) {
+        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)),
+                                          numbers);
         require(max_dt > 0 && duration >= 0, "max_dt, duration: want max_dt > 0 and duration >= 0");
         const auto step = step_of<W>(rows, ids, count, grid, world, lacking);
         const auto tracers = step_of<W>(tracer_rows, tracer_ids, tracer_count, grid, world);
         nb::gil_scoped_release release;
         const mpm::Report r = Loops::advance(W(device, stream), *step, *tracers, world, duration, time, max_dt);
         return std::make_tuple(r.steps, r.kept, r.shortest_dt, r.last_dt, r.work, r.is_finite);
-    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "tracer_rows"_a.noconvert(), "tracer_ids"_a.noconvert(),
-       "tracer_count"_a, "grid"_a.noconvert(), "lacking"_a.noconvert().none(), "materials"_a.noconvert(), "solids"_a.noconvert(), "fields"_a.noconvert(),
-       "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(), "duration"_a, "time"_a, "max_dt"_a, "device"_a = -1, "stream"_a = 0);
-    m.def("mpm_elastic_energy", [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials,
-                                   Numbers solids, Numbers fields, Numbers winds, Numbers motions, Fields field_values,
-                                   Numbers numbers, double last_dt, int device, uint64_t stream) {
-        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)), numbers);
+    });
+    define(m, "mpm_elastic_energy", "rows ids count grid materials solids fields winds motions field_values numbers last_dt",
+           [](Out<W, 2> rows, Out<W, 2, int32_t> ids, int64_t count, Out<W, 4> grid, Numbers materials, Numbers solids, Numbers fields,
+              Numbers winds, Numbers motions, Fields field_values, Numbers numbers, double last_dt, int device, uint64_t stream) {
+        const mpm::World world = world_of(materials, solids, fields, winds, motions, field_values.data(), int64_t(field_values.shape(0)),
+                                          numbers);
         const auto step = step_of<W>(rows, ids, count, grid, world);
         nb::gil_scoped_release release;
         return Loops::energy(W(device, stream), *step, world, last_dt);
-    }, "rows"_a.noconvert(), "ids"_a.noconvert(), "count"_a, "grid"_a.noconvert(), "materials"_a.noconvert(), "solids"_a.noconvert(),
-       "fields"_a.noconvert(), "winds"_a.noconvert(), "motions"_a.noconvert(), "field_values"_a.noconvert(), "numbers"_a.noconvert(),
-       "last_dt"_a, "device"_a = -1, "stream"_a = 0);
+    });
 }
 
 }  // namespace vision3d::arrays

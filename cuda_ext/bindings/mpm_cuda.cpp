@@ -10,7 +10,8 @@ namespace {
 
 struct Gpu {
     template <typename W, typename T>
-    static mpm::Report advance(const W& target, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time, double max_dt) {
+    static mpm::Report advance(const W& target, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration,
+                               double time, double max_dt) {
         return cuda::mpm_advance(target.where, step, tracers, world, duration, time, max_dt);
     }
     template <typename W, typename T>

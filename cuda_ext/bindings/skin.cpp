@@ -10,17 +10,25 @@ namespace {
 
 struct Vectors {
     template <typename W>
-    static void forward(const W&, const skin::Args<float>& args, int mode) { cpu::skin_vertices(args, mode); }
+    static void forward(const W&, const skin::Args<float>& args, int mode) {
+        cpu::skin_vertices(args, mode);
+    }
     template <typename W>
-    static void vjp(const W&, const skin::VjpArgs<float>& args, int mode) { cpu::skin_vertices_vjp(args, mode); }
+    static void vjp(const W&, const skin::VjpArgs<float>& args, int mode) {
+        cpu::skin_vertices_vjp(args, mode);
+    }
 };
 
 // The bodies of the CUDA kernels, thread after thread.
 struct Shim {
     template <typename W, typename T>
-    static void forward(const W&, const skin::Args<T>& args, int mode) { host::skin_vertices(args, mode); }
+    static void forward(const W&, const skin::Args<T>& args, int mode) {
+        host::skin_vertices(args, mode);
+    }
     template <typename W, typename T>
-    static void vjp(const W&, const skin::VjpArgs<T>& args, int mode) { host::skin_vertices_vjp(args, mode); }
+    static void vjp(const W&, const skin::VjpArgs<T>& args, int mode) {
+        host::skin_vertices_vjp(args, mode);
+    }
 };
 
 }  // namespace

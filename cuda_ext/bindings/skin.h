@@ -1,5 +1,5 @@
 #pragma once
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "vision3d/skin.h"
 #include "vision3d/skin_args.h"
 
@@ -7,7 +7,8 @@
 namespace vision3d::arrays {
 
 template <typename W, typename T = typename W::Scalar>
-void fill(skin::Args<T>& args, int mode, const In<W, 2>& vertices, const In<W, 2>& weights, const In<W, 2, int64_t>& indices, const In<W, 3>& rows) {
+void fill(skin::Args<T>& args, int mode, const In<W, 2>& vertices, const In<W, 2>& weights, const In<W, 2, int64_t>& indices,
+          const In<W, 3>& rows) {
     if (!skin::with_mode(mode, [](auto) {})) throw std::invalid_argument("mode: got " + std::to_string(mode) + ", want 1, 2, 3, 6 or 7");
     args.vertices_count = int64_t(vertices.shape(0));
     args.influences = int(weights.shape(1));
@@ -23,19 +24,19 @@ void fill(skin::Args<T>& args, int mode, const In<W, 2>& vertices, const In<W, 2
 
 template <typename W, typename Loops>
 void bind_skin(nb::module_& m) {
-    using namespace nb::literals;
     using T = typename W::Scalar;
-    m.def("skin", [](In<W, 2> vertices, In<W, 2> weights, In<W, 2, int64_t> indices, In<W, 3> rows, int mode, Out<W, 3> out, int device,
-                     uint64_t stream) {
+    define(m, "skin", "vertices weights indices rows mode out",
+           [](In<W, 2> vertices, In<W, 2> weights, In<W, 2, int64_t> indices, In<W, 3> rows, int mode, Out<W, 3> out, int device,
+              uint64_t stream) {
         skin::Args<T> args{};
         fill<W>(args, mode, vertices, weights, indices, rows);
         args.out = pointer("out", out, {args.batch, args.vertices_count, 3});
         nb::gil_scoped_release release;
         Loops::forward(W(device, stream), args, mode);
-    }, "vertices"_a.noconvert(), "weights"_a.noconvert(), "indices"_a.noconvert(), "rows"_a.noconvert(), "mode"_a, "out"_a.noconvert(),
-       "device"_a = -1, "stream"_a = 0);
-    m.def("skin_vjp", [](In<W, 2> vertices, In<W, 2> weights, In<W, 2, int64_t> indices, In<W, 3> rows, int mode, In<W, 3> v_out,
-                         Out<W, 2> v_vertices, Out<W, 2> v_weights, Out<W, 3> v_rows, int device, uint64_t stream) {
+    });
+    define(m, "skin_vjp", "vertices weights indices rows mode v_out v_vertices v_weights v_rows",
+           [](In<W, 2> vertices, In<W, 2> weights, In<W, 2, int64_t> indices, In<W, 3> rows, int mode, In<W, 3> v_out, Out<W, 2> v_vertices,
+              Out<W, 2> v_weights, Out<W, 3> v_rows, int device, uint64_t stream) {
         skin::VjpArgs<T> args{};
         fill<W>(args, mode, vertices, weights, indices, rows);
         args.v_out = pointer("v_out", v_out, {args.batch, args.vertices_count, 3});
@@ -44,8 +45,7 @@ void bind_skin(nb::module_& m) {
         args.v_rows = pointer("v_rows", v_rows, {args.batch, args.joints, skin::ROW});
         nb::gil_scoped_release release;
         Loops::vjp(W(device, stream), args, mode);
-    }, "vertices"_a.noconvert(), "weights"_a.noconvert(), "indices"_a.noconvert(), "rows"_a.noconvert(), "mode"_a, "v_out"_a.noconvert(),
-       "v_vertices"_a.noconvert(), "v_weights"_a.noconvert(), "v_rows"_a.noconvert(), "device"_a = -1, "stream"_a = 0);
+    });
 }
 
 }  // namespace vision3d::arrays

@@ -10,9 +10,13 @@ namespace {
 
 struct Gpu {
     template <typename W, typename T>
-    static void forward(const W& target, const skin::Args<T>& args, int mode) { cuda::skin_vertices(target.where, args, mode); }
+    static void forward(const W& target, const skin::Args<T>& args, int mode) {
+        cuda::skin_vertices(target.where, args, mode);
+    }
     template <typename W, typename T>
-    static void vjp(const W& target, const skin::VjpArgs<T>& args, int mode) { cuda::skin_vertices_vjp(target.where, args, mode); }
+    static void vjp(const W& target, const skin::VjpArgs<T>& args, int mode) {
+        cuda::skin_vertices_vjp(target.where, args, mode);
+    }
 };
 
 }  // namespace

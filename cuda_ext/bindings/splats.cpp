@@ -1,5 +1,5 @@
 #include "bindings/splats.h"
-#include "bindings/discs.h"
+#include "bindings/splats_2dgs.h"
 #include "cpu/intersect.h"
 #include "cpu/splats.h"
 #include "cuda/host_shim.h"
@@ -16,36 +16,40 @@ template <typename T> using Shim = CpuTarget<T, host::Host>;
 
 void bind_intersections(nb::module_& m) {
     using W = Vector;
-    nb::class_<cpu::Intersections>(m, "Intersections")
-        .def("__init__", [](cpu::Intersections* self, In<W, 1, int64_t> offsets, In<W, 2> means2d, In<W, 2, int32_t> radii,
-                            In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities, int width, int height, int tile_size) {
-            const TileArgs<float> a = tile_args<W>(means2d, radii, depths, conics, opacities, width, height, tile_size);
-            require(offsets.shape(0) > 0, "offsets: want one more than there are images");
-            check_offsets<W>("offsets", offsets, a.count, a.count);
-            nb::gil_scoped_release release;
-            new (self) cpu::Intersections(int64_t(offsets.shape(0)) - 1, offsets.data(), a.means2d, a.radii, a.depths, a.conics,
-                                          a.opacities, width, height, tile_size);
-        }, "offsets"_a.noconvert(), "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.none().noconvert(),
-           "opacities"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a,
-           // fill() reads these again
-           nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>(), nb::keep_alive<1, 6>(), nb::keep_alive<1, 7>())
-        .def_prop_ro("total", &cpu::Intersections::total)
-        .def("fill", [](const cpu::Intersections& self, Out<W, 1, int32_t> tiles_per_gauss, Out<W, 1, int64_t> isect_ids,
-                        Out<W, 1, int32_t> flatten_ids, Out<W, 3, int32_t> isect_offsets) {
-            check("isect_ids", isect_ids, {self.total()});
-            check("flatten_ids", flatten_ids, {self.total()});
-            check("tiles_per_gauss", tiles_per_gauss, {self.count()});
-            check("isect_offsets", isect_offsets, {self.images(), self.grid().tiles_y, self.grid().tiles_x});
-            nb::gil_scoped_release release;
-            self.fill(tiles_per_gauss.data(), isect_ids.data(), flatten_ids.data(), isect_offsets.data());
-        }, "tiles_per_gauss"_a.noconvert(), "isect_ids"_a.noconvert(), "flatten_ids"_a.noconvert(), "isect_offsets"_a.noconvert());
+    nb::class_<cpu::Intersections> type(m, "Intersections");
+    type.def_prop_ro("total", &cpu::Intersections::total);
+    const auto make = [](cpu::Intersections* self, In<W, 1, int64_t> offsets, In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths,
+                         MaybeIn<W, 2> conics, In<W, 1> opacities, int width, int height, int tile_size) {
+        const TileArgs<float> a = tile_args<W>(means2d, radii, depths, conics, opacities, width, height, tile_size);
+        require(offsets.shape(0) > 0, "offsets: want one more than there are images");
+        check_offsets<W>("offsets", offsets, a.count, a.count);
+        nb::gil_scoped_release release;
+        new (self) cpu::Intersections(int64_t(offsets.shape(0)) - 1, offsets.data(), a.means2d, a.radii, a.depths, a.conics, a.opacities,
+                                      width, height, tile_size);
+    };
+    with_arguments<1>("__init__", "offsets means2d radii depths conics opacities width height tile_size", make, [&](auto... arguments) {
+        type.def("__init__", make, arguments...,
+                 // fill() reads these again
+                 nb::keep_alive<1, 3>(), nb::keep_alive<1, 4>(), nb::keep_alive<1, 5>(), nb::keep_alive<1, 6>(), nb::keep_alive<1, 7>());
+    });
+    const auto fill = [](const cpu::Intersections& self, Out<W, 1, int32_t> tiles_per_gauss, Out<W, 1, int64_t> isect_ids,
+                         Out<W, 1, int32_t> flatten_ids, Out<W, 3, int32_t> isect_offsets) {
+        check("isect_ids", isect_ids, {self.total()});
+        check("flatten_ids", flatten_ids, {self.total()});
+        check("tiles_per_gauss", tiles_per_gauss, {self.count()});
+        check("isect_offsets", isect_offsets, {self.images(), self.grid().tiles_y, self.grid().tiles_x});
+        nb::gil_scoped_release release;
+        self.fill(tiles_per_gauss.data(), isect_ids.data(), flatten_ids.data(), isect_offsets.data());
+    };
+    with_arguments<1>("fill", "tiles_per_gauss isect_ids flatten_ids isect_offsets", fill,
+                      [&](auto... arguments) { type.def("fill", fill, arguments...); });
 }
 
 void bind_constants(nb::module_& m) {
     m.attr("PAIR_CHUNK") = PAIR_CHUNK;
     m.attr("RECORD") = sizeof(Record<float>) / sizeof(float);
-    m.attr("DISC_RECORD") = sizeof(DiscRecord<float>) / sizeof(float);
-    m.attr("DISC_ROW") = DISC_ROW;
+    m.attr("RECORD_2DGS") = sizeof(Record2dgs<float>) / sizeof(float);
+    m.attr("ROW_2DGS") = ROW_2DGS;
 }
 
 }  // namespace

@@ -1,12 +1,10 @@
 #pragma once
-#include "bindings/arrays.h"
+#include "bindings/define.h"
 #include "cuda/kernels/choose.h"
 #include "vision3d/args.h"
 
 // Bindings of the splat kernels, for any target.
 namespace vision3d::arrays {
-
-using namespace nb::literals;
 
 struct Camera {
     int model;
@@ -23,7 +21,9 @@ ProjectArgs<typename W::Scalar> project_args(const In<W, 3>& means, const MaybeI
                                              const Camera& camera) {
     using T = typename W::Scalar;
     ProjectArgs<T> a{};
-    a.batches = viewmats.shape(0); a.cameras = viewmats.shape(1); a.count = means.shape(1);
+    a.batches = viewmats.shape(0);
+    a.cameras = viewmats.shape(1);
+    a.count = means.shape(1);
     const int64_t B = a.batches, C = a.cameras, N = a.count;
     a.means = pointer("means", means, {B, N, 3});
     a.quats = pointer("quats", quats, {B, N, 4});
@@ -33,7 +33,9 @@ ProjectArgs<typename W::Scalar> project_args(const In<W, 3>& means, const MaybeI
     require(camera.model >= 0 && camera.model <= 2, "model: want 0, 1 or 2");
     a.viewmats = pointer("viewmats", viewmats, {B, C, 4, 4});
     a.Ks = pointer("Ks", Ks, {B, C, 3, 3});
-    a.model = camera.model; a.eps2d = T(camera.eps2d); a.antialiased = camera.antialiased;
+    a.model = camera.model;
+    a.eps2d = T(camera.eps2d);
+    a.antialiased = camera.antialiased;
     a.limits = {T(camera.width), T(camera.height), T(camera.near_plane), T(camera.far_plane), T(camera.radius_clip)};
     return a;
 }
@@ -41,9 +43,10 @@ ProjectArgs<typename W::Scalar> project_args(const In<W, 3>& means, const MaybeI
 template <typename W>
 void bind_project(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("project", [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, MaybeIn<W, 2> opacities,
-                        In<W, 4> viewmats, In<W, 4> Ks, const Camera& camera, Out<W, 4, int32_t> radii, Out<W, 4> means2d,
-                        Out<W, 3> depths, Out<W, 4> conics, Out<W, 3> compensations, int device, uint64_t stream) {
+    define(m, "project", "means quats scales covars opacities viewmats Ks camera radii means2d depths conics compensations",
+           [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, MaybeIn<W, 2> opacities, In<W, 4> viewmats,
+              In<W, 4> Ks, const Camera& camera, Out<W, 4, int32_t> radii, Out<W, 4> means2d, Out<W, 3> depths, Out<W, 4> conics,
+              Out<W, 3> compensations, int device, uint64_t stream) {
         ProjectArgs<T> a = project_args<W>(means, quats, scales, covars, viewmats, Ks, camera);
         const int64_t B = a.batches, C = a.cameras, N = a.count;
         a.opacities = pointer("opacities", opacities, {B, N});
@@ -54,16 +57,15 @@ void bind_project(nb::module_& m) {
         a.compensations = pointer("compensations", compensations, {B, C, N});
         nb::gil_scoped_release release;
         project(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "quats"_a.none().noconvert(), "scales"_a.none().noconvert(), "covars"_a.none().noconvert(),
-       "opacities"_a.none().noconvert(), "viewmats"_a.noconvert(), "Ks"_a.noconvert(), "camera"_a, "radii"_a.noconvert(),
-       "means2d"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.noconvert(), "compensations"_a.noconvert(), "device"_a = 0,
-       "stream"_a = 0);
+    });
 
-    m.def("project_vjp", [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, In<W, 4> viewmats,
-                            In<W, 4> Ks, const Camera& camera, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, bool packed,
-                            In<W, 2> v_means2d, In<W, 1> v_depths, In<W, 2> v_conics, In<W, 1> v_compensations, Out<W, 3> v_means,
-                            MaybeOut<W, 3> v_quats, MaybeOut<W, 3> v_scales, MaybeOut<W, 3> v_covars, MaybeOut<W, 3> v_views, int device,
-                            uint64_t stream) {
+    define(m, "project_vjp",
+           "means quats scales covars viewmats Ks camera gaussian_ids offsets packed v_means2d v_depths v_conics v_compensations v_means "
+           "v_quats v_scales v_covars v_views",
+           [](In<W, 3> means, MaybeIn<W, 3> quats, MaybeIn<W, 3> scales, MaybeIn<W, 3> covars, In<W, 4> viewmats, In<W, 4> Ks,
+              const Camera& camera, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, bool packed, In<W, 2> v_means2d,
+              In<W, 1> v_depths, In<W, 2> v_conics, In<W, 1> v_compensations, Out<W, 3> v_means, MaybeOut<W, 3> v_quats,
+              MaybeOut<W, 3> v_scales, MaybeOut<W, 3> v_covars, MaybeOut<W, 3> v_views, int device, uint64_t stream) {
         ProjectVjpArgs<T> a{};
         a.forward = project_args<W>(means, quats, scales, covars, viewmats, Ks, camera);
         const int64_t B = a.forward.batches, C = a.forward.cameras, N = a.forward.count;
@@ -88,11 +90,7 @@ void bind_project(nb::module_& m) {
         a.v_views = pointer("v_views", v_views, {B * C, a.chunks, 12});
         nb::gil_scoped_release release;
         project_vjp(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "quats"_a.none().noconvert(), "scales"_a.none().noconvert(), "covars"_a.none().noconvert(),
-       "viewmats"_a.noconvert(), "Ks"_a.noconvert(), "camera"_a, "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(), "packed"_a,
-       "v_means2d"_a.noconvert(), "v_depths"_a.noconvert(), "v_conics"_a.noconvert(), "v_compensations"_a.noconvert(),
-       "v_means"_a.noconvert(), "v_quats"_a.none().noconvert(), "v_scales"_a.none().noconvert(), "v_covars"_a.none().noconvert(),
-       "v_views"_a.none().noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -100,7 +98,12 @@ ShArgs<typename W::Scalar> sh_args(const In<W, 3>& means, const In<W, 5>& sh, co
                                    const In<W, 1, int64_t>& gaussian_ids, const In<W, 1, int64_t>& offsets, int degree) {
     ShArgs<typename W::Scalar> a{};
     const int64_t B = means.shape(0), N = means.shape(1), C = centers.shape(1), K = sh.shape(3);
-    a.images = B * C; a.count = N; a.K = K; a.degree = degree; a.cameras = C; a.per_camera = sh.shape(1) != 1;
+    a.images = B * C;
+    a.count = N;
+    a.K = K;
+    a.degree = degree;
+    a.cameras = C;
+    a.per_camera = sh.shape(1) != 1;
     a.chunks = pair_chunks(N);
     a.means = pointer("means", means, {B, N, 3});
     a.sh = pointer("sh", sh, {B, a.per_camera ? C : 1, N, K, 3});
@@ -116,18 +119,18 @@ ShArgs<typename W::Scalar> sh_args(const In<W, 3>& means, const In<W, 5>& sh, co
 template <typename W>
 void bind_sh(nb::module_& m) {
     using T = typename W::Scalar;
-    m.def("sh_colors", [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets,
-                          int degree, Out<W, 2> colors, int device, uint64_t stream) {
+    define(m, "sh_colors", "means sh centers gaussian_ids offsets degree colors",
+           [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, int degree,
+              Out<W, 2> colors, int device, uint64_t stream) {
         ShArgs<T> a = sh_args<W>(means, sh, centers, gaussian_ids, offsets, degree);
         a.colors = pointer("colors", colors, {int64_t(gaussian_ids.shape(0)), 3});
         nb::gil_scoped_release release;
         sh_colors(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "sh"_a.noconvert(), "centers"_a.noconvert(), "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(),
-       "degree"_a, "colors"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("sh_colors_vjp", [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets,
-                              int degree, In<W, 2> v_colors, Out<W, 3> v_means, Out<W, 5> v_sh, MaybeOut<W, 3> v_centers, int device,
-                              uint64_t stream) {
+    define(m, "sh_colors_vjp", "means sh centers gaussian_ids offsets degree v_colors v_means v_sh v_centers",
+           [](In<W, 3> means, In<W, 5> sh, In<W, 3> centers, In<W, 1, int64_t> gaussian_ids, In<W, 1, int64_t> offsets, int degree,
+              In<W, 2> v_colors, Out<W, 3> v_means, Out<W, 5> v_sh, MaybeOut<W, 3> v_centers, int device, uint64_t stream) {
         ShArgs<T> a = sh_args<W>(means, sh, centers, gaussian_ids, offsets, degree);
         a.v_colors = pointer("v_colors", v_colors, {int64_t(gaussian_ids.shape(0)), 3});
         a.v_means = pointer("v_means", v_means, {int64_t(means.shape(0)), a.count, 3});
@@ -135,21 +138,20 @@ void bind_sh(nb::module_& m) {
         a.v_centers = pointer("v_centers", v_centers, {a.images, a.chunks, 3});
         nb::gil_scoped_release release;
         sh_colors_vjp(W(device, stream).where, a);
-    }, "means"_a.noconvert(), "sh"_a.noconvert(), "centers"_a.noconvert(), "gaussian_ids"_a.noconvert(), "offsets"_a.noconvert(),
-       "degree"_a, "v_colors"_a.noconvert(), "v_means"_a.noconvert(), "v_sh"_a.noconvert(), "v_centers"_a.none().noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 // torch has signed keys alone; the sort reads their bits as unsigned.
 template <typename W, typename Key>
 void bind_sort(nb::module_& m) {
     using Signed = std::make_signed_t<Key>;
-    m.def("sort_scratch", [](In<W, 1, Signed> keys, int device, uint64_t stream) {
+    define(m, "sort_scratch", "keys", [](In<W, 1, Signed> keys, int device, uint64_t stream) {
         return sort_scratch(W(device, stream).where, reinterpret_cast<const Key*>(keys.data()), int64_t(keys.shape(0)));
-    }, "keys"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("sort_pairs", [](In<W, 1, Signed> keys, In<W, 1, int32_t> ids, int bits, Out<W, 1, Signed> sorted_keys,
-                           Out<W, 1, int32_t> sorted_ids, Out<W, 1, uint8_t> scratch, int device, uint64_t stream) {
+    define(m, "sort_pairs", "keys ids bits sorted_keys sorted_ids scratch",
+           [](In<W, 1, Signed> keys, In<W, 1, int32_t> ids, int bits, Out<W, 1, Signed> sorted_keys, Out<W, 1, int32_t> sorted_ids,
+              Out<W, 1, uint8_t> scratch, int device, uint64_t stream) {
         const int64_t count = int64_t(keys.shape(0));
         check("ids", ids, {count});
         check("sorted_keys", sorted_keys, {count});
@@ -159,8 +161,7 @@ void bind_sort(nb::module_& m) {
         sort_pairs(W(device, stream).where, count, bits, reinterpret_cast<const Key*>(keys.data()), ids.data(),
                    reinterpret_cast<Key*>(sorted_keys.data()), sorted_ids.data(), static_cast<void*>(scratch.data()),
                    int64_t(scratch.shape(0)));
-    }, "keys"_a.noconvert(), "ids"_a.noconvert(), "bits"_a, "sorted_keys"_a.noconvert(), "sorted_ids"_a.noconvert(),
-       "scratch"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -168,31 +169,35 @@ TileArgs<typename W::Scalar> tile_args(const In<W, 2>& means2d, const In<W, 2, i
                                        const MaybeIn<W, 2>& conics, const In<W, 1>& opacities, int width, int height, int tile_size) {
     const int64_t n = int64_t(depths.shape(0));
     require(width > 0 && height > 0 && tile_size > 0, "width, height, tile_size: want at least 1");
-    return {n, pointer("means2d", means2d, {n, 2}), depths.data(), pointer("opacities", opacities, {n}), pointer("conics", conics, {n, 3}),
-            pointer("radii", radii, {n, 2}), {width, height, tile_size}};
+    return {n,
+            pointer("means2d", means2d, {n, 2}),
+            depths.data(),
+            pointer("opacities", opacities, {n}),
+            pointer("conics", conics, {n, 3}),
+            pointer("radii", radii, {n, 2}),
+            {width, height, tile_size}};
 }
 
 template <typename W>
 void bind_tiles(nb::module_& m) {
     using T = typename W::Scalar;
     using Key = DepthKey<T>;
-    m.def("count_tiles", [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities,
-                            int width, int height, int tile_size, Out<W, 1, int32_t> tiles_per_gauss,
-                            Out<W, 1, std::make_signed_t<Key>> depth_keys, Out<W, 1, int32_t> ids, int device, uint64_t stream) {
+    define(m, "count_tiles", "means2d radii depths conics opacities width height tile_size tiles_per_gauss depth_keys ids",
+           [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities, int width, int height,
+              int tile_size, Out<W, 1, int32_t> tiles_per_gauss, Out<W, 1, std::make_signed_t<Key>> depth_keys, Out<W, 1, int32_t> ids,
+              int device, uint64_t stream) {
         const TileArgs<T> a = tile_args<W>(means2d, radii, depths, conics, opacities, width, height, tile_size);
         check("tiles_per_gauss", tiles_per_gauss, {a.count});
         check("depth_keys", depth_keys, {a.count});
         check("ids", ids, {a.count});
         nb::gil_scoped_release release;
         count_tiles(W(device, stream).where, a, tiles_per_gauss.data(), reinterpret_cast<Key*>(depth_keys.data()), ids.data());
-    }, "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.none().noconvert(), "opacities"_a.noconvert(),
-       "width"_a, "height"_a, "tile_size"_a, "tiles_per_gauss"_a.noconvert(), "depth_keys"_a.noconvert(), "ids"_a.noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("fill_tiles", [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities,
-                           int width, int height, int tile_size, In<W, 1, int32_t> order, In<W, 1, int64_t> ends,
-                           In<W, 1, int64_t> image_ids, Out<W, 1, int32_t> tile_keys, Out<W, 1, int32_t> ids, int device,
-                           uint64_t stream) {
+    define(m, "fill_tiles", "means2d radii depths conics opacities width height tile_size order ends image_ids tile_keys ids",
+           [](In<W, 2> means2d, In<W, 2, int32_t> radii, In<W, 1> depths, MaybeIn<W, 2> conics, In<W, 1> opacities, int width, int height,
+              int tile_size, In<W, 1, int32_t> order, In<W, 1, int64_t> ends, In<W, 1, int64_t> image_ids, Out<W, 1, int32_t> tile_keys,
+              Out<W, 1, int32_t> ids, int device, uint64_t stream) {
         const TileArgs<T> a = tile_args<W>(means2d, radii, depths, conics, opacities, width, height, tile_size);
         check("order", order, {a.count});
         check("ends", ends, {a.count});
@@ -203,12 +208,11 @@ void bind_tiles(nb::module_& m) {
         nb::gil_scoped_release release;
         fill_tiles(W(device, stream).where, a, order.data(), ends.data(), image_ids.data(), reinterpret_cast<uint32_t*>(tile_keys.data()),
                    ids.data());
-    }, "means2d"_a.noconvert(), "radii"_a.noconvert(), "depths"_a.noconvert(), "conics"_a.none().noconvert(), "opacities"_a.noconvert(),
-       "width"_a, "height"_a, "tile_size"_a, "order"_a.noconvert(), "ends"_a.noconvert(), "image_ids"_a.noconvert(),
-       "tile_keys"_a.noconvert(), "ids"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("finish_tiles", [](In<W, 1> depths, int width, int height, int tile_size, In<W, 1, int32_t> tile_keys, In<W, 1, int32_t> ids,
-                             Out<W, 1, int64_t> isect_ids, Out<W, 3, int32_t> isect_offsets, int device, uint64_t stream) {
+    define(m, "finish_tiles", "depths width height tile_size tile_keys ids isect_ids isect_offsets",
+           [](In<W, 1> depths, int width, int height, int tile_size, In<W, 1, int32_t> tile_keys, In<W, 1, int32_t> ids,
+              Out<W, 1, int64_t> isect_ids, Out<W, 3, int32_t> isect_offsets, int device, uint64_t stream) {
         require(width > 0 && height > 0 && tile_size > 0, "width, height, tile_size: want at least 1");
         const TileGrid<T> grid(width, height, tile_size);
         const int64_t records = int64_t(ids.shape(0)), images = int64_t(isect_offsets.shape(0));
@@ -220,8 +224,7 @@ void bind_tiles(nb::module_& m) {
         nb::gil_scoped_release release;
         finish_tiles(W(device, stream).where, grid, images, records, reinterpret_cast<const uint32_t*>(tile_keys.data()), ids.data(),
                      depths.data(), isect_ids.data(), isect_offsets.data());
-    }, "depths"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "tile_keys"_a.noconvert(), "ids"_a.noconvert(),
-       "isect_ids"_a.noconvert(), "isect_offsets"_a.noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 template <typename W>
@@ -229,9 +232,16 @@ BlendArgs<typename W::Scalar> blend_args(const In<W, 2>& colors, const MaybeIn<W
                                          const In<W, 3, int32_t>& offsets, const In<W, 1, int32_t>& ids, int width, int height,
                                          int tile_size, double alpha_max) {
     BlendArgs<typename W::Scalar> a{};
-    a.images = offsets.shape(0); a.tiles_y = int(offsets.shape(1)); a.tiles_x = int(offsets.shape(2));
-    a.channels = colors.shape(1); a.splats = colors.shape(0); a.records = ids.shape(0);
-    a.width = width; a.height = height; a.tile_size = tile_size; a.alpha_max = typename W::Scalar(alpha_max);
+    a.images = offsets.shape(0);
+    a.tiles_y = int(offsets.shape(1));
+    a.tiles_x = int(offsets.shape(2));
+    a.channels = colors.shape(1);
+    a.splats = colors.shape(0);
+    a.records = ids.shape(0);
+    a.width = width;
+    a.height = height;
+    a.tile_size = tile_size;
+    a.alpha_max = typename W::Scalar(alpha_max);
     if (tile_size != 4 && tile_size != 8 && tile_size != 16) throw std::invalid_argument("tile_size: want 4, 8 or 16");
     check("offsets", offsets, {a.images, (height + tile_size - 1) / tile_size, (width + tile_size - 1) / tile_size});
     require(width > 0 && height > 0, "width, height: want at least 1");
@@ -242,7 +252,8 @@ BlendArgs<typename W::Scalar> blend_args(const In<W, 2>& colors, const MaybeIn<W
     a.masks = pointer("masks", masks, {a.images, a.tiles_y, a.tiles_x});
     check_offsets<W>("offsets", offsets, a.records, a.records);
     check_range<W>("ids", ids, 0, a.splats);
-    a.offsets = offsets.data(); a.ids = ids.data();
+    a.offsets = offsets.data();
+    a.ids = ids.data();
     return a;
 }
 
@@ -256,8 +267,8 @@ template <typename W>
 void bind_blend(nb::module_& m) {
     using T = typename W::Scalar;
     constexpr int64_t RECORD = sizeof(Record<T>) / sizeof(T);
-    m.def("make_records", [](In<W, 2> means2d, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, Out<W, 2> records, int device,
-                             uint64_t stream) {
+    define(m, "make_records", "means2d conics colors opacities records",
+           [](In<W, 2> means2d, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, Out<W, 2> records, int device, uint64_t stream) {
         const int64_t n = int64_t(opacities.shape(0)), D = int64_t(colors.shape(1));
         check("means2d", means2d, {n, 2});
         check("conics", conics, {n, 3});
@@ -267,13 +278,14 @@ void bind_blend(nb::module_& m) {
         nb::gil_scoped_release release;
         make_records(W(device, stream).where, n, D, means2d.data(), conics.data(), colors.data(), opacities.data(),
                      reinterpret_cast<Record<T>*>(records.data()));
-    }, "means2d"_a.noconvert(), "conics"_a.noconvert(), "colors"_a.noconvert(), "opacities"_a.noconvert(), "records"_a.noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("blend", [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
-                      In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, MaybeIn<W, 1> depths,
-                      MaybeIn<W, 3> max_depths, Out<W, 4> out_colors, Out<W, 3> out_transmittances, Out<W, 3, int32_t> last_ids,
-                      int device, uint64_t stream) {
+    define(m, "blend",
+           "records colors backgrounds masks offsets ids width height tile_size alpha_max depths max_depths out_colors out_transmittances "
+           "last_ids",
+           [](In<W, 2> records, In<W, 2> colors, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets,
+              In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max, MaybeIn<W, 1> depths, MaybeIn<W, 3> max_depths,
+              Out<W, 4> out_colors, Out<W, 3> out_transmittances, Out<W, 3, int32_t> last_ids, int device, uint64_t stream) {
         BlendArgs<T> a = blend_args<W>(colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max);
         a.packed = reinterpret_cast<const Record<T>*>(pointer("records", records, {a.splats, RECORD}));
         a.depths = pointer("depths", depths, {a.splats});
@@ -284,16 +296,16 @@ void bind_blend(nb::module_& m) {
         a.last_ids = pointer("last_ids", last_ids, {a.images, height, width});
         nb::gil_scoped_release release;
         blend(W(device, stream).where, a);
-    }, "records"_a.noconvert(), "colors"_a.noconvert(), "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(),
-       "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a, "height"_a, "tile_size"_a, "alpha_max"_a, "depths"_a.none().noconvert(),
-       "max_depths"_a.none().noconvert(), "out_colors"_a.noconvert(), "out_transmittances"_a.noconvert(), "last_ids"_a.noconvert(),
-       "device"_a = 0, "stream"_a = 0);
+    });
 
-    m.def("blend_vjp", [](In<W, 2> records, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, MaybeIn<W, 2> backgrounds,
-                          MaybeIn<W, 3, bool> masks, In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height,
-                          int tile_size, double alpha_max, In<W, 3> transmittances, In<W, 3, int32_t> last_ids, In<W, 4> v_colors_out,
-                          MaybeIn<W, 3> v_transmittances, Out<W, 2> sums, Out<W, 2> v_means2d, Out<W, 2> v_conics, Out<W, 2> v_colors,
-                          Out<W, 1> v_opacities, MaybeOut<W, 2> v_means2d_abs, int device, uint64_t stream) {
+    define(m, "blend_vjp",
+           "records conics colors opacities backgrounds masks offsets ids width height tile_size alpha_max transmittances last_ids "
+           "v_colors_out v_transmittances sums v_means2d v_conics v_colors v_opacities v_means2d_abs",
+           [](In<W, 2> records, In<W, 2> conics, In<W, 2> colors, In<W, 1> opacities, MaybeIn<W, 2> backgrounds, MaybeIn<W, 3, bool> masks,
+              In<W, 3, int32_t> offsets, In<W, 1, int32_t> ids, int width, int height, int tile_size, double alpha_max,
+              In<W, 3> transmittances, In<W, 3, int32_t> last_ids, In<W, 4> v_colors_out, MaybeIn<W, 3> v_transmittances, Out<W, 2> sums,
+              Out<W, 2> v_means2d, Out<W, 2> v_conics, Out<W, 2> v_colors, Out<W, 1> v_opacities, MaybeOut<W, 2> v_means2d_abs, int device,
+              uint64_t stream) {
         BlendVjpArgs<T> v{};
         v.forward = blend_args<W>(colors, backgrounds, masks, offsets, ids, width, height, tile_size, alpha_max);
         BlendArgs<T>& a = v.forward;
@@ -316,11 +328,7 @@ void bind_blend(nb::module_& m) {
         f.v_means2d_abs = pointer("v_means2d_abs", v_means2d_abs, {n, 2});
         nb::gil_scoped_release release;
         blend_vjp(W(device, stream).where, v, f);
-    }, "records"_a.noconvert(), "conics"_a.noconvert(), "colors"_a.noconvert(), "opacities"_a.noconvert(),
-       "backgrounds"_a.none().noconvert(), "masks"_a.none().noconvert(), "offsets"_a.noconvert(), "ids"_a.noconvert(), "width"_a,
-       "height"_a, "tile_size"_a, "alpha_max"_a, "transmittances"_a.noconvert(), "last_ids"_a.noconvert(), "v_colors_out"_a.noconvert(),
-       "v_transmittances"_a.none().noconvert(), "sums"_a.noconvert(), "v_means2d"_a.noconvert(), "v_conics"_a.noconvert(),
-       "v_colors"_a.noconvert(), "v_opacities"_a.noconvert(), "v_means2d_abs"_a.none().noconvert(), "device"_a = 0, "stream"_a = 0);
+    });
 }
 
 }  // namespace vision3d::arrays

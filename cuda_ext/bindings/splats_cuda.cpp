@@ -1,5 +1,5 @@
 #include "bindings/cuda.h"
-#include "bindings/discs.h"
+#include "bindings/splats_2dgs.h"
 #include "bindings/splats.h"
 #include "cuda/splats.h"
 

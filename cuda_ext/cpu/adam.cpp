@@ -8,8 +8,8 @@
 namespace vision3d::cpu {
 
 template <typename T>
-void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const uint8_t* visible, int64_t rows,
-               int64_t row_size, const AdamFactors<T>& factors) {
+void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const uint8_t* visible, int64_t rows, int64_t row_size,
+               const AdamFactors<T>& factors) {
     const auto range = image_kernels<T>().adam_range;
     const auto step_rows = [&](int64_t begin, int64_t end) {
         const int64_t at = begin * row_size;
@@ -27,10 +27,8 @@ void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const uint8_t
     });
 }
 
-template void adam_step(float*, const float*, float*, float*, const uint8_t*, int64_t, int64_t,
-                        const AdamFactors<float>&);
-template void adam_step(double*, const double*, double*, double*, const uint8_t*, int64_t, int64_t,
-                        const AdamFactors<double>&);
+template void adam_step(float*, const float*, float*, float*, const uint8_t*, int64_t, int64_t, const AdamFactors<float>&);
+template void adam_step(double*, const double*, double*, double*, const uint8_t*, int64_t, int64_t, const AdamFactors<double>&);
 
 bool all_finite(const float* values, int64_t count) {
     const auto range = kernels().finite_range;

@@ -6,8 +6,8 @@ namespace vision3d::cpu {
 
 // `rows` rows of `row_size` numbers each; `visible` (one byte a row, null for all) picks the rows that step.
 template <typename T>
-void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const uint8_t* visible, int64_t rows,
-               int64_t row_size, const AdamFactors<T>& factors);
+void adam_step(T* param, const T* grad, T* exp_avg, T* exp_avg_sq, const uint8_t* visible, int64_t rows, int64_t row_size,
+               const AdamFactors<T>& factors);
 
 bool all_finite(const float* values, int64_t count);
 

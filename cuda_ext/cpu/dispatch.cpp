@@ -5,7 +5,10 @@
 
 namespace vision3d {
 
-#define V3D_DECLARE(isa) namespace isa { const Kernels& table(); }
+#define V3D_DECLARE(isa)    \
+    namespace isa {         \
+    const Kernels& table(); \
+    }
 V3D_DECLARE(portable)
 #ifdef V3D_HAS_avx2
 V3D_DECLARE(avx2)

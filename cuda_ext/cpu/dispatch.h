@@ -43,16 +43,18 @@ struct Kernels {
     void (*blend_vjp)(const BlendVjpArgs<float>&, int64_t tile);
 
     // The same for 2D Gaussians.
-    void (*project_discs)(const DiscArgs<float>&, int64_t image, int64_t begin, int64_t end);
-    void (*project_discs_vjp)(const DiscVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
-    void (*blend_discs)(const DiscBlendArgs<float>&, int64_t tile);
-    void (*blend_discs_vjp)(const DiscBlendVjpArgs<float>&, int64_t tile);
+    void (*project_2dgs)(const Project2dgsArgs<float>&, int64_t image, int64_t begin, int64_t end);
+    void (*project_2dgs_vjp)(const Project2dgsVjpArgs<float>&, int64_t image, int64_t begin, int64_t end, float* v_view);
+    void (*blend_2dgs)(const Blend2dgsArgs<float>&, int64_t tile);
+    void (*blend_2dgs_vjp)(const Blend2dgsVjpArgs<float>&, int64_t tile);
 
     ImageKernels<float> images;
     ImageKernels<double> images64;
     // Pairs of samples [begin, end) of a kernel on a group, from transposed weights.
-    void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin, int64_t end);
-    void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin, int64_t end);
+    void (*group_kernel)(const GroupKernelArgs<float>&, const float* const* weights, const float* const* biases, int64_t begin,
+                         int64_t end);
+    void (*group_kernel64)(const GroupKernelArgs<double>&, const double* const* weights, const double* const* biases, int64_t begin,
+                           int64_t end);
     RowKernels rows[rows::COUNT];
     // Vertices [begin, end) in all poses; the backward adds to v_rows, which belongs to this range.
     void (*skin_vertices)(const skin::Args<float>&, int mode, int64_t begin, int64_t end);
@@ -68,14 +70,18 @@ const Kernels& kernels();
 // Its loops for float or double.
 template <typename T>
 const ImageKernels<T>& image_kernels() {
-    if constexpr (sizeof(T) == sizeof(float)) return kernels().images;
-    else return kernels().images64;
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().images;
+    else
+        return kernels().images64;
 }
 
 template <typename T>
 auto group_kernel_loop() {
-    if constexpr (sizeof(T) == sizeof(float)) return kernels().group_kernel;
-    else return kernels().group_kernel64;
+    if constexpr (sizeof(T) == sizeof(float))
+        return kernels().group_kernel;
+    else
+        return kernels().group_kernel64;
 }
 
 // Names of the sets that are compiled in and run here, narrowest first.

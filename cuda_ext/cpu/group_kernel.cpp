@@ -32,9 +32,8 @@ void group_kernel(const GroupKernelArgs<T>& args) {
         weight_rows[layer] = weights[layer].data();
         bias_rows[layer] = biases[layer].data();
     }
-    parallel_for(args.outputs * args.inputs, 4, [&](int64_t begin, int64_t end) {
-        group_kernel_loop<T>()(args, weight_rows, bias_rows, begin, end);
-    });
+    parallel_for(args.outputs * args.inputs, 4,
+                 [&](int64_t begin, int64_t end) { group_kernel_loop<T>()(args, weight_rows, bias_rows, begin, end); });
 }
 
 template void group_kernel(const GroupKernelArgs<float>&);

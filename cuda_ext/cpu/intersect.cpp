@@ -37,7 +37,8 @@ void sort_by_key(uint32_t* keys, uint32_t* indices, int64_t count) {
             uint32_t* mine = starts.data() + begin / block * RADIX;
             for (int64_t i = begin; i < end; ++i) {
                 const uint32_t to = mine[k[i] >> shift & (RADIX - 1)]++;
-                k2[to] = k[i]; v2[to] = v[i];
+                k2[to] = k[i];
+                v2[to] = v[i];
             }
         });
         std::swap(k, k2);
@@ -93,7 +94,13 @@ Intersections::Reach Intersections::reach(int64_t id) const {
 
 Intersections::Intersections(int64_t images, const int64_t* offsets, const float* means2d, const int32_t* radii, const float* depths,
                              const float* conics, const float* opacities, int width, int height, int tile_size)
-    : images_(images), count_(offsets[images]), means2d_(means2d), depths_(depths), conics_(conics), opacities_(opacities), radii_(radii),
+    : images_(images),
+      count_(offsets[images]),
+      means2d_(means2d),
+      depths_(depths),
+      conics_(conics),
+      opacities_(opacities),
+      radii_(radii),
       grid_(width, height, tile_size) {
     const int64_t tiles = int64_t(grid_.tiles_x) * grid_.tiles_y;
     if (count_ > INT32_MAX) throw std::length_error("more than 2^31 visible Gaussians in one call: render fewer cameras at once");
@@ -134,8 +141,7 @@ Intersections::Intersections(int64_t images, const int64_t* offsets, const float
 
     std::vector<int32_t> counts(chunks_.size() * tiles, 0);
     parallel_for(int64_t(chunks_.size()), 1, [&](int64_t c, int64_t) {
-        for (int64_t i = chunks_[c].begin; i < chunks_[c].end; ++i)
-            each_tile(order_[i], [&](int tile) { ++counts[c * tiles + tile]; });
+        for (int64_t i = chunks_[c].begin; i < chunks_[c].end; ++i) each_tile(order_[i], [&](int tile) { ++counts[c * tiles + tile]; });
     });
     // A tile's records stand together, and inside a tile the chunks follow each other: that keeps the depth order.
     first_.resize(counts.size());

@@ -23,7 +23,9 @@ class Intersections {
     void fill(int32_t* tiles_per_gauss, int64_t* isect_ids, int32_t* flatten_ids, int32_t* isect_offsets) const;
 
   private:
-    struct Chunk { int64_t image, begin, end; };  // of order_
+    struct Chunk {
+        int64_t image, begin, end;
+    };  // of order_
 
     // Tiles that a Gaussian touches in its box of at most 64 tiles, row by row from tile `first` on.
     struct Reach {
@@ -40,8 +42,8 @@ class Intersections {
     const float *means2d_, *depths_, *conics_, *opacities_;
     const int32_t* radii_;
     TileGrid<float> grid_;
-    std::vector<uint32_t> order_;      // visible Gaussians, by image and depth
-    std::unique_ptr<Reach[]> reach_;   // of each pair; not set where it is not visible
+    std::vector<uint32_t> order_;     // visible Gaussians, by image and depth
+    std::unique_ptr<Reach[]> reach_;  // of each pair; not set where it is not visible
     std::vector<Chunk> chunks_;
     std::vector<int32_t> first_;       // (chunks, tiles): where the chunk's records of a tile begin
     std::vector<int32_t> tile_start_;  // (images, tiles)

@@ -40,7 +40,10 @@ class MeshSetup {
         parallel_for(vertices, 8192, [&](int64_t begin, int64_t end) {
             for (int64_t v = begin; v < end; ++v) load_corner(positions + 4 * v, v, near_plane, far_plane);
         });
-        boxes.resize(faces); sides.resize(faces); nearest.resize(faces); signs.resize(faces);
+        boxes.resize(faces);
+        sides.resize(faces);
+        nearest.resize(faces);
+        signs.resize(faces);
         parallel_for(faces, 4096, [&](int64_t begin, int64_t end) {
             for (int64_t f = begin; f < end; ++f) load_face_of(triangles + 3 * f, f, width, height, near_plane);
         });
@@ -71,7 +74,8 @@ class MeshSetup {
             sides[f] = 0;
             return;
         }
-        const double box[4] = {min(min(a[0], b[0]), c[0]), min(min(a[1], b[1]), c[1]), max(max(a[0], b[0]), c[0]), max(max(a[1], b[1]), c[1])};
+        const double box[4] = {min(min(a[0], b[0]), c[0]), min(min(a[1], b[1]), c[1]), max(max(a[0], b[0]), c[0]),
+                               max(max(a[1], b[1]), c[1])};
         boxes[f] = pixels_between(box, BOX_MARGIN, width, height);
         signs[f] = sign_unless_narrow(a[0] * b[1], b[0] * c[1], c[0] * a[1], a[0] * c[1], b[0] * a[1], c[0] * b[1]);
         const double depth = a[2] + b[2] + c[2];

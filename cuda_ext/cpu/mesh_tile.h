@@ -10,8 +10,8 @@ constexpr int MESH_TILE_W = 32, MESH_TILE_H = 16;  // pixels; all of a tile stay
 struct MeshTile {
     static constexpr int STRIDE = MESH_TILE_W + 8;
     int64_t image;
-    int left, top, right, bottom;  // pixels, cut where the image ends
-    int64_t keys[MESH_TILE_H * STRIDE];  // as fragment_key, in the order of signed numbers
+    int left, top, right, bottom;                                    // pixels, cut where the image ends
+    int64_t keys[MESH_TILE_H * STRIDE];                              // as fragment_key, in the order of signed numbers
     double e[3][MESH_TILE_H * STRIDE], depth[MESH_TILE_H * STRIDE];  // of the winner; depth before the division by their sum
 };
 
@@ -22,7 +22,7 @@ struct MeshFaces {
     const double* vertices;
     const int32_t* triangles;
     const PixelBox* boxes;
-    const int8_t* sides;  // of plain faces (cpu/mesh_setup.h) the sign of the area in the image; 0 of others
+    const int8_t* sides;   // of plain faces (cpu/mesh_setup.h) the sign of the area in the image; 0 of others
     const float* nearest;  // of plain faces no more than the depth of any pixel, above 0
     double near_plane, far_plane;
 };
@@ -46,11 +46,11 @@ template <typename T>
 struct FaceSumsArgs {
     int64_t image, begin, end, count;
     const int32_t* faces;
-    const int64_t* first;   // of each face a pixel of the image
-    const int32_t* slots;   // of each face of the mesh the index in `faces`
+    const int64_t* first;  // of each face a pixel of the image
+    const int32_t* slots;  // of each face of the mesh the index in `faces`
     int64_t shares;
     const PixelShare* share;
-    double* rows;           // (count, FaceRow::size); then the first three rows are gradients by X, Y, W of the corners
+    double* rows;  // (count, FaceRow::size); then the first three rows are gradients by X, Y, W of the corners
 };
 
 // Loops over pixels; see cpu/isa/meshes.cpp and picture.cpp. The same bits on every instruction set.

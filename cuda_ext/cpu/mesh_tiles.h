@@ -43,14 +43,15 @@ struct TileLists {
 template <typename T, typename Finish, typename Empty>
 void draw_tiles(const MeshArgs<T>& a, int64_t image, const MeshSetup& setup, Finish finish, Empty empty) {
     const int tiles_x = (a.width + MESH_TILE_W - 1) / MESH_TILE_W, tiles_y = (a.height + MESH_TILE_H - 1) / MESH_TILE_H;
-    const MeshFaces faces{setup.points.data(), a.triangles, setup.boxes.data(), setup.sides.data(), setup.nearest.data(),
-                          a.near_plane, a.far_plane};
+    const MeshFaces faces{setup.points.data(),  a.triangles,  setup.boxes.data(), setup.sides.data(),
+                          setup.nearest.data(), a.near_plane, a.far_plane};
     const TileLists lists(setup, a.faces, tiles_x, tiles_y);
     const MeshKernels& loops = kernels().meshes;
     parallel_for(int64_t(tiles_x) * tiles_y, 1, [&](int64_t tile, int64_t) {
         const int left = int(tile % tiles_x) * MESH_TILE_W, top = int(tile / tiles_x) * MESH_TILE_H;
         const int right = std::min(left + MESH_TILE_W, a.width), bottom = std::min(top + MESH_TILE_H, a.height);
-        const int64_t begin = lists.begins[2 * tile], count = lists.begins[2 * tile + 1] - begin, later = lists.begins[2 * tile + 2] - begin - count;
+        const int64_t begin = lists.begins[2 * tile], count = lists.begins[2 * tile + 1] - begin,
+                      later = lists.begins[2 * tile + 2] - begin - count;
         if (count + later == 0) {
             for (int y = top; y < bottom; ++y) {
                 const int64_t first = (image * a.height + y) * a.width + left, end = first + right - left;
@@ -62,7 +63,10 @@ void draw_tiles(const MeshArgs<T>& a, int64_t image, const MeshSetup& setup, Fin
         }
         thread_local MeshTile drawn;  // what was there before is not read where keys are clear
         drawn.image = image;
-        drawn.left = left; drawn.top = top; drawn.right = right; drawn.bottom = bottom;
+        drawn.left = left;
+        drawn.top = top;
+        drawn.right = right;
+        drawn.bottom = bottom;
         std::fill(std::begin(drawn.keys), std::end(drawn.keys), NO_KEY);
         loops.draw(faces, lists.faces.data() + begin, count, later, drawn);
         finish(drawn);

@@ -116,8 +116,10 @@ void rasterize(Loops, const MeshArgs<T>& a) {
     for (int64_t image = 0; image < a.images; ++image) {
         setup.load(a.positions + 4 * image * a.vertices, a.vertices, a.triangles, a.faces, a.width, a.height, a.near_plane, a.far_plane);
         draw_tiles(a, image, setup, [&](const MeshTile& tile) {
-            if constexpr (sizeof(T) == 4) loops.finish(tile, a);
-            else loops.finish64(tile, a);
+            if constexpr (sizeof(T) == 4)
+                loops.finish(tile, a);
+            else
+                loops.finish64(tile, a);
         }, [&](int64_t first, int64_t end) { std::fill(a.barycentrics + 3 * first, a.barycentrics + 3 * end, T(0)); });
     }
 }
@@ -126,17 +128,13 @@ template <typename T>
 void rasterize_vjp(Loops, const MeshVjpArgs<T>& a) {
     const MeshArgs<T>& f = a.forward;
     static_assert(sizeof(FaceSums) == 12 * sizeof(double));
-    sum_faces<T>(
-        f.face_ids, f.images, f.height, f.width, f.faces, f.triangles, std::integral_constant<int64_t, 4>(),
-        [&](double* sums, const Run& run) {
-            add_run(a, run.face, run.image, run.x, run.y, run.begin, run.end, *reinterpret_cast<FaceSums*>(sums));
-        },
-        [](const Run&) {},
-        [&](double* sums, int64_t image, int32_t face) {
-            const FaceSums s = *reinterpret_cast<const FaceSums*>(sums);  // a copy: `sums` takes the result
-            face_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), s, reinterpret_cast<double(*)[4]>(sums));
-        },
-        [&](int64_t image) { return a.v_positions + 4 * image * f.vertices; });
+    sum_faces<T>(f.face_ids, f.images, f.height, f.width, f.faces, f.triangles, std::integral_constant<int64_t, 4>(),
+                 [&](double* sums, const Run& run) {
+        add_run(a, run.face, run.image, run.x, run.y, run.begin, run.end, *reinterpret_cast<FaceSums*>(sums));
+    }, [](const Run&) {}, [&](double* sums, int64_t image, int32_t face) {
+        const FaceSums s = *reinterpret_cast<const FaceSums*>(sums);  // a copy: `sums` takes the result
+        face_vjp(load_face(f.positions + 4 * image * f.vertices, f.triangles + 3 * int64_t(face)), s, reinterpret_cast<double(*)[4]>(sums));
+    }, [&](int64_t image) { return a.v_positions + 4 * image * f.vertices; });
 }
 
 template <typename T>
@@ -151,18 +149,17 @@ void interpolate(Loops, const InterpolateArgs<T>& a) {
 template <typename T>
 void interpolate_vjp(Loops, const InterpolateArgs<T>& a) {
     with_few_channels(a.channels, [&](auto channels) {
-        sum_faces<T>(
-            a.face_ids, a.images, a.height, a.pixels / std::max<int64_t>(a.height, 1), a.faces, a.triangles, channels,
-            [&](double* sums, const Run& run) { interpolate_run_vjp(a, run, channels, sums); },
-            [&](const Run& run) { std::fill(a.v_barycentrics + 3 * run.begin, a.v_barycentrics + 3 * run.end, T(0)); },
-            [](double*, int64_t, int32_t) {},
-            [&](int64_t image) { return a.v_attributes + (a.sets == 1 ? 0 : image) * a.vertices * a.channels; });
+        sum_faces<T>(a.face_ids, a.images, a.height, a.pixels / std::max<int64_t>(a.height, 1), a.faces, a.triangles, channels,
+                     [&](double* sums, const Run& run) { interpolate_run_vjp(a, run, channels, sums); },
+                     [&](const Run& run) { std::fill(a.v_barycentrics + 3 * run.begin, a.v_barycentrics + 3 * run.end, T(0)); },
+                     [](double*, int64_t, int32_t) {},
+                     [&](int64_t image) { return a.v_attributes + (a.sets == 1 ? 0 : image) * a.vertices * a.channels; });
     });
 }
 
-#define V3D_INSTANTIATE(T)                                     \
-    template void rasterize(Loops, const MeshArgs<T>&);        \
-    template void rasterize_vjp(Loops, const MeshVjpArgs<T>&); \
+#define V3D_INSTANTIATE(T)                                       \
+    template void rasterize(Loops, const MeshArgs<T>&);          \
+    template void rasterize_vjp(Loops, const MeshVjpArgs<T>&);   \
     template void interpolate(Loops, const InterpolateArgs<T>&); \
     template void interpolate_vjp(Loops, const InterpolateArgs<T>&);
 V3D_INSTANTIATE(float)

@@ -71,8 +71,7 @@ void for_each_line(const SortedParticles& sorted, const Step<float>& step, int64
         high[a] = std::min(step.size[a], (at[a] + 1) << SortedParticles::SHIFTS[a]);
     }
     for (int64_t i = low[0]; i < high[0]; ++i)
-        for (int64_t j = low[1]; j < high[1]; ++j)
-            visit(step.grid + 4 * node_index(step, i, j, low[2]), i, j, low[2], high[2] - low[2]);
+        for (int64_t j = low[1]; j < high[1]; ++j) visit(step.grid + 4 * node_index(step, i, j, low[2]), i, j, low[2], high[2] - low[2]);
 }
 
 // Calls visit(i, j, k) for the nodes of a block.
@@ -149,7 +148,8 @@ class Solver {
         });
         std::vector<std::vector<uint8_t>> ways_of(size_t(step.num_solids), std::vector<uint8_t>(active.size()));
         for (int s = 0; s < step.num_solids; ++s)
-            over_nodes([&](Found&, int64_t n, int64_t block) { ways_of[size_t(s)][size_t(n)] = find_ways(sorted_, step, step.solids[s], block); });
+            over_nodes(
+                [&](Found&, int64_t n, int64_t block) { ways_of[size_t(s)][size_t(n)] = find_ways(sorted_, step, step.solids[s], block); });
         if (step.lacking) friction_to_grid(step, ways_of);
         for (int s = 0; s < step.num_solids; ++s) {
             const Solid<float>& solid = step.solids[s];
@@ -160,7 +160,8 @@ class Solver {
                 if (!(all >> way & 1)) continue;
                 found.add(over_nodes([&](Found& part, int64_t n, int64_t block) {
                     if (ways[size_t(n)] >> way & 1)
-                        for_each_node(sorted_, step, block, [&](int64_t i, int64_t j, int64_t k) { part.work += meet_node(step, solid, way, i, j, k); });
+                        for_each_node(sorted_, step, block,
+                                      [&](int64_t i, int64_t j, int64_t k) { part.work += meet_node(step, solid, way, i, j, k); });
                 }));
             }
         }
@@ -290,9 +291,8 @@ Report mpm_advance(const Particles& particles, const Particles& tracers, const W
     Step<float>& step = step_of(particles, world, memory);
     Solver solver(particles, tracers, world);
     std::fill(step.grid, step.grid + 4 * step.size[0] * step.size[1] * step.line, 0.f);
-    return advance(
-        world, duration, time, max_dt, extremes(particles), step, [&](Step<float>& now) { return solver.substep(now); },
-        [&](Step<float>& now) { return solver.trace(now); });
+    return advance(world, duration, time, max_dt, extremes(particles), step, [&](Step<float>& now) { return solver.substep(now); },
+                   [&](Step<float>& now) { return solver.trace(now); });
 }
 
 double mpm_elastic_energy(const Particles& particles, const World& world, double last_dt) {

@@ -6,10 +6,10 @@ namespace vision3d::cpu {
 
 // Particles as the loops keep them; every call may change their order, which ids follow.
 struct Particles {
-    float* rows;    // (mpm::ROWS, stride)
-    int32_t* ids;   // (3, stride): body, motion, number
+    float* rows;   // (mpm::ROWS, stride)
+    int32_t* ids;  // (3, stride): body, motion, number
     int64_t stride, count;
-    float* grid;    // see mpm::Step
+    float* grid;  // see mpm::Step
     float* lacking;
 };
 

@@ -54,7 +54,8 @@ void SortedParticles::sort(float* rows, int32_t* ids, int64_t stride, int64_t co
         static thread_local Scratch<uint32_t> scratch;
         scratch.resize(count);
         for (int64_t r = begin; r < end; ++r) {
-            uint32_t* row = r < mpm::ROWS ? reinterpret_cast<uint32_t*>(rows) + r * stride : reinterpret_cast<uint32_t*>(ids) + (r - mpm::ROWS) * stride;
+            uint32_t* row = r < mpm::ROWS ? reinterpret_cast<uint32_t*>(rows) + r * stride
+                                          : reinterpret_cast<uint32_t*>(ids) + (r - mpm::ROWS) * stride;
             for (int64_t p = 0; p < count; ++p) scratch[p] = row[order_[p]];
             std::memcpy(row, scratch.data(), size_t(count) * sizeof(uint32_t));
         }

@@ -138,8 +138,8 @@ class Outlines {
     }
 
     // At every centre along the first axis between the ends, the pairs along the second one which the edge passes, with a margin.
-    void mark_steps(const double along[2], const double across[2], int along_count, int across_count, int64_t along_stride, int64_t across_stride,
-                    uint8_t bit) {
+    void mark_steps(const double along[2], const double across[2], int along_count, int across_count, int64_t along_stride,
+                    int64_t across_stride, uint8_t bit) {
         constexpr double MARGIN = 1. / 16;
         const double low = min(along[0], along[1]), high = max(along[0], along[1]);
         const double slope = high > low ? (across[1] - across[0]) / (along[1] - along[0]) : 0;

@@ -13,9 +13,8 @@ template <typename Body>
 void each_pair_chunk(int64_t images, const int64_t* offsets, int64_t size, Body body) {
     for (int64_t image = 0; image < images; ++image) {
         const int64_t first = offsets[image];
-        parallel_for(offsets[image + 1] - first, size, [&](int64_t begin, int64_t end) {
-            body(image, first + begin, first + end, begin / size);
-        });
+        parallel_for(offsets[image + 1] - first, size,
+                     [&](int64_t begin, int64_t end) { body(image, first + begin, first + end, begin / size); });
     }
 }
 

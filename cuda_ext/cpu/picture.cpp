@@ -17,10 +17,18 @@ template <typename T>
 AntialiasArgs<T> antialias_args(const PictureArgs<T>& p) {
     const MeshArgs<T>& m = p.mesh;
     AntialiasArgs<T> a{};
-    a.images = m.images; a.vertices = m.vertices; a.faces = m.faces; a.channels = p.channels;
-    a.width = m.width; a.height = m.height;
-    a.positions = m.positions; a.triangles = m.triangles; a.neighbors = p.neighbors;
-    a.face_ids = m.face_ids; a.depths = m.depths; a.pairs = p.pairs;
+    a.images = m.images;
+    a.vertices = m.vertices;
+    a.faces = m.faces;
+    a.channels = p.channels;
+    a.width = m.width;
+    a.height = m.height;
+    a.positions = m.positions;
+    a.triangles = m.triangles;
+    a.neighbors = p.neighbors;
+    a.face_ids = m.face_ids;
+    a.depths = m.depths;
+    a.pairs = p.pairs;
     return a;
 }
 
@@ -34,7 +42,8 @@ void color_of(const PictureArgs<T>& p, int64_t i, double* color) {
     const int64_t size = int64_t(m.width) * m.height, image = i / size, pixel = i % size;
     const int32_t* triangle = m.triangles + 3 * int64_t(face);
     double e[3];
-    edge_functions(load_face(m.positions + 4 * image * m.vertices, triangle), double(pixel % m.width) + .5, double(pixel / m.width) + .5, e);
+    edge_functions(load_face(m.positions + 4 * image * m.vertices, triangle), double(pixel % m.width) + .5, double(pixel / m.width) + .5,
+                   e);
     const double scale = 1 / (e[0] + e[1] + e[2]);
     const T* set = p.attributes + (p.sets == 1 ? 0 : image) * m.vertices * p.channels;
     for (int k = 0; k < 3; ++k)
@@ -74,7 +83,8 @@ void find_shares(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t ima
             color_of(p, pair.target, colors.data());
             color_of(p, pair.from, colors.data() + p.channels);
             double v_weight = 0;
-            for (int64_t c = 0; c < p.channels; ++c) v_weight += double(p.v_colors[pair.target * p.channels + c]) * (colors[p.channels + c] - colors[c]);
+            for (int64_t c = 0; c < p.channels; ++c)
+                v_weight += double(p.v_colors[pair.target * p.channels + c]) * (colors[p.channels + c] - colors[c]);
             Part::Edge edge{};
             blend_weight_vjp(a, image, x, y, vertical, blend, v_weight, edge.corners, edge.v);
             part.edges.push_back(edge);
@@ -90,7 +100,10 @@ void sum_part(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t image,
     const MeshArgs<T>& m = p.mesh;
     thread_local std::vector<int32_t> slots;  // of each face in `part`; left at -1
     if (int64_t(slots.size()) < m.faces) slots.assign(m.faces, -1);
-    part.faces.clear(); part.first.clear(); part.shares.clear(); part.edges.clear();
+    part.faces.clear();
+    part.first.clear();
+    part.shares.clear();
+    part.edges.clear();
     find_shares(p, a, image, begin, end, part);
     const int64_t pixels = int64_t(m.width) * m.height, last = end * m.width;
     const int32_t* ids = m.face_ids + image * pixels;
@@ -112,10 +125,20 @@ void sum_part(const PictureArgs<T>& p, const AntialiasArgs<T>& a, int64_t image,
     }
     for (const PixelShare& share : part.shares) meet(share.pixel - image * pixels);
     part.rows.resize(FaceRow::size(p.channels) * int64_t(part.faces.size()));
-    const FaceSumsArgs<T> sums{image, begin, end, int64_t(part.faces.size()), part.faces.data(), part.first.data(), slot,
-                               int64_t(part.shares.size()), part.shares.data(), part.rows.data()};
-    if constexpr (sizeof(T) == 4) kernels().meshes.sum_faces(p, sums);
-    else kernels().meshes.sum_faces64(p, sums);
+    const FaceSumsArgs<T> sums{image,
+                               begin,
+                               end,
+                               int64_t(part.faces.size()),
+                               part.faces.data(),
+                               part.first.data(),
+                               slot,
+                               int64_t(part.shares.size()),
+                               part.shares.data(),
+                               part.rows.data()};
+    if constexpr (sizeof(T) == 4)
+        kernels().meshes.sum_faces(p, sums);
+    else
+        kernels().meshes.sum_faces64(p, sums);
     for (const int32_t face : part.faces) slot[face] = -1;
 }
 
@@ -130,7 +153,9 @@ void add_part(const PictureArgs<T>& p, int64_t image, const Part& part) {
         for (int k = 0; k < 3; ++k) {
             const int64_t corner = m.triangles[3 * int64_t(part.faces[n]) + k];
             T *to = v_positions + 4 * corner, *by = v_attributes + D * corner;
-            to[0] += T(row[k]); to[1] += T(row[4 + k]); to[3] += T(row[8 + k]);
+            to[0] += T(row[k]);
+            to[1] += T(row[4 + k]);
+            to[3] += T(row[8 + k]);
             for (int64_t c = 0; c < D; ++c) by[c] += T(sums[4 * c + k]);
         }
     }
@@ -156,8 +181,10 @@ void draw_picture(Loops, const PictureArgs<T>& p) {
     for (int64_t image = 0; image < m.images; ++image) {
         setup.load(m.positions + 4 * image * m.vertices, m.vertices, m.triangles, m.faces, m.width, m.height, m.near_plane, m.far_plane);
         draw_tiles(m, image, setup, [&](const MeshTile& tile) {
-            if constexpr (sizeof(T) == 4) loops.shade(tile, p);
-            else loops.shade64(tile, p);
+            if constexpr (sizeof(T) == 4)
+                loops.shade(tile, p);
+            else
+                loops.shade64(tile, p);
         }, [&](int64_t first, int64_t end) { std::fill(p.colors + first * D, p.colors + end * D, T(0)); });
         outlines.load(image, setup.signs.data());
         // Colours change when all pairs have read them.
@@ -169,7 +196,8 @@ void draw_picture(Loops, const PictureArgs<T>& p) {
             changes.values.reserve(64 * D);
             outlines.each_blend(begin, end, [&](const Blended& pair) {
                 changes.targets.push_back(pair.target);
-                for (int64_t c = 0; c < D; ++c) changes.values.push_back(T(pair.weight) * (p.colors[pair.from * D + c] - p.colors[pair.target * D + c]));
+                for (int64_t c = 0; c < D; ++c)
+                    changes.values.push_back(T(pair.weight) * (p.colors[pair.from * D + c] - p.colors[pair.target * D + c]));
             });
         });
         for (const Changes& changes : found)

@@ -29,9 +29,8 @@ void project_vjp(Simd, const ProjectVjpArgs<float>& args) {
 }
 
 void sh_colors(Simd, const ShArgs<float>& args) {
-    each_pair_chunk(args.images, args.offsets, CHUNK, [&](int64_t image, int64_t begin, int64_t end, int64_t) {
-        kernels().sh_colors(args, image, begin, end, nullptr);
-    });
+    each_pair_chunk(args.images, args.offsets, CHUNK,
+                    [&](int64_t image, int64_t begin, int64_t end, int64_t) { kernels().sh_colors(args, image, begin, end, nullptr); });
 }
 
 void sh_colors_vjp(Simd, const ShArgs<float>& args) {
@@ -59,36 +58,37 @@ void blend_vjp(Simd, const BlendVjpArgs<float>& args, const BlendFinishArgs<floa
     sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const float* s) { blend_finish(args, finish, i, s); });
 }
 
-void project_discs(Simd, const DiscArgs<float>& args) {
+void project_2dgs(Simd, const Project2dgsArgs<float>& args) {
     for (int64_t image = 0; image < args.batches * args.cameras; ++image)
-        parallel_for(args.count, 2048, [&](int64_t begin, int64_t end) { kernels().project_discs(args, image, begin, end); });
+        parallel_for(args.count, 2048, [&](int64_t begin, int64_t end) { kernels().project_2dgs(args, image, begin, end); });
 }
 
-void project_discs_vjp(Simd, const DiscVjpArgs<float>& args) {
+void project_2dgs_vjp(Simd, const Project2dgsVjpArgs<float>& args) {
     const int64_t images = args.forward.batches * args.forward.cameras;
     each_pair_chunk(images, args.offsets, CHUNK, [&](int64_t image, int64_t begin, int64_t end, int64_t chunk) {
-        kernels().project_discs_vjp(args, image, begin, end, sums_row(args.v_views, args.chunks, 12, image, chunk));
+        kernels().project_2dgs_vjp(args, image, begin, end, sums_row(args.v_views, args.chunks, 12, image, chunk));
     });
 }
 
-void make_disc_records(Simd, int64_t count, int64_t channels, const float* means2d, const float* transforms, const float* opacities,
-                       const float* normals, const float* colors, DiscRecord<float>* records) {
+void make_records_2dgs(Simd, int64_t count, int64_t channels, const float* means2d, const float* transforms, const float* opacities,
+                       const float* normals, const float* colors, Record2dgs<float>* records) {
     parallel_for(count, 4096, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
-            make_disc_record(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
+            make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1],
+                             records[i]);
     });
 }
 
-void blend_discs(Simd, const DiscBlendArgs<float>& args) {
+void blend_2dgs(Simd, const Blend2dgsArgs<float>& args) {
     const int64_t tiles = args.base.images * args.base.tiles_x * args.base.tiles_y;
-    parallel_for(tiles, 1, [&](int64_t t, int64_t) { kernels().blend_discs(args, t); });
+    parallel_for(tiles, 1, [&](int64_t t, int64_t) { kernels().blend_2dgs(args, t); });
 }
 
-void blend_discs_vjp(Simd, const DiscBlendVjpArgs<float>& args, const DiscFinishArgs<float>& finish) {
+void blend_2dgs_vjp(Simd, const Blend2dgsVjpArgs<float>& args, const Blend2dgsFinishArgs<float>& finish) {
     const BlendArgs<float>& f = args.forward.base;
-    parallel_for(f.images * f.tiles_x * f.tiles_y, 1, [&](int64_t t, int64_t) { kernels().blend_discs_vjp(args, t); });
-    const int64_t row = DISC_ROW + f.channels;
-    sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const float* s) { blend_discs_finish(args, finish, i, s); });
+    parallel_for(f.images * f.tiles_x * f.tiles_y, 1, [&](int64_t t, int64_t) { kernels().blend_2dgs_vjp(args, t); });
+    const int64_t row = ROW_2DGS + f.channels;
+    sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const float* s) { blend_2dgs_finish(args, finish, i, s); });
 }
 
 }  // namespace vision3d::cpu

@@ -16,11 +16,11 @@ void blend(Simd, const BlendArgs<float>& args);
 // Gradients of every (tile, Gaussian) first, then their sums in tile order: the same bits for any number of threads.
 void blend_vjp(Simd, const BlendVjpArgs<float>& args, const BlendFinishArgs<float>& finish);
 
-void project_discs(Simd, const DiscArgs<float>& args);
-void project_discs_vjp(Simd, const DiscVjpArgs<float>& args);
-void make_disc_records(Simd, int64_t count, int64_t channels, const float* means2d, const float* transforms, const float* opacities,
-                       const float* normals, const float* colors, DiscRecord<float>* records);
-void blend_discs(Simd, const DiscBlendArgs<float>& args);
-void blend_discs_vjp(Simd, const DiscBlendVjpArgs<float>& args, const DiscFinishArgs<float>& finish);
+void project_2dgs(Simd, const Project2dgsArgs<float>& args);
+void project_2dgs_vjp(Simd, const Project2dgsVjpArgs<float>& args);
+void make_records_2dgs(Simd, int64_t count, int64_t channels, const float* means2d, const float* transforms, const float* opacities,
+                       const float* normals, const float* colors, Record2dgs<float>* records);
+void blend_2dgs(Simd, const Blend2dgsArgs<float>& args);
+void blend_2dgs_vjp(Simd, const Blend2dgsVjpArgs<float>& args, const Blend2dgsFinishArgs<float>& finish);
 
 }  // namespace vision3d::cpu

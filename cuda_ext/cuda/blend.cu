@@ -1,23 +1,24 @@
 #include "cuda/kernels/blend.h"
-#include "cuda/kernels/discs.h"
+#include "cuda/kernels/blend_2dgs.h"
 #include "cuda/splats.h"
 
 namespace vision3d::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) make_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* conics, const T* colors,
-                                    const T* opacities, Record<T>* records) {
+__global__ void __launch_bounds__(THREADS) make_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* conics,
+                                                               const T* colors, const T* opacities, Record<T>* records) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < count) make_record(means2d + 2 * i, conics + 3 * i, colors + i * channels, channels, opacities[i], records[i]);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) make_disc_records_kernel(int64_t count, int64_t channels, const T* means2d, const T* transforms,
-                                         const T* opacities, const T* normals, const T* colors, DiscRecord<T>* records) {
+__global__ void __launch_bounds__(THREADS)
+    make_records_2dgs_kernel(int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
+                             const T* colors, Record2dgs<T>* records) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    make_disc_record(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
+    make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
 }
 
 template <int D, bool LIMITED, typename T>
@@ -39,22 +40,22 @@ __global__ void __launch_bounds__(THREADS) blend_finish_kernel(BlendVjpArgs<T> a
 }
 
 template <int D, bool LIMITED, typename T>
-__global__ void __launch_bounds__(MAX_THREADS) blend_discs_kernel(DiscBlendArgs<T> args) {
-    __shared__ bodies::StagedDisc<T> staged[MAX_THREADS];
-    bodies::blend_discs<D, LIMITED>(Block(), args, staged);
+__global__ void __launch_bounds__(MAX_THREADS) blend_2dgs_kernel(Blend2dgsArgs<T> args) {
+    __shared__ bodies::Staged2dgs<T> staged[MAX_THREADS];
+    bodies::blend_2dgs<D, LIMITED>(Block(), args, staged);
 }
 
 template <int D, typename T>
-__global__ void __launch_bounds__(MAX_THREADS) blend_discs_vjp_kernel(DiscBlendVjpArgs<T> args) {
-    __shared__ bodies::StagedDisc<T> staged[MAX_THREADS];
-    bodies::blend_discs_vjp<D>(Block(), args, staged);
+__global__ void __launch_bounds__(MAX_THREADS) blend_2dgs_vjp_kernel(Blend2dgsVjpArgs<T> args) {
+    __shared__ bodies::Staged2dgs<T> staged[MAX_THREADS];
+    bodies::blend_2dgs_vjp<D>(Block(), args, staged);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) blend_discs_finish_kernel(DiscBlendVjpArgs<T> args, DiscFinishArgs<T> finish) {
+__global__ void __launch_bounds__(THREADS) blend_2dgs_finish_kernel(Blend2dgsVjpArgs<T> args, Blend2dgsFinishArgs<T> finish) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const BlendArgs<T>& f = args.forward.base;
-    if (i < f.splats) blend_discs_finish(args, finish, i, args.sums + i * (DISC_ROW + f.channels));
+    if (i < f.splats) blend_2dgs_finish(args, finish, i, args.sums + i * (ROW_2DGS + f.channels));
 }
 
 template <typename T>
@@ -65,8 +66,10 @@ int64_t tiles_of(const BlendArgs<T>& args) {
 // Widths that are compiled: the common ones for float, two for double, which is there to be exact.
 template <typename T, typename Body>
 void with_width(int64_t channels, Body body) {
-    if constexpr (sizeof(T) == 4) with_channels<1, 3, 4, 8, 16, 32>(channels, body);
-    else with_channels<4, 32>(channels, body);
+    if constexpr (sizeof(T) == 4)
+        with_channels<1, 3, 4, 8, 16, 32>(channels, body);
+    else
+        with_channels<4, 32>(channels, body);
 }
 
 }  // namespace
@@ -97,36 +100,36 @@ void blend_vjp(const Stream& where, const BlendVjpArgs<T>& args, const BlendFini
 }
 
 template <typename T>
-void make_disc_records(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities,
-                       const T* normals, const T* colors, DiscRecord<T>* records) {
-    launch("make_disc_records", where, blocks_of(count), THREADS, make_disc_records_kernel<T>, count, channels, means2d, transforms,
+void make_records_2dgs(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities,
+                       const T* normals, const T* colors, Record2dgs<T>* records) {
+    launch("make_records_2dgs", where, blocks_of(count), THREADS, make_records_2dgs_kernel<T>, count, channels, means2d, transforms,
            opacities, normals, colors, records);
 }
 
 template <typename T>
-void blend_discs(const Stream& where, const DiscBlendArgs<T>& args) {
+void blend_2dgs(const Stream& where, const Blend2dgsArgs<T>& args) {
     with_width<T>(args.base.channels, [&](auto width) {
-        const auto kernel = args.base.max_depths ? blend_discs_kernel<width(), true, T> : blend_discs_kernel<width(), false, T>;
-        launch("blend_discs", where, tiles_of(args.base), args.base.tile_size * args.base.tile_size, kernel, args);
+        const auto kernel = args.base.max_depths ? blend_2dgs_kernel<width(), true, T> : blend_2dgs_kernel<width(), false, T>;
+        launch("blend_2dgs", where, tiles_of(args.base), args.base.tile_size * args.base.tile_size, kernel, args);
     });
 }
 
 template <typename T>
-void blend_discs_vjp(const Stream& where, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& finish) {
+void blend_2dgs_vjp(const Stream& where, const Blend2dgsVjpArgs<T>& args, const Blend2dgsFinishArgs<T>& finish) {
     const BlendArgs<T>& f = args.forward.base;
     with_width<T>(f.channels, [&](auto width) {
-        launch("blend_discs_vjp", where, tiles_of(f), f.tile_size * f.tile_size, blend_discs_vjp_kernel<width(), T>, args);
+        launch("blend_2dgs_vjp", where, tiles_of(f), f.tile_size * f.tile_size, blend_2dgs_vjp_kernel<width(), T>, args);
     });
-    launch("blend_discs_finish", where, blocks_of(f.splats), THREADS, blend_discs_finish_kernel<T>, args, finish);
+    launch("blend_2dgs_finish", where, blocks_of(f.splats), THREADS, blend_2dgs_finish_kernel<T>, args, finish);
 }
 
-#define V3D_INSTANTIATE(T)                                                                                                           \
-    template void make_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                 \
-    template void blend(const Stream&, const BlendArgs<T>&);                                                                         \
-    template void blend_vjp(const Stream&, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                       \
-    template void make_disc_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, DiscRecord<T>*); \
-    template void blend_discs(const Stream&, const DiscBlendArgs<T>&);                                                               \
-    template void blend_discs_vjp(const Stream&, const DiscBlendVjpArgs<T>&, const DiscFinishArgs<T>&);
+#define V3D_INSTANTIATE(T)                                                                                                              \
+    template void make_records(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                    \
+    template void blend(const Stream&, const BlendArgs<T>&);                                                                            \
+    template void blend_vjp(const Stream&, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                          \
+    template void make_records_2dgs(const Stream&, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, Record2dgs<T>*); \
+    template void blend_2dgs(const Stream&, const Blend2dgsArgs<T>&);                                                                   \
+    template void blend_2dgs_vjp(const Stream&, const Blend2dgsVjpArgs<T>&, const Blend2dgsFinishArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)
 

@@ -74,14 +74,14 @@ void antialias_vjp(Host, const AntialiasArgs<T>& a) {
     launch(pixels_of(a), [&](int64_t i) { bodies::antialias_vjp(a, i); });
 }
 
-#define V3D_INSTANTIATE(T)                                           \
-    template void rasterize(Host, const MeshArgs<T>&);               \
-    template void rasterize_vjp(Host, const MeshVjpArgs<T>&);        \
-    template void interpolate(Host, const InterpolateArgs<T>&);      \
-    template void interpolate_vjp(Host, const InterpolateArgs<T>&);  \
-    template void texture(Host, const TextureArgs<T>&);              \
-    template void texture_vjp(Host, const TextureArgs<T>&);          \
-    template void antialias(Host, const AntialiasArgs<T>&);          \
+#define V3D_INSTANTIATE(T)                                          \
+    template void rasterize(Host, const MeshArgs<T>&);              \
+    template void rasterize_vjp(Host, const MeshVjpArgs<T>&);       \
+    template void interpolate(Host, const InterpolateArgs<T>&);     \
+    template void interpolate_vjp(Host, const InterpolateArgs<T>&); \
+    template void texture(Host, const TextureArgs<T>&);             \
+    template void texture_vjp(Host, const TextureArgs<T>&);         \
+    template void antialias(Host, const AntialiasArgs<T>&);         \
     template void antialias_vjp(Host, const AntialiasArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)

@@ -7,8 +7,7 @@
 namespace vision3d::host {
 
 template <typename T>
-mpm::Report mpm_advance(mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time,
-                        double max_dt);
+mpm::Report mpm_advance(mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time, double max_dt);
 template <typename T> double mpm_elastic_energy(mpm::Step<T>& step, const mpm::World& world, double last_dt);
 
 }  // namespace vision3d::host

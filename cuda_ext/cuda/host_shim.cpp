@@ -7,7 +7,7 @@
 #include "cpu/pairs.h"
 #include "cpu/parallel.h"
 #include "cuda/kernels/blend.h"
-#include "cuda/kernels/discs.h"
+#include "cuda/kernels/blend_2dgs.h"
 #include "cuda/kernels/intersect.h"
 #include "cuda/kernels/project.h"
 
@@ -90,9 +90,8 @@ void fill_tiles(Host, const TileArgs<T>& args, const int32_t* order, const int64
 template <typename T>
 void finish_tiles(Host, const TileGrid<T>& grid, int64_t images, int64_t records, const uint32_t* tile_keys, const int32_t* ids,
                   const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
-    launch(records + 1, [&](int64_t at) {
-        bodies::finish_tiles(grid, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets);
-    });
+    launch(records + 1,
+           [&](int64_t at) { bodies::finish_tiles(grid, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets); });
 }
 
 template <typename Key>
@@ -101,8 +100,7 @@ int64_t sort_scratch(Host, const Key*, int64_t) {
 }
 
 template <typename Key>
-void sort_pairs(Host, int64_t count, int bits, const Key* keys, const int32_t* ids, Key* sorted_keys, int32_t* sorted_ids, void*,
-                int64_t) {
+void sort_pairs(Host, int64_t count, int bits, const Key* keys, const int32_t* ids, Key* sorted_keys, int32_t* sorted_ids, void*, int64_t) {
     const Key mask = bits < int(8 * sizeof(Key)) ? (Key(1) << bits) - 1 : ~Key(0);
     std::vector<int64_t> order(count);
     std::iota(order.begin(), order.end(), 0);
@@ -116,9 +114,8 @@ void sort_pairs(Host, int64_t count, int bits, const Key* keys, const int32_t* i
 template <typename T>
 void make_records(Host, int64_t count, int64_t channels, const T* means2d, const T* conics, const T* colors, const T* opacities,
                   Record<T>* records) {
-    launch(count, [&](int64_t i) {
-        make_record(means2d + 2 * i, conics + 3 * i, colors + i * channels, channels, opacities[i], records[i]);
-    });
+    launch(count,
+           [&](int64_t i) { make_record(means2d + 2 * i, conics + 3 * i, colors + i * channels, channels, opacities[i], records[i]); });
 }
 
 template <typename T>
@@ -126,8 +123,10 @@ void blend(Host, const BlendArgs<T>& args) {
     with_width(args.channels, [&](auto width) {
         launch_blocks(tiles_of(args), args.tile_size * args.tile_size, [&](Block block) {
             std::vector<bodies::Staged<T>> staged(block.threads);
-            if (args.max_depths) bodies::blend<width(), true>(block, args, staged.data());
-            else bodies::blend<width(), false>(block, args, staged.data());
+            if (args.max_depths)
+                bodies::blend<width(), true>(block, args, staged.data());
+            else
+                bodies::blend<width(), false>(block, args, staged.data());
         });
     });
 }
@@ -140,77 +139,80 @@ void blend_vjp(Host, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& fini
     with_width(f.channels, [&](auto width) {
         launch_blocks(tiles_of(f), f.tile_size * f.tile_size, [&](Block block) {
             std::vector<bodies::Staged<T>> staged(block.threads);
-            if (args.absgrad) bodies::blend_vjp<width(), true>(block, args, staged.data());
-            else bodies::blend_vjp<width(), false>(block, args, staged.data());
+            if (args.absgrad)
+                bodies::blend_vjp<width(), true>(block, args, staged.data());
+            else
+                bodies::blend_vjp<width(), false>(block, args, staged.data());
         });
     });
     cpu::sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const T* s) { blend_finish(args, finish, i, s); });
 }
 
 template <typename T>
-void project_discs(Host, const DiscArgs<T>& args) {
-    launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project_discs(args, i); });
+void project_2dgs(Host, const Project2dgsArgs<T>& args) {
+    launch(args.batches * args.cameras * args.count, [&](int64_t i) { bodies::project_2dgs(args, i); });
 }
 
 template <typename T>
-void project_discs_vjp(Host, const DiscVjpArgs<T>& args) {
-    launch_pairs(args.forward.batches * args.forward.cameras, args.chunks, [&](Block block) { bodies::project_discs_vjp(block, args); });
+void project_2dgs_vjp(Host, const Project2dgsVjpArgs<T>& args) {
+    launch_pairs(args.forward.batches * args.forward.cameras, args.chunks, [&](Block block) { bodies::project_2dgs_vjp(block, args); });
 }
 
 template <typename T>
-void make_disc_records(Host, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
-                       const T* colors, DiscRecord<T>* records) {
+void make_records_2dgs(Host, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
+                       const T* colors, Record2dgs<T>* records) {
     launch(count, [&](int64_t i) {
-        make_disc_record(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
+        make_record_2dgs(means2d + 2 * i, transforms + 9 * i, opacities[i], normals + 3 * i, colors[(i + 1) * channels - 1], records[i]);
     });
 }
 
 template <typename T>
-void blend_discs(Host, const DiscBlendArgs<T>& args) {
+void blend_2dgs(Host, const Blend2dgsArgs<T>& args) {
     with_width(args.base.channels, [&](auto width) {
         launch_blocks(tiles_of(args.base), args.base.tile_size * args.base.tile_size, [&](Block block) {
-            std::vector<bodies::StagedDisc<T>> staged(block.threads);
-            if (args.base.max_depths) bodies::blend_discs<width(), true>(block, args, staged.data());
-            else bodies::blend_discs<width(), false>(block, args, staged.data());
+            std::vector<bodies::Staged2dgs<T>> staged(block.threads);
+            if (args.base.max_depths)
+                bodies::blend_2dgs<width(), true>(block, args, staged.data());
+            else
+                bodies::blend_2dgs<width(), false>(block, args, staged.data());
         });
     });
 }
 
 template <typename T>
-void blend_discs_vjp(Host, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& finish) {
+void blend_2dgs_vjp(Host, const Blend2dgsVjpArgs<T>& args, const Blend2dgsFinishArgs<T>& finish) {
     const BlendArgs<T>& f = args.forward.base;
-    const int64_t row = DISC_ROW + f.channels;
+    const int64_t row = ROW_2DGS + f.channels;
     std::memset(args.sums, 0, f.records * row * sizeof(T));
     with_width(f.channels, [&](auto width) {
         launch_blocks(tiles_of(f), f.tile_size * f.tile_size, [&](Block block) {
-            std::vector<bodies::StagedDisc<T>> staged(block.threads);
-            bodies::blend_discs_vjp<width()>(block, args, staged.data());
+            std::vector<bodies::Staged2dgs<T>> staged(block.threads);
+            bodies::blend_2dgs_vjp<width()>(block, args, staged.data());
         });
     });
-    cpu::sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const T* s) { blend_discs_finish(args, finish, i, s); });
+    cpu::sum_records(f.splats, f.records, f.ids, args.sums, row, [&](int64_t i, const T* s) { blend_2dgs_finish(args, finish, i, s); });
 }
 
-#define V3D_INSTANTIATE(T)                                                                                                          \
-    template void project(Host, const ProjectArgs<T>&);                                                                             \
-    template void project_vjp(Host, const ProjectVjpArgs<T>&);                                                                      \
-    template void sh_colors(Host, const ShArgs<T>&);                                                                                \
-    template void sh_colors_vjp(Host, const ShArgs<T>&);                                                                            \
-    template void count_tiles(Host, const TileArgs<T>&, int32_t*, DepthKey<T>*, int32_t*);                                          \
-    template void fill_tiles(Host, const TileArgs<T>&, const int32_t*, const int64_t*, const int64_t*, uint32_t*, int32_t*);        \
-    template void finish_tiles(Host, const TileGrid<T>&, int64_t, int64_t, const uint32_t*, const int32_t*, const T*, int64_t*,     \
-                               int32_t*);                                                                                           \
-    template void make_records(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                         \
-    template void blend(Host, const BlendArgs<T>&);                                                                                 \
-    template void blend_vjp(Host, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                               \
-    template void project_discs(Host, const DiscArgs<T>&);                                                                          \
-    template void project_discs_vjp(Host, const DiscVjpArgs<T>&);                                                                   \
-    template void make_disc_records(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, DiscRecord<T>*);      \
-    template void blend_discs(Host, const DiscBlendArgs<T>&);                                                                       \
-    template void blend_discs_vjp(Host, const DiscBlendVjpArgs<T>&, const DiscFinishArgs<T>&);
+#define V3D_INSTANTIATE(T)                                                                                                                 \
+    template void project(Host, const ProjectArgs<T>&);                                                                                    \
+    template void project_vjp(Host, const ProjectVjpArgs<T>&);                                                                             \
+    template void sh_colors(Host, const ShArgs<T>&);                                                                                       \
+    template void sh_colors_vjp(Host, const ShArgs<T>&);                                                                                   \
+    template void count_tiles(Host, const TileArgs<T>&, int32_t*, DepthKey<T>*, int32_t*);                                                 \
+    template void fill_tiles(Host, const TileArgs<T>&, const int32_t*, const int64_t*, const int64_t*, uint32_t*, int32_t*);               \
+    template void finish_tiles(Host, const TileGrid<T>&, int64_t, int64_t, const uint32_t*, const int32_t*, const T*, int64_t*, int32_t*); \
+    template void make_records(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, Record<T>*);                                \
+    template void blend(Host, const BlendArgs<T>&);                                                                                        \
+    template void blend_vjp(Host, const BlendVjpArgs<T>&, const BlendFinishArgs<T>&);                                                      \
+    template void project_2dgs(Host, const Project2dgsArgs<T>&);                                                                           \
+    template void project_2dgs_vjp(Host, const Project2dgsVjpArgs<T>&);                                                                    \
+    template void make_records_2dgs(Host, int64_t, int64_t, const T*, const T*, const T*, const T*, const T*, Record2dgs<T>*);             \
+    template void blend_2dgs(Host, const Blend2dgsArgs<T>&);                                                                               \
+    template void blend_2dgs_vjp(Host, const Blend2dgsVjpArgs<T>&, const Blend2dgsFinishArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)
-#define V3D_INSTANTIATE_SORT(Key)                                \
-    template int64_t sort_scratch(Host, const Key*, int64_t);     \
+#define V3D_INSTANTIATE_SORT(Key)                             \
+    template int64_t sort_scratch(Host, const Key*, int64_t); \
     template void sort_pairs(Host, int64_t, int, const Key*, const int32_t*, Key*, int32_t*, void*, int64_t);
 V3D_INSTANTIATE_SORT(uint32_t)
 V3D_INSTANTIATE_SORT(uint64_t)

@@ -33,12 +33,12 @@ void make_records(Host, int64_t count, int64_t channels, const T* means2d, const
 template <typename T> void blend(Host, const BlendArgs<T>& args);
 template <typename T> void blend_vjp(Host, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& finish);
 
-template <typename T> void project_discs(Host, const DiscArgs<T>& args);
-template <typename T> void project_discs_vjp(Host, const DiscVjpArgs<T>& args);
+template <typename T> void project_2dgs(Host, const Project2dgsArgs<T>& args);
+template <typename T> void project_2dgs_vjp(Host, const Project2dgsVjpArgs<T>& args);
 template <typename T>
-void make_disc_records(Host, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
-                       const T* colors, DiscRecord<T>* records);
-template <typename T> void blend_discs(Host, const DiscBlendArgs<T>& args);
-template <typename T> void blend_discs_vjp(Host, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& finish);
+void make_records_2dgs(Host, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities, const T* normals,
+                       const T* colors, Record2dgs<T>* records);
+template <typename T> void blend_2dgs(Host, const Blend2dgsArgs<T>& args);
+template <typename T> void blend_2dgs_vjp(Host, const Blend2dgsVjpArgs<T>& args, const Blend2dgsFinishArgs<T>& finish);
 
 }  // namespace vision3d::host

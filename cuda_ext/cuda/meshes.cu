@@ -126,14 +126,14 @@ void antialias_vjp(const Stream& where, const AntialiasArgs<T>& a) {
     launch("antialias_vjp", where, blocks_of(count), THREADS, antialias_vjp_kernel<T>, a, count);
 }
 
-#define V3D_INSTANTIATE(T)                                                    \
-    template void rasterize(const Stream&, const MeshArgs<T>&);               \
-    template void rasterize_vjp(const Stream&, const MeshVjpArgs<T>&);        \
-    template void interpolate(const Stream&, const InterpolateArgs<T>&);      \
-    template void interpolate_vjp(const Stream&, const InterpolateArgs<T>&);  \
-    template void texture(const Stream&, const TextureArgs<T>&);              \
-    template void texture_vjp(const Stream&, const TextureArgs<T>&);          \
-    template void antialias(const Stream&, const AntialiasArgs<T>&);          \
+#define V3D_INSTANTIATE(T)                                                   \
+    template void rasterize(const Stream&, const MeshArgs<T>&);              \
+    template void rasterize_vjp(const Stream&, const MeshVjpArgs<T>&);       \
+    template void interpolate(const Stream&, const InterpolateArgs<T>&);     \
+    template void interpolate_vjp(const Stream&, const InterpolateArgs<T>&); \
+    template void texture(const Stream&, const TextureArgs<T>&);             \
+    template void texture_vjp(const Stream&, const TextureArgs<T>&);         \
+    template void antialias(const Stream&, const AntialiasArgs<T>&);         \
     template void antialias_vjp(const Stream&, const AntialiasArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)

@@ -130,9 +130,11 @@ mpm::Report mpm_advance(const Stream& where, Step<T>& step, Step<T>& tracers, co
     launch("mpm extremes", where, particles, THREADS, extremes_kernel<T>, buffer.put(step));
     const auto substep = [&](Step<T>& now) {
         OnDevice<T>* const all = buffer.put(now);
-        check(cudaMemsetAsync(now.grid, 0, size_t(4 * now.size[0] * now.size[1] * now.line) * sizeof(T), where.stream), "clearing the grid");
+        check(cudaMemsetAsync(now.grid, 0, size_t(4 * now.size[0] * now.size[1] * now.line) * sizeof(T), where.stream),
+              "clearing the grid");
         if (now.lacking)
-            check(cudaMemsetAsync(now.lacking, 0, size_t(now.size[0] * now.size[1] * now.line) * sizeof(T), where.stream), "clearing the grid");
+            check(cudaMemsetAsync(now.lacking, 0, size_t(now.size[0] * now.size[1] * now.line) * sizeof(T), where.stream),
+                  "clearing the grid");
         launch("particles to grid", where, particles, THREADS, particle_to_grid_kernel<T>, all);
         launch("grid", where, nodes, THREADS, grid_kernel<T>, all);
         for (int solid = 0; solid < now.num_solids; ++solid) {

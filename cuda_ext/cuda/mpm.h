@@ -6,8 +6,8 @@ namespace vision3d::cuda {
 
 // As in cuda/host_mpm.h; rows, ids, grid and the distances of fields lie on the device, the other tables of the world do not.
 template <typename T>
-mpm::Report mpm_advance(const Stream& where, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration, double time,
-                        double max_dt);
+mpm::Report mpm_advance(const Stream& where, mpm::Step<T>& step, mpm::Step<T>& tracers, const mpm::World& world, double duration,
+                        double time, double max_dt);
 template <typename T> double mpm_elastic_energy(const Stream& where, mpm::Step<T>& step, const mpm::World& world, double last_dt);
 
 }  // namespace vision3d::cuda

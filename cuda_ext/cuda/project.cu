@@ -26,14 +26,14 @@ __global__ void __launch_bounds__(PAIR_CHUNK) sh_colors_vjp_kernel(ShArgs<T> arg
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) project_discs_kernel(DiscArgs<T> args, int64_t count) {
+__global__ void __launch_bounds__(THREADS) project_2dgs_kernel(Project2dgsArgs<T> args, int64_t count) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i < count) bodies::project_discs(args, i);
+    if (i < count) bodies::project_2dgs(args, i);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(PAIR_CHUNK) project_discs_vjp_kernel(DiscVjpArgs<T> args) {
-    bodies::project_discs_vjp(Block(), args);
+__global__ void __launch_bounds__(PAIR_CHUNK) project_2dgs_vjp_kernel(Project2dgsVjpArgs<T> args) {
+    bodies::project_2dgs_vjp(Block(), args);
 }
 
 }  // namespace
@@ -69,24 +69,24 @@ void sh_colors_vjp(const Stream& where, const ShArgs<T>& args) {
 }
 
 template <typename T>
-void project_discs(const Stream& where, const DiscArgs<T>& args) {
+void project_2dgs(const Stream& where, const Project2dgsArgs<T>& args) {
     const int64_t count = args.batches * args.cameras * args.count;
-    launch("project_discs", where, blocks_of(count), THREADS, project_discs_kernel<T>, args, count);
+    launch("project_2dgs", where, blocks_of(count), THREADS, project_2dgs_kernel<T>, args, count);
 }
 
 template <typename T>
-void project_discs_vjp(const Stream& where, const DiscVjpArgs<T>& args) {
+void project_2dgs_vjp(const Stream& where, const Project2dgsVjpArgs<T>& args) {
     const int64_t images = args.forward.batches * args.forward.cameras;
-    launch("project_discs_vjp", where, images * args.chunks, PAIR_CHUNK, project_discs_vjp_kernel<T>, args);
+    launch("project_2dgs_vjp", where, images * args.chunks, PAIR_CHUNK, project_2dgs_vjp_kernel<T>, args);
 }
 
-#define V3D_INSTANTIATE(T)                                             \
-    template void project(const Stream&, const ProjectArgs<T>&);       \
-    template void project_vjp(const Stream&, const ProjectVjpArgs<T>&); \
-    template void sh_colors(const Stream&, const ShArgs<T>&);          \
-    template void sh_colors_vjp(const Stream&, const ShArgs<T>&);      \
-    template void project_discs(const Stream&, const DiscArgs<T>&);    \
-    template void project_discs_vjp(const Stream&, const DiscVjpArgs<T>&);
+#define V3D_INSTANTIATE(T)                                                \
+    template void project(const Stream&, const ProjectArgs<T>&);          \
+    template void project_vjp(const Stream&, const ProjectVjpArgs<T>&);   \
+    template void sh_colors(const Stream&, const ShArgs<T>&);             \
+    template void sh_colors_vjp(const Stream&, const ShArgs<T>&);         \
+    template void project_2dgs(const Stream&, const Project2dgsArgs<T>&); \
+    template void project_2dgs_vjp(const Stream&, const Project2dgsVjpArgs<T>&);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)
 

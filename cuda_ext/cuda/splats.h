@@ -33,12 +33,12 @@ template <typename T> void blend(const Stream& where, const BlendArgs<T>& args);
 // args.sums holds a row a Gaussian and starts at zero; the last bits depend on the order in which the tiles finish.
 template <typename T> void blend_vjp(const Stream& where, const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& finish);
 
-template <typename T> void project_discs(const Stream& where, const DiscArgs<T>& args);
-template <typename T> void project_discs_vjp(const Stream& where, const DiscVjpArgs<T>& args);
+template <typename T> void project_2dgs(const Stream& where, const Project2dgsArgs<T>& args);
+template <typename T> void project_2dgs_vjp(const Stream& where, const Project2dgsVjpArgs<T>& args);
 template <typename T>
-void make_disc_records(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities,
-                       const T* normals, const T* colors, DiscRecord<T>* records);
-template <typename T> void blend_discs(const Stream& where, const DiscBlendArgs<T>& args);
-template <typename T> void blend_discs_vjp(const Stream& where, const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& finish);
+void make_records_2dgs(const Stream& where, int64_t count, int64_t channels, const T* means2d, const T* transforms, const T* opacities,
+                       const T* normals, const T* colors, Record2dgs<T>* records);
+template <typename T> void blend_2dgs(const Stream& where, const Blend2dgsArgs<T>& args);
+template <typename T> void blend_2dgs_vjp(const Stream& where, const Blend2dgsVjpArgs<T>& args, const Blend2dgsFinishArgs<T>& finish);
 
 }  // namespace vision3d::cuda

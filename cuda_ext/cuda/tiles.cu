@@ -7,21 +7,23 @@ namespace vision3d::cuda {
 namespace {
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) count_tiles_kernel(TileArgs<T> args, int32_t* tiles_per_gauss, DepthKey<T>* depth_keys, int32_t* ids) {
+__global__ void __launch_bounds__(THREADS)
+    count_tiles_kernel(TileArgs<T> args, int32_t* tiles_per_gauss, DepthKey<T>* depth_keys, int32_t* ids) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < args.count) bodies::count_tiles(args, i, tiles_per_gauss, depth_keys, ids);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) fill_tiles_kernel(TileArgs<T> args, const int32_t* order, const int64_t* ends, const int64_t* image_ids,
-                                  uint32_t* tile_keys, int32_t* ids) {
+__global__ void __launch_bounds__(THREADS) fill_tiles_kernel(TileArgs<T> args, const int32_t* order, const int64_t* ends,
+                                                             const int64_t* image_ids, uint32_t* tile_keys, int32_t* ids) {
     const int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i < args.count) bodies::fill_tiles(args, i, order, ends, image_ids, tile_keys, ids);
 }
 
 template <typename T>
-__global__ void __launch_bounds__(THREADS) finish_tiles_kernel(TileGrid<T> grid, int64_t images, int64_t records, const uint32_t* tile_keys,
-                                    const int32_t* ids, const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
+__global__ void __launch_bounds__(THREADS)
+    finish_tiles_kernel(TileGrid<T> grid, int64_t images, int64_t records, const uint32_t* tile_keys, const int32_t* ids, const T* depths,
+                        int64_t* isect_ids, int32_t* isect_offsets) {
     const int64_t at = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (at <= records) bodies::finish_tiles(grid, images, records, at, tile_keys, ids, depths, isect_ids, isect_offsets);
 }
@@ -65,14 +67,14 @@ void sort_pairs(const Stream& where, int64_t count, int bits, const Key* keys, c
     check(cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, sorted_keys, ids, sorted_ids, count, 0, bits, where.stream), "sort_pairs");
 }
 
-#define V3D_INSTANTIATE(T)                                                                                                            \
-    template void count_tiles(const Stream&, const TileArgs<T>&, int32_t*, DepthKey<T>*, int32_t*);                                   \
-    template void fill_tiles(const Stream&, const TileArgs<T>&, const int32_t*, const int64_t*, const int64_t*, uint32_t*, int32_t*); \
-    template void finish_tiles(const Stream&, const TileGrid<T>&, int64_t, int64_t, const uint32_t*, const int32_t*, const T*,        \
-                               int64_t*, int32_t*);
+#define V3D_INSTANTIATE(T)                                                                                                               \
+    template void count_tiles(const Stream&, const TileArgs<T>&, int32_t*, DepthKey<T>*, int32_t*);                                      \
+    template void fill_tiles(const Stream&, const TileArgs<T>&, const int32_t*, const int64_t*, const int64_t*, uint32_t*, int32_t*);    \
+    template void finish_tiles(const Stream&, const TileGrid<T>&, int64_t, int64_t, const uint32_t*, const int32_t*, const T*, int64_t*, \
+                               int32_t*);
 V3D_INSTANTIATE(float)
 V3D_INSTANTIATE(double)
-#define V3D_INSTANTIATE_SORT(Key)                                 \
+#define V3D_INSTANTIATE_SORT(Key)                                      \
     template int64_t sort_scratch(const Stream&, const Key*, int64_t); \
     template void sort_pairs(const Stream&, int64_t, int, const Key*, const int32_t*, Key*, int32_t*, void*, int64_t);
 V3D_INSTANTIATE_SORT(uint32_t)

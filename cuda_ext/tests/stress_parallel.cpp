@@ -36,17 +36,14 @@ void throwing_loop() {
         vision3d::parallel_for(64, 1, [](int64_t begin, int64_t) {
             if (begin == 40) throw std::runtime_error("expected");
         });
-    } catch (const std::runtime_error&) {
-        caught = true;
-    }
+    } catch (const std::runtime_error&) { caught = true; }
     require(caught, "an exception was lost");
 }
 
 void nested_loop() {
     std::atomic<int64_t> sum{0};
-    vision3d::parallel_for(8, 1, [&](int64_t, int64_t) {
-        vision3d::parallel_for(100, 10, [&](int64_t begin, int64_t end) { sum += end - begin; });
-    });
+    vision3d::parallel_for(
+        8, 1, [&](int64_t, int64_t) { vision3d::parallel_for(100, 10, [&](int64_t begin, int64_t end) { sum += end - begin; }); });
     require(sum == 800, "a loop inside of a loop lost work");
 }
 

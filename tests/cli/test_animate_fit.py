@@ -10,7 +10,7 @@ from tests.support.clips import worm
 from tests.support.refusals import assert_refused
 from vision3d.config import presets
 from vision3d.io.images import write_image
-from vision3d.scene import Sequence, Skin
+from vision3d.scene import FrameSequence, SkinnedMesh
 
 FEW = ("--steps", 6, "--nodes", 8, "--checkpoint-every", 3, "--frames-per-step", 2, "--quiet")
 
@@ -23,7 +23,7 @@ def worm_files(tmp_path_factory):
     clip.write(folder / "rig")
     worm(frames=4, cameras=1).write(folder / "single")
     clip.mesh.save(folder / "worm.glb")
-    Sequence(clip.mesh, clip.times, {"vertices": clip.vertices}).save(folder / "truth.zarr")
+    FrameSequence(clip.mesh, clip.times, {"vertices": clip.vertices}).save(folder / "truth.zarr")
     return folder
 
 
@@ -37,9 +37,9 @@ def test_a_clip_becomes_an_animated_mesh(cli, worm_files, tmp_path):
         "% of the diagonal (frozen mesh: PSNR " in text and str(out / "animated.glb") in text and "unseen frames: PSNR" in text
     )
     assert "guidance: none" in err
-    skin = Skin.load(out / "animated.glb")
+    skin = SkinnedMesh.load(out / "animated.glb")
     assert skin.clips[0].end == pytest.approx(3 / 24) and skin.num_morphs == 4
-    assert len(Sequence.load(out / "frames.zarr")) == 4
+    assert len(FrameSequence.load(out / "frames.zarr")) == 4
     page = (out / "report.html").read_text("utf-8")
     assert "<video" in page and 'alt="frames"' in page and 'alt="iou"' in page
     summary = json.loads((out / "summary.json").read_text())
@@ -52,7 +52,7 @@ def test_going_on(cli, worm_files, tmp_path):
     assert cli(*command, "--out", tmp_path / "parts")[0] == 0
     (tmp_path / "parts" / "checkpoints" / "step_000006.pt").unlink()
     assert cli(*command, "--out", tmp_path / "parts", "--resume")[0] == 0
-    first, second = (Skin.load(tmp_path / name / "animated.glb").morphs for name in ("whole", "parts"))
+    first, second = (SkinnedMesh.load(tmp_path / name / "animated.glb").morphs for name in ("whole", "parts"))
     assert torch.equal(first, second)
     assert_refused(cli(*command, "--out", tmp_path / "whole"), "whole", code=5)
     changed = cli(*command, "--nodes", 9, "--out", tmp_path / "parts", "--resume")

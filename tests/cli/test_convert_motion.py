@@ -8,7 +8,7 @@ import torch
 
 from tests.support.gltf_reader import Animated
 from vision3d.geometry import shapes
-from vision3d.scene import GaussianScene, Mesh, MeshGaussians, PointCloud, Sequence, Skin
+from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, PointCloud, SkinnedMesh
 from vision3d.scene.colors import linear_to_srgb, srgb_to_linear
 
 TIMES = torch.arange(6, dtype=torch.float64) / 10
@@ -20,7 +20,7 @@ def bending():
     angles = TIMES.float()[:, None] * 2 * (vertices[:, 0] / 4 + 0.5)
     x, y, z = vertices.T
     moved = torch.stack([x * angles.cos() - y * angles.sin(), x * angles.sin() + y * angles.cos(), z.expand_as(angles)], -1)
-    return Sequence(Mesh(vertices, faces), TIMES, {"vertices": moved})
+    return FrameSequence(Mesh(vertices, faces), TIMES, {"vertices": moved})
 
 
 def run(cli, *arguments):
@@ -40,7 +40,7 @@ def test_stores(cli, tmp_path, source, target):
     bending().save(tmp_path / source)
     values, err = run(cli, tmp_path / source, tmp_path / target)
     assert values["frames"] == 6 and err == "" and values["bytes"] > 1000
-    same(Sequence.load(tmp_path / target), bending())
+    same(FrameSequence.load(tmp_path / target), bending())
 
 
 @pytest.mark.parametrize(("motion", "joints"), [(None, 0), ("morph", 0), ("pca", 0), ("skin", 5)])
@@ -51,7 +51,7 @@ def test_one_file_that_plays(cli, tmp_path, motion, joints):
     values, err = run(cli, tmp_path / "a.npz", tmp_path / "b.glb", *options)
     assert err == "" and values["joints"] <= joints and (joints == 0) == (values["joints"] == 0)
     assert ("max_error" in values) == (motion in ("pca", "skin")) and values.get("max_error", 0) <= 1e-4
-    assert Skin.load(tmp_path / "b.glb").fps == 10
+    assert SkinnedMesh.load(tmp_path / "b.glb").fps == 10
     other = Animated(tmp_path / "b.glb")
     for time, want in zip(TIMES.float().tolist(), sequence.vertices().numpy()):
         assert abs(other.vertices("frames", time) - want).max() <= 1e-4 * 4.3
@@ -62,26 +62,28 @@ def test_one_file_that_plays(cli, tmp_path, motion, joints):
 def test_a_clip_is_sampled_as_its_file_says(cli, tmp_path):
     """Six frames at 24 a second, whose last time float32 rounds down; unevenly spaced ones are sampled at 30."""
     for times, count in ((TIMES * 10 / 24, 6), (TIMES.square() * 2, 16)):
-        Skin.from_frames(bending().base, bending().vertices(), times, "bow").save(tmp_path / "a.glb")
+        SkinnedMesh.from_frames(bending().base, bending().vertices(), times, "bow").save(tmp_path / "a.glb")
         assert run(cli, tmp_path / "a.glb", tmp_path / f"{count}.npz")[0]["frames"] == count
-    torch.testing.assert_close(Sequence.load(tmp_path / "6.npz").vertices(), bending().vertices(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(FrameSequence.load(tmp_path / "6.npz").vertices(), bending().vertices(), atol=1e-5, rtol=0)
 
 
 def test_an_animated_file_keeps_its_clip(cli, tmp_path):
-    skin = Skin.from_frames(bending().base, bending().vertices(), TIMES, "bow")
+    skin = SkinnedMesh.from_frames(bending().base, bending().vertices(), TIMES, "bow")
     skin.save(tmp_path / "a.glb")
     values, err = run(cli, tmp_path / "a.glb", tmp_path / "b.glb")
-    assert (values["morphs"], values["clips"], err) == (6, 1, "") and Skin.load(tmp_path / "b.glb").clips[0].name == "bow"
+    assert (values["morphs"], values["clips"], err) == (6, 1, "") and SkinnedMesh.load(tmp_path / "b.glb").clips[
+        0
+    ].name == "bow"
     for target in ("c.npz", "c.zarr"):
         assert run(cli, tmp_path / "a.glb", tmp_path / target, "--clip", "bow", "--rate", 10)[0]["frames"] == 6
-        same(Sequence.load(tmp_path / target), bending())
+        same(FrameSequence.load(tmp_path / target), bending())
     assert run(cli, tmp_path / "a.glb", tmp_path / "d.glb", "--motion", "skin", "--rate", 20)[0]["joints"] > 1
     code, _, err = cli("convert", tmp_path / "a.glb", tmp_path / "e.npz", "--clip", "dance")
     assert code == 3 and "no clip is called 'dance'; there is bow" in err
 
 
 def test_at_rest_where_something_else_is_wanted(cli, tmp_path):
-    skin = Skin.from_frames(bending().base, bending().vertices(), TIMES)
+    skin = SkinnedMesh.from_frames(bending().base, bending().vertices(), TIMES)
     skin.save(tmp_path / "a.glb")
     _, err = run(cli, tmp_path / "a.glb", tmp_path / "b.glb", "--transform", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1")
     assert "what moves it is left out" in err
@@ -99,21 +101,21 @@ def test_a_file_a_frame_and_back(cli, tmp_path, kind):
     assert code == 5 and "frames: exists" in err
     run(cli, tmp_path / "a.npz", tmp_path / "frames", "--frames", kind, "--overwrite")
     run(cli, tmp_path / "frames", tmp_path / "b.npz")
-    same(Sequence.load(tmp_path / "b.npz"), bending())
+    same(FrameSequence.load(tmp_path / "b.npz"), bending())
     (tmp_path / "frames" / "frames.json").unlink()
     run(cli, tmp_path / "frames", tmp_path / "c.npz", "--rate", 10)
-    same(Sequence.load(tmp_path / "c.npz"), bending())
+    same(FrameSequence.load(tmp_path / "c.npz"), bending())
 
 
 def test_gaussians_on_a_mesh(cli, tmp_path):
     sequence = bending()
-    bound = Sequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
+    bound = FrameSequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
     bound.save(tmp_path / "a.zarr")
     run(cli, tmp_path / "a.zarr", tmp_path / "splats", "--frames", "ply")
     back = GaussianScene.load(tmp_path / "splats" / "frame_00003.ply")
     torch.testing.assert_close(back.means, bound.frame(3).means, atol=1e-6, rtol=0)
     run(cli, tmp_path / "a.zarr", tmp_path / "b.glb")
-    back = Skin.load(tmp_path / "b.glb")
+    back = SkinnedMesh.load(tmp_path / "b.glb")
     assert (
         back.num_morphs == 6 and float((back.mesh.vertex_colors - 0.5).abs().max()) < 1e-4
     )  # grey, as the mesh has no colours
@@ -123,9 +125,9 @@ def test_colours_of_gaussians_as_a_texture(cli, tmp_path):
     sequence = bending()
     colored = replace(sequence.base, vertex_colors=(sequence.base.vertices / 4 + 0.5))
     bound = MeshGaussians.from_mesh(colored, 6)
-    Sequence(replace(bound, mesh=sequence.base), TIMES, {"vertices": sequence.vertices()}).save(tmp_path / "a.zarr")
+    FrameSequence(replace(bound, mesh=sequence.base), TIMES, {"vertices": sequence.vertices()}).save(tmp_path / "a.zarr")
     run(cli, tmp_path / "a.zarr", tmp_path / "b.glb", "--texture-size", 128, "--motion", "skin", "--joints", 4)
-    back = Skin.load(tmp_path / "b.glb")
+    back = SkinnedMesh.load(tmp_path / "b.glb")
     assert back.mesh.texture.shape == (128, 128, 3) and back.mesh.vertex_colors is None
     corners = srgb_to_linear(back.mesh.vertices[back.mesh.faces] / 4 + 0.5)
     columns, rows = (back.mesh.corner_uvs.mean(1) * 128).long().unbind(-1)
@@ -164,7 +166,7 @@ def test_what_is_refused(cli, tmp_path, monkeypatch, arguments, code, message):
     bending().save("a.npz")
     bending().base.save("still.glb")
     (tmp_path / "still.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    Sequence(PointCloud(torch.rand(5, 3)), TIMES[:2], {"points": torch.rand(2, 5, 3)}).save("points.zarr")
+    FrameSequence(PointCloud(torch.rand(5, 3)), TIMES[:2], {"points": torch.rand(2, 5, 3)}).save("points.zarr")
     (tmp_path / "text.npz").write_text("hello")
     got, _, err = cli("convert", *arguments)
     assert got == code and message in err and len(err.strip().splitlines()) == 1

@@ -5,7 +5,7 @@ import pytest
 from tests.support.photos import blobs, write_photos
 from vision3d.config import load_yaml, presets
 from vision3d.io.images import image_size
-from vision3d.stages.fitting import FitConfig
+from vision3d.stages.fit import FitConfig
 
 FEW = ["--steps", 4, "--max-gaussians", 60, "--sh-degree", 1]
 

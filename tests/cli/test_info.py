@@ -16,6 +16,7 @@ from vision3d.runs import RunFolder
 from vision3d.scene import (
     Boxes,
     Cameras,
+    FrameSequence,
     Mesh,
     MeshGaussians,
     Motion,
@@ -23,10 +24,9 @@ from vision3d.scene import (
     Region,
     Scene,
     Selection,
-    Sequence,
     Skeleton,
 )
-from vision3d.stages.fitting.config import FitConfig
+from vision3d.stages.fit.config import FitConfig
 
 
 @pytest.fixture
@@ -92,7 +92,9 @@ def test_boxes_and_selection(info, tmp_path):
 
 
 def test_sequence(info, tmp_path):
-    Sequence(PointCloud(torch.rand(4, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 4, 3)}).save(tmp_path / "s.zarr")
+    FrameSequence(PointCloud(torch.rand(4, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 4, 3)}).save(
+        tmp_path / "s.zarr"
+    )
     values, table = info(tmp_path / "s.zarr")
     assert (values["kind"], values["frames"], values["times_s"], values["channels"]) == ("sequence", 2, [0, 0.5], ["points"])
     assert table["base"].startswith("PointCloud(4 points")
@@ -122,7 +124,9 @@ def test_a_file_whose_motion_is_not_read(info, tmp_path):
 
 def test_frames(info, tmp_path):
     vertices, faces = shapes.icosphere(0)
-    sequence = Sequence(Mesh(vertices, faces), torch.tensor([0.0, 0.5]), {"vertices": torch.stack([vertices, 2 * vertices])})
+    sequence = FrameSequence(
+        Mesh(vertices, faces), torch.tensor([0.0, 0.5]), {"vertices": torch.stack([vertices, 2 * vertices])}
+    )
     sequence.save(tmp_path / "s.npz")
     assert info(tmp_path / "s.npz")[0]["frames"] == 2
     pytest.importorskip("trimesh")

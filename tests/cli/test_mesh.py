@@ -18,8 +18,8 @@ from vision3d.geometry.vectors import any_orthogonal
 from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
-from vision3d.stages.animation.static.surface import load_surface
-from vision3d.stages.meshing import MeshConfig, mesh_scene
+from vision3d.stages.animate.static.surface import load_surface
+from vision3d.stages.mesh import MeshConfig, mesh_scene
 
 FEW = ("--views", 16, "--view-size", 96, "--resolution", 48, "--faces", 800, "--texture-size", 128, "--refine", 0, "--quiet")
 
@@ -43,7 +43,7 @@ def ball(mode="2dgs"):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Scenes as discs and as ellipsoids."""
+    """Scenes of 2D Gaussians and of ellipsoids."""
     path = tmp_path_factory.mktemp("scenes")
     ball().save(path / "scene.ply")
     ball("3dgs").save(path / "ellipsoids.ply")

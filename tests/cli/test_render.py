@@ -13,7 +13,7 @@ from vision3d.io.images import image_size, read_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import read_video
 from vision3d.render import normals_to_rgb, path_cameras, render_scene, render_views
-from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene, Sequence, Skin
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, PointCloud, Scene, SkinnedMesh
 
 SMALL = ("--size", "33x25", "--quiet")
 
@@ -412,7 +412,7 @@ def test_an_unknown_shading_is_refused(cli, scene_file):
 def _wobble(path):
     mesh = ball_mesh()
     frames = mesh.vertices + torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0, 0, 0]])[:, None]
-    Skin.from_frames(mesh, frames, [0.0, 0.125, 0.25]).save(path)
+    SkinnedMesh.from_frames(mesh, frames, [0.0, 0.125, 0.25]).save(path)
     return path
 
 
@@ -433,7 +433,7 @@ def test_clips_are_rendered_in_time(cli, tmp_path):
 
 def test_frames_of_a_run_are_rendered_from_new_cameras(cli, tmp_path):
     mesh = ball_mesh()
-    frames = Sequence(mesh, torch.tensor([0.0, 0.5]), {"vertices": torch.stack([mesh.vertices, mesh.vertices + 1])})
+    frames = FrameSequence(mesh, torch.tensor([0.0, 0.5]), {"vertices": torch.stack([mesh.vertices, mesh.vertices + 1])})
     frames.save(tmp_path / "run" / "frames.zarr")
     for source in (tmp_path / "run", tmp_path / "run" / "frames.zarr"):
         out = tmp_path / f"{source.name}_out"

@@ -225,7 +225,7 @@ def test_the_folder_is_locked_while_a_stage_works(tmp_path):
 @pytest.mark.slow
 def test_fit_from_python_and_from_the_program(cli, tmp_path, monkeypatch):
     """The real stage: the same files, and a longer run goes on from the steps that were made."""
-    from vision3d.stages.fitting import FitConfig, fit
+    from vision3d.stages.fit import FitConfig, fit
 
     photos = write_ring_photographs(tmp_path / "photos")
     small = {"steps": 12, "log_every": 1, "max_gaussians": 200, "checkpoint_every": 6, "backend": "reference"}

@@ -12,7 +12,7 @@ from tests.support.refusals import assert_refused
 from vision3d.cli.simulate import _up_of
 from vision3d.geometry import shapes
 from vision3d.io.video import read_video
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, Scene
 
 FEW = ("--frames", 3, "--cells", 6, "--up", 0, 0, 1, "--floor", "below", "--quiet")
 
@@ -32,7 +32,7 @@ def test_a_scene_becomes_frames_a_video_and_a_report(cli, scene_file, tmp_path):
     assert code == 0, err
     assert re.match(r"3 frames, [\d,]+ particles \([\d,]+ inside\), \d+ steps in 0\.\d\d minutes: .* by the \w+ engine\n", text)
     assert f"{out / 'video.mp4'}" in text and f"{out / 'frames.zarr'}" in text
-    moving = Sequence.load(out / "frames.zarr").validate()
+    moving = FrameSequence.load(out / "frames.zarr").validate()
     assert len(moving) == 3 and float(moving.times[1]) == pytest.approx(1 / 24)
     frames = list(read_video(out / "video.mp4"))
     assert len(frames) == 3 and frames[0].shape == (64, 96, 3) and frames[0].std() > 0.03
@@ -98,7 +98,7 @@ def test_a_scene_file_with_several_bodies(cli, tmp_path):
     )
     assert code == 0, err
     assert json.loads(text.splitlines()[-1])["particles"] == 432
-    moving = Sequence.load(out / "frames.zarr")
+    moving = FrameSequence.load(out / "frames.zarr")
     shift = moving.frame(2).means - scene.means
     assert shift[216:, 2].mean() < shift[:216, 2].mean() - 0.05
     resumed = cli("simulate", tmp_path / "two.ply", "--config", out / "config.yaml", "--out", out, "--quiet", "--resume")
@@ -113,7 +113,7 @@ def test_meshes_and_gaussians_on_meshes(cli, tmp_path):
         out = tmp_path / f"run_{name}"
         code, _, err = cli("simulate", tmp_path / name, *FEW, "--ply", "--drop", 1, "--out", out)
         assert code == 0, err
-        moving = Sequence.load(out / "frames.zarr")
+        moving = FrameSequence.load(out / "frames.zarr")
         assert isinstance(moving.frame(2), kind) and set(moving.channels) == {"vertices"}
         assert (moving.channels["vertices"][2] - ball.vertices)[:, 2].mean() < -0.02
 

@@ -16,7 +16,7 @@ from vision3d.io.images import image_size, read_image
 from vision3d.optim.metrics import psnr
 from vision3d.render import refit_cameras, render_views
 from vision3d.render.composite import render_scene
-from vision3d.scene import Mesh, PointCloud, Sequence
+from vision3d.scene import FrameSequence, Mesh, PointCloud
 
 SMALL = ("--size", "80x60", "--quiet")
 
@@ -104,7 +104,7 @@ def test_sides_and_heights(cli, tmp_path):
 
 def test_a_moment_of_what_moves(cli, tmp_path):
     points = torch.rand(50, 3)
-    Sequence(PointCloud(points), torch.tensor([0.0, 1.0]), {"points": torch.stack([points, points + 3])}).save(
+    FrameSequence(PointCloud(points), torch.tensor([0.0, 1.0]), {"points": torch.stack([points, points + 3])}).save(
         tmp_path / "a.zarr"
     )
     for name, moment in (("first", ()), ("zero", ("--time", 0)), ("last", ("--time", 1.0))):

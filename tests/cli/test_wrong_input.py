@@ -17,7 +17,7 @@ from vision3d.checkpoints import CheckpointFolder
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.io.colmap import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, write_model
 from vision3d.io.images import write_image
-from vision3d.stages.fitting.trainer import Trainer
+from vision3d.stages.fit.trainer import Trainer
 
 FEW = ("--steps", 2, "--max-gaussians", 50, "--sh-degree", 0, "--quiet")
 

@@ -13,7 +13,7 @@ from tests.support.scenes import ring_scene
 from tests.support.skins import arm
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
-from vision3d.scene import GaussianScene, Mesh, Scene, Sequence, Skin
+from vision3d.scene import FrameSequence, GaussianScene, Mesh, Scene, SkinnedMesh
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -97,7 +97,7 @@ def test_fit_and_simulate(run, tmp_path):
     data = write_ring_photographs(tmp_path / "data")
     printed = run("06_fit_and_simulate.py", data, tmp_path / "out", "20", "4")
     assert printed.endswith("video.mp4\n")
-    moving = Sequence.load(tmp_path / "out" / "moving.zarr").validate()
+    moving = FrameSequence.load(tmp_path / "out" / "moving.zarr").validate()
     fall = (moving.frame(3).means - moving.frame(0).means)[:, 2]
     assert len(moving) == 4 and (fall < -0.01).sum() > 50
     assert len(list(read_video(tmp_path / "out" / "video.mp4"))) == 4
@@ -111,7 +111,7 @@ def test_drop_on_a_mesh(run, tmp_path):
     scene.save(tmp_path / "a.ply")
     printed = run("07_drop_on_a_mesh.py", tmp_path / "a.ply", "--material", "rubber", "--frames", "12", "--out", tmp_path)
     assert printed.startswith("12 frames; now open ")
-    moving = Sequence.load(tmp_path / "run" / "frames.zarr").validate()
+    moving = FrameSequence.load(tmp_path / "run" / "frames.zarr").validate()
     obstacle = Mesh.load(tmp_path / "obstacle.glb")
     last = moving.frame(11).means
     center, radius = obstacle.vertices.mean(0), (obstacle.vertices - obstacle.vertices.mean(0)).norm(dim=-1).mean()
@@ -127,7 +127,7 @@ def test_pose_a_creature(run, tmp_path):
     arguments = ("--skin", tmp_path / "arm.glb", "--pose", "joint_1=0,0,40", "--clip", "wave", "--out", tmp_path / "out")
     printed = run("08_pose_a_creature.py", *arguments)
     assert "3 joints: joint_0, joint_1, joint_2" in printed
-    posed = Skin.load(tmp_path / "out" / "posed.glb")
+    posed = SkinnedMesh.load(tmp_path / "out" / "posed.glb")
     assert (posed.mesh.vertices - arm().mesh.vertices).norm(dim=-1).max() > 0.5
     assert GaussianScene.load(tmp_path / "out" / "posed.ply").num_gaussians == 6 * posed.mesh.num_faces
     frames = list(read_video(tmp_path / "out" / "clip" / "video.mp4"))

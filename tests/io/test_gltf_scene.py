@@ -14,7 +14,7 @@ from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.io import glb, gltf_gaussians
 from vision3d.io.gltf_container import Gltf, peek_json
 from vision3d.io.gltf_scene import PLAYED, write_scene
-from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, PointCloud, Scene, Sequence, Skin
+from vision3d.scene import Boxes, Cameras, FrameSequence, GaussianScene, Mesh, PointCloud, Scene, SkinnedMesh
 
 
 def splats(count: int = 20) -> GaussianScene:
@@ -44,16 +44,16 @@ def walk(times) -> Cameras:
     return Cameras(**{**vars(cameras), "times": torch.as_tensor(times)})
 
 
-def skin_of(scene: Scene) -> Skin:
+def skin_of(scene: Scene) -> SkinnedMesh:
     skin = scene["creature"]
-    assert isinstance(skin, Skin)
+    assert isinstance(skin, SkinnedMesh)
     return skin
 
 
 def full() -> Scene:
     mesh = ball()
     frames = torch.stack([mesh.vertices, mesh.vertices * 1.5, mesh.vertices * 2])
-    growing = Sequence(mesh, torch.tensor([0.0, 0.5, 1.0]), {"vertices": frames})
+    growing = FrameSequence(mesh, torch.tensor([0.0, 0.5, 1.0]), {"vertices": frames})
     scene = Scene(cameras=walk([0.0, 0.5, 1.0, 1.5])).add("ball", mesh, moved(5)).add("splats", splats(), moved(0, 2))
     scene = scene.add("cloud", PointCloud(torch.rand(7, 3), colors=torch.rand(7, 3))).add(
         "creature", creature(), moved(1, 2, 3)
@@ -103,7 +103,7 @@ def test_all_that_moves_is_one_animation(tmp_path):
     paths = [channel["target"]["path"] for channel in played["channels"]]
     assert paths.count("weights") == 1 + sum(c.path == "weights" for c in skin_of(scene).clips[0].channels)
     Scene().add("creature", skin_of(scene), moved(1, 2, 3)).save(tmp_path / "one.glb")
-    again, want = Skin.load(tmp_path / "one.glb"), skin_of(scene)
+    again, want = SkinnedMesh.load(tmp_path / "one.glb"), skin_of(scene)
     for time in (0.0, 0.3, 0.7):
         found = again.posed(again.clip(PLAYED), [time])[0]
         torch.testing.assert_close(found, want.posed(want.clips[0], [time])[0] + torch.tensor([1.0, 2, 3]), atol=1e-4, rtol=0)
@@ -112,7 +112,7 @@ def test_all_that_moves_is_one_animation(tmp_path):
 def test_what_gltf_does_not_hold_is_said(tmp_path, caplog):
     scene = Scene().add("a", ball()).add("boxes", Boxes(torch.tensor([[0.0, 0, 0, 1, 1, 1, 0]])))
     means = splats().means
-    scene = scene.add("sand", Sequence(splats(), torch.tensor([0.0, 1.0]), {"means": torch.stack([means, means + 1])}))
+    scene = scene.add("sand", FrameSequence(splats(), torch.tensor([0.0, 1.0]), {"means": torch.stack([means, means + 1])}))
     scene.save(tmp_path / "world.gltf")
     assert "does not hold Boxes, boxes is left out" in caplog.text
     assert "frames of GaussianScene do not move in glTF, sand is as in its first frame" in caplog.text

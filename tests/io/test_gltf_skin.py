@@ -15,7 +15,7 @@ from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io.gltf_container import Gltf, glb_bytes
-from vision3d.scene import Channel, Clip, Mesh, Skin, load
+from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh, load
 from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
 TIMES = [0.0, 0.1, 0.25, 0.4, 0.75, 1.0, 1.5]
@@ -26,7 +26,7 @@ TIMES = [0.0, 0.1, 0.25, 0.4, 0.75, 1.0, 1.5]
 def test_round_trip(tmp_path, suffix, influences):
     skin = creature(influences)
     skin.save(tmp_path / f"creature{suffix}")
-    back = Skin.load(tmp_path / f"creature{suffix}")
+    back = SkinnedMesh.load(tmp_path / f"creature{suffix}")
     assert (back.names, back.parents, back.morph_names) == (skin.names, skin.parents, skin.morph_names)
     assert [clip.name for clip in back.clips] == ["walk", "wave"]
     assert [channel.interpolation for channel in back.clips[0].channels] == [c.interpolation for c in skin.clips[0].channels]
@@ -47,7 +47,7 @@ def test_a_second_reader_sees_the_same(tmp_path):
 def test_corner_uvs_split_vertices_and_their_weights(tmp_path):
     skin = creature(corner_uvs=True)
     skin.save(tmp_path / "creature.glb")
-    back = Skin.load(tmp_path / "creature.glb")
+    back = SkinnedMesh.load(tmp_path / "creature.glb")
     moved, want = back.posed(back.clip("walk"), [0.6])[0], skin.posed(skin.clip("walk"), [0.6])[0]
     torch.testing.assert_close(moved[back.mesh.faces], want[skin.mesh.faces], atol=1e-5, rtol=0)
 
@@ -56,7 +56,7 @@ def test_a_clip_of_frames_is_exact_for_a_second_reader(tmp_path):
     vertices, faces = shapes.icosphere(2)
     frames = vertices + 0.1 * torch.randn(7, *vertices.shape)
     times = [i / 24 for i in range(7)]
-    Skin.from_frames(Mesh(vertices, faces), frames, times, "swim").save(tmp_path / "swim.glb")
+    SkinnedMesh.from_frames(Mesh(vertices, faces), frames, times, "swim").save(tmp_path / "swim.glb")
     other = Animated(tmp_path / "swim.glb")
     diagonal = float((vertices.amax(0) - vertices.amin(0)).norm())
     for time, frame in zip(times, frames):
@@ -71,20 +71,20 @@ def test_the_frame_rate_is_kept(tmp_path, edit, suffix):
     mesh, path = arm().mesh, tmp_path / f"a{suffix}"
     frames = mesh.vertices + torch.rand(4, 1, 1)
     for times, want in (((0, 1 / 24, 2 / 24, 3 / 24), 24.0), ((0.1, 0.3, 0.5, 0.7), 5.0), ((0, 0.1, 0.3, 0.4), None)):
-        Skin.from_frames(mesh, frames, times).save(path)
-        assert Skin.load(path).fps == want and ("extras" in Gltf(path).content["asset"]) == (want is not None)
-    Skin.from_frames(mesh, frames[:1], [0.0]).save(path)
-    assert Skin.load(path).fps is None
+        SkinnedMesh.from_frames(mesh, frames, times).save(path)
+        assert SkinnedMesh.load(path).fps == want and ("extras" in Gltf(path).content["asset"]) == (want is not None)
+    SkinnedMesh.from_frames(mesh, frames[:1], [0.0]).save(path)
+    assert SkinnedMesh.load(path).fps is None
     replace(arm(), fps=12.5).save(path)
-    assert Skin.load(path).fps == 12.5
+    assert SkinnedMesh.load(path).fps == 12.5
     replace(arm(), fps=12.5, clips=()).save(path)
-    assert Skin.load(path).fps is None
+    assert SkinnedMesh.load(path).fps is None
     if suffix == ".gltf":
         replace(arm(), fps=12.5).save(path)
         for wrong in ("24", True, -1, 0, 1e9, None, [24]):
             edit(path, lambda content, wrong=wrong: content["asset"]["extras"].update(fps=wrong))
-            assert Skin.load(path).fps is None
-    with pytest.raises(InputError, match=r"Skin\.fps: got 0, want a number > 0"):
+            assert SkinnedMesh.load(path).fps is None
+    with pytest.raises(InputError, match=r"SkinnedMesh\.fps: got 0, want a number > 0"):
         replace(arm(), fps=0).save(path)
 
 
@@ -95,7 +95,7 @@ def test_etas_of_hybrid_skinning(tmp_path, is_split):
     if is_split:
         skin = replace(skin, mesh=replace(skin.mesh, uvs=torch.rand(skin.mesh.num_faces, 3, 2)))
     skin.save(tmp_path / "a.glb")
-    back, file = Skin.load(tmp_path / "a.glb"), Animated(tmp_path / "a.glb")
+    back, file = SkinnedMesh.load(tmp_path / "a.glb"), Animated(tmp_path / "a.glb")
     number = torch.cdist(back.mesh.vertices, skin.mesh.vertices).argmin(1)  # the vertex that each was
     assert (len(number) > skin.mesh.num_vertices) == is_split
     torch.testing.assert_close(back.etas, skin.etas[number])
@@ -106,11 +106,11 @@ def test_etas_of_hybrid_skinning(tmp_path, is_split):
     torch.testing.assert_close(back.etas_at(clip, [0.05])[0], skin.etas[number] - 0.1)
     torch.testing.assert_close(back.etas_at(None, [0.05])[0], back.etas)
     arm().save(tmp_path / "arm.glb")
-    assert Skin.load(tmp_path / "arm.glb").etas is None and arm().etas_at(None, [0.0]) is None
+    assert SkinnedMesh.load(tmp_path / "arm.glb").etas is None and arm().etas_at(None, [0.0]) is None
     primitive["attributes"]["_ETA"] = file.json["meshes"][0]["primitives"][0]["indices"]
     (tmp_path / "wrong.glb").write_bytes(glb_bytes(file.json, file.binary))
     with pytest.raises(FileFormatError, match=r"wrong\.glb at accessors.*: has type 'SCALAR' of 5125"):
-        Skin.load(tmp_path / "wrong.glb")
+        SkinnedMesh.load(tmp_path / "wrong.glb")
 
 
 def test_what_loads_a_mesh_gets_it_at_rest(tmp_path):
@@ -149,7 +149,7 @@ def test_programs_without_skins_see_meshes_of_nodes_where_they_rest(tmp_path):
     content["animations"] = [{"name": "turn", "samplers": [sampler], "channels": [channel]}]
     content["buffers"][0]["byteLength"] = start + 40
     (tmp_path / "wheel.glb").write_bytes(glb_bytes(content, bytes(binary) + times))
-    skin, place = Skin.load(tmp_path / "wheel.glb"), torch.tensor([3.0, 2.0, 0.0])
+    skin, place = SkinnedMesh.load(tmp_path / "wheel.glb"), torch.tensor([3.0, 2.0, 0.0])
     torch.testing.assert_close(skin.mesh.vertices, 2 * ball.vertices + place)
     torch.testing.assert_close(skin.at_rest().vertices, skin.mesh.vertices)
     turned = skin.posed(skin.clips[0], [1.0])[0]  # half a turn about z
@@ -191,7 +191,7 @@ def test_meshes_without_a_skin_follow_their_nodes(tmp_path):
     ]
     content["buffers"] = [{"byteLength": len(binary)}]
     (tmp_path / "nodes.glb").write_bytes(glb_bytes(content, bytes(binary)))
-    back = Skin.load(tmp_path / "nodes.glb")
+    back = SkinnedMesh.load(tmp_path / "nodes.glb")
     count, rest = skin.mesh.num_vertices, skin.mesh.vertices
     assert back.names == ("node_0", "node_1") and back.num_morphs == 4
     moved = back.posed(back.clip("clip_0"), [1.0])[0]
@@ -204,7 +204,7 @@ def test_meshes_without_a_skin_follow_their_nodes(tmp_path):
 def test_the_fox(shared_data, tmp_path):
     """The clips of Khronos' fox as a second reader has them, and again from our own file."""
     path = shared_data / "skinning" / "fox.glb"
-    fox, other = Skin.load(path), Animated(path)
+    fox, other = SkinnedMesh.load(path), Animated(path)
     assert len(fox) == 24 and fox.names[0] == "_rootJoint" and len(fox.mesh.vertices) == 1728
     assert [clip.name for clip in fox.clips] == ["Survey", "Walk", "Run"]
     fox.save(tmp_path / "fox.glb")
@@ -231,7 +231,7 @@ def test_normals_turn_with_morphs(tmp_path):
     ball = Mesh(vertices * torch.tensor([1.0, 2, 3]), faces)
     ball = replace(ball, normals=vertex_normals(ball.vertices, faces))
     turned = ball.vertices[:, [1, 0, 2]] * torch.tensor([-1.0, 1, 1])  # by a quarter about z
-    Skin.from_frames(ball, torch.stack([ball.vertices, turned]), [0.0, 1.0]).save(tmp_path / "ball.glb")
+    SkinnedMesh.from_frames(ball, torch.stack([ball.vertices, turned]), [0.0, 1.0]).save(tmp_path / "ball.glb")
     other = Animated(tmp_path / "ball.glb")
     primitive = other.json["meshes"][0]["primitives"][0]
     got = other.array(primitive["attributes"]["NORMAL"]) + other.array(primitive["targets"][1]["NORMAL"])
@@ -244,7 +244,7 @@ def test_weights_of_morphs_at_rest(tmp_path):
     skin = replace(creature(), rest_weights=torch.tensor([0.5, -0.25]))
     still = replace(skin, clips=(replace(skin.clips[0], channels=skin.clips[0].channels[:6]),))
     still.save(tmp_path / "still.glb")
-    back = Skin.load(tmp_path / "still.glb")
+    back = SkinnedMesh.load(tmp_path / "still.glb")
     assert torch.equal(back.rest_weights, skin.rest_weights)
     torch.testing.assert_close(back.posed(back.clips[0], TIMES), still.posed(still.clips[0], TIMES), atol=1e-5, rtol=0)
     other = Animated(tmp_path / "still.glb").vertices("walk", 0.5)
@@ -255,11 +255,11 @@ def test_weights_of_morphs_at_rest(tmp_path):
     )
     torch.testing.assert_close(still.posed(None, [0.0]), without.posed(None, [0.0]), atol=1e-5, rtol=0)
     skin.save(tmp_path / "moving.glb")
-    back = Skin.load(tmp_path / "moving.glb")
+    back = SkinnedMesh.load(tmp_path / "moving.glb")
     torch.testing.assert_close(
         back.posed(back.clip("wave"), TIMES), creature().posed(skin.clip("wave"), TIMES), atol=1e-5, rtol=0
     )
-    found = Skin.load(changed(tmp_path, put("nodes", 0, "weights", value=[1, 0])))
+    found = SkinnedMesh.load(changed(tmp_path, put("nodes", 0, "weights", value=[1, 0])))
     assert found.rest_weights.tolist() == [1, 0]
 
 
@@ -280,7 +280,7 @@ def test_rest_weights_beside_a_mesh_that_a_clip_moves(tmp_path):
     content["animations"] = [{"channels": [{"sampler": 0, "target": {"node": 1, "path": "weights"}}], "samplers": [sampler]}]
     content["buffers"] = [{"byteLength": len(binary)}]
     (tmp_path / "two.glb").write_bytes(glb_bytes(content, bytes(binary)))
-    back, morphs, rest = Skin.load(tmp_path / "two.glb"), creature().morphs, creature().mesh.vertices
+    back, morphs, rest = SkinnedMesh.load(tmp_path / "two.glb"), creature().morphs, creature().mesh.vertices
     assert back.rest_weights.tolist() == [0.5, 0, 0, 0.25]
     for clip, want in ((back.clips[0], rest + morphs[0] + morphs[1]), (None, rest + 0.25 * morphs[1])):
         moved = back.posed(clip, [1.0])[0]
@@ -290,7 +290,7 @@ def test_rest_weights_beside_a_mesh_that_a_clip_moves(tmp_path):
 
 def test_several_textures_become_one(tmp_path):
     """A skin of two meshes with pictures of their own."""
-    first = Skin.from_frames(textured(8, 8), torch.randn(2, 42, 3), [0.0, 1.0])
+    first = SkinnedMesh.from_frames(textured(8, 8), torch.randn(2, 42, 3), [0.0, 1.0])
     first.save(tmp_path / "first.glb")
     content, binary = opened(tmp_path / "first.glb")
     textured(16, 4).save(tmp_path / "second.glb")
@@ -308,7 +308,7 @@ def test_several_textures_become_one(tmp_path):
     content["scenes"][0]["nodes"].append(1)
     content["buffers"] = [{"byteLength": len(binary)}]
     (tmp_path / "both.glb").write_bytes(glb_bytes(content, bytes(binary)))
-    back = Skin.load(tmp_path / "both.glb")
+    back = SkinnedMesh.load(tmp_path / "both.glb")
     assert back.mesh.num_vertices == 84 and back.mesh.texture.numel() >= 3 * (8 * 8 + 16 * 4)
 
 
@@ -337,7 +337,7 @@ def sparse(**changes):
 
 
 def test_sparse_morphs(tmp_path):
-    back, want = Skin.load(changed(tmp_path, sparse())), torch.zeros(162, 3)
+    back, want = SkinnedMesh.load(changed(tmp_path, sparse())), torch.zeros(162, 3)
     want[2], want[5] = torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5, 6])
     torch.testing.assert_close(back.morphs[1], want)
     torch.testing.assert_close(back.morphs[0], creature().morphs[0])
@@ -346,14 +346,14 @@ def test_sparse_morphs(tmp_path):
 @pytest.mark.viewer
 def test_khronos_validator_finds_no_error(validate, tmp_path, shared_data):
     vertices, faces = shapes.icosphere(1)
-    frames = Skin.from_frames(Mesh(vertices, faces), torch.rand(5, *vertices.shape), [0.0, 0.1, 0.2, 0.3, 0.4])
+    frames = SkinnedMesh.from_frames(Mesh(vertices, faces), torch.rand(5, *vertices.shape), [0.0, 0.1, 0.2, 0.3, 0.4])
     skins = {
         "one.glb": creature(1),
         "six.glb": creature(6),
         "seams.gltf": creature(corner_uvs=True),
         "frames.glb": frames,
         "normals.glb": replace(frames, mesh=replace(frames.mesh, normals=vertex_normals(vertices, faces))),
-        "fox.glb": Skin.load(shared_data / "skinning" / "fox.glb"),
+        "fox.glb": SkinnedMesh.load(shared_data / "skinning" / "fox.glb"),
         "etas.glb": hybrid(),
         "rest.glb": replace(creature(), rest_weights=torch.tensor([0.5, -0.25])),
         "colours.glb": replace(frames, mesh=replace(frames.mesh, vertex_colors=torch.rand(len(vertices), 4))),
@@ -465,7 +465,7 @@ def short_normals(content, binary):
 def test_wrong_files_are_one_line(tmp_path, change, text):
     path = changed(tmp_path, change)
     with pytest.raises(InputError, match=text) as caught:
-        Skin.load(path)
+        SkinnedMesh.load(path)
     assert "\n" not in str(caught.value)
 
 
@@ -475,7 +475,7 @@ def test_weights_are_normalised_and_said(tmp_path):
 
     path = changed(tmp_path, rewrite("WEIGHTS_0", twice))
     with pytest.warns(UserWarning, match=r"wrong.glb: weights of 1 vertices do not sum to 1 and were normalised$"):
-        back = Skin.load(path)
+        back = SkinnedMesh.load(path)
     torch.testing.assert_close(back.weights, creature().weights, atol=1e-6, rtol=0)
 
 
@@ -483,7 +483,7 @@ def test_nothing_that_moves_is_refused(tmp_path):
     vertices, faces = shapes.icosphere(1)
     Mesh(vertices, faces).save(tmp_path / "still.glb")
     with pytest.raises(FileFormatError, match=r"has neither skins, morph targets nor animations"):
-        Skin.load(tmp_path / "still.glb")
+        SkinnedMesh.load(tmp_path / "still.glb")
 
 
 def test_clips_that_glTF_cannot_hold(tmp_path):

@@ -15,7 +15,7 @@ from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.install import install_command
 from vision3d.io import mesh_frames, npz_file, usd_file
-from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Sequence, load
+from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, load
 
 TIMES = torch.tensor([0.0, 0.04, 0.08, 0.5], dtype=torch.float64)
 
@@ -23,7 +23,7 @@ TIMES = torch.tensor([0.0, 0.04, 0.08, 0.5], dtype=torch.float64)
 def wobble(**extras):
     vertices, faces = shapes.icosphere(1)
     moved = vertices + 0.2 * torch.randn(4, *vertices.shape)
-    return Sequence(Mesh(vertices, faces, **extras), TIMES, {"vertices": moved})
+    return FrameSequence(Mesh(vertices, faces, **extras), TIMES, {"vertices": moved})
 
 
 def dressed():
@@ -56,7 +56,7 @@ def test_npz_of_others(tmp_path):
     sequence = wobble()
     arrays = {"vertices": sequence.vertices().double().numpy(), "faces": sequence.base.faces.numpy().astype("<i4")}
     np.savez_compressed(tmp_path / "a.npz", times=TIMES.numpy(), others=np.array(["text"]), **arrays)
-    back = Sequence.load(tmp_path / "a.npz")
+    back = FrameSequence.load(tmp_path / "a.npz")
     same(back, sequence)
     torch.testing.assert_close(back.base.vertices, sequence.vertices()[0])
 
@@ -131,7 +131,7 @@ def test_frames_share_a_texture_and_have_their_own_normals(tmp_path):
 
 def test_frames_of_gaussians_on_a_mesh(tmp_path):
     sequence = wobble()
-    bound = Sequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
+    bound = FrameSequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
     mesh_frames.write_frames(tmp_path / "splats", bound, ".ply")
     back = GaussianScene.load(tmp_path / "splats" / "frame_00002.ply")
     torch.testing.assert_close(back.means, bound.frame(2).means)
@@ -143,7 +143,7 @@ def test_frames_of_gaussians_on_a_mesh(tmp_path):
 @pytest.mark.parametrize("suffix", [".ply", ".sog"])
 def test_frames_of_gaussians_are_numbered_as_supersplat_wants(tmp_path, suffix):
     base = small_scene(1)
-    moving = Sequence(base, torch.tensor([0.0, 0.1, 0.2]), {"means": torch.stack([base.means + i for i in range(3)])})
+    moving = FrameSequence(base, torch.tensor([0.0, 0.1, 0.2]), {"means": torch.stack([base.means + i for i in range(3)])})
     mesh_frames.write_frames(tmp_path / "out", moving, suffix)
     assert sorted(path.name for path in (tmp_path / "out").iterdir())[:3] == [f"frame_{i:05d}{suffix}" for i in range(3)]
     found = GaussianScene.load(tmp_path / "out" / f"frame_00002{suffix}")
@@ -204,12 +204,12 @@ def test_nothing_else_is_replaced(tmp_path):
 
 def test_a_write_that_fails_leaves_the_earlier_folder(tmp_path):
     sequence = wobble()
-    bound = Sequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
+    bound = FrameSequence(MeshGaussians.from_mesh(sequence.base, 1), TIMES, {"vertices": sequence.vertices()})
     mesh_frames.write_frames(tmp_path / "frames", bound, ".ply")
     broken = sequence.vertices()
     broken[2] = torch.nan
     with pytest.raises(InputError, match="not finite"):
-        mesh_frames.write_frames(tmp_path / "frames", Sequence(bound.base, TIMES, {"vertices": broken}), ".ply")
+        mesh_frames.write_frames(tmp_path / "frames", FrameSequence(bound.base, TIMES, {"vertices": broken}), ".ply")
     assert len(list((tmp_path / "frames").iterdir())) == 5 and len(list(tmp_path.iterdir())) == 1
 
 

@@ -24,8 +24,8 @@ from vision3d.io.sog_files import webp_bytes
 from vision3d.io.video import read_video
 from vision3d.optim.evaluation import background_of
 from vision3d.scene import Cameras, PosedImages, load
-from vision3d.stages.fitting.config import FitConfig
-from vision3d.stages.rotations.clouds import read_clouds
+from vision3d.stages.fit.config import FitConfig
+from vision3d.stages.rotation.clouds import read_clouds
 
 
 def bomb(width=10_000, height=10_000):

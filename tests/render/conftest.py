@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from vision3d.render.splats import ops
+from vision3d.render.splats import kernels
 
 
 @pytest.fixture(params=["reference", "native"])
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend with operations of its own that runs here."""
-    if request.param not in ops.backends(torch.device("cpu")):
+    if request.param not in kernels.available(torch.device("cpu")):
         pytest.skip(f"backend {request.param} is not built")
     return request.param

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tests.support.band import assert_close_outside_band, assert_same_gradients
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import Grid, Pixels, Projected, TileLists
 
 
 class Splats(NamedTuple):
@@ -32,34 +33,26 @@ def random_splats(count: int, width: int, height: int, *, channels: int = 3, see
     return Splats(means, torch.stack([a, b, c], -1), rand(count, channels), 0.1 + 0.85 * rand(count), 1 + rand(count))
 
 
+def projected(s: Splats, radii: Tensor | None = None) -> Projected:
+    radii = torch.ones(len(s.depths), 2, dtype=torch.int32) if radii is None else radii
+    return Projected(radii, s.means2d, s.depths, s.conics, torch.ones_like(s.depths))
+
+
 def tile_lists(s: Splats, width: int, height: int, tile_size: int = 16, image_ids: Tensor | None = None, images: int = 1):
     """Offsets and ids from the boxes, by the reference."""
     det = s.conics[:, 0] * s.conics[:, 2] - s.conics[:, 1] ** 2
     radii = torch.ceil(3.4 * torch.stack([s.conics[:, 2], s.conics[:, 0]], -1).div(det[:, None]).sqrt()).int()
     image_ids = torch.zeros(len(radii), dtype=torch.int64) if image_ids is None else image_ids
-    *_, ids, offsets = ops.intersect(
-        s.means2d,
-        radii,
-        s.depths,
-        s.conics,
-        s.opacities,
-        image_ids,
-        images,
-        width,
-        height,
-        tile_size,
-        backend="reference",
-    )
-    return offsets, ids
+    grid = Grid(images, width, height, tile_size)
+    lists = kernels("reference").intersect(projected(s, radii), s.opacities, image_ids, grid).lists
+    return lists.isect_offsets, lists.flatten_ids
 
 
 def blend(s: Splats, width: int, height: int, *, backend: str, tile_size: int = 16, lists=None, **options):
     offsets, ids = lists or tile_lists(s, width, height, tile_size)
-    options = {"alpha_max": 0.99, "backgrounds": None, "masks": None, **options}
-    backgrounds, masks = options.pop("backgrounds"), options.pop("masks")
-    return ops.blend(
-        *s[:4], backgrounds, masks, width, height, tile_size, offsets, ids, backend=backend, **options
-    )  # fmt: skip
+    pixels = Pixels(options.pop("backgrounds", None), options.pop("masks", None))
+    lists = TileLists(width, height, tile_size, offsets, ids)
+    return kernels(backend).blend(projected(s), s.colors, s.opacities, lists, pixels, **{"alpha_max": 0.99, **options})
 
 
 def pixel_by_pixel(s: Splats, width: int, height: int, alpha_max: float = 0.99) -> tuple[Tensor, Tensor, Tensor]:
@@ -248,10 +241,10 @@ def test_absgrad_is_the_sum_over_pixels_of_the_gradients_size(backend):
             (grad,) = torch.autograd.grad(loss, leaf, retain_graph=True)
             want, plain = want + grad.abs(), plain + grad
     single = s.to(torch.float32)
-    means2d = single.means2d.requires_grad_()
-    image, *_ = blend(single, 18, 15, lists=lists, absgrad=True, backend=backend)
+    means2d, sums = single.means2d.requires_grad_(), torch.zeros(25, 2)
+    image, *_ = blend(single, 18, 15, lists=lists, absgrad=sums, backend=backend)
     (image[0] * weights.float()).sum().backward()
-    torch.testing.assert_close(means2d.absgrad.double(), want, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(sums.double(), want, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(means2d.grad.double(), plain, atol=1e-3, rtol=1e-3)
     assert (want > 1.5 * plain.abs()).any()
 

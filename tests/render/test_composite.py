@@ -14,7 +14,7 @@ from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.render.meshes import Lights, antialias, rasterize, screen_positions
 from vision3d.render.meshes.shading import Surface, shade
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, PointCloud, Scene, Skin
+from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, PointCloud, Scene, SkinnedMesh
 
 W, H = 40, 32
 WHITE = {"shading": "none", "antialias": False}
@@ -267,7 +267,9 @@ def test_wrong_objects_and_cameras_are_named():
 def test_skins_of_a_scene_are_drawn_at_rest():
     mesh = wall()
     lifted = torch.tensor([0.0, 0, 1.0]).expand(1, mesh.num_vertices, 3)
-    skin = replace(Skin.from_frames(mesh, mesh.vertices[None] + lifted, [0.0]), rest_weights=torch.tensor([1.0]), clips=())
+    skin = replace(
+        SkinnedMesh.from_frames(mesh, mesh.vertices[None] + lifted, [0.0]), rest_weights=torch.tensor([1.0]), clips=()
+    )
     assert torch.equal(skin.at_rest().vertices, mesh.vertices + lifted[0])
     (shown,) = render_scene(Scene().add("wall", skin), view_from(), render_mode="RGB+ED", **WHITE)
     torch.testing.assert_close(shown.depth, torch.full((H, W), 5.0))

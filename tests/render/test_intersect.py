@@ -3,7 +3,8 @@ import torch
 from torch import Tensor
 
 from tests.support.gaussians import cameras, random_gaussians
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import Camera, Gaussians, Grid, Intersections, Projected
 
 WIDTH, HEIGHT = 75, 50
 
@@ -14,14 +15,16 @@ def pairs(backend: str, seed: int = 0) -> dict[str, Tensor]:
     g["means"] *= 1.5
     g["scales"][:, 0] *= 4
     viewmats, Ks = cameras(2, WIDTH, HEIGHT)
-    radii, means2d, depths, conics, _ = ops.project(
-        g["means"][None], g["quats"][None], g["scales"][None], None, g["opacities"][None], viewmats[None], Ks[None],
-        WIDTH, HEIGHT, eps2d=0.3, near_plane=0.01, far_plane=1e10, radius_clip=0.0, camera_model="pinhole",
-        antialiased=False, backend=backend,
-    )  # fmt: skip
-    flat = {"means2d": means2d, "radii": radii, "depths": depths, "conics": conics}
-    flat = {name: value.flatten(0, 2) for name, value in flat.items()}
+    gaussians = Gaussians(g["means"][None], g["quats"][None], g["scales"][None], None, g["opacities"][None])
+    camera = Camera(viewmats[None], Ks[None], WIDTH, HEIGHT, "pinhole", 0.01, 1e10, 0.0)
+    _, projected = kernels(backend).project(gaussians, camera, eps2d=0.3)
+    flat = {name: value.flatten(0, 2) for name, value in projected._asdict().items()}
     return {**flat, "opacities": g["opacities"].repeat(2), "image_ids": torch.arange(2).repeat_interleave(150)}
+
+
+def intersect(p: dict[str, Tensor], grid: Grid, backend: str) -> Intersections:
+    projected = Projected(*(p[name] for name in Projected._fields))
+    return kernels(backend).intersect(projected, p["opacities"], p["image_ids"], grid)
 
 
 def exponents(p: dict[str, Tensor]) -> Tensor:
@@ -40,9 +43,7 @@ def lists(offsets: Tensor, ids: Tensor) -> list[list[int]]:
 @pytest.mark.parametrize("tile_size", [8, 16, 33])
 def test_a_tile_lists_what_shows_in_it_and_little_else(backend, tile_size):
     p = pairs(backend)
-    per_pair, _, ids, offsets = ops.intersect(
-        **p, num_images=2, width=WIDTH, height=HEIGHT, tile_size=tile_size, backend=backend
-    )
+    per_pair, _, (*_, offsets, ids) = intersect(p, Grid(2, WIDTH, HEIGHT, tile_size), backend)
     tiles_y, tiles_x = -(-HEIGHT // tile_size), -(-WIDTH // tile_size)
     assert offsets.shape == (2, tiles_y, tiles_x)
     q, cut = exponents(p), torch.log(255 * p["opacities"].double())
@@ -74,16 +75,17 @@ def test_a_tile_lists_what_shows_in_it_and_little_else(backend, tile_size):
 
 def test_the_exact_test_drops_corners_of_boxes(backend):
     p = pairs(backend)
-    exact = ops.intersect(**p, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend)
-    boxes = ops.intersect(**{**p, "conics": None}, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend)
-    for few, many in zip(lists(exact[3], exact[2]), lists(boxes[3], boxes[2])):
+    grid = Grid(2, WIDTH, HEIGHT, 16)
+    *_, exact_offsets, exact = intersect(p, grid, backend).lists
+    *_, box_offsets, boxes = intersect({**p, "conics": None}, grid, backend).lists
+    for few, many in zip(lists(exact_offsets, exact), lists(box_offsets, boxes)):
         assert set(few) <= set(many)
-    assert len(exact[2]) < 0.9 * len(boxes[2])
+    assert len(exact) < 0.9 * len(boxes)
 
 
 def test_ids_hold_image_tile_and_depth(backend):
     p = pairs(backend)
-    _, isect_ids, ids, offsets = ops.intersect(**p, num_images=2, width=WIDTH, height=HEIGHT, tile_size=16, backend=backend)
+    _, isect_ids, (*_, offsets, ids) = intersect(p, Grid(2, WIDTH, HEIGHT, 16), backend)
     num_tiles = offsets[0].numel()
     tile_bits = num_tiles.bit_length()
     assert torch.equal(isect_ids >> (32 + tile_bits), p["image_ids"][ids.long()])
@@ -104,15 +106,16 @@ def test_equal_depths_stay_in_the_order_of_their_index(backend):
         "conics": torch.tensor([0.5, 0, 0.5]).repeat(count, 1),
         "opacities": torch.full((count,), 0.5),
         "image_ids": torch.zeros(count, dtype=torch.int64),
+        "compensations": torch.ones(count),
     }
-    _, _, ids, _ = ops.intersect(**p, num_images=1, width=16, height=16, tile_size=16, backend=backend)
+    ids = intersect(p, Grid(1, 16, 16, 16), backend).lists.flatten_ids
     want = [i for first in (1, 0, 2) for i in range(first, count, 3)]
     assert ids.tolist() == want
 
 
 def test_nothing_to_intersect(backend):
     p = {name: value[:0] for name, value in pairs(backend).items()}
-    per_pair, isect_ids, ids, offsets = ops.intersect(**p, num_images=3, width=20, height=10, tile_size=16, backend=backend)
+    per_pair, isect_ids, (*_, offsets, ids) = intersect(p, Grid(3, 20, 10, 16), backend)
     assert per_pair.shape == isect_ids.shape == ids.shape == (0,)
     assert offsets.shape == (3, 1, 2)
     assert not offsets.any()

@@ -4,6 +4,9 @@ float32: bodies against the vector kernels. float64, which has no vector kernels
 bodies, against the reference. Marked `gpu`: the same on a device.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +17,19 @@ from tests.support.sides import SIDES, Side, assert_same
 from vision3d import native
 from vision3d.errors import BackendError
 from vision3d.render import rasterize, rasterize_2dgs
-from vision3d.render.splats import native_tiles, ops
+from vision3d.render.splats import native_tiles
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import (
+    Blended,
+    Camera,
+    Gaussians,
+    Grid,
+    Intersections,
+    Pixels,
+    Projected,
+    Projected2dgs,
+    TileLists,
+)
 
 pytestmark = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 
@@ -33,14 +48,14 @@ def scene(count: int, num_cameras: int, *, model: str = "pinhole", width: int = 
     return {**g, "viewmats": viewmats.repeat(2, 1, 1, 1), "Ks": Ks.repeat(2, 1, 1, 1)}
 
 
-def project(g: dict[str, Tensor], backend: str, model: str, **options: object) -> tuple[Tensor, ...]:
-    chosen = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "antialiased": False, **options}
+def project(
+    g: dict[str, Tensor], backend: str, model: str, *, radius_clip: float = 0.0, antialiased: bool = False
+) -> Projected:
     covars = g.get("covars")
     quats, scales = (None, None) if covars is not None else (g["quats"], g["scales"])
-    return ops.project(
-        g["means"], quats, scales, covars, g["opacities"], g["viewmats"], g["Ks"], 60, 44, camera_model=model,
-        backend=backend, **chosen,
-    )  # fmt: skip
+    gaussians = Gaussians(g["means"], quats, scales, covars, g["opacities"])
+    camera = Camera(g["viewmats"], g["Ks"], 60, 44, model, 0.01, 1e10, radius_clip)
+    return kernels(backend).project(gaussians, camera, eps2d=0.3, antialiased=antialiased)[1]
 
 
 @pytest.mark.parametrize("form", ["scales", "covars"])
@@ -80,7 +95,7 @@ def test_harmonics(sides, degree, per_camera):
     inputs |= dict(zip(("batch", "camera", "gaussian"), torch.nonzero(seen, as_tuple=True)))
     assert_same(
         lambda g, backend: (
-            ops.sh_colors(g["means"], g["sh"], g["viewmats"], g["batch"], g["camera"], g["gaussian"], degree, backend=backend),
+            kernels(backend).sh_colors(g["means"], g["sh"], g["viewmats"], g["batch"], g["camera"], g["gaussian"], degree),
         ),
         inputs,
         sides,
@@ -112,6 +127,17 @@ def pairs(count: int, num_images: int, width: int, height: int, *, channels: int
 LISTED = ("means2d", "radii", "depths", "conics", "opacities", "image_ids")
 
 
+def projected(p: dict[str, Tensor]) -> Projected:
+    """What `blend` and `intersect` read; the radii are not known where lists are given."""
+    radii = p.get("radii", torch.ones_like(p["means2d"], dtype=torch.int32))
+    depths = p.get("depths", torch.ones_like(p["opacities"]))
+    return Projected(radii, p["means2d"], depths, p["conics"], torch.ones_like(p["opacities"]))
+
+
+def intersect(p: dict[str, Tensor], grid: Grid, listing: Callable[..., Intersections]) -> Intersections:
+    return listing(projected(p), p["opacities"], p["image_ids"], grid)
+
+
 @pytest.mark.parametrize("tile_size", [4, 8, 16, 33])
 @pytest.mark.parametrize("exact", [True, False])
 def test_tile_lists(sides, tile_size, exact):
@@ -122,13 +148,10 @@ def test_tile_lists(sides, tile_size, exact):
         given = {name: side.place(value) for name, value in p.items()}
         if not exact:
             given["conics"] = None
-        listing = (
-            native_tiles.tiles_by_sorting
-            if side.bodies
-            else lambda *args, side=side: ops.intersect(*args, backend=side.backend)
-        )
+        listing = native_tiles.intersect_by_sorting if side.bodies else kernels(side.backend).intersect
         with side.chosen():
-            results.append([value.cpu() for value in listing(*given.values(), 3, 70, 45, tile_size)])
+            found = intersect(given, Grid(3, 70, 45, tile_size), listing)
+        results.append([value.cpu() for value in (*found[:2], *found.lists[3:])])
     for got, want in zip(*results):
         assert torch.equal(got, want)
 
@@ -136,9 +159,10 @@ def test_tile_lists(sides, tile_size, exact):
 def test_tile_lists_of_nothing(sides):
     empty = {name: value[:0] for name, value in pairs(5, 1, 20, 20).items() if name in LISTED}
     side = sides[0]
-    given = [side.place(value) for value in empty.values()]
+    given = {name: side.place(value) for name, value in empty.items()}
     with side.chosen():
-        counts, isect_ids, ids, offsets = native_tiles.tiles_by_sorting(*given, 2, 20, 20, 8)
+        found = intersect(given, Grid(2, 20, 20, 8), native_tiles.intersect_by_sorting)
+    counts, isect_ids, (*_, offsets, ids) = found
     assert counts.shape == isect_ids.shape == ids.shape == (0,)
     assert offsets.shape == (2, 3, 3)
     assert not offsets.any()
@@ -146,11 +170,15 @@ def test_tile_lists_of_nothing(sides):
 
 def with_lists(p: dict[str, Tensor], num_images: int, width: int, height: int, tile_size: int) -> dict[str, Tensor]:
     """The Gaussians with their tile lists, which both sides then share."""
-    lists = ops.intersect(
-        *(p[name] for name in LISTED), num_images, width, height, tile_size, backend="reference"
-    )  # fmt: skip
+    lists = intersect(p, Grid(num_images, width, height, tile_size), kernels("reference").intersect).lists
     rest = {name: value for name, value in p.items() if name not in ("radii", "depths", "image_ids")}
-    return {**rest, "offsets": lists[3], "ids": lists[2]}
+    return {**rest, "offsets": lists.isect_offsets, "ids": lists.flatten_ids}
+
+
+def blend(p: dict[str, Tensor], width: int, height: int, tile_size: int, backend: str, **options: Any) -> Blended:
+    pixels = Pixels(p.get("backgrounds"), p.get("masks"), options.pop("max_depths", None))
+    lists = TileLists(width, height, tile_size, p["offsets"], p["ids"])
+    return kernels(backend).blend(projected(p), p["colors"], p["opacities"], lists, pixels, alpha_max=0.99, **options)
 
 
 @pytest.mark.parametrize(("channels", "tile_size"), [(1, 16), (2, 4), (3, 8), (3, 16), (4, 16), (7, 8), (32, 16)])
@@ -160,10 +188,7 @@ def test_blending(sides, channels, tile_size):
     p["masks"] = torch.rand(p["offsets"].shape) < 0.8
 
     def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
-        return ops.blend(
-            p["means2d"], p["conics"], p["colors"], p["opacities"], p["backgrounds"], p["masks"], 53, 37, tile_size,
-            p["offsets"], p["ids"], alpha_max=0.99, backend=backend,
-        )  # fmt: skip
+        return blend(p, 53, 37, tile_size, backend)
 
     assert_same(case, p, sides)
 
@@ -176,10 +201,7 @@ def test_blending_before_limits(sides, channels, tile_size):
     p["limits"] = depths.quantile(torch.rand(2 * 37 * 53, generator=torch.Generator().manual_seed(5)).double()).float().double()
 
     def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
-        return ops.blend(
-            p["means2d"], p["conics"], p["colors"], p["opacities"], None, None, 53, 37, tile_size, p["offsets"], p["ids"],
-            alpha_max=0.99, depths=p["depths"], max_depths=p["limits"].view(2, 37, 53), backend=backend,
-        )  # fmt: skip
+        return blend(p, 53, 37, tile_size, backend, max_depths=p["limits"].view(2, 37, 53))
 
     assert_same(case, p, sides)
 
@@ -191,15 +213,13 @@ def test_absolute_gradients(sides, channels):
     sums = []
     for side in sides:
         given = {name: side.place(value) for name, value in p.items()}
-        means2d = given["means2d"].requires_grad_()
+        means2d = given["means2d"] = given["means2d"].clone().requires_grad_()
+        absgrad = torch.zeros_like(means2d)
         with side.chosen():
-            image, *_ = ops.blend(
-                means2d, given["conics"], given["colors"], given["opacities"], None, None, 40, 40, 16,
-                given["offsets"], given["ids"], alpha_max=0.99, absgrad=True, backend=side.backend,
-            )  # fmt: skip
+            image, *_ = blend(given, 40, 40, 16, side.backend, absgrad=absgrad)
             (image * side.place(weights)).sum().backward()
-        sums.append(means2d.absgrad.cpu())
-        assert (means2d.absgrad >= means2d.grad.abs() * 0.999 - 1e-6).all()
+        sums.append(absgrad.cpu())
+        assert (absgrad >= means2d.grad.abs() * 0.999 - 1e-6).all()
     assert_same_gradients({"absgrad": sums[0]}, {"absgrad": sums[1]})
 
 
@@ -215,63 +235,59 @@ def test_a_pixel_stops_in_the_same_place(sides):
     p = with_lists(p, 1, 16, 16, 8)
 
     def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
-        return ops.blend(
-            p["means2d"], p["conics"], p["colors"], p["opacities"], None, None, 16, 16, 8, p["offsets"], p["ids"],
-            alpha_max=0.99, backend=backend,
-        )  # fmt: skip
+        return blend(p, 16, 16, 8, backend)
 
     assert_same(case, p, sides)
     _, _, last = case({name: sides[1].place(value) for name, value in p.items()}, sides[1].backend)
     assert 200 < int(last[0, 0, 0]) < count - 100
 
 
-def test_projection_of_discs(sides):
+def project_2dgs(g: dict[str, Tensor], backend: str) -> Projected2dgs:
+    gaussians = Gaussians(g["means"], g["quats"], g["scales"], None, g["opacities"])
+    camera = Camera(g["viewmats"], g["Ks"], 60, 44, "pinhole", 0.01, 1e10, 0.0)
+    return kernels(backend).project_2dgs(gaussians, camera)[1]
+
+
+def test_projection_of_2dgs(sides):
     g = scene(200, 2)
     g["means"][:, 0] = torch.nan
     g["means"][:, 1, 2] = -50.0
     g["means"][:, 2] = torch.tensor([0.1, 0.1, -3.7])
     g["scales"][:, 2] = 1.0  # crosses the plane of a camera
     inputs = {name: g[name] for name in ("means", "quats", "scales", "opacities", "viewmats", "Ks")}
-    assert_same(
-        lambda g, backend: ops.project_2dgs(
-            *g.values(), 60, 44, near_plane=0.01, far_plane=1e10, radius_clip=0.0, backend=backend
-        ),
-        inputs,
-        sides,
-    )
+    assert_same(project_2dgs, inputs, sides)
 
 
 @pytest.mark.parametrize("distloss", [False, True])
 @pytest.mark.parametrize(("channels", "tile_size"), [(1, 4), (4, 16), (9, 8)])
-def test_blending_of_discs(sides, channels, tile_size, distloss):
+def test_blending_of_2dgs(sides, channels, tile_size, distloss):
     g = {name: value[:1] for name, value in scene(120, 2).items()}
-    radii, means2d, depths, transforms, normals = ops.project_2dgs(
-        g["means"], g["quats"], g["scales"], g["opacities"], g["viewmats"], g["Ks"], 60, 44, near_plane=0.01,
-        far_plane=1e10, radius_clip=0.0, backend="reference",
-    )  # fmt: skip
-    seen = radii.flatten(0, 2)[:, 0] > 0
-    flat = lambda value: value.flatten(0, 2)[seen]  # noqa: E731
+    made = project_2dgs(g, "reference")
+    seen = made.radii.flatten(0, 2)[:, 0] > 0
+    flat = Projected2dgs(*(value.flatten(0, 2)[seen] for value in made))
     image_ids = torch.arange(2).repeat_interleave(120)[seen]
     opacities = g["opacities"].repeat(2, 1).flatten()[seen]
-    lists = ops.intersect(
-        flat(means2d), flat(radii), flat(depths), None, opacities, image_ids, 2, 60, 44, tile_size, backend="reference"
-    )
+    lists = kernels("reference").intersect(flat, opacities, image_ids, Grid(2, 60, 44, tile_size)).lists
     inputs = {
-        "means2d": flat(means2d),
-        "transforms": flat(transforms),
-        "colors": torch.cat([torch.rand(len(opacities), channels - 1, dtype=torch.float64), flat(depths)[:, None]], -1),
+        "means2d": flat.means2d,
+        "transforms": flat.transforms,
+        "colors": torch.cat([torch.rand(len(opacities), channels - 1, dtype=torch.float64), flat.depths[:, None]], -1),
         "opacities": opacities,
-        "normals": flat(normals),
+        "normals": flat.normals,
         "densify": torch.zeros(len(opacities), 2, dtype=torch.float64),
         "backgrounds": torch.rand(2, channels, dtype=torch.float64),
-        "masks": torch.rand(lists[3].shape) < 0.8,
-        "offsets": lists[3],
-        "ids": lists[2],
+        "masks": torch.rand(lists.isect_offsets.shape) < 0.8,
+        "offsets": lists.isect_offsets,
+        "ids": lists.flatten_ids,
     }
 
     def case(p: dict[str, Tensor], backend: str) -> tuple[Tensor, ...]:
-        *first, offsets, ids = p.values()
-        return ops.blend_2dgs(*first, 60, 44, tile_size, offsets, ids, alpha_max=0.99, distloss=distloss, backend=backend)
+        radii, depths = torch.ones_like(p["means2d"], dtype=torch.int32), torch.ones_like(p["opacities"])
+        given = Projected2dgs(radii, p["means2d"], depths, p["transforms"], p["normals"])
+        return kernels(backend).blend_2dgs(
+            given, p["colors"], p["opacities"], TileLists(60, 44, tile_size, p["offsets"], p["ids"]),
+            Pixels(p["backgrounds"], p["masks"]), alpha_max=0.99, distloss=distloss, densify=p["densify"],
+        )  # fmt: skip
 
     assert_same(case, inputs, sides)
 
@@ -298,7 +314,7 @@ def test_the_whole_rasterizer(sides, packed, mode):
     assert_same(lambda g, backend: rasterized(g, backend, **options), small_scene(), sides)
 
 
-def test_the_whole_rasterizer_of_discs(sides):
+def test_the_whole_rasterizer_of_2dgs(sides):
     g = small_scene()
     names = ("means", "quats", "scales", "opacities", "sh", "viewmats", "Ks")
 
@@ -384,7 +400,7 @@ def test_registered_ops_in_float64():
     drawn = [listed[name].requires_grad_() for name in ("means2d", "conics", "colors", "opacities")]
     arguments = {
         "project_splats": (
-            *gaussians, None, g["opacities"], g["viewmats"], g["Ks"], 0, 60, 44, 0.3, 0.01, 1e10, 0.0, True, False,
+            *gaussians, None, g["opacities"], g["viewmats"], g["Ks"], 60, 44, "pinhole", 0.01, 1e10, 0.0, 0.3, True, False,
         ),
         "intersect_tiles": (*(p[name].detach() for name in LISTED), 2, 30, 20, 8),
         "blend_splats": (*drawn, None, None, 30, 20, 8, listed["offsets"], listed["ids"], 0.99, None),

@@ -207,8 +207,8 @@ def test_wrong_limits_are_refused(function, backend):
 
 @both
 def test_gsplat_has_none(function, monkeypatch):
-    from vision3d.render.splats import ops
+    from vision3d.render.splats import kernels
 
-    monkeypatch.setattr(ops, "resolve", lambda backend, device: "gsplat")
+    monkeypatch.setattr(kernels, "resolve", lambda backend, device: "gsplat")
     with pytest.raises(BackendError, match=r"max_depths: gsplat.rasterization.* takes none; use backend='native'"):
         draw(function, scene(), max_depths=torch.ones(2, H, W), backend="gsplat")

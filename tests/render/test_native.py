@@ -76,6 +76,16 @@ def test_outputs_are_never_copied():
         native.require().quat_to_rotmat(quats, torch.empty(4, 9, dtype=torch.float64))
 
 
+def test_optional_inputs_are_never_converted():
+    """As other inputs: refused, not copied, and None is taken where an input is optional alone."""
+    rows, out, double = torch.ones(4, 4), torch.ones(4, 9), torch.ones(4, 9, dtype=torch.float64)
+    native.require().quat_to_rotmat_vjp(rows, None, out, torch.empty(4, 4))
+    with pytest.raises(TypeError):
+        native.require().quat_to_rotmat_vjp(rows, double, out, torch.empty(4, 4))
+    with pytest.raises(TypeError):
+        native.require().quat_to_rotmat_vjp(rows, out, None, torch.empty(4, 4))
+
+
 def test_wrong_shapes_are_named():
     records, colors = torch.empty(5, 16), torch.empty(5, 3)
     with pytest.raises(ValueError, match=r"records: got shape \(5, 16\), want \(6, 16\)"):
@@ -84,54 +94,46 @@ def test_wrong_shapes_are_named():
 
 def _ops():
     """Arguments of every registered op, small."""
-    from vision3d.render.splats import ops
+    from vision3d.render.splats.kernels import kernels
+    from vision3d.render.splats.records import Camera, Gaussians, Grid
 
+    ops = kernels("native")
     g = random_gaussians(12)
     viewmats, Ks = cameras(2, 20, 18)
-    limits = {"near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0}
-    camera = (viewmats[None], Ks[None], 20, 18)
+    camera = Camera(viewmats[None], Ks[None], 20, 18, "pinhole", 0.01, 1e10, 0.0)
     gaussians = [g[name][None] for name in ("means", "quats", "scales")]
-    (images, ids), (radii, means2d, depths, conics, _) = ops.project_pairs(
-        *gaussians, None, g["opacities"][None], *camera, eps2d=0.3, camera_model="pinhole", antialiased=False, packed=True,
-        backend="native", **limits,
-    )  # fmt: skip
+    cloud = Gaussians(*gaussians, None, g["opacities"][None])
+    (images, ids), packed = ops.project(cloud, camera, eps2d=0.3, packed=True)
+    radii, means2d, depths, conics, _ = packed
     opacities, colors = g["opacities"][ids], torch.rand(len(ids), 3)
     leaf = lambda tensor: tensor.detach().clone().requires_grad_()  # noqa: E731
-    lists = ops.intersect(means2d, radii, depths, conics, opacities, images, 2, 20, 18, 16, backend="native")
-    grid = (20, 18, 16, lists[3], lists[2], 0.99)
+    grid = (*ops.intersect(packed, opacities, images, Grid(2, 20, 18, 16)).lists, 0.99)
     splats = [leaf(value) for value in (means2d, conics, colors, opacities)]
     yield (
         "project_splats",
-        (*map(leaf, gaussians), None, None, leaf(camera[0]), Ks[None], 0, 20, 18, 0.3, 0.01, 1e10, 0.0, False, False),
+        (*map(leaf, gaussians), None, None, leaf(camera[0]), *camera[1:], 0.3, False, False),
     )
     centers = torch.zeros(1, 2, 3, requires_grad=True)
     yield "sh_colors", (leaf(gaussians[0]), leaf(random_sh(12, 2)[None, None]), centers, images, ids, 2)
     yield "intersect_tiles", (means2d, radii, depths, conics, opacities, images, 2, 20, 18, 16)
     yield "blend_splats", (*splats, torch.rand(2, 3, requires_grad=True), None, *grid, None)
     yield "blend_splats limited", (*splats, None, None, *grid, None, depths, torch.full((2, 18, 20), 4.0))
-    discs = ops.project_2dgs(*gaussians, g["opacities"][None], *camera, backend="native", **limits)
-    dense = ops.intersect(
-        *(discs[k].flatten(0, 2) for k in (1, 0, 2)), None, g["opacities"].repeat(2),
-        torch.arange(2).repeat_interleave(12), 2, 20, 18, 16, backend="native",
-    )  # fmt: skip
-    yield "project_discs", (*map(leaf, gaussians), None, leaf(camera[0]), Ks[None], 20, 18, 0.01, 1e10, 0.0)
-    features = [
-        discs[1].flatten(0, 2),
-        discs[3].flatten(0, 2),
-        torch.rand(24, 2),
-        g["opacities"].repeat(2),
-        discs[4].flatten(0, 2),
-    ]
-    discs = (*map(leaf, features), None, None, 20, 18, 16, dense[3], dense[2], 0.99, True)
-    yield "blend_discs", discs
-    yield "blend_discs limited", (*discs, torch.full((2, 18, 20), 4.0))
+    _, flat = ops.project_2dgs(cloud, camera)
+    flat = flat._make(value.flatten(0, 2) for value in flat)
+    opacities = g["opacities"].repeat(2)
+    lists = ops.intersect(flat, opacities, torch.arange(2).repeat_interleave(12), Grid(2, 20, 18, 16)).lists
+    yield "project_2dgs", (*map(leaf, gaussians), None, None, leaf(camera[0]), *camera[1:])
+    features = [flat.means2d, flat.transforms, torch.rand(24, 2), opacities, flat.normals]
+    flat = (*map(leaf, features), None, None, *lists, 0.99, True)
+    yield "blend_2dgs", flat
+    yield "blend_2dgs limited", (*flat, torch.full((2, 18, 20), 4.0))
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "project_splats", "sh_colors", "intersect_tiles", "blend_splats", "blend_splats limited", "project_discs",
-        "blend_discs", "blend_discs limited",
+        "project_splats", "sh_colors", "intersect_tiles", "blend_splats", "blend_splats limited", "project_2dgs",
+        "blend_2dgs", "blend_2dgs limited",
     ],
 )  # fmt: skip
 def test_registered_ops(name):
@@ -140,3 +142,12 @@ def test_registered_ops(name):
     op = getattr(torch.ops.vision3d, name.split()[0]).default
     tests = ["test_schema", "test_autograd_registration", "test_faketensor"]
     torch.library.opcheck(op, arguments, test_utils=tests)
+
+
+def test_schemas_are_those_of_the_records():
+    schema = str(torch.ops.vision3d.blend_splats.default._schema)
+    assert schema == (
+        "vision3d::blend_splats(Tensor means2d, Tensor conics, Tensor colors, Tensor opacities, Tensor? backgrounds, "
+        "Tensor? masks, SymInt width, SymInt height, SymInt tile_size, Tensor isect_offsets, Tensor flatten_ids, "
+        "float alpha_max, Tensor? absgrad, Tensor? depths=None, Tensor? max_depths=None) -> (Tensor, Tensor, Tensor, Tensor)"
+    )

@@ -8,21 +8,23 @@ from tests.support.band import assert_same_gradients
 from tests.support.gaussians import cameras, random_gaussians
 from vision3d.geometry import cameras as camera_models
 from vision3d.geometry.quaternion import quat_to_rotmat
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import Camera, Gaussians
 
 MODELS = ["pinhole", "ortho", "fisheye"]
-DEFAULTS = {"eps2d": 0.3, "near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0, "antialiased": False}
+DEFAULTS = {"near_plane": 0.01, "far_plane": 1e10, "radius_clip": 0.0}
 NAMES = ["radii", "means2d", "depths", "conics", "compensations"]
 
 
 def project(g: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, **options) -> dict[str, Tensor]:
     """One scene, so without the leading axis of scenes."""
-    options = {**DEFAULTS, "camera_model": "pinhole", "backend": "reference", **options}
-    covars = options.pop("covars", None)
+    options = {**DEFAULTS, "camera_model": "pinhole", "backend": "reference", "eps2d": 0.3, **options}
+    covars, model, backend = options.pop("covars", None), options.pop("camera_model"), options.pop("backend")
+    camera = Camera(viewmats[None], Ks[None], width, height, model, *(options.pop(name) for name in DEFAULTS))
     quats, scales = (None if covars is not None else g[name][None] for name in ("quats", "scales"))
     covars = None if covars is None else covars[None]
     shapes = (g["means"][None], quats, scales, covars, g["opacities"][None])
-    out = ops.project(*shapes, viewmats[None], Ks[None], width, height, **options)
+    _, out = kernels(backend).project(Gaussians(*shapes), camera, **options)
     return {name: value[0] for name, value in zip(NAMES, out)}
 
 

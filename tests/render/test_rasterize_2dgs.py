@@ -9,7 +9,8 @@ from tests.support.gaussians import cameras, random_gaussians, random_sh
 from vision3d import rasterize_2dgs
 from vision3d.errors import BackendError, InputError
 from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_quat
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
+from vision3d.render.splats.records import Camera, Gaussians
 
 INPUTS = ("means", "quats", "scales", "opacities", "colors")
 W, H = 61, 45
@@ -153,7 +154,7 @@ def test_distortion_and_median_of_layers(backend):
     assert without[5].item() == pytest.approx(4.0)  # also without a depth in the image
 
 
-def test_normals_of_a_slope_come_from_discs_and_from_depth(backend):
+def test_normals_of_a_slope_come_from_2dgs_and_from_depth(backend):
     """Discs that tile an inclined plane: both maps show its normal, turned to the camera."""
     normal = torch.nn.functional.normalize(torch.tensor([0.3, -0.4, -1.0]), dim=0)
     quat = disc(tuple(normal.tolist()))["quats"]
@@ -237,10 +238,9 @@ def test_gradcheck_of_projection():
 
     def outputs(*inputs: Tensor) -> tuple[Tensor, ...]:
         means, quats, scales, views = inputs
-        radii, *out = ops.project_2dgs(
-            means[None], quats[None], scales[None], g["opacities"][None], views[None], Ks[None], 60, 44,
-            near_plane=0.01, far_plane=1e10, radius_clip=0.0, backend="reference",
-        )  # fmt: skip
+        gaussians = Gaussians(means[None], quats[None], scales[None], None, g["opacities"][None])
+        camera = Camera(views[None], Ks[None], 60, 44, "pinhole", 0.01, 1e10, 0.0)
+        _, (radii, *out) = kernels("reference").project_2dgs(gaussians, camera)
         assert (radii > 0).all()
         return tuple(out)
 
@@ -331,7 +331,7 @@ def test_nothing_to_see_shows_the_background_and_can_be_differentiated(backend):
         (image.sum() + normals.sum() + median.sum()).backward()
 
 
-def test_bad_discs_do_not_touch_the_others(backend):
+def test_bad_gaussians_do_not_touch_the_others(backend):
     g, viewmats, Ks = random_gaussians(50, size=0.1), *cameras(2, W, H)
     want, *_ = render(g, viewmats, Ks, backend=backend)
     bad = {name: value[:6].clone() for name, value in g.items()}
@@ -346,7 +346,7 @@ def test_bad_discs_do_not_touch_the_others(backend):
         assert not leaves[name].grad[:6].any()
 
 
-def test_what_discs_do_not_have_is_refused(backend):
+def test_what_2dgs_does_not_have_is_refused(backend):
     g, viewmats, Ks = random_gaussians(3), *cameras(1, W, H)
     with pytest.raises(InputError, match=r"eps2d: got 0\.1; the low-pass filter of 2D Gaussians is fixed"):
         render(g, viewmats, Ks, eps2d=0.1, backend=backend)

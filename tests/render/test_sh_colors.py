@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.support.band import assert_same_gradients
 from tests.support.gaussians import cameras, random_gaussians, random_sh
-from vision3d.render.splats import ops
+from vision3d.render.splats.kernels import kernels
 
 
 def ids(count: int, num_cameras: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,7 +29,7 @@ def test_colours_are_the_real_harmonics_in_the_direction_from_the_camera(backend
     g, sh = random_gaussians(40), random_sh(40, degree)
     viewmats, _ = cameras(3, 32, 32)
     batch, camera, gaussian = ids(40, 3)
-    got = ops.sh_colors(g["means"][None], sh[None], viewmats[None], batch, camera, gaussian, degree, backend=backend)
+    got = kernels(backend).sh_colors(g["means"][None], sh[None], viewmats[None], batch, camera, gaussian, degree)
     centers = torch.linalg.inv(viewmats.double())[:, :3, 3]
     directions = torch.nn.functional.normalize(g["means"].double()[gaussian] - centers[camera], dim=-1).numpy()
     orders = [(l, m) for l in range(degree + 1) for m in range(-l, l + 1)]
@@ -42,10 +42,10 @@ def test_active_degree_reads_only_its_coefficients(backend):
     g, sh = random_gaussians(10), random_sh(10, 3)
     viewmats, _ = cameras(2, 32, 32)
     pairs = ids(10, 2)
-    low = ops.sh_colors(g["means"][None], sh[None], viewmats[None], *pairs, 1, backend=backend)
-    cut = ops.sh_colors(g["means"][None], sh[None, :, :4], viewmats[None], *pairs, 1, backend=backend)
+    low = kernels(backend).sh_colors(g["means"][None], sh[None], viewmats[None], *pairs, 1)
+    cut = kernels(backend).sh_colors(g["means"][None], sh[None, :, :4], viewmats[None], *pairs, 1)
     torch.testing.assert_close(low, cut, atol=0, rtol=0)
-    full = ops.sh_colors(g["means"][None], sh[None], viewmats[None], *pairs, 3, backend=backend)
+    full = kernels(backend).sh_colors(g["means"][None], sh[None], viewmats[None], *pairs, 3)
     assert (full - low).abs().max() > 0.05
 
 
@@ -54,26 +54,18 @@ def test_coefficients_may_differ_between_cameras(backend):
     sh = torch.stack([random_sh(10, 2, seed=seed) for seed in range(2)])
     viewmats, _ = cameras(2, 32, 32)
     batch, camera, gaussian = ids(10, 2)
-    got = ops.sh_colors(g["means"][None], sh[None], viewmats[None], batch, camera, gaussian, 2, backend=backend)
+    got = kernels(backend).sh_colors(g["means"][None], sh[None], viewmats[None], batch, camera, gaussian, 2)
     for c in range(2):
         one = camera == c
-        want = ops.sh_colors(
-            g["means"][None],
-            sh[None, c],
-            viewmats[None, c : c + 1],
-            batch[one],
-            batch[one],
-            gaussian[one],
-            2,
-            backend=backend,
-        )
+        view = viewmats[None, c : c + 1]
+        want = kernels(backend).sh_colors(g["means"][None], sh[None, c], view, batch[one], batch[one], gaussian[one], 2)
         torch.testing.assert_close(got[one], want, atol=1e-6, rtol=1e-6)
 
 
 def test_dark_colours_are_zero_without_gradient(backend):
     means, sh = torch.tensor([[[0.0, 0, 1]]]), torch.tensor([[[[-3.0, 0.1, -3.0]]]], requires_grad=True)
     zero = torch.zeros(1, dtype=torch.int64)
-    color = ops.sh_colors(means, sh, torch.eye(4)[None, None], zero, zero, zero, 0, backend=backend)
+    color = kernels(backend).sh_colors(means, sh, torch.eye(4)[None, None], zero, zero, zero, 0)
     color.sum().backward()
     assert color[0, 0] == color[0, 2] == 0
     torch.testing.assert_close(sh.grad.flatten(), torch.tensor([0, 0.28209479, 0]))
@@ -86,7 +78,7 @@ def test_gradcheck(degree):
     pairs = ids(4, 2)
 
     def colors(means: Tensor, sh: Tensor, viewmats: Tensor) -> Tensor:
-        return ops.sh_colors(means[None], sh[None], viewmats[None], *pairs, degree, backend="reference")
+        return kernels("reference").sh_colors(means[None], sh[None], viewmats[None], *pairs, degree)
 
     inputs = [tensor.requires_grad_() for tensor in (g["means"], sh, viewmats)]
     assert (colors(*inputs) > 0.01).all()  # away from the clamp
@@ -103,7 +95,7 @@ def test_single_precision_gradients_agree_with_double(backend, degree):
         means = random_gaussians(200)["means"].to(dtype).requires_grad_()
         sh = random_sh(200, degree).to(dtype).requires_grad_()
         views = viewmats.to(dtype, copy=True).requires_grad_()
-        out = ops.sh_colors(means[None], sh[None], views[None], *pairs, degree, backend=backend)
+        out = kernels(backend).sh_colors(means[None], sh[None], views[None], *pairs, degree)
         grads = torch.autograd.grad((out * weights).sum(), (means, sh, views), materialize_grads=True)
         return dict(zip(("means", "sh", "viewmats"), grads))
 

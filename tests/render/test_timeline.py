@@ -12,7 +12,7 @@ from vision3d.progress import silent
 from vision3d.render import path_cameras, render_scene
 from vision3d.render.timeline import Timeline
 from vision3d.report.renders import write_renders
-from vision3d.scene import Cameras, GaussianScene, Mesh, PointCloud, Scene, Sequence, Skin
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, PointCloud, Scene, SkinnedMesh
 
 TIMES = torch.tensor([0.0, 0.125, 0.25])
 
@@ -29,13 +29,13 @@ def shifts():
 
 def rolling_mesh():
     mesh = ball_mesh()
-    return Sequence(mesh, TIMES, {"vertices": mesh.vertices + shifts()[:, None]})
+    return FrameSequence(mesh, TIMES, {"vertices": mesh.vertices + shifts()[:, None]})
 
 
 def rolling_splats():
     means = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)) * 0.2
     base = GaussianScene.from_points(means, torch.rand(60, 3))
-    return Sequence(base, TIMES, {"means": means + shifts()[:, None]})
+    return FrameSequence(base, TIMES, {"means": means + shifts()[:, None]})
 
 
 @pytest.mark.parametrize("make", [rolling_mesh, rolling_splats])
@@ -55,7 +55,7 @@ def test_a_view_a_frame(make):
 
 def test_what_stands_still_is_in_every_frame_and_others_hold_their_frame():
     wall = ball_mesh()
-    slow = Sequence(wall, torch.tensor([0.0, 0.2]), {"vertices": torch.stack([wall.vertices, wall.vertices + 1])})
+    slow = FrameSequence(wall, torch.tensor([0.0, 0.2]), {"vertices": torch.stack([wall.vertices, wall.vertices + 1])})
     splats = rolling_splats()
     got = list(render_scene([splats, slow], camera()))
     moments = [[splats.frame(i), slow.mesh_at(at)] for i, at in enumerate((0, 0, 1))]
@@ -66,7 +66,7 @@ def test_what_stands_still_is_in_every_frame_and_others_hold_their_frame():
 def test_sequences_in_a_scene_move_with_their_transform():
     matrix = torch.eye(4)
     matrix[1, 3] = 0.5
-    points = Sequence(PointCloud(torch.rand(2, 3)), torch.arange(9.0), {"points": torch.rand(9, 2, 3)})  # not drawn
+    points = FrameSequence(PointCloud(torch.rand(2, 3)), torch.arange(9.0), {"points": torch.rand(9, 2, 3)})  # not drawn
     scene = Scene().add("ball", rolling_mesh(), matrix).add("points", points)
     got = list(render_scene(scene, camera()))
     assert len(got) == 3
@@ -96,16 +96,16 @@ def test_files(tmp_path):
 def test_wrong_numbers_of_cameras_and_frames():
     with pytest.raises(InputError, match="cameras: got 2 for a sequence of 3 frames; want one, or one for each frame"):
         render_scene(rolling_mesh(), camera(2))
-    points = Sequence(PointCloud(torch.rand(2, 3)), TIMES, {"points": torch.rand(3, 2, 3)})
+    points = FrameSequence(PointCloud(torch.rand(2, 3)), TIMES, {"points": torch.rand(3, 2, 3)})
     with pytest.raises(InputError, match="a sequence of PointCloud is not drawn; want GaussianScene, Mesh, MeshGaussians"):
         render_scene([points], camera())
     with pytest.raises(InputError, match="a sequence has 0 frames, want at least one"):
-        render_scene(Sequence(ball_mesh(), torch.zeros(0)), camera())
+        render_scene(FrameSequence(ball_mesh(), torch.zeros(0)), camera())
 
 
 def test_skins_play_their_clip():
     mesh = ball_mesh()
-    skin = Skin.from_frames(mesh, mesh.vertices + shifts()[:, None], TIMES.tolist())
+    skin = SkinnedMesh.from_frames(mesh, mesh.vertices + shifts()[:, None], TIMES.tolist())
     views = list(render_scene(skin, camera()))
     wanted = [next(iter(render_scene(skin.at(time), camera()))) for time in TIMES[:2].tolist()]
     assert len(views) == 3 and all(torch.equal(a.image, b.image) for a, b in zip(views, wanted))
@@ -115,7 +115,7 @@ def test_skins_play_their_clip():
 
 def test_a_timeline_sets_the_frames():
     mesh = ball_mesh()
-    skin = Skin.from_frames(mesh, mesh.vertices + shifts()[:, None], [0.0, 0.125, 0.25])
+    skin = SkinnedMesh.from_frames(mesh, mesh.vertices + shifts()[:, None], [0.0, 0.125, 0.25])
     timeline = Timeline.of(skin).resampled(7)
     assert timeline.fps == 8 and len(timeline) == 7
     columns = [view.alpha.sum(0).argmax().item() for view in render_scene(timeline, camera())]

@@ -62,9 +62,9 @@ def test_flat_scenes_are_3d_gaussians_without_thickness(backend):
     s = scene("flat")
     s.log_scales[:, 2] = math.log(1e-8)
     view = next(iter(render_views(s, views(), backend=backend)))
-    # The discs of 2DGS with the same axes look much alike where they are larger than a pixel.
-    discs = GaussianScene(s.means, s.quats, s.log_scales, s.opacity_logits, s.sh, "2dgs")
-    other = next(iter(render_views(discs, views(), backend=backend)))
+    # 2D Gaussians with the same axes look much alike where they are larger than a pixel.
+    flat = GaussianScene(s.means, s.quats, s.log_scales, s.opacity_logits, s.sh, "2dgs")
+    other = next(iter(render_views(flat, views(), backend=backend)))
     assert (view.image - other.image).abs().mean() < 0.05
     assert view.image.std() > 0.1
 

@@ -9,7 +9,7 @@ from vision3d.io.images import read_image
 from vision3d.progress import silent
 from vision3d.report import write_report
 from vision3d.runs import RunFolder
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]
 

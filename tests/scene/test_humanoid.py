@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vision3d.geometry import quaternion
-from vision3d.scene import Mesh, Motion, Skeleton, Skin
+from vision3d.scene import Mesh, Motion, Skeleton, SkinnedMesh
 from vision3d.scene.humanoid import body_parts
 from vision3d.scene.joint_names import same_joints
 from vision3d.scene.retarget import retarget
@@ -73,12 +73,14 @@ def offsets(drop: float) -> torch.Tensor:
     return torch.tensor(found)
 
 
-def person(drop: float) -> Skin:
+def person(drop: float) -> SkinnedMesh:
     count = len(NAMES)
     quats = torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
     mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
     joints = torch.zeros(3, 1, dtype=torch.int64), torch.ones(3, 1)
-    return Skin(mesh, NAMES, PARENTS, offsets(drop), quats, torch.ones(count, 3), torch.eye(4).repeat(count, 1, 1), *joints)
+    return SkinnedMesh(
+        mesh, NAMES, PARENTS, offsets(drop), quats, torch.ones(count, 3), torch.eye(4).repeat(count, 1, 1), *joints
+    )
 
 
 def played(skeleton: Skeleton, turns: int = 5, seed: int = 0) -> Motion:
@@ -89,7 +91,7 @@ def played(skeleton: Skeleton, turns: int = 5, seed: int = 0) -> Motion:
     return Motion(skeleton, torch.arange(turns, dtype=torch.float64), quats, walk)
 
 
-def positions(skin: Skin, motion: Motion) -> torch.Tensor:
+def positions(skin: SkinnedMesh, motion: Motion) -> torch.Tensor:
     clip = retarget(motion, skin)
     return skin.joint_matrices(clip, motion.times)[..., :3, 3]
 

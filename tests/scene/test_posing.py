@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from tests.support.skins import arm, hybrid
 from vision3d.errors import InputError
 from vision3d.geometry.euler import euler_to_rotmat
-from vision3d.scene import Channel, Clip, Skin
+from vision3d.scene import Channel, Clip, SkinnedMesh
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
 
 NOW = torch.zeros(1, dtype=torch.float64)
@@ -20,7 +20,7 @@ def close(got, want, atol=2e-5):
     torch.testing.assert_close(got, want, rtol=0, atol=atol)
 
 
-def tip(skin: Skin):
+def tip(skin: SkinnedMesh):
     """The vertices that follow the last joint alone."""
     dense = torch.zeros(len(skin.weights), len(skin)).scatter_add_(1, skin.indices, skin.weights)
     return dense[:, -1] > 0.98
@@ -157,7 +157,7 @@ def test_a_joint_scaled_to_nothing_cannot_rest():
 def test_without_joints_morphs_alone_make_the_rest():
     skin = arm()
     frames = torch.stack([skin.mesh.vertices, skin.mesh.vertices + 1])
-    moving = Skin.from_frames(skin.mesh, frames, [0.0, 1.0])
+    moving = SkinnedMesh.from_frames(skin.mesh, frames, [0.0, 1.0])
     new = rest_at(moving, moving.clips[0], 0.5)
     close(new.mesh.vertices, skin.mesh.vertices + 0.5)
     assert new.num_morphs == 0 and new.clips == ()

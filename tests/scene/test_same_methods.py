@@ -12,7 +12,7 @@ from tests.support.splats import small_scene
 from vision3d.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
-from vision3d.scene import Boxes, Mesh, MeshGaussians, PointCloud, Region, Scene, Selection, Sequence
+from vision3d.scene import Boxes, FrameSequence, Mesh, MeshGaussians, PointCloud, Region, Scene, Selection
 from vision3d.scene.clip import Channel, Clip
 
 
@@ -97,7 +97,7 @@ def test_sequences_move_frame_by_frame(kind):
         "points": (PointCloud(splats.means), {"points": means}),
         "bound": (MeshGaussians.from_mesh(ball(), 1), {"vertices": torch.stack([ball().vertices, 2 * ball().vertices])}),
     }
-    moving = Sequence(frames[kind][0], times, frames[kind][1])
+    moving = FrameSequence(frames[kind][0], times, frames[kind][1])
     moved = moving.transform(matrix)
     for i in range(2):
         found, want = moved.frame(i), moving.frame(i).transform(matrix)
@@ -114,7 +114,7 @@ def test_boxes_turn_about_z_and_no_other_way():
     torch.testing.assert_close(boxes.transform(matrix).corners, applied(matrix, boxes.corners), atol=1e-5, rtol=0)
     with pytest.raises(InputError, match="tilts z, but boxes stand upright"):
         boxes.transform(similarity(7))
-    moving = Sequence(boxes, torch.tensor([0.0, 1.0]), {"boxes": torch.stack([boxes.boxes, boxes.boxes + 1])})
+    moving = FrameSequence(boxes, torch.tensor([0.0, 1.0]), {"boxes": torch.stack([boxes.boxes, boxes.boxes + 1])})
     want = moving.frame(1).transform(matrix)
     torch.testing.assert_close(moving.transform(matrix).frame(1).boxes, want.boxes)
 

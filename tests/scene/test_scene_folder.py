@@ -3,7 +3,7 @@ import torch
 
 from tests.support.creature import creature
 from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError
-from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, Scene, Selection, Skin, codecs, load
+from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, Scene, Selection, SkinnedMesh, codecs, load
 
 
 def test_round_trip(tmp_path, gaussians, cameras, similarity):
@@ -49,10 +49,10 @@ def test_round_trip_of_every_type(tmp_path, gaussians, cameras, mesh, cloud, sim
 def test_skins_keep_what_moves_them(tmp_path, mesh):
     Scene().add("fox", creature()).add("rock", mesh).save(tmp_path)
     back = load(tmp_path)
-    assert isinstance(back["fox"], Skin) and isinstance(back["rock"], Mesh)
+    assert isinstance(back["fox"], SkinnedMesh) and isinstance(back["rock"], Mesh)
     fox = back.validate()["fox"]
     torch.testing.assert_close(fox.posed(fox.clip("walk"), [0.5]), creature().posed(creature().clips[0], [0.5]))
-    assert list(back.of_type(Skin)) == ["fox"] and len(back.to("cpu")["fox"]) == 6
+    assert list(back.of_type(SkinnedMesh)) == ["fox"] and len(back.to("cpu")["fox"]) == 6
 
 
 def test_gaussians_are_in_world_coordinates(gaussians, similarity):

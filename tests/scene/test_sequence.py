@@ -18,7 +18,7 @@ from vision3d.geometry.rotation import so3_exp
 from vision3d.io import zarr_store
 from vision3d.io.zarr_store import SequenceWriter
 from vision3d.render import render_views
-from vision3d.scene import Boxes, GaussianScene, MeshGaussians, PointCloud, Scene, Sequence, load
+from vision3d.scene import Boxes, FrameSequence, GaussianScene, MeshGaussians, PointCloud, Scene, load
 
 TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
 
@@ -26,7 +26,7 @@ TIMES = torch.tensor([0.0, 0.1, 0.25], dtype=torch.float64)
 @pytest.fixture
 def moving(gaussians):
     channels = {"means": torch.randn(3, 40, 3), "covar_factors": torch.randn(3, 40, 3, 3)}
-    return Sequence(gaussians, TIMES, channels)
+    return FrameSequence(gaussians, TIMES, channels)
 
 
 def test_the_mesh_of_a_frame(mesh):
@@ -35,15 +35,17 @@ def test_the_mesh_of_a_frame(mesh):
     plain = replace(mesh, normals=vertex_normals(mesh.vertices, mesh.faces))
     moved = torch.stack([mesh.vertices, turned])
     for base in (plain, MeshGaussians.from_mesh(plain, 1)):
-        sequence = Sequence(base, TIMES[:2], {"vertices": moved})
+        sequence = FrameSequence(base, TIMES[:2], {"vertices": moved})
         assert torch.equal(sequence.vertices(), moved) and torch.equal(sequence.mesh_at(1).vertices, turned)
         torch.testing.assert_close(sequence.mesh_at(1).normals, plain.normals[:, [1, 2, 0]], atol=1e-5, rtol=0)
-    with pytest.raises(InputError, match=r"^Sequence: has 0 frames, want at least one$"):
-        Sequence(plain, TIMES[:0]).vertices()
+    with pytest.raises(InputError, match=r"^FrameSequence: has 0 frames, want at least one$"):
+        FrameSequence(plain, TIMES[:0]).vertices()
 
 
 def test_frames_of_something_else_have_no_mesh(moving):
-    with pytest.raises(InputError, match=r"^Sequence: holds frames of GaussianScene, want those of a Mesh or MeshGaussians$"):
+    with pytest.raises(
+        InputError, match=r"^FrameSequence: holds frames of GaussianScene, want those of a Mesh or MeshGaussians$"
+    ):
         moving.mesh_at(0)
 
 
@@ -53,7 +55,7 @@ def test_frames_have_the_covariances_of_their_factors(moving, gaussians):
     torch.testing.assert_close(frame.covars, factors @ factors.mT, rtol=1e-3, atol=1e-3)
     assert torch.equal(frame.means, moving.channels["means"][1]) and torch.equal(frame.sh, gaussians.sh)
     edges = torch.randn(1, 40, 3, 2)
-    flat = Sequence(replace(gaussians, mode="flat"), TIMES[:1], {"edges": edges}).frame(0)
+    flat = FrameSequence(replace(gaussians, mode="flat"), TIMES[:1], {"edges": edges}).frame(0)
     torch.testing.assert_close(flat.covars, edges[0] @ edges[0].mT, rtol=1e-3, atol=1e-4)
     assert torch.equal(moving.frame(-1).means, moving.channels["means"][2]) and len(list(moving)) == 3
 
@@ -62,24 +64,24 @@ def test_boxes_move(tmp_path):
     values = torch.tensor([[10.0, 2, -1, 4, 1.8, 1.5, 0], [5, 0, -1, 1, 1, 2, 1]])
     boxes = Boxes(values, torch.tensor([0, 1]), classes=("Car", "Cow"))
     moved = boxes.boxes + torch.arange(3.0)[:, None, None] * torch.tensor([0.5, 0, 0, 0, 0, 0, 0.1])
-    Sequence(boxes, TIMES, {"boxes": moved}).save(tmp_path / "drive.zarr")
+    FrameSequence(boxes, TIMES, {"boxes": moved}).save(tmp_path / "drive.zarr")
     read = load(tmp_path / "drive.zarr").frame(2)
     assert torch.equal(read.boxes, moved[2]) and torch.equal(read.labels, boxes.labels) and read.classes == boxes.classes
 
 
 def test_meshes_points_and_gaussians_on_meshes_move(mesh, cloud):
     vertices = mesh.vertices + torch.randn(3, 6, 3)
-    assert torch.equal(Sequence(mesh, TIMES, {"vertices": vertices}).frame(2).vertices, vertices[2])
+    assert torch.equal(FrameSequence(mesh, TIMES, {"vertices": vertices}).frame(2).vertices, vertices[2])
     bound = MeshGaussians.from_mesh(mesh, 3)
-    frame = Sequence(bound, TIMES, {"vertices": vertices}).frame(0)
+    frame = FrameSequence(bound, TIMES, {"vertices": vertices}).frame(0)
     assert isinstance(frame, GaussianScene) and torch.equal(frame.means, bound.to_gaussians(vertices[0]).means)
-    assert torch.equal(Sequence(cloud, TIMES, {"intensity": torch.ones(3, 30)}).frame(0).points, cloud.points)
+    assert torch.equal(FrameSequence(cloud, TIMES, {"intensity": torch.ones(3, 30)}).frame(0).points, cloud.points)
 
 
 def test_round_trip_is_exact_and_lazy(moving, tmp_path):
     moving.save(tmp_path / "m.zarr")
     again = load(tmp_path / "m.zarr")
-    assert isinstance(again, Sequence) and torch.equal(again.times, TIMES)
+    assert isinstance(again, FrameSequence) and torch.equal(again.times, TIMES)
     for name, values in moving.channels.items():
         assert not isinstance(again.channels[name], torch.Tensor)
         assert all(torch.equal(again.channels[name][i], values[i]) for i in range(3))
@@ -89,7 +91,7 @@ def test_round_trip_is_exact_and_lazy(moving, tmp_path):
     with pytest.raises(MissingFileError, match=r"1\.0\.0: does not exist; want frame 1 of means"):
         again.frame(1)
     moving.save(tmp_path / "m.zarr")  # takes the place of the earlier one
-    assert len(Sequence.load(tmp_path / "m.zarr")) == 3 and [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
+    assert len(FrameSequence.load(tmp_path / "m.zarr")) == 3 and [p.name for p in tmp_path.iterdir()] == ["m.zarr"]
     Scene({"a": moving}).save(tmp_path / "room")
     assert len(Scene.load(tmp_path / "room")["a"]) == 3
 
@@ -122,18 +124,18 @@ def test_a_kill_between_any_two_files_leaves_whole_frames(cloud, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):  # the second frame has six files: two chunks, two shapes, the time and its shape
         writer.append(1.0, points=frames[1], normals=frames[1])
     monkeypatch.setattr(zarr_store, "atomic_write", atomic_write)
-    sequence = Sequence.load(path)
+    sequence = FrameSequence.load(path)
     assert len(sequence) == 1 and torch.equal(sequence.frame(0).points, frames[0])
     writer = SequenceWriter(path, cloud, resume=True)
     writer.append(2.0, points=frames[2], normals=frames[2])
-    sequence = Sequence.load(path)
+    sequence = FrameSequence.load(path)
     assert sequence.times.tolist() == [0, 2] and torch.equal(sequence.frame(1).points, frames[2])
 
 
 def test_the_writer_refuses(cloud, gaussians, tmp_path):
     path = tmp_path / "m.zarr"
     writer = SequenceWriter(path, cloud)
-    assert len(Sequence.load(path)) == 0
+    assert len(FrameSequence.load(path)) == 0
     writer.append(0.0, points=cloud.points)
     with pytest.raises(InputError, match=r"time 0\.0 of frame 1, want more than 0\.0"):
         writer.append(0.0, points=cloud.points)
@@ -148,8 +150,8 @@ def test_the_writer_refuses(cloud, gaussians, tmp_path):
     with pytest.raises(InputError, match="holds frames of PointCloud"):
         SequenceWriter(path, gaussians, resume=True)
     with pytest.raises(OutputExistsError, match=r"it is no \.zarr folder"):
-        Sequence(cloud, TIMES).save(_file(tmp_path))
-    assert len(writer) == len(Sequence.load(path)) == 1
+        FrameSequence(cloud, TIMES).save(_file(tmp_path))
+    assert len(writer) == len(FrameSequence.load(path)) == 1
 
 
 def _file(folder):
@@ -160,20 +162,20 @@ def _file(folder):
 
 def test_wrong_sequences(gaussians, cloud, moving):
     with pytest.raises(InputError, match="GaussianScene has no channel 'mean'; want means, quats"):
-        Sequence(gaussians, TIMES, {"mean": torch.zeros(3, 40, 3)})
+        FrameSequence(gaussians, TIMES, {"mean": torch.zeros(3, 40, 3)})
     with pytest.raises(ShapeError, match=r"channels\['means'\]: got shape \(2, 40, 3\), want shape \(3, 40, 3\)"):
-        Sequence(gaussians, TIMES, {"means": torch.zeros(2, 40, 3)})
+        FrameSequence(gaussians, TIMES, {"means": torch.zeros(2, 40, 3)})
     with pytest.raises(InputError, match="exclude each other"):
-        Sequence(gaussians, TIMES, {"quats": torch.zeros(3, 40, 4), "edges": torch.zeros(3, 40, 3, 2)})
+        FrameSequence(gaussians, TIMES, {"quats": torch.zeros(3, 40, 4), "edges": torch.zeros(3, 40, 3, 2)})
     with pytest.raises(InputError, match="got Tensor, want GaussianScene, Mesh"):
-        Sequence(TIMES, TIMES)
+        FrameSequence(TIMES, TIMES)
     with pytest.raises(InputError, match="times do not ascend after frame 0"):
-        Sequence(cloud, TIMES.flip(0)).validate()
+        FrameSequence(cloud, TIMES.flip(0)).validate()
     with pytest.raises(InputError, match="no frame 3, there are 3"):
         moving.frame(3)
     with pytest.raises(InputError, match="frame 0: points is not finite"):
-        Sequence(cloud, TIMES, {"points": torch.full((3, 30, 3), torch.inf)}).frame(0)
-    assert repr(moving) == f"Sequence(3 frames of means, covar_factors, {moving.base!r})"
+        FrameSequence(cloud, TIMES, {"points": torch.full((3, 30, 3), torch.inf)}).frame(0)
+    assert repr(moving) == f"FrameSequence(3 frames of means, covar_factors, {moving.base!r})"
     assert "0 to 0.25" in moving._repr_html_() and moving.to("meta").channels["means"].device.type == "meta"
 
 
@@ -183,7 +185,7 @@ def test_shapes_beyond_the_files_count_no_frames(cloud, tmp_path):
     index = tmp_path / "m.zarr" / "times" / ".zarray"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"shape": [2**40]}))
     with pytest.raises(MissingFileError, match="want frame 1 of times"):
-        Sequence.load(tmp_path / "m.zarr")
+        FrameSequence.load(tmp_path / "m.zarr")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_damaged_folders(moving, tmp_path, file, content, message):
 
 def test_the_earlier_sequence_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     cloud = PointCloud(torch.zeros(2, 3))
-    Sequence(cloud, torch.tensor([0.0]), {"points": torch.ones(1, 2, 3)}).save(tmp_path / "a.zarr")
+    FrameSequence(cloud, torch.tensor([0.0]), {"points": torch.ones(1, 2, 3)}).save(tmp_path / "a.zarr")
     really = os.replace
 
     def replace_folder(source, target):
@@ -230,9 +232,9 @@ def test_the_earlier_sequence_comes_back_when_the_new_one_cannot_take_its_place(
 
     monkeypatch.setattr(os, "replace", replace_folder)
     with pytest.raises(OSError, match="No space left"):
-        Sequence(cloud, torch.tensor([5.0]), {"points": torch.zeros(1, 2, 3)}).save(tmp_path / "a.zarr")
+        FrameSequence(cloud, torch.tensor([5.0]), {"points": torch.zeros(1, 2, 3)}).save(tmp_path / "a.zarr")
     assert [path.name for path in tmp_path.iterdir()] == ["a.zarr"]
-    assert Sequence.load(tmp_path / "a.zarr").times.tolist() == [0.0]
+    assert FrameSequence.load(tmp_path / "a.zarr").times.tolist() == [0.0]
 
 
 def test_turned_harmonics_look_as_from_cameras_that_turn_with_them():
@@ -244,7 +246,7 @@ def test_turned_harmonics_look_as_from_cameras_that_turn_with_them():
     factors = gaussians_to_factors(scene.quats, scene.scales)
     turns = rotmat_to_quat(rotmat).expand(len(scene), 4)
     channels = {"means": scene.means @ rotmat.T, "covar_factors": rotmat @ factors, "turns": turns}
-    moving = Sequence(scene, torch.zeros(1), {name: value[None] for name, value in channels.items()})
+    moving = FrameSequence(scene, torch.zeros(1), {name: value[None] for name, value in channels.items()})
     cameras = ring_cameras(2, 96, 72)
     motion = torch.eye(4)
     motion[:3, :3] = rotmat
@@ -261,7 +263,7 @@ def test_turns_stand_in_for_harmonics():
     scene = ring_scene(20, sh_degree=2)
     turns = torch.zeros(1, len(scene), 4)
     turns[..., 0] = 1
-    moving = Sequence(scene, torch.zeros(1), {"turns": turns})
+    moving = FrameSequence(scene, torch.zeros(1), {"turns": turns})
     assert torch.equal(moving.frame(0).sh, scene.sh)  # what has not turned keeps its bits
-    with pytest.raises(InputError, match="Sequence: sh and turns exclude each other"):
-        Sequence(scene, torch.zeros(1), {"turns": turns, "sh": scene.sh[None]})
+    with pytest.raises(InputError, match="FrameSequence: sh and turns exclude each other"):
+        FrameSequence(scene, torch.zeros(1), {"turns": turns, "sh": scene.sh[None]})

@@ -7,7 +7,7 @@ import torch
 from tests.support.creature import creature
 from vision3d.errors import InputError
 from vision3d.geometry import quaternion, shapes
-from vision3d.scene import Channel, Clip, Mesh, Motion, Skeleton, Skin
+from vision3d.scene import Channel, Clip, Mesh, Motion, Skeleton, SkinnedMesh
 from vision3d.scene.joint_names import same_joints
 from vision3d.scene.retarget import retarget
 
@@ -33,7 +33,7 @@ def arm(clips=()):
     mesh = Mesh(torch.tensor([[3.0, 0, 0], [3, 1, 0], [0, 0, 1]]), torch.tensor([[0, 1, 2]]))
     indices, weights = torch.tensor([[2, 0], [2, 0], [1, 0]]), torch.tensor([[1.0, 0], [1, 0], [0.5, 0.5]])
     names = ("shoulder", "elbow", "wrist")
-    return Skin(mesh, names, (-1, 0, 1), translations, quats, torch.ones(3, 3), binds, indices, weights, clips=clips)
+    return SkinnedMesh(mesh, names, (-1, 0, 1), translations, quats, torch.ones(3, 3), binds, indices, weights, clips=clips)
 
 
 def test_at_rest_nothing_moves():
@@ -87,7 +87,7 @@ def test_rotations_go_the_shorter_way_at_constant_speed():
 def test_frames_become_morphs_that_are_met_exactly():
     vertices, faces = shapes.icosphere(1)
     frames = vertices + 0.1 * torch.randn(4, *vertices.shape)
-    skin = Skin.from_frames(Mesh(vertices, faces), frames, [0.0, 0.1, 0.3, 0.4]).validate()
+    skin = SkinnedMesh.from_frames(Mesh(vertices, faces), frames, [0.0, 0.1, 0.3, 0.4]).validate()
     clip = skin.clip("frames")
     torch.testing.assert_close(skin.posed(clip, [0.0, 0.1, 0.3, 0.4]), frames, atol=1e-6, rtol=0)
     torch.testing.assert_close(skin.posed(clip, [0.2])[0], (frames[1] + frames[2]) / 2, atol=1e-6, rtol=0)
@@ -105,7 +105,7 @@ def test_weights_at_rest_add_their_morphs():
     without = creature()
     torch.testing.assert_close(skin.locals_at(skin.clip("wave"), f64(0)), without.locals_at(skin.clip("wave"), f64(0)))
     assert skin.locals_at(None, f64(0))[3].tolist() == [[1, 0]]
-    with pytest.raises(InputError, match=r"Skin\.rest_weights: got shape \(3,\), want shape \(2,\)"):
+    with pytest.raises(InputError, match=r"SkinnedMesh\.rest_weights: got shape \(3,\), want shape \(2,\)"):
         replace(skin, rest_weights=torch.zeros(3))
     with pytest.raises(InputError, match=r"rest_weights is not finite"):
         replace(skin, rest_weights=torch.tensor([0.0, torch.nan])).validate()
@@ -124,25 +124,25 @@ def test_morphs_come_before_joints():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"parents": (-1, 2, 1)}, r"^Skin: joint 1 has parent 2; want an earlier joint, or -1 for a root$"),
-        ({"parents": (-1, 0)}, r"^Skin: 2 parents for 3 joints$"),
-        ({"weights": torch.ones(3, 2)}, r"^Skin: weights of vertex 0 are \[1.0, 1.0\]; want none below 0, and sum 1$"),
-        ({"weights": torch.full((3, 2), math.nan)}, r"^Skin: weights is not finite in 3 of 3 rows"),
-        ({"indices": torch.full((3, 2), 3)}, r"^Skin: vertex 0 names joints \[3, 3\], but there are 3$"),
-        ({"quats": torch.full((3, 4), 1.0)}, r"^Skin: quaternion of shoulder has length 2$"),
+        ({"parents": (-1, 2, 1)}, r"^SkinnedMesh: joint 1 has parent 2; want an earlier joint, or -1 for a root$"),
+        ({"parents": (-1, 0)}, r"^SkinnedMesh: 2 parents for 3 joints$"),
+        ({"weights": torch.ones(3, 2)}, r"^SkinnedMesh: weights of vertex 0 are \[1.0, 1.0\]; want none below 0, and sum 1$"),
+        ({"weights": torch.full((3, 2), math.nan)}, r"^SkinnedMesh: weights is not finite in 3 of 3 rows"),
+        ({"indices": torch.full((3, 2), 3)}, r"^SkinnedMesh: vertex 0 names joints \[3, 3\], but there are 3$"),
+        ({"quats": torch.full((3, 4), 1.0)}, r"^SkinnedMesh: quaternion of shoulder has length 2$"),
         (
             {"clips": (Clip("a", (Channel("scale", 5, f64(0), torch.ones(1, 3)),)),)},
-            r"^Skin: clip a moves joint 5, but there are 3",
+            r"^SkinnedMesh: clip a moves joint 5, but there are 3",
         ),
         (
             {"clips": (Clip("a", (Channel("weights", -1, f64(0), torch.ones(1, 3)),)),)},
-            r"^Skin: clip a has 3 weights a key, but",
+            r"^SkinnedMesh: clip a has 3 weights a key, but",
         ),
         (
             {"clips": (Clip("a", (Channel("scale", 0, f64(1, 0), torch.ones(2, 3)),)),)},
             r"^Channel: times of scale of joint 0 do not",
         ),
-        ({"morphs": torch.zeros(1, 3, 3), "morph_names": ("a", "b")}, r"^Skin: 2 names for 1 morphs$"),
+        ({"morphs": torch.zeros(1, 3, 3), "morph_names": ("a", "b")}, r"^SkinnedMesh: 2 names for 1 morphs$"),
     ],
 )
 def test_wrong_values(change, text):
@@ -151,7 +151,7 @@ def test_wrong_values(change, text):
 
 
 def test_other_errors():
-    with pytest.raises(InputError, match=r"^Skin: no clip is called 'run'; there are none$"):
+    with pytest.raises(InputError, match=r"^SkinnedMesh: no clip is called 'run'; there are none$"):
         arm().clip("run")
     channel = Channel("scale", 0, f64(0), torch.ones(1, 3))
     with pytest.raises(InputError, match=r"^Clip walk: two channels move scale of joint 0$"):
@@ -163,7 +163,7 @@ def test_other_errors():
     with pytest.raises(
         InputError, match=r"walk.ply: a .ply file holds a Gaussian scene, a mesh or a point cloud, want a skin \(.glb, .gltf\)$"
     ):
-        Skin.load("walk.ply")
+        SkinnedMesh.load("walk.ply")
 
 
 # Motion capture
@@ -235,7 +235,7 @@ def test_motion_may_have_another_axis_up(axis):
     skeleton = replace(played.skeleton, offsets=offsets)
     played = replace(played, skeleton=skeleton, times=played.times.double())
     bones = arm()
-    rest = Skin(
+    rest = SkinnedMesh(
         bones.mesh, bones.names, bones.parents, offsets[:3] / 2, torch.tensor([1.0, 0, 0, 0]).repeat(3, 1), torch.ones(3, 3),
         torch.eye(4).repeat(3, 1, 1), bones.indices, bones.weights,
     )  # fmt: skip
@@ -286,7 +286,7 @@ def test_captured_motion_moves_a_skin_of_the_same_joints(shared_data):
     turned[0] = rest[0]
     eyes, mesh = torch.eye(4).repeat(count, 1, 1), arm().mesh
     indices, weights = torch.zeros(3, 1, dtype=torch.int64), torch.ones(3, 1)
-    skin = Skin(mesh, bones.names, bones.parents, turned, quats, torch.ones(count, 3), eyes, indices, weights)
+    skin = SkinnedMesh(mesh, bones.names, bones.parents, turned, quats, torch.ones(count, 3), eyes, indices, weights)
     clip = retarget(played, skin, name="zombie")
     assert clip.name == "zombie" and clip.end == pytest.approx(float(played.times[-1]))
     times = played.times[::50]

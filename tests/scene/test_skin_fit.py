@@ -16,7 +16,7 @@ from vision3d.errors import InputError
 from vision3d.geometry import quaternion, shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.skinning import linear_blend, skin
-from vision3d.scene import Mesh, Skin
+from vision3d.scene import Mesh, SkinnedMesh
 from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
 TIMES = [i / 24 for i in range(12)]
@@ -149,10 +149,10 @@ def test_normals_follow(tmp_path, kind):
     made = {
         "joints": lambda: fit_joints(mesh, moved, TIMES, num_joints=4).skin,
         "morphs": lambda: fit_morphs(mesh, moved, TIMES).skin,
-        "frames": lambda: Skin.from_frames(mesh, moved, TIMES),
+        "frames": lambda: SkinnedMesh.from_frames(mesh, moved, TIMES),
     }[kind]()
     made.save(tmp_path / "beam.glb")
-    back = Skin.load(tmp_path / "beam.glb")
+    back = SkinnedMesh.load(tmp_path / "beam.glb")
     amounts = back.locals_at(back.clips[0], torch.tensor(TIMES, dtype=torch.float64))[3]
     assert back.morph_normals is not None and back.morph_normals.shape == back.morphs.shape
     found = rest + torch.einsum("tm,mvc->tvc", amounts, back.morph_normals)
@@ -171,7 +171,7 @@ def test_seams_and_normals_are_kept(tmp_path):
     mesh = Mesh(mesh.vertices, mesh.faces, uvs=uvs, normals=vertex_normals(mesh.vertices, mesh.faces))
     found = fit_joints(mesh, moved, TIMES, num_joints=4)
     found.skin.save(tmp_path / "beam.glb")
-    back = Skin.load(tmp_path / "beam.glb")
+    back = SkinnedMesh.load(tmp_path / "beam.glb")
     again = back.posed(back.clips[0], TIMES)[:, back.mesh.faces]
     assert float((again - moved[:, mesh.faces]).abs().max()) <= 1e-4 * diagonal(mesh)
     assert back.mesh.normals is not None

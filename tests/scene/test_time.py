@@ -8,19 +8,19 @@ import torch
 from tests.support.balls import ball as ball_mesh
 from vision3d.errors import InputError
 from vision3d.geometry import rotvec_to_rotmat
-from vision3d.scene import Cameras, Mesh, PointCloud, Scene, Sequence, Skin
+from vision3d.scene import Cameras, FrameSequence, Mesh, PointCloud, Scene, SkinnedMesh
 
 TIMES = torch.tensor([1.0, 1.5, 2.0])
 
 
 def rolling():
     mesh = ball_mesh()
-    return Sequence(mesh, TIMES, {"vertices": mesh.vertices + torch.tensor([0.0, 1, 2])[:, None, None]})
+    return FrameSequence(mesh, TIMES, {"vertices": mesh.vertices + torch.tensor([0.0, 1, 2])[:, None, None]})
 
 
 def wobbling():
     mesh = ball_mesh()
-    return Skin.from_frames(mesh, mesh.vertices + torch.tensor([0.0, 1, 2])[:, None, None], [0.5, 1.0, 1.5])
+    return SkinnedMesh.from_frames(mesh, mesh.vertices + torch.tensor([0.0, 1, 2])[:, None, None], [0.5, 1.0, 1.5])
 
 
 def shift(mesh):
@@ -52,7 +52,10 @@ def test_a_mesh_turns_its_normals():
     mesh = ball_mesh()
     mesh = replace(mesh, normals=mesh.vertices / mesh.vertices.norm(dim=-1, keepdim=True))
     turned = torch.stack([mesh.vertices, mesh.vertices @ rotvec_to_rotmat(torch.tensor([0.0, 0, 1.5])).mT])
-    for moving in (Sequence(mesh, torch.tensor([0.0, 1.0]), {"vertices": turned}), Skin.from_frames(mesh, turned, [0.0, 1.0])):
+    for moving in (
+        FrameSequence(mesh, torch.tensor([0.0, 1.0]), {"vertices": turned}),
+        SkinnedMesh.from_frames(mesh, turned, [0.0, 1.0]),
+    ):
         found = moving.at(1.0)
         assert isinstance(found, Mesh)
         cosines = (found.normals * torch.nn.functional.normalize(found.vertices, dim=-1)).sum(-1)
@@ -89,4 +92,4 @@ def test_a_scene_at_a_moment():
     assert shift(scene.at(2.6, loop=True)["roll"]) == pytest.approx(0)
     assert moment.at(5.0)["roll"] is moment["roll"] and Scene().span == (0.0, 0.0)
     with pytest.raises(InputError, match="has 0 frames"):
-        Scene().add("empty", Sequence(ball_mesh(), torch.zeros(0))).at(0.0)
+        Scene().add("empty", FrameSequence(ball_mesh(), torch.zeros(0))).at(0.0)

@@ -11,8 +11,8 @@ from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFil
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
 from vision3d.runs import RunFolder
-from vision3d.stages.animation import EvalConfig, evaluate_clips
-from vision3d.stages.animation.evaluation.layout import find_clips
+from vision3d.stages.animate import EvalConfig, evaluate_clips
+from vision3d.stages.animate.evaluation.layout import find_clips
 
 SMALL = EvalConfig(size=32)
 LEVELS = {("cat", "eval_0"): 25 / 255, ("cat", "eval_1"): 51 / 255, ("dog", "eval_0"): 12 / 255}
@@ -192,7 +192,7 @@ def test_views_that_were_measured_are_not_measured_again(folder, tmp_path, monke
         measured(SMALL, folder, run_folder=run)
     damaged.write_bytes(content)
     read = []
-    from vision3d.stages.animation.evaluation import run as module
+    from vision3d.stages.animate.evaluation import run as module
 
     original = module._measured
     monkeypatch.setattr(module, "_measured", lambda pair, *rest: (read.append(pair.name), original(pair, *rest))[1])

@@ -11,10 +11,10 @@ from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
 from vision3d.optim.metrics import mask_iou
 from vision3d.scene import Cameras
-from vision3d.stages.animation.dynamic.cropping import Crop
-from vision3d.stages.animation.dynamic.footage import hold_out, read_footage
-from vision3d.stages.animation.dynamic.painters import MeshPainter
-from vision3d.stages.animation.masks import mask_of_background
+from vision3d.stages.animate.dynamic.cropping import Crop
+from vision3d.stages.animate.dynamic.footage import hold_out, read_footage
+from vision3d.stages.animate.dynamic.painters import MeshPainter
+from vision3d.stages.animate.masks import mask_of_background
 
 
 def test_a_folder_a_camera(tmp_path):

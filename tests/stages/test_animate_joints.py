@@ -13,12 +13,12 @@ from vision3d import animate
 from vision3d.errors import ConfigError, InputError
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
-from vision3d.scene import Skin
+from vision3d.scene import SkinnedMesh
 from vision3d.scene.clip import Clip
-from vision3d.stages.animation.dynamic.config import AnimateConfig
-from vision3d.stages.animation.dynamic.frame_adam import FrameAdam
-from vision3d.stages.animation.dynamic.intake import Intake
-from vision3d.stages.animation.dynamic.joints import JointField, JointTree
+from vision3d.stages.animate.dynamic.config import AnimateConfig
+from vision3d.stages.animate.dynamic.frame_adam import FrameAdam
+from vision3d.stages.animate.dynamic.intake import Intake
+from vision3d.stages.animate.dynamic.joints import JointField, JointTree
 
 FEW = AnimateConfig(nodes=10, steps=24, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
 
@@ -69,7 +69,7 @@ def test_a_root_moves_all_vertices_alike():
 def test_a_skin_without_joints_has_no_tree():
     clip = worm()
     with pytest.raises(InputError, match="skin: has no joints"):
-        JointTree.of(Skin.from_frames(clip.mesh, clip.vertices, clip.times))
+        JointTree.of(SkinnedMesh.from_frames(clip.mesh, clip.vertices, clip.times))
     with pytest.raises(ConfigError, match="fit: got joints, but the mesh has none; want a"):
         animate(replace(FEW, fit="joints"), clip.footage(), clip.mesh, progress=silent)
 
@@ -134,7 +134,7 @@ def test_the_motion_of_joints_is_found(start, tmp_path):
     assert summary["unseen_cameras_iou"] > 0.93 > summary["frozen_unseen_cameras_iou"] + 0.1
     assert summary["fitted_vertex_error"] < 0.012 and summary["frozen_fitted_vertex_error"] > 0.05
     assert not summary["warnings"]
-    skin = Skin.load(tmp_path / "run" / "animated.glb")
+    skin = SkinnedMesh.load(tmp_path / "run" / "animated.glb")
     assert skin.names[1] == "root" and {channel.path for channel in skin.clips[0].channels} >= {"rotation", "translation"}
     played, fitted = skin.posed(skin.clips[0], clip.times), result.sequence.channels["vertices"]
     torch.testing.assert_close(played, fitted, atol=5e-6, rtol=0)

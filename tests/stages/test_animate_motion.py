@@ -11,10 +11,10 @@ from vision3d.geometry import shapes
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.rotation import so3_exp
-from vision3d.stages.animation.dynamic.config import AnimateConfig, FieldConfig, LossConfig
-from vision3d.stages.animation.dynamic.fields import DiscreteField, NodePoses, make_field
-from vision3d.stages.animation.dynamic.losses import NormalConsistency, acceleration_loss, blurred_loss, edge_loss
-from vision3d.stages.animation.dynamic.motion import Motion, all_vertices
+from vision3d.stages.animate.dynamic.config import AnimateConfig, FieldConfig, LossConfig
+from vision3d.stages.animate.dynamic.fields import DiscreteField, NodePoses, make_field
+from vision3d.stages.animate.dynamic.losses import NormalConsistency, acceleration_loss, blurred_loss, edge_loss
+from vision3d.stages.animate.dynamic.motion import Motion, all_vertices
 
 KINDS = ["discrete", "mlp", "hexplane"]
 F64 = {"dtype": torch.float64}

@@ -16,13 +16,13 @@ from vision3d.errors import ConfigError, InputError
 from vision3d.geometry import shapes
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
-from vision3d.scene import Mesh, MeshGaussians, Sequence, Skin
-from vision3d.stages.animation.dynamic import run as module, trainer as trainer_module
-from vision3d.stages.animation.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig
-from vision3d.stages.animation.dynamic.footage import Footage
-from vision3d.stages.animation.dynamic.placing import place_camera
-from vision3d.stages.animation.dynamic.run import AnimateResult
-from vision3d.stages.animation.guidance import SdsConfig
+from vision3d.scene import FrameSequence, Mesh, MeshGaussians, SkinnedMesh
+from vision3d.stages.animate.dynamic import run as module, trainer as trainer_module
+from vision3d.stages.animate.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig
+from vision3d.stages.animate.dynamic.footage import Footage
+from vision3d.stages.animate.dynamic.placing import place_camera
+from vision3d.stages.animate.dynamic.run import AnimateResult
+from vision3d.stages.animate.guidance import SdsConfig
 
 FEW = AnimateConfig(nodes=10, steps=12, frames_per_step=2, checkpoint_every=5, log_every=3, video=False)
 
@@ -54,12 +54,12 @@ def test_what_a_run_leaves_behind(tmp_path):
     shifted = replace(clip, mesh=replace(clip.mesh, vertices=clip.vertices[1]))
     result = fitted(shifted, config, truth=clip.vertices, run_folder=tmp_path / "run")
     path = tmp_path / "run"
-    moving = Sequence.load(path / "frames.zarr").validate()
+    moving = FrameSequence.load(path / "frames.zarr").validate()
     assert isinstance(moving.base, MeshGaussians) and len(moving) == 5
     vertices = torch.stack([moving.channels["vertices"][i] for i in range(5)])
     assert torch.equal(vertices[1], clip.vertices[1])  # the reference, to the last bit
     assert torch.equal(vertices, result.sequence.channels["vertices"])
-    skin = Skin.load(path / "animated.glb")
+    skin = SkinnedMesh.load(path / "animated.glb")
     assert skin.fps == 24
     played = skin.posed(skin.clips[0], clip.times)
     poses, graph = result.motion.field(clip.times), result.motion.graph
@@ -155,7 +155,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(kind, stop_at, tmp_path, monke
 def test_the_graph_of_a_checkpoint_is_the_one_that_goes_on(tmp_path, monkeypatch):
     clip = worm(frames=3, cameras=1)
     fitted(clip, FEW, run_folder=tmp_path)
-    monkeypatch.setattr("vision3d.stages.animation.dynamic.run.DeformationGraph.of", lambda *_: pytest.fail("made anew"))
+    monkeypatch.setattr("vision3d.stages.animate.dynamic.run.DeformationGraph.of", lambda *_: pytest.fail("made anew"))
     config = replace(FEW, steps=14)
     fitted(clip, config, run_folder=RunFolder.create(tmp_path, config, resume=True, ignore=("steps",)))
 

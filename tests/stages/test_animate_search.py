@@ -12,10 +12,10 @@ from vision3d.geometry import shapes
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh
-from vision3d.stages.animation.dynamic.config import AnimateConfig
-from vision3d.stages.animation.dynamic.joints import JointField, JointTree
-from vision3d.stages.animation.dynamic.limb_search import exchanged_limbs
-from vision3d.stages.animation.dynamic.surface_rig import surface_skin
+from vision3d.stages.animate.dynamic.config import AnimateConfig
+from vision3d.stages.animate.dynamic.joints import JointField, JointTree
+from vision3d.stages.animate.dynamic.limb_search import exchanged_limbs
+from vision3d.stages.animate.dynamic.surface_rig import surface_skin
 
 ARMS = torch.tensor([[1.0, 0.0, 0.0], [-0.5, 0.9, 0.0], [-0.5, -0.9, 0.0]])
 

@@ -17,11 +17,11 @@ from vision3d.io.images import read_image, write_image
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder, read_metrics
 from vision3d.scene import Cameras, Mesh, MeshGaussians, load
-from vision3d.stages.animation import StaticConfig, bind_gaussians
-from vision3d.stages.animation.static.config import ReferenceView, StaticLoss, StaticRates
-from vision3d.stages.animation.static.reference import Orbit
-from vision3d.stages.animation.static.run import StaticTrainer
-from vision3d.stages.animation.static.surface import checked_mesh
+from vision3d.stages.animate import StaticConfig, bind_gaussians
+from vision3d.stages.animate.static.config import ReferenceView, StaticLoss, StaticRates
+from vision3d.stages.animate.static.reference import Orbit
+from vision3d.stages.animate.static.run import StaticTrainer
+from vision3d.stages.animate.static.surface import checked_mesh
 
 FEW = StaticConfig(steps=12, per_face=1, coarse=1, log_every=4, checkpoint_every=5)
 

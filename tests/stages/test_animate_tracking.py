@@ -13,9 +13,9 @@ from vision3d.geometry import shapes
 from vision3d.geometry.rotation import so3_exp
 from vision3d.progress import silent
 from vision3d.scene import Mesh
-from vision3d.stages.animation.dynamic.config import AnimateConfig, FieldConfig
-from vision3d.stages.animation.dynamic.motion import all_vertices
-from vision3d.stages.animation.dynamic.tracking import fit_vertices
+from vision3d.stages.animate.dynamic.config import AnimateConfig, FieldConfig
+from vision3d.stages.animate.dynamic.motion import all_vertices
+from vision3d.stages.animate.dynamic.tracking import fit_vertices
 
 
 def error(config: AnimateConfig, mesh: Mesh, vertices: Tensor) -> float:

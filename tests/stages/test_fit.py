@@ -18,10 +18,10 @@ from vision3d.io.images import image_size
 from vision3d.progress import silent
 from vision3d.runs import RunFolder, read_metrics
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
-from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.fitting.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
-from vision3d.stages.fitting.trainer import Trainer
-from vision3d.stages.fitting.world import tidied
+from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig, RatesConfig
+from vision3d.stages.fit.trainer import Trainer
+from vision3d.stages.fit.world import tidied
 from vision3d.training import clock
 
 # Rates of a run of some ten steps.
@@ -294,7 +294,7 @@ def test_not_finite_gradient_stops_with_a_checkpoint(photos, tmp_path, monkeypat
 
 
 def test_the_gradient_that_is_not_finite_is_named(photos, monkeypatch):
-    from vision3d.stages.fitting.model import Model
+    from vision3d.stages.fit.model import Model
 
     pull_back = Model.pull_back
 

@@ -10,10 +10,10 @@ from vision3d.io.dataset import load_dataset
 from vision3d.optim.training_views import TrainingViews
 from vision3d.progress import silent
 from vision3d.scene import Cameras
-from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.fitting.config import LossConfig, RatesConfig
-from vision3d.stages.fitting.initial import FARTHEST, NEAREST, focus_distance, random_points
-from vision3d.stages.fitting.world import World
+from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.fit.config import LossConfig, RatesConfig
+from vision3d.stages.fit.initial import FARTHEST, NEAREST, focus_distance, random_points
+from vision3d.stages.fit.world import World
 from vision3d.training.clock import Clock
 
 

@@ -13,8 +13,8 @@ from vision3d.config import dump_yaml
 from vision3d.errors import ConfigError
 from vision3d.progress import silent
 from vision3d.runs import read_metrics
-from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.fitting.config import AdcConfig, McmcConfig
+from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.fit.config import AdcConfig, McmcConfig
 from vision3d.training.group import Group
 
 PAIR = FitConfig(

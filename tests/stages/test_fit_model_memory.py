@@ -4,8 +4,8 @@ import torch
 
 from tests.support.gaussians import random_gaussians
 from vision3d import GaussianScene
-from vision3d.stages.fitting.config import FitConfig
-from vision3d.stages.fitting.model import Model
+from vision3d.stages.fit.config import FitConfig
+from vision3d.stages.fit.model import Model
 
 
 def test_a_fit_leaves_the_scene_that_it_starts_from_alone():

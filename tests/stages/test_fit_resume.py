@@ -16,8 +16,8 @@ from vision3d.config import load_yaml
 from vision3d.errors import ConfigError, FileFormatError
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder, read_metrics
-from vision3d.stages.fitting import FitConfig, fit
-from vision3d.stages.fitting.config import AdcConfig, LossConfig, McmcConfig
+from vision3d.stages.fit import FitConfig, fit
+from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig
 
 FEW = FitConfig(
     steps=36,

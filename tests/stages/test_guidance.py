@@ -11,10 +11,10 @@ import torch
 from tests.support.tiny_pipeline import CONTEXT, EMBEDDING, write_tiny_pipeline
 from vision3d.errors import BackendError, ConfigError, FileFormatError, InputError, MissingDependencyError, MissingFileError
 from vision3d.install import install_command
-from vision3d.stages.animation.guidance import Guidance, SdsConfig, base, check_time, load_guidance
-from vision3d.stages.animation.guidance.folder import PARTS, check_folder, label_of
-from vision3d.stages.animation.guidance.zero123 import clip_pixels, square
-from vision3d.stages.animation.orbits import Orbit, RelativeViews
+from vision3d.stages.animate.guidance import Guidance, SdsConfig, base, check_time, load_guidance
+from vision3d.stages.animate.guidance.folder import PARTS, check_folder, label_of
+from vision3d.stages.animate.guidance.zero123 import clip_pixels, square
+from vision3d.stages.animate.orbits import Orbit, RelativeViews
 
 CPU = torch.device("cpu")
 

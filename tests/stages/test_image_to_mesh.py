@@ -18,12 +18,12 @@ from vision3d.io.images import read_image, write_image
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh
-from vision3d.stages.animation import StaticConfig, bind_gaussians
-from vision3d.stages.animation.guidance import SdsConfig, base
-from vision3d.stages.animation.orbits import Orbit
-from vision3d.stages.animation.static.config import ReferenceView, StaticLoss
-from vision3d.stages.animation.static.inflate import inflated_mesh
-from vision3d.stages.animation.static.reference import reference_images
+from vision3d.stages.animate import StaticConfig, bind_gaussians
+from vision3d.stages.animate.guidance import SdsConfig, base
+from vision3d.stages.animate.orbits import Orbit
+from vision3d.stages.animate.static.config import ReferenceView, StaticLoss
+from vision3d.stages.animate.static.inflate import inflated_mesh
+from vision3d.stages.animate.static.reference import reference_images
 
 FEW = StaticConfig(
     steps=6, per_face=1, coarse=1, cells=12, max_size=48, sds=SdsConfig(size=32), loss=StaticLoss(guidance=1e-2),

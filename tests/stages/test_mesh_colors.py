@@ -13,9 +13,9 @@ from vision3d.geometry import mesh as geometry, shapes
 from vision3d.install import install_command
 from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Mesh
-from vision3d.stages.meshing import baking
-from vision3d.stages.meshing.atlas import pieces, unwrap, unwrap_growing
-from vision3d.stages.meshing.refining import refine
+from vision3d.stages.mesh import baking
+from vision3d.stages.mesh.atlas import pieces, unwrap, unwrap_growing
+from vision3d.stages.mesh.refining import refine
 
 
 def ignore(*_):
@@ -286,7 +286,7 @@ def test_spreading_takes_the_nearest():
 def test_missing_packages_are_named(monkeypatch):
     import builtins
 
-    from vision3d.stages.meshing import cleanup, fusion
+    from vision3d.stages.mesh import cleanup, fusion
 
     load = builtins.__import__
 

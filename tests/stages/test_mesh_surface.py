@@ -17,14 +17,14 @@ from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.render import surrounding_cameras
 from vision3d.scene import GaussianScene, Mesh
-from vision3d.stages.meshing import MeshConfig, cleanup
-from vision3d.stages.meshing.background import background
-from vision3d.stages.meshing.bounds import Box, find_extent
-from vision3d.stages.meshing.fusion import BLOCK_BYTES, Grid, fuse, plan
-from vision3d.stages.meshing.poisson import reconstruct
-from vision3d.stages.meshing.run import min_views_of
-from vision3d.stages.meshing.thin import opacity_in_voxels, thin_gaussians
-from vision3d.stages.meshing.views import Maps, SceneViews, as_discs
+from vision3d.stages.mesh import MeshConfig, cleanup
+from vision3d.stages.mesh.background import background
+from vision3d.stages.mesh.bounds import Box, find_extent
+from vision3d.stages.mesh.fusion import BLOCK_BYTES, Grid, fuse, plan
+from vision3d.stages.mesh.poisson import reconstruct
+from vision3d.stages.mesh.run import min_views_of
+from vision3d.stages.mesh.thin import opacity_in_voxels, thin_gaussians
+from vision3d.stages.mesh.views import Maps, SceneViews, as_2dgs
 
 BOX = Box(torch.full((3,), -1.5), torch.full((3,), 1.5))
 
@@ -110,7 +110,7 @@ import ctypes, gc
 from pathlib import Path
 from tests.support.surfaces import cameras_around, exact_views, torus
 from tests.stages.test_mesh_surface import BOX, ignore
-from vision3d.stages.meshing.fusion import BLOCK_BYTES, fuse, open3d, plan
+from vision3d.stages.mesh.fusion import BLOCK_BYTES, fuse, open3d, plan
 
 def kilobytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -314,9 +314,9 @@ def test_cameras_round_a_scene():
 # --- views
 
 
-def test_ellipsoids_as_discs_across_their_shortest_axis():
+def test_ellipsoids_as_2dgs_across_their_shortest_axis():
     scene = blobs()
-    discs = as_discs(scene)
+    discs = as_2dgs(scene)
     assert discs.mode == "2dgs" and (discs.log_scales.diff(dim=-1) <= 0).all()
     torch.testing.assert_close(discs.covars, scene.covars, atol=1e-6, rtol=1e-4)
 

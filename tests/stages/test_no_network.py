@@ -15,7 +15,7 @@ def audit(event, arguments):
         raise OSError("no network in tests")
 sys.addaudithook(audit)
 import threading
-from vision3d.stages.physics.engines import taichi_runtime
+from vision3d.stages.simulate.engines import taichi_runtime
 ti = taichi_runtime.runtime("cpu")
 ti.field(ti.f32, 4)
 {more}

@@ -8,8 +8,8 @@ from hypothesis import given, strategies as st
 from vision3d.config import from_dict, presets
 from vision3d.errors import ConfigError, MissingFileError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
-from vision3d.stages.physics import laws, plasticity, spectral
-from vision3d.stages.physics.materials import (
+from vision3d.stages.simulate.materials import laws, plasticity, spectral
+from vision3d.stages.simulate.materials.functions import (
     ALIASES,
     Material,
     energy_density,

@@ -8,10 +8,8 @@ import torch
 from tests.support.particles import lattice
 from vision3d.errors import ConfigError, InputError, NumericalError, ShapeError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
-from vision3d.stages.physics import boundaries as contact
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.reference.mpm import (
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines.mpm import (
     advance,
     deform,
     energies,
@@ -21,8 +19,10 @@ from vision3d.stages.physics.reference.mpm import (
     substep,
     weights,
 )
-from vision3d.stages.physics.time_step import stable_dt
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.world import boundaries as contact
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.time_step import stable_dt
+from vision3d.stages.simulate.world.world import World
 
 H = 1 / 16
 GRID = Grid((0.0, 0.0, 0.0), H, (17, 17, 17), padding=0)

@@ -11,12 +11,12 @@ from tests.support.particles import lattice
 from tests.support.physics import as_type, assert_same, material, particles, solid, world
 from vision3d import native
 from vision3d.errors import BackendError, ConfigError, InputError, NumericalError
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.engines import choose_engine, make_engine
-from vision3d.stages.physics.engines.native import NativeEngine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.reference.mpm import advance, energies, substep
-from vision3d.stages.physics.world import Motion, World
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines import choose_engine, make_engine
+from vision3d.stages.simulate.engines.mpm import advance, energies, substep
+from vision3d.stages.simulate.engines.native import NativeEngine
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import Motion, World
 
 pytestmark = pytest.mark.skipif(native.module() is None, reason="no native module")
 LAWS = [

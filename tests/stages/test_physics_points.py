@@ -14,14 +14,14 @@ from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.geometry.rotation import so3_exp
 from vision3d.install import install_command
 from vision3d.scene import Region, Selection
-from vision3d.stages.physics.config import Boundary, Material, SimulateConfig
-from vision3d.stages.physics.engines.cage import CageEngine
-from vision3d.stages.physics.engines.points import MpmPoints, PointEngine
-from vision3d.stages.physics.engines.warp_points import WarpEngine
-from vision3d.stages.physics.particles import Grid
-from vision3d.stages.physics.points3 import Corners, gram_schmidt_edges, simulate_points, to_sequence
-from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.config import Boundary, Material, SimulateConfig
+from vision3d.stages.simulate.engines.cage import CageEngine
+from vision3d.stages.simulate.engines.points import MpmPoints, PointEngine
+from vision3d.stages.simulate.engines.warp_points import WarpEngine
+from vision3d.stages.simulate.points3 import Corners, gram_schmidt_edges, simulate_points, to_sequence
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.world.particles import Grid
+from vision3d.stages.simulate.world.world import World
 
 needs_warp = pytest.mark.skipif(importlib.util.find_spec("warp") is None, reason="warp-lang is not installed")
 
@@ -299,7 +299,7 @@ def test_a_free_net_on_warp_keeps_its_momentum():
 
 @needs_warp
 def test_warp_starts_without_a_word():
-    code = "from vision3d.stages.physics.engines.warp_points import WarpEngine; WarpEngine()"
+    code = "from vision3d.stages.simulate.engines.warp_points import WarpEngine; WarpEngine()"
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=100, text=True, capture_output=True)
     assert done.stdout == done.stderr == ""
 

@@ -7,11 +7,11 @@ import torch
 
 from vision3d import native
 from vision3d.errors import BackendError, MissingDependencyError
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.engines import choose_engine, make_engine
-from vision3d.stages.physics.engines.native import NativeEngine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines import choose_engine, make_engine
+from vision3d.stages.simulate.engines.native import NativeEngine
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import World
 
 H = 1 / 32
 JELLY = Material("jelly", youngs_modulus=3e4, poisson_ratio=0.2, density=1000)

@@ -8,11 +8,9 @@ import torch
 
 from tests.stages.test_physics_rest import needs
 from tests.support.particles import lattice
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.engines import make_engine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.plasticity import return_map
-from vision3d.stages.physics.reference.mpm import (
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.engines import make_engine
+from vision3d.stages.simulate.engines.mpm import (
     deform,
     energies,
     grid_step,
@@ -20,8 +18,10 @@ from vision3d.stages.physics.reference.mpm import (
     particle_to_grid,
     substep,
 )
-from vision3d.stages.physics.time_step import stable_dt
-from vision3d.stages.physics.world import World
+from vision3d.stages.simulate.materials.plasticity import return_map
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.time_step import stable_dt
+from vision3d.stages.simulate.world.world import World
 
 G = 9.81
 EYE = torch.eye(3, dtype=torch.float64)

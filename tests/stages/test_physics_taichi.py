@@ -15,12 +15,12 @@ from tests.support.particles import lattice
 from vision3d.errors import BackendError, ConfigError, InputError, MissingDependencyError, NumericalError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.install import install_command
-from vision3d.stages.physics.config import ALIASES, Boundary, Material
-from vision3d.stages.physics.engines import base, make_engine, taichi_runtime
-from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.reference.mpm import MAX_STRETCH, advance, energies, substep
-from vision3d.stages.physics.world import DistanceField, Motion, Wind, World
+from vision3d.stages.simulate.config import ALIASES, Boundary, Material
+from vision3d.stages.simulate.engines import base, make_engine, taichi_runtime
+from vision3d.stages.simulate.engines.mpm import MAX_STRETCH, advance, energies, substep
+from vision3d.stages.simulate.engines.taichi_engine import TaichiEngine
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import DistanceField, Motion, Wind, World
 
 needs_taichi = pytest.mark.skipif(
     not any(importlib.util.find_spec(name) for name in taichi_runtime.PACKAGES), reason="taichi is not installed"
@@ -450,7 +450,7 @@ import {taichi_runtime.require()} as ti
 ti.init(arch=ti.cpu, cpu_max_num_threads=3)
 field = ti.field(ti.f32, 4)
 field[2] = 7.0
-from vision3d.stages.physics.engines import taichi_runtime
+from vision3d.stages.simulate.engines import taichi_runtime
 taichi_runtime.runtime("cpu")
 assert field[2] == 7.0 and taichi_runtime.num_threads() == 3
 """
@@ -462,7 +462,7 @@ def test_the_runtime_starts_without_a_word():
     """As in a notebook, where the output is not the terminal."""
     code = (
         "import io, sys; out = sys.stdout = io.StringIO()\n"
-        "from vision3d.stages.physics.engines import taichi_runtime\n"
+        "from vision3d.stages.simulate.engines import taichi_runtime\n"
         "taichi_runtime.runtime('cpu'); sys.stderr.write(out.getvalue())"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, timeout=100, text=True, capture_output=True)
@@ -471,7 +471,7 @@ def test_the_runtime_starts_without_a_word():
 
 def test_importing_the_stage_does_not_import_taichi():
     code = (
-        "import sys, vision3d, vision3d.stages.physics.engines.taichi_engine\n"
+        "import sys, vision3d, vision3d.stages.simulate.engines.taichi_engine\n"
         "assert not {'taichi', 'quadrants', 'warp'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
@@ -515,7 +515,7 @@ def test_denormal_numbers_survive_the_start_of_taichi():
     """Its start turns them off for the whole thread: 5e-324 would be read as 0 from then on."""
     code = """
 import torch
-from vision3d.stages.physics.engines.taichi_runtime import runtime
+from vision3d.stages.simulate.engines.taichi_runtime import runtime
 from vision3d.install import install_command
 runtime()
 assert float("5e-324") > 0

@@ -19,9 +19,9 @@ from vision3d.io.images import read_image
 from vision3d.io.video import read_video
 from vision3d.render.camera_paths import path_cameras
 from vision3d.runs import RunFolder
-from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Motion, Sequence, Skeleton, Skin
-from vision3d.stages.animation import RigConfig, play_skin
-from vision3d.stages.animation.rig.pictures import orbit
+from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, Motion, Skeleton, SkinnedMesh
+from vision3d.stages.animate import RigConfig, play_skin
+from vision3d.stages.animate.rig.pictures import orbit
 
 CREATURE = Path(str(resources.files("vision3d") / "assets" / "creature" / "creature.glb"))
 SMALL = {"video_size": (64, 48), "frames": 3}
@@ -77,14 +77,14 @@ def test_files_of_a_clip_show_what_was_played(tmp_path):
         for index in (0, 3, 8):
             want = result.frames.channels["vertices"][index].numpy()
             assert np.abs(second.vertices("wave", index / 8) - want).max() < 1e-5
-        loaded = Sequence.load(tmp_path / method / "frames.zarr")
+        loaded = FrameSequence.load(tmp_path / method / "frames.zarr")
         assert isinstance(loaded.base, Mesh) and len(loaded) == 9
         torch.testing.assert_close(loaded.frame(5).vertices, result.frames.channels["vertices"][5])
         video = read_video(tmp_path / method / "video.mp4")
         assert (video.width, video.height, len(list(video))) == (64, 48, 9)
         assert (tmp_path / method / "figures" / "frames.png").is_file()
         assert not (tmp_path / method / "picture.png").exists()
-    assert len(Skin.load(tmp_path / "lbs" / "rig.glb")) == 3
+    assert len(SkinnedMesh.load(tmp_path / "lbs" / "rig.glb")) == 3
 
 
 @pytest.mark.parametrize("method", ["lbs", "dqs"])
@@ -105,13 +105,13 @@ def test_files_of_a_pose(tmp_path):
     base = result.frames.base
     assert isinstance(base, MeshGaussians)
     torch.testing.assert_close(splats.means, base.to_gaussians(result.skin.mesh.vertices).means, rtol=0, atol=1e-5)
-    new = Skin.load(tmp_path / "rig.glb")
+    new = SkinnedMesh.load(tmp_path / "rig.glb")
     torch.testing.assert_close(new.posed(None, [0.0])[0], result.skin.mesh.vertices, rtol=0, atol=1e-5)
     assert [clip.name for clip in new.clips] == ["wave", "still"]
     image = torch.as_tensor(read_image(tmp_path / "picture.png"))
     assert image.shape == (48, 64, 3) and image.amin() < 0.9 < image.amax()
     assert len(list(read_video(tmp_path / "video.mp4"))) == 3
-    assert isinstance(Sequence.load(tmp_path / "frames.zarr").base, MeshGaussians)
+    assert isinstance(FrameSequence.load(tmp_path / "frames.zarr").base, MeshGaussians)
 
 
 def test_given_cameras_make_a_video_each(tmp_path):
@@ -179,7 +179,7 @@ def test_too_many_frames_are_refused():
 
 
 def test_the_creature_looks_round(tmp_path):
-    skin = Skin.load(CREATURE)
+    skin = SkinnedMesh.load(CREATURE)
     config = RigConfig(pose=("head=0,40,0",), shading="none", **SMALL)
     result = run(config, skin, tmp_path)
     head = skin.names.index("head")
@@ -192,7 +192,7 @@ def test_the_creature_looks_round(tmp_path):
 
 
 def test_a_bvh_of_the_creatures_own_joints_gives_its_walk_back(tmp_path):
-    skin = Skin.load(CREATURE)
+    skin = SkinnedMesh.load(CREATURE)
     walk = skin.clip("Walk")
     times = walk.times(24)
     shifts, quats, *_ = skin.locals_at(walk, times)
@@ -212,7 +212,7 @@ def test_a_bvh_of_the_creatures_own_joints_gives_its_walk_back(tmp_path):
 @pytest.mark.viewer
 def test_validator_finds_no_errors(tmp_path):
     script = npm_package("gltf-validator").parents[1] / "validate_gltf.mjs"
-    skin, files = Skin.load(CREATURE), []
+    skin, files = SkinnedMesh.load(CREATURE), []
     pose = {"pose": ("head=0,40,0", "tail_2=20,0,0")}
     for name, options in {"pose": pose, "lbs": {"clip": "Walk"}, "dqs": {"clip": "Jump", "method": "dqs"}}.items():
         files.append(tmp_path / f"{name}.glb")

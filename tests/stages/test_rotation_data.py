@@ -14,10 +14,10 @@ from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.rotation import geodesic_distance
 from vision3d.io.bvh import write_motion
-from vision3d.stages.rotations import IkConfig, PointCloudConfig
-from vision3d.stages.rotations.clouds import read_clouds
-from vision3d.stages.rotations.experiments import PointCloudExperiment, draw_rotmats, pick_points, turn
-from vision3d.stages.rotations.ik import IkExperiment, read_poses, up_axis, weighted_joints
+from vision3d.stages.rotation import IkConfig, PointCloudConfig
+from vision3d.stages.rotation.clouds import read_clouds
+from vision3d.stages.rotation.experiments import PointCloudExperiment, draw_rotmats, pick_points, turn
+from vision3d.stages.rotation.ik import IkExperiment, read_poses, up_axis, weighted_joints
 
 CPU = torch.device("cpu")
 

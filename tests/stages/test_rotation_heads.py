@@ -9,7 +9,7 @@ from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.geometry.heads import RotationHead
 from vision3d.geometry.representations import REPRESENTATIONS, dimension
 from vision3d.geometry.rotation import geodesic_distance
-from vision3d.stages.rotations.networks import PoseNet, SanityNet, SiamesePointNet, max_over_points
+from vision3d.stages.rotation.networks import PoseNet, SanityNet, SiamesePointNet, max_over_points
 
 NAMES = sorted(REPRESENTATIONS)
 IDENTITY = torch.eye(3)

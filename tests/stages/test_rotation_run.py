@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import vision3d.stages.rotations.run as run_module
-import vision3d.stages.rotations.training as training_module
+import vision3d.stages.rotation.run as run_module
+import vision3d.stages.rotation.training as training_module
 from tests.support.clouds import drawn_motion, write_clip, write_cloud_folder, write_clouds
 from tests.support.stopping import lines, stop_after
 from vision3d.config import load_yaml, presets
 from vision3d.errors import ConfigError, FileFormatError, MissingFileError, NumericalError
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.runs import Interrupted, RunFolder
-from vision3d.stages.rotations import (
+from vision3d.stages.rotation import (
     IkConfig,
     PointCloudConfig,
     SanityConfig,
@@ -26,11 +26,11 @@ from vision3d.stages.rotations import (
     reproduce_rotation_sanity,
     save_rotation_network,
 )
-from vision3d.stages.rotations.config import RESUMABLE
-from vision3d.stages.rotations.experiment import Errors, angles_deg, entries_loss
-from vision3d.stages.rotations.networks import SanityNet
-from vision3d.stages.rotations.published import differences, published_mean
-from vision3d.stages.rotations.run import summarise, table
+from vision3d.stages.rotation.config import RESUMABLE
+from vision3d.stages.rotation.experiment import Errors, angles_deg, entries_loss
+from vision3d.stages.rotation.networks import SanityNet
+from vision3d.stages.rotation.published import differences, published_mean
+from vision3d.stages.rotation.run import summarise, table
 
 QUICK = {"steps": 6, "log_every": 2, "checkpoint_every": 3, "representations": ("6d", "quat")}
 SANITY = SanityConfig(**QUICK, seeds=(0, 1), batch_size=8, width=16, test_rotations=50)

@@ -10,12 +10,12 @@ from vision3d.config import dump_yaml, load_yaml
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
 from vision3d.progress import silent
 from vision3d.runs import RunFolder
-from vision3d.scene import GaussianScene, Region, Selection, Sequence
-from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
-from vision3d.stages.physics.bodies import cell_volumes
-from vision3d.stages.physics.followers import Followers
-from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.setup import set_up
+from vision3d.scene import FrameSequence, GaussianScene, Region, Selection
+from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
+from vision3d.stages.simulate.scene.bodies import cell_volumes
+from vision3d.stages.simulate.scene.followers import Followers
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.world.particles import Particles
 
 SOFT = Material("jelly", youngs_modulus=2e4, poisson_ratio=0.3)
 UPRIGHT = {"up": (0.0, 0.0, 1.0), "floor": "below", "fill": "none", "engine": "reference"}
@@ -103,7 +103,7 @@ def test_only_what_is_selected_moves():
 def test_frames_are_scenes_of_the_same_mode(mode, channel):
     scene = cube(side=5, mode=mode)
     moving = simulate(replace(QUICK, cells=3, frames=2), scene, progress=silent).sequence
-    assert isinstance(moving, Sequence) and set(moving.channels) == {"means", channel, "turns"}
+    assert isinstance(moving, FrameSequence) and set(moving.channels) == {"means", channel, "turns"}
     assert moving.times.tolist() == pytest.approx([0.0, 0.05])
     frame = moving.validate().frame(1)
     assert isinstance(frame, GaussianScene) and frame.validate().mode == mode
@@ -230,7 +230,7 @@ def test_what_a_stopped_run_has_written_is_whole(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         simulate(config, scene, run_folder=folder, progress=stop)
-    assert len(Sequence.load(folder.path / "frames.zarr").validate()) == 3
+    assert len(FrameSequence.load(folder.path / "frames.zarr").validate()) == 3
 
 
 # Options and input

@@ -9,10 +9,11 @@ import torch
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import volume
 from vision3d.scene import GaussianScene, Mesh, MeshGaussians
-from vision3d.stages.physics import filling, simulate_frames
-from vision3d.stages.physics.config import SimulateConfig
-from vision3d.stages.physics.filling import Surface, _samples, fill_mesh, fill_surface
-from vision3d.stages.physics.setup import set_up
+from vision3d.stages.simulate import simulate_frames
+from vision3d.stages.simulate.config import SimulateConfig
+from vision3d.stages.simulate.scene import filling
+from vision3d.stages.simulate.scene.filling import Surface, _samples, fill_mesh, fill_surface
+from vision3d.stages.simulate.setup.builder import set_up
 
 SPHERE = shapes.icosphere(4), 4 / 3 * math.pi, lambda p: p.norm(dim=-1) - 1
 TORUS = (

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from vision3d.errors import ConfigError
-from vision3d.scene import GaussianScene, Sequence
-from vision3d.stages.physics import SimulateConfig, load_material
-from vision3d.stages.physics.representations import represent
-from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Simulation
+from vision3d.scene import FrameSequence, GaussianScene
+from vision3d.stages.simulate import SimulateConfig, load_material
+from vision3d.stages.simulate.scene.representations import represent
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.simulation import Simulation
 
 SHAPES = ("ball", "shell", "plane", "line", "same", "far")
 
@@ -72,7 +72,7 @@ def test_odd_scenes_move(shape, caplog):
         assert ((setup.particles.x >= low) & (setup.particles.x <= high)).all(), seed
         frames = list(Simulation(setup, config).frames())
         base = represent(scene, config).base
-        last = Sequence(base, torch.zeros(1), {name: value[None] for name, value in frames[-1].channels.items()}).frame(0)
+        last = FrameSequence(base, torch.zeros(1), {name: value[None] for name, value in frames[-1].channels.items()}).frame(0)
         assert isinstance(last, GaussianScene) and len(last.validate()) == len(scene), seed
         moved += 1
     assert moved >= 8

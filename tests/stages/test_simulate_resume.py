@@ -19,8 +19,8 @@ from vision3d.errors import ConfigError, Vision3DError
 from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
-from vision3d.scene import GaussianScene, PointCloud, Sequence
-from vision3d.stages.physics import Impulse, simulate
+from vision3d.scene import FrameSequence, GaussianScene, PointCloud
+from vision3d.stages.simulate import Impulse, simulate
 from vision3d.viewer.layers import Layers
 
 CONFIG = replace(
@@ -58,7 +58,7 @@ def test_a_stopped_run_goes_on_with_the_same_bits(whole, tmp_path, stop_at):
 
     with pytest.raises(Interrupted, match=f"stopped after frame {stop_at}"):
         simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=stop)
-    assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == stop_at + 1
+    assert len(FrameSequence.load(tmp_path / "run" / "frames.zarr").validate()) == stop_at + 1
     again = simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence
     assert_same(again, moving)
     assert lines(tmp_path / "run") == lines(path)
@@ -108,10 +108,10 @@ def test_a_killed_process_goes_on_with_the_same_bits(whole, tmp_path):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    there = Sequence.load(out / "frames.zarr").validate()
+    there = FrameSequence.load(out / "frames.zarr").validate()
     assert 7 <= len(there) < 200
     subprocess.run([*command, "--out", str(out), "--quiet", "--resume", "--frames", "9"], check=True)
-    assert_same(Sequence.load(out / "frames.zarr"), moving)
+    assert_same(FrameSequence.load(out / "frames.zarr"), moving)
 
 
 def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypa
         simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=silent)
     where = tmp_path / "run" / "frames.zarr" / "covar_factors" / "5.0.0.0"
     assert str(error.value) == f"{where}: could not be written (No space left on device); nothing was left behind"
-    assert len(Sequence.load(tmp_path / "run" / "frames.zarr").validate()) == 5
+    assert len(FrameSequence.load(tmp_path / "run" / "frames.zarr").validate()) == 5
     monkeypatch.setattr(atomic, "_flush", flush)
     assert_same(simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence, moving)
 
@@ -163,10 +163,10 @@ def test_frames_behind_the_kept_ones_are_forgotten(tmp_path, compress):
     for index in range(5):
         writer.append(0.1 * index, points=frames[index])
     again = SequenceWriter(path, PointCloud(torch.zeros(4, 3)), resume=True, keep=2)
-    assert len(again) == 2 and len(Sequence.load(path)) == 2
+    assert len(again) == 2 and len(FrameSequence.load(path)) == 2
     assert sorted(p.name for p in (path / "points").iterdir()) == [".zarray", "0.0.0", "1.0.0"]
     again.append(0.15, points=frames[5])
-    moving = Sequence.load(path).validate()
+    moving = FrameSequence.load(path).validate()
     assert moving.times.tolist() == pytest.approx([0.0, 0.1, 0.15])
     assert torch.equal(moving.frame(2).points, frames[5]) and torch.equal(moving.frame(1).points, frames[1])
     assert (path / "points" / "0.0.0").stat().st_size == (48 if not compress else (path / "points" / "0.0.0").stat().st_size)

@@ -25,18 +25,18 @@ from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.io.glb import write_mesh
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
-from vision3d.scene import GaussianScene, Mesh, Sequence
-from vision3d.stages.physics import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
-from vision3d.stages.physics.boundaries import distance
-from vision3d.stages.physics.colliders import floor_field
-from vision3d.stages.physics.fields import load_mesh
-from vision3d.stages.physics.filling import Surface
-from vision3d.stages.physics.followers import Followers, bounded
-from vision3d.stages.physics.mesh_floors import floor_faces
-from vision3d.stages.physics.particles import Particles
-from vision3d.stages.physics.points3 import simulate_points, to_sequence
-from vision3d.stages.physics.selecting import Selector
-from vision3d.stages.physics.setup import set_up
+from vision3d.scene import FrameSequence, GaussianScene, Mesh
+from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
+from vision3d.stages.simulate.points3 import simulate_points, to_sequence
+from vision3d.stages.simulate.scene.colliders import floor_field
+from vision3d.stages.simulate.scene.filling import Surface
+from vision3d.stages.simulate.scene.followers import Followers, bounded
+from vision3d.stages.simulate.scene.mesh_floors import floor_faces
+from vision3d.stages.simulate.scene.selecting import Selector
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.world.boundaries import distance
+from vision3d.stages.simulate.world.fields import load_mesh
+from vision3d.stages.simulate.world.particles import Particles
 
 FAST = replace(QUICK, engine="auto", up=(0.0, 0.0, 1.0))
 needs_native = pytest.mark.skipif(native.module() is None, reason="no native module")
@@ -130,7 +130,7 @@ def test_a_stop_within_a_frame_keeps_the_last_whole_one(tmp_path, monkeypatch):
     with pytest.raises(Interrupted, match="stopped after frame"):
         simulate(config, scene, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent)
     assert len(calls) == 30  # at once, and not at the end of the frame
-    done = len(Sequence.load(tmp_path / "run" / "frames.zarr"))
+    done = len(FrameSequence.load(tmp_path / "run" / "frames.zarr"))
     assert done == 2
     moving = simulate(
         config, scene, run_folder=RunFolder.create(tmp_path / "run", config, resume=True), progress=silent
@@ -164,7 +164,7 @@ def test_a_frame_of_many_steps_answers_sigterm(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert len(Sequence.load(tmp_path / "run" / "frames.zarr")) == 1
+    assert len(FrameSequence.load(tmp_path / "run" / "frames.zarr")) == 1
 
 
 # Numbers
@@ -305,8 +305,8 @@ def test_meshes_with_seams_move_as_one_without(tmp_path, kind):
     moving = simulate(config, mesh, run_folder=RunFolder.create(tmp_path / "run", config), progress=silent).sequence
     corners = moving.frame(3).vertices[moving.base.faces]
     torch.testing.assert_close(corners, want.frame(3).vertices[plain.faces], atol=1e-6, rtol=0)
-    Sequence(mesh, torch.tensor([0.0]), {"vertices": mesh.vertices[None]}).save(tmp_path / "still.zarr")
-    still = Sequence.load(tmp_path / "still.zarr")
+    FrameSequence(mesh, torch.tensor([0.0]), {"vertices": mesh.vertices[None]}).save(tmp_path / "still.zarr")
+    still = FrameSequence.load(tmp_path / "still.zarr")
     torch.testing.assert_close(still.frame(0).vertices[still.base.faces], mesh.vertices[mesh.faces])
 
 

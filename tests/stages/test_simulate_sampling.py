@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from vision3d.geometry.neighbors import knn
-from vision3d.stages.physics.particles import Grid
-from vision3d.stages.physics.reference.mpm import weights
-from vision3d.stages.physics.sampling import matched_volumes, spread_out
+from vision3d.stages.simulate.engines.mpm import weights
+from vision3d.stages.simulate.scene.sampling import matched_volumes, spread_out
+from vision3d.stages.simulate.world.particles import Grid
 
 SPACING = 0.1
 

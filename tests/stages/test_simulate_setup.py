@@ -16,7 +16,7 @@ from vision3d.geometry.cameras import look_at
 from vision3d.geometry.edge_factors import clamp_factors
 from vision3d.install import install_command
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
-from vision3d.stages.physics import (
+from vision3d.stages.simulate import (
     Body,
     Boundary,
     Impulse,
@@ -27,16 +27,16 @@ from vision3d.stages.physics import (
     SimulateConfig,
     Wind,
     load_material,
-    outputs,
     simulate,
 )
-from vision3d.stages.physics.engines.taichi_engine import TaichiEngine
-from vision3d.stages.physics.obstacles import Placement, keyframed
-from vision3d.stages.physics.representations import clamped
-from vision3d.stages.physics.selecting import Selector
-from vision3d.stages.physics.setup import set_up
-from vision3d.stages.physics.simulation import Simulation
-from vision3d.stages.physics.upright import find_floor, stand_upright
+from vision3d.stages.simulate.engines.taichi_engine import TaichiEngine
+from vision3d.stages.simulate.output import files as outputs
+from vision3d.stages.simulate.scene.representations import clamped
+from vision3d.stages.simulate.scene.selecting import Selector
+from vision3d.stages.simulate.scene.upright import find_floor, stand_upright
+from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.setup.obstacles import Placement, keyframed
+from vision3d.stages.simulate.simulation import Simulation
 
 PLAIN = replace(QUICK, engine="auto", cells=None)
 
@@ -460,7 +460,7 @@ def test_a_mesh_with_gaussians_moves_by_its_vertices():
     frame = frames_of(bound, config)[-1]
     fall = frame.channels["vertices"] - bound.mesh.vertices
     assert fall[:, 2].mean() == pytest.approx(-9.81 * 0.1**2 / 2, rel=0.05) and fall[:, :2].abs().max() < 1e-5
-    from vision3d.stages.physics import simulate
+    from vision3d.stages.simulate import simulate
 
     moving = simulate(config, bound, progress=lambda *_: None).sequence
     assert isinstance(moving.frame(2), GaussianScene) and len(moving.frame(2)) == len(bound)

@@ -10,8 +10,8 @@ from vision3d.geometry import shapes
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.io.images import write_image
 from vision3d.scene import Cameras, Mesh
-from vision3d.stages.animation.dynamic.footage import Footage
-from vision3d.stages.animation.dynamic.painters import MeshPainter
+from vision3d.stages.animate.dynamic.footage import Footage
+from vision3d.stages.animate.dynamic.painters import MeshPainter
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import torch
 
 from vision3d.geometry import quaternion, shapes
-from vision3d.scene import Channel, Clip, Mesh, Skin
+from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh
 
 
 def creature(influences=4, corner_uvs=False):
@@ -37,7 +37,7 @@ def creature(influences=4, corner_uvs=False):
     )
     pulse = Channel("weights", -1, times, torch.rand(3, 2, generator=generator))
     wave = Channel("weights", -1, later, draw(2, 3, 2), "CUBICSPLINE")
-    return Skin(
+    return SkinnedMesh(
         Mesh(vertices, faces, uvs=uvs),
         ("hip", "spine", "neck", "tail", "left", "right"),
         (-1, 0, 1, 0, 1, -1),

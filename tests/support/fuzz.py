@@ -53,15 +53,15 @@ from vision3d.scene import (
     Boxes,
     Channel,
     Clip,
+    FrameSequence,
     Mesh,
     MeshGaussians,
     Motion,
     PointCloud,
     Region,
     Selection,
-    Sequence,
     Skeleton,
-    Skin,
+    SkinnedMesh,
 )
 
 MOST_SECONDS = 1.0
@@ -222,7 +222,7 @@ def _skin(path):
     joints |= {"weights": torch.full((4, 2), 0.5), "inverse_binds": torch.eye(4).repeat(2, 1, 1)}
     locals_ = {"translations": torch.rand(2, 3), "quats": random_quats(2), "scales": torch.ones(2, 3)}
     morphs, clips = torch.rand(2, 4, 3), (Clip("walk", channels),)
-    skin = Skin(_textured(), ("hip", "knee"), (-1, 0), **locals_, **joints, morphs=morphs, clips=clips)
+    skin = SkinnedMesh(_textured(), ("hip", "knee"), (-1, 0), **locals_, **joints, morphs=morphs, clips=clips)
     gltf_skin_writer.write_skin(path, skin)
 
 
@@ -239,11 +239,11 @@ def _frames(path):
 
 
 def _sequence(path):
-    Sequence(PointCloud(torch.rand(5, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)}).save(path)
+    FrameSequence(PointCloud(torch.rand(5, 3)), torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)}).save(path)
 
 
 def _moving():
-    return Sequence(_textured(), torch.tensor([0.0, 0.5]), {"vertices": torch.rand(2, 4, 3)})
+    return FrameSequence(_textured(), torch.tensor([0.0, 0.5]), {"vertices": torch.rand(2, 4, 3)})
 
 
 READERS = {

@@ -166,8 +166,8 @@ class _Module:
 def usual_functions() -> dict[str, list[tuple[Any, ...]]]:
     """As `usual_calls`, of the functions of the native module that no operation stands before: those of particles."""
     from tests.support.physics import material, particles, solid, world
-    from vision3d.stages.physics.engines.native import NativeEngine
-    from vision3d.stages.physics.world import Motion, Wind
+    from vision3d.stages.simulate.engines.native import NativeEngine
+    from vision3d.stages.simulate.world.world import Motion, Wind
 
     torch.manual_seed(0)
     materials = [material(law) for law in ("neo_hookean", "snow", "water")]

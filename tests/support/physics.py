@@ -4,9 +4,9 @@ from dataclasses import fields
 
 import torch
 
-from vision3d.stages.physics.config import Boundary, Material
-from vision3d.stages.physics.particles import Grid, Particles
-from vision3d.stages.physics.world import DistanceField, Motion, Wind, World
+from vision3d.stages.simulate.config import Boundary, Material
+from vision3d.stages.simulate.world.particles import Grid, Particles
+from vision3d.stages.simulate.world.world import DistanceField, Motion, Wind, World
 
 H = 1 / 16
 GRID = Grid((0.1, -0.2, 0.3), H, (17, 18, 19))

@@ -8,11 +8,11 @@ from torch import Tensor
 from tests.support.clips import Clip, worm
 from vision3d.geometry.quaternion import multiply
 from vision3d.geometry.rotation import rotvec_to_quat
-from vision3d.scene import Skin
+from vision3d.scene import SkinnedMesh
 from vision3d.scene.clip import Channel, Clip as Keys
 
 
-def rigged_worm() -> Skin:
+def rigged_worm() -> SkinnedMesh:
     """The worm of `clips.worm` with a node that carries nothing, a root in its middle, and two chains of two joints.
 
     Parents are scaled and turned, as exporters leave them.
@@ -33,7 +33,7 @@ def rigged_worm() -> Skin:
     back = rotvec_to_quat(torch.tensor([0.0, 0.0, -0.7]))
     quats[1] = back
     translations[2:, 0] = 100 * unscaled[2:]
-    empty = Skin(
+    empty = SkinnedMesh(
         mesh, names, parents, translations, quats, scales, torch.eye(4).expand(6, 4, 4),
         torch.zeros(mesh.num_vertices, 1, dtype=torch.int64), torch.ones(mesh.num_vertices, 1),
     )  # fmt: skip
@@ -48,7 +48,7 @@ def rigged_worm() -> Skin:
     )
 
 
-def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float = 0.0) -> tuple[Skin, Clip, Tensor]:
+def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float = 0.0) -> tuple[SkinnedMesh, Clip, Tensor]:
     """The rigged worm, a clip in which its ends turn by up to 0.9 rad and its root moves, and its vertices in all frames.
 
     Args:
@@ -69,7 +69,7 @@ def moving_worm(frames: int = 6, cameras: int = 3, size: int = 48, start: float 
 
 def shorten_searches(monkeypatch):
     """Searches for lost frames of a few steps, for tests of what surrounds them."""
-    from vision3d.stages.animation.dynamic import limb_search, pose_search
+    from vision3d.stages.animate.dynamic import limb_search, pose_search
 
     monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
     for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):

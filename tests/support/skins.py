@@ -5,18 +5,18 @@ from dataclasses import replace
 import torch
 
 from vision3d.geometry import quaternion, shapes
-from vision3d.scene import Channel, Clip, Mesh, Skin
+from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh
 
 
-def hybrid(frames: int = 3) -> Skin:
+def hybrid(frames: int = 3) -> SkinnedMesh:
     """A ball with a morph target a frame, 10 a second; its etas go from 0 to 1 along x, and down by 0.2 a frame."""
     vertices, faces = shapes.icosphere(1)
-    skin = Skin.from_frames(Mesh(vertices, faces), vertices + torch.rand(frames, 1, 1), [i / 10 for i in range(frames)])
+    skin = SkinnedMesh.from_frames(Mesh(vertices, faces), vertices + torch.rand(frames, 1, 1), [i / 10 for i in range(frames)])
     etas = (vertices[:, 0] + 1) / 2
     return replace(skin, etas=etas, morph_etas=(-0.2 * torch.arange(frames))[:, None].expand(-1, len(vertices)).contiguous())
 
 
-def arm(joints: int = 3, *, seed: int = 0) -> Skin:
+def arm(joints: int = 3, *, seed: int = 0) -> SkinnedMesh:
     """A closed tube along y with joints at 0, 1, 2, ..., that rest in frames of their own, and a clip "wave" of one second."""
     generator = torch.Generator().manual_seed(seed)
     sphere, faces = shapes.icosphere(3)
@@ -35,7 +35,7 @@ def arm(joints: int = 3, *, seed: int = 0) -> Skin:
         rest = quaternion.rotmat_to_quat(local[joint][:3, :3])
         bent = quaternion.normalize(rest + 0.3 * torch.randn(4, generator=generator))
         channels.append(Channel("rotation", joint, times, torch.stack([rest, bent, rest])))
-    return Skin(
+    return SkinnedMesh(
         Mesh(vertices, faces, vertex_colors=(sphere + 1) / 2),
         tuple(f"joint_{i}" for i in range(joints)),
         tuple(range(-1, joints - 1)),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vision3d.geometry.cameras import camera_rays, intrinsics, look_at
 from vision3d.scene import Cameras, GaussianScene
-from vision3d.stages.meshing.views import Maps, SceneViews
+from vision3d.stages.mesh.views import Maps, SceneViews
 
 Distance = Callable[[Tensor], Tensor]
 

@@ -18,6 +18,7 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import silent
 from vision3d.scene import (
     Boxes,
+    FrameSequence,
     Mesh,
     MeshGaussians,
     Motion,
@@ -26,10 +27,9 @@ from vision3d.scene import (
     Region,
     Scene,
     Selection,
-    Sequence,
     Skeleton,
 )
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.viewpoint import guess_up, start_viewpoint
@@ -129,7 +129,7 @@ def test_a_frame_shows_at_its_own_time_as_float32(tmp_path):
 
 
 def test_a_sequence_without_frames_shows_its_base(tmp_path):
-    Sequence(ring_scene(10), torch.zeros(0)).save(tmp_path / "a.zarr")
+    FrameSequence(ring_scene(10), torch.zeros(0)).save(tmp_path / "a.zarr")
     layers = Layers.open([tmp_path / "a.zarr"])
     assert len(layers.times) == 0 and layers.frame("a", 3.0).num_gaussians == 15
 
@@ -153,7 +153,7 @@ def test_frames_are_read_once_and_only_some_are_kept():
             read.append(index)
             return torch.zeros(100, 3)
 
-    sequence = Sequence(PointCloud(torch.ones(100, 3), torch.ones(100, 3)), torch.arange(10.0), {"points": Channel()})
+    sequence = FrameSequence(PointCloud(torch.ones(100, 3), torch.ones(100, 3)), torch.arange(10.0), {"points": Channel()})
     cache = FrameCache(3 * 1200)
     for index in (0, 1, 2, 1, 0, 3, 2):
         cache.get(sequence, index)

@@ -11,8 +11,8 @@ from tests.support.skins import arm, hybrid
 from vision3d.errors import FileFormatError, InputError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.runs import RunFolder
-from vision3d.scene import Mesh, Motion, PointCloud, Sequence, Skeleton, Skin
-from vision3d.stages.animation import RigConfig, play_skin
+from vision3d.scene import FrameSequence, Mesh, Motion, PointCloud, Skeleton, SkinnedMesh
+from vision3d.stages.animate import RigConfig, play_skin
 from vision3d.viewer.content import Content
 from vision3d.viewer.layers import Layers, describe
 from vision3d.viewer.lines import bone_lines
@@ -49,7 +49,7 @@ def test_clips_are_chosen(layers):
     assert len(layers.times) == 0 and layers.nearest_time(0.4) == 0
     torch.testing.assert_close(layers.frame("arm").vertices, layers.rigs["arm"].skin.mesh.vertices, rtol=0, atol=1e-5)
     layers.change_rig("arm", clip="still")
-    assert isinstance(layers["arm"].value, Sequence) and len(layers.times) == 1
+    assert isinstance(layers["arm"].value, FrameSequence) and len(layers.times) == 1
     layers.change_rig("arm", clip="wave")
     assert layers.nearest_time(7.0) == 1 and layers.nearest_time(0.4) == 0.4
     with pytest.raises(InputError, match="no clip is called 'walk'; there are wave, still"):
@@ -127,7 +127,7 @@ def test_a_skin_that_cannot_be_read_is_shown_at_rest(tmp_path, caplog):
 def test_morphs_alone_have_no_skeleton(tmp_path):
     mesh = arm().mesh
     frames = torch.stack([mesh.vertices, mesh.vertices + 1])
-    Skin.from_frames(mesh, frames, [0.0, 1.0]).save(tmp_path / "wobble.glb")
+    SkinnedMesh.from_frames(mesh, frames, [0.0, 1.0]).save(tmp_path / "wobble.glb")
     layers = Layers.open([tmp_path / "wobble.glb"])
     assert [layer.name for layer in layers] == ["wobble"]
     torch.testing.assert_close(layers.frame("wobble", 0.5).vertices, mesh.vertices + 0.5, rtol=0, atol=1e-5)

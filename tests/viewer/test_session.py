@@ -15,7 +15,7 @@ from vision3d.io.images import read_image
 from vision3d.io.video import read_video
 from vision3d.optim.metrics import psnr
 from vision3d.render import render_views
-from vision3d.scene import Boxes, Cameras, Mesh, PointCloud, Scene, Selection, Sequence
+from vision3d.scene import Boxes, Cameras, FrameSequence, Mesh, PointCloud, Scene, Selection
 from vision3d.viewer.content import Content, whole_bounds
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.models import Dots, Lines, Splats, Surface
@@ -65,7 +65,7 @@ def picture(session):
 def moving(folder, frames=5):
     mesh = Mesh(0.5 * shapes.icosphere(2)[0], shapes.icosphere(2)[1])
     shift = torch.linspace(-1, 1, frames)[:, None, None] * torch.tensor([1.0, 0, 0])
-    Sequence(mesh, 0.5 * torch.arange(frames), {"vertices": mesh.vertices + shift}).save(folder / "ball.zarr")
+    FrameSequence(mesh, 0.5 * torch.arange(frames), {"vertices": mesh.vertices + shift}).save(folder / "ball.zarr")
     return folder / "ball.zarr"
 
 

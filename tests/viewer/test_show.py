@@ -9,14 +9,14 @@ import torch
 import vision3d
 from tests.support.balls import ball as ball_mesh
 from vision3d.errors import ConfigError, InputError
-from vision3d.scene import PointCloud, Scene, Sequence, Skin
+from vision3d.scene import FrameSequence, PointCloud, Scene, SkinnedMesh
 from vision3d.viewer import show
 from vision3d.viewer.layers import Layers
 
 
 def moving():
     mesh = ball_mesh()
-    return Sequence(mesh, torch.tensor([0.0, 1.0]), {"vertices": torch.stack([mesh.vertices, mesh.vertices + 1])})
+    return FrameSequence(mesh, torch.tensor([0.0, 1.0]), {"vertices": torch.stack([mesh.vertices, mesh.vertices + 1])})
 
 
 def opened(monkeypatch, *objects, **options):
@@ -33,7 +33,7 @@ def test_values_and_paths_become_layers(monkeypatch, tmp_path):
     ball_mesh().save(tmp_path / "ball.ply")
     matrix = torch.eye(4)
     matrix[0, 3] = 2
-    skin = Skin.from_frames(ball_mesh(), moving().vertices(), [0.0, 1.0])
+    skin = SkinnedMesh.from_frames(ball_mesh(), moving().vertices(), [0.0, 1.0])
     scene = Scene().add("moving", moving(), matrix).add("skin", skin)
     layers, given = opened(
         monkeypatch, PointCloud(torch.rand(4, 3)), PointCloud(torch.rand(4, 3)), tmp_path / "ball.ply", world=scene, up="z"

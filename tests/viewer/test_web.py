@@ -19,7 +19,7 @@ from vision3d.errors import ConfigError, InputError, MissingDependencyError, Out
 from vision3d.geometry import se3, shapes
 from vision3d.install import install_command
 from vision3d.io.glb import mesh_bytes
-from vision3d.scene import Boxes, GaussianScene, Mesh, PointCloud, Region, Scene, Selection, Sequence
+from vision3d.scene import Boxes, FrameSequence, GaussianScene, Mesh, PointCloud, Region, Scene, Selection
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.web import WebViewer, free_port, warn_if_public
 from vision3d.viewer.web_draw import splat_buffer, splat_unit
@@ -192,7 +192,7 @@ def test_a_region_follows_its_gizmo_and_its_size(viewer):
 def test_a_damaged_frame(tmp_path, caplog):
     """At the start it is an error, which leaves no server; later the frame before stays."""
     package("viser")
-    moving = Sequence(PointCloud(torch.zeros(5, 3)), torch.arange(4.0), {"points": torch.rand(4, 5, 3)})
+    moving = FrameSequence(PointCloud(torch.zeros(5, 3)), torch.arange(4.0), {"points": torch.rand(4, 5, 3)})
     moving.save(tmp_path / "a.zarr")
     (tmp_path / "a.zarr/points/1.0.0").write_bytes(b"x")
     with WebViewer(Layers.open([tmp_path / "a.zarr"]), port=0) as viewer:

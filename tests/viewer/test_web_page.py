@@ -18,7 +18,7 @@ from vision3d.io.zarr_store import SequenceWriter
 from vision3d.progress import silent
 from vision3d.render import render_views
 from vision3d.scene import Boxes, Mesh, PointCloud, Selection
-from vision3d.stages.fitting import FitConfig, fit
+from vision3d.stages.fit import FitConfig, fit
 from vision3d.viewer.layers import Layers
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]

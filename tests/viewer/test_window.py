@@ -20,7 +20,7 @@ from vision3d.geometry import shapes
 from vision3d.io.images import read_image
 from vision3d.optim.metrics import psnr
 from vision3d.render import refit_cameras, render_views
-from vision3d.scene import Mesh, Selection, Sequence
+from vision3d.scene import FrameSequence, Mesh, Selection
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]
 SIZE = (640, 480)
@@ -279,7 +279,7 @@ class Panel:
 def test_the_slider_changes_the_picture(show, tmp_path):
     vertices, faces = shapes.icosphere(2)
     shift = torch.linspace(-1, 1, 5)[:, None, None] * torch.tensor([1.0, 0, 0])
-    Sequence(Mesh(0.5 * vertices, faces), 0.5 * torch.arange(5), {"vertices": 0.5 * vertices + shift}).save(
+    FrameSequence(Mesh(0.5 * vertices, faces), 0.5 * torch.arange(5), {"vertices": 0.5 * vertices + shift}).save(
         tmp_path / "ball.zarr"
     )
     screen = show(tmp_path / "ball.zarr")

@@ -10,7 +10,7 @@ import tyro
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.evaluation.config import EvalConfig
+from vision3d.stages.animate.evaluation.config import EvalConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -27,13 +27,13 @@ class EvalClipsOptions(RunOptions):
 
 
 def _eval(options: EvalClipsOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.animation import evaluate_clips
+    from vision3d.stages.animate import evaluate_clips
 
     return evaluate_clips(options.settings, options.folder, run_folder=run_folder, progress=progress).summary
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
-    from vision3d.stages.animation.evaluation.run import FIGURES
+    from vision3d.stages.animate.evaluation.run import FIGURES
 
     shown = [name for name in FIGURES if any(row[name] is not None for row in results["objects"])]
     width = max(len("all objects"), *(len(row["object"]) for row in results["objects"]))

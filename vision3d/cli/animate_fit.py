@@ -12,7 +12,7 @@ from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.dynamic.config import GROWS, RESUMABLE, AnimateConfig
+from vision3d.stages.animate.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class AnimateFitOptions(RunOptions):
 
 
 def _animate(options: AnimateFitOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.animation import animate
+    from vision3d.stages.animate import animate
 
     return animate(
         options.settings, options.clip, options.mesh, cameras=options.cameras, masks=options.masks,
@@ -56,9 +56,9 @@ def _animate(options: AnimateFitOptions, run_folder: "RunFolder", progress: Prog
 def _truth(path: Path) -> "Tensor":
     import torch
 
-    from vision3d.scene import Sequence as Frames
+    from vision3d.scene import FrameSequence
 
-    frames = Frames.load(path)
+    frames = FrameSequence.load(path)
     if "vertices" not in frames.channels:
         raise FileFormatError(path, f"has no frames of vertices, but of {', '.join(frames.channels) or 'nothing'}")
     return torch.stack([frames.channels["vertices"][i] for i in range(len(frames))])

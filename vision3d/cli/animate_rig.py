@@ -12,7 +12,7 @@ from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.rig.config import RigConfig
+from vision3d.stages.animate.rig.config import RigConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -33,10 +33,10 @@ class RigOptions(RunOptions):
 
 
 def _rig(options: RigOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.scene import Motion, Skin
-    from vision3d.stages.animation import play_skin
+    from vision3d.scene import Motion, SkinnedMesh
+    from vision3d.stages.animate import play_skin
 
-    skin = Skin.load(options.skin)
+    skin = SkinnedMesh.load(options.skin)
     motion = None if options.bvh is None else Motion.load(options.bvh)
     cameras = None if options.cameras is None else load_cameras(options.cameras)
     return play_skin(options.settings, skin, motion, cameras=cameras, run_folder=run_folder, progress=progress).summary

@@ -12,7 +12,7 @@ from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.animation.static.config import GROWS, RESUMABLE, StaticConfig
+from vision3d.stages.animate.static.config import GROWS, RESUMABLE, StaticConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -41,7 +41,7 @@ class StaticOptions(RunOptions):
 
 
 def _static(options: StaticOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.animation import bind_gaussians
+    from vision3d.stages.animate import bind_gaussians
 
     camera = None if options.camera is None else load_cameras(options.camera)
     return bind_gaussians(

@@ -18,9 +18,9 @@ from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFil
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import GaussianScene, Mesh, PointCloud, Scene, Sequence as Frames, Skin
+    from vision3d.scene import FrameSequence, GaussianScene, Mesh, PointCloud, Scene, SkinnedMesh
 
-    Value = GaussianScene | Mesh | PointCloud | Frames | Skin | Scene
+    Value = GaussianScene | Mesh | PointCloud | FrameSequence | SkinnedMesh | Scene
 
 _SOG = "meta.json"
 _READ = (".ply", ".splat", ".spz", ".sog", ".ksplat", ".glb", ".gltf", ".obj", ".stl", ".bin", ".npz", _SOG)
@@ -28,16 +28,16 @@ _WRITTEN = {
     "GaussianScene": (".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".gltf", _SOG),
     "Mesh": (".glb", ".gltf", ".obj", ".ply", ".stl"),
     "PointCloud": (".ply", ".bin"),
-    "Sequence": moving.WRITTEN,
-    "Skin": moving.WRITTEN,
+    "FrameSequence": moving.WRITTEN,
+    "SkinnedMesh": moving.WRITTEN,
     "Scene": (".glb", ".gltf"),
 }
 _WORDS = {
     "GaussianScene": "Gaussians",
     "Mesh": "a mesh",
     "PointCloud": "points",
-    "Sequence": "frames",
-    "Skin": "a mesh that moves",
+    "FrameSequence": "frames",
+    "SkinnedMesh": "a mesh that moves",
     "Scene": "a scene",
 }
 _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suffix in suffixes))
@@ -101,8 +101,8 @@ def run(arguments: Sequence[str]) -> None:
         value = value or _read(source, drop_nan=options.filter_nan)
         _check(value, source, target, options)
         before, figures = _counts(value), {}
-        if _kind(value) in ("Sequence", "Skin"):
-            figures = moving.write_moving(target, cast("Frames | Skin", value), options)
+        if _kind(value) in ("FrameSequence", "SkinnedMesh"):
+            figures = moving.write_moving(target, cast("FrameSequence | SkinnedMesh", value), options)
         elif _kind(value) == "Scene":
             _write(target, value, options.spz_version)
         else:
@@ -265,10 +265,10 @@ def _kind(value: object) -> str:
 
 def _counts(value: "Value") -> dict[str, int]:
     names = {"GaussianScene": ["gaussians"], "Mesh": ["vertices", "faces"], "PointCloud": ["points"]}
-    if _kind(value) == "Sequence":
-        return {"frames": len(cast("Frames", value))}
-    if _kind(value) == "Skin":
-        return _counts(cast("Skin", value).mesh)
+    if _kind(value) == "FrameSequence":
+        return {"frames": len(cast("FrameSequence", value))}
+    if _kind(value) == "SkinnedMesh":
+        return _counts(cast("SkinnedMesh", value).mesh)
     if _kind(value) == "Scene":
         return {"objects": len(cast("Scene", value))}
     return {name: getattr(value, f"num_{name}") for name in names[_kind(value)]}
@@ -291,7 +291,7 @@ def _check(value: object, source: Path, target: Path, options: ConvertOptions) -
     """Refuse a format for something else, and options for something else."""
     kind = _kind(value)
     what = _WORDS[kind]
-    if kind in ("Sequence", "Skin", "Scene"):
+    if kind in ("FrameSequence", "SkinnedMesh", "Scene"):
         if options.crop is not None or options.transform is not None or options.max_sh is not None:
             raise ConfigError("--crop", f"(or --transform, --max-sh) is for what stands still, and {source} holds {what}")
         if options.frames is not None and kind != "Scene":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from vision3d.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from vision3d.scene import Clip, Mesh, Sequence, Skin
+    from vision3d.scene import Clip, FrameSequence, Mesh, SkinnedMesh
 
 logger = logging.getLogger("vision3d")
 
@@ -60,7 +60,7 @@ def is_sequence(path: Path) -> bool:
     return path.suffix.lower() == ".npz" or any((path / name).is_file() for name in (".zgroup", _INDEX))
 
 
-def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still: bool) -> "Sequence | Skin | None":
+def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still: bool) -> "FrameSequence | SkinnedMesh | None":
     """What moves in a file or folder; None where nothing does, or nothing that moves is wanted.
 
     Args:
@@ -74,11 +74,11 @@ def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still:
     """
     from vision3d.io import gltf
     from vision3d.io.mesh_frames import read_frames
-    from vision3d.scene import Sequence, Skin, load
+    from vision3d.scene import FrameSequence, SkinnedMesh, load
 
     if is_sequence(source):
         value = load(source)
-        assert isinstance(value, Sequence)
+        assert isinstance(value, FrameSequence)
         return value
     is_wanted = bool(options.motion or options.clip or options.frames) or target.suffix.lower() in STORES
     if source.is_dir():
@@ -90,22 +90,22 @@ def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still:
             )
         return None
     if is_wanted:
-        return Skin.load(source)
+        return SkinnedMesh.load(source)
     if target.suffix.lower() not in (".glb", ".gltf") or not gltf.can_move(source):
         return None
     if is_still:
         logger.warning("%s: --crop and --transform are for the mesh at rest; what moves it is left out", source)
         return None
     try:
-        return Skin.load(source)
+        return SkinnedMesh.load(source)
     except InputError as error:
         logger.warning("%s; the mesh at rest is written alone", error)
         return None
 
 
-def write_moving(path: Path, value: "Sequence | Skin", options: MotionOptions) -> dict[str, Any]:
+def write_moving(path: Path, value: "FrameSequence | SkinnedMesh", options: MotionOptions) -> dict[str, Any]:
     """Write what moves in the format of the suffix of `path`, or as a folder of frames; returns figures of it."""
-    from vision3d.scene import Skin, codecs
+    from vision3d.scene import SkinnedMesh, codecs
 
     if options.frames is not None:
         from vision3d.io.mesh_frames import write_frames
@@ -117,7 +117,7 @@ def write_moving(path: Path, value: "Sequence | Skin", options: MotionOptions) -
         sequence = _as_sequence(value, options)
         codecs.save(path, sequence if path.suffix.lower() == ".zarr" else _colored(sequence, options))
         return {"frames": len(sequence)}
-    if isinstance(value, Skin) and options.motion in (None, "keep"):
+    if isinstance(value, SkinnedMesh) and options.motion in (None, "keep"):
         value.save(path)
         return {"joints": len(value), "morphs": value.num_morphs, "clips": len(value.clips)}
     skin, figures = _as_skin(_colored(_as_sequence(value, options), options), options)
@@ -125,10 +125,10 @@ def write_moving(path: Path, value: "Sequence | Skin", options: MotionOptions) -
     return {"joints": len(skin), "morphs": skin.num_morphs, **figures}
 
 
-def _as_sequence(value: "Sequence | Skin", options: MotionOptions) -> "Sequence":
-    from vision3d.scene import Sequence
+def _as_sequence(value: "FrameSequence | SkinnedMesh", options: MotionOptions) -> "FrameSequence":
+    from vision3d.scene import FrameSequence
 
-    if isinstance(value, Sequence):
+    if isinstance(value, FrameSequence):
         if options.clip is not None:
             raise ConfigError("--clip", "is for an animated .glb; a sequence is one clip")
         return value
@@ -136,7 +136,7 @@ def _as_sequence(value: "Sequence | Skin", options: MotionOptions) -> "Sequence"
     return value.to_sequence(clip, clip.times(options.rate or value.fps or 30.0))
 
 
-def _clip(skin: "Skin", options: MotionOptions) -> "Clip":
+def _clip(skin: "SkinnedMesh", options: MotionOptions) -> "Clip":
     if options.clip is not None:
         return skin.clip(options.clip)
     first, *others = skin.clips or (None,)
@@ -147,9 +147,9 @@ def _clip(skin: "Skin", options: MotionOptions) -> "Clip":
     return first
 
 
-def _as_skin(sequence: "Sequence", options: MotionOptions) -> "tuple[Skin, dict[str, float]]":
+def _as_skin(sequence: "FrameSequence", options: MotionOptions) -> "tuple[SkinnedMesh, dict[str, float]]":
     """A clip of the frames as --motion wants it, and its largest and mean error."""
-    from vision3d.scene import Skin
+    from vision3d.scene import SkinnedMesh
     from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
     vertices, times = sequence.vertices(), sequence.times.double() - min(0.0, float(sequence.times[0]))
@@ -167,11 +167,11 @@ def _as_skin(sequence: "Sequence", options: MotionOptions) -> "tuple[Skin, dict[
             max_morphs=options.morphs,
         )
     else:
-        return Skin.from_frames(mesh, vertices, times, name), {}
+        return SkinnedMesh.from_frames(mesh, vertices, times, name), {}
     return found.skin, {"max_error": found.max_error, "mean_error": found.mean_error}
 
 
-def _colored(sequence: "Sequence", options: MotionOptions) -> "Sequence":
+def _colored(sequence: "FrameSequence", options: MotionOptions) -> "FrameSequence":
     """Frames of the mesh alone, where there are Gaussians on it with their colours."""
     from vision3d.render.meshes.gaussian_colors import bake_texture, bake_vertex_colors
     from vision3d.scene import MeshGaussians
@@ -181,7 +181,7 @@ def _colored(sequence: "Sequence", options: MotionOptions) -> "Sequence":
         return sequence
     if options.texture_size:
         if bound.mesh.uvs is None:
-            from vision3d.stages.meshing.atlas import unwrap
+            from vision3d.stages.mesh.atlas import unwrap
 
             charts = unwrap(bound.mesh, options.texture_size, _PADDING)
             bound = replace(bound, mesh=replace(bound.mesh, uvs=charts.corner_uvs))

@@ -12,7 +12,7 @@ from vision3d.cli.stage import stage_verb
 from vision3d.config import load_yaml
 from vision3d.errors import MissingFileError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
+from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
 def _demo(options: DemoOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.render import path_cameras
     from vision3d.report import write_renders
-    from vision3d.stages.fitting import fit
+    from vision3d.stages.fit import fit
 
     result = fit(options.settings, photo_set(), run_folder=run_folder, progress=progress)
     out, summary = run_folder.path, result.summary

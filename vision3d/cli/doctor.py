@@ -132,7 +132,7 @@ def _engines() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
         return
     from vision3d.errors import Vision3DError
-    from vision3d.stages.physics.engines import ENGINES, choose_engine
+    from vision3d.stages.simulate.engines import ENGINES, choose_engine
 
     works = []
     for name in ENGINES:

@@ -69,8 +69,8 @@ def run(arguments: Sequence[str]) -> None:
     started = time.perf_counter()
     from vision3d.io.dataset import WHITE, load_dataset
     from vision3d.report.evaluation_sheet import write_evaluation_sheet
-    from vision3d.stages.fitting import evaluate
-    from vision3d.stages.fitting.run import SFM_FOLDER
+    from vision3d.stages.fit import evaluate
+    from vision3d.stages.fit.run import SFM_FOLDER
 
     scene = load_gaussians(options.scene)
     cameras = options.scene / SFM_FOLDER  # of a run with --sfm

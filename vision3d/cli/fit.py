@@ -10,7 +10,7 @@ import tyro
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.fitting.config import GROWS, RESUMABLE, FitConfig
+from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -27,7 +27,7 @@ class FitOptions(RunOptions):
 
 
 def _fit(options: FitOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.fitting import fit
+    from vision3d.stages.fit import fit
 
     return fit(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, Skin
+    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, SkinnedMesh
 
 Values = dict[str, Any]
 
 
 def describe_more(value: object) -> Values | None:
     """Plain figures of a value, `kind` first; None for types that are described elsewhere."""
-    from vision3d.scene import Boxes, Mesh, MeshGaussians, Motion, PointCloud, Selection, Sequence, Skin
+    from vision3d.scene import Boxes, FrameSequence, Mesh, MeshGaussians, Motion, PointCloud, Selection, SkinnedMesh
 
     if isinstance(value, Mesh):
         return _of_mesh(value)
-    if isinstance(value, Skin):
+    if isinstance(value, SkinnedMesh):
         return {**_of_mesh(value.mesh), "kind": "mesh that moves", **_of_skin(value)}
     if isinstance(value, PointCloud):
         return _of_points(value)
@@ -24,7 +24,7 @@ def describe_more(value: object) -> Values | None:
         return _of_motion(value)
     if isinstance(value, MeshGaussians):
         return {**_of_mesh(value.mesh), "kind": "Gaussians on a mesh", **_of_bound(value)}
-    if isinstance(value, Sequence):
+    if isinstance(value, FrameSequence):
         times = [_round(float(time)) for time in value.times[[0, -1]]] if len(value) else []
         names = list(value.channels)
         return {"kind": "sequence", "frames": len(value), "times_s": times, "channels": names, "base": repr(value.base)}
@@ -56,7 +56,7 @@ def _of_mesh(mesh: "Mesh") -> Values:
     }
 
 
-def _of_skin(skin: "Skin") -> Values:
+def _of_skin(skin: "SkinnedMesh") -> Values:
     """Joints, morph targets, and the clips: when each begins and ends, and its channels by what they move."""
     clips: Values = {}
     for clip in skin.clips:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
-    from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence, Skin
+    from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, Scene, SkinnedMesh
 
 logger = logging.getLogger(__name__)
 _COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0), "gray": (0.5, 0.5, 0.5)}
@@ -36,19 +36,19 @@ def load_gaussians(path: Path) -> "GaussianScene":
     raise InputError(f"{path}: is a folder without scene.ply or scene.json; want a Gaussian scene (.ply)")
 
 
-def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | Sequence | Skin":
-    """As `load_objects`; a .glb or .gltf with clips is a `Skin`, and frames (.zarr, a run folder with them) are a `Sequence`.
+def load_moving(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene | FrameSequence | SkinnedMesh":
+    """As `load_objects`; a .glb or .gltf with clips is a `SkinnedMesh`, frames (.zarr or their run folder) a `FrameSequence`.
 
     Raises:
         MissingFileError: The path does not exist.
         InputError: It holds something else, or nothing that can be rendered.
     """
-    from vision3d.scene import Sequence
+    from vision3d.scene import FrameSequence
 
     if (path / "frames.zarr").is_dir():
         path = path / "frames.zarr"
     if path.suffix.lower() == ".zarr" and path.is_dir():
-        return Sequence.load(path).validate()
+        return FrameSequence.load(path).validate()
     return _moving_skin(path) or load_objects(path)
 
 
@@ -61,7 +61,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         MissingFileError: The path does not exist.
         InputError: It holds something else, or nothing that can be rendered.
     """
-    from vision3d.scene import GaussianScene, Mesh, MeshGaussians, Scene, Sequence, Skin, load
+    from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, Scene, SkinnedMesh, load
     from vision3d.scene.codecs import kind_of
 
     if not path.exists():
@@ -72,7 +72,7 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
         return load_gaussians(path)
     value = load(path)
     if isinstance(value, Scene):
-        kinds = (GaussianScene, Mesh, MeshGaussians, Sequence, Skin)
+        kinds = (GaussianScene, Mesh, MeshGaussians, FrameSequence, SkinnedMesh)
         if not any(isinstance(part, kinds) for part in value.objects.values()):
             raise InputError(f"{path / 'scene.json'}: has no Gaussians and no meshes; there is nothing to render")
         return value.validate()
@@ -85,14 +85,14 @@ def load_objects(path: Path) -> "GaussianScene | Mesh | MeshGaussians | Scene":
     raise InputError(f"{path}: holds {kind_of(value)}, want a Gaussian scene (.ply) or a mesh (.glb, .obj)")
 
 
-def _moving_skin(path: Path) -> "Skin | None":
+def _moving_skin(path: Path) -> "SkinnedMesh | None":
     """A mesh with clips; None where the file holds none."""
-    from vision3d.scene import Skin
+    from vision3d.scene import SkinnedMesh
 
     if path.suffix.lower() not in (".glb", ".gltf") or not path.is_file():
         return None
     try:
-        skin = Skin.load(path)
+        skin = SkinnedMesh.load(path)
     except InputError:
         return None  # nothing in it moves, or it cannot be read, which reading the mesh says
     return skin.validate() if skin.clips else None

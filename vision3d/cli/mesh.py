@@ -13,7 +13,7 @@ from vision3d.cli.output import print_summary, set_up_output
 from vision3d.config import dump_yaml
 from vision3d.errors import ConfigError, OutputExistsError
 from vision3d.progress import TerminalProgress
-from vision3d.stages.meshing.config import MeshConfig
+from vision3d.stages.mesh.config import MeshConfig
 
 _WRITTEN = (".glb", ".obj", ".ply", ".stl")
 
@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     scene = load_gaussians(options.scene)
     cameras = cameras_beside(options.scene) if options.cameras is None else load_cameras(options.cameras)
 
-    from vision3d.stages.meshing import mesh_scene
+    from vision3d.stages.mesh import mesh_scene
 
     with TerminalProgress(quiet=options.quiet) as progress:
         result = mesh_scene(options.settings, scene, cameras, progress=progress)

@@ -11,7 +11,7 @@ from vision3d.cli.menu import menu
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.progress import ProgressCallback
-from vision3d.stages.rotations.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig
+from vision3d.stages.rotation.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -50,19 +50,19 @@ class IkOptions(RunOptions):
 
 
 def _sanity(options: SanityOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.rotations import reproduce_rotation_sanity
+    from vision3d.stages.rotation import reproduce_rotation_sanity
 
     return reproduce_rotation_sanity(options.settings, run_folder=run_folder, progress=progress).summary
 
 
 def _pointcloud(options: PointCloudOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.rotations import reproduce_rotation_pointcloud
+    from vision3d.stages.rotation import reproduce_rotation_pointcloud
 
     return reproduce_rotation_pointcloud(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
 
 def _ik(options: IkOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
-    from vision3d.stages.rotations import reproduce_rotation_ik
+    from vision3d.stages.rotation import reproduce_rotation_ik
 
     return reproduce_rotation_ik(
         options.settings, options.clips, options.test, run_folder=run_folder, progress=progress
@@ -70,7 +70,7 @@ def _ik(options: IkOptions, run_folder: "RunFolder", progress: ProgressCallback)
 
 
 def _text(out: Path, results: Mapping[str, Any]) -> str:
-    from vision3d.stages.rotations.run import table
+    from vision3d.stages.rotation.run import table
 
     lines = [
         table(dict(results)),

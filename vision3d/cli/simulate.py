@@ -14,7 +14,7 @@ from vision3d.cli.stage import stage_verb
 from vision3d.config import from_dict
 from vision3d.errors import InputError
 from vision3d.progress import ProgressCallback
-from vision3d.stages.physics.config import RESUMABLE, Material, SimulateConfig
+from vision3d.stages.simulate.config import RESUMABLE, Material, SimulateConfig
 
 if TYPE_CHECKING:
     from vision3d.runs import RunFolder
@@ -50,7 +50,7 @@ def _material(name: str) -> Material:
 
 def _simulate(options: SimulateOptions, run_folder: "RunFolder", progress: ProgressCallback) -> Mapping[str, Any]:
     from vision3d.scene import Scene
-    from vision3d.stages.physics import simulate
+    from vision3d.stages.simulate import simulate
 
     scene = load_objects(options.scene)
     if isinstance(scene, Scene):

@@ -50,7 +50,7 @@ def stage_verb(
 
     Example:
         def _fit(options, run_folder, progress):
-            from vision3d.stages.fitting import fit
+            from vision3d.stages.fit import fit
             return fit(options.settings, options.data, run_folder=run_folder, progress=progress).summary
 
         run = stage_verb("fit", FitOptions, _fit, stage="fit", grows={"steps"})

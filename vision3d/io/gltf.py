@@ -5,7 +5,7 @@ from pathlib import Path
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.scene import Scene
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 
 
 def load(path: Path) -> GaussianScene | Mesh:
@@ -32,14 +32,14 @@ def can_move(path: Path) -> bool:
     return bool(content.get("skins") or content.get("animations") or any("targets" in primitive for primitive in primitives))
 
 
-def load_skin(path: Path) -> Skin:
+def load_skin(path: Path) -> SkinnedMesh:
     """The mesh of a file with its joints, morph targets and clips."""
     from vision3d.io import gltf_skin
 
     return gltf_skin.read_skin(path)
 
 
-def save(path: Path, value: GaussianScene | Mesh | Skin | Scene) -> None:
+def save(path: Path, value: GaussianScene | Mesh | SkinnedMesh | Scene) -> None:
     """Codec: write Gaussians, a mesh, a skin or a whole scene."""
     from vision3d.io import glb, gltf_gaussians, gltf_scene, gltf_skin_writer
 

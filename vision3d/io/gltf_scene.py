@@ -20,8 +20,8 @@ from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
 from vision3d.scene.points import PointCloud
 from vision3d.scene.scene import Scene
-from vision3d.scene.sequence import Sequence
-from vision3d.scene.skin import Skin
+from vision3d.scene.sequence import FrameSequence
+from vision3d.scene.skin import SkinnedMesh
 from vision3d.scene.upright import Axis, turn_to_y_up, up_of
 
 logger = logging.getLogger("vision3d")
@@ -74,17 +74,17 @@ def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) ->
 
 def _part(name: str, value: Any, lost: list[str]) -> Builder | None:
     """An object as glTF by itself."""
-    if isinstance(value, Sequence):
+    if isinstance(value, FrameSequence):
         base = value.base.mesh if isinstance(value.base, MeshGaussians) else value.base
         if isinstance(base, Mesh) and "vertices" in value.channels:
             frames = torch.stack([value.channels["vertices"][i] for i in range(len(value))])
             times = value.times.double() - min(0.0, float(value.times[0]))
-            return gltf_skin_writer.built(Skin.from_frames(base, frames, times, PLAYED))
+            return gltf_skin_writer.built(SkinnedMesh.from_frames(base, frames, times, PLAYED))
         lost.append(f"frames of {type(value.base).__name__} do not move in glTF, {name} is as in its first frame")
         value = value.frame(0)
     if isinstance(value, MeshGaussians):
         value = value.to_gaussians()
-    if isinstance(value, Skin):
+    if isinstance(value, SkinnedMesh):
         return gltf_skin_writer.built(value)
     if isinstance(value, Mesh):
         return glb.built(value)

@@ -18,17 +18,17 @@ from vision3d.io.gltf_container import Gltf
 from vision3d.io.gltf_pose import FLOAT
 from vision3d.scene.clip import Channel, Clip, Property
 from vision3d.scene.mesh import Mesh
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 from vision3d.scene.texture_atlas import merge_textured
 
 _KEYS = {5126: (False,), 5120: (True,), 5121: (True,), 5122: (True,), 5123: (True,)}
 _MAX_FPS = 1000.0
 _ADDED = {"POSITION": 3, "NORMAL": 3, "_ETA": 1}
-"""What is read of morph targets, with its width; _ETA is `Skin.etas`."""
+"""What is read of morph targets, with its width; _ETA is `SkinnedMesh.etas`."""
 _WIDTHS: dict[Property, int] = {"translation": 3, "rotation": 4, "scale": 3, "weights": 1}
 
 
-def read_skin(path: Path | str) -> Skin:
+def read_skin(path: Path | str) -> SkinnedMesh:
     """The mesh of a .glb or .gltf with its joints, morph targets and clips.
 
     Raises:
@@ -72,7 +72,7 @@ class _Reader:
         self.rest_weights: list[float] = []
         self.num_wrong_sums = 0
 
-    def skin(self) -> Skin:
+    def skin(self) -> SkinnedMesh:
         gltf, textures = self.gltf, {}
         if not (gltf.items("skins") or gltf.items("animations")) and not self._has_morphs():
             raise FileFormatError(self.path, "has neither skins, morph targets nor animations; want a mesh that can move")
@@ -96,7 +96,7 @@ class _Reader:
         values = [np.array([self.locals[joint][k] for joint in kept]).reshape(len(kept), -1) for k in range(3)]
         parts = [torch.from_numpy(value.astype(np.float32)) for value in values]
         has_etas = len(self.etas) == len(self.meshes)
-        return Skin(
+        return SkinnedMesh(
             mesh,
             tuple(self.names[joint] for joint in kept),
             tuple(new.get(self.parents[joint], -1) for joint in kept),

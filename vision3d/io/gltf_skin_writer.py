@@ -1,6 +1,6 @@
 """Skins, morph targets and clips as glTF 2.0: one mesh at node 0, joint j at node j + 1, morphs as targets of the mesh.
 
-`Skin.etas` is the attribute _ETA of the mesh and, with what morphs add to it, of its targets; glTF viewers pass over it.
+`SkinnedMesh.etas` is the attribute _ETA of the mesh and, with what morphs add to it, of its targets; glTF viewers pass over it.
 """
 
 from dataclasses import replace
@@ -15,10 +15,10 @@ from vision3d.geometry.mesh import vertex_normals
 from vision3d.io import glb
 from vision3d.io.gltf_container import Builder
 from vision3d.scene.clip import Clip
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 
 
-def write_skin(path: Path | str, skin: Skin) -> None:
+def write_skin(path: Path | str, skin: SkinnedMesh) -> None:
     """Write a mesh with its joints, morph targets and clips, whole or not at all.
 
     Raises:
@@ -27,7 +27,7 @@ def write_skin(path: Path | str, skin: Skin) -> None:
     built(skin).write(path)
 
 
-def built(skin: Skin) -> Builder:
+def built(skin: SkinnedMesh) -> Builder:
     """What `write_skin` writes, to which more can be added; the mesh is node 0."""
     skin = _with_uvs_by_vertex(skin.validate())
     builder = glb.built(skin.mesh)
@@ -49,7 +49,7 @@ def built(skin: Skin) -> Builder:
     return builder
 
 
-def _with_uvs_by_vertex(skin: Skin) -> Skin:
+def _with_uvs_by_vertex(skin: SkinnedMesh) -> SkinnedMesh:
     """The same skin with vertices on seams several times, as glTF wants them."""
     mesh = skin.mesh
     if mesh.uvs is None or mesh.uvs.ndim == 2:
@@ -63,7 +63,7 @@ def _with_uvs_by_vertex(skin: Skin) -> Skin:
     return replace(skin, mesh=mesh.split_seams(), **parts)
 
 
-def _add_joints(builder: Builder, skin: Skin, attributes: dict[str, int], node: dict[str, Any]) -> None:
+def _add_joints(builder: Builder, skin: SkinnedMesh, attributes: dict[str, int], node: dict[str, Any]) -> None:
     """Joint j becomes node j + 1."""
     if len(skin) > 65535:
         raise InputError(f"{len(skin)} joints, a .glb holds at most 65535")
@@ -93,7 +93,7 @@ def _add_joints(builder: Builder, skin: Skin, attributes: dict[str, int], node: 
     node["skin"] = builder.append("skins", {"joints": joints, "inverseBindMatrices": columns})
 
 
-def _target(builder: Builder, skin: Skin, index: int) -> dict[str, int]:
+def _target(builder: Builder, skin: SkinnedMesh, index: int) -> dict[str, int]:
     """What a morph adds to positions, and to normals where the mesh has them."""
     assert skin.morphs is not None
     morph = skin.morphs[index]

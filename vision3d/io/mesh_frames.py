@@ -19,7 +19,7 @@ from vision3d.scene.codecs import check_folder_name
 from vision3d.scene.gaussians import GaussianScene
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
-from vision3d.scene.sequence import Sequence
+from vision3d.scene.sequence import FrameSequence
 
 INDEX = "frames.json"
 SUFFIXES = (".obj", ".ply", ".stl")
@@ -27,7 +27,7 @@ SPLATS = (".ply", ".sog")
 _VERSION = 1
 
 
-def write_frames(path: Path | str, sequence: Sequence, suffix: str = ".obj") -> None:
+def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj") -> None:
     """Write a folder of files; an earlier folder of frames stays until the new one is whole.
 
     Args:
@@ -67,7 +67,7 @@ def write_frames(path: Path | str, sequence: Sequence, suffix: str = ".obj") -> 
             temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def read_frames(path: Path | str, rate: float | None = None) -> Sequence:
+def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
     """The meshes of a folder, in the order of the numbers in their names, as frames of the first one.
 
     Args:
@@ -104,7 +104,7 @@ def read_frames(path: Path | str, rate: float | None = None) -> Sequence:
         vertices.append(mesh.vertices)
     try:
         channels = {"vertices": torch.stack(vertices)}
-        return Sequence(base, torch.tensor(times, dtype=torch.float64), channels).validate()
+        return FrameSequence(base, torch.tensor(times, dtype=torch.float64), channels).validate()
     except InputError as error:
         raise FileFormatError(path / INDEX, str(error)) from error
 

@@ -21,7 +21,7 @@ from vision3d.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.guards import check_size
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians
-from vision3d.scene.sequence import Sequence
+from vision3d.scene.sequence import FrameSequence
 
 _EXTRAS = ("uvs", "normals", "vertex_colors")
 _DAMAGES = (
@@ -32,7 +32,7 @@ _DAMAGES = (
 _NAMES = ("vertices", "faces", "times", "rest", *_EXTRAS, "texture")
 
 
-def write_sequence(path: Path | str, sequence: Sequence) -> None:
+def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """Write the frames of a mesh, or of the mesh under Gaussians, whole or not at all.
 
     Raises:
@@ -50,7 +50,7 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
         np.savez(file, **plain)
 
 
-def read_sequence(path: Path | str) -> Sequence:
+def read_sequence(path: Path | str) -> FrameSequence:
     """The frames of a mesh.
 
     Raises:
@@ -81,17 +81,17 @@ def read_sequence(path: Path | str) -> Sequence:
                 parts["texture"] = torch.from_numpy((found["texture"] / share).astype(np.float32))
             rest = torch.from_numpy(found["rest"].astype(np.float32)) if "rest" in found else frames[0]
             mesh = Mesh(rest, torch.from_numpy(faces.astype(np.int64)), **parts)
-            return Sequence(mesh, torch.from_numpy(times.astype(np.float64)), {"vertices": frames}).validate()
+            return FrameSequence(mesh, torch.from_numpy(times.astype(np.float64)), {"vertices": frames}).validate()
     except InputError as error:
         raise FileFormatError(path, str(error), "arrays") from error
 
 
-def load(path: Path) -> Sequence:
+def load(path: Path) -> FrameSequence:
     """Codec: the frames of a mesh."""
     return read_sequence(path)
 
 
-def save(path: Path, value: Sequence) -> None:
+def save(path: Path, value: FrameSequence) -> None:
     """Codec: write the frames of a mesh."""
     write_sequence(path, value)
 

@@ -2,7 +2,7 @@
 
 Gaussian files have the layout of the INRIA code as gsplat writes it: x y z, f_dc_0..2, f_rest_* channel-major (all of
 red, then green, then blue), opacity (logit), scale_* (natural logarithm), rot_0..3 (wxyz); normals are not written and
-not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased scenes and discs, and
+not needed. In the header, `comment SplatRenderMode: mip|2dgs` marks antialiased and 2dgs scenes, and
 `comment Vision3dMode: flat` scenes of flat ellipsoids.
 """
 

@@ -17,12 +17,12 @@ from vision3d.errors import InputError, MissingDependencyError
 from vision3d.io.glb import srgb_to_linear
 from vision3d.io.images import write_image
 from vision3d.scene.mesh import Mesh
-from vision3d.scene.sequence import Sequence
+from vision3d.scene.sequence import FrameSequence
 
 SUFFIXES = (".usd", ".usda", ".usdc")
 
 
-def write_sequence(path: Path | str, sequence: Sequence) -> None:
+def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """Write a mesh, or the mesh under Gaussians, with its points (and normals) in every frame, whole or not at all.
 
     Raises:
@@ -33,7 +33,7 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: no USD suffix; want {', '.join(SUFFIXES)}")
     if not len(sequence):
-        raise InputError("Sequence: has 0 frames, want at least one")
+        raise InputError("FrameSequence: has 0 frames, want at least one")
     times = sequence.times.double().cpu().numpy()
     rate = _rate(times)
     stage = usd.Usd.Stage.CreateInMemory()
@@ -64,7 +64,7 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
         stage.GetRootLayer().Export(str(temporary))
 
 
-def save(path: Path, value: Sequence) -> None:
+def save(path: Path, value: FrameSequence) -> None:
     """Codec: write the frames of a mesh."""
     write_sequence(path, value)
 

@@ -28,7 +28,7 @@ from vision3d.errors import FileFormatError, InputError, MissingFileError, Outpu
 from vision3d.io.guards import inside
 from vision3d.scene import codecs
 from vision3d.scene.mesh import Mesh
-from vision3d.scene.sequence import Sequence, channel_shapes
+from vision3d.scene.sequence import FrameSequence, channel_shapes
 
 _VERSION = 1
 _LEVEL = 1  # of zlib: floats hardly shrink more at higher ones
@@ -101,7 +101,7 @@ class SequenceWriter:
         >>> writer = SequenceWriter("drops.zarr", PointCloud(torch.zeros(2, 3)))
         >>> writer.append(0.0, points=torch.rand(2, 3))
         >>> writer.append(0.1, points=torch.rand(2, 3))
-        >>> len(Sequence.load("drops.zarr"))
+        >>> len(FrameSequence.load("drops.zarr"))
         2
     """
 
@@ -122,7 +122,7 @@ class SequenceWriter:
             OutputExistsError: The folder is there and not to be resumed.
         """
         self.path, self._level = Path(path), _LEVEL if compress else None
-        self._given, self._rows = channel_shapes(Sequence(base, torch.zeros(0)).base), None
+        self._given, self._rows = channel_shapes(FrameSequence(base, torch.zeros(0)).base), None
         if isinstance(base, Mesh):  # its file has a vertex of its own on each side of a seam of the texture
             base, self._rows = base.split_seams_with_rows()
         self._shapes = channel_shapes(base)
@@ -152,7 +152,7 @@ class SequenceWriter:
 
         Args:
             time: Later than that of the frame before [s].
-            channels: See `Sequence.channels`, without the first axis.
+            channels: See `FrameSequence.channels`, without the first axis.
 
         Raises:
             InputError: The time does not ascend, a channel is missing, unknown or not finite, or has another shape.
@@ -206,7 +206,7 @@ class SequenceWriter:
         return {"vision3d": {"type": "sequence", "version": _VERSION, "base": base, "channels": list(self._names or ())}}
 
 
-def read_sequence(path: Path | str) -> Sequence:
+def read_sequence(path: Path | str) -> FrameSequence:
     """The frames of a .zarr folder that are whole; their values are read when they are asked for.
 
     Raises:
@@ -229,12 +229,12 @@ def read_sequence(path: Path | str) -> Sequence:
         times = torch.stack([stored[i] for i in range(count)]) if count else times
     cut: Mapping[str, Any] = {name: _Shortened(c, len(times)) if len(c) > len(times) else c for name, c in channels.items()}
     try:
-        return Sequence(base, times.double(), cut).validate()  # pyright: ignore[reportArgumentType]
+        return FrameSequence(base, times.double(), cut).validate()  # pyright: ignore[reportArgumentType]
     except InputError as error:
         raise FileFormatError(path, str(error)) from error
 
 
-def write_sequence(path: Path | str, sequence: Sequence) -> None:
+def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """Write a sequence; an earlier one of this name stays until the new one is whole.
 
     Raises:
@@ -250,12 +250,12 @@ def write_sequence(path: Path | str, sequence: Sequence) -> None:
             writer.append(time, **{name: channel[i] for name, channel in sequence.channels.items()})
 
 
-def load(path: Path) -> Sequence:
+def load(path: Path) -> FrameSequence:
     """Codec: the sequence of a folder."""
     return read_sequence(path)
 
 
-def save(path: Path, value: Sequence) -> None:
+def save(path: Path, value: FrameSequence) -> None:
     """Codec: write a sequence."""
     write_sequence(path, value)
 

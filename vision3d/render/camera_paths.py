@@ -16,7 +16,7 @@ from vision3d.geometry.rotation import geodesic_distance
 from vision3d.geometry.vectors import unit
 from vision3d.render.composite import Drawable, split_objects
 from vision3d.render.timeline import Timeline
-from vision3d.scene import Cameras, GaussianScene, Mesh, Scene, Sequence as Moving
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, Scene
 
 CameraPath = Literal["orbit", "spiral", "flythrough"]
 
@@ -28,7 +28,7 @@ _FRAMES_PER_KEY = 8  # a flight passes a photograph every so many frames, or les
 
 
 def path_cameras(
-    scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
+    scene: Scene | Drawable | FrameSequence | Timeline | Sequence[Drawable | FrameSequence],
     path: CameraPath = "orbit",
     cameras: Cameras | None = None,
     *,
@@ -164,7 +164,7 @@ class _Subject:
 
 
 def _subject(
-    scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
+    scene: Scene | Drawable | FrameSequence | Timeline | Sequence[Drawable | FrameSequence],
     cameras: Cameras | None,
     up: Float[Tensor, "3"] | None,
     half_angle: float,
@@ -194,7 +194,9 @@ def _subject(
     return _Subject(center, distance if distance > 0 else radius, float(elevation), up, offsets[0])
 
 
-def _extent(scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving]) -> tuple[Float[Tensor, "3"], float]:
+def _extent(
+    scene: Scene | Drawable | FrameSequence | Timeline | Sequence[Drawable | FrameSequence],
+) -> tuple[Float[Tensor, "3"], float]:
     """A sphere round what is looked at: of the spheres of Gaussians and meshes the one round their common box."""
     timeline = scene if isinstance(scene, Timeline) else Timeline.of(scene)
     if timeline is None:

@@ -19,13 +19,13 @@ from vision3d.render.meshes.silhouettes import antialias as blend_silhouettes, e
 from vision3d.render.meshes.veils import Layers, Veil, split_opaque
 from vision3d.render.timeline import Timeline
 from vision3d.render.views import View, check_views, draw, one_each, render_views
-from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Scene, Sequence as Moving, Skin
+from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, Scene, SkinnedMesh
 
-Drawable = GaussianScene | Mesh | MeshGaussians | Skin
+Drawable = GaussianScene | Mesh | MeshGaussians | SkinnedMesh
 
 
 def render_scene(
-    objects: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
+    objects: Scene | Drawable | FrameSequence | Timeline | Sequence[Drawable | FrameSequence],
     cameras: Cameras,
     *,
     backgrounds: Float[Tensor, "3"] | Float[Tensor, "c 3"] | Sequence[float] | None = None,
@@ -50,7 +50,7 @@ def render_scene(
     Args:
         objects: Gaussians, meshes, and Gaussians on meshes (drawn as Gaussians), or a scene of them, whose other objects are
             left out. All Gaussians are of one mode (flat counts as 3dgs) and on the device of the cameras. Where something
-            moves (a `Sequence`, or a `Skin` with clips, of which the first is played and repeated) there is a view a frame,
+            moves (a `FrameSequence`, or a `SkinnedMesh` whose first clip is played and repeated) there is a view a frame,
             in one camera or in a camera for each frame. A `Timeline` of them sets the frames.
         cameras: Without lens distortion; pinhole or ortho where there are meshes.
         backgrounds: sRGB colour behind everything, for all cameras or one each; black when None.
@@ -122,13 +122,13 @@ def _in_time(timeline: Timeline, cameras: Cameras, backgrounds: Tensor | None, s
 
 
 def _placed(value: Drawable) -> GaussianScene | Mesh:
-    if isinstance(value, Skin):
+    if isinstance(value, SkinnedMesh):
         return value.at_rest()
     return value.to_gaussians() if isinstance(value, MeshGaussians) else value
 
 
 def split_objects(
-    objects: Scene | Drawable | Moving | Sequence[Drawable | Moving],
+    objects: Scene | Drawable | FrameSequence | Sequence[Drawable | FrameSequence],
 ) -> tuple[GaussianScene | None, list[Mesh]]:
     """All Gaussians as one, and the meshes, in world coordinates; the skins of a scene are meshes at rest.
 
@@ -145,10 +145,12 @@ def split_objects(
         ]
         parts = [value if matrix is None else value.transform(matrix) for value, matrix in placed]
     else:
-        parts = [objects] if isinstance(objects, Drawable | Moving) else list(objects)
+        parts = [objects] if isinstance(objects, Drawable | FrameSequence) else list(objects)
     for value in parts:
         if not isinstance(value, Drawable):
-            raise InputError(f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians, Skin or Sequence")
+            raise InputError(
+                f"objects: got {type(value).__name__}, want GaussianScene, Mesh, MeshGaussians, SkinnedMesh or FrameSequence"
+            )
     bound = [_placed(value) for value in parts if isinstance(value, Drawable)]
     meshes = [value for value in bound if isinstance(value, Mesh)]
     splats = [value for value in bound if isinstance(value, GaussianScene)]
@@ -290,7 +292,7 @@ def _normals(
     model: CameraModel,
     render_mode: str,
 ) -> Tensor | None:
-    """Normals of the discs and the meshes by weight; of 3D Gaussians those of their expected depth."""
+    """Normals of the 2D Gaussians and the meshes by weight; of 3D Gaussians those of their expected depth."""
     if splats.normal is not None:
         return splats.normal + left[..., None] * of_meshes
     if not render_mode.endswith("ED"):

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.errors import InputError
-from vision3d.scene import Cameras, Scene, Sequence as Moving, Skin
+from vision3d.scene import Cameras, FrameSequence, Scene, SkinnedMesh
 from vision3d.scene.clip import frame_rate
 from vision3d.scene.scene import at_moment, is_moving
 
@@ -19,7 +19,7 @@ _FPS = 30.0  # of clips that do not say how many frames a second they were made 
 
 @dataclass(frozen=True, eq=False)
 class Timeline:
-    """Objects of which at least one moves: a `vision3d.Sequence`, or a `vision3d.Skin` with a clip."""
+    """Objects of which at least one moves: a `vision3d.FrameSequence`, or a `vision3d.SkinnedMesh` with a clip."""
 
     objects: Any
     """A scene, one object, or a list."""
@@ -36,8 +36,8 @@ class Timeline:
         values = objects.objects.values() if isinstance(objects, Scene) else _listed(objects)
         moving = [value for value in values if is_moving(value)]
         if isinstance(objects, Scene):  # which may hold point clouds and boxes, too: these are not drawn
-            moving = [value for value in moving if isinstance(value, Skin) or type(value.base).__name__ in _DRAWN]
-        sequences = [value for value in moving if isinstance(value, Moving)]
+            moving = [value for value in moving if isinstance(value, SkinnedMesh) or type(value.base).__name__ in _DRAWN]
+        sequences = [value for value in moving if isinstance(value, FrameSequence)]
         for value in sequences:
             if type(value.base).__name__ not in _DRAWN:
                 raise InputError(f"objects: a sequence of {type(value.base).__name__} is not drawn; want {', '.join(_DRAWN)}")
@@ -47,7 +47,9 @@ class Timeline:
             return None
         if sequences:
             return cls(objects, max((value.times for value in sequences), key=len))
-        longest = max((value for value in moving if isinstance(value, Skin)), key=lambda skin: skin.span[1] - skin.span[0])
+        longest = max(
+            (value for value in moving if isinstance(value, SkinnedMesh)), key=lambda skin: skin.span[1] - skin.span[0]
+        )
         return cls(objects, longest.clips[0].times(longest.fps or _FPS))
 
     def __len__(self) -> int:
@@ -87,7 +89,7 @@ class Timeline:
 
 def _is_hidden(value: Any) -> bool:
     """A sequence of what is not drawn, whose frames need not be read."""
-    return isinstance(value, Moving) and type(value.base).__name__ not in _DRAWN
+    return isinstance(value, FrameSequence) and type(value.base).__name__ not in _DRAWN
 
 
 def _listed(objects: Any) -> Sequence[Any]:

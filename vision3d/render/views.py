@@ -25,7 +25,7 @@ class View(NamedTuple):
     depth: Float[Tensor, "h w"] | None
     """Along the camera's z [m]: accumulated (D) or expected (ED); None in mode RGB."""
     normal: Float[Tensor, "h w 3"] | None
-    """World-space normals: of the discs, weighted like colours, or of an expected depth map; None without either."""
+    """World-space normals: of the 2D Gaussians, weighted like colours, or of an expected depth map; None without either."""
 
 
 def render_views(
@@ -54,7 +54,7 @@ def render_views(
         backend: auto, native, reference or gsplat.
 
     Raises:
-        InputError: The cameras have lens distortion, or are not pinholes and the scene is made of discs.
+        InputError: The cameras have lens distortion, or are not pinholes and the scene is 2dgs.
 
     Example:
         >>> from vision3d import Cameras, GaussianScene, render_views
@@ -121,7 +121,7 @@ def _views(
 def draw(
     scene: GaussianScene, gaussians: tuple[Tensor, ...], model: str, *views: Tensor | int, **options: Any
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Images, alphas, and normals of discs, by the rasterizer that a scene's mode wants.
+    """Images, alphas, and normals of 2D Gaussians, by the rasterizer that a scene's mode wants.
 
     Args:
         scene: Its mode and antialiasing count.

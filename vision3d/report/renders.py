@@ -23,7 +23,7 @@ from vision3d.render.composite import Drawable
 from vision3d.render.meshes.lights import Lights
 from vision3d.render.timeline import Timeline
 from vision3d.render.views import View
-from vision3d.scene import Cameras, Scene, Sequence as Moving
+from vision3d.scene import Cameras, FrameSequence, Scene
 from vision3d.scene.codecs import suffixes
 
 OutputKind = Literal["folder", "video", "picture"]
@@ -34,7 +34,7 @@ _RANGE_VIEWS, _RANGE_SIDE = 16, 128
 
 
 def write_renders(
-    scene: Scene | Drawable | Moving | Timeline | Sequence[Drawable | Moving],
+    scene: Scene | Drawable | FrameSequence | Timeline | Sequence[Drawable | FrameSequence],
     cameras: Cameras,
     out: Path | str,
     *,
@@ -162,7 +162,9 @@ def _refuse_existing(out: Path, kind: OutputKind, targets: Mapping[str, Path]) -
 
 
 def _depth_range(
-    scene: Timeline | Scene | Drawable | Moving | Sequence[Drawable | Moving], cameras: Cameras, drawing: Mapping[str, object]
+    scene: Timeline | Scene | Drawable | FrameSequence | Sequence[Drawable | FrameSequence],
+    cameras: Cameras,
+    drawing: Mapping[str, object],
 ) -> tuple[float, float] | tuple[None, None]:
     """Nearest and farthest depth to show in colours, the same for all frames, from a few small ones."""
     step = -(-len(cameras) // _RANGE_VIEWS)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vision3d.scene.points import PointCloud
     from vision3d.scene.scene import Scene
     from vision3d.scene.selection import Region, Selection
-    from vision3d.scene.sequence import Sequence
-    from vision3d.scene.skin import Skin
+    from vision3d.scene.sequence import FrameSequence
+    from vision3d.scene.skin import SkinnedMesh
 
 _PUBLIC = {
     "Boxes": ".boxes",
@@ -38,9 +38,9 @@ _PUBLIC = {
     "Region": ".selection",
     "Scene": ".scene",
     "Selection": ".selection",
-    "Sequence": ".sequence",
+    "FrameSequence": ".sequence",
     "Skeleton": ".motion",
-    "Skin": ".skin",
+    "SkinnedMesh": ".skin",
     "load": ".codecs",
     "save": ".codecs",
 }
@@ -50,6 +50,7 @@ __all__ = [
     "Cameras",
     "Channel",
     "Clip",
+    "FrameSequence",
     "GaussianScene",
     "Mesh",
     "MeshGaussians",
@@ -59,12 +60,11 @@ __all__ = [
     "Region",
     "Scene",
     "Selection",
-    "Sequence",
     "Skeleton",
-    "Skin",
+    "SkinnedMesh",
     "load",
     "save",
 ]
 
 
-__getattr__ = lazy_names(__name__, _PUBLIC)
+__getattr__ = lazy_names(__name__, _PUBLIC, moved={"Skin": f"{__name__}:SkinnedMesh", "Sequence": f"{__name__}:FrameSequence"})

@@ -39,7 +39,7 @@ def _both(module: str, *types: str) -> Codec:
 
 
 _IN_JSON = ("Cameras", "Boxes", "Selection", "GaussianScene")
-_IN_GLTF = ("Mesh", "Skin", "GaussianScene")
+_IN_GLTF = ("Mesh", "SkinnedMesh", "GaussianScene")
 _CODECS = {
     ".ply": _both("ply", "GaussianScene", "Mesh", "PointCloud"),
     ".splat": _both("splat", "GaussianScene"),
@@ -57,11 +57,11 @@ _CODECS = {
     ),
     ".bvh": _both("bvh", "Motion"),
     ".safetensors": _both("safetensors_file", "MeshGaussians"),
-    ".zarr": _both("zarr_store", "Sequence"),
-    ".npz": _both("npz_file", "Sequence"),
+    ".zarr": _both("zarr_store", "FrameSequence"),
+    ".npz": _both("npz_file", "FrameSequence"),
     **dict.fromkeys(
         (".usd", ".usda", ".usdc"),
-        Codec("vision3d.io.usd_file", writes=("Sequence",), hint="want .glb, .npz or a .zarr folder"),
+        Codec("vision3d.io.usd_file", writes=("FrameSequence",), hint="want .glb, .npz or a .zarr folder"),
     ),
     **dict.fromkeys((".obj", ".stl"), _both("mesh_files", "Mesh")),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"), _both("images", "Tensor")),
@@ -72,12 +72,12 @@ _SCENES = "vision3d.scene.scene"
 _PREVIEWS = "vision3d.report.preview"
 _SUFFIXES = {"GaussianScene": ".ply", "Cameras": ".json", "Mesh": ".glb", "PointCloud": ".ply"}
 _SUFFIXES |= {
-    "Sequence": ".zarr",
+    "FrameSequence": ".zarr",
     "MeshGaussians": ".safetensors",
     "Boxes": ".boxes.json",
     "Selection": ".selection.json",
     "Motion": ".bvh",
-    "Skin": ".glb",
+    "SkinnedMesh": ".glb",
 }
 _WORDS = {
     "Tensor": "an image",
@@ -86,11 +86,11 @@ _WORDS = {
     "GaussianScene": "a Gaussian scene",
     "Mesh": "a mesh",
     "MeshGaussians": "Gaussians on a mesh",
-    "Sequence": "a sequence",
+    "FrameSequence": "a sequence",
     "Boxes": "boxes",
     "Selection": "a selection",
     "Motion": "motion",
-    "Skin": "a skin",
+    "SkinnedMesh": "a skin",
     "Cameras": "cameras",
     "Scene": "a scene",
 }
@@ -157,7 +157,7 @@ def load(path: Path | str) -> object:
             a .json of ours (Boxes, Selection), a .safetensors (MeshGaussians), a transforms.json or a folder of posed
             photographs (PosedImages), a cameras.json without the pictures that it names beside it (Cameras), a folder with
             scene.json (Scene) or with the meta.json of SOG (GaussianScene), a .zarr folder, or a .npz or a folder of a mesh's
-            frames (Sequence), or a picture (a tensor).
+            frames (FrameSequence), or a picture (a tensor).
 
     Raises:
         MissingFileError: There is nothing at `path`.

@@ -22,7 +22,7 @@ from vision3d.scene.similarity import Similarity
 SplatMode = Literal["3dgs", "2dgs", "flat"]
 
 FLAT_LOG_SCALE = math.log(1e-8)
-"""Log scale [log m] of the third axis of a disc, for modes 2dgs and flat."""
+"""Log scale [log m] of the third axis of a 2D Gaussian, for modes 2dgs and flat."""
 _MIN_SCALE = 1e-7  # metres
 
 
@@ -48,7 +48,7 @@ class GaussianScene:
     sh: Float[Tensor, "n k 3"]
     """Spherical harmonics of the colour minus 0.5, k = (degree + 1)^2 with degree 0 to 4."""
     mode: SplatMode = "3dgs"
-    """How to render: 3dgs (ellipsoids), 2dgs (discs, Huang et al. 2024), flat (ellipsoids of vanishing third axis)."""
+    """How to render: 3dgs (ellipsoids), 2dgs (2D Gaussians, Huang et al. 2024), flat (ellipsoids of vanishing third axis)."""
     antialiased: bool = False
     """Whether the opacities were fitted with the screen-space compensation of Mip-Splatting."""
     labels: Int64[Tensor, " n"] | None = None
@@ -90,7 +90,7 @@ class GaussianScene:
             sh_degree: Degree 0 to 4 of the harmonics; those above 0 start at zero.
             opacity: In (0, 1), the same for all.
             scale_factor: Standard deviation in units of the root mean square distance to the 3 nearest other points.
-            mode: See the field; the third axis of discs is 1e-8 m.
+            mode: See the field; the third axis of 2D Gaussians is 1e-8 m.
             antialiased: See the field.
             generator: Draws random rotations; without one all are the identity.
 

@@ -15,7 +15,7 @@ from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_qua
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.skinning import Method
 from vision3d.scene.clip import Channel, Clip, Property
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 
 Angles = Mapping[str, tuple[float, float, float]]
 """Three angles [degrees] for each joint that is turned, by its name."""
@@ -48,7 +48,7 @@ def parse_pose(texts: tuple[str, ...] | list[str]) -> dict[str, tuple[float, flo
 
 
 def baked_clip(
-    skin: Skin,
+    skin: SkinnedMesh,
     clip: Clip | None,
     times: Float64[Tensor, " t"],
     angles: Angles | None = None,
@@ -90,7 +90,7 @@ def baked_clip(
     return Clip(name, tuple(channels))
 
 
-def rest_at(skin: Skin, clip: Clip | None, time: float, *, method: Method = "lbs", blend: float = 0.5) -> Skin:
+def rest_at(skin: SkinnedMesh, clip: Clip | None, time: float, *, method: Method = "lbs", blend: float = 0.5) -> SkinnedMesh:
     """A skin that rests as this one is at a time: vertices and joints are there, and its clips go on to work.
 
     Between joints, clips bend the new rest and not the old one, so vertices there differ a little from before.
@@ -130,7 +130,7 @@ def rest_at(skin: Skin, clip: Clip | None, time: float, *, method: Method = "lbs
     )
 
 
-def _turns(skin: Skin, angles: Angles, order: str, axes: Axes) -> dict[int, Tensor]:
+def _turns(skin: SkinnedMesh, angles: Angles, order: str, axes: Axes) -> dict[int, Tensor]:
     """Quaternion in the joint's own frame for each joint that is turned."""
     if missing := [name for name in angles if name not in skin.names]:
         known = ", ".join(skin.names) or "none"

@@ -16,7 +16,7 @@ from vision3d.scene.clip import Channel, Clip
 from vision3d.scene.humanoid import LIMBS, body_parts
 from vision3d.scene.joint_names import same_joints
 from vision3d.scene.motion import Motion
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 
 logger = logging.getLogger("vision3d")
 
@@ -24,7 +24,7 @@ _LISTED = 12  # names in a message
 _CLEARLY = 0.2  # in likeness; the pose without turns is 0.7 to 1 for files that mean it as the rest, 0.4 to 0.5 for others
 
 
-def retarget(motion: Motion, skin: Skin, *, name: str = "motion", scale: float | None = None) -> Clip:
+def retarget(motion: Motion, skin: SkinnedMesh, *, name: str = "motion", scale: float | None = None) -> Clip:
     """A clip that turns each joint of a skin from its rest as the joint of the same name turns in the motion.
 
     Names may differ in namespace, prefix, case, punctuation and in what programs call the parts of the human body

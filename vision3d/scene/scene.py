@@ -18,9 +18,9 @@ from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.checks import check_shape, html_table
 from vision3d.scene.gaussians import GaussianScene
-from vision3d.scene.sequence import Sequence
+from vision3d.scene.sequence import FrameSequence
 from vision3d.scene.similarity import Similarity
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VERSION = 1
@@ -67,7 +67,7 @@ class Scene:
 
         Args:
             name: Letters, digits, `_`, `.` and `-`.
-            value: A GaussianScene, Mesh, Skin, PointCloud, Boxes, Selection, Cameras, ...: what has a file of its own.
+            value: A GaussianScene, Mesh, SkinnedMesh, PointCloud, Boxes, Selection, Cameras, ...: what has a file of its own.
             transform: Object to world.
         """
         transforms = {key: matrix for key, matrix in self.transforms.items() if key != name}
@@ -147,7 +147,7 @@ class Scene:
         Example:
             >>> from vision3d.scene import PointCloud
             >>> points = torch.tensor([[[0.0, 0.0, 0.0]], [[1.0, 1.0, 1.0]]])
-            >>> moving = Sequence(PointCloud(points[0]), torch.tensor([0.0, 0.5]), {"points": points})
+            >>> moving = FrameSequence(PointCloud(points[0]), torch.tensor([0.0, 0.5]), {"points": points})
             >>> Scene().add("dot", moving).at(0.7)["dot"].points
             tensor([[1., 1., 1.]])
         """
@@ -206,7 +206,9 @@ class Scene:
             value.save(folder / file)
             matrix = self.transforms.get(name)
             entry = {"name": name, "file": file, "transform": None if matrix is None else matrix.tolist()}
-            entries.append({**entry, "type": "Skin"} if isinstance(value, Skin) else entry)  # its file is also one of a Mesh
+            if isinstance(value, SkinnedMesh):  # its file is also one of a Mesh
+                entry["type"] = "SkinnedMesh"
+            entries.append(entry)
         if self.cameras is not None:
             self.cameras.save(folder / "cameras.json")
         content = {"vision3d": {"type": "scene", "version": _VERSION}, "objects": entries}
@@ -230,7 +232,7 @@ class Scene:
             content = json.loads(index.read_text(encoding="utf-8"))
             version = content.get("vision3d", {}).get("version", _VERSION)
             entries = [(str(e["name"]), str(e["file"]), e.get("transform")) for e in content["objects"]]
-            skins = {str(e["name"]) for e in content["objects"] if e.get("type") == "Skin"}
+            skins = {str(e["name"]) for e in content["objects"] if e.get("type") in ("SkinnedMesh", "Skin")}
             transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
             camera_file = content.get("cameras")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -240,7 +242,7 @@ class Scene:
         if len({name for name, _, _ in entries}) < len(entries):
             raise FileFormatError(index, "has two objects of one name")
         objects: dict[str, Any] = {
-            name: (Skin.load if name in skins else codecs.load)(_inside(index, file)) for name, file, _ in entries
+            name: (SkinnedMesh.load if name in skins else codecs.load)(_inside(index, file)) for name, file, _ in entries
         }
         cameras = None if camera_file is None else Cameras.load(_inside(index, str(camera_file)))
         try:
@@ -263,16 +265,16 @@ class Scene:
         return html_table("Scene", [*self.objects.items(), ("cameras", self.cameras)])
 
 
-def is_moving(value: object) -> TypeGuard[Sequence | Skin]:
+def is_moving(value: object) -> TypeGuard[FrameSequence | SkinnedMesh]:
     """Whether an object changes in time: a sequence, or a skin with a clip."""
-    return isinstance(value, Sequence) or (isinstance(value, Skin) and bool(value.clips))
+    return isinstance(value, FrameSequence) or (isinstance(value, SkinnedMesh) and bool(value.clips))
 
 
 def at_moment(value: Any, time: float, *, loop: bool | None = None) -> Any:
     """An object at a moment [s], as `Scene.at`; what does not move is as it is."""
-    if isinstance(value, Sequence):
+    if isinstance(value, FrameSequence):
         return value.at(time, loop=bool(loop))
-    if isinstance(value, Skin) and value.clips:
+    if isinstance(value, SkinnedMesh) and value.clips:
         return value.at(time, loop=loop is not False)
     if isinstance(value, Scene):
         return value.at(time, loop=loop)

@@ -47,12 +47,12 @@ class Channel(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class FrameSequence:
     """A base object and T frames of it.
 
     Example:
         >>> base = PointCloud(torch.rand(5, 3))
-        >>> moving = Sequence(base, torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)})
+        >>> moving = FrameSequence(base, torch.tensor([0.0, 0.5]), {"points": torch.rand(2, 5, 3)})
         >>> moving.frame(1)
         PointCloud(5 points, cpu)
     """
@@ -71,24 +71,24 @@ class Sequence:
     def __post_init__(self) -> None:
         if type(self.base) not in _FIELDS:
             want = ", ".join(kind.__name__ for kind in _FIELDS)
-            raise InputError(f"Sequence.base: got {type(self.base).__name__}, want {want}")
-        check_shape("Sequence.times", self.times, ("T",))
+            raise InputError(f"FrameSequence.base: got {type(self.base).__name__}, want {want}")
+        check_shape("FrameSequence.times", self.times, ("T",))
         shapes = channel_shapes(self.base)
         for name, channel in self.channels.items():
             if name not in shapes:
-                raise InputError(f"Sequence: {type(self.base).__name__} has no channel {name!r}; want {', '.join(shapes)}")
+                raise InputError(f"FrameSequence: {type(self.base).__name__} has no channel {name!r}; want {', '.join(shapes)}")
             want = (len(self.times), *shapes[name])
             if tuple(channel.shape) != want:
-                raise ShapeError(f"Sequence.channels[{name!r}]", tuple(channel.shape), f"shape {want}")
+                raise ShapeError(f"FrameSequence.channels[{name!r}]", tuple(channel.shape), f"shape {want}")
         names = {"edges", "covar_factors"} & set(self.channels)
         if len(names) == 2 or (names and {"quats", "log_scales"} & set(self.channels)):
-            raise InputError("Sequence: edges, covar_factors, and quats with log_scales exclude each other")
+            raise InputError("FrameSequence: edges, covar_factors, and quats with log_scales exclude each other")
         if {"sh", "turns"} <= set(self.channels):
-            raise InputError("Sequence: sh and turns exclude each other")
+            raise InputError("FrameSequence: sh and turns exclude each other")
         object.__setattr__(self, "channels", MappingProxyType(dict(self.channels)))
 
     @classmethod
-    def load(cls, path: Path | str) -> "Sequence":
+    def load(cls, path: Path | str) -> "FrameSequence":
         """The frames that are whole in a .zarr folder; each is read when it is asked for.
 
         Raises:
@@ -107,11 +107,11 @@ class Sequence:
             InputError: There is no such frame, or its values are not finite.
         """
         if not -len(self) <= index < len(self):
-            raise InputError(f"Sequence: no frame {index}, there are {len(self)}")
+            raise InputError(f"FrameSequence: no frame {index}, there are {len(self)}")
         index %= len(self)
         values = {name: channel[index].to(self.base.device) for name, channel in self.channels.items()}
         for name, value in values.items():
-            check_finite(f"Sequence, frame {index}", name, value)
+            check_finite(f"FrameSequence, frame {index}", name, value)
         if isinstance(self.base, MeshGaussians):
             return self.base.to_gaussians(values["vertices"]) if "vertices" in values else self.base.to_gaussians()
         if "edges" in values:
@@ -141,7 +141,7 @@ class Sequence:
             InputError: There are no frames, or values are not finite.
         """
         if not len(self):
-            raise InputError("Sequence: has 0 frames, want at least one")
+            raise InputError("FrameSequence: has 0 frames, want at least one")
         start, end = self.span
         if loop and end > start:
             time = start + (time - start) % ((end - start) * len(self) / (len(self) - 1))
@@ -158,7 +158,9 @@ class Sequence:
             return replace(self, base=self.base.mesh).mesh_at(index)
         mesh = self.frame(index)
         if not isinstance(mesh, Mesh):
-            raise InputError(f"Sequence: holds frames of {type(self.base).__name__}, want those of a Mesh or MeshGaussians")
+            raise InputError(
+                f"FrameSequence: holds frames of {type(self.base).__name__}, want those of a Mesh or MeshGaussians"
+            )
         if mesh.normals is not None and "vertices" in self.channels and "normals" not in self.channels:
             mesh = replace(mesh, normals=vertex_normals(mesh.vertices, mesh.faces))
         return mesh
@@ -170,10 +172,10 @@ class Sequence:
             InputError: As `mesh_at`, or there are no frames.
         """
         if not len(self):
-            raise InputError("Sequence: has 0 frames, want at least one")
+            raise InputError("FrameSequence: has 0 frames, want at least one")
         return torch.stack([self.mesh_at(i).vertices for i in range(len(self))])
 
-    def validate(self) -> "Sequence":
+    def validate(self) -> "FrameSequence":
         """Check the base, the times, and the channels that are tensors; values that are read later are checked then.
 
         Raises:
@@ -181,24 +183,24 @@ class Sequence:
         """
         self.base.validate()
         if len(self.times):
-            check_finite("Sequence", "times", self.times)
+            check_finite("FrameSequence", "times", self.times)
         if bool((is_back := self.times.diff() <= 0).any()):
-            raise InputError(f"Sequence: times do not ascend after frame {int(is_back.nonzero()[0])}")
+            raise InputError(f"FrameSequence: times do not ascend after frame {int(is_back.nonzero()[0])}")
         for name, channel in self.channels.items():
             if isinstance(channel, Tensor) and len(channel):
-                check_finite("Sequence", name, channel)
+                check_finite("FrameSequence", name, channel)
         return self
 
     @property
     def device(self) -> torch.device:
         return self.base.device
 
-    def to(self, device: torch.device | str) -> "Sequence":
+    def to(self, device: torch.device | str) -> "FrameSequence":
         """The same frames on another device; what is read later goes there then."""
         channels = {name: c.to(device) if isinstance(c, Tensor) else c for name, c in self.channels.items()}
         return replace(self, base=self.base.to(device), times=self.times.to(device), channels=channels)
 
-    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Sequence":
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "FrameSequence":
         """The base and all frames moved by a similarity x' = s R x + t; the frames are read into memory.
 
         Raises:
@@ -213,11 +215,13 @@ class Sequence:
         return (self.frame(i) for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Sequence({len(self)} frames of {', '.join(self.channels) or 'nothing'}, {self.base!r})"
+        return f"FrameSequence({len(self)} frames of {', '.join(self.channels) or 'nothing'}, {self.base!r})"
 
     def _repr_html_(self) -> str:
         span = f"{float(self.times[0]):.4g} to {float(self.times[-1]):.4g}" if len(self) else "-"
-        return html_table("Sequence", [("frames", len(self)), ("time [s]", span), ("base", self.base), *self.channels.items()])
+        return html_table(
+            "FrameSequence", [("frames", len(self)), ("time [s]", span), ("base", self.base), *self.channels.items()]
+        )
 
 
 def channel_shapes(base: Base) -> dict[str, tuple[int, ...]]:

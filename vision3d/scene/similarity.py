@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from vision3d.scene.clip import Channel, Clip
     from vision3d.scene.mesh_gaussians import MeshGaussians
     from vision3d.scene.motion import Motion
-    from vision3d.scene.sequence import Sequence
-    from vision3d.scene.skin import Skin
+    from vision3d.scene.sequence import FrameSequence
+    from vision3d.scene.skin import SkinnedMesh
 
 _UPRIGHT = 1e-4  # how far z may turn
 
@@ -78,7 +78,7 @@ def transform_motion(value: "Motion", matrix: Float[Tensor, "4 4"]) -> "Motion":
     return replace(value, skeleton=replace(skeleton, offsets=offsets), quats=quats, translations=moved)
 
 
-def transform_skin(value: "Skin", matrix: Float[Tensor, "4 4"]) -> "Skin":
+def transform_skin(value: "SkinnedMesh", matrix: Float[Tensor, "4 4"]) -> "SkinnedMesh":
     """A skin: mesh, morphs, the joints without parents at rest and in every clip, and what binds the mesh to them."""
     by = Similarity(matrix, value.mesh.vertices)
     roots = torch.tensor([parent < 0 for parent in value.parents], dtype=torch.bool, device=value.translations.device)[:, None]
@@ -97,7 +97,7 @@ def transform_skin(value: "Skin", matrix: Float[Tensor, "4 4"]) -> "Skin":
     )
 
 
-def transform_sequence(value: "Sequence", matrix: Float[Tensor, "4 4"]) -> "Sequence":
+def transform_sequence(value: "FrameSequence", matrix: Float[Tensor, "4 4"]) -> "FrameSequence":
     """A sequence: its base and every frame, which are read into memory."""
     base = value.base.transform(matrix)
     channels = {}

@@ -17,24 +17,24 @@ from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved
 from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.scene.mesh import Mesh
-from vision3d.scene.sequence import Sequence
+from vision3d.scene.sequence import FrameSequence
 
 _FLOATS = ("translations", "quats", "scales", "inverse_binds", "weights")
 _MORPHS = ("morphs", "morph_normals", "rest_weights", "etas", "morph_etas")
 
 
 @dataclass(frozen=True, eq=False)
-class Skin:
+class SkinnedMesh:
     """A mesh whose V vertices follow up to K of J joints each, after M morph targets have been added to them.
 
     A joint's matrix takes rest vertices to posed ones: G_j B_j, with G_j the product of T R S from its root to itself and B_j
     its inverse bind. Without joints the morphs alone move the mesh.
 
     Example:
-        >>> skin = Skin.from_frames(Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])), torch.rand(4, 3, 3), [0.0, 0.1, 0.2, 0.3])
+        >>> skin = SkinnedMesh.from_frames(Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])), torch.rand(3, 3, 3), [0.0, 0.1, 0.2])
         >>> skin.save("wobble.glb")
-        >>> Skin.load("wobble.glb")
-        Skin(3 vertices, 1 joints, 4 morphs, clips: frames)
+        >>> SkinnedMesh.load("wobble.glb")
+        SkinnedMesh(3 vertices, 1 joints, 4 morphs, clips: frames)
     """
 
     mesh: Mesh
@@ -77,35 +77,35 @@ class Skin:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         joints, vertices = len(self.names), self.mesh.num_vertices
         if len(self.parents) != joints:
-            raise InputError(f"Skin: {len(self.parents)} parents for {joints} joints")
+            raise InputError(f"SkinnedMesh: {len(self.parents)} parents for {joints} joints")
         for joint, parent in enumerate(self.parents):
             if not -1 <= parent < joint:
-                raise InputError(f"Skin: joint {joint} has parent {parent}; want an earlier joint, or -1 for a root")
-        check_shape("Skin.translations", self.translations, (joints, 3))
-        check_shape("Skin.quats", self.quats, (joints, 4))
-        check_shape("Skin.scales", self.scales, (joints, 3))
-        check_shape("Skin.inverse_binds", self.inverse_binds, (joints, 4, 4))
-        check_shape("Skin.weights", self.weights, (vertices, "K"))
-        check_shape("Skin.indices", self.indices, tuple(self.weights.shape), kind="int64")
+                raise InputError(f"SkinnedMesh: joint {joint} has parent {parent}; want an earlier joint, or -1 for a root")
+        check_shape("SkinnedMesh.translations", self.translations, (joints, 3))
+        check_shape("SkinnedMesh.quats", self.quats, (joints, 4))
+        check_shape("SkinnedMesh.scales", self.scales, (joints, 3))
+        check_shape("SkinnedMesh.inverse_binds", self.inverse_binds, (joints, 4, 4))
+        check_shape("SkinnedMesh.weights", self.weights, (vertices, "K"))
+        check_shape("SkinnedMesh.indices", self.indices, tuple(self.weights.shape), kind="int64")
         if self.morphs is not None:
-            check_shape("Skin.morphs", self.morphs, ("M", vertices, 3))
+            check_shape("SkinnedMesh.morphs", self.morphs, ("M", vertices, 3))
         if self.morph_normals is not None:
-            check_shape("Skin.morph_normals", self.morph_normals, (self.num_morphs, vertices, 3))
+            check_shape("SkinnedMesh.morph_normals", self.morph_normals, (self.num_morphs, vertices, 3))
         if self.rest_weights is not None:
-            check_shape("Skin.rest_weights", self.rest_weights, (self.num_morphs,))
+            check_shape("SkinnedMesh.rest_weights", self.rest_weights, (self.num_morphs,))
         if self.etas is not None:
-            check_shape("Skin.etas", self.etas, (vertices,))
+            check_shape("SkinnedMesh.etas", self.etas, (vertices,))
         if self.morph_etas is not None:
-            check_shape("Skin.morph_etas", self.morph_etas, (self.num_morphs, vertices))
+            check_shape("SkinnedMesh.morph_etas", self.morph_etas, (self.num_morphs, vertices))
         if self.morph_names and len(self.morph_names) != self.num_morphs:
-            raise InputError(f"Skin: {len(self.morph_names)} names for {self.num_morphs} morphs")
+            raise InputError(f"SkinnedMesh: {len(self.morph_names)} names for {self.num_morphs} morphs")
         for clip in self.clips:
             for channel in clip.channels:
                 self._check_channel(clip, channel)
-        check_device("Skin", {name: getattr(self, name) for name in (*_FLOATS, *_MORPHS, "indices")})
+        check_device("SkinnedMesh", {name: getattr(self, name) for name in (*_FLOATS, *_MORPHS, "indices")})
 
     @classmethod
-    def load(cls, path: Path | str) -> "Skin":
+    def load(cls, path: Path | str) -> "SkinnedMesh":
         """The mesh of a .glb or .gltf with its joints, morph targets and clips.
 
         Meshes without a skin follow their node. Weights that do not sum to 1 are normalised, with a warning.
@@ -113,12 +113,12 @@ class Skin:
         Raises:
             InputError: The file cannot be read, or nothing in it can move.
         """
-        return codecs.module_for(path, "Skin").load_skin(Path(path))
+        return codecs.module_for(path, "SkinnedMesh").load_skin(Path(path))
 
     @classmethod
     def from_frames(
         cls, mesh: Mesh, vertices: Float[Tensor, "t v 3"], times: Float64[Tensor, " t"] | list[float], name: str = "frames"
-    ) -> "Skin":
+    ) -> "SkinnedMesh":
         """A clip with a morph target a frame: exact at the frames, linear between them.
 
         Args:
@@ -150,7 +150,7 @@ class Skin:
         """Write a .glb (or .gltf), whole or not at all."""
         codecs.save(path, self)
 
-    def validate(self) -> "Skin":
+    def validate(self) -> "SkinnedMesh":
         """Check the values.
 
         Raises:
@@ -159,11 +159,11 @@ class Skin:
         """
         self.mesh.validate()
         if self.fps is not None and not 0 < self.fps < math.inf:
-            raise InputError(f"Skin.fps: got {self.fps}, want a number > 0, or None")
+            raise InputError(f"SkinnedMesh.fps: got {self.fps}, want a number > 0, or None")
         for name in (*_FLOATS, *_MORPHS):
             value = getattr(self, name)
             if value is not None and len(value):
-                check_finite("Skin", name, value)
+                check_finite("SkinnedMesh", name, value)
         for clip in self.clips:
             for channel in clip.channels:
                 channel.validate()
@@ -172,16 +172,18 @@ class Skin:
         is_wrong = ((self.indices < 0) | (self.indices >= len(self))).any(-1)
         if bool(is_wrong.any()):
             bad = int(is_wrong.nonzero()[0])
-            raise InputError(f"Skin: vertex {bad} names joints {self.indices[bad].tolist()}, but there are {len(self)}")
+            raise InputError(f"SkinnedMesh: vertex {bad} names joints {self.indices[bad].tolist()}, but there are {len(self)}")
         sums = self.weights.sum(-1)
         is_wrong = ((sums - 1).abs() > 1e-4) | (self.weights < -1e-6).any(-1)
         if bool(is_wrong.any()):
             bad = int(is_wrong.nonzero()[0])
-            raise InputError(f"Skin: weights of vertex {bad} are {self.weights[bad].tolist()}; want none below 0, and sum 1")
+            raise InputError(
+                f"SkinnedMesh: weights of vertex {bad} are {self.weights[bad].tolist()}; want none below 0, and sum 1"
+            )
         lengths = torch.linalg.vector_norm(self.quats, dim=-1)
         if bool((is_off := (lengths - 1).abs() > 1e-3).any()):
             joint = int(is_off.nonzero()[0])
-            raise InputError(f"Skin: quaternion of {self.names[joint]} has length {lengths[joint]:.4g}")
+            raise InputError(f"SkinnedMesh: quaternion of {self.names[joint]} has length {lengths[joint]:.4g}")
         return self
 
     @property
@@ -201,7 +203,7 @@ class Skin:
         for clip in self.clips:
             if clip.name == name:
                 return clip
-        raise InputError(f"Skin: no clip is called {name!r}; there {_listed([clip.name for clip in self.clips])}")
+        raise InputError(f"SkinnedMesh: no clip is called {name!r}; there {_listed([clip.name for clip in self.clips])}")
 
     def locals_at(
         self, clip: Clip | None, times: Float64[Tensor, " t"]
@@ -307,18 +309,18 @@ class Skin:
             time = moving.start + (time - moving.start) % length
         return self._posed_mesh(moving, time)
 
-    def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> Sequence:
+    def to_sequence(self, clip: Clip | None, times: Float64[Tensor, " t"] | list[float]) -> FrameSequence:
         """The mesh in frames at these times [s], as glTF viewers show it."""
         times = torch.as_tensor(times, dtype=torch.float64)
-        return Sequence(self.mesh, times, {"vertices": self.posed(clip, times)})
+        return FrameSequence(self.mesh, times, {"vertices": self.posed(clip, times)})
 
-    def to(self, device: torch.device | str) -> "Skin":
+    def to(self, device: torch.device | str) -> "SkinnedMesh":
         """The same skin on another device."""
         clips = tuple(replace(clip, channels=tuple(channel.to(device) for channel in clip.channels)) for clip in self.clips)
         tensors = {name: moved(getattr(self, name), device) for name in (*_FLOATS, *_MORPHS, "indices")}
         return replace(self, mesh=self.mesh.to(device), clips=clips, **tensors)
 
-    def transform(self, matrix: Float[Tensor, "4 4"]) -> "Skin":
+    def transform(self, matrix: Float[Tensor, "4 4"]) -> "SkinnedMesh":
         """The skin moved by a similarity x' = s R x + t: mesh, joints, morphs and clips.
 
         Raises:
@@ -331,7 +333,7 @@ class Skin:
 
     def __repr__(self) -> str:
         clips = f", clips: {', '.join(clip.name for clip in self.clips)}" if self.clips else ""
-        return f"Skin({self.mesh.num_vertices} vertices, {len(self)} joints, {self.num_morphs} morphs{clips})"
+        return f"SkinnedMesh({self.mesh.num_vertices} vertices, {len(self)} joints, {self.num_morphs} morphs{clips})"
 
     def _repr_html_(self) -> str:
         rows = [
@@ -342,7 +344,7 @@ class Skin:
             ("morphs", self.num_morphs),
             ("clips", ", ".join(f"{clip.name} ({clip.end - clip.start:.3g} s)" for clip in self.clips)),
         ]
-        return html_table("Skin", rows)
+        return html_table("SkinnedMesh", rows)
 
     def _posed_mesh(self, clip: Clip | None, time: float) -> Mesh:
         vertices = self.posed(clip, [time])[0]
@@ -353,9 +355,11 @@ class Skin:
         if channel.path == "weights":
             if channel.values.shape[-1] != self.num_morphs:
                 got = channel.values.shape[-1]
-                raise InputError(f"Skin: clip {clip.name} has {got} weights a key, but there are {self.num_morphs} morphs")
+                raise InputError(
+                    f"SkinnedMesh: clip {clip.name} has {got} weights a key, but there are {self.num_morphs} morphs"
+                )
         elif not 0 <= channel.joint < len(self):
-            raise InputError(f"Skin: clip {clip.name} moves joint {channel.joint}, but there are {len(self)} joints")
+            raise InputError(f"SkinnedMesh: clip {clip.name} moves joint {channel.joint}, but there are {len(self)} joints")
 
 
 def _listed(names: list[str]) -> str:

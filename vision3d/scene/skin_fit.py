@@ -17,7 +17,7 @@ from vision3d.geometry.vectors import unit
 from vision3d.scene.checks import check_finite, check_shape
 from vision3d.scene.clip import Channel, Clip, frame_rate
 from vision3d.scene.mesh import Mesh
-from vision3d.scene.skin import Skin
+from vision3d.scene.skin import SkinnedMesh
 
 TOLERANCE = 1e-4
 """Of the diagonal of the mesh at rest."""
@@ -32,7 +32,7 @@ class FittedSkin:
     Distances are shares of the diagonal of the mesh's box at rest.
     """
 
-    skin: Skin
+    skin: SkinnedMesh
     max_error: float
     mean_error: float
 
@@ -53,7 +53,7 @@ def fit_morphs(
 
     Weights are in [0, 1], to which Blender and others clamp them.
 
-    `Skin.from_frames` has one a frame and no error.
+    `SkinnedMesh.from_frames` has one a frame and no error.
 
     Args:
         mesh: At rest.
@@ -70,7 +70,7 @@ def fit_morphs(
     shift = (vertices - mesh.vertices).double()
     weights, shapes = _components(shift, tolerance * _diagonal(mesh), max_morphs)
     turned = None if mesh.normals is None else _normals(vertices, mesh.faces) - vertex_normals(mesh.vertices, mesh.faces)
-    skin = Skin.from_frames(mesh, vertices[:1], times[:1], name)
+    skin = SkinnedMesh.from_frames(mesh, vertices[:1], times[:1], name)
     return _measured(_with_morphs(skin, name, times, weights, shapes, turned), vertices, times)
 
 
@@ -132,7 +132,7 @@ def _diagonal(mesh: Mesh) -> float:
     return float(torch.linalg.vector_norm(mesh.vertices.amax(0) - mesh.vertices.amin(0)))
 
 
-def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> Skin:
+def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> SkinnedMesh:
     """Joints without parents that stand at their centres, and a clip of their motion."""
     count = len(found.centers)
     binds = torch.eye(4).repeat(count, 1, 1).to(found.centers)
@@ -141,7 +141,7 @@ def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> Skin
     for joint in range(count):
         channels.append(Channel("translation", joint, times, found.centers[joint] + found.translations[:, joint]))
         channels.append(Channel("rotation", joint, times, found.quats[:, joint]))
-    return Skin(
+    return SkinnedMesh(
         mesh,
         tuple(f"joint_{joint}" for joint in range(count)),
         (-1,) * count,
@@ -155,7 +155,7 @@ def _of_joints(mesh: Mesh, found: RigidJoints, times: Tensor, name: str) -> Skin
     )
 
 
-def _corrections(skin: Skin, vertices: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
+def _corrections(skin: SkinnedMesh, vertices: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
     """What has to be added to the rest vertices for the skin to bring them to the given ones (T, V, 3), in float64.
 
     Where joints that turn against each other flatten a vertex's matrix, the damped least squares solution. Also what has to be
@@ -194,7 +194,9 @@ def _components(values: Tensor, tolerance: float, max_morphs: int | None) -> tup
     return (sign * amounts).clamp(min=0), sign * shapes
 
 
-def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None) -> Skin:
+def _with_morphs(
+    skin: SkinnedMesh, name: str, times: Tensor, amounts: Tensor, shapes: Tensor, turned: Tensor | None
+) -> SkinnedMesh:
     """The skin with morph targets and their weights in its clip; normals of the targets by least squares.
 
     Other programs clamp weights to [0, 1], so each target is the span of its component from the least amount to the largest,
@@ -219,7 +221,7 @@ def _with_morphs(skin: Skin, name: str, times: Tensor, amounts: Tensor, shapes: 
     return replace(skin, morphs=found[0], morph_normals=normals, clips=(Clip(name, (*channels, channel)),))
 
 
-def _measured(skin: Skin, vertices: Tensor, times: Tensor) -> FittedSkin:
+def _measured(skin: SkinnedMesh, vertices: Tensor, times: Tensor) -> FittedSkin:
     worst, total = 0.0, 0.0
     for some in torch.arange(len(times)).split(max(1, _BLOCK // max(1, vertices.shape[1]))):
         distances = torch.linalg.vector_norm(skin.posed(skin.clips[0], times[some]) - vertices[some], dim=-1)

@@ -1,0 +1,21 @@
+"""The systems that vision3d is made of, each in a folder named as its verb."""
+
+from vision3d.lazy import move_modules
+
+_OLD = {"fitting": "fit", "meshing": "mesh", "physics": "simulate", "animation": "animate", "rotations": "rotation"}
+_PHYSICS = {
+    "laws": "materials.laws",
+    "materials": "materials.functions",
+    "particles": "world.particles",
+    "world": "world.world",
+    "boundaries": "world.boundaries",
+    "reference.mpm": "engines.mpm",
+    "reference": "engines",
+    "setup": "setup.builder",
+    "frame": "output.frame",
+}
+
+move_modules(
+    {f"{__name__}.{old}": f"{__name__}.{new}" for old, new in _OLD.items()}
+    | {f"{__name__}.physics.{old}": f"{__name__}.simulate.{new}" for old, new in _PHYSICS.items()}
+)

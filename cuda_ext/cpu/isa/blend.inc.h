@@ -7,8 +7,8 @@
 namespace vision3d::V3D_ISA {
 
 using simd::F;
-using simd::M;
 using simd::LANES;
+using simd::M;
 
 constexpr int MAX_TILE = 16, MAX_PIXELS = MAX_TILE * MAX_TILE, MAX_BLOCKS = MAX_PIXELS / LANES;
 
@@ -64,8 +64,6 @@ struct Tile {
         return mask;
     }
 };
-
-
 
 template <int D>
 V3D_INLINE void load_color(const BlendArgs<float>& args, const Record<float>& r, int64_t id, float* color) {
@@ -155,7 +153,9 @@ static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
     int64_t stop = -1;  // last record that the tile drew
     uint64_t open = 0;  // blocks that drew anything
     tile.each_pixel(args, [&](int slot, int64_t pixel) {
-        T[slot] = 1.f; last[slot] = -1.f; behind[slot] = 0.f;
+        T[slot] = 1.f;
+        last[slot] = -1.f;
+        behind[slot] = 0.f;
         for (int k = 0; k < channels; ++k) vC[k * MAX_PIXELS + slot] = 0.f;
         if (pixel < 0) return;
         const int64_t place = args.last_ids[pixel] < 0 ? -1 : args.last_ids[pixel] - tile.begin;
@@ -166,7 +166,9 @@ static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
             vC[k * MAX_PIXELS + slot] = g;
             if (background) v += background[k] * g;
         }
-        T[slot] = t; last[slot] = float(place); behind[slot] = t * v;
+        T[slot] = t;
+        last[slot] = float(place);
+        behind[slot] = t * v;
         open |= uint64_t(place >= 0) << (slot / LANES);
         stop = place > stop ? place : stop;
     });
@@ -199,15 +201,23 @@ static void blend_backward_tile(const BlendVjpArgs<float>& vjp, int64_t index) {
             simd::store(behind + slot, rest);
             for (int k = 0; k < channels; ++k) Sc[k] = fma(weight, simd::load(vC + k * MAX_PIXELS + slot), Sc[k]);
             const F sx = s * dx, sy = s * dy;
-            S = S + s; Sx = Sx + sx; Sy = Sy + sy;
-            Sxx = fma(sx, dx, Sxx); Sxy = fma(sx, dy, Sxy); Syy = fma(sy, dy, Syy);
+            S = S + s;
+            Sx = Sx + sx;
+            Sy = Sy + sy;
+            Sxx = fma(sx, dx, Sxx);
+            Sxy = fma(sx, dy, Sxy);
+            Syy = fma(sy, dy, Syy);
             if constexpr (ABSGRAD) {  // in units of the record's ha, b, hc; scaled once a Gaussian
                 Ax = Ax + simd::abs(fma(ha + ha, sx, b * sy));
                 Ay = Ay + simd::abs(fma(b, sx, (hc + hc) * sy));
             }
         }
-        out[0] = simd::sum(S); out[1] = simd::sum(Sx); out[2] = simd::sum(Sy);
-        out[3] = simd::sum(Sxx); out[4] = simd::sum(Sxy); out[5] = simd::sum(Syy);
+        out[0] = simd::sum(S);
+        out[1] = simd::sum(Sx);
+        out[2] = simd::sum(Sy);
+        out[3] = simd::sum(Sxx);
+        out[4] = simd::sum(Sxy);
+        out[5] = simd::sum(Syy);
         if constexpr (ABSGRAD) {
             out[6] = simd::sum(Ax);
             out[7] = simd::sum(Ay);

@@ -16,8 +16,12 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 template <typename T> struct Row;
-template <> struct Row<float> { typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias)); };
-template <> struct Row<double> { typedef double Vector __attribute__((vector_size(BYTES), aligned(8), may_alias)); };
+template <> struct Row<float> {
+    typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
+};
+template <> struct Row<double> {
+    typedef double Vector __attribute__((vector_size(BYTES), aligned(8), may_alias));
+};
 constexpr int POINT_BLOCK = 5, VECTORS = 2;
 
 template <typename T>

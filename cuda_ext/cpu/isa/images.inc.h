@@ -21,8 +21,12 @@ struct Wide {
     V3D_INLINE void store(float* p, simd::F a) { simd::store(p, a); }
     V3D_INLINE simd::F fma(simd::F a, simd::F b, simd::F c) { return simd::fma(a, b, c); }
 };
-template <typename T> struct Widest { using type = Lane<T>; };
-template <> struct Widest<float> { using type = Wide; };
+template <typename T> struct Widest {
+    using type = Lane<T>;
+};
+template <> struct Widest<float> {
+    using type = Wide;
+};
 
 // Calls body(lanes, i) until [0, count) is covered. The last vector is moved back to end at `count`, so it computes some
 // numbers twice: bodies must write and not add.

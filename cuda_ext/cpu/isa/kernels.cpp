@@ -7,7 +7,7 @@
 #include "cpu/isa/rows.inc.h"
 #include "cpu/isa/simd.h"
 #include "cpu/isa/skin.inc.h"
-#include "cpu/isa/surfel.inc.h"
+#include "cpu/isa/blend_2dgs.inc.h"
 
 #define V3D_STRING_(x) #x
 #define V3D_STRING(x) V3D_STRING_(x)
@@ -28,10 +28,10 @@ const Kernels& table() {
         k.sh_colors_vjp = sh_colors<true>;
         k.blend = blend_any;
         k.blend_vjp = blend_any_vjp;
-        k.project_discs = project_discs;
-        k.project_discs_vjp = project_discs_vjp;
-        k.blend_discs = blend_discs;
-        k.blend_discs_vjp = blend_discs_vjp;
+        k.project_2dgs = project_2dgs;
+        k.project_2dgs_vjp = project_2dgs_vjp;
+        k.blend_2dgs = blend_2dgs;
+        k.blend_2dgs_vjp = blend_2dgs_vjp;
         k.images = {ssim_row<float>, ssim_vjp_row<float>, adam_range<float>};
         k.images64 = {ssim_row<double>, ssim_vjp_row<double>, adam_range<double>};
         k.group_kernel = group_kernel<float>;

@@ -137,8 +137,10 @@ inline void keep_nearer(MeshTile& tile, int at, int32_t face, const D e[3], D al
 struct Clip {
     int x0, y0, x1, y1;
     Clip(const PixelBox& box, const MeshTile& tile)
-        : x0(box.x0 > tile.left ? box.x0 : tile.left), y0(box.y0 > tile.top ? box.y0 : tile.top),
-          x1(box.x1 < tile.right ? box.x1 : tile.right), y1(box.y1 < tile.bottom ? box.y1 : tile.bottom) {}
+        : x0(box.x0 > tile.left ? box.x0 : tile.left),
+          y0(box.y0 > tile.top ? box.y0 : tile.top),
+          x1(box.x1 < tile.right ? box.x1 : tile.right),
+          y1(box.y1 < tile.bottom ? box.y1 : tile.bottom) {}
 };
 
 // Any face.
@@ -159,7 +161,8 @@ void draw_face(const MeshFaces& faces, int32_t face, MeshTile& tile) {
             const M negative = at_least(zero, e[0]) & at_least(zero, e[1]) & at_least(zero, e[2]) & ~positive;
             M in = (positive | negative) & less(px, zero + double(clip.x1));
             if (!any(in)) continue;
-            if (any(in & (equal(e[0], zero) | equal(e[1], zero) | equal(e[2], zero)))) in = give_up_edges<N>(faces, face, Edges<N>{{e[0], e[1], e[2]}}, negative, in);
+            if (any(in & (equal(e[0], zero) | equal(e[1], zero) | equal(e[2], zero))))
+                in = give_up_edges<N>(faces, face, Edges<N>{{e[0], e[1], e[2]}}, negative, in);
             const D sum = e[0] + e[1] + e[2], w = e[0] * f.w[0] + e[1] * f.w[1] + e[2] * f.w[2];
             const D along = e[0] * f.z[0] + e[1] * f.z[1] + e[2] * f.z[2], depth = along / sum;
             in &= (less(sum, zero) | less(zero, sum)) & ((positive & less(zero, w)) | (negative & less(w, zero)));
@@ -204,9 +207,12 @@ void draw_plain_columns(const MeshFaces& faces, int32_t face, const Clip& clip, 
 
 void draw_plain_face(const MeshFaces& faces, int32_t face, MeshTile& tile) {
     const Clip clip(faces.boxes[face], tile);
-    if (clip.x1 - clip.x0 <= NARROW) draw_plain_columns<NARROW, true>(faces, face, clip, tile);
-    else if (clip.x1 - clip.x0 <= WIDE) draw_plain_columns<WIDE, true>(faces, face, clip, tile);
-    else draw_plain_columns<WIDE, false>(faces, face, clip, tile);
+    if (clip.x1 - clip.x0 <= NARROW)
+        draw_plain_columns<NARROW, true>(faces, face, clip, tile);
+    else if (clip.x1 - clip.x0 <= WIDE)
+        draw_plain_columns<WIDE, true>(faces, face, clip, tile);
+    else
+        draw_plain_columns<WIDE, false>(faces, face, clip, tile);
 }
 
 // The greatest key in blocks of a tile's pixels.
@@ -249,8 +255,10 @@ constexpr int64_t FEW = 6;  // faces for which looking at what hides them costs 
 // The later faces, in most closed meshes hidden ones, only where nothing hides them.
 void draw(const MeshFaces& faces, const int32_t* list, int64_t count, int64_t later, MeshTile& tile) {
     for (int64_t n = 0; n < count; ++n) {
-        if (faces.sides[list[n]] == 0) draw_face<WIDE>(faces, list[n], tile);
-        else draw_plain_face(faces, list[n], tile);
+        if (faces.sides[list[n]] == 0)
+            draw_face<WIDE>(faces, list[n], tile);
+        else
+            draw_plain_face(faces, list[n], tile);
     }
     if (later <= FEW) {
         for (int64_t n = count; n < count + later; ++n) draw_plain_face(faces, list[n], tile);

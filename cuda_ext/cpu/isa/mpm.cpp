@@ -36,8 +36,7 @@ V3D_INLINE Places places_of(const Step<float>& step, const F x[3], int32_t* node
         spline_weights(out.f[a], out.weights[a]);
         simd::store_ints(bases[a], base);
     }
-    for (int lane = 0; lane < LANES; ++lane)
-        nodes[lane] = int32_t(node_index(step, bases[0][lane], bases[1][lane], bases[2][lane]));
+    for (int lane = 0; lane < LANES; ++lane) nodes[lane] = int32_t(node_index(step, bases[0][lane], bases[1][lane], bases[2][lane]));
     return out;
 }
 
@@ -252,8 +251,7 @@ void grid_to_particles(const Step<float>& step, bool rests, int64_t begin, int64
             if (first[lane] != current) {
                 current = first[lane];
                 for (int i = 0; i < 3; ++i)
-                    for (int j = 0; j < 3; ++j)
-                        nodes[3 * i + j] = simd::load_quads(step.grid + 4 * (current + node_index(step, i, j, 0)));
+                    for (int j = 0; j < 3; ++j) nodes[3 * i + j] = simd::load_quads(step.grid + 4 * (current + node_index(step, i, j, 0)));
             }
             float* record = records + lane * 16;
             const Quads wz = simd::spread_quad(record + 8);

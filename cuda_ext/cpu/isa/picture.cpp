@@ -77,7 +77,8 @@ void shade_tile(const MeshTile& tile, const PictureArgs<T>& a, N channels) {
                 continue;
             }
             const int32_t* triangle = m.triangles + 3 * int64_t(face);
-            const T *p = set + triangle[0] * int64_t(channels), *q = set + triangle[1] * int64_t(channels), *r = set + triangle[2] * int64_t(channels);
+            const T *p = set + triangle[0] * int64_t(channels), *q = set + triangle[1] * int64_t(channels),
+                    *r = set + triangle[2] * int64_t(channels);
             for (int64_t c = 0; c < channels; ++c) out[c] = T(0) + weights[0][n] * p[c] + weights[1][n] * q[c] + weights[2][n] * r[c];
         }
     }
@@ -127,7 +128,8 @@ void sum_rows(const PictureArgs<T>& a, const FaceSumsArgs<T>& s, N channels) {
         row[FaceRow::X] = px;
         row[FaceRow::Y] = py;
         double* attributes = row + FaceRow::ATTRIBUTES;
-        const T *p = set + triangle[0] * int64_t(channels), *q = set + triangle[1] * int64_t(channels), *r = set + triangle[2] * int64_t(channels);
+        const T *p = set + triangle[0] * int64_t(channels), *q = set + triangle[1] * int64_t(channels),
+                *r = set + triangle[2] * int64_t(channels);
         for (int64_t c = 0; c < channels; ++c) store(attributes + 4 * c, Q{double(p[c]), double(q[c]), double(r[c]), 0});
         for (int64_t k = channels; k < 2 * channels + 3; ++k) store(attributes + 4 * k, Q{});
     }

@@ -7,8 +7,12 @@
 namespace vision3d::V3D_ISA {
 
 // Numbers of one Gaussian a lane: width 1 for float, LANES for F.
-template <typename T> struct LaneCount { static constexpr int N = 1; };
-template <> struct LaneCount<simd::F> { static constexpr int N = simd::LANES; };
+template <typename T> struct LaneCount {
+    static constexpr int N = 1;
+};
+template <> struct LaneCount<simd::F> {
+    static constexpr int N = simd::LANES;
+};
 
 V3D_INLINE float load_lanes(const float* p, float) { return *p; }
 V3D_INLINE simd::F load_lanes(const float* p, simd::F) { return simd::load(p); }
@@ -68,7 +72,8 @@ static void project_chunk(const ProjectArgs<float>& args, int64_t image, int64_t
             gather<T, 3>(args.scales + 3 * first, ids, scales);
             project_gaussian<MODEL>(view, mean, quat, scales, T(args.eps2d), f);
         }
-        const T columns[10] = {f.mean2d[0], f.mean2d[1], f.depth, f.conic[0], f.conic[1], f.conic[2], f.compensation, f.det, f.cov2d[0], f.cov2d[2]};
+        const T columns[10] = {f.mean2d[0], f.mean2d[1],    f.depth, f.conic[0], f.conic[1],
+                               f.conic[2],  f.compensation, f.det,   f.cov2d[0], f.cov2d[2]};
         alignas(64) float value[10][N];
         for (int j = 0; j < 10; ++j) store_lanes(value[j], columns[j]);
         for (int lane = 0; lane < used; ++lane) {
@@ -126,8 +131,8 @@ static void project_chunk_vjp(const ProjectVjpArgs<float>& vjp, int64_t image, i
             T quat[4], scales[3], v_quat[4], v_scales[3];
             gather<T, 4>(args.quats + 4 * first, ids, quat);
             gather<T, 3>(args.scales + 3 * first, ids, scales);
-            project_gaussian_vjp<MODEL>(view, mean, quat, scales, T(args.eps2d), v_mean2d, v_depth[0], v_conic, v_compensation[0],
-                                        v_mean, v_quat, v_scales, v_view_out ? v_view : nullptr);
+            project_gaussian_vjp<MODEL>(view, mean, quat, scales, T(args.eps2d), v_mean2d, v_depth[0], v_conic, v_compensation[0], v_mean,
+                                        v_quat, v_scales, v_view_out ? v_view : nullptr);
             scatter<T, 4, true>(vjp.v_quats + 4 * first, ids, used, v_quat);
             scatter<T, 3, true>(vjp.v_scales + 3 * first, ids, used, v_scales);
         }

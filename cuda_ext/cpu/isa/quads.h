@@ -55,7 +55,9 @@ V3D_INLINE Quads spread_quad(const float* p) {
 }
 // The sums over the quads of a, b, c and d.
 V3D_INLINE Quads sum_quads(const Quads& a, const Quads& b, const Quads& c, const Quads& d) {
-    const auto folded = [](__m512 x, __m512 y) { return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee)); };
+    const auto folded = [](__m512 x, __m512 y) {
+        return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    };
     const __m512 s = folded(a.part[0].v, b.part[0].v), t = folded(c.part[0].v, d.part[0].v);
     return {{F(_mm512_add_ps(_mm512_shuffle_f32x4(s, t, 0x88), _mm512_shuffle_f32x4(s, t, 0xdd)))}};
 }

@@ -183,9 +183,7 @@ V3D_INLINE F exponent(F a, F& mantissa) {  // a = mantissa 2^exponent, mantissa 
     mantissa = vec(ivec(a.v) - (power << 23));
     return __builtin_convertvector(power, vec);
 }
-V3D_INLINE F sqrt(F a) {
-    return vec{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])};
-}
+V3D_INLINE F sqrt(F a) { return vec{__builtin_sqrtf(a.v[0]), __builtin_sqrtf(a.v[1]), __builtin_sqrtf(a.v[2]), __builtin_sqrtf(a.v[3])}; }
 V3D_INLINE F rsqrt(F a) { return F(1.f) / sqrt(a); }
 V3D_INLINE F rcp(F a) { return F(1.f) / a; }
 V3D_INLINE M operator<(F a, F b) { return {a.v < b.v}; }

@@ -16,7 +16,12 @@ template <typename T>
 V3D_BODY void stage(const BlendArgs<T>& args, int64_t record, Staged<T>& staged) {
     const int32_t id = args.ids[record];
     const Record<T>& r = args.packed[id];
-    staged.x = r.x; staged.y = r.y; staged.ha = r.ha; staged.b = r.b; staged.hc = r.hc; staged.lo = r.lo;
+    staged.x = r.x;
+    staged.y = r.y;
+    staged.ha = r.ha;
+    staged.b = r.b;
+    staged.hc = r.hc;
+    staged.lo = r.lo;
     for (int k = 0; k < 4; ++k) staged.color[k] = r.color[k];
     staged.id = id;
 }
@@ -180,7 +185,12 @@ V3D_BODY void blend_vjp(const Block& block, const BlendVjpArgs<T>& vjp, Staged<T
                     if (k < channels) dot = fma(color[k], p.v_color[k], dot);
                 blend_backward(e, true, args.alpha_max, dot, p.transmittance, p.behind, weight, s);
                 const T sx = s * dx, sy = s * dy;
-                out[0] = s; out[1] = sx; out[2] = sy; out[3] = sx * dx; out[4] = sx * dy; out[5] = sy * dy;
+                out[0] = s;
+                out[1] = sx;
+                out[2] = sy;
+                out[3] = sx * dx;
+                out[4] = sx * dy;
+                out[5] = sy * dy;
                 V3D_UNROLL
                 for (int k = 0; k < D; ++k) out[N - D + k] = weight * p.v_color[k];
                 if constexpr (ABSGRAD) {  // in units of the record's ha, b, hc; scaled once a Gaussian

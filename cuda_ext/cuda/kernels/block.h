@@ -41,13 +41,17 @@ struct Block {
 
     // body(thread), without a barrier.
     template <typename Body>
-    __device__ __forceinline__ void each(Body body) const { body(int(threadIdx.x)); }
+    __device__ __forceinline__ void each(Body body) const {
+        body(int(threadIdx.x));
+    }
 
     __device__ __forceinline__ void barrier() const { __syncthreads(); }
 
     // Whether predicate(thread) holds for all threads; a barrier.
     template <typename Predicate>
-    __device__ __forceinline__ bool all(Predicate predicate) const { return __syncthreads_and(predicate(int(threadIdx.x))); }
+    __device__ __forceinline__ bool all(Predicate predicate) const {
+        return __syncthreads_and(predicate(int(threadIdx.x)));
+    }
 
     // Largest value(thread), at least -1; a barrier.
     template <typename Value>
@@ -104,8 +108,10 @@ struct Block {
 // target += value, where other threads may add too.
 template <typename T>
 V3D_BODY void add(T& target, T value, bool shared) {
-    if (shared) atomicAdd(&target, value);
-    else target += value;
+    if (shared)
+        atomicAdd(&target, value);
+    else
+        target += value;
 }
 
 V3D_BODY void keep_least(uint64_t& target, uint64_t value) {
@@ -124,7 +130,9 @@ class PerThread {
     State& operator[](int thread) { return states_[thread].value; }
 
   private:
-    struct Holder { State value; };  // std::vector holds neither arrays nor plain bools
+    struct Holder {
+        State value;
+    };  // std::vector holds neither arrays nor plain bools
     std::vector<Holder> states_;
 };
 

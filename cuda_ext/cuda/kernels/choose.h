@@ -11,9 +11,12 @@ template <int N> using Constant = std::integral_constant<int, N>;
 // body(Constant<D>) with the first D of the list that holds the channels, else the last.
 template <int D, int... More, typename Body>
 void with_channels(int64_t channels, Body body) {
-    if constexpr (sizeof...(More) == 0) body(Constant<D>());
-    else if (channels <= D) body(Constant<D>());
-    else with_channels<More...>(channels, body);
+    if constexpr (sizeof...(More) == 0)
+        body(Constant<D>());
+    else if (channels <= D)
+        body(Constant<D>());
+    else
+        with_channels<More...>(channels, body);
 }
 
 template <typename Body>

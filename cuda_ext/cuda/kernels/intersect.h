@@ -47,8 +47,7 @@ template <typename T>
 V3D_BODY void finish_tiles(const TileGrid<T>& grid, int64_t images, int64_t records, int64_t at, const uint32_t* tile_keys,
                            const int32_t* ids, const T* depths, int64_t* isect_ids, int32_t* isect_offsets) {
     const int64_t tiles = int64_t(grid.tiles_x) * grid.tiles_y, tile = at < records ? int64_t(tile_keys[at]) : images * tiles - 1;
-    if (at < records)
-        isect_ids[at] = (tile / tiles << bits_of(tiles) | tile % tiles) << 32 | depth_bits(float(depths[ids[at]]));
+    if (at < records) isect_ids[at] = (tile / tiles << bits_of(tiles) | tile % tiles) << 32 | depth_bits(float(depths[ids[at]]));
     for (int64_t open = at ? int64_t(tile_keys[at - 1]) + 1 : 0; open <= tile; ++open) isect_offsets[open] = int32_t(at);
 }
 

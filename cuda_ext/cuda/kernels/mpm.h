@@ -87,7 +87,8 @@ V3D_BODY void particle_to_grid(const Step<T>& step, int64_t p) {
                 add(node[0], weight * mass, true);
                 if (lacking != T(0)) add(step.lacking[first + mpm::node_index(step, i, j, k)], weight * lacking, true);
                 for (int a = 0; a < 3; ++a)
-                    add(node[1 + a], weight * (mass * v[a] + affine[3 * a] * d[0] + affine[3 * a + 1] * d[1] + affine[3 * a + 2] * d[2]), true);
+                    add(node[1 + a], weight * (mass * v[a] + affine[3 * a] * d[0] + affine[3 * a + 1] * d[1] + affine[3 * a + 2] * d[2]),
+                        true);
             }
 }
 

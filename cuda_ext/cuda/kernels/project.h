@@ -83,8 +83,8 @@ V3D_BODY void project_vjp(const Block& block, const ProjectVjpArgs<T>& vjp) {
             T quat[4], scales[3], v_quat[4], v_scales[3];
             load<4>(args.quats + 4 * g, quat);
             load<3>(args.scales + 3 * g, scales);
-            project_gaussian_vjp<MODEL>(view, mean, quat, scales, args.eps2d, v_mean2d, vjp.v_depths[at], v_conic,
-                                        vjp.v_compensations[at], v_mean, v_quat, v_scales, v_view_sums);
+            project_gaussian_vjp<MODEL>(view, mean, quat, scales, args.eps2d, v_mean2d, vjp.v_depths[at], v_conic, vjp.v_compensations[at],
+                                        v_mean, v_quat, v_scales, v_view_sums);
             for (int j = 0; j < 4; ++j) add(vjp.v_quats[4 * g + j], v_quat[j], shared);
             for (int j = 0; j < 3; ++j) add(vjp.v_scales[3 * g + j], v_scales[j], shared);
         }
@@ -131,9 +131,8 @@ V3D_BODY void sh_colors_vjp(const Block& block, const ShArgs<T>& args) {
         T mean[3], v_color[3], v_mean[3];
         load<3>(args.means + 3 * (first + id), mean);
         load<3>(args.v_colors + 3 * i, v_color);
-        sh_color_vjp<DEGREE>(
-            mean, center, [&](int k, int c) { return sh[3 * k + c]; }, v_color,
-            [&](int k, int c, T value) { add(v_sh[3 * k + c], value, shared_sh); }, v_mean);
+        sh_color_vjp<DEGREE>(mean, center, [&](int k, int c) { return sh[3 * k + c]; }, v_color,
+                             [&](int k, int c, T value) { add(v_sh[3 * k + c], value, shared_sh); }, v_mean);
         for (int j = 0; j < 3; ++j) {
             if (DEGREE > 0) add(args.v_means[3 * (first + id) + j], v_mean[j], shared);
             v_center[t][j] = -v_mean[j];
@@ -143,29 +142,28 @@ V3D_BODY void sh_colors_vjp(const Block& block, const ShArgs<T>& args) {
 }
 
 template <typename T>
-V3D_BODY void project_discs(const DiscArgs<T>& args, int64_t i) {
+V3D_BODY void project_2dgs(const Project2dgsArgs<T>& args, int64_t i) {
     const int64_t image = i / args.count, g = image / args.cameras * args.count + i % args.count;
     const View<T> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
-    Disc<T> disc;
+    Splat2dgs<T> splat;
     T mean[3], quat[4], scales[3], transform[9], mean2d[2];
     load<3>(args.means + 3 * g, mean);
     load<4>(args.quats + 4 * g, quat);
     load<3>(args.scales + 3 * g, scales);
-    make_disc(view, mean, quat, scales, disc, transform);
-    disc_center(disc, mean2d);
-    const T sign = facing(disc), normal[3] = {sign * disc.axes[2], sign * disc.axes[5], sign * disc.axes[8]};
+    make_2dgs(view, mean, quat, scales, splat, transform);
+    center_2dgs(splat, mean2d);
+    const T sign = facing(splat), normal[3] = {sign * splat.axes[2], sign * splat.axes[5], sign * splat.axes[8]};
     const T extent = args.opacities ? seen_extent(args.opacities[g]) : T(3.33);
-    const bool seen =
-        disc_radii(mean2d, disc.p[2], transform, normal, disc.anchor, disc.rows, extent, args.limits, args.radii + 2 * i);
+    const bool seen = radii_2dgs(mean2d, splat.p[2], transform, normal, splat.anchor, splat.rows, extent, args.limits, args.radii + 2 * i);
     store<2>(args.means2d + 2 * i, mean2d, seen);
-    store<1>(args.depths + i, disc.p + 2, seen);
+    store<1>(args.depths + i, splat.p + 2, seen);
     store<9>(args.transforms + 9 * i, transform, seen);
     store<3>(args.normals + 3 * i, normal, seen);
 }
 
 template <typename T>
-V3D_BODY void project_discs_vjp(const Block& block, const DiscVjpArgs<T>& vjp) {
-    const DiscArgs<T>& args = vjp.forward;
+V3D_BODY void project_2dgs_vjp(const Block& block, const Project2dgsVjpArgs<T>& vjp) {
+    const Project2dgsArgs<T>& args = vjp.forward;
     const PairBlock pairs(block, vjp.offsets, vjp.chunks);
     const int64_t image = pairs.image, first = image / args.cameras * args.count;
     const View<T> view(args.viewmats + 16 * image, args.Ks + 9 * image, args.limits.width, args.limits.height);
@@ -184,7 +182,7 @@ V3D_BODY void project_discs_vjp(const Block& block, const DiscVjpArgs<T>& vjp) {
         load<2>(vjp.v_means2d + 2 * at, v_mean2d);
         load<9>(vjp.v_transforms + 9 * at, v_transform);
         load<3>(vjp.v_normals + 3 * at, v_normal);
-        disc_vjp(view, mean, quat, scales, v_mean2d, vjp.v_depths[at], v_transform, v_normal, v_mean, v_quat, v_scales,
+        vjp_2dgs(view, mean, quat, scales, v_mean2d, vjp.v_depths[at], v_transform, v_normal, v_mean, v_quat, v_scales,
                  vjp.v_views ? v_view[t] : nullptr);
         for (int j = 0; j < 3; ++j) {
             add(vjp.v_means[3 * g + j], v_mean[j], shared);

@@ -22,7 +22,9 @@ V3D_BODY T side_of(const T* row, const T* pivot) {
 }
 
 template <typename T>
-V3D_BODY bool is_joint(const skin::Args<T>& args, int64_t joint) { return joint >= 0 && joint < args.joints; }
+V3D_BODY bool is_joint(const skin::Args<T>& args, int64_t joint) {
+    return joint >= 0 && joint < args.joints;
+}
 
 // The sum of a vertex's rows.
 template <int MODE, typename T>

@@ -9,8 +9,12 @@ namespace vision3d {
 template <typename T>
 struct AdamFactors {
     AdamFactors(double learning_rate, double beta1, double beta2, double eps, double step)
-        : rate(T(learning_rate / (1 - std::pow(beta1, step)))), root(T(1 / std::sqrt(1 - std::pow(beta2, step)))),
-          new1(T(1 - beta1)), keep2(T(beta2)), new2(T(1 - beta2)), eps(T(eps)) {}
+        : rate(T(learning_rate / (1 - std::pow(beta1, step)))),
+          root(T(1 / std::sqrt(1 - std::pow(beta2, step)))),
+          new1(T(1 - beta1)),
+          keep2(T(beta2)),
+          new2(T(1 - beta2)),
+          eps(T(eps)) {}
 
     T rate, root;         // with the bias corrections
     T new1, keep2, new2;  // 1 - beta1, beta2, 1 - beta2

@@ -10,9 +10,9 @@ namespace vision3d {
 struct PairBlend {
     int target = -1;  // -1: not at all
     double weight = 0;
-    int front = 0;              // which of the two shows the nearer face
-    int32_t face = -1;          // the face with the silhouette
-    int edge = 0;               // its edge, by the opposite corner
+    int front = 0;                   // which of the two shows the nearer face
+    int32_t face = -1;               // the face with the silhouette
+    int edge = 0;                    // its edge, by the opposite corner
     double e_front = 0, e_back = 0;  // edge function at both centres
 };
 
@@ -178,7 +178,8 @@ V3D_HD void blend_weight_vjp(const AntialiasArgs<T>& a, int64_t image, int x, in
     const int32_t* triangle = a.triangles + 3 * int64_t(blend.face);
     const MeshFace f = load_face(a.positions + 4 * image * a.vertices, triangle);
     const int j = (blend.edge + 1) % 3, k = (blend.edge + 2) % 3;
-    corners[0] = triangle[j]; corners[1] = triangle[k];
+    corners[0] = triangle[j];
+    corners[1] = triangle[k];
     for (int side = 0; side < 2; ++side) {
         const bool second = (side == 0 ? blend.front : 1 - blend.front) == 1;
         edge_function_vjp(f, j, k, x + (second && !vertical ? 1.5 : .5), y + (second && vertical ? 1.5 : .5), v_e[side], v[0], v[1]);
@@ -187,13 +188,14 @@ V3D_HD void blend_weight_vjp(const AntialiasArgs<T>& a, int64_t image, int x, in
 
 // As above from the gradients of the colours.
 template <typename T>
-V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend, int32_t corners[2],
-                           double v[2][4]) {
+V3D_HD void blend_pair_vjp(const AntialiasArgs<T>& a, int64_t image, int x, int y, bool vertical, const PairBlend& blend,
+                           int32_t corners[2], double v[2][4]) {
     const int64_t at = (image * a.height + y) * a.width + x, other = at + (vertical ? a.width : 1);
     const int64_t target = blend.target == 0 ? at : other, from = blend.target == 0 ? other : at;
     double v_weight = 0;
     for (int64_t c = 0; c < a.channels; ++c)
-        v_weight += double(a.v_out_colors[target * a.channels + c]) * (double(a.colors[from * a.channels + c]) - double(a.colors[target * a.channels + c]));
+        v_weight += double(a.v_out_colors[target * a.channels + c]) *
+                    (double(a.colors[from * a.channels + c]) - double(a.colors[target * a.channels + c]));
     blend_weight_vjp(a, image, x, y, vertical, blend, v_weight, corners, v);
 }
 

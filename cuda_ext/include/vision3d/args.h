@@ -1,7 +1,7 @@
 #pragma once
 #include <cstdint>
 #include "vision3d/project.h"
-#include "vision3d/surfel.h"
+#include "vision3d/splat_2dgs.h"
 #include "vision3d/tiles.h"
 
 // What the splat kernels read and write. Pointers are to contiguous arrays with the shapes named, on the device where the
@@ -13,15 +13,15 @@ constexpr int64_t PAIR_CHUNK = 256;
 
 template <typename T>
 struct ProjectArgs {
-    int64_t batches, cameras, count;  // B, C, N
+    int64_t batches, cameras, count;           // B, C, N
     const T *means, *quats, *scales, *covars;  // (B,N,3) (B,N,4) (B,N,3) or covars (B,N,6)
     const T* opacities;                        // (B,N), only for the extent
     const T *viewmats, *Ks;                    // (B,C,4,4) (B,C,3,3)
     int model;                                 // CameraModel
     Limits<T> limits;
     T eps2d;
-    bool antialiased;                  // the extent uses opacity * compensation
-    int32_t* radii;                    // (B,C,N,2)
+    bool antialiased;                              // the extent uses opacity * compensation
+    int32_t* radii;                                // (B,C,N,2)
     T *means2d, *depths, *conics, *compensations;  // (B,C,N,2) (B,C,N) (B,C,N,3) (B,C,N)
 };
 
@@ -38,25 +38,25 @@ struct ProjectVjpArgs {
 
 template <typename T>
 struct ShArgs {
-    int64_t images, count, K;         // B*C, N, coefficients a Gaussian
-    int degree;                       // active
-    bool per_camera;                  // sh is (B,C,N,K,3) instead of (B,N,K,3)
-    int64_t cameras;                  // C
-    const T *means, *sh, *centers;    // (B,N,3), sh, (B*C,3) camera centres
+    int64_t images, count, K;               // B*C, N, coefficients a Gaussian
+    int degree;                             // active
+    bool per_camera;                        // sh is (B,C,N,K,3) instead of (B,N,K,3)
+    int64_t cameras;                        // C
+    const T *means, *sh, *centers;          // (B,N,3), sh, (B*C,3) camera centres
     const int64_t *gaussian_ids, *offsets;  // (nnz), (B*C+1)
-    T* colors;                        // (nnz,3)
-    const T* v_colors;                // (nnz,3)
-    T *v_means, *v_sh;                // added to
-    T* v_centers;                     // (B*C, chunks, 3), start at zero; or null
+    T* colors;                              // (nnz,3)
+    const T* v_colors;                      // (nnz,3)
+    T *v_means, *v_sh;                      // added to
+    T* v_centers;                           // (B*C, chunks, 3), start at zero; or null
     int64_t chunks;
 };
 
 template <typename T>
 struct TileArgs {
-    int64_t count;                            // nnz pairs, not visible where the radii are 0
-    const T *means2d, *depths, *opacities;    // (nnz,2) (nnz) (nnz)
-    const T* conics;                          // (nnz,3); null: the box of the radii alone decides
-    const int32_t* radii;                     // (nnz,2)
+    int64_t count;                          // nnz pairs, not visible where the radii are 0
+    const T *means2d, *depths, *opacities;  // (nnz,2) (nnz) (nnz)
+    const T* conics;                        // (nnz,3); null: the box of the radii alone decides
+    const int32_t* radii;                   // (nnz,2)
     TileGrid<T> grid;
 };
 
@@ -65,13 +65,13 @@ struct BlendArgs {
     int64_t images, channels, splats, records;  // I, D, nnz, M
     int width, height, tile_size, tiles_x, tiles_y;
     T alpha_max;
-    const Record<T>* packed;      // (nnz)
-    const T* colors;              // (nnz,D)
-    const T* backgrounds;         // (I,D)
-    const bool* masks;            // (I,tiles_y,tiles_x): false leaves the tile as background
-    const T *depths, *max_depths;  // (nnz) and (I,H,W), of the forward alone: a pixel ends before the first depth that is not
-                                   // below its limit; both null: no limits. Of discs the records hold the depths.
-    const int32_t *offsets, *ids;  // (I,tiles_y,tiles_x), (M)
+    const Record<T>* packed;             // (nnz)
+    const T* colors;                     // (nnz,D)
+    const T* backgrounds;                // (I,D)
+    const bool* masks;                   // (I,tiles_y,tiles_x): false leaves the tile as background
+    const T *depths, *max_depths;        // (nnz) and (I,H,W), of the forward alone: a pixel ends before the first depth that is not
+                                         // below its limit; both null: no limits. Of splats the records hold the depths.
+    const int32_t *offsets, *ids;        // (I,tiles_y,tiles_x), (M)
     T *out_colors, *out_transmittances;  // (I,H,W,D) (I,H,W)
     int32_t* last_ids;                   // (I,H,W)
 };
@@ -87,12 +87,12 @@ struct BlendVjpArgs {
 
 template <typename T>
 struct BlendFinishArgs {
-    const T *conics, *opacities;  // (nnz,3) (nnz)
+    const T *conics, *opacities;                                       // (nnz,3) (nnz)
     T *v_means2d, *v_conics, *v_colors, *v_opacities, *v_means2d_abs;  // (nnz,2) (nnz,3) (nnz,D) (nnz) (nnz,2) or null
 };
 
 template <typename T>
-struct DiscArgs {
+struct Project2dgsArgs {
     int64_t batches, cameras, count;
     const T *means, *quats, *scales, *opacities;  // opacities may be null
     const T *viewmats, *Ks;
@@ -102,8 +102,8 @@ struct DiscArgs {
 };
 
 template <typename T>
-struct DiscVjpArgs {
-    DiscArgs<T> forward;
+struct Project2dgsVjpArgs {
+    Project2dgsArgs<T> forward;
     const int64_t *gaussian_ids, *offsets;  // of the visible pairs; the gradients below are (B*C*N,...)
     const T *v_means2d, *v_depths, *v_transforms, *v_normals;
     T *v_means, *v_quats, *v_scales;  // added to
@@ -112,24 +112,24 @@ struct DiscVjpArgs {
 };
 
 template <typename T>
-struct DiscBlendArgs {
+struct Blend2dgsArgs {
     BlendArgs<T> base;  // packed is not read; the last channel of colors is the depth
-    const DiscRecord<T>* discs;
+    const Record2dgs<T>* packed;
     bool distortion;
     T *normals, *distortions, *moments, *medians;  // (I,H,W,3) and (I,H,W); moments: sum of weight times depth
     int32_t* median_ids;
 };
 
 template <typename T>
-struct DiscBlendVjpArgs {
-    DiscBlendArgs<T> forward;
+struct Blend2dgsVjpArgs {
+    Blend2dgsArgs<T> forward;
     const T *v_colors, *v_transmittances, *v_normals, *v_distortions, *v_medians;
-    T* sums;  // DISC_ROW + D numbers, as in BlendVjpArgs: s, planes (9), low pass (2), normal (3), colours
+    T* sums;  // ROW_2DGS + D numbers, as in BlendVjpArgs: s, planes (9), low pass (2), normal (3), colours
 };
-constexpr int DISC_ROW = 15;
+constexpr int ROW_2DGS = 15;
 
 template <typename T>
-struct DiscFinishArgs {
+struct Blend2dgsFinishArgs {
     const T *means2d, *transforms, *opacities;
     T *v_means2d, *v_transforms, *v_colors, *v_opacities, *v_normals;
 };
@@ -151,14 +151,14 @@ V3D_HD void blend_finish(const BlendVjpArgs<T>& args, const BlendFinishArgs<T>& 
 }
 
 template <typename T>
-V3D_HD void blend_discs_finish(const DiscBlendVjpArgs<T>& args, const DiscFinishArgs<T>& f, int64_t i, const T* sums) {
+V3D_HD void blend_2dgs_finish(const Blend2dgsVjpArgs<T>& args, const Blend2dgsFinishArgs<T>& f, int64_t i, const T* sums) {
     const int64_t D = args.forward.base.channels;
     f.v_opacities[i] = f.opacities[i] > T(0) ? sums[0] / f.opacities[i] : T(0);
-    ray_planes_vjp(f.transforms + 9 * i, f.means2d + 2 * i, args.forward.discs[i].sign, sums + 1, sums + 4, sums + 7,
+    ray_planes_vjp(f.transforms + 9 * i, f.means2d + 2 * i, args.forward.packed[i].sign, sums + 1, sums + 4, sums + 7,
                    f.v_transforms + 9 * i);
     for (int64_t k = 0; k < 2; ++k) f.v_means2d[2 * i + k] = sums[10 + k];
     for (int64_t k = 0; k < 3; ++k) f.v_normals[3 * i + k] = sums[12 + k];
-    for (int64_t k = 0; k < D; ++k) f.v_colors[i * D + k] = sums[DISC_ROW + k];
+    for (int64_t k = 0; k < D; ++k) f.v_colors[i * D + k] = sums[ROW_2DGS + k];
 }
 
 // Row of the sums that the (tile, Gaussian) record i of Gaussian `id` adds to.

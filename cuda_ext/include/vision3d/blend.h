@@ -19,10 +19,14 @@ struct alignas(16 * sizeof(T)) Record {
 
 template <typename T>
 V3D_HD void make_record(const T mean2d[2], const T conic[3], const T* color, int64_t channels, T opacity, Record<T>& r) {
-    r.x = mean2d[0]; r.y = mean2d[1];
-    r.ha = T(0.5 * LOG2E) * conic[0]; r.b = T(LOG2E) * conic[1]; r.hc = T(0.5 * LOG2E) * conic[2];
+    r.x = mean2d[0];
+    r.y = mean2d[1];
+    r.ha = T(0.5 * LOG2E) * conic[0];
+    r.b = T(LOG2E) * conic[1];
+    r.hc = T(0.5 * LOG2E) * conic[2];
     r.lo = log2(opacity);
-    r.slope_x = -conic[1] / conic[0]; r.slope_y = -conic[1] / conic[2];
+    r.slope_x = -conic[1] / conic[0];
+    r.slope_y = -conic[1] / conic[2];
     for (int k = 0; k < 4; ++k) r.color[k] = k < channels ? color[k] : T(0);
 }
 

@@ -17,10 +17,15 @@ struct View {
             for (int j = 0; j < 3; ++j) R[3 * i + j] = viewmat[4 * i + j];
             t[i] = viewmat[4 * i + 3];
         }
-        fx = K[0]; fy = K[4]; cx = K[2]; cy = K[5];
+        fx = K[0];
+        fy = K[4];
+        cx = K[2];
+        cy = K[5];
         const S margin_x = S(0.15) * width / fx, margin_y = S(0.15) * height / fy;  // 0.3 of the half field of view
-        low_x = -(cx / fx + margin_x); high_x = (width - cx) / fx + margin_x;
-        low_y = -(cy / fy + margin_y); high_y = (height - cy) / fy + margin_y;
+        low_x = -(cx / fx + margin_x);
+        high_x = (width - cx) / fx + margin_x;
+        low_y = -(cy / fy + margin_y);
+        high_y = (height - cy) / fy + margin_y;
     }
 };
 
@@ -61,20 +66,35 @@ V3D_HD void project_point(const View<S>& view, const T p[3], T m[2], T J[6]) {
     if constexpr (MODEL == PINHOLE) {
         const T rz = rcp(p[2]), u = p[0] * rz, v = p[1] * rz;
         const T cu = min(max(u, T(view.low_x)), T(view.high_x)), cv = min(max(v, T(view.low_y)), T(view.high_y));
-        m[0] = fma(fx, u, T(view.cx)); m[1] = fma(fy, v, T(view.cy));
+        m[0] = fma(fx, u, T(view.cx));
+        m[1] = fma(fy, v, T(view.cy));
         const T gx = fx * rz, gy = fy * rz;
-        J[0] = gx;   J[1] = zero; J[2] = -(gx * cu);
-        J[3] = zero; J[4] = gy;   J[5] = -(gy * cv);
+        J[0] = gx;
+        J[1] = zero;
+        J[2] = -(gx * cu);
+        J[3] = zero;
+        J[4] = gy;
+        J[5] = -(gy * cv);
     } else if constexpr (MODEL == ORTHO) {
-        m[0] = fma(fx, p[0], T(view.cx)); m[1] = fma(fy, p[1], T(view.cy));
-        J[0] = fx;   J[1] = zero; J[2] = zero;
-        J[3] = zero; J[4] = fy;   J[5] = zero;
+        m[0] = fma(fx, p[0], T(view.cx));
+        m[1] = fma(fy, p[1], T(view.cy));
+        J[0] = fx;
+        J[1] = zero;
+        J[2] = zero;
+        J[3] = zero;
+        J[4] = fy;
+        J[5] = zero;
     } else {
         const Equidistant<T> e(p);
         const T x = p[0], y = p[1];
-        m[0] = fx * e.s * x + T(view.cx); m[1] = fy * e.s * y + T(view.cy);
-        J[0] = fx * (e.s + x * x * e.k); J[1] = fx * x * y * e.k;         J[2] = -fx * x * e.w;
-        J[3] = fy * x * y * e.k;         J[4] = fy * (e.s + y * y * e.k); J[5] = -fy * y * e.w;
+        m[0] = fx * e.s * x + T(view.cx);
+        m[1] = fy * e.s * y + T(view.cy);
+        J[0] = fx * (e.s + x * x * e.k);
+        J[1] = fx * x * y * e.k;
+        J[2] = -fx * x * e.w;
+        J[3] = fy * x * y * e.k;
+        J[4] = fy * (e.s + y * y * e.k);
+        J[5] = -fy * y * e.w;
     }
 }
 
@@ -90,10 +110,11 @@ V3D_HD void project_point_vjp(const View<S>& view, const T p[3], const T v_m[2],
         const T open_u = keep((cu <= u) & (u <= cu), gx * rz * v_J[2]), open_v = keep((cv <= v) & (v <= cv), gy * rz * v_J[5]);
         v_p[0] = gx * v_m[0] - open_u;
         v_p[1] = gy * v_m[1] - open_v;
-        v_p[2] = open_u * u + open_v * v - gx * fma(rz, v_J[0] - cu * v_J[2], u * v_m[0]) -
-                 gy * fma(rz, v_J[4] - cv * v_J[5], v * v_m[1]);
+        v_p[2] = open_u * u + open_v * v - gx * fma(rz, v_J[0] - cu * v_J[2], u * v_m[0]) - gy * fma(rz, v_J[4] - cv * v_J[5], v * v_m[1]);
     } else if constexpr (MODEL == ORTHO) {
-        v_p[0] = fx * v_m[0]; v_p[1] = fy * v_m[1]; v_p[2] = zero;
+        v_p[0] = fx * v_m[0];
+        v_p[1] = fy * v_m[1];
+        v_p[2] = zero;
     } else {
         const Equidistant<T> e(p);
         const T x = p[0], y = p[1], z = p[2], two(2);

@@ -21,17 +21,19 @@ struct GroupKernelArgs {
     int size, sym;  // K; coordinates of Y (0, 2, 3), or -1 on the plane alone
     int width, mask, wave;
     T extent;
-    const T *inverses, *elements;        // (N,2,2) (M,2,2) or null
-    const T *out_factors, *in_factors;   // (N) (M)
-    const T *weights[4], *biases[4];     // (width,dims) (width,width) (width,width) (c_out*c_in,width)
-    T* values;                           // (c_out,N,c_in,M,K*K)
+    const T *inverses, *elements;       // (N,2,2) (M,2,2) or null
+    const T *out_factors, *in_factors;  // (N) (M)
+    const T *weights[4], *biases[4];    // (width,dims) (width,width) (width,width) (c_out*c_in,width)
+    T* values;                          // (c_out,N,c_in,M,K*K)
 };
 
 // Row of the transposed last layer: whole tiles of every instruction set.
 V3D_HD int64_t group_kernel_stride(int64_t values) { return (values + 31) / 32 * 32; }
 
 template <typename T>
-V3D_HD int kernel_dims(const GroupKernelArgs<T>& a) { return a.sym < 0 ? 2 : 2 + a.sym + 2; }
+V3D_HD int kernel_dims(const GroupKernelArgs<T>& a) {
+    return a.sym < 0 ? 2 : 2 + a.sym + 2;
+}
 
 // Features of the polar chart of a 2x2 map with positive determinant: sym coordinates of Y, cos, sin; returns |Y|^2 over those.
 template <typename T>
@@ -70,7 +72,9 @@ V3D_HD T polar_features(const T* left, const T* right, int sym, T* features) {
 
 // Coordinate i of the centres of K cells that span [-extent, extent].
 template <typename T>
-V3D_HD T kernel_cell(int i, int size, T extent) { return (T(2 * i + 1) / T(size) - T(1)) * extent; }
+V3D_HD T kernel_cell(int i, int size, T extent) {
+    return (T(2 * i + 1) / T(size) - T(1)) * extent;
+}
 
 template <typename T>
 V3D_HD T kernel_mask(int mask, T squares) {
@@ -89,7 +93,10 @@ V3D_HD float kernel_sin(float x) {
     float r = x - turns * 3.140625f;  // pi in three parts
     r = r - turns * 9.67502594e-4f;
     r = r - turns * 1.50995788e-7f;
-    union { float f; uint32_t u; } parity{shifted}, value;
+    union {
+        float f;
+        uint32_t u;
+    } parity{shifted}, value;
     const float q = r * r;
     // Taylor to r^11: below 6e-8 at the end of the range, a quarter turn
     value.f = r + r * q * (-1.f / 6 + q * (1.f / 120 + q * (-1.f / 5040 + q * (1.f / 362880 - q * (1.f / 39916800)))));

@@ -22,7 +22,10 @@ V3D_HD MeshFace load_face(const T* positions, const int32_t* corners) {
     MeshFace f;
     for (int i = 0; i < 3; ++i) {
         const T* p = positions + 4 * int64_t(corners[i]);
-        f.x[i] = double(p[0]); f.y[i] = double(p[1]); f.z[i] = double(p[2]); f.w[i] = double(p[3]);
+        f.x[i] = double(p[0]);
+        f.y[i] = double(p[1]);
+        f.z[i] = double(p[2]);
+        f.w[i] = double(p[3]);
     }
     return f;
 }
@@ -72,8 +75,10 @@ V3D_HD void extend_box(double x, double y, double w, double box[4], bool& whole)
         whole = true;
         return;
     }
-    box[0] = min(box[0], x / w); box[1] = min(box[1], y / w);
-    box[2] = max(box[2], x / w); box[3] = max(box[3], y / w);
+    box[0] = min(box[0], x / w);
+    box[1] = min(box[1], y / w);
+    box[2] = max(box[2], x / w);
+    box[3] = max(box[3], y / w);
 }
 
 // Pixels with centres in a box of x, y, x, y, or up to a margin outside.
@@ -130,8 +135,12 @@ V3D_HD void write_fragment(const MeshArgs<T>& a, int64_t i, uint64_t key) {
 V3D_HD void edge_function_vjp(const MeshFace& f, int j, int k, double px, double py, double v_e, double v_j[4], double v_k[4]) {
     const double xj = f.x[j] - px * f.w[j], yj = f.y[j] - py * f.w[j], xk = f.x[k] - px * f.w[k], yk = f.y[k] - py * f.w[k];
     const double v_xj = v_e * yk, v_yj = -v_e * xk, v_xk = -v_e * yj, v_yk = v_e * xj;
-    v_j[0] += v_xj; v_j[1] += v_yj; v_j[3] -= px * v_xj + py * v_yj;
-    v_k[0] += v_xk; v_k[1] += v_yk; v_k[3] -= px * v_xk + py * v_yk;
+    v_j[0] += v_xj;
+    v_j[1] += v_yj;
+    v_j[3] -= px * v_xj + py * v_yj;
+    v_k[0] += v_xk;
+    v_k[1] += v_yk;
+    v_k[3] -= px * v_xk + py * v_yk;
 }
 
 // Adds to v[3][4] the gradient by the corners of the barycentrics and the depth at a pixel.
@@ -170,7 +179,8 @@ struct FaceSums {
 
 // Adds pixels [begin, end) of row y of an image, from column x on, all of which show `face`.
 template <typename T>
-V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t image, int64_t x, int64_t y, int64_t begin, int64_t end, FaceSums& sums) {
+V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t image, int64_t x, int64_t y, int64_t begin, int64_t end,
+                    FaceSums& sums) {
     const MeshArgs<T>& m = a.forward;
     const MeshFace f = load_face(m.positions + 4 * image * m.vertices, m.triangles + 3 * int64_t(face));
     const double px = double(x) + .5, py = double(y) + .5;
@@ -185,7 +195,8 @@ V3D_HD void add_run(const MeshVjpArgs<T>& a, int32_t face, int64_t image, int64_
         slope[i] = dy[j] * f.w[k] - f.w[j] * dy[k];
     }
     for (int64_t n = begin; n < end; ++n) {
-        const double along_x = double(n - begin), e[3] = {at[0] + along_x * slope[0], at[1] + along_x * slope[1], at[2] + along_x * slope[2]};
+        const double along_x = double(n - begin),
+                     e[3] = {at[0] + along_x * slope[0], at[1] + along_x * slope[1], at[2] + along_x * slope[2]};
         const double scale = 1 / (e[0] + e[1] + e[2]), v_depth = a.v_depths ? double(a.v_depths[n]) : 0;
         double by[3], along = 0;
         for (int i = 0; i < 3; ++i) {

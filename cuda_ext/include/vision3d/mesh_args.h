@@ -20,20 +20,20 @@ struct MeshArgs {
 
 template <typename T>
 struct MeshVjpArgs {
-    MeshArgs<T> forward;                      // only positions, triangles and face_ids are read
-    const T *v_barycentrics, *v_depths;       // null: zero
-    T* v_positions;                           // added to, starts at zero
+    MeshArgs<T> forward;                 // only positions, triangles and face_ids are read
+    const T *v_barycentrics, *v_depths;  // null: zero
+    T* v_positions;                      // added to, starts at zero
 };
 
 template <typename T>
 struct InterpolateArgs {
     int64_t images, sets, vertices, faces, pixels, channels;  // attributes are one set, or one an image; pixels of an image
-    int64_t height;            // of an image
-    const T* attributes;       // (sets,V,D)
-    const int32_t* triangles;  // (F,3)
-    const int32_t* face_ids;   // (I,pixels)
-    const T* barycentrics;     // (I,pixels,3)
-    T* values;                 // (I,pixels,D)
+    int64_t height;                                           // of an image
+    const T* attributes;                                      // (sets,V,D)
+    const int32_t* triangles;                                 // (F,3)
+    const int32_t* face_ids;                                  // (I,pixels)
+    const T* barycentrics;                                    // (I,pixels,3)
+    T* values;                                                // (I,pixels,D)
     const T* v_values;
     T *v_attributes, *v_barycentrics;  // the first is added to, starts at zero
 };
@@ -41,13 +41,13 @@ struct InterpolateArgs {
 template <typename T>
 struct TextureArgs {
     int64_t images, sets, pixels, texels, channels, levels;  // one texture, or one an image; texels of all levels
-    const int64_t* sizes;  // (levels,2) height and width
-    bool repeat;           // else the border texels continue
-    const T* textures;     // (sets,texels,D)
-    const T* uvs;          // (I,pixels,2)
-    const T* lods;         // (I,pixels) or null: the finest level
-    const bool* masks;     // (I,pixels) or null
-    T* values;             // (I,pixels,D)
+    const int64_t* sizes;                                    // (levels,2) height and width
+    bool repeat;                                             // else the border texels continue
+    const T* textures;                                       // (sets,texels,D)
+    const T* uvs;                                            // (I,pixels,2)
+    const T* lods;                                           // (I,pixels) or null: the finest level
+    const bool* masks;                                       // (I,pixels) or null
+    T* values;                                               // (I,pixels,D)
     const T* v_values;
     T *v_textures, *v_uvs, *v_lods;  // the first is added to, starts at zero; the last may be null
 };
@@ -56,12 +56,12 @@ template <typename T>
 struct AntialiasArgs {
     int64_t images, vertices, faces, channels;
     int width, height;
-    const T* positions;         // (I,V,4)
+    const T* positions;                    // (I,V,4)
     const int32_t *triangles, *neighbors;  // (F,3): corners; face on the other side of the edge opposite each, or -1
-    const int32_t* face_ids;    // (I,H,W)
-    const T *depths, *colors;   // (I,H,W) (I,H,W,D)
-    uint8_t* pairs;             // (I,H,W): which pairs blend, found forward
-    T* out_colors;              // (I,H,W,D)
+    const int32_t* face_ids;               // (I,H,W)
+    const T *depths, *colors;              // (I,H,W) (I,H,W,D)
+    uint8_t* pairs;                        // (I,H,W): which pairs blend, found forward
+    T* out_colors;                         // (I,H,W,D)
     const T* v_out_colors;
     T *v_colors, *v_positions;  // the second is added to, starts at zero
 };
@@ -69,14 +69,14 @@ struct AntialiasArgs {
 // Fragments, attributes and silhouettes at once, on a processor.
 template <typename T>
 struct PictureArgs {
-    MeshArgs<T> mesh;                    // barycentrics is not read; backward reads the other outputs
-    int64_t sets, channels;              // attributes are one set, or one an image
-    const T* attributes;                 // (sets,V,D)
-    const int32_t* neighbors;            // (F,3), as above
-    uint8_t* pairs;                      // (I,H,W), as above
-    T* colors;                           // (I,H,W,D)
+    MeshArgs<T> mesh;          // barycentrics is not read; backward reads the other outputs
+    int64_t sets, channels;    // attributes are one set, or one an image
+    const T* attributes;       // (sets,V,D)
+    const int32_t* neighbors;  // (F,3), as above
+    uint8_t* pairs;            // (I,H,W), as above
+    T* colors;                 // (I,H,W,D)
     const T* v_colors;
-    T *v_attributes, *v_positions;       // added to, start at zero
+    T *v_attributes, *v_positions;  // added to, start at zero
 };
 
 }  // namespace vision3d

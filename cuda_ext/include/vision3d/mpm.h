@@ -2,7 +2,7 @@
 #include "vision3d/procrustes.h"
 
 // Materials of the material point method: plastic flow and Kirchhoff stress of a trial deformation gradient. The laws, their
-// memories and sources are those of vision3d/stages/physics/{laws,plasticity}.py, which the tests hold this against.
+// memories and sources are those of vision3d/stages/simulate/{laws,plasticity}.py, which the tests hold this against.
 namespace vision3d::mpm {
 
 enum Law { COROTATED, NEO_HOOKEAN, HENCKY, VON_MISES, DRUCKER_PRAGER, SNOW, WATER, VISCOPLASTIC, STATIONARY, LAWS };
@@ -12,13 +12,13 @@ template <typename S>
 struct Material {
     int law;
     S mu, lam;
-    S limit;          // von_mises, viscoplastic: norm of the strain's deviator where flow begins
-    S hardening;      // von_mises
-    S slope;          // drucker_prager: flow per volume strain
-    S viscosity;      // viscoplastic
-    S least, most;    // snow: stretches that are kept
+    S limit;        // von_mises, viscoplastic: norm of the strain's deviator where flow begins
+    S hardening;    // von_mises
+    S slope;        // drucker_prager: flow per volume strain
+    S viscosity;    // viscoplastic
+    S least, most;  // snow: stretches that are kept
     S packing, max_packing;
-    S friction;       // factor on the friction of solids
+    S friction;  // factor on the friction of solids
 };
 
 constexpr double MIN_STRETCH = 0.01;  // least that logarithms see

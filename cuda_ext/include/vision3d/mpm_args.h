@@ -21,7 +21,7 @@ struct Lead {
 // Everything that a step needs, at one moment. Positions are from the first node of the grid.
 template <typename T>
 struct Step {
-    T* rows;                // (ROWS, stride)
+    T* rows;  // (ROWS, stride)
     int64_t stride, count;
     const int32_t* body;    // (count)
     const int32_t* motion;  // (count), or null where nothing is led
@@ -30,7 +30,7 @@ struct Step {
     int64_t size[3], line;  // nodes along the axes; line = size[2] + 1, so that a row of four nodes ends before the next line
     int padding;
     T spacing, dt, gravity[3], low[3], high[3];  // low, high: where particles may be
-    T skipped;  // part of dt that the grid went on without tracers; 0 for particles
+    T skipped;                                   // part of dt that the grid went on without tracers; 0 for particles
     Material<T> materials[MOST];
     Solid<T> solids[MOST];
     Wind<T> winds[MOST];
@@ -45,9 +45,9 @@ V3D_HD int64_t node_index(const Step<T>& step, int64_t i, int64_t j, int64_t k) 
 
 // Found by a pass over particles or nodes; sums of parts.
 struct Found {
-    double work = 0;  // of all but gravity [J]
+    double work = 0;                   // of all but gravity [J]
     double speed2 = 0, gradient2 = 0;  // largest squares of |v| and |C|
-    int64_t kept = 0;  // particles that had to be kept inside
+    int64_t kept = 0;                  // particles that had to be kept inside
     bool is_finite = true;
 
     V3D_HD_MEMBER void add(const Found& other) {

@@ -9,7 +9,7 @@
 // What the drivers of all targets share: the world as Python gives it, its state at one moment, and the loop over time steps.
 namespace vision3d::mpm {
 
-// Numbers of a row of each table; stages/physics/engines/native.py writes them in the order in which they are read below.
+// Numbers of a row of each table; stages/simulate/engines/native.py writes them in the order in which they are read below.
 constexpr int MATERIAL_NUMBERS = 12, SOLID_NUMBERS = 28, FIELD_NUMBERS = 8, WIND_NUMBERS = 12, MOTION_NUMBERS = 11;
 
 struct World {
@@ -37,7 +37,8 @@ std::vector<Material<T>> materials_of(const World& world) {
     std::vector<Material<T>> out(size_t(world.num_materials));
     for (int n = 0; n < world.num_materials; ++n) {
         const double* row = world.materials + n * MATERIAL_NUMBERS;
-        out[size_t(n)] = {int(row[0]), T(row[1]), T(row[2]), T(row[3]), T(row[4]), T(row[5]), T(row[6]), T(row[7]), T(row[8]), T(row[9]), T(row[10]), T(row[11])};
+        out[size_t(n)] = {int(row[0]), T(row[1]), T(row[2]), T(row[3]), T(row[4]),  T(row[5]),
+                          T(row[6]),   T(row[7]), T(row[8]), T(row[9]), T(row[10]), T(row[11])};
     }
     return out;
 }
@@ -149,7 +150,7 @@ Step<T> with_particles(const Step<T>& step, const Step<T>& particles) {
     return out;
 }
 
-// The longest stable time step: stages/physics/time_step.py.
+// The longest stable time step: stages/simulate/world/time_step.py.
 inline double stable_dt(const World& world, const Found& found) {
     const double lengths[3] = {0.5 * world.spacing, 0.4 * world.spacing, 0.5};
     const double rates[3] = {std::sqrt(found.speed2), world.sound, std::sqrt(found.gradient2)};

@@ -62,7 +62,10 @@ V3D_HD void nearest_rotation(const T M[9], T R[9]) {
     T m[9], V[4][4];
     scaled_matrix(M, m);
     const T wx = m[7] - m[5], wy = m[2] - m[6], wz = m[3] - m[1], xy = m[1] + m[3], xz = m[2] + m[6], yz = m[5] + m[7];
-    T K[4][4] = {{m[0] + m[4] + m[8], wx, wy, wz}, {wx, m[0] - m[4] - m[8], xy, xz}, {wy, xy, m[4] - m[0] - m[8], yz}, {wz, xz, yz, m[8] - m[0] - m[4]}};
+    T K[4][4] = {{m[0] + m[4] + m[8], wx, wy, wz},
+                 {wx, m[0] - m[4] - m[8], xy, xz},
+                 {wy, xy, m[4] - m[0] - m[8], yz},
+                 {wz, xz, yz, m[8] - m[0] - m[4]}};
     jacobi<4>(K, V);
     T best = K[0][0], q[4] = {V[0][0], V[1][0], V[2][0], V[3][0]};
     for (int k = 1; k < 4; ++k) {
@@ -89,7 +92,8 @@ V3D_HD void nearest_rotation_vjp(const T M[9], const T R[9], const T v_R[9], T v
     for (int i = 0; i < 3; ++i)
         for (int j = 0; j < 3; ++j) P[i][j] = i == j ? trace - S[i][j] : -S[i][j];
     jacobi<3>(P, V);
-    const T w[3] = {product(v_R, 2, 1) - product(v_R, 1, 2), product(v_R, 0, 2) - product(v_R, 2, 0), product(v_R, 1, 0) - product(v_R, 0, 1)};
+    const T w[3] = {product(v_R, 2, 1) - product(v_R, 1, 2), product(v_R, 0, 2) - product(v_R, 2, 0),
+                    product(v_R, 1, 0) - product(v_R, 0, 1)};
     const T largest = T(0.5) * (P[0][0] + P[1][1] + P[2][2]) - min(min(P[0][0], P[1][1]), P[2][2]);
     T u[3] = {T(0), T(0), T(0)};
     for (int k = 0; k < 3; ++k) {

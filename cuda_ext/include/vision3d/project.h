@@ -61,11 +61,15 @@ V3D_HD void image_factor(const T P[6], const T rotmat[9], const T scales[3], T A
 // Blur, determinant, conic and antialiasing compensation (Yu et al. 2024, Mip-Splatting) from the covariance before blur.
 template <typename T>
 V3D_HD void finish_projection(const T cov[3], T det_sharp, T eps2d, Projection<T>& out) {
-    out.cov2d[0] = cov[0] + eps2d; out.cov2d[1] = cov[1]; out.cov2d[2] = cov[2] + eps2d;
+    out.cov2d[0] = cov[0] + eps2d;
+    out.cov2d[1] = cov[1];
+    out.cov2d[2] = cov[2] + eps2d;
     // det(C + e I) = det(C) + e tr(C) + e^2 loses nothing to cancellation.
     out.det = det_sharp + eps2d * (cov[0] + cov[2] + eps2d);
     const T inverse = rcp(out.det);
-    out.conic[0] = out.cov2d[2] * inverse; out.conic[1] = -(out.cov2d[1] * inverse); out.conic[2] = out.cov2d[0] * inverse;
+    out.conic[0] = out.cov2d[2] * inverse;
+    out.conic[1] = -(out.cov2d[1] * inverse);
+    out.conic[2] = out.cov2d[0] * inverse;
     out.compensation = sqrt(max(T(typename Traits<T>::Scalar(COMPENSATION_FLOOR)), det_sharp * inverse));
 }
 
@@ -96,7 +100,7 @@ V3D_HD void project_covariance(const View<S>& view, const T mean[3], const T cov
     const T* c = covar;
     T Q[6];  // P C
     for (int i = 0; i < 2; ++i) {
-        const T *r = P + 3 * i;
+        const T* r = P + 3 * i;
         Q[3 * i] = r[0] * c[0] + r[1] * c[1] + r[2] * c[2];
         Q[3 * i + 1] = r[0] * c[1] + r[1] * c[3] + r[2] * c[4];
         Q[3 * i + 2] = r[0] * c[2] + r[1] * c[4] + r[2] * c[5];
@@ -134,16 +138,14 @@ V3D_HD void pose_vjp(const View<S>& view, const T mean[3], const T p[3], const T
     for (int j = 0; j < 3; ++j) v_mean[j] = v_p[0] * T(view.R[j]) + v_p[1] * T(view.R[3 + j]) + v_p[2] * T(view.R[6 + j]);
     if (v_view == nullptr) return;
     for (int i = 0; i < 3; ++i) {
-        for (int j = 0; j < 3; ++j)
-            v_view[3 * i + j] = v_view[3 * i + j] + J[i] * v_P[j] + J[3 + i] * v_P[3 + j] + v_p[i] * mean[j];
+        for (int j = 0; j < 3; ++j) v_view[3 * i + j] = v_view[3 * i + j] + J[i] * v_P[j] + J[3 + i] * v_P[3 + j] + v_p[i] * mean[j];
         v_view[9 + i] = v_view[9 + i] + v_p[i];
     }
 }
 
 template <int MODEL, typename T, typename S>
 V3D_HD void project_gaussian_vjp(const View<S>& view, const T mean[3], const T quat[4], const T scales[3], T eps2d, const T v_mean2d[2],
-                                 T v_depth, const T v_conic[3], T v_compensation, T v_mean[3], T v_quat[4], T v_scales[3],
-                                 T* v_view) {
+                                 T v_depth, const T v_conic[3], T v_compensation, T v_mean[3], T v_quat[4], T v_scales[3], T* v_view) {
     T p[3], J[6], P[6], rotmat[9], A[6];
     Projection<T> f;
     world_to_camera(view, mean, p);
@@ -192,10 +194,15 @@ V3D_HD void project_covariance_vjp(const View<S>& view, const T mean[3], const T
         for (int j = 0; j < 3; ++j) v_full[3 * i + j] = g0 * P[j] + g1 * P[3 + j];
     }
     const T half(typename Traits<T>::Scalar(0.5));
-    v_covar[0] = half * v_full[0]; v_covar[3] = half * v_full[4]; v_covar[5] = half * v_full[8];
-    v_covar[1] = half * (v_full[1] + v_full[3]); v_covar[2] = half * (v_full[2] + v_full[6]); v_covar[4] = half * (v_full[5] + v_full[7]);
+    v_covar[0] = half * v_full[0];
+    v_covar[3] = half * v_full[4];
+    v_covar[5] = half * v_full[8];
+    v_covar[1] = half * (v_full[1] + v_full[3]);
+    v_covar[2] = half * (v_full[2] + v_full[6]);
+    v_covar[4] = half * (v_full[5] + v_full[7]);
     for (int j = 0; j < 3; ++j) {
-        const T q0 = P[0] * full[j] + P[1] * full[3 + j] + P[2] * full[6 + j], q1 = P[3] * full[j] + P[4] * full[3 + j] + P[5] * full[6 + j];
+        const T q0 = P[0] * full[j] + P[1] * full[3 + j] + P[2] * full[6 + j],
+                q1 = P[3] * full[j] + P[4] * full[3 + j] + P[5] * full[6 + j];
         v_P[j] = two * v_cov[0] * q0 + v_cov[1] * q1;
         v_P[3 + j] = v_cov[1] * q0 + two * v_cov[2] * q1;
     }

@@ -7,8 +7,12 @@ namespace vision3d {
 
 // What std::numeric_limits says; its functions are not for device code.
 template <typename T> struct FloatFacts;
-template <> struct FloatFacts<float> { static constexpr float EPSILON = 1.1920929e-7f, LEAST = 1.17549435e-38f; };
-template <> struct FloatFacts<double> { static constexpr double EPSILON = 2.220446049250313e-16, LEAST = 2.2250738585072014e-308; };
+template <> struct FloatFacts<float> {
+    static constexpr float EPSILON = 1.1920929e-7f, LEAST = 1.17549435e-38f;
+};
+template <> struct FloatFacts<double> {
+    static constexpr double EPSILON = 2.220446049250313e-16, LEAST = 2.2250738585072014e-308;
+};
 
 template <typename T>
 V3D_HD T dot3(const T a[3], const T b[3]) {
@@ -63,9 +67,9 @@ V3D_HD void any_orthogonal3(const T a[3], T out[3]) {
 template <typename T>
 struct Frame {
     T x[3], y[3], z[3];
-    T part[3];                         // the second direction, of length 1, or what stands for it
+    T part[3];                          // the second direction, of length 1, or what stands for it
     T inverse_a, inverse_b, inverse_n;  // 1 / length of the first input, of the second, of its orthogonal part
-    T along;                           // part . x
+    T along;                            // part . x
 };
 
 template <typename T>
@@ -147,7 +151,7 @@ V3D_HD T scaled_quat(const T q[4], T out[4]) {
 template <typename T>
 struct QuatRow {
     typename Traits<T>::Mask row[4];  // which of the four
-    T inverse;    // 1 / length, with the sign that makes w >= 0
+    T inverse;                        // 1 / length, with the sign that makes w >= 0
     T quat[4];
 };
 
@@ -190,9 +194,15 @@ V3D_HD void quat_row_vjp(const QuatRow<T>& f, const T v_q[4], T v_R[9]) {
     const T w = part(0, 0), x = part(1, 1), y = part(2, 2), z = part(3, 3);
     const T wx = part(0, 1) + part(1, 0), wy = part(0, 2) + part(2, 0), wz = part(0, 3) + part(3, 0);
     const T xy = part(1, 2) + part(2, 1), xz = part(1, 3) + part(3, 1), yz = part(2, 3) + part(3, 2);
-    v_R[0] = w + x - y - z; v_R[1] = xy - wz;       v_R[2] = xz + wy;
-    v_R[3] = xy + wz;       v_R[4] = w - x + y - z; v_R[5] = yz - wx;
-    v_R[6] = xz - wy;       v_R[7] = yz + wx;       v_R[8] = w - x - y + z;
+    v_R[0] = w + x - y - z;
+    v_R[1] = xy - wz;
+    v_R[2] = xz + wy;
+    v_R[3] = xy + wz;
+    v_R[4] = w - x + y - z;
+    v_R[5] = yz - wx;
+    v_R[6] = xz - wy;
+    v_R[7] = yz + wx;
+    v_R[8] = w - x - y + z;
 }
 
 template <typename T>
@@ -206,8 +216,8 @@ V3D_HD void rotmat_to_quat_vjp(const T R[9], const T v_q[4], T v_R[9]) {
 template <typename T>
 struct Turn {
     T quat[4];
-    T axis[3];         // 0 where the vector is 0
-    T sine, over;      // sin(t / 2), sin(t / 2) / t
+    T axis[3];     // 0 where the vector is 0
+    T sine, over;  // sin(t / 2), sin(t / 2) / t
 };
 
 template <typename T>

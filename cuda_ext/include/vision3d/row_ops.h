@@ -24,15 +24,15 @@ struct QuatToRotmat {
     }
 };
 
-#define V3D_ROW_OP(Name, function, in_width, out_width)                                                                    \
-    struct Name {                                                                                                          \
-        static constexpr int IN = in_width, OUT = out_width;                                                               \
-        static constexpr bool KEEPS_OUTPUT = false;                                                                        \
-        static constexpr const char* NAME = #function;                                                                     \
-        template <typename T> V3D_HD_MEMBER static void forward(const T* in, T* out) { function(in, out); }                \
-        template <typename T> V3D_HD_MEMBER static void vjp(const T* in, const T*, const T* v_out, T* v_in) {              \
-            function##_vjp(in, v_out, v_in);                                                                               \
-        }                                                                                                                  \
+#define V3D_ROW_OP(Name, function, in_width, out_width)                                                       \
+    struct Name {                                                                                             \
+        static constexpr int IN = in_width, OUT = out_width;                                                  \
+        static constexpr bool KEEPS_OUTPUT = false;                                                           \
+        static constexpr const char* NAME = #function;                                                        \
+        template <typename T> V3D_HD_MEMBER static void forward(const T* in, T* out) { function(in, out); }   \
+        template <typename T> V3D_HD_MEMBER static void vjp(const T* in, const T*, const T* v_out, T* v_in) { \
+            function##_vjp(in, v_out, v_in);                                                                  \
+        }                                                                                                     \
     }
 
 V3D_ROW_OP(RotmatToQuat, rotmat_to_quat, 9, 4);

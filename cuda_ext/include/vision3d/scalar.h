@@ -53,6 +53,9 @@ V3D_HD float keep(bool m, float a) { return m ? a : 0.f; }
 V3D_HD double keep(bool m, double a) { return m ? a : 0.; }
 
 // The mask type of a number type, and the scalar that fills it.
-template <typename T> struct Traits { using Mask = bool; using Scalar = T; };
+template <typename T> struct Traits {
+    using Mask = bool;
+    using Scalar = T;
+};
 
 }  // namespace vision3d

@@ -10,7 +10,9 @@ V3D_HD void sh_basis(const T d[3], T* b) {
     b[0] = T(S(0.28209479177387814));
     if constexpr (DEGREE >= 1) {
         const T x = d[0], y = d[1], z = d[2], c1(S(0.4886025119029199));
-        b[1] = -(c1 * y); b[2] = c1 * z; b[3] = -(c1 * x);
+        b[1] = -(c1 * y);
+        b[2] = c1 * z;
+        b[3] = -(c1 * x);
         if constexpr (DEGREE >= 2) {
             const T xx = x * x, yy = y * y, zz = z * z, xy = x * y, c2(S(1.0925484305920792));
             const T one(S(1)), three(S(3)), d2 = xx - yy;
@@ -63,7 +65,8 @@ V3D_HD void sh_basis_vjp(const T d[3], const T* w, T v_d[3]) {
             gz = gz + w5 * y + w7 * x + w6 * z;
             if constexpr (DEGREE >= 3) {
                 const T p = three * xx - yy, q = xx - three * yy, r = T(S(5)) * zz - T(S(1)), ten(S(10));
-                const T w9 = T(S(-0.5900435899266435)) * w[9], w10 = T(S(2.890611442640554)) * w[10], w11 = T(S(-0.4570457994644658)) * w[11];
+                const T w9 = T(S(-0.5900435899266435)) * w[9], w10 = T(S(2.890611442640554)) * w[10],
+                        w11 = T(S(-0.4570457994644658)) * w[11];
                 const T w12 = T(S(0.3731763325901154)) * w[12], w13 = T(S(-0.4570457994644658)) * w[13];
                 const T w14 = T(S(1.445305721320277)) * w[14], w15 = T(S(-0.5900435899266435)) * w[15];
                 gx = gx + w9 * six * xy + w10 * y * z + w13 * r + w14 * two * x * z + w15 * three * d2;
@@ -76,16 +79,18 @@ V3D_HD void sh_basis_vjp(const T d[3], const T* w, T v_d[3]) {
                     const T w20 = T(S(0.10578554691520431)) * w[20], w21 = T(S(-0.6690465435572892)) * w[21];
                     const T w22 = T(S(0.47308734787878004)) * w[22], w23 = T(S(-1.7701307697799304)) * w[23];
                     const T w24 = T(S(4 * 0.6258357354491761)) * w[24];
-                    gx = gx + w16 * y * p + w17 * six * x * yz + w18 * y * s1 + w21 * z * s3 + w22 * two * x * s1 +
-                         w23 * three * z * d2 + w24 * x * q;
-                    gy = gy + w16 * x * q + w17 * three * z * d2 + w18 * x * s1 + w19 * z * s3 - w22 * two * y * s1 -
-                         w23 * six * y * xz - w24 * y * p;
+                    gx = gx + w16 * y * p + w17 * six * x * yz + w18 * y * s1 + w21 * z * s3 + w22 * two * x * s1 + w23 * three * z * d2 +
+                         w24 * x * q;
+                    gy = gy + w16 * x * q + w17 * three * z * d2 + w18 * x * s1 + w19 * z * s3 - w22 * two * y * s1 - w23 * six * y * xz -
+                         w24 * y * p;
                     gz = gz + w17 * y * p + w18 * k14 * xy * z + (w19 * y + w21 * x) * (T(S(21)) * zz - three) +
                          w20 * z * (T(S(140)) * zz - T(S(60))) + w22 * k14 * z * d2 + w23 * x * q;
                 }
             }
         }
-        v_d[0] = v_d[0] + gx; v_d[1] = v_d[1] + gy; v_d[2] = v_d[2] + gz;
+        v_d[0] = v_d[0] + gx;
+        v_d[1] = v_d[1] + gy;
+        v_d[2] = v_d[2] + gz;
     }
 }
 

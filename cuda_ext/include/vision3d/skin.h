@@ -12,15 +12,17 @@ constexpr int REAL = 0, DUAL_PART = 4, MAP = 8, STRETCHES = 20, CENTER = 26, BLE
 constexpr int LINEAR = 1, DUAL = 2, STRETCH = 4;  // bits of a mode; both branches: blended
 
 // Calls visit(mode as a constant) for the mode, and says whether there is such a mode.
-template <int MODE> struct Mode { static constexpr int value = MODE; };
+template <int MODE> struct Mode {
+    static constexpr int value = MODE;
+};
 template <typename Visit>
 bool with_mode(int mode, Visit visit) {
     switch (mode) {
         case LINEAR: visit(Mode<LINEAR>{}); return true;
         case DUAL: visit(Mode<DUAL>{}); return true;
-        case DUAL | STRETCH: visit(Mode<DUAL | STRETCH>{}); return true;
-        case LINEAR | DUAL: visit(Mode<LINEAR | DUAL>{}); return true;
-        case LINEAR | DUAL | STRETCH: visit(Mode<LINEAR | DUAL | STRETCH>{}); return true;
+        case DUAL | STRETCH: visit(Mode < DUAL | STRETCH > {}); return true;
+        case LINEAR | DUAL: visit(Mode < LINEAR | DUAL > {}); return true;
+        case LINEAR | DUAL | STRETCH: visit(Mode < LINEAR | DUAL | STRETCH > {}); return true;
         default: return false;
     }
 }
@@ -166,9 +168,12 @@ V3D_HD void place(const T* b, const T v[3], T out[3]) {
         for (int i = 0; i < 3; ++i) dual[i] = p[i] + f * q[i];
     }
     for (int i = 0; i < 3; ++i) {
-        if constexpr ((MODE & (LINEAR | DUAL)) == LINEAR) out[i] = linear[i];
-        else if constexpr ((MODE & LINEAR) == 0) out[i] = dual[i];
-        else out[i] = dual[i] + b[BLEND] * (linear[i] - dual[i]);
+        if constexpr ((MODE & (LINEAR | DUAL)) == LINEAR)
+            out[i] = linear[i];
+        else if constexpr ((MODE & LINEAR) == 0)
+            out[i] = dual[i];
+        else
+            out[i] = dual[i] + b[BLEND] * (linear[i] - dual[i]);
     }
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 #include "vision3d/scalar.h"
 
-// What the nodes of a grid meet: solids with friction, and wind. The rules are those of vision3d/stages/physics/boundaries.py.
+// What the nodes of a grid meet: solids with friction, and wind. The rules are those of vision3d/stages/simulate/world/boundaries.py.
 namespace vision3d::mpm {
 
 enum Shape { PLANE, BOX, BALL, FIELD };

@@ -92,8 +92,7 @@ V3D_HD void each_texel(const TextureArgs<T>& a, int64_t i, Visit visit) {
         if (!place(a, i, mix.levels[m], t)) return;
         const T share = m == 0 ? T(1) - mix.share : mix.share;
         for (int r = 0; r < 2; ++r)
-            for (int s = 0; s < 2; ++s)
-                visit(t.begins[r] + t.columns[s], share * (r ? t.fy : T(1) - t.fy) * (s ? t.fx : T(1) - t.fx));
+            for (int s = 0; s < 2; ++s) visit(t.begins[r] + t.columns[s], share * (r ? t.fy : T(1) - t.fy) * (s ? t.fx : T(1) - t.fx));
     }
 }
 

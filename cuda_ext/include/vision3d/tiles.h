@@ -10,7 +10,10 @@ struct TileGrid {
     int tile_size, tiles_x, tiles_y;
 
     TileGrid(int width, int height, int tile_size)
-        : width(T(width)), height(T(height)), tile_size(tile_size), tiles_x((width + tile_size - 1) / tile_size),
+        : width(T(width)),
+          height(T(height)),
+          tile_size(tile_size),
+          tiles_x((width + tile_size - 1) / tile_size),
           tiles_y((height + tile_size - 1) / tile_size) {}
 };
 
@@ -44,8 +47,14 @@ struct TileTest {
     T x, y, ha, b, hc, slope_x, slope_y, limit;
 
     V3D_HD_MEMBER TileTest(const T mean2d[2], const T conic[3], T opacity)
-        : x(mean2d[0]), y(mean2d[1]), ha(T(0.5) * conic[0]), b(conic[1]), hc(T(0.5) * conic[2]), slope_x(-conic[1] / conic[0]),
-          slope_y(-conic[1] / conic[2]), limit(log(T(255) * opacity) + (sizeof(T) == 4 ? T(1e-3) : T(1e-9))) {}
+        : x(mean2d[0]),
+          y(mean2d[1]),
+          ha(T(0.5) * conic[0]),
+          b(conic[1]),
+          hc(T(0.5) * conic[2]),
+          slope_x(-conic[1] / conic[0]),
+          slope_y(-conic[1] / conic[2]),
+          limit(log(T(255) * opacity) + (sizeof(T) == 4 ? T(1e-3) : T(1e-9))) {}
 
     // By the rectangle of the tile's pixel centres, cut where the image ends.
     V3D_HD_MEMBER bool touches(const TileGrid<T>& grid, int tx, int ty) const {

@@ -1,40 +1,25 @@
 """Front-to-back blending of projected Gaussians, in plain torch (Kerbl et al. 2023, eq. 3)."""
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.render.reference.tiles import PixelOffset, State, walk, weigh
+from vision3d.render.splats.records import Blended, Pixels, Projected, TileLists
 
 
 def blend(
-    means2d: Float[Tensor, "nnz 2"],
-    conics: Float[Tensor, "nnz 3"],
-    colors: Float[Tensor, "nnz d"],
-    opacities: Float[Tensor, " nnz"],
-    backgrounds: Float[Tensor, "i d"] | None,
-    masks: Bool[Tensor, "i th tw"] | None,
-    width: int,
-    height: int,
-    tile_size: int,
-    isect_offsets: Int[Tensor, "i th tw"],
-    flatten_ids: Int[Tensor, " m"],
+    projected: Projected,
+    colors: Float[Tensor, "p d"],
+    opacities: Float[Tensor, " p"],
+    lists: TileLists,
+    pixels: Pixels = Pixels(),  # noqa: B008  a tuple of None
     *,
     alpha_max: float,
-    absgrad: Float[Tensor, "nnz 2"] | None = None,
-    depths: Float[Tensor, " nnz"] | None = None,
-    max_depths: Float[Tensor, "i h w"] | None = None,
-) -> tuple[Float[Tensor, "i h w d"], Float[Tensor, "i h w"], Int[Tensor, "i h w"]]:
-    """Colours, transmittances and the position in `flatten_ids` of the last Gaussian blended, -1 where there is none.
-
-    alpha = min(alpha_max, opacity exp(-q)) counts where q <= ln(255 opacity), that is where it is at least 1/255; no
-    gradient passes alpha_max. A pixel stops before the Gaussian that would bring its transmittance to 1e-4.
-
-    Args:
-        absgrad: Receives in the backward pass the sum over pixels of |d loss / d mean| for each coordinate.
-        depths: By which the lists are sorted; read with `max_depths`.
-        max_depths: At a pixel only Gaussians whose depth is below count.
-    """
+    absgrad: Float[Tensor, "p 2"] | None = None,
+) -> Blended:
+    """As `Kernels.blend`."""
+    means2d, depths, conics = projected.means2d, projected.depths, projected.conics
     cuts = cut_exponents(opacities)
 
     def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor, *limit: Tensor) -> State:
@@ -57,11 +42,11 @@ def blend(
             outside,
         )
 
-    transmittance, color, last = walk(step, start, masks, width, height, tile_size, isect_offsets, flatten_ids, max_depths)
+    transmittance, color, last = walk(step, start, lists, pixels.masks, pixels.max_depths)
     color = color + graph_link(means2d, conics, colors, opacities)
-    if backgrounds is not None:
-        color = color + transmittance[..., None] * backgrounds[:, None, None]
-    return color, transmittance, last
+    if pixels.backgrounds is not None:
+        color = color + transmittance[..., None] * pixels.backgrounds[:, None, None]
+    return Blended(color, transmittance, last)
 
 
 def cut_exponents(opacities: Tensor) -> Tensor:
@@ -86,9 +71,9 @@ def slab_alpha(exponent: Tensor, ids: Tensor, listed: Tensor, opacities: Tensor,
     return torch.where(counts, (opacities[ids][..., None] * torch.exp(-exponent)).clamp(max=alpha_max), 0)
 
 
-def before_limit(alpha: Tensor, depths: Tensor | None, ids: Tensor, limit: Tensor | None = None) -> Tensor:
+def before_limit(alpha: Tensor, depths: Tensor, ids: Tensor, limit: Tensor | None = None) -> Tensor:
     """Alpha of a slab, 0 where the depth is not below the pixel's limit."""
-    if limit is None or depths is None:
+    if limit is None:
         return alpha
     return torch.where(depths.detach()[ids][..., None] < limit[:, None], alpha, 0)
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import sh_basis
+from vision3d.render.splats.kernels import of_visible
+from vision3d.render.splats.records import Camera, Gaussians, Projected, Visible
 
 PairIds = tuple[Tensor, Tensor, Tensor]  # batch, camera, Gaussian
 
@@ -24,43 +26,24 @@ MAX_RADIUS = 1e9  # pixels; larger radii are cut to it, so that they fit an int3
 
 
 def project(
-    means: Float[Tensor, "b n 3"],
-    quats: Float[Tensor, "b n 4"] | None,
-    scales: Float[Tensor, "b n 3"] | None,
-    covars: Float[Tensor, "b n 6"] | None,
-    opacities: Float[Tensor, "b n"] | None,
-    viewmats: Float[Tensor, "b c 4 4"],
-    Ks: Float[Tensor, "b c 3 3"],
-    width: int,
-    height: int,
-    *,
-    eps2d: float,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-    camera_model: str,
-    antialiased: bool,
-) -> tuple[
-    Int[Tensor, "b c n 2"],
-    Float[Tensor, "b c n 2"],
-    Float[Tensor, "b c n"],
-    Float[Tensor, "b c n 3"],
-    Float[Tensor, "b c n"],
-]:
-    """Radii, screen means, depths, conics and low-pass compensations of all Gaussians in all cameras."""
+    gaussians: Gaussians, camera: Camera, *, eps2d: float, antialiased: bool = False, packed: bool = False
+) -> tuple[Visible, Projected]:
+    """As `Kernels.project`."""
+    means, quats, scales, covars, opacities = gaussians
+    viewmats, Ks, width, height = camera.viewmats, camera.Ks.detach(), camera.width, camera.height
     shape = (viewmats.shape[0], viewmats.shape[1], means.shape[1])
 
     def screen(pairs: PairIds) -> tuple[Tensor, ...]:
-        batch, camera, gaussian = pairs
+        batch, view_id, gaussian = pairs
         if covars is not None:
             covar = covars[batch, gaussian][:, [0, 1, 2, 1, 3, 4, 2, 4, 5]].unflatten(-1, (3, 3))
         else:
             axes = quat_to_rotmat(cast(Tensor, quats)[batch, gaussian]) * cast(Tensor, scales)[batch, gaussian][:, None]
             covar = axes @ axes.mT
-        view = viewmats[batch, camera]
+        view = viewmats[batch, view_id]
         rotmat = view[:, :3, :3]
         point = (rotmat @ means[batch, gaussian][..., None])[..., 0] + view[:, :3, 3]
-        mean2d, jacobian = _CAMERAS[camera_model](point, Ks[batch, camera], width, height)
+        mean2d, jacobian = _CAMERAS[camera.model](point, Ks[batch, view_id], width, height)
         half = jacobian @ rotmat
         sharp = half @ covar @ half.mT
         s11, s12, s22 = sharp[:, 0, 0] + eps2d, sharp[:, 0, 1], sharp[:, 1, 1] + eps2d
@@ -80,11 +63,11 @@ def project(
             extent = cut_extent(opacity)
         radii = torch.ceil(extent[:, None] * torch.stack([s11, s22], -1).sqrt())
         # Every condition is written so that NaN fails it.
-        seen = (depth >= near_plane) & (depth <= far_plane) & (det > 0) & conic.isfinite().all(-1)
-        radii = visible_radii(seen, mean2d, radii, radius_clip, width, height)
+        seen = (depth >= camera.near_plane) & (depth <= camera.far_plane) & (det > 0) & conic.isfinite().all(-1)
+        radii = visible_radii(seen, mean2d, radii, camera)
     pairs = seen_pairs(pairs, radii)
     mean2d, depth, conic, compensation = (scatter_pairs(value, pairs, shape) for value in screen(pairs)[:4])
-    return radii.view(*shape, 2), mean2d, depth, conic, compensation
+    return of_visible(Projected(radii.view(*shape, 2), mean2d, depth, conic, compensation), packed)
 
 
 def sh_colors(
@@ -96,7 +79,7 @@ def sh_colors(
     gaussian_ids: Int[Tensor, " nnz"],
     degree: int,
 ) -> Float[Tensor, "nnz 3"]:
-    """max(SH(direction from the camera centre) + 0.5, 0) of (camera, Gaussian) pairs."""
+    """As `Kernels.sh_colors`."""
     pairs = (batch_ids, gaussian_ids) if sh.dim() == 4 else (batch_ids, camera_ids, gaussian_ids)
     centers = -(viewmats[..., :3, :3].mT @ viewmats[..., :3, 3:])[..., 0]
     offsets = means[batch_ids, gaussian_ids] - centers[batch_ids, camera_ids]
@@ -128,13 +111,11 @@ def cut_extent(opacity: Tensor) -> Tensor:
     return torch.where((opacity >= ALPHA_MIN) & opacity.isfinite(), extent, torch.nan)
 
 
-def visible_radii(
-    seen: Tensor, mean2d: Tensor, radii: Tensor, radius_clip: float, width: int, height: int
-) -> Int[Tensor, "nnz 2"]:
+def visible_radii(seen: Tensor, mean2d: Tensor, radii: Tensor, camera: Camera) -> Int[Tensor, "nnz 2"]:
     """Integer radii, zero unless `seen` and the box around the mean is finite, large enough and touches the image."""
-    size = mean2d.new_tensor([width, height])
+    size = mean2d.new_tensor([camera.width, camera.height])
     seen = seen & mean2d.isfinite().all(-1) & radii.isfinite().all(-1)
-    seen = seen & (radii > radius_clip).any(-1)
+    seen = seen & (radii > camera.radius_clip).any(-1)
     seen = seen & ((mean2d + radii > 0) & (mean2d - radii < size)).all(-1)
     return torch.where(seen[:, None], radii.clamp(1, MAX_RADIUS), 0).int()
 

@@ -1,7 +1,9 @@
-"""The plain torch rasterizer of 2D Gaussians: discs met exactly by each pixel's ray (Huang et al. 2024)."""
+"""The plain torch rasterizer of 2D Gaussians, met exactly by each pixel's ray (Huang et al. 2024)."""
+
+from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from vision3d.geometry.reference.quaternion import quat_to_rotmat
@@ -16,39 +18,24 @@ from vision3d.render.reference.projection import (
     visible_radii,
 )
 from vision3d.render.reference.tiles import State, walk, weigh
+from vision3d.render.splats.kernels import of_visible
+from vision3d.render.splats.records import Blended2dgs, Camera, Gaussians, Pixels, Projected2dgs, TileLists, Visible
 
 
-def project_2dgs(
-    means: Float[Tensor, "b n 3"],
-    quats: Float[Tensor, "b n 4"],
-    scales: Float[Tensor, "b n 3"],
-    opacities: Float[Tensor, "b n"] | None,
-    viewmats: Float[Tensor, "b c 4 4"],
-    Ks: Float[Tensor, "b c 3 3"],
-    width: int,
-    height: int,
-    *,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-) -> tuple[
-    Int[Tensor, "b c n 2"],
-    Float[Tensor, "b c n 2"],
-    Float[Tensor, "b c n"],
-    Float[Tensor, "b c n 3 3"],
-    Float[Tensor, "b c n 3"],
-]:
-    """Radii, screen centres, depths, ray transforms K [t_u t_v p] and camera-space normals of discs in all cameras."""
+def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) -> tuple[Visible, Projected2dgs]:
+    """As `Kernels.project_2dgs`."""
+    means, quats, scales, _, opacities = gaussians
+    viewmats, Ks = camera.viewmats, camera.Ks.detach()
     shape = (viewmats.shape[0], viewmats.shape[1], means.shape[1])
 
     def screen(pairs: PairIds) -> tuple[Tensor, ...]:
-        batch, camera, gaussian = pairs
-        view, K = viewmats[batch, camera], Ks[batch, camera]
+        batch, view_id, gaussian = pairs
+        view, K = viewmats[batch, view_id], Ks[batch, view_id]
         point = (view[:, :3, :3] @ means[batch, gaussian][..., None])[..., 0] + view[:, :3, 3]
-        axes = view[:, :3, :3] @ quat_to_rotmat(quats[batch, gaussian])
-        disc = torch.cat([axes[:, :, :2] * scales[batch, gaussian][:, None, :2], point[..., None]], -1)
+        axes = view[:, :3, :3] @ quat_to_rotmat(cast(Tensor, quats)[batch, gaussian])
+        splat = torch.cat([axes[:, :, :2] * cast(Tensor, scales)[batch, gaussian][:, None, :2], point[..., None]], -1)
         focal = torch.stack([K[:, 0, 0], K[:, 1, 1]], -1)[..., None]
-        transform = torch.cat([focal * disc[:, :2] + K[:, :2, 2:] * disc[:, 2:], disc[:, 2:]], 1)
+        transform = torch.cat([focal * splat[:, :2] + K[:, :2, 2:] * splat[:, 2:], splat[:, 2:]], 1)
         away = (axes[:, :, 2] * point).sum(-1, keepdim=True) >= 0
         normal = torch.where(away, -axes[:, :, 2], axes[:, :, 2])
         # Rows of x and y seen from the projected centre: a shift that changes nothing but the rounding.
@@ -68,52 +55,34 @@ def project_2dgs(
             extent = torch.full_like(depth, MAX_EXTENT)
         else:
             extent = cut_extent(opacities[pairs[0], pairs[2]])
-        # The box of the disc of radius `extent`; the whole image where that disc crosses the plane of the camera.
+        # The box of `extent` standard deviations; the whole image where they cross the plane of the camera.
         square = extent.square()[:, None]
         divisor = square * reach.square().sum(-1, keepdim=True) - depth.square()[:, None]
         center = square * (rows * reach[:, None]).sum(-1) / divisor
         half = (center.square() - square * rows.square().sum(-1) / divisor).clamp(min=0).sqrt()
         box = (anchor + center - mean2d).abs() + half
-        everything = torch.maximum(mean2d.abs(), (mean2d.new_tensor([width, height]) - mean2d).abs()) + 1
+        everything = torch.maximum(mean2d.abs(), (mean2d.new_tensor([camera.width, camera.height]) - mean2d).abs()) + 1
         box = torch.maximum(torch.where(divisor < 0, box, everything), extent[:, None] * 0.5**0.5)
-        seen = (depth >= near_plane) & (depth <= far_plane) & transform.isfinite().all(-1).all(-1)
-        radii = visible_radii(seen, mean2d, torch.ceil(box), radius_clip, width, height)
+        seen = (depth >= camera.near_plane) & (depth <= camera.far_plane) & transform.isfinite().all(-1).all(-1)
+        radii = visible_radii(seen, mean2d, torch.ceil(box), camera)
     pairs = seen_pairs(pairs, radii)
     mean2d, depth, transform, normal = (scatter_pairs(value, pairs, shape) for value in screen(pairs)[:4])
-    return radii.view(*shape, 2), mean2d, depth, transform, normal
+    return of_visible(Projected2dgs(radii.view(*shape, 2), mean2d, depth, transform, normal), packed)
 
 
 def blend_2dgs(
-    means2d: Float[Tensor, "nnz 2"],
-    ray_transforms: Float[Tensor, "nnz 3 3"],
-    colors: Float[Tensor, "nnz d"],
-    opacities: Float[Tensor, " nnz"],
-    normals: Float[Tensor, "nnz 3"],
-    densify: Float[Tensor, "nnz 2"] | None,
-    backgrounds: Float[Tensor, "i d"] | None,
-    masks: Bool[Tensor, "i th tw"] | None,
-    width: int,
-    height: int,
-    tile_size: int,
-    isect_offsets: Int[Tensor, "i th tw"],
-    flatten_ids: Int[Tensor, " m"],
+    projected: Projected2dgs,
+    colors: Float[Tensor, "p d"],
+    opacities: Float[Tensor, " p"],
+    lists: TileLists,
+    pixels: Pixels = Pixels(),  # noqa: B008  a tuple of None
     *,
     alpha_max: float,
     distloss: bool,
-    max_depths: Float[Tensor, "i h w"] | None = None,
-) -> tuple[
-    Float[Tensor, "i h w d"],
-    Float[Tensor, "i h w"],
-    Float[Tensor, "i h w 3"],
-    Float[Tensor, "i h w"],
-    Float[Tensor, "i h w"],
-    Int[Tensor, "i h w"],
-    Int[Tensor, "i h w"],
-]:
-    """Colours, transmittances, normals, distortion, median depth, and positions of the last and the median Gaussian.
-
-    The last channel of `colors` is the depth that distortion and median read.
-    """
+    densify: Float[Tensor, "p 2"] | None = None,
+) -> Blended2dgs:
+    """As `Kernels.blend_2dgs`."""
+    _, means2d, _, ray_transforms, normals = projected
     cuts = cut_exponents(opacities)
     features = torch.cat([colors, normals], -1)
     if densify is not None:
@@ -122,7 +91,7 @@ def blend_2dgs(
 
     def step(state: State, ids: Tensor, positions: Tensor, listed: Tensor, x: Tensor, y: Tensor, *limit: Tensor) -> State:
         transmittance, feature, distortion, moment, median, last, middle, done = state
-        exponent, met = _disc_exponent(means2d[ids], ray_transforms[ids], x, y)
+        exponent, met = _exponent(means2d[ids], ray_transforms[ids], x, y)
         alpha = slab_alpha(torch.where(met, exponent, -1), ids, listed, opacities, cuts, alpha_max)
         alpha = before_limit(alpha, colors[:, -1], ids, *limit)
         weight, before, transmittance, done = weigh(alpha, transmittance, done)
@@ -147,20 +116,19 @@ def blend_2dgs(
         feature = means2d.new_zeros((*pixels, features.shape[1]))
         return means2d.new_ones(pixels), feature, zeros, zeros, zeros, nothing, nothing, outside
 
-    transmittance, feature, distortion, _, median, last, middle = walk(
-        step, start, masks, width, height, tile_size, isect_offsets, flatten_ids, max_depths
-    )
+    maps = walk(step, start, lists, pixels.masks, pixels.max_depths)
+    transmittance, feature, distortion, _, median, last, middle = maps
     feature = feature + graph_link(means2d, ray_transforms, features, opacities)
     color, normal = feature[..., :-3], feature[..., -3:]
-    if backgrounds is not None:
-        color = color + transmittance[..., None] * backgrounds[:, None, None]
-    return color, transmittance, normal, distortion, median, last, middle
+    if pixels.backgrounds is not None:
+        color = color + transmittance[..., None] * pixels.backgrounds[:, None, None]
+    return Blended2dgs(color, transmittance, normal, distortion, median, last, middle)
 
 
-def _disc_exponent(center: Tensor, transform: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _exponent(center: Tensor, transform: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """q = 0.5 min(u^2 + v^2, 2 |d|^2) of (tiles, slab, pixels), and where it is a number.
 
-    (u, v) is where the pixel's ray meets the plane of the disc, in standard deviations; behind the camera it does not.
+    (u, v) is where the pixel's ray meets the plane of the Gaussian, in standard deviations; behind the camera it does not.
     """
     # Pixels count from the projected centre, which changes nothing but the rounding.
     anchor = center.detach()

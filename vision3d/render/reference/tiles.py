@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from vision3d.render.splats.records import Grid, Intersections, Projected, Projected2dgs, TileLists
+
 TRANSMITTANCE_MIN = 1e-4  # a pixel stops before the Gaussian that would bring it to this or below
 _SLAB = 64  # Gaussians of a list that are blended at once
 _MAX_ELEMENTS = 1 << 18  # of one (tiles, slab, pixels) tensor
@@ -19,22 +21,13 @@ State = tuple[Tensor, ...]
 Step = Callable[..., State]
 
 
+@torch.no_grad()
 def intersect(
-    means2d: Float[Tensor, "nnz 2"],
-    radii: Int[Tensor, "nnz 2"],
-    depths: Float[Tensor, " nnz"],
-    conics: Float[Tensor, "nnz 3"] | None,
-    opacities: Float[Tensor, " nnz"],
-    image_ids: Int[Tensor, " nnz"],
-    num_images: int,
-    width: int,
-    height: int,
-    tile_size: int,
-) -> tuple[Int[Tensor, " nnz"], Int[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, "i th tw"]]:
-    """Which Gaussians touch which tiles, sorted by image, tile, depth and index.
-
-    With `conics` the test is exact: the smallest exponent over the pixel centres' rectangle is at most ln(255 opacity).
-    """
+    projected: Projected | Projected2dgs, opacities: Float[Tensor, " p"], image_ids: Int[Tensor, " p"], grid: Grid
+) -> Intersections:
+    """As `Kernels.intersect`."""
+    means2d, radii, depths, conics = projected.means2d, projected.radii, projected.depths, projected.conics
+    num_images, width, height, tile_size = grid
     tiles = means2d.new_tensor([-(-width // tile_size), -(-height // tile_size)]).long()
     first = torch.floor((means2d - radii) / tile_size).clamp(min=0).long()
     last = torch.minimum(torch.ceil((means2d + radii) / tile_size).clamp(max=1e9).long(), tiles)
@@ -60,12 +53,9 @@ def intersect(
     bits = depths[ids].float().contiguous().view(torch.int32).long() & 0xFFFFFFFF
     tile_bits = num_tiles.bit_length()
     isect_ids = ((keys // num_tiles) << (32 + tile_bits)) | ((keys % num_tiles) << 32) | bits
-    return (
-        torch.bincount(ids, minlength=len(means2d)).int(),
-        isect_ids,
-        ids.int(),
-        starts.int().view(num_images, int(tiles[1]), int(tiles[0])),
-    )
+    offsets = starts.int().view(num_images, int(tiles[1]), int(tiles[0]))
+    lists = TileLists(width, height, tile_size, offsets, ids.int())
+    return Intersections(torch.bincount(ids, minlength=len(means2d)).int(), isect_ids, lists)
 
 
 def _smallest_exponent(conic: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -83,13 +73,9 @@ def _smallest_exponent(conic: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def walk(
     step: Step,
     start: Callable[[int, Bool[Tensor, "t p"]], State],
+    lists: TileLists,
     masks: Bool[Tensor, "i th tw"] | None,
-    width: int,
-    height: int,
-    tile_size: int,
-    isect_offsets: Int[Tensor, "i th tw"],
-    flatten_ids: Int[Tensor, " m"],
-    limits: Float[Tensor, "i h w"] | None = None,
+    limits: Float[Tensor, "i h w"] | None,
 ) -> list[Tensor]:
     """Fold `step` over every tile's list and return the final states as images.
 
@@ -99,6 +85,7 @@ def walk(
             `limits` their values at the pixels (T, P) come as one more argument.
         start: (number of tiles, pixels outside the image (T, P)) -> first state, each entry (T, P, ...).
     """
+    width, height, tile_size, isect_offsets, flatten_ids = lists
     tiles_y, tiles_x = isect_offsets.shape[1:]
     begin = isect_offsets.flatten().long()
     end = torch.cat([begin[1:], begin.new_tensor([len(flatten_ids)])])

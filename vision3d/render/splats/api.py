@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import BackendError, InputError
+from vision3d.errors import InputError
 from vision3d.op_checks import check_image_size
-from vision3d.render.splats import checks, ops
-from vision3d.render.splats.pairs import Pairs, SparseRows, by_scene, expected_depth, pair_colors, with_depth
+from vision3d.render.splats import backends, checks
+from vision3d.render.splats.calls import Call
+from vision3d.render.splats.records import Camera, Gaussians
 
 
 def rasterize(
@@ -120,111 +120,38 @@ def rasterize(
     checks.check_numbers(width, height, tile_size, near_plane, far_plane, eps2d, alpha_max, channel_chunk)
     check_image_size(size.num_images, width, height, tile_size)
     checks.check_choice("rasterize_mode", rasterize_mode, ("classic", "antialiased"))
-    tiles = (-(-height // tile_size), -(-width // tile_size))
-    if masks is not None:
-        checks.check_tensor("masks", masks, (*size.batch, size.num_cameras, *tiles), means, torch.bool)
-    checks.check_max_depths(max_depths, size, height, width, means)
+    checks.check_pixels(masks, max_depths, size, height, width, tile_size, means)
     if sparse_grad and (not packed or size.batch):
         raise InputError("sparse_grad: needs packed=True and no batch dimensions")
-    chosen = ops.resolve(backend, means.device)
-    unsupported = {
-        "distributed": distributed,
-        "with_ut": with_ut,
-        "with_eval3d": with_eval3d,
-        "radial_coeffs": radial_coeffs,
-        "tangential_coeffs": tangential_coeffs,
-        "thin_prism_coeffs": thin_prism_coeffs,
-        "ftheta_coeffs": ftheta_coeffs,
-        "rolling_shutter": rolling_shutter,
-        "viewmats_rs": viewmats_rs,
-    }
-    if chosen == "gsplat":
-        checks.refuse_for_gsplat("gsplat.rasterization", masks=masks, max_depths=max_depths)
-        import gsplat
-
-        unsupported = {name: value for name, value in unsupported.items() if value is not None}
-        return gsplat.rasterization(
-            means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane, far_plane, radius_clip,
-            eps2d, sh_degree, packed, tile_size, backgrounds, render_mode, sparse_grad, absgrad, rasterize_mode,
-            channel_chunk, camera_model=camera_model, segmented=segmented, covars=covars, **unsupported,
-        )  # fmt: skip
-    checks.refuse_unsupported(unsupported)
-    if camera_model == "ftheta":
-        raise BackendError("camera_model: ftheta is not supported; use fisheye, or backend='gsplat' on CUDA")
-    checks.check_choice("camera_model", camera_model, checks.CAMERA_MODELS)
-
-    rows = SparseRows()
-    means = rows.attach(means) if sparse_grad else means
-    means, opacities, colors, viewmats, Ks = (by_scene(tensor, size) for tensor in (means, opacities, colors, viewmats, Ks))
-    upper = None
-    if covars is not None:
-        quats = scales = None
-        upper = by_scene(covars, size)[..., [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    elif quats is not None and scales is not None:
-        if sparse_grad:
-            quats, scales = rows.attach(quats), rows.attach(scales)
-        quats, scales = by_scene(quats, size), by_scene(scales, size)
-    with torch.autocast(means.device.type, enabled=False):
-        seen, projected = ops.project_pairs(
-            means, quats, scales, upper, opacities, viewmats, Ks, width, height, eps2d=eps2d, near_plane=near_plane,
-            far_plane=far_plane, radius_clip=radius_clip, camera_model=camera_model,
-            antialiased=rasterize_mode == "antialiased", packed=packed, backend=chosen,
-        )  # fmt: skip
-        pairs = Pairs(size, packed, *seen)
-        rows.rows = pairs.gaussians.unique() if sparse_grad else None
-        if not packed:
-            projected = tuple(value.reshape(*size.batch, *value.shape[1:]) for value in projected)
-        radii, means2d, depths, conics, compensations = projected
-        opacity = pairs.of_gaussians(opacities)
-        if rasterize_mode == "antialiased":
-            opacity = opacity * pairs.flat(compensations)
-        flat_means2d, flat_depths, flat_conics = pairs.flat(means2d), pairs.flat(depths), pairs.flat(conics)
-        tiles_per_gauss, isect_ids, flatten_ids, isect_offsets = ops.intersect(
-            flat_means2d, pairs.flat(radii), flat_depths, flat_conics, opacity, pairs.image_ids(), size.num_images,
-            width, height, tile_size, backend=chosen,
-        )  # fmt: skip
-        backdrop = None if backgrounds is None or render_mode in ("D", "ED") else backgrounds.flatten(0, -2)
-        features = pair_colors(pairs, means, colors, viewmats, sh_degree, chosen)
-        features, backdrop = with_depth(features, flat_depths, backdrop, render_mode)
-        shown, limits = (None if maps is None else maps.flatten(0, -3) for maps in (masks, max_depths))
-        parts = [
-            ops.blend(
-                flat_means2d, flat_conics, chunk, opacity, behind, shown, width, height, tile_size, isect_offsets,
-                flatten_ids, alpha_max=alpha_max, absgrad=absgrad, depths=flat_depths, max_depths=limits, backend=chosen,
-            )
-            for chunk, behind in _chunks(features, backdrop, channel_chunk)
-        ]  # fmt: skip
-        if absgrad:
-            means2d.absgrad = flat_means2d.absgrad.view_as(means2d)  # pyright: ignore[reportAttributeAccessIssue]
-        image_shape = (*size.batch, size.num_cameras, height, width)
-        images = torch.cat([part[0] for part in parts], -1).reshape(*image_shape, features.shape[-1])
-        alphas = 1 - parts[0][1].reshape(*image_shape, 1)
-        images = expected_depth(images, alphas, render_mode)
-    info = {
-        **pairs.ids(),
-        "radii": radii,
-        "means2d": means2d,
-        "depths": depths,
-        "conics": conics,
-        "opacities": pairs.shaped(opacity),
-        "tile_width": tiles[1],
-        "tile_height": tiles[0],
-        "tiles_per_gauss": pairs.shaped(tiles_per_gauss),
-        "isect_ids": isect_ids,
-        "flatten_ids": flatten_ids,
-        "isect_offsets": isect_offsets.reshape(*size.batch, size.num_cameras, *tiles),
-        "last_ids": parts[0][2].reshape(image_shape),
-        "width": width,
-        "height": height,
-        "tile_size": tile_size,
-        "n_batches": size.num_batches,
-        "n_cameras": size.num_cameras,
-    }
-    return images, alphas, info
-
-
-def _chunks(features: Tensor, backdrop: Tensor | None, most: int) -> list[tuple[Tensor, Tensor | None]]:
-    """Features and backgrounds cut into runs of at most `most` channels."""
-    parts = features.split(most, -1)
-    behind = [None] * len(parts) if backdrop is None else backdrop.split(most, -1)
-    return list(zip(parts, behind))
+    call = Call(
+        sizes=size,
+        gaussians=Gaussians(means, quats, scales, covars, opacities),
+        camera=Camera(viewmats, Ks, width, height, camera_model, near_plane, far_plane, radius_clip),
+        colors=colors,
+        sh_degree=sh_degree,
+        eps2d=eps2d,
+        packed=packed,
+        tile_size=tile_size,
+        backgrounds=backgrounds,
+        render_mode=render_mode,
+        sparse_grad=sparse_grad,
+        absgrad=absgrad,
+        alpha_max=alpha_max,
+        masks=masks,
+        max_depths=max_depths,
+        options={
+            "rasterize_mode": rasterize_mode,
+            "channel_chunk": channel_chunk,
+            "distributed": distributed,
+            "segmented": segmented,
+            "with_ut": with_ut,
+            "with_eval3d": with_eval3d,
+            "radial_coeffs": radial_coeffs,
+            "tangential_coeffs": tangential_coeffs,
+            "thin_prism_coeffs": thin_prism_coeffs,
+            "ftheta_coeffs": ftheta_coeffs,
+            "rolling_shutter": rolling_shutter,
+            "viewmats_rs": viewmats_rs,
+        },
+    )
+    return backends.backend(backend, means.device).rasterize(call)

@@ -1,16 +1,15 @@
-"""`rasterize_2dgs`: 2D Gaussians (discs) to images with normals and depths, with the call of gsplat's 2DGS."""
+"""`rasterize_2dgs`: 2D Gaussians (surfels) to images with normals and depths, with the call of gsplat's 2DGS."""
 
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vision3d.errors import BackendError, InputError
 from vision3d.op_checks import check_image_size
-from vision3d.render.maps import depth_to_normals
-from vision3d.render.splats import checks, ops
-from vision3d.render.splats.pairs import Pairs, SparseRows, by_scene, pair_colors, with_depth
+from vision3d.render.splats import backends, checks
+from vision3d.render.splats.calls import Call
+from vision3d.render.splats.records import Camera, Gaussians
 
 _Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, Any]]
 
@@ -44,7 +43,7 @@ def rasterize_2dgs(
     max_depths: Float[Tensor, "*batch c h w"] | None = None,
     backend: str = "auto",
 ) -> _Maps:
-    """Render discs in every pinhole camera (Huang et al. 2024, 2D Gaussian Splatting).
+    """Render 2D Gaussians in every pinhole camera (Huang et al. 2024, 2D Gaussian Splatting).
 
     The third scale is not read; the normal is the third axis of the rotation, turned to the camera. Gradients reach
     every float input but Ks, from all the maps.
@@ -61,8 +60,8 @@ def rasterize_2dgs(
         height: Image height [px].
         near_plane: Smallest camera depth of a centre that is seen [m], > 0.
         far_plane: Largest camera depth of a centre that is seen [m].
-        radius_clip: Discs whose radii are both at most this are left out [px].
-        eps2d: The low-pass filter of discs is fixed (standard deviation 1/sqrt(2) px), so only the default is taken.
+        radius_clip: 2D Gaussians whose radii are both at most this are left out [px].
+        eps2d: The low-pass filter of 2D Gaussians is fixed (standard deviation 1/sqrt(2) px), so only the default is taken.
         sh_degree: Active degree, 0 to 4.
         packed: Only visible pairs in `info`. Same images.
         tile_size: Side of a tile [px]. Same images.
@@ -74,8 +73,8 @@ def rasterize_2dgs(
         depth_mode: Depth that `surf_normals` come from: expected (of RGB+ED, whatever the mode) or median.
         alpha_max: As for `rasterize`.
         masks: As for `rasterize`.
-        max_depths: As for `rasterize`. The depth of a disc is that of its centre at every pixel, in the limit as in the
-            order, in expected and in median depths: the discs before a limit are the first ones of the list.
+        max_depths: As for `rasterize`. The depth of a 2D Gaussian is that of its centre at every pixel, in the limit as in the
+            order, in expected and in median depths: the 2D Gaussians before a limit are the first ones of the list.
         backend: As for `rasterize`.
 
     Returns:
@@ -94,95 +93,29 @@ def rasterize_2dgs(
     checks.check_numbers(width, height, tile_size, near_plane, far_plane, eps2d, alpha_max, channel_chunk=1)
     check_image_size(size.num_images, width, height, tile_size)
     checks.check_choice("depth_mode", depth_mode, ("expected", "median"))
-    tiles = (-(-height // tile_size), -(-width // tile_size))
-    if masks is not None:
-        checks.check_tensor("masks", masks, (*size.batch, size.num_cameras, *tiles), means, torch.bool)
-    checks.check_max_depths(max_depths, size, height, width, means)
+    checks.check_pixels(masks, max_depths, size, height, width, tile_size, means)
     if eps2d != 0.3:
         raise InputError(f"eps2d: got {eps2d}; the low-pass filter of 2D Gaussians is fixed, leave the default 0.3")
     if absgrad:
-        raise BackendError("absgrad: is for 3D Gaussians; for discs read info['gradient_2dgs'].grad after backward")
+        raise BackendError("absgrad: is for 3D Gaussians; read info['gradient_2dgs'].grad after backward")
     if sparse_grad and (not packed or size.batch):
         raise InputError("sparse_grad: needs packed=True and no batch dimensions")
-    chosen = ops.resolve(backend, means.device)
-    if chosen == "gsplat":
-        checks.refuse_for_gsplat("gsplat.rasterization_2dgs", masks=masks, max_depths=max_depths)
-        import gsplat
-
-        return gsplat.rasterization_2dgs(
-            means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane, far_plane, radius_clip,
-            eps2d, sh_degree, packed, tile_size, backgrounds, render_mode, sparse_grad, absgrad, distloss, depth_mode,
-        )  # fmt: skip
-
-    rows = SparseRows()
-    if sparse_grad:
-        means, quats, scales = rows.attach(means), rows.attach(quats), rows.attach(scales)
-    scene_viewmats, scene_Ks = by_scene(viewmats, size), by_scene(Ks, size)
-    means, quats, scales, opacities, colors = (by_scene(tensor, size) for tensor in (means, quats, scales, opacities, colors))
-    with torch.autocast(means.device.type, enabled=False):
-        radii, means2d, depths, transforms, normals = ops.project_2dgs(
-            means, quats, scales, opacities, scene_viewmats, scene_Ks, width, height, near_plane=near_plane,
-            far_plane=far_plane, radius_clip=radius_clip, backend=chosen,
-        )  # fmt: skip
-        pairs = Pairs.of(radii, size, packed)
-        rows.rows = pairs.gaussians.unique() if sparse_grad else None
-        radii, means2d, depths, transforms, normals = (
-            pairs.layout(value) for value in (radii, means2d, depths, transforms, normals)
-        )
-        opacity = pairs.of_gaussians(opacities)
-        flat_depths = pairs.flat(depths)
-        tiles_per_gauss, isect_ids, flatten_ids, isect_offsets = ops.intersect(
-            pairs.flat(means2d), pairs.flat(radii), flat_depths, None, opacity, pairs.image_ids(), size.num_images,
-            width, height, tile_size, backend=chosen,
-        )  # fmt: skip
-        densify = torch.zeros_like(means2d, requires_grad=transforms.requires_grad)
-        backdrop = None if backgrounds is None or render_mode in ("D", "ED") else backgrounds.flatten(0, -2)
-        # The depth always comes along as the last channel, for the median and the distortion.
-        inner_mode = "D" if render_mode in ("D", "ED") else "RGB+D"
-        features = pair_colors(pairs, means, colors, scene_viewmats, sh_degree, chosen)
-        features, backdrop = with_depth(features, flat_depths, backdrop, inner_mode)
-        shown, limits = (None if maps is None else maps.flatten(0, -3) for maps in (masks, max_depths))
-        image, transmittance, normal, distortion, median, last_ids, median_ids = ops.blend_2dgs(
-            pairs.flat(means2d), pairs.flat(transforms), features, opacity, pairs.flat(normals), pairs.flat(densify),
-            backdrop, shown, width, height, tile_size, isect_offsets,
-            flatten_ids, alpha_max=alpha_max, distloss=distloss, max_depths=limits, backend=chosen,
-        )  # fmt: skip
-        shape = (*size.batch, size.num_cameras, height, width)
-        alphas = 1 - transmittance.reshape(*shape, 1)
-        image, median, distortion = image.reshape(*shape, -1), median.reshape(*shape, 1), distortion.reshape(*shape, 1)
-        expected = image[..., -1:] / alphas.clamp(min=1e-10)
-        # x_world = R^T x_cam, for row vectors a product with R from the right.
-        world_normals = (normal.reshape(*shape[:-2], -1, 3) @ viewmats[..., :3, :3]).reshape(*shape, 3)
-        surf_normals = None
-        if render_mode != "RGB":
-            surface = expected if depth_mode == "expected" else median
-            surf_normals = depth_to_normals(surface[..., 0], viewmats, Ks)
-    if render_mode == "RGB":
-        image = image[..., :-1]
-    elif render_mode.endswith("ED"):
-        image = torch.cat([image[..., :-1], expected], -1)
-    info = {
-        **pairs.ids(),
-        "radii": radii,
-        "means2d": means2d,
-        "depths": depths,
-        "ray_transforms": transforms,
-        "opacities": pairs.shaped(opacity),
-        "normals": normals,
-        "tile_width": tiles[1],
-        "tile_height": tiles[0],
-        "tiles_per_gauss": pairs.shaped(tiles_per_gauss),
-        "isect_ids": isect_ids,
-        "flatten_ids": flatten_ids,
-        "isect_offsets": isect_offsets.reshape(*size.batch, size.num_cameras, *tiles),
-        "last_ids": last_ids.reshape(shape),
-        "median_ids": median_ids.reshape(shape),
-        "width": width,
-        "height": height,
-        "tile_size": tile_size,
-        "n_batches": size.num_batches,
-        "n_cameras": size.num_cameras,
-        "render_distort": distortion,
-        "gradient_2dgs": densify,
-    }
-    return image, alphas, world_normals, surf_normals, distortion, median, info
+    call = Call(
+        sizes=size,
+        gaussians=Gaussians(means, quats, scales, None, opacities),
+        camera=Camera(viewmats, Ks, width, height, "pinhole", near_plane, far_plane, radius_clip),
+        colors=colors,
+        sh_degree=sh_degree,
+        eps2d=eps2d,
+        packed=packed,
+        tile_size=tile_size,
+        backgrounds=backgrounds,
+        render_mode=render_mode,
+        sparse_grad=sparse_grad,
+        absgrad=absgrad,
+        alpha_max=alpha_max,
+        masks=masks,
+        max_depths=max_depths,
+        options={"distloss": distloss, "depth_mode": depth_mode},
+    )
+    return backends.backend(backend, means.device).rasterize_2dgs(call)

@@ -144,8 +144,13 @@ def check_numbers(
         )
 
 
-def check_max_depths(max_depths: Tensor | None, size: Sizes, height: int, width: int, means: Tensor) -> None:
-    """That there is a depth for each pixel, or none at all."""
+def check_pixels(
+    masks: Tensor | None, max_depths: Tensor | None, size: Sizes, height: int, width: int, tile_size: int, means: Tensor
+) -> None:
+    """That there is a flag for each tile and a depth for each pixel, or none at all."""
+    if masks is not None:
+        tiles = (-(-height // tile_size), -(-width // tile_size))
+        check_tensor("masks", masks, (*size.batch, size.num_cameras, *tiles), means, torch.bool)
     if max_depths is not None:
         check_tensor("max_depths", max_depths, (*size.batch, size.num_cameras, height, width), means)
 

@@ -1,11 +1,16 @@
-"""The operations on 2D Gaussians as `torch.library` ops on the compiled kernels, as in `render.reference.splats_2dgs`."""
+"""The operations on 2D Gaussians as `torch.library` ops on the compiled kernels."""
+
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
 from vision3d import native
-from vision3d.op_checks import check_image_size, check_memory, checked
+from vision3d.errors import InputError
+from vision3d.op_checks import check_image_size, check_memory
+from vision3d.op_records import Gradients, flatten, record_op, save, saved
+from vision3d.render.splats.kernels import of_visible
 from vision3d.render.splats.native_support import (
     background_gradient,
     check_tile_size,
@@ -17,285 +22,245 @@ from vision3d.render.splats.native_support import (
     view_gradient,
     zeros,
 )
+from vision3d.render.splats.records import Blended2dgs, Camera, Gaussians, Pixels, Projected2dgs, TileLists, Visible
 
 
-def project_2dgs(
-    means: Float[Tensor, "b n 3"],
-    quats: Float[Tensor, "b n 4"],
-    scales: Float[Tensor, "b n 3"],
-    opacities: Float[Tensor, "b n"] | None,
-    viewmats: Float[Tensor, "b c 4 4"],
-    Ks: Float[Tensor, "b c 3 3"],
-    width: int,
-    height: int,
-    *,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-) -> tuple[
-    Int[Tensor, "b c n 2"],
-    Float[Tensor, "b c n 2"],
-    Float[Tensor, "b c n"],
-    Float[Tensor, "b c n 3 3"],
-    Float[Tensor, "b c n 3"],
-]:
-    """Radii, screen centres, depths, ray transforms and camera-space normals of discs in all cameras."""
-    reach = None if opacities is None else opacities.detach()
-    limits = (width, height, near_plane, far_plane, radius_clip)
-    return native.direct(_project)(means, quats, scales, reach, viewmats, Ks.detach(), *limits)
+def project_2dgs(gaussians: Gaussians, camera: Camera, *, packed: bool = False) -> tuple[Visible, Projected2dgs]:
+    """As `Kernels.project_2dgs`."""
+    reach = None if gaussians.opacities is None else gaussians.opacities.detach()
+    view = (camera.viewmats, camera.Ks.detach(), *camera[2:])
+    return of_visible(Projected2dgs(*_project(*gaussians[:4], reach, *view)), packed)
 
 
 def blend_2dgs(
-    means2d: Float[Tensor, "nnz 2"],
-    ray_transforms: Float[Tensor, "nnz 3 3"],
-    colors: Float[Tensor, "nnz d"],
-    opacities: Float[Tensor, " nnz"],
-    normals: Float[Tensor, "nnz 3"],
-    densify: Float[Tensor, "nnz 2"] | None,
-    backgrounds: Float[Tensor, "i d"] | None,
-    masks: Bool[Tensor, "i th tw"] | None,
-    width: int,
-    height: int,
-    tile_size: int,
-    isect_offsets: Int[Tensor, "i th tw"],
-    flatten_ids: Int[Tensor, " m"],
+    projected: Projected2dgs,
+    colors: Float[Tensor, "p d"],
+    opacities: Float[Tensor, " p"],
+    lists: TileLists,
+    pixels: Pixels = Pixels(),  # noqa: B008  a tuple of None
     *,
     alpha_max: float,
     distloss: bool,
-    max_depths: Float[Tensor, "i h w"] | None = None,
-) -> tuple[
-    Float[Tensor, "i h w d"],
-    Float[Tensor, "i h w"],
-    Float[Tensor, "i h w 3"],
-    Float[Tensor, "i h w"],
-    Float[Tensor, "i h w"],
-    Int[Tensor, "i h w"],
-    Int[Tensor, "i h w"],
-]:
-    """Colours, transmittances, normals, distortion, median depth, and places of the last and the median Gaussian."""
-    check_tile_size(tile_size)
+    densify: Float[Tensor, "p 2"] | None = None,
+) -> Blended2dgs:
+    """As `Kernels.blend_2dgs`.
+
+    Raises:
+        BackendError: The kernels have no tiles of this size.
+    """
+    check_tile_size(lists.tile_size)
+    transforms = projected.transforms
     if densify is not None:
-        shift = torch.nn.functional.pad(densify * ray_transforms[:, 2, 2:], (0, 1))
-        ray_transforms = ray_transforms + torch.nn.functional.pad(shift[..., None], (2, 0))
-    limits = None if max_depths is None else max_depths.detach()
-    lists = (width, height, tile_size, isect_offsets, flatten_ids, alpha_max, distloss, limits)
-    return native.direct(_blend)(means2d, ray_transforms, colors, opacities, normals, backgrounds, masks, *lists)[:7]
+        shift = torch.nn.functional.pad(densify * transforms[:, 2, 2:], (0, 1))
+        transforms = transforms + torch.nn.functional.pad(shift[..., None], (2, 0))
+    limits = None if pixels.max_depths is None else pixels.max_depths.detach()
+    scene = (projected.means2d, transforms, colors, opacities)
+    rules = (*lists, alpha_max, distloss, limits)
+    return Blended2dgs(*_blend(*scene, projected.normals, pixels.backgrounds, pixels.masks, *rules)[:7])
 
 
-@native.custom_op("project_discs")
-@checked(
-    "means: float b n 3, quats: float b n 4, scales: float b n 3, opacities: float? b n, viewmats: float b c 4 4, "
-    "Ks: float b c 3 3"
-)
-def _project(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor | None,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    radius_clip: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+class _Projection(NamedTuple):
+    gaussians: Gaussians
+    camera: Camera
+
+
+class _ProjectionState(NamedTuple):
+    gaussians: Gaussians
+    camera: Camera
+    radii: Int32[Tensor, "b c n 2"]
+
+
+class _ProjectionVjp(NamedTuple):
+    state: _ProjectionState
+    view_grad: bool
+    v_means2d: Float[Tensor, "b c n 2"]
+    v_depths: Float[Tensor, "b c n"]
+    v_transforms: Float[Tensor, "b c n 3 3"]
+    v_normals: Float[Tensor, "b c n 3"]
+
+
+def _inputs(gaussians: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Means, quats, scales, viewmats and Ks as kernels take them."""
+    means, quats, scales, covars, _ = gaussians
+    if quats is None or scales is None or covars is not None:
+        raise InputError("quats, scales, covars: want quats and scales, 2D Gaussians have no covariances")
+    if camera.model != "pinhole":
+        raise InputError(f"model: got {camera.model!r}, 2D Gaussians want pinhole")
+    return plain(means), plain(quats), plain(scales), plain(camera.viewmats), plain(camera.Ks)
+
+
+@record_op("project_2dgs")
+def _project(a: _Projection) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    means, quats, scales, viewmats, Ks = _inputs(*a)
     shape = (*viewmats.shape[:2], means.shape[1])
     check_memory(means, 17 * shape[0] * shape[1] * shape[2], "viewmats, means: every Gaussian in every camera")
     means2d, depths = means.new_empty((*shape, 2)), means.new_empty(shape)
     transforms, normals = means.new_empty((*shape, 3, 3)), means.new_empty((*shape, 3))
     radii = means.new_empty((*shape, 2), dtype=torch.int32)
-    inputs = map(plain_or_none, (means, quats, scales, opacities, viewmats, Ks))
-    limits = (width, height, near_plane, far_plane, radius_clip)
+    inputs = (means, quats, scales, plain_or_none(a.gaussians.opacities), viewmats, Ks)
+    limits = (a.camera.width, a.camera.height, a.camera.near_plane, a.camera.far_plane, a.camera.radius_clip)
     outputs = (radii, means2d, depths, transforms, normals)
-    native.require().project_discs(*inputs, *limits, *outputs, **native.where(means))
+    native.require().project_2dgs(*inputs, *limits, *outputs, **native.where(means))
     return outputs
 
 
-@native.custom_op("project_discs_vjp")
-@checked(
-    "means: float b n 3, quats: float b n 4, scales: float b n 3, viewmats: float b c 4 4, Ks: float b c 3 3, "
-    "radii: int32 b c n 2, width, height, view_grad, v_means2d: float b c n 2, v_depths: float b c n, "
-    "v_transforms: float b c n 3 3, v_normals: float b c n 3"
-)
-def _project_vjp(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    radii: Tensor,
-    width: int,
-    height: int,
-    view_grad: bool,
-    v_means2d: Tensor,
-    v_depths: Tensor,
-    v_transforms: Tensor,
-    v_normals: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@record_op("project_2dgs_vjp")
+def _project_vjp(a: _ProjectionVjp) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    gaussians, camera, radii = a.state
+    inputs = means, quats, scales, viewmats, _ = _inputs(gaussians, camera)
     num_images, count = viewmats.shape[0] * viewmats.shape[1], means.shape[1]
     visible = radii.reshape(-1, 2)[:, 0].nonzero()[:, 0]
     image_ids = torch.div(visible, max(count, 1), rounding_mode="floor")
     offsets = image_offsets(image_ids, num_images)
     grads = [zeros(value) for value in (means, quats, scales)]
-    v_views = pair_sums(means, num_images, count, 12) if view_grad else None
-    inputs = map(plain, (means, quats, scales, viewmats, Ks))
-    upstream = map(plain, (v_means2d, v_depths, v_transforms, v_normals))
+    v_views = pair_sums(means, num_images, count, 12) if a.view_grad else None
+    upstream = map(plain, (a.v_means2d, a.v_depths, a.v_transforms, a.v_normals))
     ids = (visible - image_ids * count, offsets)
-    native.require().project_discs_vjp(*inputs, width, height, *ids, *upstream, *grads, v_views, **native.where(means))
+    native.require().project_2dgs_vjp(
+        *inputs, camera.width, camera.height, *ids, *upstream, *grads, v_views, **native.where(means)
+    )
     return grads[0], grads[1], grads[2], view_gradient(v_views, viewmats)
 
 
-@native.custom_op("blend_discs")
-@checked(
-    "means2d: float p 2, transforms: float p 3 3, colors: float p d, opacities: float p, normals: float p 3, "
-    "backgrounds: float? i d, masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, "
-    "flatten_ids: int32 m, alpha_max, distortion, max_depths: float? i h w"
+@_project.register_fake
+def _project_fake(a: _Projection) -> tuple[Tensor, ...]:
+    means = a.gaussians.means
+    shape = (*a.camera.viewmats.shape[:2], means.shape[1])
+    outputs = (means.new_empty((*shape, *tail)) for tail in ((2,), (), (3, 3), (3,)))
+    return means.new_empty((*shape, 2), dtype=torch.int32), *outputs
+
+
+_project_vjp.register_fake(
+    lambda a: tuple(map(torch.empty_like, (*a.state.gaussians[:3], a.state.camera.viewmats))),
 )
-def _blend(
-    means2d: Tensor,
-    transforms: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    normals: Tensor,
-    backgrounds: Tensor | None,
-    masks: Tensor | None,
-    width: int,
-    height: int,
-    tile_size: int,
-    isect_offsets: Tensor,
-    flatten_ids: Tensor,
-    alpha_max: float,
-    distortion: bool,
-    max_depths: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+
+
+def _project_setup(ctx, a: _Projection, output) -> None:
+    ctx.mark_non_differentiable(output[0])
+    save(ctx, _ProjectionState(a.gaussians._replace(opacities=None), a.camera, output[0]))
+
+
+def _project_backward(ctx, _radii, *upstream) -> Gradients:
+    found = _project_vjp(*flatten(saved(ctx)), _project.needs_gradient(ctx, "viewmats"), *upstream)
+    return dict(zip(("means", "quats", "scales", "viewmats"), found))
+
+
+_project.register_autograd(_project_setup, _project_backward)
+
+
+class _Scene(NamedTuple):
+    """What a forward and a backward pass of blending share."""
+
+    means2d: Float[Tensor, "p 2"]
+    transforms: Float[Tensor, "p 3 3"]
+    colors: Float[Tensor, "p d"]
+    opacities: Float[Tensor, " p"]
+
+
+class _Rules(NamedTuple):
+    """As `_Scene`."""
+
+    backgrounds: Float[Tensor, "i d"] | None
+    masks: Bool[Tensor, "i y x"] | None
+    lists: TileLists
+    alpha_max: float
+    distortion: bool
+
+
+class _Blending(NamedTuple):
+    scene: _Scene
+    normals: Float[Tensor, "p 3"]
+    rules: _Rules
+    max_depths: Float[Tensor, "i h w"] | None = None
+
+
+class _BlendingState(NamedTuple):
+    records: Float[Tensor, "p r"]
+    scene: _Scene
+    rules: _Rules
+    transmittances: Float[Tensor, "i h w"]
+    moments: Float[Tensor, "i h w"]
+    last_ids: Int32[Tensor, "i h w"]
+    median_ids: Int32[Tensor, "i h w"]
+
+
+class _BlendingVjp(NamedTuple):
+    state: _BlendingState
+    v_colors: Float[Tensor, "i h w d"]
+    v_transmittances: Float[Tensor, "i h w"]
+    v_normals: Float[Tensor, "i h w 3"]
+    v_distortions: Float[Tensor, "i h w"]
+    v_medians: Float[Tensor, "i h w"]
+
+
+@record_op("blend_2dgs")
+def _blend(a: _Blending) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     module = native.require()
-    check_image_size(len(isect_offsets), width, height, tile_size)
-    check_memory(colors, len(isect_offsets) * width * height * (colors.shape[1] + 9), "width, height")
-    means2d, transforms, colors, opacities, normals = map(plain, (means2d, transforms, colors, opacities, normals))
-    backgrounds, masks, max_depths = map(plain_or_none, (backgrounds, masks, max_depths))
-    records = colors.new_empty((len(opacities), module.DISC_RECORD))
-    where = native.where(means2d)
-    module.make_disc_records(means2d, transforms, opacities, normals, colors, records, **where)
+    width, height, tile_size, isect_offsets, flatten_ids = a.rules.lists
     image = (len(isect_offsets), height, width)
+    check_image_size(image[0], width, height, tile_size)
+    check_memory(a.scene.colors, image[0] * width * height * (a.scene.colors.shape[1] + 9), "width, height")
+    means2d, transforms, colors, opacities = map(plain, a.scene)
+    normals = plain(a.normals)
+    backgrounds, masks, max_depths = map(plain_or_none, (a.rules.backgrounds, a.rules.masks, a.max_depths))
+    records = colors.new_empty((len(opacities), module.RECORD_2DGS))
+    where = native.where(means2d)
+    module.make_records_2dgs(means2d, transforms, opacities, normals, colors, records, **where)
     shown, normal = colors.new_empty((*image, colors.shape[1])), colors.new_empty((*image, 3))
     transmittances, distortions, moments, medians = (colors.new_empty(image) for _ in range(4))
     last_ids, median_ids = (colors.new_empty(image, dtype=torch.int32) for _ in range(2))
     maps = (shown, transmittances, normal, distortions, moments, medians, last_ids, median_ids)
-    lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, distortion)
-    module.blend_discs(records, colors, backgrounds, masks, *lists, max_depths, *maps, **where)
+    lists = (isect_offsets, flatten_ids, width, height, tile_size, a.rules.alpha_max, a.rules.distortion)
+    module.blend_2dgs(records, colors, backgrounds, masks, *lists, max_depths, *maps, **where)
     return shown, transmittances, normal, distortions, medians, last_ids, median_ids, moments, records
 
 
-@native.custom_op("blend_discs_vjp")
-@checked(
-    "records: float p r, means2d: float p 2, transforms: float p 3 3, colors: float p d, opacities: float p, "
-    "backgrounds: float? i d, masks: bool? i y x, width, height, tile_size, isect_offsets: int32 i y x, "
-    "flatten_ids: int32 m, alpha_max, distortion, transmittances: float i h w, moments: float i h w, "
-    "last_ids: int32 i h w, median_ids: int32 i h w, v_colors: float i h w d, v_transmittances: float i h w, "
-    "v_normals: float i h w 3, v_distortions: float i h w, v_medians: float i h w"
-)
-def _blend_vjp(
-    records: Tensor,
-    means2d: Tensor,
-    transforms: Tensor,
-    colors: Tensor,
-    opacities: Tensor,
-    backgrounds: Tensor | None,
-    masks: Tensor | None,
-    width: int,
-    height: int,
-    tile_size: int,
-    isect_offsets: Tensor,
-    flatten_ids: Tensor,
-    alpha_max: float,
-    distortion: bool,
-    transmittances: Tensor,
-    moments: Tensor,
-    last_ids: Tensor,
-    median_ids: Tensor,
-    v_colors: Tensor,
-    v_transmittances: Tensor,
-    v_normals: Tensor,
-    v_distortions: Tensor,
-    v_medians: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    module = native.require()
-    records, means2d, transforms, colors, opacities = map(plain, (records, means2d, transforms, colors, opacities))
-    backgrounds, masks = map(plain_or_none, (backgrounds, masks))
+@record_op("blend_2dgs_vjp")
+def _blend_vjp(a: _BlendingVjp) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    module, rules = native.require(), a.state.rules
+    width, height, tile_size, isect_offsets, flatten_ids = rules.lists
+    records, means2d, transforms, colors, opacities = map(plain, (a.state.records, *a.state.scene))
+    backgrounds, masks = map(plain_or_none, (rules.backgrounds, rules.masks))
     count, channels = colors.shape
-    maps = (transmittances, moments, last_ids, median_ids)
-    sums = record_sums(colors, count, len(flatten_ids), module.DISC_ROW + channels)
+    sums = record_sums(colors, count, len(flatten_ids), module.ROW_2DGS + channels)
     grads = [colors.new_empty((count, *tail)) for tail in ((2,), (3, 3), (channels,), (), (3,))]
-    upstream = map(plain, (v_colors, v_transmittances, v_normals, v_distortions, v_medians))
-    lists = (isect_offsets, flatten_ids, width, height, tile_size, alpha_max, distortion)
-    gaussians = (means2d, transforms, opacities)
-    module.blend_discs_vjp(
+    upstream = map(plain, a[1:])
+    lists = (isect_offsets, flatten_ids, width, height, tile_size, rules.alpha_max, rules.distortion)
+    maps, gaussians = a.state[3:], (means2d, transforms, opacities)
+    module.blend_2dgs_vjp(
         records, colors, backgrounds, masks, *lists, *maps, *gaussians, *upstream, sums, *grads, **native.where(colors)
     )
     return grads[0], grads[1], grads[2], grads[3], grads[4]
 
 
-def _project_fake(means, quats, scales, opacities, viewmats, *rest):
-    shape = (*viewmats.shape[:2], means.shape[1])
-    outputs = (means.new_empty((*shape, *tail)) for tail in ((2,), (), (3, 3), (3,)))
-    return means.new_empty((*shape, 2), dtype=torch.int32), *outputs
-
-
-def _blend_fake(means2d, transforms, colors, opacities, normals, backgrounds, masks, width, height, *rest):
-    image = (rest[1].shape[0], height, width)
+@_blend.register_fake
+def _blend_fake(a: _Blending) -> tuple[Tensor, ...]:
+    colors, lists = a.scene.colors, a.rules.lists
+    image = (lists.isect_offsets.shape[0], lists.height, lists.width)
     flat = [colors.new_empty(image) for _ in range(4)]
     ids = [colors.new_empty(image, dtype=torch.int32) for _ in range(2)]
     shown, normal = colors.new_empty((*image, colors.shape[1])), colors.new_empty((*image, 3))
-    return shown, flat[0], normal, flat[1], flat[2], *ids, flat[3], colors.new_empty((len(opacities), 32))
+    return shown, flat[0], normal, flat[1], flat[2], *ids, flat[3], colors.new_empty((len(colors), 32))
 
 
-_project.register_fake(_project_fake)
-_project_vjp.register_fake(
-    lambda means, quats, scales, viewmats, *rest: tuple(map(torch.empty_like, (means, quats, scales, viewmats)))
-)
-_blend.register_fake(_blend_fake)
 _blend_vjp.register_fake(
-    lambda records, means2d, transforms, colors, opacities, *rest: (
-        *map(torch.empty_like, (means2d, transforms, colors, opacities)),
-        colors.new_empty((len(opacities), 3)),
-    )
+    lambda a: (*map(torch.empty_like, a.state.scene), a.v_colors.new_empty((len(a.state.scene.opacities), 3)))
 )
 
 
-def _project_setup(ctx, inputs, output):
-    means, quats, scales, _, viewmats, Ks, width, height, *_ = inputs
-    ctx.mark_non_differentiable(output[0])
-    ctx.save_for_backward(means, quats, scales, viewmats, Ks, output[0])
-    ctx.size = (width, height)
-
-
-def _project_backward(ctx, _radii, *upstream):
-    means, quats, scales, viewmats = _project_vjp(*ctx.saved_tensors, *ctx.size, ctx.needs_input_grad[4], *upstream)
-    return means, quats, scales, None, viewmats, *(None for _ in range(6))
-
-
-def _blend_setup(ctx, inputs, output):
-    means2d, transforms, colors, opacities, _, backgrounds, masks, width, height, tile_size, *lists = inputs
-    isect_offsets, flatten_ids, alpha_max, distortion = lists[:4]
+def _blend_setup(ctx, a: _Blending, output) -> None:
     _, transmittances, _, _, _, last_ids, median_ids, moments, records = output
     ctx.mark_non_differentiable(last_ids, median_ids, moments, records)
-    ctx.save_for_backward(
-        records, means2d, transforms, colors, opacities, backgrounds, masks, isect_offsets, flatten_ids, transmittances,
-        moments, last_ids, median_ids,
-    )  # fmt: skip
-    ctx.options = (width, height, tile_size), (alpha_max, distortion)
+    save(ctx, _BlendingState(records, a.scene, a.rules, transmittances, moments, last_ids, median_ids))
 
 
-def _blend_backward(ctx, v_colors, v_transmittances, v_normals, v_distortions, v_medians, *_):
-    *gaussians, isect_offsets, flatten_ids, transmittances, moments, last_ids, median_ids = ctx.saved_tensors
-    size, rules = ctx.options
-    maps = (transmittances, moments, last_ids, median_ids)
-    upstream = (v_colors, v_transmittances, v_normals, v_distortions, v_medians)
-    grads = _blend_vjp(*gaussians, *size, isect_offsets, flatten_ids, *rules, *maps, *upstream)
-    v_backgrounds = background_gradient(transmittances, v_colors) if ctx.needs_input_grad[5] else None
-    return *grads, v_backgrounds, *(None for _ in range(9))
+def _blend_backward(ctx, *upstream) -> Gradients:
+    state: _BlendingState = saved(ctx)
+    grads = _blend_vjp(*flatten(state), *upstream[:5])
+    found: Gradients = dict(zip(("means2d", "transforms", "colors", "opacities", "normals"), grads))
+    if _blend.needs_gradient(ctx, "backgrounds"):
+        found["backgrounds"] = background_gradient(state.transmittances, upstream[0])
+    return found
 
 
-_project.register_autograd(_project_backward, setup_context=_project_setup)
-_blend.register_autograd(_blend_backward, setup_context=_blend_setup)
+_blend.register_autograd(_blend_setup, _blend_backward)

@@ -1,12 +1,15 @@
 """The (image, Gaussian) pairs of one call, dense or packed, and what both kinds of Gaussians do with them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vision3d.render.splats import ops
+from vision3d.render.splats.calls import Call
 from vision3d.render.splats.checks import Sizes
+from vision3d.render.splats.kernels import Kernels
+from vision3d.render.splats.records import Camera, Gaussians, Grid, Intersections, Pixels, Projected, Projected2dgs
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,14 @@ class Pairs:
     gaussians: Tensor
     """Gaussian of each visible pair, ascending within an image."""
 
-    @classmethod
-    def of(cls, radii: Tensor, sizes: Sizes, packed: bool) -> "Pairs":
-        """The pairs whose (B, C, N, 2) radii are not zero."""
-        return cls(sizes, packed, *ops.visible_pairs(radii))
-
     @property
     def rows(self) -> Tensor:
         """Place of each visible pair among all (image, Gaussian) pairs."""
         return self.gaussians if self.sizes.num_images == 1 else self.images * self.sizes.num_gaussians + self.gaussians
 
-    def layout(self, dense: Tensor) -> Tensor:
-        """A (B, C, N, *) tensor in the caller's layout."""
-        if self.packed:
-            return dense.flatten(0, 2).index_select(0, self.rows)
-        return dense.reshape(*self.sizes.batch, *dense.shape[1:])
+    def in_batch(self, value: Tensor) -> Tensor:
+        """A tensor (B, C, N, *) or (nnz, *) in the caller's layout."""
+        return value if self.packed else value.reshape(*self.sizes.batch, *value.shape[1:])
 
     def flat(self, value: Tensor) -> Tensor:
         """A tensor in the caller's layout as (nnz, *), the order in which `flatten_ids` counts."""
@@ -52,6 +48,10 @@ class Pairs:
             return self.images
         images = torch.arange(self.sizes.num_images, device=self.images.device)
         return images.repeat_interleave(self.sizes.num_gaussians)
+
+    def grid(self, camera: Camera, tile_size: int) -> Grid:
+        """The tiles of all images."""
+        return Grid(self.sizes.num_images, camera.width, camera.height, tile_size)
 
     def of_gaussians(self, values: Tensor) -> Tensor:
         """(B, N) or (B, N, D) values, or (B, C, N, D) that differ between cameras, as (nnz, *)."""
@@ -79,18 +79,67 @@ class Pairs:
         return {"batch_ids": scenes, "camera_ids": cameras, "gaussian_ids": self.gaussians}
 
 
-def by_scene(tensor: Tensor, sizes: Sizes) -> Tensor:
-    """Batch dimensions flattened into one."""
+def by_scene(call: Call, rows: "SparseRows") -> tuple[Gaussians, Tensor, Camera]:
+    """Gaussians, colours and cameras as kernels take them: one batch dimension, covariances as upper triangles.
+
+    Args:
+        rows: Makes the gradients sparse, where the call asks for it.
+    """
+    size, camera = call.sizes, call.camera
+    means, quats, scales, covars, opacities = call.gaussians
+    if covars is not None:
+        quats = scales = None
+        covars = covars[..., [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+    if call.sparse_grad:
+        means, quats, scales = (None if value is None else rows.attach(value) for value in (means, quats, scales))
+    parts = (None if value is None else _flat_batch(value, size) for value in (means, quats, scales, covars, opacities))
+    camera = Camera(_flat_batch(camera.viewmats, size), _flat_batch(camera.Ks, size), *camera[2:])
+    return Gaussians._make(parts), _flat_batch(call.colors, size), camera
+
+
+def _flat_batch(tensor: Tensor, sizes: Sizes) -> Tensor:
     return tensor.reshape(sizes.num_batches, *tensor.shape[len(sizes.batch) :])
 
 
+def flat_pixels(call: Call) -> Pixels:
+    """Backgrounds, masks and limits with one dimension for all images; no backgrounds for depths alone."""
+    backgrounds = None if call.render_mode in ("D", "ED") else call.backgrounds
+    masks, max_depths = (None if maps is None else maps.flatten(0, -3) for maps in (call.masks, call.max_depths))
+    return Pixels(None if backgrounds is None else backgrounds.flatten(0, -2), masks, max_depths)
+
+
+def info_of(
+    call: Call, pairs: Pairs, projected: Projected | Projected2dgs, opacity: Tensor, found: Intersections
+) -> dict[str, Any]:
+    """The entries that the info dictionaries of both functions have."""
+    sizes, (tile_height, tile_width) = call.sizes, call.tiles
+    return {
+        **pairs.ids(),
+        "radii": projected.radii,
+        "means2d": projected.means2d,
+        "depths": projected.depths,
+        "opacities": pairs.shaped(opacity),
+        "tile_width": tile_width,
+        "tile_height": tile_height,
+        "tiles_per_gauss": pairs.shaped(found.tiles_per_gauss),
+        "isect_ids": found.isect_ids,
+        "flatten_ids": found.lists.flatten_ids,
+        "isect_offsets": found.lists.isect_offsets.reshape(*sizes.batch, sizes.num_cameras, *call.tiles),
+        "width": call.camera.width,
+        "height": call.camera.height,
+        "tile_size": call.tile_size,
+        "n_batches": sizes.num_batches,
+        "n_cameras": sizes.num_cameras,
+    }
+
+
 def pair_colors(
-    pairs: Pairs, means: Tensor, colors: Tensor, viewmats: Tensor, sh_degree: int | None, backend: ops.Backend
+    pairs: Pairs, means: Tensor, colors: Tensor, viewmats: Tensor, sh_degree: int | None, kernels: Kernels
 ) -> Tensor:
     """Colours (nnz, D) of the pairs, from colours or spherical harmonics that may differ between cameras."""
     if sh_degree is None:
         return pairs.of_gaussians(colors)
-    seen = ops.sh_colors(means, colors, viewmats, *pairs.scenes_and_cameras(), pairs.gaussians, sh_degree, backend=backend)
+    seen = kernels.sh_colors(means, colors, viewmats, *pairs.scenes_and_cameras(), pairs.gaussians, sh_degree)
     if pairs.packed:
         return seen
     total = pairs.sizes.num_images * pairs.sizes.num_gaussians

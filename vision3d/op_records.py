@@ -1,0 +1,179 @@
+"""Operations whose arguments are one record: a NamedTuple that spells name, type and shape of each argument once.
+
+The operation's schema, the checks of its arguments, and what its fake and its gradient see all come from that record. A record
+may hold others; in the schema their fields are flat.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from vision3d import native
+from vision3d.op_checks import Signature
+
+Gradients = dict[str, Tensor | None]
+_PLAIN = {int: "SymInt", float: "float", bool: "bool", str: "str"}
+_DTYPES = {"Int32": "int32", "Int64": "int64", "UInt8": "uint8", "Bool": "bool", "Float": "float"}
+
+
+class _Field(NamedTuple):
+    name: str
+    plain: type | None
+    """Type of an argument that is not a tensor."""
+    tensor: Any
+    """Annotation of a tensor, with its dtype and shape."""
+    is_optional: bool
+    has_default: bool
+
+
+class RecordOp:
+    """The operation `vision3d::name`, made from a function of one record.
+
+    Calling it with the flat arguments takes the quickest way (`native.direct`).
+
+    Args:
+        function: Its only argument is annotated with a NamedTuple; it returns a tensor or a tuple of them, as annotated.
+    """
+
+    def __init__(self, name: str, function: Callable[[Any], Any]) -> None:
+        hints = dict(function.__annotations__)
+        returns = hints.pop("return")
+        (self.record,) = hints.values()
+        self.names = [field.name for field in fields_of(self.record)]
+        self.signature = Signature(_signature_text(self.record))
+
+        @functools.wraps(function)
+        def flat(*values: Any) -> Any:
+            self.signature.check(*values)
+            return function(build(self.record, values))
+
+        self.op = native.custom_op(name, schema=schema_of(self.record, returns))(flat)
+
+    def __call__(self, *values: Any) -> Any:
+        return native.direct(self.op)(*values)
+
+    def register_fake(self, function: Callable[[Any], Any]) -> None:
+        """Register what gives empty outputs for a record of fake tensors."""
+        self.op.register_fake(lambda *values: function(build(self.record, values)))
+
+    def register_autograd(
+        self, setup: Callable[[Any, Any, Any], None], backward: Callable[..., dict[str, Tensor | None]]
+    ) -> None:
+        """Register the gradient.
+
+        Args:
+            setup: (ctx, record, outputs) -> None; keeps what `backward` reads, as with `save`.
+            backward: (ctx, gradient of each output...) -> gradients by the names of the inputs; None for the rest.
+        """
+
+        def gradients(ctx: Any, *upstream: Any) -> tuple[Tensor | None, ...]:
+            found = backward(ctx, *upstream)
+            return tuple([found.get(name) for name in self.names])
+
+        self.op.register_autograd(
+            gradients, setup_context=lambda ctx, inputs, output: setup(ctx, build(self.record, inputs), output)
+        )
+
+    def needs_gradient(self, ctx: Any, name: str) -> bool:
+        """Whether the gradient of the input of this name is asked for."""
+        return ctx.needs_input_grad[self.names.index(name)]
+
+
+def record_op(name: str) -> Callable[[Callable[[Any], Any]], RecordOp]:
+    """Decorator that makes a `RecordOp` of a function."""
+    return functools.partial(RecordOp, name)
+
+
+def save(ctx: Any, state: tuple[Any, ...]) -> None:
+    """Keep a record for the backward pass, its tensors as autograd wants them kept."""
+    values = flatten(state)
+    tensors = [value if isinstance(value, Tensor) else None for value in values]
+    ctx.save_for_backward(*tensors)
+    ctx.state = type(state), [value if tensor is None else None for value, tensor in zip(values, tensors)]
+
+
+def saved(ctx: Any) -> Any:
+    """The record that `save` kept."""
+    record, others = ctx.state
+    return build(record, [other if tensor is None else tensor for tensor, other in zip(ctx.saved_tensors, others)])
+
+
+def build(record: Any, values: Sequence[Any]) -> Any:
+    """The record with these flat values; what is missing at the end has its default."""
+    values = list(values)
+    for index, inner, size in reversed(_inner_records(record)):
+        values[index : index + size] = (build(inner, values[index : index + size]),)
+    return record(*values)
+
+
+def flatten(record: tuple[Any, ...]) -> list[Any]:
+    """The values of a record and of those that it holds, in the order of the schema."""
+    values = list(record)
+    for index, _, _ in _inner_records(type(record)):
+        values[index : index + 1] = flatten(values[index])
+    return values
+
+
+@functools.cache
+def fields_of(record: Any) -> tuple[_Field, ...]:
+    """All fields of a record, those of the records that it holds in their place."""
+    found: list[_Field] = []
+    for name, hint in record.__annotations__.items():
+        if _is_record(hint):
+            found += fields_of(hint)
+            continue
+        options = get_args(hint) if type(None) in get_args(hint) else ()
+        hint = next((option for option in options if option is not type(None)), hint)
+        is_plain = hint in _PLAIN
+        found.append(
+            _Field(name, hint if is_plain else None, None if is_plain else hint, bool(options), name in record._field_defaults)
+        )
+    names = [field.name for field in found]
+    assert len(set(names)) == len(names), f"{record.__name__}: a name stands twice in {names}"
+    return tuple(found)
+
+
+def _inner_records(record: Any) -> tuple[tuple[int, Any, int], ...]:
+    """Of each record that a record holds: where it begins in the schema, its type, how many values it has."""
+    found = _INNER.get(record)
+    if found is None:
+        parts, first = [], 0
+        for hint in record.__annotations__.values():
+            size = len(fields_of(hint)) if _is_record(hint) else 1
+            if _is_record(hint):
+                parts.append((first, hint, size))
+            first += size
+        found = _INNER[record] = tuple(parts)
+    return found
+
+
+_INNER: dict[Any, tuple[tuple[int, Any, int], ...]] = {}  # not functools.cache, which torch.compile warns of
+
+
+def _is_record(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+
+
+def _signature_text(record: Any) -> str:
+    parts = []
+    for field in fields_of(record):
+        if field.tensor is None:
+            parts.append(field.name)
+        else:
+            dtype = _DTYPES[field.tensor.dtype.__name__] + "?" * field.is_optional
+            parts.append(f"{field.name}: {dtype} {field.tensor.dim_str}")
+    return ", ".join(parts)
+
+
+def schema_of(record: Any, returns: Any) -> str:
+    """The schema of `torch.library` for a function that takes the record and returns a tensor or a tuple of tensors."""
+    arguments = [
+        f"{'Tensor' if field.plain is None else _PLAIN[field.plain]}{'?' * field.is_optional} {field.name}"
+        f"{'=None' * field.has_default}"
+        for field in fields_of(record)
+    ]
+    outputs = "Tensor" if returns is torch.Tensor else f"({', '.join('Tensor' for _ in get_args(returns))})"
+    return f"({', '.join(arguments)}) -> {outputs}"

@@ -1,0 +1,74 @@
+"""The backends of the rasterizer: native kernels, plain torch, and gsplat."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from vision3d.render.splats import checks, kernels, tiled_2dgs, tiled_3dgs
+from vision3d.render.splats.calls import Call, Images, Maps
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """What draws a whole call."""
+
+    def rasterize(self, call: Call) -> Images:
+        """What `rasterize` returns."""
+        ...
+
+    def rasterize_2dgs(self, call: Call) -> Maps:
+        """What `rasterize_2dgs` returns."""
+        ...
+
+
+class Tiled:
+    """Draws with tile lists, by the operations of `kernels`."""
+
+    def __init__(self, operations: kernels.Kernels) -> None:
+        self.kernels = operations
+
+    def rasterize(self, call: Call) -> Images:
+        return tiled_3dgs.rasterize(self.kernels, call)
+
+    def rasterize_2dgs(self, call: Call) -> Maps:
+        return tiled_2dgs.rasterize(self.kernels, call)
+
+
+class Gsplat:
+    """Draws with the package gsplat, on CUDA."""
+
+    def rasterize(self, call: Call) -> Images:
+        checks.refuse_for_gsplat("gsplat.rasterization", masks=call.masks, max_depths=call.max_depths)
+        import gsplat
+
+        options = {name: value for name, value in call.options.items() if value is not None}
+        return gsplat.rasterization(**_shared(call), **options, covars=call.gaussians.covars, camera_model=call.camera.model)
+
+    def rasterize_2dgs(self, call: Call) -> Maps:
+        checks.refuse_for_gsplat("gsplat.rasterization_2dgs", masks=call.masks, max_depths=call.max_depths)
+        import gsplat
+
+        return gsplat.rasterization_2dgs(**_shared(call), **call.options)
+
+
+def backend(name: str, device: torch.device) -> Backend:
+    """The backend that draws on the device when `name` is asked for.
+
+    Raises:
+        BackendError: It is unknown, not installed or does not run on this device.
+    """
+    chosen = kernels.resolve(name, device)
+    return Gsplat() if chosen == "gsplat" else Tiled(kernels.kernels(chosen))
+
+
+def _shared(call: Call) -> dict[str, Any]:
+    """The arguments that both functions of gsplat have, by its names."""
+    gaussians, camera = call.gaussians, call.camera
+    return {
+        "means": gaussians.means, "quats": gaussians.quats, "scales": gaussians.scales, "opacities": gaussians.opacities,
+        "colors": call.colors, "viewmats": camera.viewmats, "Ks": camera.Ks, "width": camera.width, "height": camera.height,
+        "near_plane": camera.near_plane, "far_plane": camera.far_plane, "radius_clip": camera.radius_clip,
+        "eps2d": call.eps2d, "sh_degree": call.sh_degree, "packed": call.packed, "tile_size": call.tile_size,
+        "backgrounds": call.backgrounds, "render_mode": call.render_mode, "sparse_grad": call.sparse_grad,
+        "absgrad": call.absgrad,
+    }  # fmt: skip

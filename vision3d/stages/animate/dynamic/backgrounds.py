@@ -1,0 +1,28 @@
+"""A background colour that shows where an object is missing."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.stages.animate.dynamic.footage import Footage
+
+_BACKGROUNDS = (
+    (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.0, 1.0, 1.0),
+    (1.0, 0.0, 1.0), (1.0, 1.0, 0.0),
+)  # fmt: skip
+_COLOR_VIEWS, _COLOR_PIXELS = 16, 20_000  # images and pixels whose colours are looked at
+_COLOR_SHARE = 0.02  # of the pixels that may be nearer to the background
+
+
+@torch.no_grad()
+def background_color(footage: Footage) -> Float[Tensor, " 3"]:
+    """The colour out of white, black, grey and the corners of the colour cube that is farthest from those of the object.
+
+    Over a background like the object, an image does not tell where the object is missing.
+    """
+    values = footage.pictures[:: max(1, len(footage) // _COLOR_VIEWS)].float() / 255
+    colors = values[values[..., 3] > 0.5][:, :3]
+    colors = colors[:: max(1, len(colors) // _COLOR_PIXELS)]
+    known = colors.new_tensor(_BACKGROUNDS)
+    distances = torch.cdist(known, colors).quantile(_COLOR_SHARE, dim=1)
+    return known[int(distances.argmax())]

@@ -1,0 +1,214 @@
+"""Options of the stage `animate fit`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vision3d.device import BackendName
+from vision3d.errors import ConfigError
+from vision3d.geometry.skinning import Method
+from vision3d.ranges import check_each
+from vision3d.stages.animate.guidance.config import SdsConfig
+
+RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps",)
+"""Keys that may become larger when a run is resumed."""
+_STEPS, _FRAME_STEPS = 1000, 60  # at least, and for each frame
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """How nodes move in time."""
+
+    kind: Literal["discrete", "mlp", "hexplane"] = "discrete"
+    """Free numbers for each frame with splines between them (discrete), a perceptron on waves of place and time (mlp), or
+    planes of features over pairs of x, y, z and t (hexplane)."""
+    stretch: bool = True
+    """Whether nodes stretch; otherwise they move rigidly."""
+    discrete_rate: float = 5e-3
+    """Learning rate of free numbers."""
+    joint_rate: float = 0.03
+    """Learning rate of the joints while frames come in [rad]; a third of it afterwards."""
+    rate: float = 2e-3
+    """Learning rate of the layers of networks."""
+    plane_rate: float = 2e-2
+    """Learning rate of planes."""
+    frequencies: int = 3
+    """Waves along each axis (mlp)."""
+    layers: int = 2
+    """Layers before the heads (mlp)."""
+    width: int = 64
+    """Width of the layers."""
+    features: int = 8
+    """Features of a plane (hexplane)."""
+    resolutions: tuple[int, ...] = (16, 32)
+    """Cells of the planes along an axis, coarse to fine (hexplane)."""
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("frequencies", "layers", "width", "features")}
+        for name, value in counts.items():
+            if not 1 <= value <= 1024:
+                raise ConfigError(f"motion.{name}", f"got {value}, want 1 to 1024")
+        if not self.resolutions or min(self.resolutions) < 2:
+            raise ConfigError("motion.resolutions", f"got {self.resolutions}, want numbers of at least 2")
+        for name in ("discrete_rate", "joint_rate", "rate", "plane_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"motion.{name}", f"got {getattr(self, name)}, want a number > 0")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
+
+    rgb: float = 1.0
+    """Images over random background colours: absolute differences and SSIM."""
+    ssim: float = 0.2
+    """Share of SSIM in it, in [0, 1]; of no effect where pictures are smaller than 11 pixels."""
+    mask: float = 2.0
+    """Squared differences of opacity."""
+    mask_start: float = 4.0
+    """Factor on `mask` at the beginning, which falls to 1 at half of the steps: outlines lead before colours do."""
+    blurred: float = 80.0
+    """Squared differences of the coarser levels of the pyramids of pictures and opacity, which pull limbs that are far away."""
+    arap: float = 1.0
+    """As-rigid-as-possible energy of the frames (Sorkine and Alexa 2007)."""
+    arap_between: float = 0.5
+    """The same at times between frames."""
+    edges: float = 0.5
+    """What neighbouring nodes predict for each other (Sumner et al. 2007, E_reg), in squared radii of the object."""
+    final: float = 0.1
+    """Factor on `arap`, `arap_between` and `edges` in the last step; it falls from 1 once all frames are in, above 0."""
+    limit: float = 0.05
+    """Mean squared strain of an edge over the frames of which a quarter of its weight in `arap` is left, once all frames are
+    in: what is stretched and bent most yields, as joints do. 0: none does."""
+    normals: float = 0.02
+    """Squared changes of the cosines between the normals of adjacent faces; those at rest are right, so edges stay sharp."""
+    acceleration: float = 0.02
+    """Second difference in time of the nodes' shifts, in squared radii of the object, and of the joints' rotations [rad^2]."""
+    pose: float = 1e-3
+    """Squared rotations of the joints from the rest pose [rad^2]."""
+    depth: float = 0.0
+    """Squared motion of the surface towards a camera of each frame or away from it, in squared radii of the object: one camera
+    does not see it."""
+    guidance: float = 1e-5
+    """Of the score distillation, where there is a guidance (DreamMesh4D has 0.1 beside 5000 of the colours)."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not 0 <= value < float("inf"):
+                raise ConfigError(f"loss.{name}", f"got {value}, want a number >= 0")
+        if self.ssim > 1:
+            raise ConfigError("loss.ssim", f"got {self.ssim}, want a number in [0, 1]")
+        if not 0 < self.final <= 1:
+            raise ConfigError("loss.final", f"got {self.final}, want a number above 0, at most 1")
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The camera of a clip that comes without; how far away it is follows from the mask, which the mesh at rest fills."""
+
+    elevation: float = 5.0
+    """Above the horizon [deg]."""
+    azimuth: float = 0.0
+    """Round the upward axis [deg]; 0 is the front: +z where y is up (glTF), +x where z is up."""
+    fovy: float = 20.0
+    """Field of view from top to bottom [deg]."""
+    up: Literal["x", "y", "z"] = "y"
+    """Which axis of the mesh points up."""
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("elevation", -90 < self.elevation < 90, "more than -90 and less than 90"),
+            ("azimuth", abs(self.azimuth) <= 360, "-360 to 360"),
+            ("fovy", 1 <= self.fovy <= 120, "1 to 120"),
+        )
+        check_each(self, checks, group="camera.")
+
+
+@dataclass(frozen=True)
+class AnimateConfig:
+    """From a mesh and a clip with masks to a mesh that moves."""
+
+    fit: Literal["auto", "joints", "graph"] = "auto"
+    """What moves the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints where there are some, and
+    then nodes for the residual (auto)."""
+    nodes: int = 128
+    """Nodes of the deformation graph."""
+    neighbors: int = 4
+    """Nodes that a vertex follows at most."""
+    method: Method = "hybrid"
+    """Skinning: linear (lbs), by dual quaternions (dqs), or between the two by a number that is fitted for each node."""
+    motion: FieldConfig = field(default_factory=FieldConfig)
+    """How nodes move in time."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Weights of the loss."""
+    sds: SdsConfig = field(default_factory=SdsConfig)
+    """Of the guidance, where there is one."""
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    """The camera of a clip that comes without cameras."""
+    steps: int | None = None
+    """Steps of the optimiser [default: 60 for each frame, at least 1000]."""
+    frames_per_step: int = 4
+    """Frames in a step."""
+    views_per_step: int = 2
+    """Cameras in a step for each of its frames."""
+    grow: float = 0.5
+    """Share of the steps over which frames come in, one after the other away from the reference; 0: all at once."""
+    coarse: int = 2
+    """Pictures are so many times smaller at the beginning: 1, 2, 4 or 8."""
+    coarse_steps: float = 0.3
+    """Share of the steps with smaller pictures."""
+    resolution: int = 128
+    """Longest side of the images that are fitted to [px]; larger ones are cut to the object, where their cameras are known, and
+    averaged down. 0 keeps their size."""
+    fps: float = 24.0
+    """Frames a second of a folder of pictures without times; a video has its own."""
+    reference: int | None = None
+    """The frame in which the mesh is in its rest pose; it keeps exactly that shape there. -1: in none of them. By default the
+    first frame where the mesh covers its masks (IoU 0.97), else -1."""
+    renderer: Literal["auto", "mesh", "gaussians"] = "auto"
+    """What is drawn and compared: the mesh with its texture or colours, or Gaussians on its faces. auto: what was given."""
+    per_face: Literal[1, 3, 4, 6] = 6
+    """Gaussians on each face, where the mesh comes without."""
+    hold_out_every: int = 0
+    """Of every so many frames the last is not fitted to but measured; 0: none."""
+    hold_out_cameras: tuple[str, ...] = ()
+    """Names of cameras that are not fitted to but measured."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; 0: only at the end."""
+    keep: int = 2
+    """Checkpoints that stay."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    video: bool = True
+    """Write comparison.mp4: given, fitted, and from another side."""
+    seed: int = 0
+    """Of the order of frames and cameras, and of networks."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    backend: BackendName = "auto"
+    """Rasterizer of Gaussians."""
+
+    def total_steps(self, frames: int) -> int:
+        """`steps`, or what it is by default for so many frames."""
+        return max(_STEPS, _FRAME_STEPS * frames) if self.steps is None else self.steps
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("nodes", self.nodes >= 1, "1 or more"),
+            ("neighbors", 1 <= self.neighbors <= 16, "1 to 16"),
+            ("steps", self.steps is None or self.steps >= 0, "0 or more"),
+            ("frames_per_step", self.frames_per_step >= 1, "1 or more"),
+            ("views_per_step", self.views_per_step >= 1, "1 or more"),
+            ("grow", 0 <= self.grow <= 1, "a number in [0, 1]"),
+            ("coarse", self.coarse in (1, 2, 4, 8), "1, 2, 4 or 8"),
+            ("coarse_steps", 0 <= self.coarse_steps <= 1, "a number in [0, 1]"),
+            ("resolution", self.resolution == 0 or 16 <= self.resolution <= 4096, "0, or 16 to 4096"),
+            ("fps", 0 < self.fps < float("inf"), "a number > 0"),
+            ("reference", self.reference is None or self.reference >= -1, "a frame, or -1"),
+            ("hold_out_every", self.hold_out_every == 0 or self.hold_out_every >= 2, "0, or 2 and more"),
+            ("checkpoint_every", self.checkpoint_every >= 0, "0 or more"),
+            ("keep", self.keep >= 1, "1 or more"),
+            ("log_every", self.log_every >= 1, "1 or more"),
+        )
+        check_each(self, checks)

@@ -1,0 +1,347 @@
+"""Clips of one object with masks: what is read, and the checks before anything is fitted."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+from torch import Tensor
+
+from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.io.dataset import VIDEO_SUFFIXES
+from vision3d.io.images import is_image, read_image, read_mask
+from vision3d.io.video import read_video
+from vision3d.scene import Cameras
+from vision3d.scene.resample import resize_area
+from vision3d.stages.animate.dynamic.cropping import Crop
+from vision3d.stages.animate.masks import mask_of_background
+
+logger = logging.getLogger("vision3d.animate")
+
+Split = Literal["fitted", "unseen_cameras", "unseen_frames"]
+SPLITS: tuple[Split, ...] = ("fitted", "unseen_cameras", "unseen_frames")
+
+_FEWEST = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Footage:
+    """M pictures of an object that moves: T times, of each the views of one camera or several."""
+
+    pictures: UInt8[Tensor, "m h w 4"]
+    """Colours (sRGB, not multiplied by alpha) and alpha."""
+    cameras: Cameras | None
+    """One a picture; None where nothing is known of the only camera."""
+    camera_names: tuple[str, ...]
+    """Which camera took each picture."""
+    frames: Int64[Tensor, " m"]
+    """Which of the times each was taken at."""
+    times: Float64[Tensor, " t"]
+    """[s], ascending."""
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height [px]."""
+        return self.pictures.shape[2], self.pictures.shape[1]
+
+    def read(
+        self, views: Int64[Tensor, " i"], factor: int = 1, background: Float[Tensor, " 3"] | None = None
+    ) -> tuple[Float[Tensor, "i h w 3"], Float[Tensor, "i h w"]]:
+        """Images over a background colour, white when None, in [0, 1] and their alphas, averaged down `factor` times."""
+        values = self.pictures[views].float() / 255
+        alphas = values[..., 3:]
+        behind = alphas.new_ones(3) if background is None else background.to(alphas)
+        layers = torch.cat([values[..., :3] * alphas + (1 - alphas) * behind, alphas], -1)
+        if factor > 1:
+            width, height = (-(-side // factor) for side in self.size)
+            layers = torch.nn.functional.interpolate(layers.movedim(-1, 1), (height, width), mode="area").movedim(1, -1)
+        return layers[..., :3], layers[..., 3]
+
+    def to(self, device: torch.device | str) -> "Footage":
+        """The same pictures on another device; times stay."""
+        cameras = None if self.cameras is None else self.cameras.to(device)
+        return replace(self, pictures=self.pictures.to(device), cameras=cameras, frames=self.frames.to(device))
+
+
+def read_footage(
+    path: Path | str,
+    *,
+    cameras: Path | str | None = None,
+    masks: Path | str | None = None,
+    fps: float = 24.0,
+    resolution: int = 0,
+) -> Footage:
+    """Read a clip and check it: count, sizes, alpha, masks.
+
+    - A folder of pictures of one camera, in the order of their names; or a video.
+    - A folder with a cameras.json (or transforms.json) whose names are its subfolders: one camera each, with the same number of
+      pictures, all taken at the same times.
+    - The same with the names of pictures, each of which has its time.
+
+    Args:
+        path: The folder or the video.
+        cameras: File of cameras; the one in the folder when None. One camera alone is that of all pictures.
+        masks: Folder of masks for pictures without alpha, as many as there are pictures, laid out like them.
+        fps: Of pictures without times.
+        resolution: Longest side of what is kept [px]; larger images are averaged down, and before that cut to a window round
+            the object where their cameras are known. 0 keeps their size.
+
+    Raises:
+        MissingFileError: A file or folder is not there.
+        FileFormatError: A picture or the file of cameras cannot be read.
+        InputError: Sizes differ, counts do not fit, a picture has no alpha and no plain background, or a mask is empty.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(path, "a folder of pictures or a video")
+    if path.is_file():
+        return _video(path, cameras, masks, resolution)
+    found = Path(cameras) if cameras is not None else _cameras_in(path)
+    known = None if found is None else _load_cameras(found)
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and any(is_image(file) for file in p.iterdir()))
+    if known is None or len(known) == 1:
+        files = _pictures(path)
+        if not files and folders:
+            raise InputError(f"{path}: has folders of pictures ({_listed(folders)}) but no cameras.json that names them")
+        times = torch.arange(len(files), dtype=torch.float64) / fps
+        one = None if known is None else known.subset([0] * len(files))
+        return _assembled(path, files, _masks_for(path, files, masks), one, ["camera"] * len(files), times, resolution)
+    names = known.names
+    if names is None:
+        raise InputError(f"{found}: its {len(known)} cameras have no names; want those of folders or pictures in {path}")
+    if all((path / name).is_dir() for name in names):
+        return _rig(path, known, names, masks, fps, resolution)
+    files = [path / name for name in names]
+    if missing := [file for file in files if not file.is_file()]:
+        raise MissingFileError(missing[0], f"a picture or a folder of them, which {found} names")
+    if known.times is None:
+        raise InputError(f"{found}: names pictures without times; want a `time` in each of its frames, or folders as names")
+    labels = [str(Path(name).parent) for name in names]
+    times = known.times.double()
+    return _assembled(path, files, _masks_for(path, files, masks), known, labels, times, resolution)
+
+
+def hold_out(footage: Footage, reference: int, every: int, cameras: Sequence[str]) -> dict[Split, Int64[Tensor, " m"]]:
+    """Which pictures to fit to, and which to measure on: those of unseen cameras, and those of unseen frames.
+
+    Of every `every` frames the last is held out, the reference never. Unseen frames count in the cameras that are fitted to.
+
+    Raises:
+        ConfigError: A camera of that name is not there, or nothing is left to fit to.
+    """
+    known = sorted(set(footage.camera_names))
+    if unknown := sorted(set(cameras) - set(known)):
+        raise ConfigError("hold_out_cameras", f"there is no camera {unknown[0]!r}; there are {', '.join(known)}")
+    is_hidden = torch.tensor([name in cameras for name in footage.camera_names])
+    frames = footage.frames.cpu()
+    is_late = (frames % every == every - 1) & (frames != reference) if every else torch.zeros(len(footage), dtype=torch.bool)
+    seen, views = (~is_hidden & ~is_late).nonzero()[:, 0], (is_hidden & ~is_late).nonzero()[:, 0]
+    if not len(seen):
+        raise ConfigError("hold_out_cameras", f"holds out all {len(known)} cameras; want one to fit to")
+    return {"fitted": seen, "unseen_cameras": views, "unseen_frames": (~is_hidden & is_late).nonzero()[:, 0]}
+
+
+def _rig(path: Path, known: Cameras, names: tuple[str, ...], masks: Path | str | None, fps: float, resolution: int) -> Footage:
+    """Several cameras with a folder each."""
+    lists = [_pictures(path / name) for name in names]
+    counts = {name: len(files) for name, files in zip(names, lists)}
+    if len(set(counts.values())) > 1:
+        low, high = min(counts, key=lambda n: counts[n]), max(counts, key=lambda n: counts[n])
+        raise InputError(f"{path}: {low} has {counts[low]} pictures, {high} has {counts[high]}; want as many of each camera")
+    count = len(lists[0])
+    files = [file for found in lists for file in found]
+    rows = [i for i in range(len(names)) for _ in range(count)]
+    times = torch.arange(count, dtype=torch.float64).repeat(len(names)) / fps
+    mask_files = _masks_for(path, files, masks)
+    return _assembled(path, files, mask_files, known.subset(rows), [names[i] for i in rows], times, resolution)
+
+
+def _video(path: Path, cameras: Path | str | None, masks: Path | str | None, resolution: int) -> Footage:
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise FileFormatError(path, f"is neither a folder nor a video ({', '.join(VIDEO_SUFFIXES)})")
+    video = read_video(path)
+    frames = [_shrunk(frame, resolution) for frame in video]
+    labels = [f"frame {i}" for i in range(len(frames))]
+    known = None if cameras is None else _load_cameras(Path(cameras))
+    if known is not None and len(known) != 1:
+        raise InputError(f"{cameras}: got {len(known)} cameras for one video, want one")
+    times = torch.arange(len(frames), dtype=torch.float64) / video.fps
+    found = [None] * len(frames)
+    if masks is not None:
+        files = _pictures(Path(masks))
+        if len(files) != len(frames):
+            raise InputError(f"{masks}: got {len(files)} masks for the {len(frames)} frames of {path}")
+        found = [_shrunk(read_mask(f, size=(video.width, video.height))[..., None].float(), resolution) for f in files]
+    one = None if known is None else known.subset([0] * len(frames))
+    return _checked(path, labels, frames, found, one, ["camera"] * len(frames), times)
+
+
+def _assembled(
+    path: Path,
+    files: Sequence[Path],
+    masks: Sequence[Path] | None,
+    cameras: Cameras | None,
+    camera_names: Sequence[str],
+    times: Float64[Tensor, " m"],
+    resolution: int,
+) -> Footage:
+    if not files:
+        raise InputError(f"{path}: has no pictures; want a folder of frames (PNG, WebP, ...) or a video")
+    pictures, found = [], []
+    crop = None if cameras is None or not resolution else _crop(files, masks, camera_names, resolution)
+    for index, file in enumerate(files):
+        image = read_image(file)
+        height, width = image.shape[:2]
+        mask = None
+        if masks is not None:
+            mask = read_mask(masks[index], size=(width, height))[..., None].float()
+        if crop is not None:
+            image, mask = crop.image(index, image), None if mask is None else crop.image(index, mask)
+            if cameras is not None and index == 0:
+                cameras = crop.cameras(cameras.resized(width, height))
+        pictures.append(_shrunk(_premultiplied(image), resolution))
+        found.append(None if mask is None else _shrunk(mask, resolution))
+    labels = [os.path.relpath(file, path) for file in files]
+    return _checked(path, labels, pictures, found, cameras, camera_names, times)
+
+
+def _crop(files: Sequence[Path], masks: Sequence[Path] | None, names: Sequence[str], resolution: int) -> Crop | None:
+    """The windows round the object, where images are larger than what is kept and their masks are known."""
+    first = read_image(files[0])
+    if max(first.shape[:2]) <= resolution or (masks is None and first.shape[2] != 4):
+        return None
+
+    def alphas() -> Iterator[Tensor]:
+        for index, file in enumerate(files):
+            if masks is not None:
+                yield read_mask(masks[index], size=(first.shape[1], first.shape[0])).float()
+            else:
+                image = read_image(file)
+                yield image[..., 3] if image.shape[2] == 4 else torch.ones(image.shape[:2])
+
+    crop = Crop.around(alphas(), names)
+    if crop is not None:
+        logger.info("images are cut to %dx%d px round the object", crop.width, crop.height)
+    return crop
+
+
+def _checked(
+    path: Path,
+    labels: Sequence[str],
+    pictures: list[Tensor],
+    masks: Sequence[Tensor | None],
+    cameras: Cameras | None,
+    camera_names: Sequence[str],
+    times: Float64[Tensor, " m"],
+) -> Footage:
+    first = pictures[0].shape[:2]
+    for label, picture in zip(labels, pictures):
+        if picture.shape[:2] != first:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (picture.shape, first)]
+            raise InputError(f"{path}: {label} has {sizes[0]} px, {labels[0]} {sizes[1]}; want frames of one size")
+    moments, frames = torch.unique(times, return_inverse=True)
+    if len(moments) < _FEWEST:
+        raise InputError(f"{path}: got pictures of {len(moments)} time, want at least {_FEWEST} frames")
+    alphas = _alphas(path, labels, pictures, masks)
+    layers = []
+    for label, picture, alpha in zip(labels, pictures, alphas):
+        if not bool((alpha > 0.5).any()):
+            raise InputError(f"{path}: the mask of {label} is empty; want the object in every frame")
+        # Colours were multiplied by the alpha of their file, for averages that do not mix in what is hidden.
+        own = picture[..., 3:] if picture.shape[2] == 4 else torch.ones_like(alpha)
+        color = picture[..., :3] / own.clamp(min=1 / 255)
+        layers.append((torch.cat([color, alpha], -1).clamp(0, 1) * 255).round().byte())
+    height, width = first
+    if cameras is not None:
+        if cameras.distortion is not None or cameras.model == "fisheye":
+            raise InputError(f"{path}: its cameras have lens distortion; want undistorted pictures and pinhole cameras")
+        cameras = cameras.resized(width, height)
+    return Footage(torch.stack(layers), cameras, tuple(camera_names), frames, moments)
+
+
+def _alphas(
+    path: Path, labels: Sequence[str], pictures: Sequence[Tensor], masks: Sequence[Tensor | None]
+) -> list[Float[Tensor, "h w 1"]]:
+    """Opacity of every picture: from masks, from alpha channels, or from a plain background."""
+    given = [mask for mask in masks if mask is not None]
+    if given:
+        return given
+    found = [picture[..., 3:] if picture.shape[2] == 4 else None for picture in pictures]
+    opaque = [i for i, alpha in enumerate(found) if alpha is None or bool((alpha >= 1).all())]
+    if not opaque:
+        return [alpha for alpha in found if alpha is not None]
+    if len(opaque) < len(pictures):
+        count = f"{len(opaque)} of {len(pictures)} frames"
+        raise InputError(f"{path}: {labels[opaque[0]]} has no alpha ({count}); want RGBA frames, or --masks for all")
+    alphas, color = mask_of_background([picture[..., :3] for picture in pictures])
+    if alphas is None:
+        raise InputError(
+            f"{path}: {labels[0]} has no alpha, and no plain background tells the object ({color}); want RGBA frames or --masks"
+        )
+    logger.info("masks from the background colour %s", color)
+    return alphas
+
+
+def _cameras_in(folder: Path) -> Path | None:
+    return next((folder / name for name in ("cameras.json", "transforms.json") if (folder / name).is_file()), None)
+
+
+def _load_cameras(path: Path) -> Cameras:
+    if not path.is_file():
+        raise MissingFileError(path, "a cameras.json or transforms.json")
+    return Cameras.load(path)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise MissingFileError(folder, "a folder of pictures")
+    return sorted((file for file in folder.iterdir() if is_image(file)), key=_natural)
+
+
+def _natural(path: Path) -> tuple[int, str]:
+    """2.png before 10.png: by the length of the number at the end, then by name."""
+    digits = len(path.stem) - len(path.stem.rstrip("0123456789"))
+    return (int(path.stem[-digits:]) if digits else -1, path.name)
+
+
+def _masks_for(path: Path, files: Sequence[Path], masks: Path | str | None) -> list[Path] | None:
+    """One mask for each picture, out of folders of the same names: that of the same name, else in the same order."""
+    if masks is None:
+        return None
+    found: dict[Path, Path] = {}
+    for folder in dict.fromkeys(file.parent for file in files):
+        own = sorted({file for file in files if file.parent == folder}, key=_natural)
+        there = _pictures(Path(masks) / os.path.relpath(folder, path))
+        named = {mask.stem: mask for mask in there}
+        if all(file.stem in named for file in own):
+            found |= {file: named[file.stem] for file in own}
+        elif len(there) == len(own):
+            found |= dict(zip(own, there))
+        else:
+            raise InputError(f"{masks}: got {len(there)} masks for the {len(own)} frames of {folder}; want one each")
+    return [found[file] for file in files]
+
+
+def _premultiplied(image: Float[Tensor, "h w c"]) -> Float[Tensor, "h w c"]:
+    return torch.cat([image[..., :3] * image[..., 3:], image[..., 3:]], -1) if image.shape[2] == 4 else image
+
+
+def _shrunk(image: Float[Tensor, "h w c"], resolution: int) -> Float[Tensor, "h w c"]:
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if not resolution or longest <= resolution:
+        return image
+    ratio = resolution / longest
+    return resize_area(image, max(1, round(width * ratio)), max(1, round(height * ratio)))
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    names = [folder.name for folder in folders]
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,179 @@
+"""Other starts for limbs that were lost: one limb after the other is turned at random, and the best turns are refined."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.geometry.rotation import so3_exp, so3_log
+from vision3d.scene import Cameras
+from vision3d.stages.animate.dynamic.config import LossConfig
+from vision3d.stages.animate.dynamic.frame_adam import FrameAdam
+from vision3d.stages.animate.dynamic.joints import JointField, JointTree
+from vision3d.stages.animate.dynamic.losses import blurred_loss
+from vision3d.stages.animate.dynamic.painters import Painter, over
+
+Losses = Callable[[Float[Tensor, "s c 3"]], Float[Tensor, " s"]]
+"""Loss of each of some poses, given as rotation vectors of the joints [rad] and shifts of the roots [radii]."""
+
+_SAMPLES, _BEST = 24, 2  # turns of a limb about a pose that are tried, and that are refined
+_LIMBS = 8  # the most that are turned: fingers are found by what follows
+_SPREAD_RAD = 0.9  # standard deviation of the turns
+_BEND_SHARE = 0.7  # of that for another joint of the limb
+_ALIKE, _PAIRS = 1.5, 3  # times the size of a limb that another one may have to change places with it; so many pairs do
+_STEPS, _RATE = 16, 0.05
+_FINE_STEPS, _FINE_RATE = 40, 0.03  # of the best one
+_BLUR = 0.125  # factor on the weight of what is blurred: the images are small already
+
+
+def pose_losses(
+    joints: JointField,
+    vertices: Float[Tensor, "v 3"],
+    painter: Painter,
+    cameras: Cameras,
+    targets: Float[Tensor, "c h w 3"],
+    masks: Float[Tensor, "c h w"],
+    background: Float[Tensor, " 3"],
+    weights: LossConfig,
+    prior: tuple[float, float],
+    axis: Float[Tensor, " 3"] | None,
+) -> Losses:
+    """Losses of poses in one frame: colours over a background, opacity, both blurred, and the prior.
+
+    Args:
+        joints: What poses are of.
+        vertices: At rest [m].
+        painter: How the mesh looks.
+        cameras: Of the frame, as many as there are targets.
+        targets: Images over the background.
+        masks: Their opacity.
+        background: Colour.
+        weights: Of the loss.
+        prior: Weight of squared rotations from the rest pose, and factor on it for squared depths of the roots [radii].
+        axis: Of depth; None where several cameras see it.
+    """
+    count = len(masks)
+
+    def losses_of(poses: Tensor) -> Tensor:
+        samples = len(poses)
+        posed = joints.tree.pose(vertices, *joints.split(poses))
+        rows = torch.arange(samples, device=posed.device).repeat_interleave(count)
+        repeated = cameras[torch.arange(count).repeat(samples)]
+        colors, alphas = painter.paint(posed, rows, replace(repeated, names=None, times=None))
+        gaps = [over(colors, alphas, background) - targets.repeat(samples, 1, 1, 1)]
+        gaps.append((alphas - masks.repeat(samples, 1, 1))[..., None])
+        both = torch.cat(gaps, -1).unflatten(0, (samples, count))
+        blurs = torch.stack([blurred_loss(some) for some in both])
+        near = both[..., :3].abs().mean((1, 2, 3, 4))
+        opacity = both[..., 3].square().mean((1, 2, 3))
+        turns, shifts = joints.split(poses)
+        bends = turns.square().mean((1, 2))
+        if axis is not None:
+            bends = bends + prior[1] * joints.depths(shifts, axis.expand(samples, 3)).square().mean(1)
+        return weights.rgb * near + weights.mask * opacity + _BLUR * weights.blurred * blurs + prior[0] * bends
+
+    return losses_of
+
+
+def exchanged_limbs(joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]) -> Float[Tensor, "s c 3"]:
+    """Poses in which two limbs of about the same size point to where the other one is: each such pair alone, and all at once.
+
+    Legs that were taken for each other are in places that images nearly explain: turning one alone leaves the other's empty.
+
+    Args:
+        joints: What the pose is of.
+        vertices: At rest [m].
+        values: The pose.
+    """
+    tree, limbs = joints.tree, joints.tree.limbs[:_LIMBS]
+    turns, shifts = joints.split(values[None])
+    matrices, posed = tree.matrices(turns, shifts)[0], tree.pose(vertices, turns, shifts)[0]
+    frames, weights = matrices @ tree.frames, tree.skin.weights
+    shares = [torch.where(torch.isin(tree.indices, tree.indices.new_tensor(limb)), weights, 0).sum(1) for limb in limbs]
+    sizes = [max(float(share.sum()), 1e-9) for share in shares]
+    centers = [(share[:, None] * posed).sum(0) / size for share, size in zip(shares, sizes)]
+    pairs: list[tuple[int, int]] = []
+    for i, j in itertools.combinations(range(len(limbs)), 2):
+        is_free = not any({i, j} & set(pair) for pair in pairs)
+        if is_free and len(pairs) < _PAIRS and max(sizes[i], sizes[j]) < _ALIKE * min(sizes[i], sizes[j]):
+            pairs.append((i, j))
+    turned = values.clone()
+    for i, j in [*pairs, *(pair[::-1] for pair in pairs)]:
+        joint = limbs[i][0]
+        own, pivot = so3_exp(turns[0, joint]), frames[joint, :3, 3]
+        axes = frames[joint, :3, :3] @ own.mT
+        turned[joint] = so3_log(axes.mT @ _turn_between(centers[i] - pivot, centers[j] - pivot) @ axes @ own)
+    found = [turned] if len(pairs) > 1 else []
+    for i, j in pairs:
+        rows = [limbs[i][0], limbs[j][0]]
+        found.append(values.index_copy(0, torch.tensor(rows, device=values.device), turned[rows]))
+    return torch.stack(found) if found else values.new_zeros(0, *values.shape)
+
+
+def _turn_between(start: Float[Tensor, " 3"], end: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:
+    """The smallest rotation that takes one direction to another."""
+    axis = torch.linalg.cross(start, end)
+    sine = torch.linalg.vector_norm(axis)
+    return so3_exp(axis / sine.clamp(min=1e-12) * torch.atan2(sine, (start * end).sum()))
+
+
+def search_limbs(
+    tree: JointTree, values: Float[Tensor, "c 3"], losses: Losses, random: torch.Generator
+) -> tuple[Float[Tensor, "c 3"], float]:
+    """The pose with the least loss among refined ones, each of which has one limb turned at two of its joints, or all of them.
+
+    Half of the turns are about the given pose, half about the limb at rest: a limb on the wrong side is far from its place.
+
+    Args:
+        tree: The joints.
+        values: The pose to begin with, which is refined too.
+        losses: Differentiable.
+        random: Where the turns come from.
+
+    Returns:
+        The pose and its loss.
+    """
+    starts, every = [values[None]], values.clone()  # the latter with all turns that made it better
+    with torch.no_grad():
+        least = float(losses(every[None])[0])
+        for limb in tree.limbs[:_LIMBS]:
+            tried = every.expand(2 * _SAMPLES, *values.shape).clone()
+            tried[_SAMPLES:, limb] = 0
+            tried[:, limb[0]] += _SPREAD_RAD * torch.randn(2 * _SAMPLES, 3, generator=random).to(values)
+            if len(limb) > 1:
+                # A knee may be any joint but the first and, in a long limb, the last.
+                bent = torch.tensor(limb)[1 + torch.randint(max(1, len(limb) - 2), (2 * _SAMPLES,), generator=random)]
+                bends = _BEND_SHARE * _SPREAD_RAD * torch.randn(2 * _SAMPLES, 3, generator=random)
+                tried[torch.arange(2 * _SAMPLES), bent.to(values.device)] += bends.to(values)
+            found = losses(tried)
+            best = found.argsort(stable=True)[:_BEST]
+            alone = values.expand(len(best), *values.shape).clone()
+            alone[:, limb] = tried[best][:, limb]
+            starts.append(alone)
+            if float(found[best[0]]) < least:
+                every, least = tried[best[0]], float(found[best[0]])
+    return refined(torch.cat([*starts, every[None]]), losses, _STEPS)
+
+
+def refined(values: Float[Tensor, "s c 3"], losses: Losses, steps: int) -> tuple[Float[Tensor, "c 3"], float]:
+    """The best of some poses and of what gradient descent makes of them, which is refined further, and its loss."""
+    best, _ = _descended(values, losses, steps, _RATE)
+    return _descended(best[None], losses, _FINE_STEPS, _FINE_RATE)
+
+
+def _descended(values: Float[Tensor, "s c 3"], losses: Losses, steps: int, rate: float) -> tuple[Float[Tensor, "c 3"], float]:
+    poses = torch.nn.Parameter(values.clone())
+    optimizer = FrameAdam([{"params": [poses], "lr": rate}])
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - step / (steps + 1))
+        optimizer.zero_grad()
+        losses(poses).sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        every = torch.cat([poses, values])
+        found = losses(every)
+        best = int(found.argmin())
+        return every[best].clone(), float(found[best])

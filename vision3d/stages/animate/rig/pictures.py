@@ -1,0 +1,119 @@
+"""Pictures of a skin that is posed or played: a video from an orbit or from given cameras, a sheet of frames."""
+
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.geometry import paths
+from vision3d.geometry.cameras import intrinsics
+from vision3d.io.images import write_image
+from vision3d.io.video import VideoWriter
+from vision3d.progress import Progress, ProgressCallback
+from vision3d.render import render_scene
+from vision3d.report.sheets import frame_sheet, spread
+from vision3d.scene import Cameras, FrameSequence
+from vision3d.stages.animate.rig.config import RigConfig
+
+_SHEET = (256, 192)
+_MOST = 12
+_MARGIN = 1.08
+_LOOKS = 24  # cameras of an orbit that tell how near it may be
+
+
+@torch.no_grad()
+def write_pictures(
+    folder: Path,
+    frames: FrameSequence,
+    config: RigConfig,
+    cameras: Cameras | None,
+    *,
+    fps: float,
+    is_still: bool,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Write figures/frames.png, and with `config.video` video.mp4 (video_NAME.mp4 for several cameras), of a still pose
+    picture.png, too.
+
+    Args:
+        folder: Run folder.
+        frames: One frame where it stands still.
+        config: Options.
+        cameras: One video each; from an orbit when None.
+        fps: Frames a second of the videos.
+        is_still: Whether there is one pose alone.
+        progress: Takes every frame of the videos.
+    """
+    device = frames.device
+    _write_sheet(folder / "figures" / "frames.png", frames, config, is_still=is_still)
+    if not config.video:
+        return
+    if cameras is None:
+        num = config.frames if is_still else len(frames)
+        shots = {"video.mp4": orbit(frames, config, num, config.video_size)}
+    else:
+        num = len(frames)
+        names = [Path(name).stem for name in cameras.names] if cameras.names else [f"{i:03d}" for i in range(len(cameras))]
+        files = ["video.mp4"] if len(cameras) == 1 else [f"video_{name}.mp4" for name in names]
+        shots = {file: cameras[[i] * num] for i, file in enumerate(files)}
+    with Progress(num * len(shots), "render", progress) as bar:
+        for number, (file, views) in enumerate(shots.items()):
+            path = folder / file
+            if is_still:
+                still = path.with_suffix(".png").with_stem(path.stem.replace("video", "picture", 1))
+                write_image(still, picture(frames, 0, views[:1].to(device), config))
+                if len(views) == 1:
+                    continue
+            with VideoWriter(path, fps=fps) as video:
+                for index in range(num):
+                    video.append(picture(frames, min(index, len(frames) - 1), views[index : index + 1].to(device), config))
+                    bar.update(number * num + index + 1)
+
+
+def picture(frames: FrameSequence, index: int, camera: Cameras, config: RigConfig) -> Float[Tensor, "h w 3"]:
+    """One frame in one camera, in [0, 1]."""
+    (view,) = render_scene(frames.frame(index), camera, backgrounds=config.background, shading=config.shading)  # pyright: ignore[reportArgumentType]
+    assert view.image is not None
+    return view.image.clamp(0, 1)
+
+
+def orbit(frames: FrameSequence, config: RigConfig, num: int, size: tuple[int, int], turns: float | None = None) -> Cameras:
+    """Cameras that see all frames, round the middle of them or at one place."""
+    if turns is None:
+        turns = config.turns if config.turns is not None else float(len(frames) == 1)
+    vertices = torch.cat([frames.channels["vertices"][i] for i in spread(range(len(frames)), 64)]).float()
+    center = (vertices.amin(0) + vertices.amax(0)) / 2
+    axis = "xyz".index(config.up)
+    up, first = torch.eye(3).to(vertices)[[axis, 1 if axis == 0 else 0]]
+    azimuth = math.radians(config.azimuth)
+    start = math.cos(azimuth) * first + math.sin(azimuth) * torch.linalg.cross(up, first)
+    slope = math.tan(math.radians(config.fov) / 2)
+    slopes = vertices.new_tensor([slope * size[0] / size[1], slope])
+
+    def poses(distance: float, count: int) -> Float[Tensor, "count 4 4"]:
+        return paths.orbit(center, distance, math.radians(config.elevation), count, up, turns, start=start)
+
+    # As near as all points allow that are to be seen: |across| <= slope (distance + along) for each.
+    farthest = 0.0
+    for rotmat in poses(1.0, min(num, _LOOKS))[:, :3, :3]:
+        local = (vertices - center) @ rotmat
+        farthest = max(farthest, float((local[:, :2].abs() / slopes - local[:, 2:]).max()))
+    focal = 0.5 * size[1] / slope
+    K = intrinsics(focal, focal, size[0] / 2, size[1] / 2).to(vertices)
+    return Cameras.from_camtoworlds(poses(_MARGIN * (farthest or 1.0) / config.zoom, num), K, *size)
+
+
+def _write_sheet(path: Path, frames: FrameSequence, config: RigConfig, *, is_still: bool) -> None:
+    """Some of the frames with their times; of a still pose views from all round."""
+    if is_still:
+        views = orbit(frames, config, 8, _SHEET, turns=1.0)
+        shown = [picture(frames, 0, views[i], config) for i in range(8)]
+        captions = [f"{45 * i} degrees" for i in range(8)]
+    else:
+        views = orbit(frames, config, 1, _SHEET, turns=0.0)
+        chosen = spread(range(len(frames)), _MOST)
+        shown = [picture(frames, i, views, config) for i in chosen]
+        captions = [f"{float(frames.times[i]):.3g} s" for i in chosen]
+    write_image(path, frame_sheet(shown, captions))

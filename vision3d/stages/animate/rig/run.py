@@ -1,0 +1,158 @@
+"""A mesh with joints is posed or played: frames, splats, a file with the new rest or the clip, pictures."""
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from vision3d.device import resolve_device
+from vision3d.errors import InputError
+from vision3d.geometry.mesh import is_closed, volume
+from vision3d.progress import ProgressCallback
+from vision3d.render.meshes.shading import first_of_each, smooth_normals
+from vision3d.runs import RunFolder
+from vision3d.scene import Cameras, Clip, FrameSequence, Mesh, MeshGaussians, Motion, SkinnedMesh
+from vision3d.scene.clip import frame_rate
+from vision3d.scene.posing import baked_clip, parse_pose, rest_at
+from vision3d.scene.retarget import retarget
+from vision3d.stage import stage
+from vision3d.stages.animate.rig.config import RigConfig
+from vision3d.stages.animate.rig.pictures import write_pictures
+
+logger = logging.getLogger("vision3d.animate")
+
+FRAMES, SKIN, SPLATS = "frames.zarr", "rig.glb", "gaussians.ply"
+_FPS = 24.0  # where neither the options nor the file say how many
+_MOST_BYTES = 2e9  # of the vertices of all frames
+
+
+@dataclass(frozen=True, eq=False)
+class RigResult:
+    """What a skin became."""
+
+    skin: SkinnedMesh
+    """A still pose as the new rest; or the skin with the clip that was played, which a glTF viewer shows alike: as joints for
+    lbs, as a morph target a frame for the other methods."""
+    frames: FrameSequence
+    """The mesh, or the Gaussians on it, with its vertices in each frame."""
+    summary: dict[str, Any]
+    """Plain figures."""
+
+
+@stage("animate rig", {"skin": "skin", "motion": "bvh", "cameras": "cameras"})
+def play_skin(
+    config: RigConfig,
+    skin: SkinnedMesh,
+    motion: Motion | None = None,
+    *,
+    cameras: Cameras | None = None,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> RigResult:
+    """Pose a skin, or play a clip of it or motion capture on it.
+
+    Args:
+        config: Options.
+        skin: A mesh with joints, or with morph targets and clips.
+        motion: Motion capture of joints of the same names but for prefixes, in place of a clip.
+        cameras: For the video: one video for each of them. Without them the camera stands in front, or goes round.
+        run_folder: Takes rig.glb, frames.zarr, video.mp4, pictures; of a still pose gaussians.ply, too.
+        progress: Takes every frame of the video.
+
+    Raises:
+        InputError: A joint or clip is not there, or the skin has fewer than half of the joints of the motion; the text has the
+            names.
+
+    Example:
+        >>> from vision3d import SkinnedMesh
+        >>> from vision3d.stages.animate import RigConfig, play_skin
+        >>> result = play_skin(RigConfig(pose=("head=0,30,0",), method="dqs"), SkinnedMesh.load("fox.glb"))
+        >>> result.skin.save("posed.glb")
+    """
+    started = time.monotonic()
+    device = resolve_device(config.device)
+    skin = skin.to(device)
+    fps = config.fps or (skin.fps if motion is None else None) or _FPS
+    played, times = _played(config, skin, motion, fps)
+    name = "pose" if played is None else played.name
+    clip = baked_clip(skin, played, times, parse_pose(config.pose), order=config.order, axes=config.axes, name=name)
+    times = times - times[0]
+    blends = skin.translations.new_full((len(skin),), config.blend)
+    vertices = skin.posed(clip, times, method=config.method, blends=blends)
+    mesh = replace(skin.mesh, normals=None)
+    base = MeshGaussians.from_mesh(mesh, config.per_face) if config.render == "gaussians" else mesh
+    frames = FrameSequence(base, times, {"vertices": vertices})
+    result = RigResult(_exported(config, skin, clip, played is None, vertices, times), frames, {})
+    summary = {
+        "clip": None if played is None else name,
+        "frames": len(times),
+        "seconds": round(float(times[-1]), 4),
+        "joints": len(skin),
+        "vertices": mesh.num_vertices,
+        "faces": mesh.num_faces,
+        "gaussians": len(base) if isinstance(base, MeshGaussians) else 0,
+        "method": config.method,
+        **_volumes(mesh, vertices),
+        "device": str(device),
+    }
+    if isinstance(run_folder, RunFolder):
+        _write(run_folder.path, result, is_still=played is None)
+        write_pictures(run_folder.path, frames, config, cameras, fps=fps, is_still=played is None, progress=progress)
+    return replace(result, summary={**summary, "wall_s": round(time.monotonic() - started, 3)})
+
+
+def _played(
+    config: RigConfig, skin: SkinnedMesh, motion: Motion | None, fps: float
+) -> tuple[Clip | None, Float64[Tensor, " t"]]:
+    """What moves the skin (None: it stands still), and the times of the frames in it."""
+    if motion is not None and config.clip is not None:
+        raise InputError(f"clip: got {config.clip!r} and a motion; want one of the two")
+    if motion is not None:
+        clip = retarget(motion.to(skin.device), skin, scale=config.scale)
+    elif config.clip is not None:
+        clip = skin.clip(config.clip)
+    else:
+        clip = skin.clips[0] if skin.clips and not config.pose else None
+    if clip is None:
+        return None, torch.zeros(1, dtype=torch.float64)
+    count = (clip.end - clip.start) * fps
+    if 12 * count * skin.mesh.num_vertices > _MOST_BYTES:
+        what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MOST_BYTES / 1e9:g} GB"
+        raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames a second")
+    return clip, clip.times(fps)
+
+
+def _exported(
+    config: RigConfig, skin: SkinnedMesh, clip: Clip, is_still: bool, vertices: Tensor, times: Float64[Tensor, " t"]
+) -> SkinnedMesh:
+    if is_still:
+        rest = rest_at(skin, clip, 0.0, method=config.method, blend=config.blend)
+        return replace(rest, mesh=replace(rest.mesh, normals=smooth_normals(rest.mesh)))
+    if config.method == "lbs":
+        return replace(skin, clips=(clip,), fps=frame_rate(times))
+    return SkinnedMesh.from_frames(skin.mesh, vertices, times.to(skin.device), clip.name)
+
+
+def _volumes(mesh: Mesh, vertices: Tensor) -> dict[str, float]:
+    """Smallest and largest volume of the frames over that at rest, of a closed mesh."""
+    _, place = torch.unique(mesh.vertices, dim=0, return_inverse=True)
+    faces, first = place[mesh.faces], first_of_each(place)
+    if not is_closed(faces) or not (rest := float(volume(mesh.vertices[first].double(), faces))):
+        return {}
+    ratios = [float(volume(frame[first].double(), faces)) / rest for frame in vertices]
+    return {"smallest_volume": round(min(ratios), 4), "largest_volume": round(max(ratios), 4)}
+
+
+def _write(folder: Path, result: RigResult, *, is_still: bool) -> None:
+    result.skin.save(folder / SKIN)
+    shutil.rmtree(folder / FRAMES, ignore_errors=True)
+    result.frames.to("cpu").save(folder / FRAMES)
+    if is_still and isinstance(result.frames.base, MeshGaussians):
+        splats = result.frames.frame(0)
+        splats.save(folder / SPLATS)  # pyright: ignore[reportAttributeAccessIssue]

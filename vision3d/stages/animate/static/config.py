@@ -1,0 +1,164 @@
+"""Options of the static stage."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vision3d.device import BackendName
+from vision3d.errors import ConfigError
+from vision3d.stages.animate.guidance.config import SdsConfig
+
+RESUMABLE = ("checkpoint_every", "keep", "log_every")
+"""Keys that may change when a run is resumed."""
+GROWS = ("steps",)
+"""Keys that may become larger when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class StaticRates:
+    """Learning rates of Adam. DreamMesh4D has 5e-3, 1e-3, 2e-2 and 1e-3 for scales, turns, opacities and colours over seven
+    times as many steps."""
+
+    vertices: float = 4.8e-4
+    """Of the vertices, in half of the longest side of the mesh's box."""
+    scales: float = 2e-2
+    """Of the logarithms of the two scales."""
+    rotations: float = 1e-2
+    """Of the complex numbers, the turns in the plane."""
+    opacities: float = 5e-2
+    """Of the opacity logits."""
+    sh0: float = 2e-2
+    """Of the colours where the mesh has some."""
+    sh0_bare: float = 5e-2
+    """Of the colours where it has neither a texture nor vertex colours."""
+    shN: float = 5e-4
+    """Of the harmonics above degree 0."""
+    final: float = 0.1
+    """Factor on all rates at the end; they fall exponentially."""
+
+
+@dataclass(frozen=True)
+class StaticLoss:
+    """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
+
+    ssim: float = 0.2
+    """Share of 1 - SSIM beside the mean absolute difference of the colours, in [0, 1]."""
+    mask: float = 0.1
+    """Squared difference between the opacity of the render and that of the picture, where pictures have one."""
+    normals: float = 0.01
+    """Mean of 1 - cos between the normals of adjacent faces (vertices only): smooths."""
+    laplacian: float = 0.1
+    """Squared difference between the shift of a vertex and the mean of its neighbours', in mean edges (vertices only)."""
+    keep: float = 0.1
+    """Squared change of scales, opacities and colours since the start, over the number of training views: with few pictures
+    more stays as the mesh has it. Colours of a mesh without any are free."""
+    guidance: float = 1e-5
+    """Of the score distillation, where there is a guidance (DreamMesh4D has 0.01 beside 1000 of the colours)."""
+
+
+@dataclass(frozen=True)
+class ReferenceView:
+    """The camera of a single picture, where no cameras file tells it; the default is that of DreamMesh4D's data."""
+
+    elevation_deg: float = 5.0
+    """Height above the middle of the mesh's box, seen from there [degrees]."""
+    azimuth_deg: float = 0.0
+    """Angle about the upward axis from the mesh's front, counter-clockwise seen from above [degrees]."""
+    distance: float = 3.8
+    """From the middle, in longest sides of the mesh's box."""
+    fov_deg: float = 20.0
+    """Field of view over the height of the picture [degrees]."""
+    up: Literal["auto", "y", "z"] = "auto"
+    """Upward axis of the mesh; its front is +z where y is up and +x where z is. auto: y for .glb, .gltf and .obj, else z."""
+
+
+@dataclass(frozen=True)
+class StaticConfig:
+    """From a mesh to Gaussians that are bound to its faces and look like pictures of it."""
+
+    per_face: Literal[1, 3, 4, 6] = 6
+    """Gaussians on each face."""
+    steps: int = 300
+    """Steps of the optimiser; 0 only binds Gaussians to the faces."""
+    batch_size: int = 2
+    """Pictures a step."""
+    vertices: bool = True
+    """Whether the vertices move; those at one place go together."""
+    sh_degree: int = 0
+    """Degree of the harmonics that make colour depend on the direction, 0 to 4. They stay as they are where a mesh moves."""
+    shape: Literal["round", "stretched"] = "stretched"
+    """Of the Gaussians at the start: round (DreamMesh4D), or stretched along long faces."""
+    opacity: float = 0.9
+    """Opacity at the start, in (0, 1)."""
+    parts: Literal["all", "largest"] = "all"
+    """Which parts of a mesh that do not hang together are taken: all, or the one of the largest area."""
+    masks: Literal["valid", "object", "none"] = "valid"
+    """What the masks of a data set say: which pixels count (valid), where the object is (object: the rest becomes the
+    background, and opacity follows them), or nothing."""
+    max_size: int = 512
+    """Longest side of the pictures [px]; larger ones are averaged down. 0 keeps their size."""
+    coarse: int = 2
+    """Pictures are so many times smaller at the beginning: 1, 2, 4 or 8."""
+    coarse_steps: float = 0.3
+    """Part of the run with smaller pictures."""
+    split_every: int = 8
+    """Every so many-th view is held out of everything, unless the data set says which; 0: none."""
+    skip_missing: bool = False
+    """Leave out views whose picture is missing or unreadable."""
+    background_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Behind pictures with an alpha channel and outside of masks of the object: red, green, blue in [0, 1]."""
+    view: ReferenceView = field(default_factory=ReferenceView)
+    """The camera of --image."""
+    rates: StaticRates = field(default_factory=StaticRates)
+    """Learning rates."""
+    loss: StaticLoss = field(default_factory=StaticLoss)
+    """Weights of the loss terms."""
+    sds: SdsConfig = field(default_factory=lambda: SdsConfig(scale=3.5, t_max=0.2))
+    """Of the guidance, where there is one."""
+    cells: int = 40
+    """Of the grid along the longest side of a first shape, where there is a picture and no mesh."""
+    log_every: int = 10
+    """Steps between two lines of metrics.jsonl."""
+    checkpoint_every: int = 100
+    """Steps between two checkpoints; 0: only at the end and when interrupted."""
+    keep: int = 2
+    """How many checkpoints stay."""
+    seed: int = 0
+    """Of all random numbers. The same seed gives the same Gaussians on the same CPU with as many threads."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    backend: BackendName = "auto"
+    """Rasterizer: auto, native, reference (slow) or gsplat (CUDA)."""
+
+    def __post_init__(self) -> None:
+        numbers = {f"rates.{name}": value for name, value in vars(self.rates).items()}
+        numbers |= {f"loss.{name}": value for name, value in vars(self.loss).items()}
+        for name, value in numbers.items():
+            if not 0 <= value < float("inf"):
+                raise ConfigError(name, f"got {value}, want a number >= 0")
+        view = self.view
+        for name, value, is_right, want in (
+            ("per_face", self.per_face, self.per_face in (1, 3, 4, 6), "1, 3, 4 or 6"),
+            ("steps", self.steps, self.steps >= 0, "0 or more"),
+            ("batch_size", self.batch_size, self.batch_size >= 1, "1 or more"),
+            ("sh_degree", self.sh_degree, 0 <= self.sh_degree <= 4, "0 to 4"),
+            ("opacity", self.opacity, 0 < self.opacity < 1, "a number in (0, 1)"),
+            ("max_size", self.max_size, self.max_size == 0 or 16 <= self.max_size <= 8192, "0, or 16 to 8192"),
+            ("coarse", self.coarse, self.coarse in (1, 2, 4, 8), "1, 2, 4 or 8"),
+            ("coarse_steps", self.coarse_steps, 0 <= self.coarse_steps <= 1, "a number in [0, 1]"),
+            ("split_every", self.split_every, self.split_every >= 0, "0 or more"),
+            ("cells", self.cells, 8 <= self.cells <= 256, "8 to 256"),
+            ("log_every", self.log_every, self.log_every >= 1, "1 or more"),
+            ("checkpoint_every", self.checkpoint_every, self.checkpoint_every >= 0, "0 or more"),
+            ("keep", self.keep, self.keep >= 1, "1 or more"),
+            ("seed", self.seed, 0 <= self.seed < 2**63, "0 or more, less than 2^63"),
+            ("loss.ssim", self.loss.ssim, self.loss.ssim <= 1, "a number in [0, 1]"),
+            ("rates.final", self.rates.final, 0 < self.rates.final <= 1, "a number in (0, 1]"),
+            ("view.elevation_deg", view.elevation_deg, abs(view.elevation_deg) <= 90, "-90 to 90"),
+            ("view.azimuth_deg", view.azimuth_deg, abs(view.azimuth_deg) <= 360, "-360 to 360"),
+            ("view.distance", view.distance, 0.5 < view.distance < float("inf"), "more than half a side of the box"),
+            ("view.fov_deg", view.fov_deg, 0 < view.fov_deg < 180, "more than 0 and less than 180"),
+        ):
+            if not is_right:
+                raise ConfigError(name, f"got {value}, want {want}")
+        if any(not 0 <= value <= 1 for value in self.background_color):
+            raise ConfigError("background_color", f"got {self.background_color}, want three numbers in [0, 1]")

@@ -1,0 +1,122 @@
+"""Where the Gaussians of a fit begin, in the world of the fit (see `world`)."""
+
+import logging
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.optim.training_views import TrainingView, TrainingViews
+from vision3d.progress import ProgressCallback
+from vision3d.scene import Cameras, GaussianScene, PosedImages
+from vision3d.stages.fit.config import FitConfig
+from vision3d.stages.fit.world import World
+
+logger = logging.getLogger("vision3d.fit")
+
+NEAREST, FARTHEST = 0.5, 8.0  # random starts lie this many times as far away as what the cameras look at
+
+
+def initial_scene(
+    config: FitConfig, images: PosedImages, views: TrainingViews, world: World, progress: ProgressCallback | None = None
+) -> GaussianScene:
+    """The scene at step 0.
+
+    Args:
+        config: Options of the fit.
+        images: The data set, whose points may be taken.
+        views: Its training views.
+        world: The world of the fit.
+        progress: Takes the steps of `init` sfm.
+
+    Raises:
+        InputError: Points were asked for and there are none.
+        MissingDependencyError: `init` is sfm and pycolmap is not there.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    kind = config.init
+    if kind == "auto":
+        kind = "random" if images.points is None or len(images.points) < 10 else "points"
+    count = min(config.init_count, config.max_gaussians)
+    if kind == "random":
+        points, colors = random_points(views, world, count, generator)
+    else:
+        points, colors = _given_points(kind, images, progress)
+        if len(points) > count:
+            chosen = torch.randperm(len(points), generator=generator)[:count]
+            points, colors = points[chosen], None if colors is None else colors[chosen]
+        points = world.points_in(points)
+    logger.info("%d Gaussians to begin with (%s)", len(points), kind)
+    return GaussianScene.from_points(
+        points,
+        colors,
+        sh_degree=config.sh_degree,
+        opacity=config.init_opacity,
+        scale_factor=config.init_scale,
+        mode=config.mode,
+        antialiased=config.antialiased,
+        generator=generator,
+    )
+
+
+def random_points(
+    views: TrainingViews, world: World, count: int, generator: torch.Generator
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+    """Points on the rays of random pixels, in the pixels' colours.
+
+    Their distances are spread evenly in the logarithm, around the distance of what the cameras look at.
+    """
+    cameras = world.cameras_in(views.cameras)
+    focus = focus_distance(cameras)
+    place = torch.randint(len(views), (count,), generator=generator)
+    spread = torch.rand(count, generator=generator, dtype=torch.float64)
+    depths = focus * NEAREST * (FARTHEST / NEAREST) ** spread
+    where = torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    points = torch.zeros(count, 3, dtype=torch.float64)
+    colors = torch.zeros(count, 3)
+    camtoworlds = cameras.camtoworlds.double()
+    for i in place.unique().tolist():
+        rows = (place == i).nonzero()[:, 0]
+        view = views.get(i, views.largest_factor)
+        K = view.K.cpu().double()
+        candidates = _pixels(view)
+        row, column = candidates[(where[rows, 0] * len(candidates)).long()].unbind(-1)
+        pixel = torch.stack([column, row], -1) + where[rows, 1:]
+        rays = torch.cat([(pixel - K[:2, 2]) / K[[0, 1], [0, 1]], torch.ones(len(rows), 1).double()], -1)
+        points[rows] = (rays * depths[rows, None]) @ camtoworlds[i, :3, :3].mT + camtoworlds[i, :3, 3]
+        colors[rows] = view.image.cpu()[row, column]
+    return points.float(), colors
+
+
+def _pixels(view: TrainingView) -> Int64[Tensor, "m 2"]:
+    """Row and column of the pixels that count and are opaque; of all where there are none."""
+    counts = torch.ones(view.image.shape[:2], dtype=torch.bool)
+    if view.mask is not None:
+        counts &= view.mask.cpu()
+    if view.alpha is not None:
+        counts &= view.alpha.cpu()[..., 0] > 0.5
+    return (counts if bool(counts.any()) else torch.ones_like(counts)).nonzero()
+
+
+def focus_distance(cameras: Cameras) -> float:
+    """Median distance of the cameras from the point that they look at; twice the extent where their axes are parallel."""
+    centers, axes = cameras.centers.double(), cameras.camtoworlds[:, :3, 2].double()
+    # The point with the least squared distance to all axes: sum (I - a a^T) (x - c) = 0.
+    across = torch.eye(3).double() - axes[:, :, None] * axes[:, None, :]
+    values = torch.linalg.eigvalsh(across.sum(0))
+    if values[0] < 1e-2 * values[2]:
+        return 2.0
+    focus = torch.linalg.solve(across.sum(0), (across @ centers[..., None]).sum(0)[:, 0])
+    depths = ((focus - centers) * axes).sum(-1)
+    return float(depths[depths > 0].median()) if bool((depths > 0).any()) else 2.0
+
+
+def _given_points(kind: str, images: PosedImages, progress: ProgressCallback | None) -> tuple[Tensor, Tensor | None]:
+    if kind == "sfm":
+        from vision3d.io.sfm import triangulate
+
+        return triangulate(images, images.train, progress=progress)
+    if images.points is None or len(images.points) == 0:
+        raise InputError(f"{images.source}: has no points; use --init random, or --init sfm to triangulate some")
+    return images.points.cpu(), None if images.point_colors is None else images.point_colors.cpu()

@@ -1,0 +1,56 @@
+"""What a fit looks like while it runs: the Gaussians and cameras of a checkpoint in the world of the photographs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision3d.checkpoints import load_checkpoint
+from vision3d.config import from_dict
+from vision3d.errors import ConfigError, FileFormatError
+from vision3d.scene import Cameras, GaussianScene
+from vision3d.stages.fit.config import FitConfig
+from vision3d.stages.fit.model import scene_of
+from vision3d.stages.fit.world import World, tidied
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a fit."""
+
+    step: int
+    """Steps that were done."""
+    scene: GaussianScene
+    """As the fit would write it if it ended here, with those Gaussians that its pictures do not show."""
+    cameras: Cameras
+    """The training cameras, with the corrections so far."""
+
+
+def snapshot_state(world: World, cameras: Cameras) -> dict[str, Any]:
+    """What a checkpoint keeps beside the parameters of the model, for `load_snapshot`."""
+    tensors = {name: getattr(cameras, name).cpu() for name in ("viewmats", "Ks", "width", "height")}
+    names = None if cameras.names is None else list(cameras.names)
+    return {"center": world.center, "extent": world.extent, "cameras": {**tensors, "names": names}}
+
+
+def load_snapshot(path: Path | str) -> Snapshot:
+    """The moment at which a checkpoint of a fit was written.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged, or no checkpoint of a fit.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        saved = checkpoint.state["snapshot"]
+        config = from_dict(FitConfig, checkpoint.config)
+        world = World(saved["center"], saved["extent"])
+        params = checkpoint.state["trainee"]["model"]["params"]
+        with torch.no_grad():
+            scene = tidied(world.scene_out(scene_of(params, config)), None, world.extent).validate()
+        names = saved["cameras"]["names"]
+        cameras = Cameras(**{**saved["cameras"], "names": None if names is None else tuple(names)})
+        return Snapshot(checkpoint.step, scene, cameras.validate())
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise FileFormatError(Path(path), f"is no checkpoint of a fit ({type(error).__name__}: {error})") from error

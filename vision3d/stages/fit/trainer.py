@@ -1,0 +1,286 @@
+"""One step of a fit after the other: views, loss, gradients, optimiser, strategy."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d import plugins
+from vision3d.errors import ConfigError, NumericalError
+from vision3d.geometry import se3
+from vision3d.optim import losses, schedules
+from vision3d.optim.densification import ADC, MCMC
+from vision3d.optim.training_views import Order, TrainingView, TrainingViews
+from vision3d.scene import Cameras, GaussianScene
+from vision3d.stages.fit.config import FitConfig
+from vision3d.stages.fit.model import Leaves, Model, Picture, render
+from vision3d.stages.fit.rows import ViewParameters
+from vision3d.training.group import Group
+
+POSE_FINAL = 0.01  # factor on the learning rate of the poses at the end
+HINT = "the checkpoint of the step before was written; lower the learning rates or look at the views"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the schedules say about a step."""
+
+    sh_degree: int
+    factor: int
+    """How many times smaller the pictures are."""
+    means_rate: float
+    with_distortion: bool
+    with_normals: bool
+
+
+class Trainer:
+    """The state of a fit and its steps, in the world of the fit.
+
+    Args:
+        config: Options.
+        scene: The Gaussians at step 0.
+        views: The training views.
+        cameras: Their cameras in the world of the fit.
+        background: Colour behind the Gaussians; None is black. With `random` backgrounds it is not used here.
+        group: The processes that share the work.
+    """
+
+    def __init__(
+        self,
+        config: FitConfig,
+        scene: GaussianScene,
+        views: TrainingViews,
+        cameras: Cameras,
+        background: Float[Tensor, " 3"] | None,
+        group: Group,
+    ) -> None:
+        self.config, self.views, self.group = config, views, group
+        self.background = background
+        self.share = group.share(config.batch_size)
+        self.model = Model(scene, config)
+        self.viewmats = cameras.viewmats.to(scene.device)
+        self.order = Order(len(views), config.seed)
+        self.strategy = _strategy(config)
+        self.random = torch.Generator().manual_seed(config.seed + 1)
+        self.extra = [(_loss_of_another_package(name), weight) for name, weight in config.loss.extra_weights().items()]
+        self.poses = self.exposures = None
+        if config.pose_opt:
+            self.poses = ViewParameters(torch.zeros(len(views), 6, device=scene.device), config.loss.pose)
+        if config.exposure_opt:
+            identity = torch.eye(3, 4, device=scene.device).flatten().expand(len(views), 12)
+            self.exposures = ViewParameters(identity.clone(), config.loss.exposure)
+
+    def step(self, step: int, progress: float) -> dict[str, Tensor | float]:
+        """Do step number `step` (from 0) at this progress.
+
+        Returns:
+            The loss, how many Gaussians there are, the progress, and the counts of what the strategy changed.
+
+        Raises:
+            NumericalError: The loss or a gradient is not finite; the state is that before the step.
+        """
+        moment = self._moment(progress)
+        places = self.order.take(self.config.batch_size)
+        colors = torch.rand(len(places), 3, generator=self.random) if self.config.background == "random" else None
+        leaves = self.model.leaves()
+        total, infos = torch.zeros((), device=leaves.means.device), []
+        for at in self.share:
+            background = self.background if colors is None else colors[at].to(leaves.means.device)
+            loss, info = self._backward(leaves, places[at], background, moment)
+            total += loss
+            infos.append(info)
+        self._sum_over_group(total, leaves)
+        self.model.pull_back(leaves)
+        self._check(step, total)
+        counts = self._update(step, progress, moment, infos)
+        return {"loss": total, "gaussians": len(self.model), "progress": round(progress, 6), **counts}
+
+    def _backward(self, leaves: Leaves, place: int, background: Tensor | None, moment: Moment) -> tuple[Tensor, dict[str, Any]]:
+        """Add the gradients of one view's share of the loss."""
+        view = self.views.get(place, moment.factor)
+        viewmat, pose, exposure = self.viewmats[place], None, None
+        if self.poses is not None:
+            pose = self.poses.leaf(place)
+            viewmat = se3.exp(pose) @ viewmat
+        picture = render(
+            leaves, viewmat, view.K, view.size, background, moment.sh_degree, self.config,
+            with_distortion=moment.with_distortion, with_normals=moment.with_normals,
+        )  # fmt: skip
+        if self.exposures is not None:
+            exposure = self.exposures.leaf(place)
+            picture.image = exposed(picture.image, exposure.view(3, 4))
+        loss = self._loss(picture, view, background) / self.config.batch_size
+        self.strategy.before_backward(picture.info)
+        loss.backward()
+        for parameters, leaf in ((self.poses, pose), (self.exposures, exposure)):
+            if parameters is not None and leaf is not None:
+                parameters.collect(place, leaf)
+        return loss.detach(), picture.info
+
+    def _loss(self, picture: Picture, view: TrainingView, background: Tensor | None) -> Tensor:
+        target, weights = view.image, self.config.loss
+        if view.alpha is not None and background is not None:
+            target = target + (1 - view.alpha) * background
+        loss = losses.photometric(picture.image, target, weights.ssim, view.mask)
+        if picture.distortions is not None and weights.distortion > 0:
+            loss = loss + weights.distortion * losses.distortion_loss(picture.distortions, view.mask)
+        if picture.normals is not None and picture.surface_normals is not None:
+            maps = (picture.normals, picture.surface_normals, picture.alphas)
+            loss = loss + weights.normal * losses.normal_consistency_loss(*maps, view.mask)
+        for extra, weight in self.extra:
+            loss = loss + weight * extra(picture.image, target, view.mask)
+        return loss
+
+    def _sum_over_group(self, total: Tensor, leaves: Leaves) -> None:
+        tensors = [total, *leaves.gradients()]
+        for parameters in (self.poses, self.exposures):
+            if parameters is not None:
+                tensors += [parameters.grads, parameters.seen]
+        self.group.sum(tensors)
+
+    def _check(self, step: int, total: Tensor) -> None:
+        quantity = None
+        if not bool(torch.isfinite(total)):
+            quantity = "the loss"
+        elif (name := self.model.optimizer.nonfinite_group()) is not None:
+            quantity = f"the gradient of {name}"
+        for name, parameters in (("poses", self.poses), ("exposures", self.exposures)):
+            if quantity is None and parameters is not None and not bool(torch.isfinite(parameters.grads).all()):
+                quantity = f"the gradient of {name}"
+        if quantity is not None:
+            self._forget()
+            raise NumericalError(step, quantity, HINT)
+
+    def _forget(self) -> None:
+        self.model.optimizer.zero_grad()
+        for parameters in (self.poses, self.exposures):
+            if parameters is not None:
+                parameters.drop()
+
+    def _update(self, step: int, progress: float, moment: Moment, infos: list[dict[str, Any]]) -> dict[str, int]:
+        optimizer, rates = self.model.optimizer, self.config.rates
+        self.model.step(moment.means_rate)
+        if self.poses is not None:
+            self.poses.step(rates.poses * schedules.exponential_decay(progress, POSE_FINAL))
+        if self.exposures is not None:
+            self.exposures.step(rates.exposures)
+        info = infos[0] if self.config.strategy == "mcmc" else _joined(infos, self.config)
+        counts = self.strategy.after_step(step, optimizer.params, optimizer, info, moment.means_rate, progress=progress)
+        self.model.flatten()
+        return counts
+
+    def scene(self) -> GaussianScene:
+        """The Gaussians of this moment."""
+        return self.model.scene()
+
+    def corrected_viewmats(self) -> Float[Tensor, "c 4 4"]:
+        """World to camera of the training views, with the poses' corrections."""
+        return self.viewmats if self.poses is None else se3.exp(self.poses.values) @ self.viewmats
+
+    def exposure_matrices(self) -> Float[Tensor, "c 3 4"] | None:
+        """Colour transforms of the training views, if they are fitted."""
+        return None if self.exposures is None else self.exposures.values.view(-1, 3, 4).clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact resume needs."""
+        state = {
+            "model": self.model.state_dict(),
+            "strategy": self.strategy.state_dict(),
+            "order": self.order.state_dict(),
+            "random": self.random.get_state(),
+        }
+        for name, parameters in (("poses", self.poses), ("exposures", self.exposures)):
+            if parameters is not None:
+                state[name] = parameters.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.strategy.load_state_dict(state["strategy"])
+        self.order.load_state_dict(state["order"])
+        self.random.set_state(state["random"].cpu())
+        for name, parameters in (("poses", self.poses), ("exposures", self.exposures)):
+            if parameters is not None:
+                parameters.load_state_dict(state[name])
+
+    def _moment(self, progress: float) -> Moment:
+        config, loss = self.config, self.config.loss
+        is_2dgs = config.mode == "2dgs"
+        return Moment(
+            schedules.sh_degree(progress, config.sh_degree, config.sh_every),
+            schedules.downscale_factor(progress, config.resolution_start, config.resolution_doublings),
+            config.rates.means * schedules.exponential_decay(progress, config.rates.means_final),
+            is_2dgs and loss.distortion > 0 and progress >= loss.distortion_start,
+            is_2dgs and loss.normal > 0 and progress >= loss.normal_start,
+        )
+
+
+def exposed(image: Float[Tensor, "*batch 3"], exposure: Float[Tensor, "3 4"]) -> Float[Tensor, "*batch 3"]:
+    """Colours after an affine transform A c + b, [A b] = exposure."""
+    return image @ exposure[:, :3].mT + exposure[:, 3]
+
+
+def _strategy(config: FitConfig) -> MCMC | ADC:
+    generator = torch.Generator().manual_seed(config.seed + 2)
+    if config.strategy == "mcmc":
+        own = config.mcmc
+        return MCMC(
+            config.max_gaussians,
+            refine_every=own.refine_every,
+            refine_start=own.refine_start,
+            refine_stop=own.refine_stop,
+            grow_factor=own.grow_factor,
+            min_opacity=own.min_opacity,
+            noise_scale=own.noise,
+            generator=generator,
+        )
+    own = config.adc
+    return ADC(
+        1.0,
+        cap_max=config.max_gaussians,
+        refine_every=own.refine_every,
+        refine_start=own.refine_start,
+        refine_stop=own.refine_stop,
+        reset_every=own.reset_every,
+        grow_grad2d=own.grow_grad2d,
+        grow_scale3d=own.grow_scale,
+        prune_opacity=own.prune_opacity,
+        prune_scale3d=own.prune_scale,
+        absgrad=own.absgrad,
+        generator=generator,
+    )
+
+
+def _joined(infos: list[dict[str, Any]], config: FitConfig) -> dict[str, Any]:
+    """The infos of single views as one, as of a call with all views of the batch.
+
+    Views may differ in size, so gradients are put in units of half a picture here, and the sizes are 2.
+    """
+    use_absolute = config.adc.absgrad
+    pulls = []
+    for info in infos:
+        means2d = info["means2d"]
+        grad = means2d.absgrad if use_absolute else means2d.grad
+        pulls.append(grad * grad.new_tensor([info["width"] / 2, info["height"] / 2]))
+    joined = torch.cat(pulls)
+    means2d = torch.empty_like(joined)
+    if use_absolute:
+        means2d.absgrad = joined  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        means2d.grad = joined
+    ids = torch.cat([info["gaussian_ids"] for info in infos])
+    return {"means2d": means2d, "gaussian_ids": ids, "width": 2, "height": 2, "n_cameras": config.batch_size}
+
+
+def _loss_of_another_package(name: str) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    """A function of an image (H, W, 3), its target and the mask of the pixels that count, which gives a number."""
+    found = plugins.load("vision3d.losses", name, FunctionType)
+    if found is None:
+        known = ", ".join(plugins.names("vision3d.losses")) or "none"
+        raise ConfigError("loss.extra", f"no package adds a loss {name!r} (entry points vision3d.losses: {known})")
+    return found

@@ -1,0 +1,31 @@
+"""From a scene of Gaussians to a triangle mesh with a texture: depth maps fused, cleaned, unwrapped and coloured.
+
+Papers: truncated signed distances, Curless and Levoy 1996; blocks of voxels in a hash map, Niessner et al. 2013 (as in
+Open3D); screened Poisson reconstruction, Kazhdan and Hoppe 2013; quadric decimation, Garland and Heckbert 1997; median
+depth of 2D Gaussians, Huang et al. 2024 (arXiv 2403.17888).
+
+What differs from them: distances are those from the tangent planes that a view shows, weighted by the cosine; every view is
+fused into all blocks in its sight, not only into those at its own surface, so that what floats in the free space of another
+view is carved away; a ray's depth is where it has met 20 % of the opacity, not half of it; ellipsoids are seen as the
+2D Gaussians across their shortest axis where their depth is read.
+"""
+
+from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.stages.mesh.config import MeshConfig
+    from vision3d.stages.mesh.run import MeshResult, run as mesh_scene
+
+__all__ = ["MeshConfig", "MeshResult", "mesh_scene"]
+
+_load = lazy_names(__name__, {"MeshConfig": ".config", "MeshResult": ".run"})
+
+
+def __getattr__(name: str) -> object:
+    if name == "mesh_scene":
+        from vision3d.stages.mesh.run import run
+
+        return run
+    return _load(name)

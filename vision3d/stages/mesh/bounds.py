@@ -1,0 +1,128 @@
+"""Which part of the world becomes a mesh, and how finely."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import InputError
+from vision3d.geometry.paths import focus_point
+from vision3d.scene import Cameras
+from vision3d.stages.mesh.views import SceneViews
+
+logger = logging.getLogger("vision3d.mesh")
+
+_PER_VIEW = 4096
+"""Points a view that decide the box."""
+_LOST = 0.001
+"""Fraction of the points beyond each side of the box, before the margin."""
+_LOST_TO_BACKGROUND = 0.01
+"""The same, where those points become the background."""
+_MARGIN = 0.03
+_BEHIND = 0.02
+"""Fraction of what is shown that must lie behind the cameras' ball to count as a background."""
+_CORE = 0.8
+"""Radius of what is before the background, in median distances of the cameras."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box along the axes of the world."""
+
+    low: Float[Tensor, "3"]
+    high: Float[Tensor, "3"]
+
+    def __str__(self) -> str:
+        return " to ".join(" ".join(f"{value:.4g}" for value in corner.tolist()) for corner in (self.low, self.high))
+
+    @property
+    def longest(self) -> float:
+        """The longest side [m]."""
+        return float((self.high - self.low).max())
+
+    def contains(self, points: Float[Tensor, "*n 3"]) -> Tensor:
+        """Which points are inside."""
+        return ((points >= self.low) & (points <= self.high)).all(-1)
+
+
+class Extent(NamedTuple):
+    """Which part of the world becomes a mesh."""
+
+    box: Box
+    """What becomes a surface of equal voxels."""
+    center: Float[Tensor, "3"] | None = None
+    """What the cameras stand round, where there is a background behind the box."""
+
+
+def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]) -> Extent:
+    """The box of what the views show; where cameras stand round something, of that alone.
+
+    Args:
+        views: Rendered scene.
+        background: Tell what lies behind it; without, the box ends as far from its middle as the cameras are.
+        step: Takes the number of views that are done.
+
+    Raises:
+        InputError: No view shows a surface, or all of it is one point or has no extent.
+    """
+    points, certain = [], []
+    for index in range(len(views)):
+        maps = views[index]
+        has_surface = maps.depth > 0
+        step_of_points = max(1, int(has_surface.sum()) // _PER_VIEW)
+        points.append(views.points(index, maps)[has_surface][::step_of_points])
+        certain.append(maps.is_certain[has_surface][::step_of_points])
+        step(index + 1)
+    shown, is_certain = torch.cat(points), torch.cat(certain)
+    if len(shown) < 3:
+        raise InputError(
+            f"scene: none of the {len(views)} views shows a surface (opacity of at least {views.alpha_min:g}); "
+            "want cameras that look at the scene, or a smaller --alpha-min"
+        )
+    ball = _ball_between(views.cameras)
+    center = None
+    if ball is not None:
+        middle, radius = ball
+        distances = torch.linalg.vector_norm(shown - middle, dim=-1)
+        is_near = distances < radius
+        # Cameras that look past each other say nothing.
+        if is_near.float().mean() > 0.05:
+            is_core = is_certain & (distances < _CORE * radius)
+            if background and float((~is_near).float().mean()) > _BEHIND and float(is_core.float().mean()) > 0.05:
+                shown, center = shown[is_core], middle
+            else:
+                shown = shown[is_near]
+    return Extent(_box_of(shown, _LOST if center is None else _LOST_TO_BACKGROUND), center)
+
+
+def _box_of(shown: Tensor, share: float) -> Box:
+    """The box of points but for a few at its ends."""
+    ends = shown.double().sort(dim=0).values
+    lost = int(share * len(ends))
+    low, high = ends[lost].float(), ends[-1 - lost].float()
+    margin = _MARGIN * float((high - low).max())
+    if not margin > 0:
+        place = " ".join(f"{x:.4g}" for x in low.tolist())
+        raise InputError(f"scene: all {len(shown)} points of its surface are at {place}; want something with an extent")
+    return Box(low - margin, high + margin)
+
+
+def _ball_between(cameras: Cameras) -> tuple[Tensor, float] | None:
+    """What cameras stand round: the point that they look at and their median distance from it; None where they do not."""
+    poses = cameras.camtoworlds.cpu()
+    if len(poses) < 3:
+        return None
+    centers, axes = poses[:, :3, 3], poses[:, :3, 2]
+    center = focus_point(centers, axes)
+    offsets = center - centers
+    distances = torch.linalg.vector_norm(offsets, dim=-1)
+    is_in_front = (offsets * axes).sum(-1) > 0.5 * distances
+    # The mean of the directions is short where cameras are on all sides.
+    spread = torch.linalg.vector_norm((offsets / distances.clamp(min=1e-12)[:, None]).mean(0))
+    if is_in_front.float().mean() < 0.75 or spread > 0.9:
+        return None
+    return center, float(distances.median())

@@ -1,0 +1,255 @@
+"""The stage: views, box, surface, clean-up, charts and colours, one after the other."""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vision3d.device import resolve_backend, resolve_device
+from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.geometry import mesh as geometry
+from vision3d.io.glb import write_mesh
+from vision3d.progress import Progress, ProgressCallback
+from vision3d.render import surrounding_cameras
+from vision3d.runs import RunFolder
+from vision3d.scene import Cameras, GaussianScene, Mesh
+from vision3d.scene.upright import up_of
+from vision3d.stage import stage
+from vision3d.stages.mesh import baking, cleanup
+from vision3d.stages.mesh.atlas import MAX_SIZE, unwrap_growing
+from vision3d.stages.mesh.background import background
+from vision3d.stages.mesh.bounds import Box, Extent, find_extent
+from vision3d.stages.mesh.config import MIN_RESOLUTION, MeshConfig
+from vision3d.stages.mesh.fusion import fuse, open3d, plan
+from vision3d.stages.mesh.poisson import reconstruct
+from vision3d.stages.mesh.refining import refine
+from vision3d.stages.mesh.thin import thin_gaussians
+from vision3d.stages.mesh.views import SceneViews
+
+logger = logging.getLogger("vision3d.mesh")
+
+_MOST_VOXELS = 1 << 15
+_FOR_BACKGROUND = 0.2
+"""Share of the faces."""
+_BEFORE_REFINING = 20
+"""Rounds of smoothing."""
+_SLIVER = 1e-3
+"""Length of edges that vanish after it [voxels]."""
+_MANY_VIEWS = 24
+"""From so many views on, three must see a place, where no number is given."""
+_FOR_VIEWS = 0.4
+"""Share of the memory that keeps views, so that they are rendered once."""
+
+
+@dataclass(frozen=True)
+class MeshResult:
+    """What a scene became."""
+
+    mesh: Mesh
+    """In the world of the scene, with normals, and with uvs and a texture or with vertex colours."""
+    summary: dict[str, Any]
+    """Plain figures: vertices, faces, is_closed, voxel, resolution, parts left out, share of the colours seen, times."""
+    run_folder: Path | None = None
+    """Where it was written."""
+
+
+@stage("mesh", {"scene": "scene", "cameras": "cameras"})
+def run(
+    config: MeshConfig,
+    scene: GaussianScene,
+    cameras: Cameras | None = None,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> MeshResult:
+    """Make a mesh with a texture out of a scene of Gaussians.
+
+    Args:
+        config: Options.
+        scene: Of any mode; 2dgs scenes lie on surfaces and give the best meshes.
+        cameras: From where the scene was photographed: what they show is trusted. Without them there are cameras all
+            round the scene.
+        run_folder: Takes mesh.glb, y up, with summary and report. None: nothing is written.
+        progress: Takes every view of every step.
+
+    Raises:
+        InputError: The scene is empty, no view shows a surface, or the cameras are not pinholes.
+        ConfigError: The memory does not do for a coarse mesh.
+        MissingDependencyError: Open3D or fast-simplification is needed and not there.
+
+    Example:
+        >>> from vision3d import Cameras, GaussianScene
+        >>> from vision3d.stages.mesh import MeshConfig, mesh_scene
+        >>> scene, cameras = GaussianScene.load("runs/cup/scene.ply"), Cameras.load("runs/cup/cameras.json")
+        >>> result = mesh_scene(MeshConfig(resolution=256, faces=20_000), scene, cameras)
+        >>> result.mesh.save("cup.glb")
+    """
+    device = resolve_device(config.device)
+    backend = resolve_backend(config.backend, device)
+    _check_packages(config)
+    if not len(scene):
+        raise InputError("scene: got 0 Gaussians, want at least one")
+    started = time.monotonic()
+    is_given = cameras is not None and len(cameras) > 0
+    if not is_given:
+        cameras = surrounding_cameras(scene, config.views, config.view_size)
+    assert cameras is not None
+    sized = _sized(cameras, config).to(device)
+    max_bytes = 1e9 * config.max_memory
+    quantile = None if config.depth == "expected" else config.quantile
+    views = SceneViews(scene.to(device), sized, config.alpha_min, quantile, backend, _FOR_VIEWS * max_bytes, config.stereo)
+    with Progress(len(views), "render", progress) as bar:
+        extent = find_extent(views, config.background and config.method == "tsdf", bar.update)
+    if config.box is not None:
+        box = Box(torch.tensor(config.box[:3]), torch.tensor(config.box[3:]))
+        extent = Extent(box)
+    longest = extent.box.longest
+    voxel = longest / config.resolution if config.voxel is None else config.voxel
+    if not MIN_RESOLUTION <= longest / voxel <= _MOST_VOXELS:
+        want = f"{MIN_RESOLUTION} to {_MOST_VOXELS} along it"
+        raise ConfigError("voxel", f"got {voxel:g} m for a box of {longest:.4g} m, want {want}")
+    raw, figures = _surface(config, views, extent.box, voxel, (1 - _FOR_VIEWS) * max_bytes, progress)
+    surface, left_out, filled = _cleaned(config, raw, views)
+    if extent.center is not None:
+        with Progress(len(views), "background", progress) as bar:
+            behind = background(views, extent.box, extent.center, surface, min_views_of(config, len(views)), bar.update)
+        surface = surface if behind is None else _joined(config, surface, behind)
+    if config.refine and config.texture_size:
+        # Lumps of a few edges are below what the views resolve, so fitting cannot remove them.
+        surface = cleanup.smooth(surface, _BEFORE_REFINING)
+        # Slivers have become shorter than float32 resolves, and other programs would join their ends.
+        surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
+        surface, _ = cleanup.main_parts(surface, 0, config.max_components)
+    mesh, texture_size, seen = _colored(config, surface, views, progress)
+    summary = {
+        "vertices": mesh.num_vertices,
+        "faces": mesh.num_faces,
+        "is_closed": geometry.is_closed(surface.faces),
+        **figures,
+        "raw_faces": raw.num_faces,
+        "parts_left_out": left_out,
+        "holes_filled": filled,
+        "texture_size": texture_size,
+        "seen_share": round(seen, 4),
+        "views": len(views),
+        "cameras": "given" if is_given else "round the scene",
+        "device": str(device),
+        "wall_s": round(time.monotonic() - started, 3),
+    }
+    if not isinstance(run_folder, RunFolder):
+        return MeshResult(mesh, summary)
+    write_mesh(run_folder.path / "mesh.glb", mesh, scene_up=up_of(cameras if is_given else None))
+    return MeshResult(mesh, summary, run_folder.path)
+
+
+def _check_packages(config: MeshConfig) -> None:
+    """Before anything is rendered, all that will be needed."""
+
+    open3d()
+    if config.faces and importlib.util.find_spec("fast_simplification") is None:
+        raise MissingDependencyError("fast-simplification", "mesh", "fewer faces (--faces 0 keeps all)")
+
+
+def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
+    """The cameras with pictures of the size of the depth maps."""
+    longest = torch.maximum(cameras.width, cameras.height) * config.supersample
+    factor = config.supersample * (config.max_view_size / longest).clamp(max=1)
+    sizes = [(size * factor).round().long().clamp(min=1) for size in (cameras.width, cameras.height)]
+    return cameras.resized(*sizes)
+
+
+def min_views_of(config: MeshConfig, views: int) -> int:
+    """How many of the views must see a place."""
+    if config.min_views is not None:
+        return min(config.min_views, views)
+    return 3 if views >= _MANY_VIEWS else min(2, views)
+
+
+def _surface(
+    config: MeshConfig, views: SceneViews, box: Box, voxel: float, max_bytes: float, progress: ProgressCallback | None
+) -> tuple[Mesh, dict[str, Any]]:
+    """The raw surface, and what it was made with."""
+    if config.method == "poisson":
+        with Progress(len(views), "points", progress) as bar:
+            raw, voxel = reconstruct(views, box, voxel, trim=config.trim, max_bytes=max_bytes, step=bar.update)
+        blocks = {}
+    else:
+        min_views = min_views_of(config, len(views))
+        with Progress(len(views), "plan", progress) as bar:
+            grid = plan(
+                views, box, voxel, truncation=config.truncation, max_bytes=max_bytes, step=bar.update, min_views=min_views
+            )  # fmt: skip
+        with Progress(len(views), "fuse", progress) as bar:
+            thin = thin_gaussians(views, box, grid.voxel, min_views) if config.thin else None
+            raw = fuse(views, grid, truncation=config.truncation, min_views=min_views, step=bar.update, thin=thin)
+        voxel, blocks = grid.voxel, {"blocks": len(grid.blocks)}
+    corners = [round(value, 5) for value in (*box.low.tolist(), *box.high.tolist())]
+    figures = {"method": config.method, "voxel": voxel, "resolution": round(box.longest / voxel), "box": corners, **blocks}
+    logger.info("surface of %d faces, voxels of %.4g m", raw.num_faces, voxel)
+    return raw, figures
+
+
+def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, int, int]:
+    """The surface that is left, and the numbers of parts that went and of holes that were filled."""
+    surface = cleanup.manifold(raw)
+    times = cleanup.times_seen(surface, views.cameras)
+    surface, left_out = cleanup.main_parts(surface, config.min_component, config.max_components, times)
+    filled = 0
+    if config.fill_holes:
+        surface, filled = cleanup.fill_holes(surface, config.fill_holes)
+    surface = cleanup.smooth(surface, config.smooth)
+    if config.faces:
+        surface = cleanup.decimate(surface, config.faces)
+    # Where faces went to leave two at each edge, crumbs may have come off.
+    surface, crumbs = cleanup.main_parts(cleanup.manifold(surface), config.min_component, config.max_components)
+    return surface, left_out + crumbs, filled
+
+
+def _joined(config: MeshConfig, surface: Mesh, behind: Mesh) -> Mesh:
+    """The surface and its background, which takes a share of the faces and the place of the smallest part."""
+    if config.faces:
+        behind = cleanup.decimate(behind, max(4, round(_FOR_BACKGROUND * config.faces)))
+        surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces))
+    surface, _ = cleanup.main_parts(cleanup.manifold(surface), 0, max(1, config.max_components - 1))
+    behind, _ = cleanup.main_parts(cleanup.manifold(behind), 0, 1)
+    return surface.merge(behind)
+
+
+def _colored(
+    config: MeshConfig, surface: Mesh, views: SceneViews, progress: ProgressCallback | None
+) -> tuple[Mesh, int, float]:
+    """The surface with normals and colours, the side of its texture, and the share of the colours that views show."""
+    unwrapped = None
+    if config.texture_size:
+        largest = max(config.texture_size, MAX_SIZE)
+        unwrapped = unwrap_growing(surface, config.texture_size, config.padding, _detail(surface, views.cameras), largest)
+        if unwrapped is None:
+            logger.warning("the charts do not fit on a texture of %d texels; vertex colours are made (fewer --faces)", largest)
+        elif unwrapped[1] > config.texture_size:
+            logger.warning(
+                "a texture of %d texels is made, since the charts do not fit on %d", unwrapped[1], config.texture_size
+            )
+    with Progress(len(views), "color", progress) as bar:
+        step: Callable[[int], None] = bar.update
+        if unwrapped is None:
+            mesh, seen = baking.color_vertices(replace(surface, normals=cleanup.normals_of(surface)), views, step)
+            return mesh, 0, seen
+        mesh, size = unwrapped
+        mesh, seen = baking.bake(mesh, views, size, step)
+    if config.refine:
+        with Progress(config.refine, "refine", progress) as bar:
+            mesh = refine(mesh, views, config.refine, lambda n, loss: bar.update(n, loss=loss))
+    return mesh, size, seen
+
+
+def _detail(surface: Mesh, cameras: Cameras) -> torch.Tensor:
+    """Pixels a meter with which cameras see each vertex, in the median, relative to that of all vertices."""
+    centers = cameras.centers.cpu()
+    distance = torch.stack([torch.linalg.vector_norm(surface.vertices - center, dim=-1) for center in centers]).median(0).values
+    detail = 1 / distance.clamp(min=1e-9)
+    return (detail / detail.median()).clamp(0.1, 10)

@@ -1,5 +1,0 @@
-"""Engines that move particles: one interface, several ways to compute."""
-
-from vision3d.stages.physics.engines.base import ENGINES, Engine, choose_engine, make_engine
-
-__all__ = ["ENGINES", "Engine", "choose_engine", "make_engine"]

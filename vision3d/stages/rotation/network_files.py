@@ -1,0 +1,89 @@
+"""A trained network with what it needs to be used, and its file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vision3d.errors import ConfigError, FileFormatError
+from vision3d.io.described import read_described, write_described
+from vision3d.stages.rotation.networks import PoseNet, SanityNet, SiamesePointNet
+
+_TYPE, _VERSION = "rotation_network", 1
+_NETWORKS: dict[str, type[nn.Module]] = {"sanity": SanityNet, "pointcloud": SiamesePointNet, "ik": PoseNet}
+_MOST = 8192  # of any size in a file
+
+
+@dataclass(eq=False)
+class RotationNetwork:
+    """A network that gives rotations."""
+
+    network: nn.Module
+    experiment: str
+    """sanity, pointcloud or ik."""
+    shape: dict[str, Any]
+    """Arguments with which the network is built: rep, and its sizes."""
+    about: dict[str, Any]
+    """How it was trained: seed, steps, data, time; of ik also the names of the joints that go in (`joints`) and of those whose
+    rotations come out (`rotated_joints`), and metres in the unit of the clips (`scale`)."""
+
+    @property
+    def rep(self) -> str:
+        """The representation."""
+        return self.shape["rep"]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Rotation matrices.
+
+        Args:
+            inputs: sanity: rotations (..., 3, 3). pointcloud: clouds (S, N, 3) and rotated copies (S, R, M, 3). ik: places of
+                joints (..., J, 3) [m], the root at 0.
+        """
+        self.network.eval()
+        with torch.inference_mode():
+            return self.network(*inputs)
+
+
+def save_rotation_network(path: Path | str, network: RotationNetwork) -> None:
+    """Write a network as .safetensors, whole or not at all."""
+    own = {"experiment": network.experiment, "shape": network.shape, "about": network.about}
+    write_described(path, _TYPE, _VERSION, own, network.network.state_dict())
+
+
+def load_rotation_network(path: Path | str) -> RotationNetwork:
+    """Read a network that a run has left: `trainings/6d_seed0/network.safetensors` of its folder.
+
+    Raises:
+        MissingFileError: There is no such file.
+        FileFormatError: It is damaged or holds something else.
+
+    Example:
+        >>> network = load_rotation_network("runs/sanity/trainings/6d_seed0/network.safetensors")
+        >>> network(torch.eye(3)).shape
+        torch.Size([3, 3])
+    """
+    path = Path(path)
+    own, tensors = read_described(path, _TYPE, _VERSION, "a network", ("experiment", "shape", "about"))
+    experiment, shape, about = own["experiment"], own["shape"], own["about"]
+    if not (isinstance(experiment, str) and isinstance(shape, dict) and isinstance(about, dict)):
+        raise FileFormatError(path, "has a description of another form", "header")
+    if experiment not in _NETWORKS:
+        raise FileFormatError(path, f"holds a network of {experiment!r}; want sanity, pointcloud or ik")
+    try:
+        _check_shape(shape)
+        network = _NETWORKS[experiment](**shape)
+        network.load_state_dict(tensors)
+    except (ConfigError, RuntimeError, TypeError) as error:
+        raise FileFormatError(path, f"does not fit its own description ({str(error).splitlines()[0]})") from error
+    return RotationNetwork(network.eval(), experiment, shape, about)
+
+
+def _check_shape(shape: dict[str, Any]) -> None:
+    for name, value in shape.items():
+        if name == "rep":
+            if not isinstance(value, str):
+                raise ConfigError(name, f"got {value!r}, want text")
+        elif type(value) is not int or not 0 < value <= _MOST:
+            raise ConfigError(name, f"got {value!r}, want a whole number of 1 to {_MOST}")

@@ -1,0 +1,213 @@
+"""The experiments from end to end: train every representation with every seed, measure, write tables and pictures."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision3d.device import resolve_device
+from vision3d.io.images import write_image
+from vision3d.progress import ProgressCallback
+from vision3d.runs import RunFolder, finish_step_on_interrupt
+from vision3d.stage import stage
+from vision3d.stages.rotation.clouds import read_clouds
+from vision3d.stages.rotation.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig, TrainingConfig
+from vision3d.stages.rotation.experiment import Experiment
+from vision3d.stages.rotation.experiments import PointCloudExperiment, SanityExperiment
+from vision3d.stages.rotation.ik import IkExperiment, read_poses
+from vision3d.stages.rotation.pictures import percentile_sheet
+from vision3d.stages.rotation.published import differences, published_mean
+from vision3d.stages.rotation.training import Training, train
+
+TRAININGS = "trainings"
+
+
+@dataclass(frozen=True)
+class RotationResult:
+    """What a run made."""
+
+    trainings: tuple[Training, ...]
+    """By representation, then seed."""
+    summary: dict[str, Any]
+    """Plain figures: a row for each representation, what the data is, how the run differs from the publication."""
+    run_folder: Path | None = None
+
+
+@stage("reproduce rotation sanity", {}, resumable=RESUMABLE, grows=GROWS)
+def reproduce_rotation_sanity(
+    config: SanityConfig,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> RotationResult:
+    """Train networks that give back the rotation that they are given (Zhou et al. 2019, section 5.1).
+
+    Args:
+        config: Options.
+        run_folder: Where to write. With a `RunFolder` that holds trainings the run resumes: what is done is not trained again.
+        progress: Takes every step.
+
+    Raises:
+        ConfigError: The run folder is of a run with other options.
+        NumericalError: A loss was not finite.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+
+    Example:
+        >>> from vision3d.stages.rotation import SanityConfig, reproduce_rotation_sanity
+        >>> reproduce_rotation_sanity(SanityConfig(representations=("6d", "quat"))).summary["by_representation"][0]["mean"]
+    """
+    experiment = SanityExperiment(config, resolve_device(config.device))
+    return _reproduce(experiment, config, run_folder, progress)
+
+
+@stage("reproduce rotation pointcloud", {"inputs": "data"}, resumable=RESUMABLE, grows=GROWS)
+def reproduce_rotation_pointcloud(
+    config: PointCloudConfig,
+    inputs: Path | str,
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> RotationResult:
+    """Train networks that find the rotation between a cloud and its rotated copy (Zhou et al. 2019, section 5.2).
+
+    Args:
+        config: Options.
+        inputs: The clouds (docs/data.md).
+        run_folder: As for `reproduce_rotation_sanity`.
+        progress: Takes every step.
+
+    Raises:
+        InputError: The clouds cannot be used.
+        ConfigError: The run folder is of a run with other options or other clouds.
+        NumericalError: A loss was not finite.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+    """
+    clouds = read_clouds(inputs, config.points)
+    experiment = PointCloudExperiment(config, clouds, resolve_device(config.device))
+    return _reproduce(experiment, config, run_folder, progress)
+
+
+@stage("reproduce rotation ik", {"train": "clips", "test": "test"}, resumable=RESUMABLE, grows=GROWS)
+def reproduce_rotation_ik(
+    config: IkConfig,
+    train: Sequence[Path | str],
+    test: Sequence[Path | str],
+    *,
+    run_folder: RunFolder | Path | str | None = None,
+    progress: ProgressCallback | None = None,
+) -> RotationResult:
+    """Train networks that find the rotations of joints from their places (Zhou et al. 2019, section 5.3).
+
+    Args:
+        config: Options.
+        train: Clips of motion (.bvh) of one skeleton.
+        test: Clips of the same skeleton to measure on.
+        run_folder: As for `reproduce_rotation_sanity`.
+        progress: Takes every step.
+
+    Raises:
+        InputError: The clips cannot be used, have different skeletons, or one is in both parts.
+        ConfigError: The run folder is of a run with other options or other clips.
+        NumericalError: A loss was not finite.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+    """
+    experiment = IkExperiment(config, read_poses(train, test, config), resolve_device(config.device))
+    return _reproduce(experiment, config, run_folder, progress)
+
+
+def _reproduce(
+    experiment: Experiment, config: TrainingConfig, folder: RunFolder | Path | str | None, progress: ProgressCallback | None
+) -> RotationResult:
+    assert isinstance(folder, RunFolder | None)  # `stage` opened it
+    path = None if folder is None else folder.path
+    device = resolve_device(config.device)
+    trainings = []
+    with finish_step_on_interrupt() as stop:
+        for rep in config.representations:
+            for seed in config.seeds:
+                own = None if path is None else path / TRAININGS / f"{rep}_seed{seed}"
+                trainings.append(train(experiment, config, rep, seed, device=device, folder=own, stop=stop, progress=progress))
+    summary = summarise(experiment, config, trainings)
+    summary["device"] = str(device)
+    if path is not None:
+        write_image(path / "figures" / "percentiles.png", _sheet(experiment, config, trainings))
+    return RotationResult(tuple(trainings), summary, path)
+
+
+def summarise(experiment: Experiment, config: TrainingConfig, trainings: Sequence[Training]) -> dict[str, Any]:
+    """Plain figures of trainings: means over the seeds, the largest error of all, and how far the seeds are apart."""
+    rows = []
+    for rep in config.representations:
+        found = [training for training in trainings if training.rep == rep]
+        means = [training.errors.mean for training in found]
+        row: dict[str, Any] = {
+            "representation": rep,
+            "mean": statistics.fmean(means),
+            "max": max(training.errors.max for training in found),
+            "std": statistics.fmean(training.errors.std for training in found),
+            "median": statistics.fmean(training.errors.median for training in found),
+            "p95": statistics.fmean(training.errors.at(95) for training in found),
+            "p99": statistics.fmean(training.errors.at(99) for training in found),
+            "mean_of_seeds": means,
+            "max_of_seeds": [training.errors.max for training in found],
+            "std_over_seeds": statistics.stdev(means) if len(means) > 1 else None,
+            "published_mean": published_mean(experiment.name, rep, config),
+            "loss": statistics.fmean(training.loss for training in found),
+            "parameters": sum(p.numel() for p in found[0].network.network.parameters()),
+            "training_cpu_s": statistics.fmean(training.cpu_s for training in found),
+        }
+        rows.append(row)
+    about = experiment.about()
+    return {
+        "experiment": experiment.name,
+        "unit": experiment.unit,
+        **{f"mean_error_{row['representation']}": row["mean"] for row in rows},
+        **about,
+        "steps": config.steps,
+        "seeds": list(config.seeds),
+        "data": experiment.source,
+        "by_representation": rows,
+        "differs_from_publication": differences(config, about),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """The rows of a summary as text, beside the published means."""
+    unit = results["unit"]
+    head = ("", f"mean [{unit}]", "over seeds", "median", "95 %", "max", "std", "published mean", "CPU-s")
+    lines: list[tuple[str, ...]] = [head]
+    for row in results["by_representation"]:
+        spread, published = row["std_over_seeds"], row["published_mean"]
+        lines.append(
+            (
+                row["representation"], _number(row["mean"]), "-" if spread is None else f"+- {_number(spread)}",
+                _number(row["median"]), _number(row["p95"]), _number(row["max"]), _number(row["std"]),
+                "-" if published is None else f"{published:g}", f"{row['training_cpu_s']:.0f}",
+            )
+        )  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths)))
+        for line in lines
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.{max(0, min(3, 2 - math.floor(math.log10(value))))}f}" if value > 0 else f"{value:g}"
+
+
+def _sheet(experiment: Experiment, config: TrainingConfig, trainings: Sequence[Training]) -> Any:
+    curves = {}
+    for rep in config.representations:
+        found = [training.errors.percentiles for training in trainings if training.rep == rep]
+        curves[rep] = [statistics.fmean(values) for values in zip(*found)]
+    seeds = f"{len(config.seeds)} seeds" if len(config.seeds) > 1 else "one seed"
+    title = {
+        "sanity": "A rotation from itself",
+        "pointcloud": "The rotation between two clouds",
+        "ik": "Where the told rotations bring the joints",
+    }[experiment.name]
+    count = f"{trainings[0].errors.count:,} tests"
+    return percentile_sheet(curves, title, experiment.unit, f"{count}, {config.steps:,} steps, {seeds}; {experiment.source}")

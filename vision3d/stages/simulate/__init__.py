@@ -1,0 +1,74 @@
+"""Scenes that move by physics: set-up of scenes, materials, engines of the material point method, and engines of points.
+
+Papers: GASP (arXiv 2409.05819), flat Gaussians driven by a physics engine; PhysGaussian (arXiv 2311.12198), one particle a
+Gaussian whose covariance follows the deformation gradient; MLS-MPM, Hu et al. 2018; APIC, Jiang et al. 2015.
+
+What differs from GASP: one particle a Gaussian instead of three points; shear is kept; one uniform scale for all axes and
+bodies; masses come from densities and not from the number of Gaussians; the time step follows from the stiffness.
+"""
+
+from typing import TYPE_CHECKING
+
+from vision3d.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from vision3d.stages.simulate.config import (
+        Body,
+        Boundary,
+        Impulse,
+        Keyframe,
+        Lead,
+        Material,
+        Mover,
+        SimulateConfig,
+        Wind,
+    )
+    from vision3d.stages.simulate.materials.functions import energy_density, kirchhoff_stress, load_material, return_map
+    from vision3d.stages.simulate.output.frame import Frame
+    from vision3d.stages.simulate.points3 import simulate_points
+    from vision3d.stages.simulate.run import simulate, simulate_frames
+
+__all__ = [
+    "Body",
+    "Boundary",
+    "Frame",
+    "Impulse",
+    "Keyframe",
+    "Lead",
+    "Material",
+    "Mover",
+    "SimulateConfig",
+    "Wind",
+    "energy_density",
+    "kirchhoff_stress",
+    "load_material",
+    "return_map",
+    "simulate",
+    "simulate_frames",
+    "simulate_points",
+]
+
+_CONFIG, _MATERIALS, _RUN = ".config", ".materials.functions", ".run"
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Body": _CONFIG,
+        "Boundary": _CONFIG,
+        "Impulse": _CONFIG,
+        "Keyframe": _CONFIG,
+        "Lead": _CONFIG,
+        "Mover": _CONFIG,
+        "Wind": _CONFIG,
+        "Material": _CONFIG,
+        "SimulateConfig": _CONFIG,
+        "energy_density": _MATERIALS,
+        "kirchhoff_stress": _MATERIALS,
+        "load_material": _MATERIALS,
+        "return_map": _MATERIALS,
+        "Frame": ".output.frame",
+        "simulate": _RUN,
+        "simulate_frames": _RUN,
+        "simulate_points": ".points3",
+    },
+)

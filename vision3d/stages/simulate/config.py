@@ -1,0 +1,224 @@
+"""Options of the physics stage: what a simulation is. Materials, bodies and obstacles are in modules of their own."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from vision3d.errors import ConfigError
+from vision3d.option_marks import InFiles, Repeated
+from vision3d.stages.simulate.materials.config import ALIASES, Material, jelly, law_name
+from vision3d.stages.simulate.scene_config import (
+    Body,
+    Boundary,
+    Fill,
+    Impulse,
+    Keyframe,
+    Lead,
+    Motion,
+    Mover,
+    Vector,
+    Wind,
+    check_numbers,
+)
+
+__all__ = [
+    "ALIASES",
+    "Body",
+    "Boundary",
+    "Impulse",
+    "Keyframe",
+    "Lead",
+    "Material",
+    "Motion",
+    "Mover",
+    "SimulateConfig",
+    "Vector",
+    "Wind",
+    "law_name",
+]
+
+RESUMABLE = ("frames", "device", "checkpoint_every", "ply", "video", "video_size", "split_long", "max_memory")
+"""Keys that may change when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """Let a scene, or parts of it, move by physics."""
+
+    material: Material = field(default_factory=jelly)
+    """What moves is made of this [default: the preset jelly]."""
+    select: Repeated[tuple[str, ...]] = ()
+    """What moves; several unite: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ (what lies in
+    front), label:N, component[:N] (the largest connected one, or the N-th), all, or a selection's .json [default: all but the
+    floor and what floats alone]."""
+    bodies: Annotated[tuple[Body, ...], InFiles] = ()
+    """Several bodies, each of its own material; then `material`, `select`, `velocity`, `angular_velocity` and `fill` are
+    theirs."""
+    velocity: Vector = (0.0, 0.0, 0.0)
+    """Of what moves at the start, along the axes of the scene [m/s]."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """Of what moves at the start, about its middle [rad/s]."""
+    fill: Fill = "auto"
+    """Particles inside a hollow body, which crumples without: where the density of the Gaussians encloses space (density), or
+    inside the mesh that the Gaussians are on (mesh); auto: as of what there is."""
+    fixed: Repeated[tuple[str, ...]] = ()
+    """Parts of what moves that are held in their place, as `select`."""
+    release: float | None = None
+    """Time from which the fixed parts are free [s]."""
+    leads: Annotated[tuple[Lead, ...], InFiles] = ()
+    """Parts that are led."""
+    impulses: Annotated[tuple[Impulse, ...], InFiles] = ()
+    """Pushes."""
+    boundaries: Annotated[tuple[Boundary, ...], InFiles] = ()
+    """Obstacles in the scene's axes and units; velocities in m/s. `mesh` is the path of a .glb, .obj, .ply or .stl."""
+    movers: Annotated[tuple[Mover, ...], InFiles] = ()
+    """Obstacles that go from keyframe to keyframe."""
+    winds: Annotated[tuple[Wind, ...], InFiles] = ()
+    """Air; boxes in the scene's units."""
+
+    frames: int = 50
+    """Frames, the first one at rest; at least 1."""
+    fps: float = 24.0
+    """Frames per second of simulated time."""
+    engine: str = "auto"
+    """auto (the fastest that runs here) or one of those of docs/simulate.md; reference is plain torch, for small scenes."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the engine runs; auto: on a GPU where there is one that the engine is built for."""
+    cells: int | None = None
+    """Cells of the grid along the longest side of what moves, 2 or more [default: as many as the particles resolve, 16 to
+    64]."""
+    size: float | None = None
+    """Longest side of what moves [m] [default: the scene's unit is a metre; 1 if what moves would be beyond 0.05 to 20 m]."""
+    up: Vector | None = None
+    """Upward direction in the scene, any length > 0 [default: of the cameras, of the floor that is seen, or of the format]."""
+    gravity: float = 9.81
+    """Downward acceleration [m/s^2]."""
+    floor: Literal["auto", "below", "none"] = "auto"
+    """auto: the floor that is seen in the scene, else below; below: under what moves."""
+    floor_extent: Literal["seen", "endless"] = "seen"
+    """Of a floor that is seen in the scene: seen ends it where its Gaussians or faces end, and what leaves it falls on to the
+    end of the space (`room`); endless."""
+    collider: str = "auto"
+    """What else stops what moves: none; auto, the closed parts of a mesh that a selection leaves; scene, the Gaussians or faces
+    that do not move, as far as they enclose space or make a surface; or the path of a closed mesh in the scene's axes and units
+    (.glb, .obj, .ply, .stl)."""
+    drop: float = 0.0
+    """How far above the floor what moves begins, in its longest side; at least 0. It is lifted from a floor that is seen."""
+    floor_kind: Literal["sticky", "slip", "separate"] = "separate"
+    """Contact with the floor, as of boundaries."""
+    friction: float | None = None
+    """Of the floor, Coulomb's coefficient, times the `friction_scale` of what slides, which is 0 for water [default: 0.4]."""
+    room: float = 0.5
+    """Space on all sides of what moves, in its longest side; what reaches its end is held there."""
+
+    box: tuple[float, float, float, float, float, float] | None = None
+    """Lower and upper corner of the simulated space, in the scene's units [default: round what moves, and its floor]."""
+
+    representation: str = "auto"
+    """What becomes particles: Gaussians with their deformation (fdrive), their corners (points3, as published), or vertices of
+    meshes (mesh); auto: fdrive, or mesh where there is one."""
+    grouping: Literal["auto", "tracers", "followers", "hierarchy", "none"] = "auto"
+    """How Gaussians that are not simulated move: with the velocities of the grid (tracers), with the four simulated ones around
+    them (followers), with the centre of their cluster (hierarchy, as published, but with its whole deformation), or not at all
+    (none); auto: tracers, and followers with points3. Faint ones always follow."""
+    share: float = 1.0
+    """Share of the Gaussians of a body that is simulated; in (0, 1]."""
+    max_particles: int | None = None
+    """No more particles are simulated [default: 2 000 000; by the reference engine 20 000]."""
+    min_opacity: float = 0.02
+    """Fainter Gaussians are not simulated: they follow those around them."""
+    min_component: float = 0.002
+    """Connected parts with less than this share of the Gaussians are floaters and stay, unless they are selected; 0: none."""
+    seed: int = 0
+    """Of the drawing of particles."""
+
+    max_stretch: float = 1.5
+    """Gaussians are shown no longer or shorter than their rest lengths times or over this; the motion is not touched."""
+    max_length: float | None = None
+    """Gaussians are shown no longer than this share of the longest side of what moves."""
+    split_long: bool = False
+    """In the .ply of frames: two Gaussians for each that is longer than 2 max_stretch times its rest length."""
+    flatten: bool = False
+    """Drop the thinnest axis of each Gaussian first, as GaMeS and GASP do; says what is lost."""
+    turn_colors: bool = True
+    """Turn view-dependent colours with the material."""
+
+    max_memory: float | None = None
+    """No grid that needs more is begun [GB] [default: what is free]."""
+    checkpoint_every: int = 10
+    """Frames between two checkpoints, from which --resume continues."""
+    ply: bool = False
+    """Write a .ply of each frame, too."""
+    video: bool = False
+    """Write video.mp4, too."""
+    video_size: tuple[int, int] = (640, 480)
+    """Width and height of the video [px]."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("frames", 1),
+            ("cells", 2),
+            ("max_particles", 1),
+            ("checkpoint_every", 1),
+            ("drop", 0),
+            ("room", 0),
+            ("friction", 0),
+            ("min_opacity", 0),
+            ("min_component", 0),
+            ("max_stretch", 1),
+        ):
+            value = getattr(self, name)
+            self._check(name, value is None or value >= least, f"at least {least}")
+        for name in ("fps", "max_memory", "size", "max_length", "release", "share"):
+            value = getattr(self, name)
+            want = "a length > 0" if name in ("size", "max_length") else "a number > 0"
+            self._check(name, value is None or value > 0, want)
+        self._check("gravity", True, "a number")
+        self._check("min_opacity", self.min_opacity < 1, "less than 1")
+        self._check("min_component", self.min_component < 1, "less than 1")
+        self._check("share", self.share <= 1, "at most 1")
+        for name, choices in (
+            ("floor", ("auto", "below", "none")),
+            ("floor_extent", ("seen", "endless")),
+            ("floor_kind", ("sticky", "slip", "separate")),
+            ("grouping", ("auto", "tracers", "followers", "hierarchy", "none")),
+            ("fill", ("auto", "none", "density", "mesh")),
+            ("device", ("auto", "cpu", "cuda")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ConfigError(name, f"got {getattr(self, name)!r}, want one of {', '.join(choices)}")
+        check_numbers("velocity", self.velocity, 3)
+        check_numbers("angular_velocity", self.angular_velocity, 3)
+        if self.up is not None:
+            check_numbers("up", self.up, 3)
+            if not any(self.up):
+                raise ConfigError("up", "got (0, 0, 0), want a direction")
+        if self.box is not None and not all(-math.inf < a < b < math.inf for a, b in zip(self.box[:3], self.box[3:])):
+            raise ConfigError("box", f"got {self.box}, want three lower and three higher numbers")
+        if not 16 <= min(self.video_size) <= max(self.video_size) <= 8192:
+            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels a side")
+        if self.share < 1 and self.grouping == "none":
+            raise ConfigError("share", f"got {self.share} with grouping none, which leaves the others behind; want 1")
+        if self.bodies:
+            self._check_bodies()
+
+    def all_bodies(self) -> tuple[Body, ...]:
+        """The bodies; the one of the options above when there is no list of them."""
+        one = Body(self.material, tuple(self.select), self.velocity, self.angular_velocity, self.fill)
+        return self.bodies or (one,)
+
+    @property
+    def floor_friction(self) -> float:
+        """Of the floor, as given or 0.4."""
+        return 0.4 if self.friction is None else self.friction
+
+    def _check_bodies(self) -> None:
+        if self.select:
+            raise ConfigError("select", "is for one body; with `bodies` each has its own")
+        if sum(not body.select or "rest" in body.select for body in self.bodies) > 1:
+            raise ConfigError("bodies", "two of them want the rest; give all but one a `select`")
+
+    def _check(self, name: str, is_right: bool, want: str) -> None:
+        value = getattr(self, name)
+        if not is_right or (value is not None and not math.isfinite(value)):
+            raise ConfigError(name, f"got {value}, want {want}")

@@ -1,0 +1,5 @@
+"""Engines that move particles: one interface, several ways to compute."""
+
+from vision3d.stages.simulate.engines.base import ENGINES, Engine, choose_engine, make_engine
+
+__all__ = ["ENGINES", "Engine", "choose_engine", "make_engine"]

@@ -1,0 +1,113 @@
+"""What an engine of the material point method is, and which there are."""
+
+import importlib
+import logging
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from vision3d import plugins
+from vision3d.errors import BackendError, ConfigError, MissingDependencyError
+from vision3d.stages.simulate.engines.mpm import Energies, energies
+from vision3d.stages.simulate.world.particles import Particles
+from vision3d.stages.simulate.world.world import Advance, World
+
+logger = logging.getLogger("vision3d.physics")
+
+
+class Engine(ABC):
+    """Particles in a world, and a way to move them. All engines solve the same equations (`engines.mpm`).
+
+    The state is the engine's own: what was given stays as it is.
+
+    Args:
+        particles: Inside the grid of the world, float32 or float64.
+        world: What they live in.
+    """
+
+    name: ClassVar[str]
+    bytes_a_node: ClassVar[int]
+    """Memory at the peak, for estimates before a run."""
+    bytes_a_particle: ClassVar[int]
+    particle_steps_a_second: ClassVar[float]
+    """Roughly, on one core."""
+
+    def __init__(self, particles: Particles, world: World) -> None:
+        self.world = world
+
+    @classmethod
+    def check_available(cls) -> None:
+        """Raise where the engine does not run here.
+
+        Raises:
+            BackendError, MissingDependencyError: What is missing.
+        """
+        return
+
+    @abstractmethod
+    def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
+        """Move through `duration` [s] with stable time steps (`time_step.stable_dt`), chosen anew for each.
+
+        Args:
+            duration: > 0.
+            time: Of the beginning, for what has a time window.
+            max_dt: No step is longer [s].
+
+        Raises:
+            NumericalError: Something is no longer finite.
+        """
+
+    @property
+    @abstractmethod
+    def particles(self) -> Particles:
+        """The particles now, in the order that they were given in. The tensors are the caller's."""
+
+    @abstractmethod
+    def update(self, **values: Tensor) -> None:
+        """Set fields of the particles, in the order that they were given in: `update(v=...)`."""
+
+    def energies(self, last_dt: float) -> Energies:
+        """Energies in the middle of the last step (`engines.mpm.energies`)."""
+        return energies(self.particles, self.world, last_dt)
+
+
+ENGINES: dict[str, str] = {
+    "native": "vision3d.stages.simulate.engines.native.NativeEngine",
+    "taichi": "vision3d.stages.simulate.engines.taichi_engine.TaichiEngine",
+    "reference": "vision3d.stages.simulate.engines.reference.ReferenceEngine",
+}
+"""Engines by name, best first: auto takes the first one that runs here."""
+
+
+def choose_engine(name: str) -> type[Engine]:
+    """The class of an engine, or of one of another package (entry points `vision3d.engines`: subclasses of `Engine`).
+
+    `auto` is the first of `ENGINES` that runs here.
+
+    Raises:
+        ConfigError: There is none of this name.
+        BackendError, MissingDependencyError: It does not run here.
+    """
+    if name == "auto":
+        for candidate in ENGINES:
+            try:
+                return choose_engine(candidate)  # the last one runs everywhere
+            except (BackendError, MissingDependencyError) as error:
+                logger.info("engine %s is left out: %s", candidate, error)
+    if name in ENGINES:
+        module, _, cls = ENGINES[name].rpartition(".")
+        found = getattr(importlib.import_module(module), cls)
+    else:
+        found = plugins.load("vision3d.engines", name, type)
+    if found is None or not issubclass(found, Engine):
+        names = ["auto", *ENGINES, *plugins.names("vision3d.engines")]
+        raise ConfigError("engine", f"got {name!r}, want one of {', '.join(names)}")
+    found.check_available()
+    return found
+
+
+def make_engine(name: str, particles: Particles, world: World) -> Engine:
+    """An engine with its particles."""
+    return choose_engine(name)(particles, world)

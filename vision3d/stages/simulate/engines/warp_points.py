@@ -1,0 +1,218 @@
+# pyright: reportInvalidTypeForm=false
+"""Points as a soft net on Warp: distances to neighbours are kept by extended position-based dynamics, above a floor.
+
+Macklin et al. 2016 (XPBD) with many short steps of one iteration each (Macklin et al. 2019). The work is Warp's own kernels on
+its CPU device, float32, one thread. For stiff or plastic matter take the material point method.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vision3d.errors import ConfigError, MissingDependencyError
+from vision3d.geometry.neighbors import knn
+from vision3d.stages.simulate.engines.points import Points
+
+Vector = tuple[float, float, float]
+
+
+class WarpEngine:
+    """A net of links between neighbouring points.
+
+    Args:
+        gravity: [m/s^2].
+        floor: A point of the floor [m]; None: no floor. It is at right angles to gravity.
+        friction: Share of the floor's pressure that holds sliding points.
+        compliance: Of links [m/N], 0 is stiff.
+        damping: How fast relative motion along links dies [1/s].
+        neighbors: Links of each point to the points around it, besides those within its Gaussian.
+        braces: Links of each point to points drawn from all, which give a hollow shell its shape back; 0 for cloth.
+        velocity: At the start [m/s].
+        step: Longest time step [s].
+
+    Raises:
+        MissingDependencyError: Warp is not installed.
+        ConfigError: A number is not allowed.
+    """
+
+    edge_share = 0.5
+
+    def __init__(
+        self,
+        *,
+        gravity: Vector = (0.0, 0.0, -9.81),
+        floor: Vector | None = None,
+        friction: float = 0.4,
+        compliance: float = 0.0,
+        damping: float = 2.0,
+        neighbors: int = 16,
+        braces: int = 4,
+        velocity: Vector = (0.0, 0.0, 0.0),
+        step: float = 1e-3,
+    ) -> None:
+        for name, value, is_right, want in (
+            ("friction", friction, friction >= 0, "at least 0"),
+            ("compliance", compliance, compliance >= 0, "at least 0"),
+            ("damping", damping, damping >= 0, "at least 0"),
+            ("neighbors", neighbors, neighbors >= 1, "at least 1"),
+            ("braces", braces, braces >= 0, "at least 0"),
+            ("step", step, step > 0, "a time > 0"),
+        ):
+            if not is_right:
+                raise ConfigError(name, f"got {value}, want {want}")
+        self.wp = _warp()
+        self.kernels = _kernels(self.wp)
+        self.gravity, self.velocity = gravity, velocity
+        pull = np.linalg.norm(gravity)
+        self.up = tuple(-g / pull for g in gravity) if pull > 0 else (0.0, 0.0, 1.0)
+        self.floor = None if floor is None else float(np.dot(self.up, floor))
+        self.friction, self.compliance, self.damping = friction, compliance, damping
+        self.neighbors, self.braces, self.step = neighbors, braces, step
+
+    def begin(self, points: Points) -> None:
+        wp, count = self.wp, len(points)
+        # Small numbers about the middle: float32 has more digits there.
+        self.middle = (points.x.amin(0) + points.x.amax(0)) / 2
+        x = points.x - self.middle
+        links = _links(x, points.edges, self.neighbors, self.braces)
+        lengths = torch.linalg.vector_norm(x[links[:, 0]] - x[links[:, 1]], dim=-1)
+        inverse = float(points.masses.mean()) / points.masses
+        self.x, self.links = _array(wp, x, wp.vec3), _array(wp, links.int(), wp.vec2i)
+        self.start = wp.zeros(count, dtype=wp.vec3, device="cpu")
+        self.v = _array(wp, x.new_tensor(self.velocity).expand_as(x), wp.vec3)
+        self.lengths, self.inverse_masses = _array(wp, lengths, wp.float32), _array(wp, inverse, wp.float32)
+        self.moves = wp.zeros(count, dtype=wp.vec3, device="cpu")
+        # Links pull at the same time: each does its share, the same at both ends so that momentum stays.
+        degrees = torch.bincount(links.flatten(), minlength=count)
+        self.shares = _array(wp, 1.0 / degrees[links].amax(1), wp.float32)
+        self.num_links = len(links)
+
+    def advance(self, duration: float, time: float) -> Tensor:
+        wp, k, count = self.wp, self.kernels, len(self.x)
+        steps = max(1, int(np.ceil(duration / self.step - 1e-9)))
+        dt = duration / steps
+        height = -1e30 if self.floor is None else self.floor - float(np.dot(self.up, self.middle.numpy()))
+        for _ in range(steps):
+            inputs: list[Any] = [self.x, self.start, self.v, self.moves, wp.vec3(*self.gravity), dt]
+            wp.launch(k.fall, dim=count, inputs=inputs, device="cpu")
+            inputs = [self.x, self.start, self.links, self.lengths, self.shares, self.inverse_masses, self.moves]
+            inputs += [self.compliance, self.damping, dt]
+            wp.launch(k.pull, dim=self.num_links, inputs=inputs, device="cpu")
+            inputs = [self.x, self.start, self.v, self.moves, wp.vec3(*self.up), height, self.friction, dt]
+            wp.launch(k.settle, dim=count, inputs=inputs, device="cpu")
+        wp.synchronize_device("cpu")
+        return torch.from_numpy(self.x.numpy()).double() + self.middle
+
+
+def _array(wp: Any, values: Tensor, dtype: Any) -> Any:
+    kind = np.int32 if values.dtype == torch.int32 else np.float32
+    return wp.array(np.ascontiguousarray(values.numpy().astype(kind)), dtype=dtype, device="cpu")
+
+
+def _links(x: Tensor, edges: Tensor, neighbors: int, braces: int) -> Tensor:
+    """Pairs of points, each once: those within Gaussians, the nearest ones, and some across the body, the same in each run."""
+    pairs = [edges]
+    count = min(neighbors, len(x) - 1)
+    if count > 0:
+        _, nearest = knn(x, k=count)
+        pairs.append(torch.stack([torch.arange(len(x)).repeat_interleave(count), nearest.flatten()], -1))
+    ends = torch.randint(len(x), (len(x) * braces,), generator=torch.Generator().manual_seed(0))
+    pairs.append(torch.stack([torch.arange(len(x)).repeat_interleave(braces), ends], -1))
+    links = torch.cat(pairs).sort(-1).values.unique(dim=0)
+    return links[links[:, 0] != links[:, 1]]
+
+
+def _warp() -> Any:
+    try:
+        import warp as wp
+    except ImportError:
+        raise MissingDependencyError("warp-lang", "warp", "the engine of points on Warp") from None
+    wp.config.log_level = wp.LOG_ERROR
+    with _silent_stderr():
+        wp.init()
+    return wp
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Warp's library complains there of a missing NVIDIA driver, though only the CPU is asked for."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@functools.cache
+def _kernels(wp: Any) -> SimpleNamespace:
+    points, numbers = wp.array(dtype=wp.vec3), wp.array(dtype=wp.float32)
+
+    @wp.kernel
+    def fall(x: points, start: points, v: points, moves: points, gravity: wp.vec3, dt: wp.float32):
+        p = wp.tid()
+        start[p] = x[p]
+        x[p] = x[p] + dt * (v[p] + dt * gravity)
+        moves[p] = wp.vec3(0.0, 0.0, 0.0)
+
+    @wp.kernel
+    def pull(
+        x: points,
+        start: points,
+        links: wp.array(dtype=wp.vec2i),
+        lengths: numbers,
+        shares: numbers,
+        inverse_masses: numbers,
+        moves: points,
+        compliance: wp.float32,
+        damping: wp.float32,
+        dt: wp.float32,
+    ):
+        link = wp.tid()
+        i, j = links[link][0], links[link][1]
+        between = x[i] - x[j]
+        length = wp.length(between)
+        if length > 0.0:
+            along = between / length
+            wi, wj = inverse_masses[i], inverse_masses[j]
+            soft = compliance / (dt * dt)
+            closing = wp.dot(along, (x[i] - start[i]) - (x[j] - start[j]))
+            error = length - lengths[link] + wp.min(damping * dt, 1.0) * closing
+            change = shares[link] * error / (wi + wj + soft) * along
+            wp.atomic_add(moves, i, -wi * change)
+            wp.atomic_add(moves, j, wj * change)
+
+    @wp.kernel
+    def settle(
+        x: points,
+        start: points,
+        v: points,
+        moves: points,
+        up: wp.vec3,
+        height: wp.float32,
+        friction: wp.float32,
+        dt: wp.float32,
+    ):
+        p = wp.tid()
+        at = x[p] + moves[p]
+        depth = height - wp.dot(up, at)
+        if depth > 0.0:
+            at = at + depth * up
+            slide = at - start[p]
+            slide = slide - wp.dot(up, slide) * up
+            far = wp.length(slide)
+            if far > 0.0:
+                at = at - slide * wp.min(friction * depth / far, 1.0)
+        x[p] = at
+        v[p] = (at - start[p]) / dt
+
+    return SimpleNamespace(fall=fall, pull=pull, settle=settle)

@@ -1,0 +1,1 @@
+"""Frames, the course of a run, and its files."""

@@ -1,0 +1,242 @@
+"""Options of what moves and what it meets: bodies, obstacles, wind, led parts, impulses."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vision3d.errors import ConfigError
+from vision3d.stages.simulate.materials.config import Material, jelly
+
+Vector = tuple[float, float, float]
+Fill = Literal["auto", "none", "density", "mesh"]
+EVERYWHERE: tuple[Vector, Vector] = (-math.inf, -math.inf, -math.inf), (math.inf, math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A solid that particles meet."""
+
+    shape: Literal["plane", "box", "sphere", "mesh"] = "plane"
+    """plane: solid is what lies behind it. Others: solid is their inside, or their outside (`hollow`)."""
+    center: Vector = (0.0, 0.0, 0.0)
+    """A point of the plane, or the centre (of a mesh: where its origin is), at the time `start` [m]."""
+    normal: Vector = (0.0, 0.0, 1.0)
+    """Of the plane, towards the free side; any length > 0."""
+    half_size: Vector = (0.5, 0.5, 0.5)
+    """Half the edges of the box, along its own axes [m]."""
+    radius: float = 0.5
+    """Of the sphere [m]."""
+    mesh: str = ""
+    """Of a mesh: which one."""
+    hollow: bool = False
+    """Of box, sphere and mesh: whether it is a container."""
+    kind: Literal["sticky", "slip", "separate"] = "separate"
+    """sticky: nothing moves against it; slip: nothing moves through its surface either way; separate: nothing moves inwards."""
+    friction: float = 0.0
+    """Coulomb's coefficient, of slip and separate; at least 0."""
+    velocity: Vector = (0.0, 0.0, 0.0)
+    """Of the solid's centre [m/s]."""
+    quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """How box and mesh are turned at the time `start`, wxyz, own axes to those of the world; any length > 0."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """About the centre, along the axes of the world [rad/s]."""
+    start: float = 0.0
+    """Time from which it is there [s]."""
+    end: float = math.inf
+    """Time from which it is gone [s]."""
+
+    def __post_init__(self) -> None:
+        for name, choices in (("shape", ("plane", "box", "sphere", "mesh")), ("kind", ("sticky", "slip", "separate"))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(name, f"got {getattr(self, name)!r}, want one of {', '.join(choices)}")
+        for name in ("center", "normal", "half_size", "velocity", "angular_velocity"):
+            if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
+                raise ConfigError(name, f"got {getattr(self, name)}, want three numbers")
+        if len(self.quat) != 4 or not all(map(math.isfinite, self.quat)) or not any(self.quat):
+            raise ConfigError("quat", f"got {self.quat}, want four numbers, not all 0")
+        if (self.shape == "mesh") != bool(self.mesh):
+            raise ConfigError("mesh", f"got {self.mesh!r} for shape {self.shape}, want a mesh for shape mesh and for no other")
+        if not any(self.normal):
+            raise ConfigError("normal", "got (0, 0, 0), want a direction")
+        if min(self.half_size) <= 0:
+            raise ConfigError("half_size", f"got {self.half_size}, want lengths > 0")
+        if not 0 < self.radius < math.inf:
+            raise ConfigError("radius", f"got {self.radius}, want a length > 0")
+        if not 0 <= self.friction < math.inf:
+            raise ConfigError("friction", f"got {self.friction}, want a number of at least 0")
+        if not self.start < self.end:
+            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
+
+
+@dataclass(frozen=True)
+class Wind:
+    """Air that drags along what is in it: v += (1 - exp(-drag dt)) (velocity - v) at the nodes."""
+
+    velocity: Vector
+    """[m/s]."""
+    drag: float = 1.0
+    """How fast velocities follow [1/s]."""
+    low: Vector = EVERYWHERE[0]
+    """Lower corner of the box that it blows in [m]."""
+    high: Vector = EVERYWHERE[1]
+    """Upper corner [m]."""
+    start: float = 0.0
+    """Time from which it blows [s]."""
+    end: float = math.inf
+    """Time from which it is gone [s]."""
+
+    def __post_init__(self) -> None:
+        if len(self.velocity) != 3 or not all(map(math.isfinite, self.velocity)):
+            raise ConfigError("velocity", f"got {self.velocity}, want three numbers")
+        if not 0 < self.drag < math.inf:
+            raise ConfigError("drag", f"got {self.drag}, want a number > 0")
+        if not all(low < high for low, high in zip(self.low, self.high)):
+            raise ConfigError("high", f"got {self.high}, want each more than low = {self.low}")
+        if not self.start < self.end:
+            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How led particles move as long as its time window lasts: as a rigid body. All zero: they are held."""
+
+    velocity: Vector = (0.0, 0.0, 0.0)
+    """[m/s]."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """About `center`, along the axes of the world [rad/s]."""
+    center: Vector = (0.0, 0.0, 0.0)
+    """At the time `start` [m]; it moves with `velocity`."""
+    start: float = 0.0
+    """Time from which they are led [s]."""
+    end: float = math.inf
+    """Time from which they are free [s]."""
+
+    def __post_init__(self) -> None:
+        for name in ("velocity", "angular_velocity", "center"):
+            if len(getattr(self, name)) != 3 or not all(map(math.isfinite, getattr(self, name))):
+                raise ConfigError(name, f"got {getattr(self, name)}, want three numbers")
+        if not self.start < self.end:
+            raise ConfigError("end", f"got {self.end}, want a time after start = {self.start}")
+
+    def center_at(self, time: float) -> Vector:
+        """[m]."""
+        x, y, z = (c + (time - self.start) * v for c, v in zip(self.center, self.velocity))
+        return x, y, z
+
+    def is_on(self, time: float) -> bool:
+        """Whether the time is within its window."""
+        return self.start <= time < self.end
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """Where a solid is at a time."""
+
+    time: float
+    """[s]."""
+    center: Vector
+    """Its centre, in the scene's units."""
+    quat: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
+    """How it is turned, wxyz, own axes to those of the scene; any length > 0."""
+
+    def __post_init__(self) -> None:
+        check_numbers("center", self.center, 3)
+        check_numbers("quat", self.quat, 4)
+        if not any(self.quat):
+            raise ConfigError("quat", f"got {self.quat}, want four numbers, not all 0")
+        if not 0 <= self.time < math.inf:
+            raise ConfigError("time", f"got {self.time}, want a time of at least 0")
+
+
+@dataclass(frozen=True)
+class Mover:
+    """A solid that goes from keyframe to keyframe, straight and turning evenly; before and after them it stands."""
+
+    solid: Boundary
+    """What it is; its centre, quaternion, velocities and time window are those of the keyframes."""
+    keyframes: tuple[Keyframe, ...]
+    """At least one, times ascending."""
+
+    def __post_init__(self) -> None:
+        if not self.keyframes:
+            raise ConfigError("keyframes", "got none, want at least one")
+        for before, after in zip(self.keyframes, self.keyframes[1:]):
+            if not before.time < after.time:
+                raise ConfigError("keyframes", f"times {before.time} and {after.time} do not ascend")
+        if self.solid.shape == "plane" and any(frame.quat != (1.0, 0.0, 0.0, 0.0) for frame in self.keyframes):
+            raise ConfigError("keyframes", "a plane has a normal and no quat; want boxes, spheres or meshes to turn")
+
+
+@dataclass(frozen=True)
+class Lead:
+    """A part that is held (all velocities 0) or led as a rigid body, as long as its time window lasts; then it is free."""
+
+    select: tuple[str, ...]
+    """Which part of what moves, as `select` of a body."""
+    velocity: Vector = (0.0, 0.0, 0.0)
+    """[m/s], along the axes of the scene."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """About `center` [rad/s]."""
+    center: Vector | None = None
+    """In the scene's units; the middle of the part when None."""
+    start: float = 0.0
+    """Time from which it is led [s]."""
+    end: float = math.inf
+    """Time of its release [s]."""
+
+    def __post_init__(self) -> None:
+        if not self.select:
+            raise ConfigError("select", "got nothing, want at least one selection")
+        Motion(self.velocity, self.angular_velocity, self.center or (0.0, 0.0, 0.0), self.start, self.end)  # checks them
+
+
+@dataclass(frozen=True)
+class Impulse:
+    """A push: at a time, velocities change at once."""
+
+    velocity: Vector
+    """What is added to velocities [m/s], along the axes of the scene."""
+    time: float = 0.0
+    """[s]."""
+    select: tuple[str, ...] = ()
+    """Which part of what moves, as `select` of a body; all when empty."""
+
+    def __post_init__(self) -> None:
+        check_numbers("velocity", self.velocity, 3)
+        if not 0 <= self.time < math.inf:
+            raise ConfigError("time", f"got {self.time}, want a time of at least 0")
+
+
+@dataclass(frozen=True)
+class Body:
+    """One thing that moves, of one material."""
+
+    material: Material = field(default_factory=jelly)
+    """What it is made of: the name of a preset, or its values; `preset` among them says what the others start from."""
+    select: tuple[str, ...] = ()
+    """What belongs to it; several unite: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ (what
+    lies in front), label:N, component[:N] (the largest connected one, or the N-th), rest (what no other body has), all, or a
+    selection's .json. Empty: the rest."""
+    velocity: Vector = (0.0, 0.0, 0.0)
+    """At the start, along the axes of the scene [m/s]."""
+    angular_velocity: Vector = (0.0, 0.0, 0.0)
+    """At the start, about its middle [rad/s]."""
+    fill: Fill = "auto"
+    """As of `SimulateConfig`."""
+    name: str = ""
+    """For messages."""
+
+    def __post_init__(self) -> None:
+        check_numbers("velocity", self.velocity, 3)
+        check_numbers("angular_velocity", self.angular_velocity, 3)
+
+
+def check_numbers(name: str, values: tuple[float, ...], count: int) -> None:
+    """Raise unless these are `count` finite numbers.
+
+    Raises:
+        ConfigError: They are not.
+    """
+    if len(values) != count or not all(map(math.isfinite, values)):
+        words = {2: "two", 3: "three", 4: "four"}
+        raise ConfigError(name, f"got {values}, want {words[count]} numbers")

@@ -1,0 +1,1 @@
+"""The whole simulation from a scene and options."""

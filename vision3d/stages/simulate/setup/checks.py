@@ -1,0 +1,136 @@
+"""What of a scene and its options no simulation can be made of: lengths, memory, time steps and speeds beyond bounds."""
+
+import logging
+import math
+
+from torch import Tensor
+
+from vision3d.errors import ConfigError, InputError
+from vision3d.machine import free_memory
+from vision3d.scene import GaussianScene
+from vision3d.stages.simulate.config import SimulateConfig
+from vision3d.stages.simulate.engines import Engine
+from vision3d.stages.simulate.scene.bodies import BodyParticles, Part
+from vision3d.stages.simulate.scene.representations import Movable
+from vision3d.stages.simulate.setup.obstacles import start_outside
+from vision3d.stages.simulate.setup.prepared import Setup
+from vision3d.stages.simulate.world.particles import Grid
+from vision3d.stages.simulate.world.time_step import SOUND_COURANT, VELOCITY_COURANT
+
+logger = logging.getLogger("vision3d.physics")
+
+_MOST_UNITS = 1e9  # of lengths
+_MOST_STEPS, _MANY_STEPS = 1e6, 5e3  # a frame
+_MOST_MACH, _MANY_MACH = 100.0, 10.0  # speeds over that of sound in the softest body
+
+
+def check_extent(scene: Movable, points: Tensor, longest: float) -> None:
+    """Lengths whose squares float32 cannot hold end as numbers that are not finite, deep in some decomposition.
+
+    Raises:
+        InputError: What moves is too far away, too small or too large.
+    """
+    reach = float(points.abs().max())
+    if reach > _MOST_UNITS or not longest >= 1 / _MOST_UNITS:
+        raise InputError(
+            f"scene: what moves reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
+            f"{_MOST_UNITS:.0e} and at least {1 / _MOST_UNITS:.0e}: scale the scene"
+        )
+    if isinstance(scene, GaussianScene):
+        count = int((scene.log_scales > math.log(_MOST_UNITS)).any(-1).sum())
+        if count:
+            raise InputError(
+                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MOST_UNITS):.3g} "
+                f"(the largest {float(scene.log_scales.max()):.3g}, what moves is {longest:.3g} units long); remove them"
+            )
+
+
+def check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_particles: int, cells: int) -> None:
+    """Compare the memory of grid and particles with what there is.
+
+    Raises:
+        ConfigError: They need more.
+    """
+    need = (grid.num_nodes * engine.bytes_a_node + num_particles * engine.bytes_a_particle) / 1e9
+    free = free_memory()
+    room = config.max_memory if config.max_memory is not None else (math.inf if free is None else 0.9 * free / 1e9)
+    if need > room:
+        nodes = " x ".join(map(str, grid.shape))
+        why = "max_memory is" if config.max_memory is not None else "free are"
+        raise ConfigError(
+            "cells",
+            f"{cells} of them make a grid of {nodes} nodes, which with {num_particles} particles needs {need:.3g} GB, "
+            f"{why} {room:.3g}; take fewer cells, less room or fewer particles",
+        )
+
+
+def check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> None:
+    """Sound may cross part of a cell in a time step: a body as stiff as nothing is would never reach its next frame.
+
+    Raises:
+        ConfigError: A frame would take more than a million steps.
+    """
+    for part in parts:
+        speed = part.body.material.wave_speed
+        steps = speed / (SOUND_COURANT * spacing) / config.fps
+        text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps a frame"
+        if steps > _MOST_STEPS:
+            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; take less, or fewer cells")
+        if steps > _MANY_STEPS:
+            logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
+
+
+def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing: float) -> None:
+    """What is far faster than sound in a body passes through itself, and crosses more cells than there are time steps for.
+
+    Raises:
+        ConfigError: A speed is beyond 100 times that of sound, or too many cells a frame.
+    """
+    room = spacing * max(grid.shape)
+    fall = math.sqrt(2 * abs(config.gravity) * room)
+    speeds = {"gravity": (fall, f"got {config.gravity:g} m/s^2, with which a fall of {room:.3g} m ends at {fall:.3g} m/s")}
+    for index, part in enumerate(parts):
+        prefix = f"bodies[{index}]." if config.bodies else ""
+        given = math.hypot(*part.body.velocity)
+        speeds[f"{prefix}velocity"] = given, f"got {given:g} m/s"
+        turning = math.hypot(*part.body.angular_velocity) * room / 2
+        speeds[f"{prefix}angular_velocity"] = turning, f"got up to {turning:.3g} m/s at the rim"
+    for name in ("impulses", "leads"):
+        for index, one in enumerate(getattr(config, name)):
+            given = math.hypot(*one.velocity)
+            speeds[f"{name}[{index}].velocity"] = given, f"got {given:g} m/s"
+    for index, boundary in enumerate(config.boundaries):
+        given = math.hypot(*boundary.velocity) + math.hypot(*boundary.angular_velocity) * room / 2
+        speeds[f"boundaries[{index}].velocity"] = given, f"got up to {given:g} m/s"
+    sounds = [part.body.material.wave_speed for part in parts if part.body.material.wave_speed > 0]
+    sound = min(sounds, default=math.inf)
+    for key, (speed, text) in speeds.items():
+        cells, times = speed / spacing / config.fps, speed / sound
+        if times > _MOST_MACH or cells > _MOST_STEPS * VELOCITY_COURANT:
+            raise ConfigError(
+                key,
+                f"{text}: {times:.3g} times the speed of sound in what moves ({sound:.3g} m/s) and {cells:.3g} cells a frame; "
+                f"want at most {_MOST_MACH:g} times and {_MOST_STEPS * VELOCITY_COURANT:.0e} cells",
+            )
+        if times > _MANY_MACH or cells > _MANY_STEPS * VELOCITY_COURANT:
+            logger.warning(
+                "%s: %s: %.3g times the speed of sound in what moves (%.3g m/s), an impact that crushes it; %.3g cells a frame",
+                key, text, times, sound, cells,
+            )  # fmt: skip
+
+
+def check_apart(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) -> None:
+    """Bodies may touch obstacles, but not begin inside of them.
+
+    Raises:
+        InputError: More than half of one begins inside of an obstacle.
+    """
+    first = 0
+    for part, body in zip(parts, bodies):
+        x = setup.particles.x[first : first + len(body.x)]
+        first += len(body.x)
+        buried = start_outside(setup.world, x)
+        if buried is not None and buried[1] > 0.5 * len(x):
+            raise InputError(
+                f"{part.name}: {buried[1]} of its {len(x)} particles begin inside of obstacle {buried[0]}; move one of the two"
+            )

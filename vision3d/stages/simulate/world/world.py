@@ -1,0 +1,103 @@
+"""All that does not change while particles move: grid, materials, gravity, boundaries, wind, and parts that are led."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vision3d.errors import ConfigError, NumericalError
+from vision3d.geometry.rotation import hat
+from vision3d.stages.simulate.config import Boundary, Material, Motion, Vector, Wind
+from vision3d.stages.simulate.world.particles import Grid
+
+STANDARD_GRAVITY = 9.81  # m/s^2
+
+
+@dataclass(frozen=True, eq=False)
+class DistanceField:
+    """Signed distances of a solid at the nodes of a box, in the solid's own frame; what lies outside the box is free."""
+
+    values: Float[Tensor, "x y z"]
+    """[m], negative inside the solid."""
+    origin: Vector
+    """Position of the first node [m]."""
+    spacing: float
+    """Distance of neighbouring nodes [m]."""
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 3 or min(self.values.shape) < 2:
+            raise ConfigError("values", f"got shape {tuple(self.values.shape)}, want (x, y, z) with at least 2 nodes a side")
+        if not bool(self.values.isfinite().all()):
+            raise ConfigError("values", "not all distances are finite")
+
+
+@dataclass(frozen=True)
+class World:
+    """What particles live in."""
+
+    grid: Grid
+    materials: tuple[Material, ...]
+    """One for each body."""
+    gravity: Vector = (0.0, 0.0, -STANDARD_GRAVITY)
+    """[m/s^2]."""
+    boundaries: tuple[Boundary, ...] = ()
+    """Applied one after the other."""
+    fields: Mapping[str, DistanceField] = field(default_factory=dict)
+    """Of boundaries of the shape `mesh`, by their `mesh`."""
+    winds: tuple[Wind, ...] = ()
+    """Applied before boundaries."""
+    motions: tuple[Motion, ...] = ()
+    """`Particles.motion` says which of them leads a particle."""
+
+    def __post_init__(self) -> None:
+        if len(self.gravity) != 3 or not all(map(math.isfinite, self.gravity)):
+            raise ConfigError("gravity", f"got {self.gravity}, want three numbers")
+        if not self.materials:
+            raise ConfigError("materials", "got none, want one for each body")
+        for boundary in self.boundaries:
+            if boundary.shape == "mesh" and boundary.mesh not in self.fields:
+                raise ConfigError("fields", f"there is none for the boundary of mesh {boundary.mesh!r}")
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What an engine has done in one call."""
+
+    steps: int
+    """Time steps taken."""
+    shortest_dt: float
+    """[s]."""
+    last_dt: float
+    """[s]."""
+    num_kept: int
+    """How often a particle had to be kept inside the grid."""
+    work: float = 0.0
+    """Work of boundaries, the grid's sides, wind and motions on the particles [J]: impulses times the velocities left.
+
+    Kinetic, elastic and potential energy less this work never rises but for the errors of finite time steps; what an impact
+    takes is not counted as work.
+    """
+
+
+def next_dt(left: float, longest: float) -> float:
+    """Length of the next of equal steps of at most `longest` that end after `left`: there is no sliver of a step at the end."""
+    return left / max(math.ceil(left / longest - 1e-9), 1)
+
+
+def check_finite(steps: int, *values: Tensor) -> None:
+    """Raise where something is no longer finite.
+
+    Raises:
+        NumericalError: A value is not.
+    """
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
+
+
+def rotation_by(angular_velocity: Vector, time: float) -> Float[Tensor, "3 3"]:
+    """Rotation after turning for `time` [s], float64."""
+    # Not so3_exp: its first call loads torch's compiler, 2 s.
+    return torch.linalg.matrix_exp(hat(torch.tensor(angular_velocity, dtype=torch.float64) * time))
