@@ -5,16 +5,22 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.support.figures import posed, walking_figure
 from tests.support.rigs import moving_worm, rigged_worm, shorten_searches
 from tests.support.stopping import interrupt_at
 from vision3d import animate
 from vision3d.geometry import shapes
+from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.progress import silent
 from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh
 from vision3d.stages.animate.dynamic.config import AnimateConfig
+from vision3d.stages.animate.dynamic.frame_adam import FrameAdam
 from vision3d.stages.animate.dynamic.joints import JointField, JointTree
-from vision3d.stages.animate.dynamic.limb_search import exchanged_limbs
+from vision3d.stages.animate.dynamic.limb_search import exchanged_limbs, refined, turned_bodies
+from vision3d.stages.animate.dynamic.painters import MeshPainter
+from vision3d.stages.animate.dynamic.pose_path import smoothest_path
+from vision3d.stages.animate.dynamic.pose_search import PoseSearch
 from vision3d.stages.animate.dynamic.surface_rig import surface_skin
 
 ARMS = torch.tensor([[1.0, 0.0, 0.0], [-0.5, 0.9, 0.0], [-0.5, -0.9, 0.0]])
@@ -83,6 +89,87 @@ def test_limbs_that_change_places_point_to_each_others():
         assert float(torch.cosine_similarity(center_and_pivot(values, limb)[0] - pivot, target - pivot, dim=0)) < 0
 
 
+def test_limbs_pass_each_other_although_images_favour_an_exchange_in_some_frames():
+    times = torch.tensor([0.0, 1.0, 2.0, 4.0, 5.0, 6.0, 7.5, 8.0], dtype=torch.float64)
+    x = (times - 4.5).float()
+    own = torch.stack([torch.stack([x, x + 1, x * 0], -1), torch.stack([-x, 1 - x, x * 0], -1)], 1)
+    points = [torch.stack([pose, pose.flip(0)]) for pose in own]
+    costs = [torch.tensor([0.05, 0.06]) for _ in times]
+    costs[3] = costs[4] = torch.tensor([0.06, 0.05])
+    assert smoothest_path(times, points, costs, 1.0) == [0] * 8
+    assert smoothest_path(times, points, costs, 0.0) == [0, 0, 0, 1, 1, 0, 0, 0]
+    assert smoothest_path(times, [pose[:1] for pose in points], [cost[:1] for cost in costs], 1.0) == [0] * 8
+    assert smoothest_path(times[:1], points[:1], [torch.tensor([0.2, 0.1])], 1.0) == [1]
+    first, second = smoothest_path(times[:2], points[:2], [torch.tensor([0.2, 0.1]), torch.tensor([0.1, 0.2])], 1.0)
+    assert (first, second) == (1, 0)  # two frames have no second difference
+
+
+def test_a_body_is_twisted_to_the_mirror_image_under_limbs_that_stay():
+    joints, clip = walking_figure(frames=3)
+    values, vertices = joints.values[2], clip.mesh.vertices
+    (twisted,) = turned_bodies(joints, vertices, values)
+    tree = joints.tree
+    before, after = (tree.matrices(*joints.split(pose[None]))[0, :, :3, :3] for pose in (values, twisted))
+    torch.testing.assert_close(after[1:], before[1:], atol=1e-5, rtol=0)
+    # The line of the hips is on the other side of the line across the stride.
+    angles = []
+    for pose in (values, twisted):
+        moved = posed(joints, pose[None])[0]
+        hips = (tree.matrices(*joints.split(pose[None]))[0] @ tree.frames)[:, :3, 3]
+        feet = [moved[tree.indices[:, 0] == joint].mean(0) for joint in (1, 2)]
+        across, apart = hips[2] - hips[1], feet[1] - feet[0]
+        angles.append(torch.atan2(across[0] * apart[2] - across[2] * apart[0], across[0] * apart[0] + across[2] * apart[2]))
+    assert 0.3 < float(angles[0].abs()) < 1.4
+    # Hips that turned move the middles of legs that hang from them a little.
+    torch.testing.assert_close(angles[1].abs(), torch.pi - angles[0].abs(), atol=0.3, rtol=0)
+    again = turned_bodies(joints, vertices, twisted)
+    assert len(again) == 1
+
+
+def test_a_body_whose_limbs_hang_side_by_side_is_not_twisted():
+    joints, clip = walking_figure(frames=3, most=0.05)
+    assert not len(turned_bodies(joints, clip.mesh.vertices, joints.values[2]))
+
+
+@pytest.mark.slow
+def test_arms_that_changed_places_under_a_mirrored_twist_come_back():
+    """In the middle of a stride the body is twisted the other way, and each arm is where the other one belongs."""
+    joints, clip = walking_figure(frames=5)
+    footage, truth = clip.footage(), joints.values.clone()
+    views = {frame: (footage.frames == frame).nonzero()[:, 0] for frame in range(5)}
+    assert footage.cameras is not None
+    search = PoseSearch(
+        AnimateConfig(reference=-1), joints, FrameAdam([{"params": [joints.values]}]), clip.mesh.vertices,
+        MeshPainter.of(clip.mesh), footage, footage.cameras, views, torch.ones(3), torch.Generator().manual_seed(0),
+        is_borrowed=True,
+    )  # fmt: skip
+    search.scouts = []
+    lost = turned_bodies(joints, clip.mesh.vertices, truth[3])[0]
+    turned, body = so3_exp(lost[0]), so3_exp(truth[3, 0])
+    for arm, other in ((3, 4), (4, 3)):
+        lost[arm] = so3_log(turned.mT @ body @ so3_exp(truth[3, other]))
+    joints.values[3], loss = refined(lost[None], search._losses_of(2), 40)
+
+    def misplaced() -> list[int]:
+        moved = posed(joints, joints.values[3:4])[0]
+        parts = [joints.tree.indices[:, 0] == joint for joint in range(5)]
+        gaps = torch.cdist(
+            torch.stack([moved[p].mean(0) for p in parts]), torch.stack([clip.vertices[2][p].mean(0) for p in parts])
+        )
+        return [joint for joint in range(5) if int(gaps[joint].argmin()) != joint]
+
+    assert misplaced() == [3, 4]
+    search.plan_revisits([0, 1, 2, 3, 4])
+    search.losses = dict.fromkeys(range(5), 0.01) | {2: loss}
+    search.revisits = [(frame, kind) for frame, kind in search.revisits if kind == "twists"]
+    assert len(search.revisits) == 10
+    while search.is_due:
+        search.step(None)  # pyright: ignore[reportArgumentType]
+    assert not misplaced() and not search.proposals
+    moved = posed(joints, joints.values[1:])
+    assert float((moved - clip.vertices).norm(dim=-1).mean(1).max()) < 0.05
+
+
 @pytest.mark.slow
 def test_nodes_take_over_from_joints_of_the_surface(tmp_path):
     """The worm is found without its rig, from a clip that never shows it at rest; the file has morph targets alone."""
@@ -98,12 +185,14 @@ def test_nodes_take_over_from_joints_of_the_surface(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [14, 40])
-def test_a_stopped_run_resumes_with_the_same_bits_before_and_after_nodes_take_over(stop_at, tmp_path, monkeypatch):
+@pytest.mark.parametrize("stop_at", [14, 41, 54])
+def test_a_stopped_run_resumes_with_the_same_bits_while_poses_are_proposed_and_before_and_after_nodes_take_over(
+    stop_at, tmp_path, monkeypatch
+):
     stop = interrupt_at(stop_at, "animate")
     shorten_searches(monkeypatch)
     _, clip, _ = moving_worm(frames=3, cameras=2, size=32, start=0.8)
-    config = AnimateConfig(nodes=10, steps=44, frames_per_step=2, checkpoint_every=5, log_every=3, video=False, reference=-1)
+    config = AnimateConfig(nodes=10, steps=60, frames_per_step=2, checkpoint_every=5, log_every=3, video=False, reference=-1)
     whole = animate(config, clip.footage(), clip.mesh, run_folder=tmp_path / "whole", progress=silent)
     assert whole.motion.is_borrowed and whole.motion.joints is None
     with pytest.raises(Interrupted, match=f"stopped after step {stop_at}"):

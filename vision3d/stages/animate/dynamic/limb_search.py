@@ -1,6 +1,7 @@
 """Other starts for limbs that were lost: one limb after the other is turned at random, and the best turns are refined."""
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ _LIMBS = 8  # the most that are turned: fingers are found by what follows
 _SPREAD_RAD = 0.9  # standard deviation of the turns
 _BEND_SHARE = 0.7  # of that for another joint of the limb
 _ALIKE, _PAIRS = 1.5, 3  # times the size of a limb that another one may have to change places with it; so many pairs do
+_MOST_TWIST_RAD = math.pi / 2  # limbs that hang side by side do not tell how a body is twisted
 _STEPS, _RATE = 16, 0.05
 _FINE_STEPS, _FINE_RATE = 40, 0.03  # of the best one
 _BLUR = 0.125  # factor on the weight of what is blurred: the images are small already
@@ -88,10 +90,60 @@ def exchanged_limbs(joints: JointField, vertices: Float[Tensor, "v 3"], values: 
         vertices: At rest [m].
         values: The pose.
     """
+    pairs, frames, centers = _like_limbs(joints, vertices, values)
+    limbs, turned = joints.tree.limbs, values.clone()
+    for i, j in [*pairs, *(pair[::-1] for pair in pairs)]:
+        joint = limbs[i][0]
+        own, pivot = so3_exp(values[joint]), frames[joint, :3, 3]
+        axes = frames[joint, :3, :3] @ own.mT
+        turned[joint] = so3_log(axes.mT @ _turn_between(centers[i] - pivot, centers[j] - pivot) @ axes @ own)
+    found = [turned] if len(pairs) > 1 else []
+    for i, j in pairs:
+        rows = [limbs[i][0], limbs[j][0]]
+        found.append(values.index_copy(0, torch.tensor(rows, device=values.device), turned[rows]))
+    return torch.stack(found) if found else values.new_zeros(0, *values.shape)
+
+
+def turned_bodies(joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]) -> Float[Tensor, "s c 3"]:
+    """Poses in which what carries two limbs of about the same size is twisted the other way, and all that it carries stays.
+
+    Limbs that look alike tell a twist from its mirror image only by which is which: hips that lag behind a stride look like
+    hips that lead it. Limbs on them that were found under the wrong twist, such as arms, are in each other's places.
+
+    Args:
+        joints: What the pose is of.
+        vertices: At rest [m].
+        values: The pose.
+    """
+    tree, found = joints.tree, []
+    pairs, frames, centers = _like_limbs(joints, vertices, values)
+    for i, j in pairs:
+        first, second = tree.limbs[i][0], tree.limbs[j][0]
+        # The angle from the line of the hips to that of the legs, and from that of the legs with their names changed.
+        across, apart = frames[second, :3, 3] - frames[first, :3, 3], centers[j] - centers[i]
+        axis = torch.linalg.cross(across, apart)
+        angle = 2 * float(torch.atan2(torch.linalg.vector_norm(axis), (across * apart).sum())) - math.pi
+        body = _common(tree.parents, first, second)
+        if body < 0 or abs(angle) > _MOST_TWIST_RAD:
+            continue
+        turn = so3_exp(torch.nn.functional.normalize(axis, dim=0) * angle)
+        turned = values.clone()
+        for joint in [body, *(joint for joint, parent in enumerate(tree.parents) if parent == body)]:
+            own = so3_exp(values[joint])
+            axes = frames[joint, :3, :3] @ own.mT
+            turned[joint] = _log_near(axes.mT @ (turn if joint == body else turn.mT) @ axes @ own, values[joint])
+        found.append(turned)
+    return torch.stack(found) if found else values.new_zeros(0, *values.shape)
+
+
+def _like_limbs(
+    joints: JointField, vertices: Float[Tensor, "v 3"], values: Float[Tensor, "c 3"]
+) -> tuple[list[tuple[int, int]], Float[Tensor, "j 4 4"], list[Float[Tensor, " 3"]]]:
+    """Pairs of limbs of about the same size, each limb in one; frames of the joints in this pose, and the middles of limbs."""
     tree, limbs = joints.tree, joints.tree.limbs[:_LIMBS]
     turns, shifts = joints.split(values[None])
     matrices, posed = tree.matrices(turns, shifts)[0], tree.pose(vertices, turns, shifts)[0]
-    frames, weights = matrices @ tree.frames, tree.skin.weights
+    weights = tree.skin.weights
     shares = [torch.where(torch.isin(tree.indices, tree.indices.new_tensor(limb)), weights, 0).sum(1) for limb in limbs]
     sizes = [max(float(share.sum()), 1e-9) for share in shares]
     centers = [(share[:, None] * posed).sum(0) / size for share, size in zip(shares, sizes)]
@@ -100,17 +152,25 @@ def exchanged_limbs(joints: JointField, vertices: Float[Tensor, "v 3"], values: 
         is_free = not any({i, j} & set(pair) for pair in pairs)
         if is_free and len(pairs) < _PAIRS and max(sizes[i], sizes[j]) < _ALIKE * min(sizes[i], sizes[j]):
             pairs.append((i, j))
-    turned = values.clone()
-    for i, j in [*pairs, *(pair[::-1] for pair in pairs)]:
-        joint = limbs[i][0]
-        own, pivot = so3_exp(turns[0, joint]), frames[joint, :3, 3]
-        axes = frames[joint, :3, :3] @ own.mT
-        turned[joint] = so3_log(axes.mT @ _turn_between(centers[i] - pivot, centers[j] - pivot) @ axes @ own)
-    found = [turned] if len(pairs) > 1 else []
-    for i, j in pairs:
-        rows = [limbs[i][0], limbs[j][0]]
-        found.append(values.index_copy(0, torch.tensor(rows, device=values.device), turned[rows]))
-    return torch.stack(found) if found else values.new_zeros(0, *values.shape)
+    return pairs, matrices @ tree.frames, centers
+
+
+def _common(parents: tuple[int, ...], first: int, second: int) -> int:
+    """The nearest joint above two others; -1 where there is none."""
+    above = set()
+    while first >= 0:
+        first = parents[first]
+        above.add(first)
+    while second not in above:
+        second = parents[second]
+    return second
+
+
+def _log_near(rotation: Float[Tensor, "3 3"], near: Float[Tensor, " 3"]) -> Float[Tensor, " 3"]:
+    """The rotation vector nearest to another one, of the two within a full turn: neighbouring frames are compared by them."""
+    vector = so3_log(rotation)
+    other = vector - 2 * math.pi * torch.nn.functional.normalize(vector, dim=0)
+    return vector if (vector - near).norm() <= (other - near).norm() else other
 
 
 def _turn_between(start: Float[Tensor, " 3"], end: Float[Tensor, " 3"]) -> Float[Tensor, "3 3"]:

@@ -14,8 +14,16 @@ from vision3d.stages.animate.dynamic.footage import Footage
 from vision3d.stages.animate.dynamic.frame_adam import FrameAdam
 from vision3d.stages.animate.dynamic.intake import Intake
 from vision3d.stages.animate.dynamic.joints import JointField
-from vision3d.stages.animate.dynamic.limb_search import Losses, exchanged_limbs, pose_losses, refined, search_limbs
+from vision3d.stages.animate.dynamic.limb_search import (
+    Losses,
+    exchanged_limbs,
+    pose_losses,
+    refined,
+    search_limbs,
+    turned_bodies,
+)
 from vision3d.stages.animate.dynamic.painters import Painter, with_views
+from vision3d.stages.animate.dynamic.pose_path import smoothest_path
 
 logger = logging.getLogger("vision3d.animate")
 
@@ -24,6 +32,8 @@ SINGLE, DEPTH = 100.0, 10.0
 _SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # frames of which one comes first; no search in a run that is shorter
 _REFINED_STEPS, _REVISITED_STEPS, _EXCHANGED_STEPS = 40, 16, 40
 _SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
+_PROPOSALS = 2  # for each frame, besides its own pose
+_JUMP, _TRACED = 1.0, 1000  # weight of mean squared second differences in time [radii^2], of so many vertices at most
 _WORSE, _ROUNDS = 1.2, 3  # times the loss of a frame that was found: limbs are looked for so often more
 
 
@@ -46,6 +56,7 @@ class PoseSearch:
         views: Images of each frame that is fitted to.
         background: Colour behind the images.
         random: Where turns of limbs come from.
+        is_borrowed: The joints are made from the surface (`surface_rig`): poses under another twist of the body are tried.
     """
 
     def __init__(
@@ -60,7 +71,10 @@ class PoseSearch:
         views: dict[int, Int64[Tensor, " n"]],
         background: Float[Tensor, " 3"],
         random: torch.Generator,
+        *,
+        is_borrowed: bool = False,
     ) -> None:
+        self.is_borrowed = is_borrowed
         self.config, self.joints, self.optimizer = config, joints, optimizer
         self.vertices, self.painter, self.footage, self.cameras = vertices, painter, footage, cameras
         self.views, self.random = views, random
@@ -72,7 +86,8 @@ class PoseSearch:
         is_open = self.is_long and config.reference not in frames
         some = spread(frames, _SCOUTS)
         self.scouts = [(frame, turn > 0) for turn in range(_SCOUT_ROUNDS) for frame in some] if is_open else []
-        self.revisits: list[tuple[int, bool]] = []
+        self.revisits: list[tuple[int, str]] = []  # plain, limbs or twists
+        self.proposals: dict[int, tuple[Tensor, Tensor]] = {}  # poses and their losses
         self.losses: dict[int, float] = {}
         self.scouted: dict[int, Tensor] = {}  # poses
         self.visited: set[int] = set()
@@ -93,19 +108,25 @@ class PoseSearch:
                 intake.begin_at(best)
                 self.losses = {}
         else:
-            (frame, limbs), self.revisits = self.revisits[0], self.revisits[1:]
-            self.losses[frame] = loss = self._revisit(frame, limbs=limbs)
+            (frame, kind), self.revisits = self.revisits[0], self.revisits[1:]
+            is_proposed = kind == "twists"
+            self.losses[frame] = loss = self._propose(frame) if is_proposed else self._revisit(frame, limbs=kind == "limbs")
+            if is_proposed and not any(other == kind for _, other in self.revisits):
+                self._choose()
         return loss
 
     def plan_revisits(self, order: list[int]) -> None:
         """Once all frames have come in: each is compared with the poses of its neighbours, inwards, outwards and inwards.
 
-        A limb that was lost in some frames at one end is so replaced by that of a frame where it was not.
+        A limb that was lost in some frames at one end is so replaced by that of a frame where it was not. Before the last of
+        these, poses under another twist of the body are proposed for each, and all frames choose at once.
         """
         if self.is_long and len(order) > 1:
             rest = [frame for frame in order if frame != self.config.reference]
             self.losses = {}
-            self.revisits = [(f, False) for f in rest] + [(f, True) for f in rest[::-1]] + [(f, False) for f in rest]
+            twists = [*rest, *rest[::-1]] if self.is_borrowed else []
+            passes = (("plain", rest), ("limbs", rest[::-1]), ("twists", twists), ("plain", rest))
+            self.revisits = [(frame, kind) for kind, frames in passes for frame in frames]
 
     def search(self, frame: int, *, limbs: bool) -> float:
         """Refine the pose of a frame in small images, with limbs that are looked for all over or not, and give its loss."""
@@ -121,21 +142,24 @@ class PoseSearch:
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        state = {name: getattr(self, name) for name in ("scouts", "revisits", "losses", "scouted")}
+        state = {name: getattr(self, name) for name in ("scouts", "revisits", "losses", "scouted", "proposals")}
         return state | {"visited": sorted(self.visited)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.scouts, self.revisits = ([tuple(pair) for pair in state[name]] for name in ("scouts", "revisits"))
         self.losses, self.visited = dict(state["losses"]), set(state["visited"])
         self.scouted = {frame: pose.to(self.joints.values) for frame, pose in state["scouted"].items()}
+        self.proposals = {
+            frame: (poses.to(self.joints.values), losses.to(self.joints.values))
+            for frame, (poses, losses) in state["proposals"].items()
+        }
 
     def _revisit(self, frame: int, *, limbs: bool) -> float:
         """The best of what a frame has and of what its neighbours have; limbs are looked for where that is worse than usual."""
         row, poses = self._row(frame), self.joints.at_keys().detach()
         images_of = self._losses_of(frame)
         losses_of = self._smoothly(images_of, poses, frame)
-        # A quarter of the frames were found: others may all be lost in the same way.
-        usual = sorted(self.losses.values())[len(self.losses) // 4] if self.losses else float("inf")
+        usual = self._usual()
         near = [other for other in (row - 1, row + 1) if 0 <= other < len(poses)]
         starts = [poses[row], *(poses[other] for other in near), poses[near].mean(0)]
         starts += [self.scouted[frame]] if frame in self.scouted else []
@@ -152,6 +176,55 @@ class PoseSearch:
         self.visited.add(frame)
         logger.debug("frame %d: loss %.4f to %.4f when revisited, %d searches of limbs", frame, before, loss, rounds)
         return loss
+
+    def _usual(self) -> float:
+        """The loss of a frame that was found: a quarter of them were, others may all be lost in the same way."""
+        return sorted(self.losses.values())[len(self.losses) // 4] if self.losses else float("inf")
+
+    def _propose(self, frame: int) -> float:
+        """Refine what a frame may have besides its pose: other twists of the body, and what was proposed beside it.
+
+        Where it is lost, limbs are searched under each other twist. The second time only the neighbours' proposals are new.
+        """
+        losses_of, own = self._losses_of(frame), self.joints.at_keys()[self._row(frame)].detach()
+        loss = _one(losses_of, own)
+        is_first = frame not in self.proposals
+        beside = self._beside(frame)
+        found = [refined(torch.stack(beside), losses_of, _REVISITED_STEPS)] if beside else []
+        if is_first:
+            for start in turned_bodies(self.joints, self.vertices, own):
+                found.append(refined(start[None], losses_of, _REVISITED_STEPS))
+                if loss > _WORSE * self._usual():
+                    found[-1] = search_limbs(self.joints.tree, found[-1][0], losses_of, self.random)
+        else:
+            found += [(pose, float(value)) for pose, value in zip(*self.proposals[frame])][1:]
+        found = [(own, loss), *sorted(found, key=lambda pair: pair[1])[:_PROPOSALS]]
+        poses, losses = zip(*found)
+        self.proposals[frame] = torch.stack(poses), own.new_tensor(losses)
+        logger.debug("frame %d: loss %s", frame, ", proposed ".join(f"{value:.4f}" for value in losses))
+        return loss
+
+    def _beside(self, frame: int) -> list[Tensor]:
+        """The best proposal of each neighbour that has one besides its own pose."""
+        frames = sorted(self.views)
+        place = frames.index(frame)
+        near = [other for other in frames[max(place - 1, 0) : place + 2] if other != frame and other in self.proposals]
+        return [self.proposals[other][0][1] for other in near if len(self.proposals[other][0]) > 1]
+
+    @torch.no_grad()
+    def _choose(self) -> None:
+        """Let each frame take one of its proposals, so that images are explained and vertices move smoothly."""
+        frames = sorted(self.proposals)
+        poses, losses = zip(*(self.proposals[frame] for frame in frames))
+        rows, tree = spread(range(len(self.vertices)), _TRACED), self.joints.tree
+        points = [tree.pose(self.vertices, *self.joints.split(some))[:, rows] / self.joints.radius for some in poses]
+        path = smoothest_path(self.footage.times[frames], points, losses, _JUMP)
+        for frame, some, values, chosen in zip(frames, poses, losses, path):
+            if chosen:
+                self._take(self._row(frame), some[chosen])
+                self.losses[frame] = float(values[chosen])
+                logger.debug("frame %d: takes what was proposed", frame)
+        self.proposals = {}
 
     def _smoothly(self, losses_of: Losses, poses: Float[Tensor, "k c 3"], frame: int) -> Losses:
         """Losses with how far a pose is from those of the frames beside it that were visited already.

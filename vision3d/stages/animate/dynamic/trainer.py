@@ -91,7 +91,7 @@ class Trainer:
         if motion.joints is not None:
             self.joint_optimizer = FrameAdam([{"params": [motion.joints.values], "lr": config.motion.joint_rate}])
             given = motion.mesh.vertices, painter, footage, cameras, self.views, self.background, self.random
-            self.search = PoseSearch(config, motion.joints, self.joint_optimizer, *given)
+            self.search = PoseSearch(config, motion.joints, self.joint_optimizer, *given, is_borrowed=motion.is_borrowed)
         self.joint_poses: Tensor | None = None  # before the nodes came in
 
     def step(self, step: int, progress: float) -> dict[str, float]:

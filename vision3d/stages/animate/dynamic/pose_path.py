@@ -1,0 +1,41 @@
+"""Which of several poses each frame of a clip takes, chosen for all frames at once."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+
+def smoothest_path(
+    times: Float64[Tensor, " t"],
+    points: Sequence[Float[Tensor, "_ v 3"]],
+    costs: Sequence[Float[Tensor, " _"]],
+    weight: float,
+) -> list[int]:
+    """The choice with the least sum of costs and of mean squared second differences of points in time (Viterbi 1967).
+
+    Second differences let limbs pass each other; first differences would rather let them turn back.
+
+    Args:
+        times: Of the frames [s], ascending.
+        points: Of each candidate in each frame.
+        costs: Of the same candidates.
+        weight: Of the squared second differences.
+
+    Returns:
+        The row of the candidate that each frame takes.
+    """
+    if len(times) < 2:
+        return [int(cost.argmin()) for cost in costs]
+    # Least sums over all paths that end in these candidates of two neighbouring frames.
+    total, before = costs[0][:, None] + costs[1], []
+    for i in range(2, len(times)):
+        gap = float((times[i] - times[i - 1]) / (times[i - 1] - times[i - 2]))
+        ahead = points[i - 1] + gap * (points[i - 1] - points[i - 2][:, None])
+        jumps = (points[i] - ahead[:, :, None]).square().sum(-1).mean(-1)
+        total, best = (total[..., None] + weight * jumps + costs[i]).min(0)
+        before.append(best)
+    path = list(divmod(int(total.argmin()), total.shape[1]))
+    for best in reversed(before):
+        path.insert(0, int(best[path[0], path[1]]))
+    return path
