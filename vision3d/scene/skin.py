@@ -34,7 +34,7 @@ class SkinnedMesh:
         >>> skin = SkinnedMesh.from_frames(Mesh(torch.eye(3), torch.tensor([[0, 1, 2]])), torch.rand(3, 3, 3), [0.0, 0.1, 0.2])
         >>> skin.save("wobble.glb")
         >>> SkinnedMesh.load("wobble.glb")
-        SkinnedMesh(3 vertices, 1 joints, 4 morphs, clips: frames)
+        SkinnedMesh(3 vertices, 1 joints, 3 morphs, clips: frames)
     """
 
     mesh: Mesh

@@ -106,6 +106,7 @@ def rasterize(
         BackendError: An option or the backend is not supported here.
 
     Example:
+        >>> import torch
         >>> means, quats = torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
         >>> K = torch.tensor([[[20.0, 0.0, 8.0], [0.0, 20.0, 8.0], [0.0, 0.0, 1.0]]])
         >>> image, alpha, info = rasterize(
