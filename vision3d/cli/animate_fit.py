@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -11,6 +11,7 @@ from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animate.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnimateFitOptions(RunOptions):
     """Let a mesh move as a short clip with masks shows it, by its joints and by the nodes of a deformation graph."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("mesh", "masks", "cameras"),
+        "evaluation": ("truth",),
+        "guidance": ("guidance", "force"),
+    }
 
     clip: Annotated[Path, tyro.conf.Positional]
     """Folder of RGBA frames (or of folders, one a camera, with a cameras.json that names them), or a video with --masks."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -11,6 +11,7 @@ from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animate.static.config import GROWS, RESUMABLE, StaticConfig
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 class StaticOptions(RunOptions):
     """Bind Gaussians to the faces of a mesh, and refine them to photographs with cameras or to one picture. Without a mesh the
     outline of the picture is inflated; with --guidance that shape is refined from all sides."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("image", "data"),
+        "photos": ("camera",),
+        "guidance": ("guidance", "force"),
+    }
 
     mesh: Annotated[Path | None, tyro.conf.Positional] = None
     """Mesh (.glb, .obj, .ply, .stl), Gaussians on one (.safetensors), or a folder with mesh.glb as of `vision3d mesh`

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import tyro
 
@@ -14,6 +14,7 @@ from vision3d.cli import convert_motion as moving
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,12 @@ class ConvertOptions(VerbOptions):
     meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Meshes that move (.zarr, .npz, animated .glb, folders
     of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. A folder with scene.json as one .glb with
     all of its objects, cameras and clips. What a format does not hold is listed in a warning."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("to", "transform", "crop", "max_sh", "motion"),
+        "moving meshes": ("clip", "frames", "rate", "joints", "morphs", "tolerance"),
+        "formats": ("spz_version", "texture_size", "filter_nan"),
+    }
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """IN... OUT: a file and its new name, or files and folders of files and a folder with --to. An OUT named meta.json

@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -14,6 +14,7 @@ from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError, InputError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import TerminalProgress
 
 
@@ -21,6 +22,12 @@ from vision3d.progress import TerminalProgress
 class EvalOptions(VerbOptions):
     """Render the held-out views of a data set and compare them with the photographs: PSNR, SSIM, MS-SSIM, and what the
     nearest training photograph would score in their place."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("split_every", "background", "lpips_weights", "downscale", "masks"),
+        "photos": ("skip_missing", "exposed"),
+        "rendering": ("alpha_max", "device", "backend"),
+    }
 
     scene: Annotated[Path, tyro.conf.Positional]
     """Gaussians in the world of the data set's cameras: a .ply of any program, or a run folder with scene.ply."""

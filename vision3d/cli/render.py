@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import TerminalProgress
 
 if TYPE_CHECKING:
@@ -29,6 +30,13 @@ _UP = {
 class RenderVerbOptions(VerbOptions):
     """Make pictures or a video of Gaussians and meshes: from given cameras, or along a path."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("cameras", "path", "frames", "size", "background"),
+        "camera path": ("fov", "up", "elevation", "zoom", "turns"),
+        "moving scenes": ("at", "fps"),
+        "output and shading": ("shading", "depth", "normals", "sh_degree", "alpha_max", "backend", "device"),
+    }
+
     scene: tyro.conf.Positional[Path]
     """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder of a fit or of something that moves, frames
     (.zarr), or folder with scene.json, whose Gaussians and meshes are rendered together. What moves gives an image a frame."""
@@ -36,7 +44,7 @@ class RenderVerbOptions(VerbOptions):
     """Folder of pictures, video (.mp4, .mkv, .mov), or one picture (.png, .jpg, ...) [default: beside the scene]."""
     cameras: Path | None = None
     """Cameras of the photographs: cameras.json, transforms.json or a data set folder. Without --path a picture is made
-    from each. [default for paths: cameras.json beside the scene]"""
+    from each. [default: for paths, cameras.json beside the scene]"""
     path: Literal["orbit", "spiral", "flythrough"] | None = None
     """Way of the camera: orbit round the scene, spiral about one photograph, flythrough from photograph to photograph
     [default: orbit without --cameras]."""

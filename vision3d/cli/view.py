@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from vision3d.cli.inputs import load_cameras, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.errors import ConfigError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 
 if TYPE_CHECKING:
     from vision3d.viewer.layers import Layers
@@ -26,6 +27,13 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 class ViewOptions(VerbOptions):
     """Look at what is in files and folders, together in one world: scenes of Gaussians, meshes, points, boxes, cameras with
     their photographs, selections, sequences, scene folders, and runs, followed while they run."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("web", "offscreen", "size", "colors", "time"),
+        "camera": ("cameras", "camera", "up", "azimuth", "elevation", "zoom", "fov"),
+        "display": ("clip", "skeleton", "background", "renderer"),
+        "web": ("host", "port", "open"),
+    }
 
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files and folders."""

@@ -1,9 +1,10 @@
 """Options of the equivariant stage."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_counts, check_not_negative, check_numbers, check_positive
 
 Method = Literal["plain", "canonical", "rotation", "full", "separable"]
@@ -89,6 +90,13 @@ class ModelConfig:
 @dataclass(frozen=True)
 class AffnistConfig:
     """Train a classifier on upright digits and measure it on affinely warped ones."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("epochs",),
+        "training": ("batch_size", "lr", "kernel_lr", "weight_decay", "label_smoothing", "backgrounds", "seed", "device"),
+        "generated test set": ("test_digits", "copies", "warps", "draws"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "keep"),
+    }
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 
 Initialization = Literal["auto", "points", "random", "sfm"]
 
@@ -140,6 +141,25 @@ class AdcConfig:
 @dataclass(frozen=True)
 class FitConfig:
     """From posed photographs to a scene of Gaussians."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("minutes", "max_gaussians", "steps", "sfm", "mode"),
+        "initial Gaussians": ("init", "init_count", "init_opacity", "init_scale"),
+        "training": (
+            "strategy",
+            "resolution_start",
+            "resolution_doublings",
+            "batch_size",
+            "sh_degree",
+            "sh_every",
+            "pose_opt",
+            "exposure_opt",
+            "seed",
+        ),
+        "photos": ("masks", "downscale", "split_every", "skip_missing", "cache_gb"),
+        "rendering": ("background", "background_color", "antialiased", "alpha_max", "device", "backend"),
+        "logs and checkpoints": ("log_every", "eval_every", "checkpoint_every", "keep", "tensorboard"),
+    }
 
     strategy: Literal["mcmc", "adc"] = "mcmc"
     """How Gaussians are moved and added: a fixed budget that explores (mcmc) or the classic control of density (adc)."""

@@ -1,10 +1,11 @@
 """Options of a mesh."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_each
 
 Corners = tuple[float, float, float, float, float, float]
@@ -15,6 +16,25 @@ MIN_RESOLUTION = 16
 @dataclass(frozen=True)
 class MeshConfig:
     """From a scene of Gaussians to a mesh with a texture."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("resolution", "box", "faces", "background", "texture_size"),
+        "views and depth": (
+            "method",
+            "views",
+            "view_size",
+            "max_view_size",
+            "supersample",
+            "depth",
+            "quantile",
+            "stereo",
+            "alpha_min",
+            "min_views",
+            "trim",
+        ),
+        "volume": ("voxel", "truncation", "max_memory", "device", "backend"),
+        "clean-up and texture": ("min_component", "max_components", "thin", "fill_holes", "smooth", "refine", "padding"),
+    }
 
     method: Literal["tsdf", "poisson"] = "tsdf"
     """How depth maps become a surface: truncated signed distances (tsdf), which leave open what no view sees, or Poisson's

@@ -1,9 +1,10 @@
 """Options of the rotation stage."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_counts, check_not_negative, check_positive
 
 PUBLISHED_ROWS = ("6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler")
@@ -17,6 +18,12 @@ GROWS = ("steps",)
 @dataclass(frozen=True)
 class TrainingConfig:
     """What the three experiments share: each trains one network for every representation and seed."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("representations", "seeds", "steps"),
+        "training": ("lr", "schedule", "drop_after", "device"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "keep"),
+    }
 
     representations: tuple[str, ...] = PUBLISHED_ROWS
     """Names of docs/rotations.md."""

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from vision3d.errors import ConfigError
-from vision3d.option_marks import InFiles, Repeated
+from vision3d.option_marks import HelpGroups, InFiles, Repeated
 from vision3d.stages.simulate.materials.config import ALIASES, Material, jelly, law_name
 from vision3d.stages.simulate.scene_config import (
     Body,
@@ -44,6 +44,26 @@ RESUMABLE = ("frames", "device", "checkpoint_every", "ply", "video", "video_size
 @dataclass(frozen=True)
 class SimulateConfig:
     """Let a scene, or parts of it, move by physics."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("select", "frames", "velocity", "video"),
+        "motion": ("angular_velocity", "fixed", "release", "drop", "gravity"),
+        "surroundings": ("floor", "floor_extent", "floor_kind", "friction", "collider", "room", "box", "up"),
+        "particles and grid": (
+            "fill",
+            "size",
+            "cells",
+            "representation",
+            "grouping",
+            "share",
+            "max_particles",
+            "min_opacity",
+            "min_component",
+            "seed",
+        ),
+        "engine": ("engine", "device", "max_memory", "checkpoint_every"),
+        "output": ("fps", "video_size", "ply", "max_stretch", "max_length", "split_long", "flatten", "turn_colors"),
+    }
 
     material: Material = field(default_factory=jelly)
     """What moves is made of this [default: the preset jelly]."""

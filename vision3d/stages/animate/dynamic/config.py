@@ -1,11 +1,12 @@
 """Options of the stage `animate fit`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
-from vision3d.geometry.skinning import Method
+from vision3d.geometry.choices import SkinningMethod
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_each
 from vision3d.stages.animate.guidance.config import SdsConfig
 
@@ -129,6 +130,25 @@ class CameraConfig:
 class AnimateConfig:
     """From a mesh and a clip with masks to a mesh that moves."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("steps",),
+        "motion model": ("fit", "nodes", "neighbors", "method"),
+        "training": (
+            "frames_per_step",
+            "views_per_step",
+            "grow",
+            "coarse",
+            "coarse_steps",
+            "resolution",
+            "fps",
+            "reference",
+            "seed",
+        ),
+        "rendering": ("renderer", "per_face", "video", "device", "backend"),
+        "evaluation": ("hold_out_every", "hold_out_cameras"),
+        "logs and checkpoints": ("checkpoint_every", "keep", "log_every"),
+    }
+
     fit: Literal["auto", "joints", "graph"] = "auto"
     """What moves the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints where there are some, and
     then nodes for the residual (auto)."""
@@ -136,7 +156,7 @@ class AnimateConfig:
     """Nodes of the deformation graph."""
     neighbors: int = 4
     """Nodes that a vertex follows at most."""
-    method: Method = "hybrid"
+    method: SkinningMethod = "hybrid"
     """Skinning: linear (lbs), by dual quaternions (dqs), or between the two by a number that is fitted for each node."""
     motion: FieldConfig = field(default_factory=FieldConfig)
     """How nodes move in time."""

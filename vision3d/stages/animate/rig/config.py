@@ -2,17 +2,24 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.errors import ConfigError, nearest_names
-from vision3d.geometry.euler import EULER_ORDERS
-from vision3d.geometry.skinning import Method
+from vision3d.geometry.choices import EULER_ORDERS, SkinningMethod
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_each
 
 
 @dataclass(frozen=True)
 class RigConfig:
     """Pose or play a mesh with joints, and make pictures, splats and files of it."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("clip", "pose", "render"),
+        "pose and skinning": ("order", "axes", "scale", "method", "blend"),
+        "video": ("video", "video_size", "fps", "frames", "turns", "up", "azimuth", "elevation", "zoom", "fov"),
+        "rendering": ("per_face", "shading", "background", "device"),
+    }
 
     clip: str | None = None
     """Clip of the file to play [default: the first one, unless there is a pose or a motion]."""
@@ -25,7 +32,7 @@ class RigConfig:
     """The axes are the joint's own (joint), or those of the world as the joint rests in it (world)."""
     scale: float | None = None
     """Length of the mesh for a length of the motion [default: by the bones that both have]."""
-    method: Method = "lbs"
+    method: SkinningMethod = "lbs"
     """Skinning: linear (lbs, what glTF viewers show), dual quaternions (dqs), or between the two (hybrid)."""
     blend: float = 0.5
     """Between the two for hybrid: 1 is linear, 0 dual quaternions."""

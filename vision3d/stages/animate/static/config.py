@@ -1,10 +1,11 @@
 """Options of the static stage."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.stages.animate.guidance.config import SdsConfig
 
 RESUMABLE = ("checkpoint_every", "keep", "log_every")
@@ -74,6 +75,14 @@ class ReferenceView:
 @dataclass(frozen=True)
 class StaticConfig:
     """From a mesh to Gaussians that are bound to its faces and look like pictures of it."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("steps", "per_face", "shape"),
+        "Gaussians": ("vertices", "sh_degree", "opacity"),
+        "training": ("batch_size", "coarse", "coarse_steps", "cells", "seed", "device", "backend"),
+        "photos": ("parts", "masks", "max_size", "split_every", "skip_missing", "background_color"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "keep"),
+    }
 
     per_face: Literal[1, 3, 4, 6] = 6
     """Gaussians on each face."""
