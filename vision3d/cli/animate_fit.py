@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnimateFitOptions(RunOptions):
-    """Let a mesh move as a short clip with masks shows it, by its joints and by the nodes of a deformation graph."""
+    """Fit the motion of a mesh to a short clip with masks, through its joints and the nodes of a deformation graph."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("mesh", "masks", "cameras"),
@@ -41,12 +41,12 @@ class AnimateFitOptions(RunOptions):
     masks: Path | None = None
     """Folder of masks for frames without alpha, white where the object is."""
     truth: Path | None = None
-    """True motion to measure against: frames of vertices (.zarr), as many as the clip has."""
+    """True motion for the evaluation: frames of vertices (.zarr), as many as the clip has."""
     guidance: Path | None = None
-    """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the frames look from other sides.
-    None is included, and their results were not measured."""
+    """Folder of a Zero123-class pipeline of diffusers (safetensors only) that guides the unseen sides. None is bundled, and
+    results with one were not measured."""
     force: Flag = False
-    """Run --guidance on a CPU even if it takes long."""
+    """Allow --guidance on a CPU, which takes long."""
     settings: Settings[AnimateConfig] = dataclasses.field(default_factory=AnimateConfig)
 
 

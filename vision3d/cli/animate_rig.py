@@ -30,7 +30,7 @@ class RigOptions(RunOptions):
     skin: Annotated[Path, tyro.conf.Positional]
     """Mesh with joints or clips (.glb, .gltf)."""
     bvh: Path | None = None
-    """Motion capture (.bvh) with joints of the same names (prefixes and case may differ), in place of a clip."""
+    """Motion capture (.bvh) whose joints have the same names (prefixes and case may differ), instead of a clip."""
     cameras: Path | None = None
     """Cameras of the video: cameras.json, transforms.json or a data set folder; one video each [default: one that stands
     before it, or goes round a still pose]."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StaticOptions(RunOptions):
-    """Bind Gaussians to the faces of a mesh, and refine them to photographs with cameras or to one picture. Without a mesh the
-    outline of the picture is inflated; with --guidance that shape is refined from all sides."""
+    """Bind Gaussians to the faces of a mesh and refine them on photos with cameras or on one image. Without a mesh the outline
+    of the image is inflated; with --guidance that shape is refined from all sides."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("image", "data"),
@@ -34,16 +34,16 @@ class StaticOptions(RunOptions):
     """Mesh (.glb, .obj, .ply, .stl), Gaussians on one (.safetensors), or a folder with mesh.glb as of `vision3d mesh`
     [default: the outline of --image, inflated]."""
     data: Path | None = None
-    """Photographs with cameras in the mesh's world, as `vision3d fit` takes them."""
+    """Photos with cameras in the world of the mesh, as for `vision3d fit`."""
     image: Path | None = None
-    """One picture with an alpha channel or a plain background, in place of --data; --view.* tells its camera."""
+    """One image with an alpha channel or a plain background, instead of --data; its camera is --view.*."""
     camera: Path | None = None
-    """cameras.json with the camera of --image, in place of --view.*."""
+    """cameras.json with the camera of --image, instead of --view.*."""
     guidance: Path | None = None
-    """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the object of --image looks from
-    other sides. None is included, and their results were not measured."""
+    """Folder of a Zero123-class pipeline of diffusers (safetensors only) that guides the unseen sides of --image. None is
+    bundled, and results with one were not measured."""
     force: Flag = False
-    """Run --guidance on a CPU even if it takes long."""
+    """Allow --guidance on a CPU, which takes long."""
     settings: Settings[StaticConfig] = dataclasses.field(default_factory=StaticConfig)
 
 

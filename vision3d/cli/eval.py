@@ -32,27 +32,27 @@ class EvalOptions(VerbOptions):
     scene: Annotated[Path, tyro.conf.Positional]
     """Gaussians in the world of the data set's cameras: a .ply of any program, or a run folder with scene.ply."""
     data: Annotated[Path, tyro.conf.Positional]
-    """Photographs with cameras, as for fit."""
+    """Photos with cameras, as for fit."""
     out: Path | None = None
     """Folder for eval.json, a contact sheet, and pictures with the photograph on the left and the render on the right."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Write into the folder --out even if it is not empty."""
+    """Replace existing files."""
     split_every: int = 8
-    """Every so many-th view counts as held out, unless the data set says which."""
+    """Hold out every N-th view, unless the data set has its own split."""
     downscale: float = 1.0
-    """Divides the size of the pictures, >= 1."""
+    """Divide the size of the images by this, at least 1."""
     skip_missing: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Leave out views whose picture is missing or unreadable."""
+    """Skip views whose image is missing or unreadable."""
     background: tuple[float, float, float] | None = None
-    """Red, green, blue in [0, 1] behind the Gaussians [default: white where pictures have an alpha channel, else black]."""
+    """Red, green, blue in [0, 1] behind the Gaussians [default: white where images have an alpha channel, else black]."""
     masks: bool = True
-    """Leave out the pixels that the data set's masks mark as black."""
+    """Ignore the pixels that the masks of the data set mark black."""
     exposed: bool = False
-    """Measure each right half after a colour transform fitted on the left half too."""
+    """Also measure each right half after a colour transform fitted on the left half."""
     alpha_max: float = 0.99
-    """Largest alpha of one Gaussian: 0.99 for scenes of vision3d, 0.999 for those of gsplat 1.5.3 and OpenSplat."""
+    """Maximum alpha of a Gaussian: 0.99 for scenes of vision3d, 0.999 for those of gsplat 1.5.3 and OpenSplat."""
     lpips_weights: Path | None = None
-    """Weights for LPIPS: AlexNet's features and the five linear heads, .safetensors or .pt."""
+    """Weights for LPIPS: features of AlexNet and the five linear heads, .safetensors or .pt."""
     device: str = "auto"
     """auto, cpu or cuda."""
     backend: BackendName = "auto"

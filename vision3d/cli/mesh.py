@@ -21,7 +21,7 @@ _WRITTEN = (".glb", ".obj", ".ply", ".stl")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshOptions(ConfigOptions):
-    """Make a triangle mesh with a texture out of a Gaussian scene."""
+    """Extract a textured triangle mesh from a Gaussian scene."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "views and depth": ("cameras", "up"),

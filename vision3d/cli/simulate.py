@@ -30,7 +30,7 @@ _TELLS = (".glb", ".gltf")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimulateOptions(RunOptions):
-    """Let a scene, or parts of it, move by physics: jelly, rubber, metal, sand, snow, water, foam."""
+    """Simulate a scene, or parts of it, by physics: jelly, rubber, metal, sand, snow, water, foam."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("preset",),
@@ -39,8 +39,8 @@ class SimulateOptions(RunOptions):
     scene: Annotated[Path, tyro.conf.Positional]
     """Gaussians (.ply, .spz, ...), Gaussians on a mesh (.safetensors), a mesh (.glb, .obj), or a run folder with scene.ply."""
     preset: str | None = None
-    """What moves is made of this: jelly, rubber, metal, sand, snow, water, foam, or a YAML file; options --material.* change
-    it [default: jelly]."""
+    """Material of the body: jelly, rubber, metal, sand, snow, water, foam, or a YAML file; --material.* options change it
+    [default: jelly]."""
     settings: Settings[SimulateConfig] = dataclasses.field(default_factory=SimulateConfig)
 
 
