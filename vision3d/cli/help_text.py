@@ -12,7 +12,6 @@ import textwrap
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,6 +178,8 @@ def number_text(value: float) -> str:
     short = repr(value)
     if len(short) <= 9:
         return short
+    from fractions import Fraction  # decimal comes with it, which few options need
+
     fraction = Fraction(value).limit_denominator(100)
     return str(fraction) if fraction and abs(float(fraction) / value - 1) < 1e-12 else f"{value:.4g}"
 
