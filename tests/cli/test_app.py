@@ -68,7 +68,7 @@ def test_version(cli):
         (["doctr"], "error: doctr: unknown verb; did you mean doctor? (vision3d --help lists the verbs)\n"),
         (["--jsno"], "error: --jsno: unknown option; "),
         (["doctor", "--jsno"], "error: --jsno: unknown option of vision3d doctor; did you mean --json?\n"),
-        (["doctor", "more"], "error: Unrecognized options: more (vision3d doctor --help tells the options)\n"),
+        (["doctor", "more"], "error: Unrecognized options: more (vision3d doctor --help lists the options)\n"),
     ],
 )
 def test_usage_errors(cli, arguments, message):

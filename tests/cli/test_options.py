@@ -88,7 +88,7 @@ def test_one_line_for_every_mistake(arguments, message, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_help_is_tyros(capsys):
+def test_help_shows_names_types_and_sentences(capsys):
     with pytest.raises(SystemExit) as stop:
         parse(Options, ["--help"], "try")
     out = capsys.readouterr().out

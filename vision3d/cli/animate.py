@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from vision3d.cli.menu import menu
 
 TASKS: dict[str, tuple[str, str]] = {
-    "static": ("vision3d.cli.animate_static", "bind Gaussians to the faces of a mesh and refine them to pictures"),
-    "fit": ("vision3d.cli.animate_fit", "let a mesh move as a short clip with masks shows it"),
+    "static": ("vision3d.cli.animate_static", "bind Gaussians to the faces of a mesh and refine them on images"),
+    "fit": ("vision3d.cli.animate_fit", "fit the motion of a mesh to a short clip with masks"),
     "rig": ("vision3d.cli.animate_rig", "pose or play a mesh with joints: files, splats, videos"),
-    "eval": ("vision3d.cli.animate_eval", "measure videos of moving objects against the true ones"),
+    "eval": ("vision3d.cli.animate_eval", "evaluate videos of moving objects against the true ones"),
 }
 """Name -> (module with `run(arguments)`, what it does)."""
 

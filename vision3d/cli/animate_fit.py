@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -11,6 +11,7 @@ from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import FileFormatError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animate.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 
@@ -22,7 +23,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnimateFitOptions(RunOptions):
-    """Let a mesh move as a short clip with masks shows it, by its joints and by the nodes of a deformation graph."""
+    """Fit the motion of a mesh to a short clip with masks, through its joints and the nodes of a deformation graph."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("mesh", "masks", "cameras"),
+        "evaluation": ("truth",),
+        "guidance": ("guidance", "force"),
+    }
 
     clip: Annotated[Path, tyro.conf.Positional]
     """Folder of RGBA frames (or of folders, one a camera, with a cameras.json that names them), or a video with --masks."""
@@ -34,12 +41,12 @@ class AnimateFitOptions(RunOptions):
     masks: Path | None = None
     """Folder of masks for frames without alpha, white where the object is."""
     truth: Path | None = None
-    """True motion to measure against: frames of vertices (.zarr), as many as the clip has."""
+    """True motion for the evaluation: frames of vertices (.zarr), as many as the clip has."""
     guidance: Path | None = None
-    """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the frames look from other sides.
-    None is included, and their results were not measured."""
+    """Folder of a Zero123-class pipeline of diffusers (safetensors only) that guides the unseen sides. None is bundled, and
+    results with one were not measured."""
     force: Flag = False
-    """Run --guidance on a CPU even if it takes long."""
+    """Allow --guidance on a CPU, which takes long."""
     settings: Settings[AnimateConfig] = dataclasses.field(default_factory=AnimateConfig)
 
 

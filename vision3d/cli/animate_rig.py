@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -11,6 +11,7 @@ from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animate.rig.config import RigConfig
 
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 class RigOptions(RunOptions):
     """Pose a mesh with joints, or play a clip of it or motion capture on it; write it, splats that follow it, and a video."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("bvh", "cameras"),
+    }
+
     skin: Annotated[Path, tyro.conf.Positional]
     """Mesh with joints or clips (.glb, .gltf)."""
     bvh: Path | None = None
-    """Motion capture (.bvh) with joints of the same names (prefixes and case may differ), in place of a clip."""
+    """Motion capture (.bvh) whose joints have the same names (prefixes and case may differ), instead of a clip."""
     cameras: Path | None = None
     """Cameras of the video: cameras.json, transforms.json or a data set folder; one video each [default: one that stands
     before it, or goes round a still pose]."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -11,6 +11,7 @@ from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.animate.static.config import GROWS, RESUMABLE, StaticConfig
 
@@ -20,23 +21,29 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StaticOptions(RunOptions):
-    """Bind Gaussians to the faces of a mesh, and refine them to photographs with cameras or to one picture. Without a mesh the
-    outline of the picture is inflated; with --guidance that shape is refined from all sides."""
+    """Bind Gaussians to the faces of a mesh and refine them on photos with cameras or on one image. Without a mesh the outline
+    of the image is inflated; with --guidance that shape is refined from all sides."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("image", "data"),
+        "photos": ("camera",),
+        "guidance": ("guidance", "force"),
+    }
 
     mesh: Annotated[Path | None, tyro.conf.Positional] = None
     """Mesh (.glb, .obj, .ply, .stl), Gaussians on one (.safetensors), or a folder with mesh.glb as of `vision3d mesh`
     [default: the outline of --image, inflated]."""
     data: Path | None = None
-    """Photographs with cameras in the mesh's world, as `vision3d fit` takes them."""
+    """Photos with cameras in the world of the mesh, as for `vision3d fit`."""
     image: Path | None = None
-    """One picture with an alpha channel or a plain background, in place of --data; --view.* tells its camera."""
+    """One image with an alpha channel or a plain background, instead of --data; its camera is --view.*."""
     camera: Path | None = None
-    """cameras.json with the camera of --image, in place of --view.*."""
+    """cameras.json with the camera of --image, instead of --view.*."""
     guidance: Path | None = None
-    """Folder of a Zero123-class pipeline of diffusers (safetensors alone), which says how the object of --image looks from
-    other sides. None is included, and their results were not measured."""
+    """Folder of a Zero123-class pipeline of diffusers (safetensors only) that guides the unseen sides of --image. None is
+    bundled, and results with one were not measured."""
     force: Flag = False
-    """Run --guidance on a CPU even if it takes long."""
+    """Allow --guidance on a CPU, which takes long."""
     settings: Settings[StaticConfig] = dataclasses.field(default_factory=StaticConfig)
 
 

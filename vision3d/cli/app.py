@@ -58,7 +58,7 @@ def help_text() -> str:
 
 Reconstruct, animate, simulate and edit 3D scenes from photos.
 
-verbs (vision3d VERB --help tells their options):
+verbs (vision3d VERB --help lists their options):
 {verbs}
 
 options:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import tyro
 
@@ -14,6 +14,7 @@ from vision3d.cli import convert_motion as moving
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,42 +51,48 @@ class ConvertOptions(VerbOptions):
     of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. A folder with scene.json as one .glb with
     all of its objects, cameras and clips. What a format does not hold is listed in a warning."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("to", "transform", "crop", "max_sh", "motion"),
+        "moving meshes": ("clip", "frames", "rate", "joints", "morphs", "tolerance"),
+        "formats": ("spz_version", "texture_size", "filter_nan"),
+    }
+
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """IN... OUT: a file and its new name, or files and folders of files and a folder with --to. An OUT named meta.json
     becomes a SOG in a folder."""
     to: str | None = None
-    """Suffix, such as .spz, of the files that are written into the folder OUT."""
+    """Suffix, such as .spz, of the files written into the folder OUT."""
     max_sh: int | None = None
-    """Highest degree of the view-dependent colours of Gaussians that is kept."""
+    """Maximum degree of the view-dependent colours of Gaussians to keep."""
     crop: tuple[float, float, float, float, float, float] | None = None
-    """Lower corner x y z and upper corner x y z [m] of the box that is kept, before --transform."""
+    """Lower corner x y z and upper corner x y z [m] of the box to keep, applied before --transform."""
     transform: str | None = None
     """Similarity that moves the scene: .json, .npy or .txt file of a 4x4 matrix, or its 16 numbers row by row in quotes."""
     filter_nan: Flag = False
-    """Leave out Gaussians and points that are not finite, instead of refusing the file."""
+    """Drop Gaussians and points that are not finite, instead of an error."""
     spz_version: Literal[2, 4] = 4
     """Version of .spz: 4 needs the package zstandard, 2 has coarser rotations and is read by older programs."""
     motion: Literal["keep", "morph", "pca", "skin"] | None = None
     """How a clip is written into a .glb: as the file has it, a morph target a frame (exact), principal components of them, or
     joints found in the motion with corrective morph targets [default: keep, and morph for frames]."""
     clip: str | None = None
-    """Which clip of an animated .glb is taken [default: its first]."""
+    """Clip of an animated .glb to convert [default: its first]."""
     rate: float | None = None
-    """Frames a second at which a clip is sampled [default: those of its file, or 30], or that a folder of meshes without times
-    has."""
+    """Frames per second at which a clip is sampled, or of a folder of meshes without times [default: those of the file, or
+    30]."""
     joints: int = 32
-    """The most joints of --motion skin."""
+    """Maximum number of joints of --motion skin."""
     morphs: int | None = None
-    """The most morph targets of --motion pca and skin [default: as many as --tolerance needs]."""
+    """Maximum number of morph targets of --motion pca and skin [default: as many as --tolerance needs]."""
     tolerance: float = 1e-4
-    """The largest error of --motion pca and skin in any frame, as a share of the mesh's diagonal."""
+    """Maximum error of --motion pca and skin in any frame, as a fraction of the mesh's diagonal."""
     frames: Literal["obj", "ply", "sog"] | None = None
     """Write a folder OUT with one file a frame; as ply or sog also Gaussians, alone or on a mesh, which SuperSplat plays."""
     texture_size: int = 0
-    """Side of the picture [texels] for the colours of Gaussians that follow a mesh, where the mesh is written without them; 0
-    gives vertex colours. A mesh without uvs is unwrapped (extra `mesh`)."""
+    """Side of the texture [texels] for the colours of Gaussians on a mesh that is written without them; 0 writes vertex
+    colours. A mesh without UVs is unwrapped (extra `mesh`)."""
     overwrite: Flag = False
-    """Replace files that are there."""
+    """Replace existing files."""
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -14,6 +14,7 @@ from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError, InputError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import TerminalProgress
 
 
@@ -22,30 +23,36 @@ class EvalOptions(VerbOptions):
     """Render the held-out views of a data set and compare them with the photographs: PSNR, SSIM, MS-SSIM, and what the
     nearest training photograph would score in their place."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("split_every", "background", "lpips_weights", "downscale", "masks"),
+        "photos": ("skip_missing", "exposed"),
+        "rendering": ("alpha_max", "device", "backend"),
+    }
+
     scene: Annotated[Path, tyro.conf.Positional]
     """Gaussians in the world of the data set's cameras: a .ply of any program, or a run folder with scene.ply."""
     data: Annotated[Path, tyro.conf.Positional]
-    """Photographs with cameras, as for fit."""
+    """Photos with cameras, as for fit."""
     out: Path | None = None
     """Folder for eval.json, a contact sheet, and pictures with the photograph on the left and the render on the right."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Write into the folder --out even if it is not empty."""
+    """Replace existing files."""
     split_every: int = 8
-    """Every so many-th view counts as held out, unless the data set says which."""
+    """Hold out every N-th view, unless the data set has its own split."""
     downscale: float = 1.0
-    """Divides the size of the pictures, >= 1."""
+    """Divide the size of the images by this, at least 1."""
     skip_missing: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Leave out views whose picture is missing or unreadable."""
+    """Skip views whose image is missing or unreadable."""
     background: tuple[float, float, float] | None = None
-    """Red, green, blue in [0, 1] behind the Gaussians [default: white where pictures have an alpha channel, else black]."""
+    """Red, green, blue in [0, 1] behind the Gaussians [default: white where images have an alpha channel, else black]."""
     masks: bool = True
-    """Leave out the pixels that the data set's masks mark as black."""
+    """Ignore the pixels that the masks of the data set mark black."""
     exposed: bool = False
-    """Measure each right half after a colour transform fitted on the left half too."""
+    """Also measure each right half after a colour transform fitted on the left half."""
     alpha_max: float = 0.99
-    """Largest alpha of one Gaussian: 0.99 for scenes of vision3d, 0.999 for those of gsplat 1.5.3 and OpenSplat."""
+    """Maximum alpha of a Gaussian: 0.99 for scenes of vision3d, 0.999 for those of gsplat 1.5.3 and OpenSplat."""
     lpips_weights: Path | None = None
-    """Weights for LPIPS: AlexNet's features and the five linear heads, .safetensors or .pt."""
+    """Weights for LPIPS: features of AlexNet and the five linear heads, .safetensors or .pt."""
     device: str = "auto"
     """auto, cpu or cuda."""
     backend: BackendName = "auto"

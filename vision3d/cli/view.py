@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import tyro
 
@@ -15,6 +15,7 @@ from vision3d.cli.inputs import load_cameras, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
 from vision3d.errors import ConfigError, OutputExistsError
+from vision3d.option_marks import HelpGroups
 
 if TYPE_CHECKING:
     from vision3d.viewer.layers import Layers
@@ -27,28 +28,35 @@ class ViewOptions(VerbOptions):
     """Look at what is in files and folders, together in one world: scenes of Gaussians, meshes, points, boxes, cameras with
     their photographs, selections, sequences, scene folders, and runs, followed while they run."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("web", "offscreen", "size", "colors", "time"),
+        "camera": ("cameras", "camera", "up", "azimuth", "elevation", "zoom", "fov"),
+        "display": ("clip", "skeleton", "background", "renderer"),
+        "web": ("host", "port", "open"),
+    }
+
     paths: tyro.conf.Positional[tuple[Path, ...]]
     """Files and folders."""
     offscreen: Path | None = None
-    """Write one picture (.png, .jpg, .webp) instead of opening a window; needs neither Open3D nor a display."""
+    """Write one image (.png, .jpg, .webp) instead of opening a window; needs neither Open3D nor a display."""
     size: str = "1280x720"
-    """WIDTHxHEIGHT of the picture [pixels]."""
+    """WIDTHxHEIGHT of the image [px]."""
     cameras: Path | None = None
     """Look from one of these cameras: cameras.json, transforms.json or a data set."""
     camera: int | None = None
-    """Which camera, from 0 [default: 0 with --cameras; else the first view is chosen by what there is]."""
+    """Index of the camera, from 0 [default: 0 with --cameras; otherwise chosen from the contents]."""
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
-    """Axis of the world that is up [default: the cameras' mean, else as usual for the kind of file]."""
+    """Upward axis of the world [default: the mean of the cameras, otherwise that of the file format]."""
     azimuth: float | None = None
-    """Turn of the first view about the middle, counter-clockwise from above [degrees]."""
+    """Angle of the first view about the centre, counter-clockwise from above [degrees]."""
     elevation: float | None = None
-    """Height of the first view above the middle, seen from there [degrees] [default: 20]."""
+    """Height of the first view above the centre, seen from there [degrees]."""
     zoom: float = 1.0
-    """Divides the distance of the first view."""
+    """Divide the distance of the first view by this."""
     fov: float | None = None
-    """Field of view over the height of the picture [degrees]."""
+    """Vertical field of view [degrees]."""
     time: float | None = None
-    """Moment of what moves [s] [default: the first]."""
+    """Time of moving scenes [s] [default: the first]."""
     clip: str | None = None
     """Clip of meshes with joints, or rest [default: the first]."""
     colors: str = "own"
@@ -59,21 +67,22 @@ class ViewOptions(VerbOptions):
     """Draw the joints and bones of meshes and motion capture over them; in a browser, where the mesh then lets light pass, they
     are off at first."""
     background: str = "black"
-    """Colour behind everything: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    """Background colour: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     renderer: Literal["auto", "cpu", "open3d"] = "auto"
-    """Renderer of the window: the CPU, or Open3D on a GPU [default: Open3D where a GPU is found]."""
+    """Renderer of the window: the CPU, or Open3D on a GPU [default: Open3D if there is a GPU]."""
     out: Path = Path()
     """Folder for screenshots, videos, selections and camera paths of the window."""
     overwrite: Flag = False
-    """Replace the picture of --offscreen if it is there."""
+    """Replace the image of --offscreen if it exists."""
     web: Flag = False
     """Show it in a browser instead of a window."""
     host: str = "127.0.0.1"
-    """Address that the page of --web is served on; 0.0.0.0 lets other machines in, with the token in the printed address."""
+    """Address on which the page of --web is served; 0.0.0.0 lets other machines connect, with the token in the printed
+    address."""
     port: int = 8080
-    """Port of that page; 0 takes a free one."""
+    """Port of the page of --web; 0 chooses a free one."""
     open: bool = True
-    """Open that page in the browser of this desktop."""
+    """Open the page of --web in the desktop's browser."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -6,7 +6,6 @@ Rotations may also be given by one or two axes: XZ is Rx(a) Rz(b).
 """
 
 import functools
-import itertools
 import math
 
 import torch
@@ -15,16 +14,10 @@ from torch import Tensor
 
 from vision3d.errors import ConfigError, nearest_names
 from vision3d.geometry.checks import check_trailing
+from vision3d.geometry.choices import EULER_ORDERS
 from vision3d.geometry.quaternion import multiply, positive_w, quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.smooth import atan2, wrapped
 from vision3d.geometry.vectors import length
-
-EULER_ORDERS = tuple(
-    "".join(order)
-    for letters in ("XYZ", "xyz")
-    for order in itertools.product(letters, repeat=3)
-    if order[0] != order[1] != order[2]
-)
 
 
 def euler_to_quat(angles: Float[Tensor, "*batch n"], order: str, degrees: bool = False) -> Float[Tensor, "*batch 4"]:

@@ -11,7 +11,7 @@ A_j(v) = R_j S_j (v - g_j) + g_j + T_j. Joints may be bones of a rig or nodes of
 q and -q are the same rotation: of the two the one on the side of the joint with the largest weight counts.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,6 +20,7 @@ from torch import Tensor
 from vision3d import native
 from vision3d.errors import InputError
 from vision3d.geometry.checks import check_trailing
+from vision3d.geometry.choices import SkinningMethod
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.reference import skinning as reference
 from vision3d.geometry.reference.skinning import DUAL, LINEAR, STRETCH
@@ -27,7 +28,7 @@ from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.geometry.row_ops import RowOp
 from vision3d.op_checks import checked
 
-Method = Literal["lbs", "dqs", "hybrid"]
+Method = SkinningMethod
 _IDENTITY_STRETCH = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 _MODES = {"lbs": LINEAR, "dqs": DUAL, "hybrid": LINEAR | DUAL}
 

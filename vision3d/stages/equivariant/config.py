@@ -1,9 +1,10 @@
 """Options of the equivariant stage."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_counts, check_not_negative, check_numbers, check_positive
 
 Method = Literal["plain", "canonical", "rotation", "full", "separable"]
@@ -90,38 +91,46 @@ class ModelConfig:
 class AffnistConfig:
     """Train a classifier on upright digits and measure it on affinely warped ones."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("epochs",),
+        "training": ("batch_size", "lr", "kernel_lr", "weight_decay", "label_smoothing", "backgrounds", "seed", "device"),
+        "generated test set": ("test_digits", "copies", "warps", "draws"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "keep"),
+    }
+
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     epochs: int = 8
     """Passes over the training digits."""
     batch_size: int = 64
-    """Pictures a step."""
+    """Images per step."""
     lr: float = 4e-3
-    """Highest learning rate of AdamW; it rises for a third of the run and falls to nearly 0."""
+    """Maximum learning rate of AdamW; it rises for a third of training and decays to nearly 0."""
     kernel_lr: float = 0.2
-    """Factor on the rate of the kernel networks of full and separable, whose waves multiply every change by ten."""
+    """Factor on the learning rate of the kernel networks of full and separable, whose waves multiply every change by ten."""
     weight_decay: float = 0.02
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     label_smoothing: float = 0.05
-    """Share of the target that goes to all classes alike."""
+    """Fraction of the target spread evenly over all classes."""
     backgrounds: float = 0.5
     """Fraction of the training images that get a random grey background and noise; 0: none, as in the publications."""
     test_digits: int = 2000
-    """Digits held out of the training, where the set has no test part of its own."""
+    """Number of digits held out from training, if the set has no test part."""
     copies: int = 32
     """Warps of each held-out digit."""
     warps: Literal["affine", "homography"] = "affine"
-    """How they are made: affNIST-like, or homNIST-like."""
+    """Kind of warps: as in affNIST (affine) or homNIST (homography)."""
     draws: int = 1
     """Draws of group samples whose logits are averaged, of full and separable."""
     log_every: int = 25
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 125
-    """Steps between two checkpoints; 0: only at the end and when interrupted."""
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
     keep: int = 2
-    """How many checkpoints stay."""
+    """Number of checkpoints to keep."""
     seed: int = 0
-    """Of the split, the parameters, the order of the digits and the samples. The warps have published seeds of their own."""
+    """Seed of the split, the parameters, the order of the digits and the samples. The warps have published seeds of their
+    own."""
     device: str = "auto"
     """auto, cpu or cuda."""
 

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 
 Initialization = Literal["auto", "points", "random", "sfm"]
 
@@ -20,23 +21,23 @@ class RatesConfig:
     """Learning rates of Adam. Lengths are in units of the scene's extent, so they suit scenes of any size."""
 
     means: float = 1.6e-3
-    """Of the centres, at the start."""
+    """Means, at the start."""
     means_final: float = 0.01
-    """Factor on the rate of the centres at the end; it falls exponentially."""
+    """Factor on the learning rate of the means at the end; it decays exponentially."""
     scales: float = 2e-2
-    """Of the logarithms of the scales."""
+    """Logarithms of the scales."""
     quats: float = 4e-3
-    """Of the rotations."""
+    """Rotations."""
     opacities: float = 5e-2
-    """Of the opacity logits."""
+    """Opacity logits."""
     sh0: float = 1e-2
-    """Of the colours."""
+    """Colours (harmonics of degree 0)."""
     shN: float = 5e-4
-    """Of the harmonics above degree 0."""
+    """Harmonics above degree 0."""
     poses: float = 1e-4
-    """Of the camera poses (with pose_opt) [rad and extents]; falls to a hundredth at the end."""
+    """Camera poses (with --pose-opt) [rad and scene extents]; decays to a hundredth."""
     exposures: float = 1e-3
-    """Of the exposures (with exposure_opt)."""
+    """Exposures (with --exposure-opt)."""
 
     def __post_init__(self) -> None:
         _check_numbers(self, 0)
@@ -50,23 +51,23 @@ class LossConfig:
     """Weights of the loss terms."""
 
     ssim: float = 0.2
-    """Share of 1 - SSIM beside the mean absolute difference, in [0, 1]."""
+    """Weight of 1 - SSIM; the mean absolute difference has the rest, in [0, 1]."""
     opacity: float = 0.01
-    """Of the mean opacity (mcmc only): lets Gaussians that are not needed fade."""
+    """Mean opacity (mcmc only): lets unneeded Gaussians fade."""
     scale: float = 0.01
-    """Of the mean scale in scene extents (mcmc only): keeps Gaussians small."""
+    """Mean scale in scene extents (mcmc only): keeps Gaussians small."""
     distortion: float = 0.01
-    """Of the depth distortion (2dgs only): draws the 2D Gaussians of a ray together."""
+    """Depth distortion (2dgs only): pulls the Gaussians along a ray together."""
     distortion_start: float = 0.1
-    """Part of the run after which it counts."""
+    """Fraction of training after which the distortion term counts."""
     normal: float = 0.05
-    """Of the difference between the normals of 2D Gaussians and of the depth (2dgs only)."""
+    """Difference between the normals of Gaussians and of the depth (2dgs only)."""
     normal_start: float = 0.25
-    """Part of the run after which it counts."""
+    """Fraction of training after which the normal term counts."""
     pose: float = 1e-4
-    """Of the squared change of the poses (pose_opt only): keeps the world where it is."""
+    """Squared correction of the poses (--pose-opt only): keeps the world in place."""
     exposure: float = 1e-2
-    """Of the squared change of the exposures (exposure_opt only): keeps the scene's own colours."""
+    """Squared correction of the exposures (--exposure-opt only): keeps the colours of the scene."""
     extra: tuple[str, ...] = ()
     """Losses of other packages, NAME=WEIGHT each (entry points `vision3d.losses`; CONTRIBUTING.md)."""
 
@@ -102,15 +103,15 @@ class McmcConfig:
     refine_every: int = 100
     """Steps between relocations."""
     refine_start: float = 0.02
-    """Part of the run after which they begin."""
+    """Fraction of training after which relocations begin."""
     refine_stop: float = 0.85
-    """Part of the run after which they end."""
+    """Fraction of training after which relocations end."""
     grow_factor: float = 1.15
-    """Growth of the number of Gaussians at each, until max_gaussians."""
+    """Growth of the number of Gaussians at each relocation, up to --max-gaussians."""
     min_opacity: float = 0.005
-    """Gaussians at or below it are moved."""
+    """Gaussians at or below this opacity are relocated."""
     noise: float = 5e5
-    """Strength of the noise on the centres, relative to their learning rate."""
+    """Strength of the noise on the means, relative to their learning rate."""
 
 
 @dataclass(frozen=True)
@@ -120,71 +121,90 @@ class AdcConfig:
     refine_every: int = 100
     """Steps between refinements."""
     refine_start: float = 0.02
-    """Part of the run after which they begin."""
+    """Fraction of training after which refinements begin."""
     refine_stop: float = 0.5
-    """Part of the run after which they end."""
+    """Fraction of training after which refinements end."""
     reset_every: float = 0.1
-    """Part of the run between two resets of the opacities."""
+    """Fraction of training between resets of the opacities."""
     grow_grad2d: float = 2e-4
-    """Pull above which a Gaussian grows; about four times as much with absgrad."""
+    """Image-space gradient above which a Gaussian is duplicated or split; about four times as large with absgrad."""
     grow_scale: float = 0.01
-    """Largest scale, relative to the scene, that is duplicated and not split."""
+    """Maximum scale, relative to the scene, of Gaussians that are duplicated; larger ones are split."""
     prune_opacity: float = 0.005
-    """Gaussians below it go."""
+    """Gaussians below this opacity are removed."""
     prune_scale: float = 0.1
-    """Gaussians larger than this part of the scene go."""
+    """Gaussians larger than this fraction of the scene are removed."""
     absgrad: bool = False
-    """Take absolute gradients of the pixels (Ye et al. 2024)."""
+    """Use absolute gradients of the pixels (Ye et al. 2024)."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
     """From posed photographs to a scene of Gaussians."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("minutes", "max_gaussians", "steps", "sfm", "mode"),
+        "initial Gaussians": ("init", "init_count", "init_opacity", "init_scale"),
+        "training": (
+            "strategy",
+            "resolution_start",
+            "resolution_doublings",
+            "batch_size",
+            "sh_degree",
+            "sh_every",
+            "pose_opt",
+            "exposure_opt",
+            "seed",
+        ),
+        "photos": ("masks", "downscale", "split_every", "skip_missing", "cache_gb"),
+        "rendering": ("background", "background_color", "antialiased", "alpha_max", "device", "backend"),
+        "logs and checkpoints": ("log_every", "eval_every", "checkpoint_every", "keep", "tensorboard"),
+    }
+
     strategy: Literal["mcmc", "adc"] = "mcmc"
-    """How Gaussians are moved and added: a fixed budget that explores (mcmc) or the classic control of density (adc)."""
+    """Densification: a fixed budget of Gaussians that are relocated (mcmc), or classic adaptive density control (adc)."""
     mode: Literal["3dgs", "2dgs", "flat"] = "3dgs"
     """Ellipsoids (3dgs), 2D Gaussians with the loss terms of surfaces (2dgs), or ellipsoids without thickness (flat)."""
     steps: int | None = None
-    """Steps of the run [default: 7000, or as many as fit in --minutes]."""
+    """Training steps [default: 7000, or as many as fit in --minutes]."""
     minutes: float | None = None
-    """Wall time of the training; all schedules follow the time that has passed. With steps too, what ends first counts."""
+    """Wall time of training; all schedules follow it. With --steps as well, training ends at whichever comes first."""
     max_gaussians: int = 30_000
-    """Most Gaussians; fewer are faster."""
+    """Maximum number of Gaussians; fewer train faster."""
     init: Initialization = "auto"
-    """Where Gaussians begin: at the points of the data set (points), triangulated by pycolmap from the training views
-    (sfm), anywhere that the cameras see (random), or points where there are some and else random (auto)."""
+    """Initial positions: the points of the data set (points), points triangulated by pycolmap from the training views (sfm),
+    uniform in the space that the cameras see (random), or points if there are any and otherwise random (auto)."""
     init_count: int = 10_000
-    """Gaussians of a random start, and the most that are taken from points."""
+    """Number of Gaussians of a random start, and the maximum taken from points."""
     init_opacity: float = 0.1
-    """Opacity at the start, in (0, 1)."""
+    """Initial opacity, in (0, 1)."""
     init_scale: float = 0.5
-    """Scale at the start, in units of the distance to the nearest neighbours."""
+    """Initial scale, as a multiple of the distance to the nearest neighbours."""
     sh_degree: int = 3
-    """Degree of the spherical harmonics that make colour depend on the direction, 0 to 4."""
+    """Degree of the spherical harmonics of view-dependent colour, 0 to 4."""
     sh_every: float = 1 / 30
-    """Part of the run after which the next degree joins; 0: all from the start."""
+    """Fraction of training after which the next degree of harmonics is added; 0: all from the start."""
     resolution_start: int = 4
-    """Pictures begin this many times smaller: 1, 2, 4 or 8."""
+    """Training starts on images this many times smaller: 1, 2, 4 or 8."""
     resolution_doublings: tuple[float, ...] = (0.15, 0.35)
-    """Parts of the run after which their resolution doubles."""
+    """Fractions of training at which the resolution doubles."""
     batch_size: int = 1
-    """Pictures a step; with torchrun divided among the processes."""
+    """Images per step; torchrun divides them among its processes."""
     antialiased: bool = False
-    """Compensate the screen-space filter (Mip-Splatting), for scenes looked at from many distances. Not for 2dgs."""
+    """Compensate for the screen-space filter (Mip-Splatting), for scenes viewed from very different distances. Not for 2dgs."""
     alpha_max: float = 0.99
-    """Largest alpha of one Gaussian."""
+    """Maximum alpha of a Gaussian."""
     background: Literal["auto", "color", "random"] = "auto"
-    """Behind the Gaussians: background_color where pictures have an alpha channel, black where not (auto);
-    background_color always (color); another colour each step, behind transparent parts of the picture too (random)."""
+    """Colour behind the Gaussians: --background-color where images have an alpha channel and black elsewhere (auto), always
+    --background-color (color), or a new random colour at each step, also behind transparent pixels (random)."""
     background_color: tuple[float, float, float] | None = None
-    """Red, green, blue in [0, 1] [default: what the data set has, white]."""
+    """Red, green, blue in [0, 1] [default: that of the data set, or white]."""
     masks: bool = True
-    """Leave out the pixels that the data set's masks mark as black."""
+    """Ignore the pixels that the masks of the data set mark black."""
     pose_opt: bool = False
-    """Correct the poses of the training cameras."""
+    """Optimize the poses of the training cameras."""
     exposure_opt: bool = False
-    """Give each training picture a colour transform of its own (3x4)."""
+    """Optimize a colour transform (3x4) for each training image."""
     rates: RatesConfig = field(default_factory=RatesConfig)
     """Learning rates."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -194,30 +214,30 @@ class FitConfig:
     adc: AdcConfig = field(default_factory=AdcConfig)
     """The strategy adc."""
     split_every: int = 8
-    """Every so many-th view is held out of everything, unless the data set says which; 0: none."""
+    """Hold out every N-th view, unless the data set has its own split; 0: none."""
     downscale: float = 1.0
-    """Divides the size of the pictures, >= 1."""
+    """Divide the size of the images by this, at least 1."""
     skip_missing: bool = False
-    """Leave out views whose picture is missing or unreadable."""
+    """Skip views whose image is missing or unreadable."""
     sfm: bool = False
-    """Find the cameras of plain photographs or of a video with pycolmap."""
+    """Find the cameras of plain photos or of a video with pycolmap."""
     cache_gb: float = 8.0
-    """Memory for pictures; those that do not fit are read anew each time."""
+    """Memory for images [GB]; images that do not fit are read again at each use."""
     log_every: int = 50
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl."""
     eval_every: int = 0
-    """Steps between two measurements on the held-out views; 0: only at the end."""
+    """Steps between evaluations on the held-out views; 0: only at the end."""
     checkpoint_every: int = 1000
-    """Steps between two checkpoints; 0: only at the end and when interrupted."""
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
     keep: int = 2
-    """How many checkpoints stay."""
+    """Number of checkpoints to keep."""
     tensorboard: bool = False
-    """Write curves for TensorBoard into the run folder too."""
+    """Also write TensorBoard curves into the run folder."""
     seed: int = 0
-    """Of all random numbers. The same seed gives the same scene on the same CPU with as many threads, unless minutes is
+    """Seed of all random numbers. The same seed gives the same scene on the same CPU and number of threads, unless --minutes is
     set."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Where to train: auto, cpu or cuda."""
     backend: BackendName = "auto"
     """Rasterizer: auto, native, reference (slow) or gsplat (CUDA)."""
 

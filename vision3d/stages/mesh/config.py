@@ -1,10 +1,11 @@
 """Options of a mesh."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_each
 
 Corners = tuple[float, float, float, float, float, float]
@@ -16,59 +17,78 @@ MIN_RESOLUTION = 16
 class MeshConfig:
     """From a scene of Gaussians to a mesh with a texture."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("resolution", "box", "faces", "background", "texture_size"),
+        "views and depth": (
+            "method",
+            "views",
+            "view_size",
+            "max_view_size",
+            "supersample",
+            "depth",
+            "quantile",
+            "stereo",
+            "alpha_min",
+            "min_views",
+            "trim",
+        ),
+        "volume": ("voxel", "truncation", "max_memory", "device", "backend"),
+        "clean-up and texture": ("min_component", "max_components", "thin", "fill_holes", "smooth", "refine", "padding"),
+    }
+
     method: Literal["tsdf", "poisson"] = "tsdf"
     """How depth maps become a surface: truncated signed distances (tsdf), which leave open what no view sees, or Poisson's
     equation on the points (poisson), which closes it."""
     resolution: int = 256
-    """Voxels along the longest side of the box, of its middle where there is a background; at least 16."""
+    """Voxels along the longest side of the box (of its centre part where there is a background); at least 16."""
     voxel: float | None = None
-    """Side of a voxel [m], in place of a resolution."""
+    """Side of a voxel [m], instead of --resolution."""
     box: Corners | None = None
-    """Lower corner x y z and upper corner x y z of what becomes a mesh [m] [default: all that the views show]."""
+    """Lower corner x y z and upper corner x y z of the meshed region [m] [default: everything the views show]."""
     background: bool = True
-    """With cameras round something, include what lies behind it, in voxels that grow with the distance."""
+    """With cameras around an object, also mesh what lies behind it, in voxels that grow with the distance."""
     depth: Literal["quantile", "expected"] = "quantile"
-    """Depth of a ray: where it has met a share of the opacity (quantile), or the mean over what it meets (expected)."""
+    """Depth of a ray: where its opacity has reached --quantile (quantile), or the mean over the ray (expected)."""
     quantile: float = 0.2
-    """That fraction, in (0, 1); 0.5 gives the median, which lies behind the surface of most fits."""
+    """That fraction of the opacity, in (0, 1); 0.5 is the median, which lies behind the surface of most scenes."""
     stereo: bool = True
     """Where the opacity of a ray is spread out, find the depth at which the rendered views agree."""
     alpha_min: float = 0.5
-    """Pixels of less opacity show no surface, in (0, 1]."""
+    """Pixels below this opacity have no surface, in (0, 1]."""
     truncation: float = 5.0
-    """Distance from the surface up to which a view tells about it [voxels]."""
+    """Truncation distance of the signed distances [voxels]."""
     min_views: int | None = None
-    """A place of the surface must be seen by so many views (tsdf only) [default: 3 of 24 or more views, 2 of fewer]."""
+    """Minimum number of views that must see a point of the surface (tsdf only) [default: 3 of 24 or more views, 2 of fewer]."""
     trim: float = 4.0
-    """What lies farther than this from all points is cut away [voxels] (poisson only); 0 keeps the closed surface."""
+    """Remove what is farther than this from all points [voxels] (poisson only); 0 keeps the closed surface."""
     views: int = 48
-    """Cameras round the scene where none are given."""
+    """Number of cameras around the scene if none are given."""
     view_size: int = 512
-    """Width and height of their pictures [px]."""
+    """Width and height of the images of these cameras [px]."""
     max_view_size: int = 1024
     """Longest side of the depth maps [px]; larger cameras are scaled down."""
     supersample: float = 1.0
-    """Depth maps are so many times as large as the pictures of the cameras."""
+    """Factor on the size of the cameras' images for depth maps."""
     min_component: float = 0.0005
-    """Parts of less than this fraction of the area of the largest part are left out, in [0, 1]."""
+    """Remove parts with less than this fraction of the area of the largest part, in [0, 1]."""
     max_components: int = 20
-    """Only so many of the largest parts stay; 0 keeps all."""
+    """Maximum number of parts, the largest ones; 0 keeps all."""
     thin: bool = True
     """Add rods and stems that are thinner than the voxels, from the Gaussians themselves (tsdf only)."""
     fill_holes: int = 16
-    """Holes with at most this many edges are closed; 0: none."""
+    """Close holes with at most this many edges; 0: none."""
     smooth: int = 5
-    """Rounds of smoothing that keeps the volume, before faces are taken away; 0: none."""
+    """Iterations of volume-preserving smoothing before simplification; 0: none."""
     faces: int = 50_000
-    """Most faces; 0 keeps all."""
+    """Maximum number of faces; 0 keeps all."""
     texture_size: int = 1024
-    """Side of the texture [texels], doubled up to 4096 where the charts do not fit; 0 makes vertex colours in its place."""
+    """Side of the texture [texels], doubled up to 4096 if the charts do not fit; 0 writes vertex colours instead."""
     padding: int = 4
-    """Free texels round each chart of the texture."""
+    """Empty texels around each chart of the texture."""
     refine: int = 400
-    """Steps that fit vertices and texture to the rendered views; 0: none."""
+    """Steps that optimize vertices and texture against the rendered views; 0: none."""
     max_memory: float = 4.0
-    """Memory for voxels and for views that are kept [GB]; voxels become larger where they would not fit."""
+    """Memory for voxels and cached views [GB]; voxels grow where they would not fit."""
     device: str = "auto"
     """Where views are rendered: auto, cpu or cuda. The rest runs on the CPU."""
     backend: BackendName = "auto"

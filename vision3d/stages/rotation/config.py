@@ -1,9 +1,10 @@
 """Options of the rotation stage."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_counts, check_not_negative, check_positive
 
 PUBLISHED_ROWS = ("6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler")
@@ -18,24 +19,30 @@ GROWS = ("steps",)
 class TrainingConfig:
     """What the three experiments share: each trains one network for every representation and seed."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("representations", "seeds", "steps"),
+        "training": ("lr", "schedule", "drop_after", "device"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "keep"),
+    }
+
     representations: tuple[str, ...] = PUBLISHED_ROWS
     """Names of docs/rotations.md."""
     seeds: tuple[int, ...] = (0,)
-    """One training for each; draws of the data are the same for all representations."""
+    """One training per seed; all representations see the same data."""
     steps: int = 12_000
     """Steps of each training."""
     lr: float = 2e-3
-    """Highest learning rate of Adam."""
+    """Maximum learning rate of Adam."""
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
-    """Rise for three tenths of the run and fall to nearly 0, or stay."""
+    """Rise for three tenths of training and decay to nearly 0 (one-cycle), or constant."""
     drop_after: int = 0
-    """Of constant: steps after which the rate is a tenth; 0: never."""
+    """With --schedule constant: step after which the learning rate is a tenth; 0: never."""
     log_every: int = 100
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 1000
-    """Steps between two checkpoints; 0: only at the end and when interrupted."""
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
     keep: int = 2
-    """How many checkpoints of a training stay."""
+    """Number of checkpoints to keep per training."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
@@ -71,13 +78,13 @@ class SanityConfig(TrainingConfig):
     """Learn to give back the rotation that is put in."""
 
     batch_size: int = 64
-    """Rotations a step."""
+    """Rotations per step."""
     loss: Literal["entries", "geodesic"] = "entries"
     """Mean of the squared differences of the entries, or the mean angle [rad]."""
     width: int = 128
-    """Of the three hidden layers."""
+    """Width of the three hidden layers."""
     test_rotations: int = 100_000
-    """Uniform rotations to measure on."""
+    """Number of uniform test rotations."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,13 +102,13 @@ class PointCloudConfig(TrainingConfig):
     lr: float = 7e-4
     """Highest learning rate of Adam."""
     clouds: int = 8
-    """Clouds a step."""
+    """Clouds per step."""
     rotations: int = 8
-    """Rotated copies of each; the cloud itself is encoded once for all."""
+    """Rotated copies of each cloud; the cloud itself is encoded once for all."""
     points: int = 256
-    """Points of a cloud that are drawn, anew at every step; 0: all that every cloud has."""
+    """Points sampled from each cloud, anew at every step; 0: as many as every cloud has."""
     sampling: Literal["haar", "published"] = "haar"
-    """Uniform rotations, or with angles that are uniform in 0 to 180 degrees, as in the code of the paper."""
+    """Uniform rotations (haar), or uniform angles in 0 to 180 degrees, as in the code of the paper (published)."""
     test_rotations: int = 50
     """Rotations of each held-out cloud."""
 
@@ -125,26 +132,26 @@ class IkConfig(TrainingConfig):
     lr: float = 2e-3
     """Highest learning rate of Adam."""
     batch_size: int = 64
-    """Poses a step."""
+    """Poses per step."""
     width: int = 512
-    """Of the three hidden layers; 1024 as published."""
+    """Width of the three hidden layers; 1024 as published."""
     rate: float = 30.0
-    """Poses a second to which all clips are brought."""
+    """Poses per second to which all clips are resampled."""
     scale: float = 0.0
-    """Metres in the unit of the clips; 0: what makes the skeleton `height` tall at rest."""
+    """Metres per unit of the clips; 0: scales the skeleton to --height in its rest pose."""
     height: float = 1.7
-    """Of the body [m], where no scale is given."""
+    """Height of the body [m], if no scale is given."""
     shift: float = 0.1
-    """Greatest shift on the ground in training [m]."""
+    """Maximum shift on the ground in training [m]."""
     jitter_deg: float = 20.0
-    """Of random turns of every joint in training, standard deviation about each axis; 0: none, as published. It makes up for
-    clips that are few."""
+    """Standard deviation of random rotations of every joint about each axis in training [degrees]; 0: none, as published. It
+    makes up for few clips."""
     up: Literal["auto", "x", "y", "z"] = "auto"
-    """Axis about which poses are turned in training and in the test; auto: from the feet to the head, by names."""
+    """Upward axis, about which poses are rotated in training and in the test; auto: from the feet to the head, by names."""
     hip_weight: float = 10.0
-    """Weight of the places of the joints next to the root, which those below depend on, beside that of all."""
+    """Weight of the positions of the joints next to the root, on which those below depend, beside that of all."""
     weighted: tuple[str, ...] = ()
-    """Names of the joints that have this weight; none: those next to the root."""
+    """Names of the joints with this weight; none: those next to the root."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

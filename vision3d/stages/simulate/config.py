@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from vision3d.errors import ConfigError
-from vision3d.option_marks import InFiles, Repeated
+from vision3d.option_marks import HelpGroups, InFiles, Repeated
 from vision3d.stages.simulate.materials.config import ALIASES, Material, jelly, law_name
 from vision3d.stages.simulate.scene_config import (
     Body,
@@ -45,26 +45,46 @@ RESUMABLE = ("frames", "device", "checkpoint_every", "ply", "video", "video_size
 class SimulateConfig:
     """Let a scene, or parts of it, move by physics."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("select", "frames", "velocity", "video"),
+        "motion": ("angular_velocity", "fixed", "release", "drop", "gravity"),
+        "surroundings": ("floor", "floor_extent", "floor_kind", "friction", "collider", "room", "box", "up"),
+        "particles and grid": (
+            "fill",
+            "size",
+            "cells",
+            "representation",
+            "grouping",
+            "share",
+            "max_particles",
+            "min_opacity",
+            "min_component",
+            "seed",
+        ),
+        "engine": ("engine", "device", "max_memory", "checkpoint_every"),
+        "output": ("fps", "video_size", "ply", "max_stretch", "max_length", "split_long", "flatten", "turn_colors"),
+    }
+
     material: Material = field(default_factory=jelly)
     """What moves is made of this [default: the preset jelly]."""
     select: Repeated[tuple[str, ...]] = ()
-    """What moves; several unite: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ (what lies in
-    front), label:N, component[:N] (the largest connected one, or the N-th), all, or a selection's .json [default: all but the
-    floor and what floats alone]."""
+    """What moves, the body; several are united: box:CX,CY,CZ,HX,HY,HZ (half edges), sphere:CX,CY,CZ,R, plane:PX,PY,PZ,NX,NY,NZ
+    (what lies in front), label:N, component[:N] (the largest connected one, or the N-th), all, or a selection's .json [default:
+    all but the floor and floaters]."""
     bodies: Annotated[tuple[Body, ...], InFiles] = ()
     """Several bodies, each of its own material; then `material`, `select`, `velocity`, `angular_velocity` and `fill` are
     theirs."""
     velocity: Vector = (0.0, 0.0, 0.0)
-    """Of what moves at the start, along the axes of the scene [m/s]."""
+    """Initial velocity of the body, along the axes of the scene [m/s]."""
     angular_velocity: Vector = (0.0, 0.0, 0.0)
-    """Of what moves at the start, about its middle [rad/s]."""
+    """Initial angular velocity of the body about its centre [rad/s]."""
     fill: Fill = "auto"
-    """Particles inside a hollow body, which crumples without: where the density of the Gaussians encloses space (density), or
-    inside the mesh that the Gaussians are on (mesh); auto: as of what there is."""
+    """Particles inside a hollow body, which would crumple without them: where the density of the Gaussians encloses space
+    (density), or inside the mesh that carries the Gaussians (mesh); auto chooses between them."""
     fixed: Repeated[tuple[str, ...]] = ()
-    """Parts of what moves that are held in their place, as `select`."""
+    """Parts of the body that are held in place, as for --select."""
     release: float | None = None
-    """Time from which the fixed parts are free [s]."""
+    """Time at which the fixed parts are released [s]."""
     leads: Annotated[tuple[Lead, ...], InFiles] = ()
     """Parts that are led."""
     impulses: Annotated[tuple[Impulse, ...], InFiles] = ()
@@ -77,42 +97,45 @@ class SimulateConfig:
     """Air; boxes in the scene's units."""
 
     frames: int = 50
-    """Frames, the first one at rest; at least 1."""
+    """Number of frames; the first shows the initial state."""
     fps: float = 24.0
     """Frames per second of simulated time."""
     engine: str = "auto"
-    """auto (the fastest that runs here) or one of those of docs/simulate.md; reference is plain torch, for small scenes."""
+    """Physics engine: auto (the fastest that runs here) or one of those in docs/simulate.md; reference is plain torch, for
+    small scenes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the engine runs; auto: on a GPU where there is one that the engine is built for."""
+    """Where the engine runs; auto: on a GPU if the engine supports it."""
     cells: int | None = None
-    """Cells of the grid along the longest side of what moves, 2 or more [default: as many as the particles resolve, 16 to
-    64]."""
+    """Grid cells along the longest side of the body, at least 2 [default: as many as the particles resolve, 16 to 64]."""
     size: float | None = None
-    """Longest side of what moves [m] [default: the scene's unit is a metre; 1 if what moves would be beyond 0.05 to 20 m]."""
+    """Longest side of the body [m] [default: one unit of the scene is a metre; 1 if the body would not be within 0.05 to 20
+    m]."""
     up: Vector | None = None
-    """Upward direction in the scene, any length > 0 [default: of the cameras, of the floor that is seen, or of the format]."""
+    """Upward direction in the scene, of any length > 0 [default: from the cameras, the floor of the scene, or the file
+    format]."""
     gravity: float = 9.81
     """Downward acceleration [m/s^2]."""
     floor: Literal["auto", "below", "none"] = "auto"
-    """auto: the floor that is seen in the scene, else below; below: under what moves."""
+    """The floor of the scene if one is found, otherwise as below (auto), a plane under the body (below), or no floor (none)."""
     floor_extent: Literal["seen", "endless"] = "seen"
-    """Of a floor that is seen in the scene: seen ends it where its Gaussians or faces end, and what leaves it falls on to the
-    end of the space (`room`); endless."""
+    """Extent of a floor found in the scene: it ends where its Gaussians or faces end, and what leaves it falls to the border of
+    the simulated space (seen), or it never ends (endless)."""
     collider: str = "auto"
     """What else stops what moves: none; auto, the closed parts of a mesh that a selection leaves; scene, the Gaussians or faces
     that do not move, as far as they enclose space or make a surface; or the path of a closed mesh in the scene's axes and units
     (.glb, .obj, .ply, .stl)."""
     drop: float = 0.0
-    """How far above the floor what moves begins, in its longest side; at least 0. It is lifted from a floor that is seen."""
+    """Initial height above the floor, as a multiple of the longest side of the body; at least 0. It is lifted off a floor that
+    the scene shows."""
     floor_kind: Literal["sticky", "slip", "separate"] = "separate"
-    """Contact with the floor, as of boundaries."""
+    """Contact with the floor: the body sticks (sticky), slides but stays in contact (slip), or may also lift off (separate)."""
     friction: float | None = None
-    """Of the floor, Coulomb's coefficient, times the `friction_scale` of what slides, which is 0 for water [default: 0.4]."""
+    """Coulomb friction coefficient of the floor, times --material.friction-scale, which is 0 for water."""
     room: float = 0.5
-    """Space on all sides of what moves, in its longest side; what reaches its end is held there."""
+    """Space on all sides of the body, as a multiple of its longest side; what reaches the border is held there."""
 
     box: tuple[float, float, float, float, float, float] | None = None
-    """Lower and upper corner of the simulated space, in the scene's units [default: round what moves, and its floor]."""
+    """Lower and upper corner of the simulated space, in units of the scene [default: around the body and its floor]."""
 
     representation: str = "auto"
     """What becomes particles: Gaussians with their deformation (fdrive), their corners (points3, as published), or vertices of
@@ -122,35 +145,35 @@ class SimulateConfig:
     them (followers), with the centre of their cluster (hierarchy, as published, but with its whole deformation), or not at all
     (none); auto: tracers, and followers with points3. Faint ones always follow."""
     share: float = 1.0
-    """Share of the Gaussians of a body that is simulated; in (0, 1]."""
+    """Fraction of the Gaussians of a body that is simulated, in (0, 1]."""
     max_particles: int | None = None
-    """No more particles are simulated [default: 2 000 000; by the reference engine 20 000]."""
+    """Maximum number of particles [default: 2 000 000; 20 000 with the reference engine]."""
     min_opacity: float = 0.02
-    """Fainter Gaussians are not simulated: they follow those around them."""
+    """Gaussians below this opacity are not simulated; they follow their neighbours."""
     min_component: float = 0.002
-    """Connected parts with less than this share of the Gaussians are floaters and stay, unless they are selected; 0: none."""
+    """Connected parts with less than this fraction of the Gaussians are floaters and stay in place unless selected; 0: none."""
     seed: int = 0
-    """Of the drawing of particles."""
+    """Seed of the particle sampling."""
 
     max_stretch: float = 1.5
-    """Gaussians are shown no longer or shorter than their rest lengths times or over this; the motion is not touched."""
+    """Maximum stretch of a Gaussian when shown, as a factor on its rest lengths, up or down; the motion does not change."""
     max_length: float | None = None
-    """Gaussians are shown no longer than this share of the longest side of what moves."""
+    """Maximum length of a Gaussian when shown, as a fraction of the longest side of the body."""
     split_long: bool = False
-    """In the .ply of frames: two Gaussians for each that is longer than 2 max_stretch times its rest length."""
+    """In the .ply of frames, split each Gaussian that is longer than 2 max_stretch times its rest length into two."""
     flatten: bool = False
-    """Drop the thinnest axis of each Gaussian first, as GaMeS and GASP do; says what is lost."""
+    """Drop the thinnest axis of each Gaussian first, as GaMeS and GASP do; prints how much is lost."""
     turn_colors: bool = True
-    """Turn view-dependent colours with the material."""
+    """Rotate view-dependent colours with the material."""
 
     max_memory: float | None = None
-    """No grid that needs more is begun [GB] [default: what is free]."""
+    """Maximum memory of the grid [GB] [default: what is free]."""
     checkpoint_every: int = 10
-    """Frames between two checkpoints, from which --resume continues."""
+    """Frames between checkpoints, from which --resume continues."""
     ply: bool = False
-    """Write a .ply of each frame, too."""
+    """Also write a .ply for each frame."""
     video: bool = False
-    """Write video.mp4, too."""
+    """Also write video.mp4."""
     video_size: tuple[int, int] = (640, 480)
     """Width and height of the video [px]."""
 

@@ -1,11 +1,12 @@
 """Options of the stage `animate fit`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
-from vision3d.geometry.skinning import Method
+from vision3d.geometry.choices import SkinningMethod
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_each
 from vision3d.stages.animate.guidance.config import SdsConfig
 
@@ -63,13 +64,13 @@ class LossConfig:
     rgb: float = 1.0
     """Images over random background colours: absolute differences and SSIM."""
     ssim: float = 0.2
-    """Share of SSIM in it, in [0, 1]; of no effect where pictures are smaller than 11 pixels."""
+    """Weight of SSIM in it, in [0, 1]; no effect on images smaller than 11 pixels."""
     mask: float = 2.0
     """Squared differences of opacity."""
     mask_start: float = 4.0
     """Factor on `mask` at the beginning, which falls to 1 at half of the steps: outlines lead before colours do."""
     blurred: float = 80.0
-    """Squared differences of the coarser levels of the pyramids of pictures and opacity, which pull limbs that are far away."""
+    """Squared differences at the coarser levels of image and opacity pyramids, which pull on limbs that are far off."""
     arap: float = 1.0
     """As-rigid-as-possible energy of the frames (Sorkine and Alexa 2007)."""
     arap_between: float = 0.5
@@ -91,7 +92,7 @@ class LossConfig:
     """Squared motion of the surface towards a camera of each frame or away from it, in squared radii of the object: one camera
     does not see it."""
     guidance: float = 1e-5
-    """Of the score distillation, where there is a guidance (DreamMesh4D has 0.1 beside 5000 of the colours)."""
+    """Score distillation, with --guidance (DreamMesh4D has 0.1 beside 5000 of the colours)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -108,11 +109,11 @@ class CameraConfig:
     """The camera of a clip that comes without; how far away it is follows from the mask, which the mesh at rest fills."""
 
     elevation: float = 5.0
-    """Above the horizon [deg]."""
+    """Height above the horizon [deg]."""
     azimuth: float = 0.0
-    """Round the upward axis [deg]; 0 is the front: +z where y is up (glTF), +x where z is up."""
+    """Angle about the upward axis [deg]; 0 is the front: +z where y is up (glTF), +x where z is up."""
     fovy: float = 20.0
-    """Field of view from top to bottom [deg]."""
+    """Vertical field of view [deg]."""
     up: Literal["x", "y", "z"] = "y"
     """Which axis of the mesh points up."""
 
@@ -129,63 +130,83 @@ class CameraConfig:
 class AnimateConfig:
     """From a mesh and a clip with masks to a mesh that moves."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("steps",),
+        "motion model": ("fit", "nodes", "neighbors", "method"),
+        "training": (
+            "frames_per_step",
+            "views_per_step",
+            "grow",
+            "coarse",
+            "coarse_steps",
+            "resolution",
+            "fps",
+            "reference",
+            "seed",
+        ),
+        "rendering": ("renderer", "per_face", "video", "device", "backend"),
+        "evaluation": ("hold_out_every", "hold_out_cameras"),
+        "logs and checkpoints": ("checkpoint_every", "keep", "log_every"),
+    }
+
     fit: Literal["auto", "joints", "graph"] = "auto"
-    """What moves the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints where there are some, and
-    then nodes for the residual (auto)."""
+    """What moves the mesh: its joints (joints), the nodes of a deformation graph (graph), or joints if there are any and then
+    nodes for the residual (auto)."""
     nodes: int = 128
     """Nodes of the deformation graph."""
     neighbors: int = 4
-    """Nodes that a vertex follows at most."""
-    method: Method = "hybrid"
-    """Skinning: linear (lbs), by dual quaternions (dqs), or between the two by a number that is fitted for each node."""
+    """Maximum number of nodes that a vertex follows."""
+    method: SkinningMethod = "hybrid"
+    """Skinning: linear (lbs), dual quaternions (dqs), or a blend fitted for each node (hybrid)."""
     motion: FieldConfig = field(default_factory=FieldConfig)
     """How nodes move in time."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Weights of the loss."""
     sds: SdsConfig = field(default_factory=SdsConfig)
-    """Of the guidance, where there is one."""
+    """Score distillation, with --guidance."""
     camera: CameraConfig = field(default_factory=CameraConfig)
     """The camera of a clip that comes without cameras."""
     steps: int | None = None
-    """Steps of the optimiser [default: 60 for each frame, at least 1000]."""
+    """Training steps [default: 60 per frame, at least 1000]."""
     frames_per_step: int = 4
-    """Frames in a step."""
+    """Frames per step."""
     views_per_step: int = 2
-    """Cameras in a step for each of its frames."""
+    """Cameras per frame of a step."""
     grow: float = 0.5
-    """Share of the steps over which frames come in, one after the other away from the reference; 0: all at once."""
+    """Fraction of training during which frames are added, one after the other away from the reference; 0: all at once."""
     coarse: int = 2
-    """Pictures are so many times smaller at the beginning: 1, 2, 4 or 8."""
+    """Training starts on images this many times smaller: 1, 2, 4 or 8."""
     coarse_steps: float = 0.3
-    """Share of the steps with smaller pictures."""
+    """Fraction of training on the smaller images."""
     resolution: int = 128
-    """Longest side of the images that are fitted to [px]; larger ones are cut to the object, where their cameras are known, and
-    averaged down. 0 keeps their size."""
+    """Longest side of the training images [px]; larger ones are cropped to the object if their cameras are known, and averaged
+    down. 0 keeps their size."""
     fps: float = 24.0
-    """Frames a second of a folder of pictures without times; a video has its own."""
+    """Frames per second of a folder of images without times; a video has its own."""
     reference: int | None = None
-    """The frame in which the mesh is in its rest pose; it keeps exactly that shape there. -1: in none of them. By default the
-    first frame where the mesh covers its masks (IoU 0.97), else -1."""
+    """Frame in which the mesh is exactly in its rest pose; -1: none [default: the first in which the mesh covers its masks (IoU
+    0.97), else -1]."""
     renderer: Literal["auto", "mesh", "gaussians"] = "auto"
-    """What is drawn and compared: the mesh with its texture or colours, or Gaussians on its faces. auto: what was given."""
+    """What is rendered and compared: the mesh with its texture or colours, Gaussians on its faces, or whichever was given
+    (auto)."""
     per_face: Literal[1, 3, 4, 6] = 6
-    """Gaussians on each face, where the mesh comes without."""
+    """Gaussians per face, if the mesh comes without."""
     hold_out_every: int = 0
-    """Of every so many frames the last is not fitted to but measured; 0: none."""
+    """Hold out every N-th frame for evaluation; 0: none."""
     hold_out_cameras: tuple[str, ...] = ()
-    """Names of cameras that are not fitted to but measured."""
+    """Names of cameras that are held out for evaluation."""
     checkpoint_every: int = 100
     """Steps between checkpoints; 0: only at the end."""
     keep: int = 2
-    """Checkpoints that stay."""
+    """Number of checkpoints to keep."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     video: bool = True
     """Write comparison.mp4: given, fitted, and from another side."""
     seed: int = 0
-    """Of the order of frames and cameras, and of networks."""
+    """Seed of the order of frames and cameras, and of networks."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Where to train: auto, cpu or cuda."""
     backend: BackendName = "auto"
     """Rasterizer of Gaussians."""
 

@@ -13,9 +13,9 @@ class EvalConfig:
     """Measure rendered videos of moving objects against the true ones."""
 
     size: int = 512
-    """Width and height that pictures are brought to before they are compared [px]."""
+    """Width and height to which images are resized before comparison [px]."""
     skip_missing: bool = False
-    """Measure what there is on both sides, and list the rest, in place of refusing it."""
+    """Evaluate what both sides have and list the rest, instead of an error."""
     lpips_weights: Path | None = None
     """Weights for LPIPS: AlexNet's features and the five linear heads, .safetensors or .pt."""
 

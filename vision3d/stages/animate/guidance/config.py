@@ -11,15 +11,15 @@ class SdsConfig:
     """Score distillation with a Zero123-class network."""
 
     scale: float = 3.0
-    """Of classifier-free guidance: unconditional + scale (conditional - unconditional)."""
+    """Scale of classifier-free guidance: unconditional + scale (conditional - unconditional)."""
     t_min: float = 0.02
-    """Least noise, in parts of the schedule."""
+    """Minimum noise, as a fraction of the schedule."""
     t_max: float = 0.5
-    """Most noise, in parts of the schedule."""
+    """Maximum noise, as a fraction of the schedule."""
     views: int = 1
-    """Pictures a step from random sides."""
+    """Images per step from random directions."""
     size: int = 256
-    """Width and height of these pictures [px]."""
+    """Width and height of these images [px]."""
     camera: Literal["stable-zero123", "zero123"] = "stable-zero123"
     """Last number of the network's camera: the polar angle of the reference (Stable-Zero123) or the change of distance
     (Zero123, Zero123-XL)."""

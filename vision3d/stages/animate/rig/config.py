@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.errors import ConfigError, nearest_names
-from vision3d.geometry.euler import EULER_ORDERS
-from vision3d.geometry.skinning import Method
+from vision3d.geometry.choices import EULER_ORDERS, SkinningMethod
+from vision3d.option_marks import HelpGroups
 from vision3d.ranges import check_each
 
 
@@ -14,49 +14,56 @@ from vision3d.ranges import check_each
 class RigConfig:
     """Pose or play a mesh with joints, and make pictures, splats and files of it."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("clip", "pose", "render"),
+        "pose and skinning": ("order", "axes", "scale", "method", "blend"),
+        "video": ("video", "video_size", "fps", "frames", "turns", "up", "azimuth", "elevation", "zoom", "fov"),
+        "rendering": ("per_face", "shading", "background", "device"),
+    }
+
     clip: str | None = None
     """Clip of the file to play [default: the first one, unless there is a pose or a motion]."""
     pose: tuple[str, ...] = ()
-    """Joints to turn, from their rest or on top of the clip: JOINT=A,B,C with angles in degrees, several after each other."""
+    """Joint rotations, on top of the rest pose or the clip: JOINT=A,B,C in degrees, one or more."""
     order: str = "XYZ"
-    """About which axes the three angles turn, one after the other: capital letters about axes that turn along, small ones about
-    fixed axes."""
+    """Axes of the three angles, in order: capital letters about axes that move with the joint, small letters about fixed
+    axes."""
     axes: Literal["joint", "world"] = "joint"
-    """The axes are the joint's own (joint), or those of the world as the joint rests in it (world)."""
+    """Rotate about the joint's own axes (joint), or about those of the world (world)."""
     scale: float | None = None
-    """Length of the mesh for a length of the motion [default: by the bones that both have]."""
-    method: Method = "lbs"
+    """Length in the mesh per length in the motion [default: from the bones that both have]."""
+    method: SkinningMethod = "lbs"
     """Skinning: linear (lbs, what glTF viewers show), dual quaternions (dqs), or between the two (hybrid)."""
     blend: float = 0.5
-    """Between the two for hybrid: 1 is linear, 0 dual quaternions."""
+    """Blend for hybrid: 1 is linear, 0 dual quaternions."""
     fps: float | None = None
-    """Frames per second [default: those of the clip's file where it says so, or 24]."""
+    """Frames per second [default: those of the clip's file if it has any, or 24]."""
     render: Literal["mesh", "gaussians"] = "mesh"
-    """Pictures show the mesh, or flat Gaussians that follow its faces."""
+    """Render the mesh, or flat Gaussians that follow its faces."""
     per_face: Literal[1, 3, 4, 6] = 6
-    """Gaussians on each face."""
+    """Gaussians per face."""
     shading: Literal["smooth", "flat", "none"] = "smooth"
-    """Of the mesh: lit with normals of the vertices or of the faces, or in its own colours."""
+    """Shading of the mesh: with vertex normals (smooth), with face normals (flat), or unlit (none)."""
     video: bool = True
-    """Write video.mp4, and for a still pose picture.png beside it."""
+    """Write video.mp4, and picture.png for a still pose."""
     video_size: tuple[int, int] = (640, 480)
-    """Width and height of the video [px]; that of the cameras where there are any."""
+    """Width and height of the video [px]; cameras have their own."""
     frames: int = 72
-    """Frames of the video of a still pose, whose camera goes round it."""
+    """Frames of the video of a still pose, in which the camera orbits it."""
     turns: float | None = None
-    """Rounds of the camera during the video [default: 1 round a still pose, 0 for a clip]."""
+    """Turns of the camera during the video [default: 1 around a still pose, 0 for a clip]."""
     up: Literal["x", "y", "z"] = "y"
-    """Axis that is up."""
+    """Upward axis."""
     azimuth: float = -40.0
-    """Where the camera stands at first, counter-clockwise seen from above, from x (from y where x is up) [degrees]."""
+    """Initial angle of the camera, counter-clockwise seen from above, from x (from y where x is up) [degrees]."""
     elevation: float = 12.0
-    """Height of the camera above the middle, seen from there [degrees]."""
+    """Height of the camera above the centre, seen from there [degrees]."""
     zoom: float = 1.0
-    """Divides the distance of the camera."""
+    """Divide the distance of the camera by this."""
     fov: float = 35.0
-    """Field of view over the height of the picture [degrees]."""
+    """Vertical field of view [degrees]."""
     background: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Red, green, blue in [0, 1] behind it."""
+    """Red, green, blue of the background in [0, 1]."""
     device: str = "auto"
     """Where to skin and render: auto, cpu or cuda."""
 

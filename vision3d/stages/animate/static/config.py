@@ -1,10 +1,11 @@
 """Options of the static stage."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from vision3d.device import BackendName
 from vision3d.errors import ConfigError
+from vision3d.option_marks import HelpGroups
 from vision3d.stages.animate.guidance.config import SdsConfig
 
 RESUMABLE = ("checkpoint_every", "keep", "log_every")
@@ -19,21 +20,21 @@ class StaticRates:
     times as many steps."""
 
     vertices: float = 4.8e-4
-    """Of the vertices, in half of the longest side of the mesh's box."""
+    """Vertices, in half of the longest side of the mesh's box."""
     scales: float = 2e-2
-    """Of the logarithms of the two scales."""
+    """Logarithms of the two scales."""
     rotations: float = 1e-2
-    """Of the complex numbers, the turns in the plane."""
+    """In-plane rotations, as complex numbers."""
     opacities: float = 5e-2
-    """Of the opacity logits."""
+    """Opacity logits."""
     sh0: float = 2e-2
-    """Of the colours where the mesh has some."""
+    """Colours, if the mesh has some."""
     sh0_bare: float = 5e-2
-    """Of the colours where it has neither a texture nor vertex colours."""
+    """Colours, if the mesh has neither a texture nor vertex colours."""
     shN: float = 5e-4
-    """Of the harmonics above degree 0."""
+    """Harmonics above degree 0."""
     final: float = 0.1
-    """Factor on all rates at the end; they fall exponentially."""
+    """Factor on all learning rates at the end; they decay exponentially."""
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,19 @@ class StaticLoss:
     """Weights of the loss; each term is a mean and does not depend on the sizes of pictures, meshes and the world."""
 
     ssim: float = 0.2
-    """Share of 1 - SSIM beside the mean absolute difference of the colours, in [0, 1]."""
+    """Weight of 1 - SSIM; the mean absolute difference of colours has the rest, in [0, 1]."""
     mask: float = 0.1
-    """Squared difference between the opacity of the render and that of the picture, where pictures have one."""
+    """Squared difference between the opacity of the render and that of the image, if images have one."""
     normals: float = 0.01
     """Mean of 1 - cos between the normals of adjacent faces (vertices only): smooths."""
     laplacian: float = 0.1
-    """Squared difference between the shift of a vertex and the mean of its neighbours', in mean edges (vertices only)."""
+    """Squared difference between the shift of a vertex and the mean shift of its neighbours, in mean edge lengths (vertices
+    only)."""
     keep: float = 0.1
-    """Squared change of scales, opacities and colours since the start, over the number of training views: with few pictures
-    more stays as the mesh has it. Colours of a mesh without any are free."""
+    """Squared change of scales, opacities and colours, divided by the number of training views: the fewer images, the more
+    stays as the mesh has it. Colours of a mesh without any are free."""
     guidance: float = 1e-5
-    """Of the score distillation, where there is a guidance (DreamMesh4D has 0.01 beside 1000 of the colours)."""
+    """Score distillation, with --guidance (DreamMesh4D has 0.01 beside 1000 of the colours)."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,13 @@ class ReferenceView:
     """The camera of a single picture, where no cameras file tells it; the default is that of DreamMesh4D's data."""
 
     elevation_deg: float = 5.0
-    """Height above the middle of the mesh's box, seen from there [degrees]."""
+    """Height above the centre of the mesh's box, seen from there [degrees]."""
     azimuth_deg: float = 0.0
     """Angle about the upward axis from the mesh's front, counter-clockwise seen from above [degrees]."""
     distance: float = 3.8
-    """From the middle, in longest sides of the mesh's box."""
+    """Distance from the centre, in longest sides of the mesh's box."""
     fov_deg: float = 20.0
-    """Field of view over the height of the picture [degrees]."""
+    """Vertical field of view [degrees]."""
     up: Literal["auto", "y", "z"] = "auto"
     """Upward axis of the mesh; its front is +z where y is up and +x where z is. auto: y for .glb, .gltf and .obj, else z."""
 
@@ -75,37 +77,45 @@ class ReferenceView:
 class StaticConfig:
     """From a mesh to Gaussians that are bound to its faces and look like pictures of it."""
 
+    HELP_GROUPS: ClassVar[HelpGroups] = {
+        "main options": ("steps", "per_face", "shape"),
+        "Gaussians": ("vertices", "sh_degree", "opacity"),
+        "training": ("batch_size", "coarse", "coarse_steps", "cells", "seed", "device", "backend"),
+        "photos": ("parts", "masks", "max_size", "split_every", "skip_missing", "background_color"),
+        "logs and checkpoints": ("log_every", "checkpoint_every", "keep"),
+    }
+
     per_face: Literal[1, 3, 4, 6] = 6
-    """Gaussians on each face."""
+    """Gaussians per face."""
     steps: int = 300
-    """Steps of the optimiser; 0 only binds Gaussians to the faces."""
+    """Training steps; 0 only binds Gaussians to the faces."""
     batch_size: int = 2
-    """Pictures a step."""
+    """Images per step."""
     vertices: bool = True
-    """Whether the vertices move; those at one place go together."""
+    """Optimize the vertices; coincident ones move together."""
     sh_degree: int = 0
-    """Degree of the harmonics that make colour depend on the direction, 0 to 4. They stay as they are where a mesh moves."""
+    """Degree of the spherical harmonics of view-dependent colour, 0 to 4. They do not rotate with a moving mesh."""
     shape: Literal["round", "stretched"] = "stretched"
-    """Of the Gaussians at the start: round (DreamMesh4D), or stretched along long faces."""
+    """Initial shape of the Gaussians: round (DreamMesh4D), or stretched along long faces."""
     opacity: float = 0.9
-    """Opacity at the start, in (0, 1)."""
+    """Initial opacity, in (0, 1)."""
     parts: Literal["all", "largest"] = "all"
-    """Which parts of a mesh that do not hang together are taken: all, or the one of the largest area."""
+    """Connected parts of the mesh to use: all, or the one with the largest area."""
     masks: Literal["valid", "object", "none"] = "valid"
-    """What the masks of a data set say: which pixels count (valid), where the object is (object: the rest becomes the
-    background, and opacity follows them), or nothing."""
+    """Meaning of the masks of the data set: the valid pixels (valid), the object, so that the rest is background and opacity
+    follows them (object), or ignored (none)."""
     max_size: int = 512
-    """Longest side of the pictures [px]; larger ones are averaged down. 0 keeps their size."""
+    """Longest side of the images [px]; larger ones are averaged down. 0 keeps their size."""
     coarse: int = 2
-    """Pictures are so many times smaller at the beginning: 1, 2, 4 or 8."""
+    """Training starts on images this many times smaller: 1, 2, 4 or 8."""
     coarse_steps: float = 0.3
-    """Part of the run with smaller pictures."""
+    """Fraction of training on the smaller images."""
     split_every: int = 8
-    """Every so many-th view is held out of everything, unless the data set says which; 0: none."""
+    """Hold out every N-th view, unless the data set has its own split; 0: none."""
     skip_missing: bool = False
-    """Leave out views whose picture is missing or unreadable."""
+    """Skip views whose image is missing or unreadable."""
     background_color: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Behind pictures with an alpha channel and outside of masks of the object: red, green, blue in [0, 1]."""
+    """Red, green, blue in [0, 1] behind images with an alpha channel and outside of object masks."""
     view: ReferenceView = field(default_factory=ReferenceView)
     """The camera of --image."""
     rates: StaticRates = field(default_factory=StaticRates)
@@ -113,19 +123,19 @@ class StaticConfig:
     loss: StaticLoss = field(default_factory=StaticLoss)
     """Weights of the loss terms."""
     sds: SdsConfig = field(default_factory=lambda: SdsConfig(scale=3.5, t_max=0.2))
-    """Of the guidance, where there is one."""
+    """Score distillation, with --guidance."""
     cells: int = 40
-    """Of the grid along the longest side of a first shape, where there is a picture and no mesh."""
+    """Grid cells along the longest side of the first shape, if there is an image and no mesh."""
     log_every: int = 10
-    """Steps between two lines of metrics.jsonl."""
+    """Steps between lines of metrics.jsonl."""
     checkpoint_every: int = 100
-    """Steps between two checkpoints; 0: only at the end and when interrupted."""
+    """Steps between checkpoints; 0: only at the end and when interrupted."""
     keep: int = 2
-    """How many checkpoints stay."""
+    """Number of checkpoints to keep."""
     seed: int = 0
-    """Of all random numbers. The same seed gives the same Gaussians on the same CPU with as many threads."""
+    """Seed of all random numbers. The same seed gives the same Gaussians on the same CPU and number of threads."""
     device: str = "auto"
-    """auto, cpu or cuda."""
+    """Where to train: auto, cpu or cuda."""
     backend: BackendName = "auto"
     """Rasterizer: auto, native, reference (slow) or gsplat (CUDA)."""
 
