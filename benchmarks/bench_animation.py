@@ -20,13 +20,13 @@ from support import ForeignLoad, add_options, refuse_foreign_load, wall_times, w
 from torch import Tensor
 
 from vision3d import Cameras, Mesh, SkinnedMesh
-from vision3d.config import load_yaml
+from vision3d.core.config import load_yaml
+from vision3d.core.progress import silent
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.skinning import linear_blend
-from vision3d.progress import silent
 from vision3d.stages.animate.dynamic.config import AnimateConfig, FieldConfig
 from vision3d.stages.animate.dynamic.footage import Footage, hold_out, read_footage
 from vision3d.stages.animate.dynamic.motion import Motion, all_vertices

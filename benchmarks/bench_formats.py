@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from support import ForeignLoad, arguments, refuse_foreign_load, write
 
-from vision3d.config import load_yaml
+from vision3d.core.config import load_yaml
 from vision3d.io import spz
 from vision3d.scene import GaussianScene
 from vision3d.stages.fit import FitConfig, evaluate, fit

@@ -20,8 +20,8 @@ from torch import Tensor
 from tests.support.elephant import read_elephant
 from tests.support.gltf_reader import Animated
 from vision3d.geometry.skinning import linear_blend
+from vision3d.optim.motion.skin_fit import FittedSkin, fit_joints, fit_morphs
 from vision3d.scene import Mesh, SkinnedMesh
-from vision3d.scene.skin_fit import FittedSkin, fit_joints, fit_morphs
 
 KEYS = 24
 """At which a second reader is asked, evenly spaced."""

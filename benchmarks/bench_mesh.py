@@ -24,7 +24,7 @@ import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, write
 from torch import Tensor
 
-from vision3d.config import load_yaml
+from vision3d.core.config import load_yaml
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.cameras import camera_rays, intrinsics, look_at
 from vision3d.io.dataset import load_dataset

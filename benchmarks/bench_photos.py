@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from support import RESULTS, ForeignLoad, add_options, refuse_foreign_load, write
 
+from vision3d.core.runs import read_metrics
 from vision3d.io.dataset import load_dataset
-from vision3d.runs import read_metrics
 from vision3d.scene import GaussianScene, PosedImages
 from vision3d.stages.fit import FitConfig, evaluate, fit
 

@@ -18,7 +18,7 @@ import torch
 from physics_peers import Peer, PlainTaichi, PlainWarp
 from support import ForeignLoad, add_options, refuse_foreign_load, write
 
-from vision3d.errors import BackendError, ConfigError, MissingDependencyError
+from vision3d.core.errors import BackendError, ConfigError, MissingDependencyError
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines import ENGINES, Engine, choose_engine
 from vision3d.stages.simulate.engines.mpm import advance

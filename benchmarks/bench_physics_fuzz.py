@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from support import ForeignLoad, add_options, refuse_foreign_load, write
 
-from vision3d.errors import NumericalError
+from vision3d.core.errors import NumericalError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines import Engine, make_engine

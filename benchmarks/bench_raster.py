@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from support import SCENES, ForeignLoad, arguments, cpu_times, load_peers, refuse_foreign_load, wall_times, workload, write
 
-from vision3d import native, rasterize
+from vision3d import rasterize
+from vision3d.core import native
 from vision3d.render.splats.kernels import kernels
 from vision3d.render.splats.records import Camera, Gaussians, Grid, Intersections
 

@@ -14,7 +14,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.support.rotations import hostile, rotmats_at_all_angles
-from vision3d import native
+from vision3d.core import native
 from vision3d.geometry import quaternion, representations, rotation
 from vision3d.geometry.gram_schmidt import haar_rotmats
 

@@ -8,7 +8,7 @@ import torch
 from support import ForeignLoad, arguments, cpu_times, refuse_foreign_load, wall_times, write
 from torch import Tensor
 
-from vision3d import native
+from vision3d.core import native
 from vision3d.geometry import skinning
 from vision3d.geometry.reference import skinning as reference
 

@@ -95,7 +95,8 @@ def refuse_foreign_load(seconds: float = 2.0, limit: float = FOREIGN_LIMIT) -> N
 
 def machine() -> dict[str, Any]:
     """Processor, cores, versions and instruction set."""
-    from vision3d import __version__, native
+    from vision3d import __version__
+    from vision3d.core import native
 
     model = platform.processor()
     info = Path("/proc/cpuinfo")

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from vision3d import GaussianScene, Mesh, simulate
+from vision3d.core.runs import RunFolder
 from vision3d.geometry import shapes
-from vision3d.runs import RunFolder
 from vision3d.stages.simulate import Boundary, SimulateConfig, load_material
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vision3d import SkinnedMesh, play_skin
-from vision3d.runs import RunFolder
+from vision3d.core.runs import RunFolder
 from vision3d.stages.animate import RigConfig
 
 parser = argparse.ArgumentParser(description=__doc__)

@@ -43,7 +43,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def _isas():
-    from vision3d import native  # after the hook above
+    from vision3d.core import native  # after the hook above
 
     return native.require().available_isas() if native.module() else []
 
@@ -51,7 +51,7 @@ def _isas():
 @pytest.fixture(params=_isas())
 def isa(request):
     """Each instruction set of the native module that runs here, in use for the test."""
-    from vision3d import native
+    from vision3d.core import native
 
     module = native.require()
     before = module.isa()

@@ -3,9 +3,9 @@ import os
 
 import pytest
 
-from vision3d import atomic
-from vision3d.atomic import atomic_folder, atomic_write
-from vision3d.errors import Vision3DError
+from vision3d.core import atomic
+from vision3d.core.atomic import atomic_folder, atomic_write
+from vision3d.core.errors import Vision3DError
 
 
 def test_the_file_appears_whole_at_the_end(tmp_path):

@@ -97,7 +97,7 @@ def test_the_wheel_from_the_source_package_has_the_package_alone_and_runs_its_ke
     check_wheel(wheel, checkout)
     code = """
 import torch, vision3d
-from vision3d import native
+from vision3d.core import native
 from vision3d.geometry import quaternion
 print(vision3d.__file__, native.module().isa())
 print(quaternion.quat_to_rotmat(torch.tensor([1.0, 0, 0, 0])).tolist())

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from vision3d import checkpoints
-from vision3d.checkpoints import Checkpoint, CheckpointFolder, HiddenCodeError, load_checkpoint, save_checkpoint
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core import checkpoints
+from vision3d.core.checkpoints import Checkpoint, CheckpointFolder, HiddenCodeError, load_checkpoint, save_checkpoint
+from vision3d.core.errors import FileFormatError, MissingFileError
 
 
 def make(step: int = 3, **state) -> Checkpoint:

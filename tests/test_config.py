@@ -6,8 +6,8 @@ from typing import Literal
 import pytest
 from hypothesis import example, given, strategies as st
 
-from vision3d import config
-from vision3d.errors import ConfigError, FileFormatError, MissingFileError
+from vision3d.core import config
+from vision3d.core.errors import ConfigError, FileFormatError, MissingFileError
 
 
 @dataclass(frozen=True)

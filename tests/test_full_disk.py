@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from tests.support.photos import ring, write_photos
-from vision3d import atomic
-from vision3d.progress import silent
-from vision3d.runs import RunFolder
+from vision3d.core import atomic
+from vision3d.core.progress import silent
+from vision3d.core.runs import RunFolder
 from vision3d.stages.fit import FitConfig, fit
 
 LIMIT = 30_000  # bytes
@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from tests.support.photos import blobs
-from vision3d.atomic import atomic_write
-from vision3d.checkpoints import Checkpoint, save_checkpoint
-from vision3d.errors import Vision3DError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.checkpoints import Checkpoint, save_checkpoint
+from vision3d.core.errors import Vision3DError
 from vision3d.io.images import write_image
-from vision3d.runs import RunFolder
+from vision3d.core.runs import RunFolder
 from vision3d.stages.fit.config import FitConfig
 
 

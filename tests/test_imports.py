@@ -9,8 +9,7 @@ import vision3d
 
 ROOT = Path(vision3d.__file__).parent
 LAYERS = [
-    {"errors", "lazy", "device", "native", "op_checks", "op_records", "torch_private", "atomic", "caches", "machine", "install"}
-    | {"config", "progress", "checkpoints", "runs", "run_files", "run_lock", "plain", "ranges", "plugins", "option_marks"},
+    {"core"},
     {"geometry"},
     {"scene"},
     {"io", "render", "interop"},

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from vision3d import install
-from vision3d.errors import MissingDependencyError
+from vision3d.core import install
+from vision3d.core.errors import MissingDependencyError
 
-PACKAGE = Path(install.__file__).resolve().parent
+PACKAGE = Path(install.__file__).resolve().parents[1]
 ROOT = PACKAGE.parent
 
 

@@ -19,8 +19,24 @@ import pytest
         ("physics.reference.mpm", "simulate.engines.mpm"),
     ],
 )
+def test_old_names_of_stages_are_the_same_modules(old, new):
+    check_same(f"vision3d.stages.{old}", f"vision3d.stages.{new}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("errors", "core.errors"),
+        ("scene.retarget", "optim.motion.retarget"),
+        ("optim.evaluation", "training.evaluation"),
+        ("stages.mesh.atlas", "render.baking.atlas"),
+    ],
+)
 def test_old_names_are_the_same_modules(old, new):
-    old, new = f"vision3d.stages.{old}", f"vision3d.stages.{new}"
+    check_same(f"vision3d.{old}", f"vision3d.{new}")
+
+
+def check_same(old, new):
     for name in [name for name in sys.modules if name == old]:
         del sys.modules[name]
     with pytest.warns(DeprecationWarning, match="is now") as told:

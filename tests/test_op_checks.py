@@ -9,9 +9,9 @@ import torch
 
 from tests.support import fuzz_ops
 from tests.support.meshes import sphere
-from vision3d import native, op_checks
-from vision3d.errors import DeviceError, InputError, ShapeError
-from vision3d.op_checks import Signature
+from vision3d.core import native, op_checks
+from vision3d.core.errors import DeviceError, InputError, ShapeError
+from vision3d.core.op_checks import Signature
 from vision3d.render import meshes, splats
 
 I32 = torch.int32

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.op_records import build, fields_of, flatten, schema_of
+from vision3d.core.op_records import build, fields_of, flatten, schema_of
 
 
 class Inner(NamedTuple):

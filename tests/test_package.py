@@ -115,7 +115,7 @@ def test_without_the_native_module_there_is_one_warning():
     code = """
 import warnings, sys
 sys.modules["vision3d._native"] = None
-from vision3d import native
+from vision3d.core import native
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     assert native.module() is None and native.module() is None

@@ -6,7 +6,7 @@ import torch
 
 from vision3d.cli.options import VerbOptions
 from vision3d.cli.output import print_summary
-from vision3d.plain import to_json
+from vision3d.core.plain import to_json
 
 
 def test_json_has_no_infinity():

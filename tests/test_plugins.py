@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.support.datasets import write_ring_photographs
-from vision3d import FitConfig, PointCloud, fit, plugins, render_scene
-from vision3d.errors import ConfigError, InputError, MissingFileError, PluginError
+from vision3d import FitConfig, PointCloud, fit, render_scene
+from vision3d.core import plugins
+from vision3d.core.errors import ConfigError, InputError, MissingFileError, PluginError
 from vision3d.scene import codecs
 from vision3d.stages.animate.guidance import SdsConfig, load_guidance
 from vision3d.stages.fit.config import LossConfig

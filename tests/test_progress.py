@@ -4,8 +4,8 @@ import re
 import pytest
 import torch
 
-from vision3d import progress
-from vision3d.progress import Progress, TerminalProgress
+from vision3d.core import progress
+from vision3d.core.progress import Progress, TerminalProgress
 
 
 class Terminal(io.StringIO):

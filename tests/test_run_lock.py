@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from vision3d.atomic import remove_leftovers
-from vision3d.errors import OutputExistsError, RunInUseError
-from vision3d.run_lock import LOCK_FILE, Owner, RunLock
-from vision3d.runs import RunFolder
+from vision3d.core.atomic import remove_leftovers
+from vision3d.core.errors import OutputExistsError, RunInUseError
+from vision3d.core.run_lock import LOCK_FILE, Owner, RunLock
+from vision3d.core.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Config:
 _WORKER = """
 import sys, time
 from tests.test_run_lock import Config
-from vision3d.errors import OutputExistsError
-from vision3d.runs import RunFolder
+from vision3d.core.errors import OutputExistsError
+from vision3d.core.runs import RunFolder
 try:
     run = RunFolder.create(sys.argv[1], Config())
 except OutputExistsError:
@@ -158,7 +158,7 @@ def test_the_same_process_takes_it_again(run):
 def test_a_fork_does_not_remove_its_parents_lock(run):
     lock = RunLock(run)
     lock.acquire()
-    code = "import sys; from pathlib import Path; from vision3d.run_lock import _remove; _remove(Path(sys.argv[1]))"
+    code = "import sys; from pathlib import Path; from vision3d.core.run_lock import _remove; _remove(Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(run / LOCK_FILE)], check=True)
     assert (run / LOCK_FILE).exists()
     lock.release()
@@ -186,7 +186,7 @@ def test_temporary_files_of_a_killed_run_go_when_it_is_resumed(run):
 
 
 def test_temporary_files_are_recognised_by_how_they_are_made(tmp_path):
-    from vision3d.atomic import atomic_folder, atomic_write
+    from vision3d.core.atomic import atomic_folder, atomic_write
 
     names = []
     for name in ("a.tar.gz", "noend", "b.png"):

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from vision3d import checkpoints, runs
-from vision3d.errors import ConfigError, FileFormatError, OutputExistsError
-from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt, read_metrics
+from vision3d.core import checkpoints, runs
+from vision3d.core.errors import ConfigError, FileFormatError, OutputExistsError
+from vision3d.core.runs import Interrupted, RunFolder, finish_step_on_interrupt, read_metrics
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def test_wall_time_goes_on(tmp_path):
 
 
 def test_config_is_written_and_reads_back(tmp_path):
-    from vision3d.config import load_yaml
+    from vision3d.core.config import load_yaml
 
     RunFolder.create(tmp_path / "a", replace(CONFIG, lr=1e-5))
     assert load_yaml(Config, tmp_path / "a" / "config.yaml") == replace(CONFIG, lr=1e-5)
@@ -186,7 +186,7 @@ def test_kill_leaves_whole_lines(tmp_path):
     code = """
         import os, signal, sys
         from dataclasses import dataclass
-        from vision3d.runs import RunFolder
+        from vision3d.core.runs import RunFolder
         @dataclass(frozen=True)
         class Config:
             steps: int = 1

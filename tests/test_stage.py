@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.stage import stage
 
 

@@ -12,11 +12,11 @@ from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vision3d
-from vision3d import native, torch_private
-from vision3d.errors import BackendError
+from vision3d.core import native, torch_private
+from vision3d.core.errors import BackendError
 
 ROOT = Path(vision3d.__file__).parent
-AT_HOME = ROOT / "torch_private.py"
+AT_HOME = ROOT / "core" / "torch_private.py"
 
 
 def private_names(tree: ast.AST) -> list[str]:
@@ -48,7 +48,7 @@ def test_no_other_module_reads_private_names():
 def test_custom_operations_have_no_private_attributes_read():
     names = {"_init_fn", "_opoverload", "_lib", "_backward_fn", "_setup_context_fn", "_abstract_fn", "_qualname", "_name"}
     found = []
-    for path in (ROOT / "native.py", ROOT / "op_records.py", AT_HOME):
+    for path in (ROOT / "core" / "native.py", ROOT / "core" / "op_records.py", AT_HOME):
         nodes = ast.walk(ast.parse(path.read_text("utf-8")))
         found += [(path.name, node.attr) for node in nodes if isinstance(node, ast.Attribute) and node.attr in names]
     assert found == []
@@ -117,7 +117,7 @@ def test_constants_are_not_traced():
     """In a process of its own, as it imports the compiler: a function that is marked is not read, so graphs do not break."""
     code = """
 import torch
-from vision3d import torch_private
+from vision3d.core import torch_private
 
 @torch_private.constant_while_compiling
 def flag():

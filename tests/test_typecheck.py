@@ -4,7 +4,7 @@ import jaxtyping
 import pytest
 import torch
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry import quaternion
 
 

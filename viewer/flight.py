@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.paths import interpolate_poses
 from vision3d.scene import Cameras
 from vision3d.viewer.navigation import FreeCamera

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, Vision3DError, nearest_names
+from vision3d.core.errors import InputError, Vision3DError, nearest_names
 from vision3d.scene import Boxes, Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, PointCloud, PosedImages, Selection
 from vision3d.viewer.frames import FrameCache
 from vision3d.viewer.rigs import Rig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import look_at
 from vision3d.geometry.vectors import any_orthogonal, orthogonal_part, unit
 from vision3d.io.images import write_image

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vision3d.errors import Vision3DError
+from vision3d.core.errors import Vision3DError
 from vision3d.scene import PosedImages
 from vision3d.viewer.layers import describe
 from vision3d.viewer.navigation import HELP, UP_AXES

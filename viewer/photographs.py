@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import Vision3DError
+from vision3d.core.errors import Vision3DError
 from vision3d.geometry.cameras import pixel_rays
 from vision3d.scene import Cameras, Mesh, PosedImages
 from vision3d.scene.resample import sample

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from vision3d.errors import BackendError, MissingDependencyError
+from vision3d.core.errors import BackendError, MissingDependencyError
 
 TIMEOUT_S = 60
 _OTHERWISE = "without a window: --web or --offscreen OUT.png"

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vision3d.errors import InputError, nearest_names
+from vision3d.core.errors import InputError, nearest_names
 from vision3d.scene import Clip, FrameSequence, Mesh, PointCloud, SkinnedMesh
 
 REST = "rest"

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, Vision3DError
+from vision3d.core.errors import InputError, Vision3DError
 from vision3d.scene import Cameras, PosedImages, Selection
 from vision3d.scene.selection import Region
 from vision3d.viewer.content import Content

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from vision3d.errors import BackendError, ConfigError, MissingDependencyError
+from vision3d.core.errors import BackendError, ConfigError, MissingDependencyError
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.navigation import UP_AXES
 from vision3d.viewer.sources import source_of

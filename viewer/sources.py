@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.checkpoints import CheckpointFolder
-from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
+from vision3d.core.checkpoints import CheckpointFolder
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, Vision3DError
+from vision3d.core.runs import is_run_folder
 from vision3d.io.glb import scene_up
-from vision3d.runs import is_run_folder
 from vision3d.scene import Cameras, FrameSequence, Mesh, Motion, PointCloud, PosedImages, Scene, SkinnedMesh, codecs
 from vision3d.scene.upright import turn_to_y_up
 from vision3d.viewer.rigs import Rig

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vision3d.errors import BackendError, ConfigError, MissingDependencyError
+from vision3d.core.errors import BackendError, ConfigError, MissingDependencyError
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.viewpoint import start_viewpoint
 from vision3d.viewer.web_draw import Drawer

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import Vision3DError
+from vision3d.core.errors import Vision3DError
 from vision3d.geometry import se3
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.spherical_harmonics import sh0_to_rgb

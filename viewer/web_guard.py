@@ -15,7 +15,7 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from vision3d.errors import BackendError
+from vision3d.core.errors import BackendError
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _FRAMES = "frame-ancestors 'self' http://localhost:* http://127.0.0.1:*"

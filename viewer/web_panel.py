@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vision3d.errors import Vision3DError
+from vision3d.core.errors import Vision3DError
 from vision3d.viewer.layers import Layer, Layers
 from vision3d.viewer.rigs import LEGENDS, Rig
 from vision3d.viewer.viewpoint import Viewpoint

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vision3d.errors import InputError, OutputExistsError
+from vision3d.core.errors import InputError, OutputExistsError
 from vision3d.geometry import se3
 from vision3d.scene import GaussianScene, Mesh, PointCloud, Selection
 from vision3d.scene.selection import Region

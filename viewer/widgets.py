@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vision3d.errors import Vision3DError
+from vision3d.core.errors import Vision3DError
 
 logger = logging.getLogger("vision3d.view")
 

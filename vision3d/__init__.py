@@ -5,9 +5,23 @@ Public names are loaded at first use, so that `import vision3d` takes millisecon
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names, move_modules
 
 __version__ = "0.1.0"
+
+_CORE = (
+    "atomic caches checkpoints config device errors install lazy machine native op_checks op_records option_marks plain "
+    "plugins progress ranges run_files run_lock runs torch_private"
+)
+_MOTION = ("skin_fit", "retarget", "humanoid", "joint_names")
+_BAKING = {"views": "views", "stereo": "stereo", "atlas": "atlas", "baking": "texels"}
+
+move_modules(
+    {f"vision3d.{name}": f"vision3d.core.{name}" for name in _CORE.split()}
+    | {f"vision3d.scene.{name}": f"vision3d.optim.motion.{name}" for name in _MOTION}
+    | {f"vision3d.stages.mesh.{old}": f"vision3d.render.baking.{new}" for old, new in _BAKING.items()}
+    | {"vision3d.optim.evaluation": "vision3d.training.evaluation"}
+)
 
 _PUBLIC = {
     "rasterize": "vision3d.render.splats",

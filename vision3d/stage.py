@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args, get_type_hints
 
-from vision3d.device import repeatable, resolve_device
-from vision3d.errors import ConfigError, Vision3DError
-from vision3d.run_files import RunInputs
-from vision3d.runs import RunFolder
+from vision3d.core.device import repeatable, resolve_device
+from vision3d.core.errors import ConfigError, Vision3DError
+from vision3d.core.run_files import RunInputs
+from vision3d.core.runs import RunFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -23,9 +23,9 @@ from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.skinning import keep_largest
 from vision3d.io.images import write_image
 from vision3d.render import render_scene
+from vision3d.render.baking.atlas import unwrap
+from vision3d.render.baking.texels import spread, texels_of
 from vision3d.scene.clip import Channel, Clip
-from vision3d.stages.mesh.atlas import unwrap
-from vision3d.stages.mesh.baking import spread, texels_of
 
 NUM_FACES, TEXTURE = 2900, 512
 SIZE, FRAMES, CLIP = 128, 16, "Walk"

@@ -8,7 +8,7 @@ import yaml
 
 from tests.support.clips import worm
 from tests.support.refusals import assert_refused
-from vision3d.config import presets
+from vision3d.core.config import presets
 from vision3d.io.images import write_image
 from vision3d.scene import FrameSequence, SkinnedMesh
 

@@ -7,10 +7,10 @@ import types
 import pytest
 import torch
 
-from vision3d import errors
 from vision3d.cli import verbs
 from vision3d.cli.verbs import VERBS
-from vision3d.install import install_command
+from vision3d.core import errors
+from vision3d.core.install import install_command
 
 
 def run_program(*arguments: str, **options) -> subprocess.CompletedProcess[str]:

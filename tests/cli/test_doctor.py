@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from vision3d.cli import doctor
-from vision3d.install import install_command
+from vision3d.core.install import install_command
 
 
 def findings(cli, *arguments):
@@ -122,7 +122,7 @@ def test_without_open3d_the_extra_is_named(cli, monkeypatch):
     ],
 )  # fmt: skip
 def test_whether_a_window_opens(cli, monkeypatch, problem, text, repair):
-    from vision3d.errors import BackendError
+    from vision3d.core.errors import BackendError
     from vision3d.viewer import probe
 
     class Stand:

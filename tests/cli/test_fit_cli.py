@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tests.support.photos import blobs, write_photos
-from vision3d.config import load_yaml, presets
+from vision3d.core.config import load_yaml, presets
 from vision3d.io.images import image_size
 from vision3d.stages.fit import FitConfig
 

@@ -31,7 +31,7 @@ from vision3d.cli.reproduce_rotation import IkOptions, PointCloudOptions, Sanity
 from vision3d.cli.simulate import SimulateOptions
 from vision3d.cli.verbs import VERBS
 from vision3d.cli.view import ViewOptions
-from vision3d.option_marks import HelpGroups, Repeated
+from vision3d.core.option_marks import HelpGroups, Repeated
 
 OPTIONS = {
     "fit": FitOptions,

@@ -7,12 +7,12 @@ import torch
 from tests.support.creature import creature
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.core.runs import RunFolder
 from vision3d.geometry import shapes
 from vision3d.io import mesh_frames
 from vision3d.io.images import write_image
 from vision3d.io.ply import write_points
 from vision3d.io.video import VideoWriter
-from vision3d.runs import RunFolder
 from vision3d.scene import (
     Boxes,
     Cameras,

@@ -11,11 +11,11 @@ from tests.support.outside import npm_package, package, program
 from tests.support.photos import ring
 from tests.support.refusals import assert_refused
 from tests.support.surfaces import cameras_around
-from vision3d.errors import MissingDependencyError
+from vision3d.core.errors import MissingDependencyError
+from vision3d.core.install import install_command
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.geometry.vectors import any_orthogonal
-from vision3d.install import install_command
 from vision3d.io.images import write_image
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.animate.static.surface import load_surface

@@ -7,7 +7,7 @@ from tyro.conf import Positional
 
 from vision3d.cli.app import UsageError
 from vision3d.cli.options import RunOptions, Settings, option_names, parse
-from vision3d.errors import ConfigError, MissingFileError
+from vision3d.core.errors import ConfigError, MissingFileError
 
 
 @dataclass(frozen=True)

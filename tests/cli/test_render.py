@@ -329,7 +329,7 @@ def test_full_disk(cli, scene_file, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vision3d.atomic.os.fsync", full)
+    monkeypatch.setattr("vision3d.core.atomic.os.fsync", full)
     code, _, err = cli("render", scene_file, "--frames", "2", "--out", tmp_path / "out", *SMALL)
     assert code == 1 and "00000.png: could not be written (No space left on device)" in err
 

@@ -14,8 +14,8 @@ from tests.support.datasets import write_ring_photographs
 from vision3d.cli.app import UsageError
 from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.stage import stage_verb
-from vision3d.errors import ConfigError, RunInUseError
-from vision3d.runs import Interrupted, RunFolder
+from vision3d.core.errors import ConfigError, RunInUseError
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.stage import stage
 
 

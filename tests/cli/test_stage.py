@@ -6,8 +6,8 @@ import pytest
 from vision3d.cli.app import UsageError
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
-from vision3d.config import load_yaml
-from vision3d.errors import (
+from vision3d.core.config import load_yaml
+from vision3d.core.errors import (
     ConfigError,
     DeviceError,
     InputError,
@@ -16,7 +16,7 @@ from vision3d.errors import (
     OutputExistsError,
     Vision3DError,
 )
-from vision3d.runs import Interrupted
+from vision3d.core.runs import Interrupted
 
 
 @dataclass(frozen=True)

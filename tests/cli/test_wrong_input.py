@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.photos import blobs, ring, write_photos
 from tests.support.refusals import assert_refused
-from vision3d.checkpoints import CheckpointFolder
+from vision3d.core.checkpoints import CheckpointFolder
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.io.colmap import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, write_model
 from vision3d.io.images import write_image

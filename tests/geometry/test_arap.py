@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import shapes
 from vision3d.geometry.arap import Arap, cotangent_weights
 from vision3d.geometry.rotation import so3_exp

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.geodesics import edge_distances, farthest_points

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry import conventions, dual_quaternion as dq, interpolation, quaternion, se3
 from vision3d.geometry.gram_schmidt import haar_rotmats
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import edge_factors, triangles
 from vision3d.geometry.covariance import quat_scale_to_covar
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats

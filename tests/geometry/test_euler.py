@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry import euler, quaternion, rotation
 from vision3d.geometry.gram_schmidt import haar_rotmats
 

@@ -6,8 +6,9 @@ from torch.autograd import forward_ad
 
 from tests.support.gaussians import cameras, random_gaussians
 from tests.support.geometry_cases import CASES
-from vision3d import native, rasterize, rasterize_2dgs
-from vision3d.errors import BackendError
+from vision3d import rasterize, rasterize_2dgs
+from vision3d.core import native
+from vision3d.core.errors import BackendError
 from vision3d.geometry import se3
 from vision3d.geometry.skinning import skin
 from vision3d.optim.losses import ssim

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.rotations import hostile
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import gram_schmidt, rotation
 from vision3d.geometry.procrustes import orthogonal, singular_values, special_orthogonal
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from vision3d.errors import ConfigError, ShapeError
+from vision3d.core.errors import ConfigError, ShapeError
 from vision3d.geometry import gram_schmidt, se3 as motions
 from vision3d.geometry.groups import linear, se3, sim3, so2, so3, son, spd
 from vision3d.geometry.rotation import hat

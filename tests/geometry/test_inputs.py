@@ -5,7 +5,7 @@ from inspect import unwrap  # calls past run-time type checks, where they are on
 import pytest
 import torch
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry import (
     cameras,
     covariance,

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry import gram_schmidt, interpolation, means, quaternion, registration, rotation, se3
 from vision3d.geometry.groups import sim3
 

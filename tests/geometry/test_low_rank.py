@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.low_rank import principal_shapes
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import mesh, shapes
 from vision3d.geometry.rotation import so3_exp
 

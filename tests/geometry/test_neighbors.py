@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.geometry import neighbors
 from vision3d.geometry.neighbors import knn, neighbor_distance
 

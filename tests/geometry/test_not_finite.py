@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.geometry_cases import CASES, EXEMPT, MODULES
-from vision3d import native
+from vision3d.core import native
 from vision3d.geometry.heads import RotationHead
 
 NAMES = list(CASES)

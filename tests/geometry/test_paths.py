@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import paths, se3
 from vision3d.geometry.cameras import look_at
 from vision3d.geometry.rotation import geodesic_distance

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry.groups import linear, so2, spd
 from vision3d.geometry.groups.haar import (
     GroupSamples,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, strategies as st
 
 from tests.support.rotations import hostile, rotmats_at_all_angles
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.geometry import charts, euler, quaternion, representations, rotation
 from vision3d.geometry.gram_schmidt import haar_rotmats
 

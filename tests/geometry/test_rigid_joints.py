@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import quaternion, shapes
 from vision3d.geometry.rigid_joints import fit_rigid_joints
 from vision3d.geometry.skinning import skin

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry import rotation
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 

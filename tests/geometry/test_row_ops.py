@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support.rotations import ANGLES, hostile, rotmats_at_all_angles, unit_axes
-from vision3d import native
+from vision3d.core import native
 from vision3d.geometry import quaternion, rotation, skinning
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.geometry.reference import rotation as reference

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import se3
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.geometry.rotation import so3_exp

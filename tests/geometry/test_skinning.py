@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from tests.support.elephant import read_elephant
-from vision3d import native
-from vision3d.errors import InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import dual_quaternion, mesh, quaternion, skinning
 from vision3d.geometry.reference import skinning as reference
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import shapes
 from vision3d.geometry.solids import signed_distances, surface_distances, triangle_distances, winding_numbers
 from vision3d.geometry.voxels import connected_parts

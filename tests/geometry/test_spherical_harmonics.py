@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import spherical_harmonics as sph
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats, rotate
 

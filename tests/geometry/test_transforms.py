@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vision3d import geometry as g
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 
 
 def draw(kind, *shape, seed=0):

@@ -3,7 +3,7 @@ from inspect import unwrap  # calls past run-time type checks, where they are on
 import pytest
 import torch
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry import triangles
 from vision3d.geometry.covariance import quat_scale_to_covar
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats

@@ -8,7 +8,7 @@ import torch
 from tests.support.outside import package
 from tests.support.scenes import ring_cameras
 from tests.support.splats import small_scene
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.interop import from_open3d, to_open3d
 from vision3d.scene import Cameras, Mesh, PointCloud
 

@@ -14,7 +14,7 @@ import torch
 
 from tests.support.scenes import ring_cameras
 from tests.support.splats import small_scene
-from vision3d.errors import InputError, MissingDependencyError
+from vision3d.core.errors import InputError, MissingDependencyError
 from vision3d.geometry.se3 import similarity
 from vision3d.interop import from_kornia, from_pytorch3d, from_trimesh, to_kornia, to_open3d, to_pytorch3d, to_trimesh
 from vision3d.scene import Cameras, Mesh, PointCloud, Scene

@@ -12,7 +12,7 @@ import torch
 
 from tests.support.scenes import ring_cameras
 from tests.support.splats import small_scene
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io import spz
 from vision3d.io.images import read_image
 from vision3d.scene import Boxes, GaussianScene, Mesh, MeshGaussians, PointCloud, Region, Selection, codecs, load

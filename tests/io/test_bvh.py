@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.io.bvh import read_motion, write_motion
 from vision3d.scene import Motion, Skeleton, load

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, Vision3DError
 from vision3d.io import colmap_dataset
 from vision3d.io.colmap import (
     MODELS,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.splats import assert_close, paired, small_scene
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.io import compressed_ply, ply
 from vision3d.scene import GaussianScene
 from vision3d.scene.gaussians import FLAT_LOG_SCALE

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
 from vision3d.geometry.cameras import project
 from vision3d.io.colmap import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints, write_model
 from vision3d.io.dataset import load_dataset, normalized

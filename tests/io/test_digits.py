@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.digits import drawn_digits, npm_files, write_affnist, write_idx, write_npm
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.digits import Digits, fingerprints, read_digits, split_digits
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.gltf_reader import Animated
-from vision3d.errors import FileFormatError
+from vision3d.core.errors import FileFormatError
 from vision3d.io.gltf_container import glb_bytes
 from vision3d.io.images import write_image
 from vision3d.scene import Mesh

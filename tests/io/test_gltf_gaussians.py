@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.splats import assert_close, small_scene
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.io import gltf_gaussians as gltf
 from vision3d.io.gltf_container import glb_bytes, peek_json

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.creature import creature
 from vision3d.cli.app import execute
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.io import glb, gltf_gaussians

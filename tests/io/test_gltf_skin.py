@@ -11,12 +11,12 @@ import torch
 from tests.support.creature import creature
 from tests.support.gltf_reader import Animated
 from tests.support.skins import arm, hybrid
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io.gltf_container import Gltf, glb_bytes
+from vision3d.optim.motion.skin_fit import fit_joints, fit_morphs
 from vision3d.scene import Channel, Clip, Mesh, SkinnedMesh, load
-from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
 TIMES = [0.0, 0.1, 0.25, 0.4, 0.75, 1.0, 1.5]
 

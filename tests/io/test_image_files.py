@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
 from vision3d.io.images import check_whole, image_size, read_image, read_mask, upright_size, write_image
 from vision3d.scene import load
 

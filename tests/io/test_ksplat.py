@@ -6,7 +6,7 @@ import torch
 
 from tests.support.ksplat import ksplat_bytes
 from tests.support.splats import assert_close, small_scene
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io import ksplat
 from vision3d.scene import GaussianScene
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
-from vision3d.install import install_command
+from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.core.install import install_command
 from vision3d.io.images import write_image
 from vision3d.io.mesh_files import read_mesh, write_mesh
 from vision3d.scene import Mesh, load

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.support.splats import small_scene
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, OutputExistsError
+from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError, OutputExistsError
+from vision3d.core.install import install_command
 from vision3d.geometry import shapes
 from vision3d.geometry.mesh import vertex_normals
-from vision3d.install import install_command
 from vision3d.io import mesh_frames, npz_file, usd_file
 from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, load
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, Vision3DError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, Vision3DError
 from vision3d.io.ply import read_gaussians, read_points, write_gaussians, write_points
 from vision3d.scene import GaussianScene
 from vision3d.scene.gaussians import FLAT_LOG_SCALE

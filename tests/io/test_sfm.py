@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from tests.support.cube import cube_cameras, texture, write_cube
-from vision3d.errors import InputError, MissingDependencyError, Vision3DError
-from vision3d.install import install_command
+from vision3d.core.errors import InputError, MissingDependencyError, Vision3DError
+from vision3d.core.install import install_command
+from vision3d.core.progress import silent
 from vision3d.io import sfm
 from vision3d.io.colmap import ColmapCamera, ColmapImage, ColmapModel, ColmapPoints
 from vision3d.io.dataset import load_dataset
@@ -21,7 +22,6 @@ from vision3d.io.sfm import find_cameras, triangulate
 from vision3d.io.sfm_job import run_job, work_folder
 from vision3d.io.sfm_worker import choose_pairs
 from vision3d.io.video import VideoWriter
-from vision3d.progress import silent
 from vision3d.scene import PosedImages
 
 

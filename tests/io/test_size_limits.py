@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageFile
 
 from vision3d.cli.inputs import parse_size
-from vision3d.config import load_yaml
-from vision3d.errors import ConfigError, FileFormatError
+from vision3d.core.config import load_yaml
+from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.io import images
 from vision3d.io.glb import read_mesh, read_parts
 from vision3d.io.gltf_skin import read_skin
@@ -22,10 +22,10 @@ from vision3d.io.guards import MAX_PIXELS, MAX_SMALL_PIXELS, check_pixels, pixel
 from vision3d.io.mesh_files import read_mesh as read_obj
 from vision3d.io.sog_files import webp_bytes
 from vision3d.io.video import read_video
-from vision3d.optim.evaluation import background_of
 from vision3d.scene import Cameras, PosedImages, load
 from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.rotation.clouds import read_clouds
+from vision3d.training.evaluation import background_of
 
 
 def bomb(width=10_000, height=10_000):

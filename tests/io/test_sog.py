@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.support.splats import assert_close, paired, small_scene
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import palette, sog
 from vision3d.scene import GaussianScene, load
 

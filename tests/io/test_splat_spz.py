@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tests.support.splats import assert_close, differences, paired, small_scene
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
-from vision3d.install import install_command
+from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.core.install import install_command
 from vision3d.io import splat, spz
 from vision3d.scene import GaussianScene, codecs
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.dataset import load_dataset
 from vision3d.io.ply import write_points
 from vision3d.io.transforms_json import read_cameras, read_frames, write_cameras

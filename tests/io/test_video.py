@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
 from vision3d.io.images import read_image
 from vision3d.io.video import ImageSequenceWriter, VideoWriter, read_video
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vision3d import native
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.optim.adam import SplatAdam
 from vision3d.optim.reference import adam as reference
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.optim.adam import SplatAdam
 from vision3d.optim.densification import ADC, MCMC

@@ -5,10 +5,10 @@ import torch
 
 from tests.support.photos import blobs, ring, write_photos
 from vision3d import evaluate
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import read_image
-from vision3d.optim.evaluation import Evaluation, ViewMetrics, background_of, fit_exposure, nearest_view
+from vision3d.training.evaluation import Evaluation, ViewMetrics, background_of, fit_exposure, nearest_view
 
 
 @pytest.fixture(scope="module")

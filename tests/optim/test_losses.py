@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.optim import losses
 
 

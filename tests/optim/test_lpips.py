@@ -3,7 +3,7 @@ import types
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError
 from vision3d.optim import metrics
 from vision3d.optim.lpips import LpipsNetwork, find_weights
 

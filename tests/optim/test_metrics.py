@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.optim import metrics
 
 torchmetrics = pytest.importorskip("torchmetrics.functional.image")

@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, strategies as st
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.optim import schedules
 
 fractions = st.floats(0, 1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vision3d import native
+from vision3d.core import native
 from vision3d.optim import losses, ssim
 from vision3d.optim.reference.ssim import gaussian_window, ssim_maps
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.gaussians import cameras, random_gaussians
 from vision3d import rasterize, rasterize_2dgs
-from vision3d.errors import BackendError
+from vision3d.core.errors import BackendError
 from vision3d.render.splats import backends, kernels
 
 CPU = torch.device("cpu")

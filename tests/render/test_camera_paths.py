@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.support.scenes import ring_cameras, ring_scene
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import paths, shapes
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.rotation import geodesic_distance

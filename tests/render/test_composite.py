@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.support.gaussians import random_gaussians, random_sh
-from vision3d import native, render_scene, render_views
-from vision3d.errors import InputError
+from vision3d import render_scene, render_views
+from vision3d.core import native
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.render.meshes import Lights, antialias, rasterize, screen_positions

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0
 from vision3d.render.meshes.gaussian_colors import bake_texture, bake_vertex_colors, gaussian_colors

@@ -14,8 +14,8 @@ from torch import Tensor
 from tests.support.band import assert_same_gradients
 from tests.support.gaussians import cameras, random_gaussians, random_sh
 from tests.support.sides import SIDES, Side, assert_same
-from vision3d import native
-from vision3d.errors import BackendError
+from vision3d.core import native
+from vision3d.core.errors import BackendError
 from vision3d.render import rasterize, rasterize_2dgs
 from vision3d.render.splats import native_tiles
 from vision3d.render.splats.kernels import kernels

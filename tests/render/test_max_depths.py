@@ -6,8 +6,9 @@ from torch import Tensor
 
 from tests.support.band import assert_close_outside_band, assert_same_gradients
 from tests.support.gaussians import cameras, random_gaussians
-from vision3d import native, rasterize, rasterize_2dgs
-from vision3d.errors import BackendError, ShapeError
+from vision3d import rasterize, rasterize_2dgs
+from vision3d.core import native
+from vision3d.core.errors import BackendError, ShapeError
 
 W, H = 53, 37
 FUNCTIONS = [rasterize, rasterize_2dgs]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tests.support.meshes import random_triangles, sphere
 from tests.support.sides import Side, assert_same
-from vision3d import native
+from vision3d.core import native
 from vision3d.render.meshes import Fragments, antialias, interpolate, rasterize, texture
 
 pytestmark = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.support.meshes import grid, random_triangles, sphere
-from vision3d import native
-from vision3d.errors import InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.render.meshes import Fragments, interpolate, rasterize
 
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

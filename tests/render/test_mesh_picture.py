@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.support.meshes import grid, random_triangles, sphere
-from vision3d import native
-from vision3d.errors import BackendError, InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import BackendError, InputError, ShapeError
 from vision3d.render.meshes import antialias, draw_attributes, edge_neighbors, interpolate, rasterize
 
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

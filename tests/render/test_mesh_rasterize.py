@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.support.meshes import grid, random_triangles, sphere
-from vision3d import native
-from vision3d.errors import BackendError, InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import BackendError, InputError, ShapeError
 from vision3d.render.meshes import interpolate, rasterize, screen_positions
 
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tests.support.meshes import camera
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import shapes
 from vision3d.geometry.vectors import unit
 from vision3d.render.meshes import (

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.support.meshes import grid
-from vision3d import native
-from vision3d.errors import InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.render.meshes import interpolate, mip_pyramid, rasterize, screen_positions, texture, texture_lods
 
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

@@ -5,7 +5,8 @@ import torch
 
 from tests.support.band import assert_close_outside_band, assert_same_gradients
 from tests.support.gaussians import cameras, random_gaussians, random_sh
-from vision3d import native, rasterize, rasterize_2dgs
+from vision3d import rasterize, rasterize_2dgs
+from vision3d.core import native
 
 pytestmark = pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 ISAS = native.require().available_isas() if native.module() is not None else []

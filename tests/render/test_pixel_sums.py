@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision3d import native
+from vision3d.core import native
 from vision3d.render import meshes, splats
 
 needs_native = pytest.mark.skipif(native.module() is None, reason="the native module is not built")

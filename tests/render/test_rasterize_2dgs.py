@@ -7,7 +7,7 @@ from torch import Tensor
 from tests.support.band import assert_close_outside_band, assert_same_gradients
 from tests.support.gaussians import cameras, random_gaussians, random_sh
 from vision3d import rasterize_2dgs
-from vision3d.errors import BackendError, InputError
+from vision3d.core.errors import BackendError, InputError
 from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_quat
 from vision3d.render.splats.kernels import kernels
 from vision3d.render.splats.records import Camera, Gaussians

@@ -6,7 +6,7 @@ import torch
 
 from tests.support.gaussians import cameras, random_gaussians, random_sh
 from vision3d import rasterize, rasterize_2dgs
-from vision3d.errors import BackendError, DeviceError, InputError, ShapeError
+from vision3d.core.errors import BackendError, DeviceError, InputError, ShapeError
 
 pytestmark = pytest.mark.wrong_types
 

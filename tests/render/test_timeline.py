@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from tests.support.balls import ball as ball_mesh
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
+from vision3d.core.progress import silent
 from vision3d.geometry.cameras import look_at
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
-from vision3d.progress import silent
 from vision3d.render import path_cameras, render_scene
 from vision3d.render.timeline import Timeline
 from vision3d.report.renders import write_renders

@@ -6,7 +6,7 @@ import torch
 
 from tests.support.gaussians import cameras as make_cameras, random_gaussians, random_sh
 from vision3d import rasterize, render_views
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.cameras import pixel_grid, pixel_rays
 from vision3d.render import blending_weights, depth_to_normals, depth_to_rgb, normals_to_rgb
 from vision3d.scene import Cameras, GaussianScene

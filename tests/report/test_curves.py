@@ -4,7 +4,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.io.images import read_image
 from vision3d.report.curves import Curve, draw_curves, log_ticks, run_curves, ticks, write_run_curves
 

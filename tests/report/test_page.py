@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.io.images import write_image
 from vision3d.report import write_report
 

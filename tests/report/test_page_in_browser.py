@@ -5,10 +5,10 @@ import torch
 
 from tests.support.browser import Browser
 from tests.support.datasets import write_ring_photographs
+from vision3d.core.progress import silent
+from vision3d.core.runs import RunFolder
 from vision3d.io.images import read_image
-from vision3d.progress import silent
 from vision3d.report import write_report
-from vision3d.runs import RunFolder
 from vision3d.stages.fit import FitConfig, fit
 
 pytestmark = [pytest.mark.viewer, pytest.mark.slow]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vision3d.errors import InputError, MissingFileError, ShapeError
+from vision3d.core.errors import InputError, MissingFileError, ShapeError
 from vision3d.io.images import image_size, read_image, write_image
 from vision3d.report import Pair, contact_sheet, error_to_rgb, frame_sheet, read_pairs, write_contact_sheet
 from vision3d.report.canvas import Canvas, fitted, text_width

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError
 from vision3d.io.kitti import read_calibration, read_labels, write_labels
 from vision3d.scene import Boxes, Region, Selection, load
 

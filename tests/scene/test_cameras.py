@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.core.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.cameras import project
 from vision3d.scene import Cameras
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.core.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.scene import GaussianScene, load
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from vision3d.geometry import quaternion
+from vision3d.optim.motion.humanoid import body_parts
+from vision3d.optim.motion.joint_names import same_joints
+from vision3d.optim.motion.retarget import retarget
 from vision3d.scene import Mesh, Motion, Skeleton, SkinnedMesh
-from vision3d.scene.humanoid import body_parts
-from vision3d.scene.joint_names import same_joints
-from vision3d.scene.retarget import retarget
 
 PARTS = ("clavicle", "upper_arm", "forearm", "hand", "upper_leg", "lower_leg", "foot")
 WRITTEN = {  # the parts of one side, as programs name them

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import face_normals, vertex_normals
 from vision3d.scene import GaussianScene, Mesh, load
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.core.errors import DeviceError, FileFormatError, InputError, MissingFileError, ShapeError
 from vision3d.geometry import quaternion
 from vision3d.geometry.mesh import face_normals
 from vision3d.scene import Mesh, MeshGaussians, load

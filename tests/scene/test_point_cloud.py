@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from vision3d.errors import FileFormatError, InputError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.io.point_files import read_ply
 from vision3d.scene import PointCloud, load
 

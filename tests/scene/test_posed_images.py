@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.geometry.cameras import camera_rays, pixel_grid
 from vision3d.geometry.distortion import undistorted_K
 from vision3d.io.images import write_image

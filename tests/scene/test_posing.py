@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from tests.support.skins import arm, hybrid
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.euler import euler_to_rotmat
 from vision3d.scene import Channel, Clip, SkinnedMesh
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at

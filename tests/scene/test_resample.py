@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.scene.resample import resize_area, sample, shrink_mask
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.support.clouds import drawn_motion
 from tests.support.creature import creature
 from tests.support.splats import small_scene
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.scene import Boxes, FrameSequence, Mesh, MeshGaussians, PointCloud, Region, Scene, Selection

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tests.support.creature import creature
-from vision3d.errors import DeviceError, FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import DeviceError, FileFormatError, InputError, MissingFileError
 from vision3d.scene import Boxes, Cameras, GaussianScene, Mesh, Scene, Selection, SkinnedMesh, codecs, load
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.scenes import ring_cameras, ring_scene
-from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.geometry.edge_factors import gaussians_to_factors
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import rotmat_to_quat

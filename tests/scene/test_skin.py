@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from tests.support.creature import creature
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import quaternion, shapes
+from vision3d.optim.motion.joint_names import same_joints
+from vision3d.optim.motion.retarget import retarget
 from vision3d.scene import Channel, Clip, Mesh, Motion, Skeleton, SkinnedMesh
-from vision3d.scene.joint_names import same_joints
-from vision3d.scene.retarget import retarget
 
 
 def f64(*values):

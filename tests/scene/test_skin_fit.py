@@ -12,12 +12,12 @@ import torch
 
 from tests.support.elephant import read_elephant
 from tests.support.gltf_reader import Animated
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import quaternion, shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.skinning import linear_blend, skin
+from vision3d.optim.motion.skin_fit import fit_joints, fit_morphs
 from vision3d.scene import Mesh, SkinnedMesh
-from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
 TIMES = [i / 24 for i in range(12)]
 

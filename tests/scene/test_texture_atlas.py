@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.scene import Mesh, texture_atlas
 from vision3d.scene.texture_atlas import merge_textured

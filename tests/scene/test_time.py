@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.balls import ball as ball_mesh
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import rotvec_to_rotmat
 from vision3d.scene import Cameras, FrameSequence, Mesh, PointCloud, Scene, SkinnedMesh
 

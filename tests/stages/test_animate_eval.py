@@ -7,10 +7,10 @@ import shutil
 import pytest
 import torch
 
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.runs import RunFolder
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
-from vision3d.runs import RunFolder
 from vision3d.stages.animate import EvalConfig, evaluate_clips
 from vision3d.stages.animate.evaluation.layout import find_clips
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.clips import worm
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
 from vision3d.optim.metrics import mask_iou

@@ -10,9 +10,9 @@ from tests.support.clips import worm
 from tests.support.rigs import moving_worm, rigged_worm, shorten_searches
 from tests.support.stopping import interrupt_at
 from vision3d import animate
-from vision3d.errors import ConfigError, InputError
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.scene import SkinnedMesh
 from vision3d.scene.clip import Clip
 from vision3d.stages.animate.dynamic.config import AnimateConfig

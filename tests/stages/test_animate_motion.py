@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.clips import worm
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry import shapes
 from vision3d.geometry.deformation_graph import DeformationGraph
 from vision3d.geometry.quaternion import rotmat_to_quat

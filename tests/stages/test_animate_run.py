@@ -12,10 +12,10 @@ from tests.support.clips import worm
 from tests.support.stopping import lines
 from tests.support.tiny_pipeline import write_tiny_pipeline
 from vision3d import animate
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.geometry import shapes
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import FrameSequence, Mesh, MeshGaussians, SkinnedMesh
 from vision3d.stages.animate.dynamic import run as module, trainer as trainer_module
 from vision3d.stages.animate.dynamic.config import AnimateConfig, CameraConfig, FieldConfig, LossConfig

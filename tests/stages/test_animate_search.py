@@ -9,10 +9,10 @@ from tests.support.figures import posed, walking_figure
 from tests.support.rigs import moving_worm, rigged_worm, shorten_searches
 from tests.support.stopping import interrupt_at
 from vision3d import animate
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.geometry import shapes
 from vision3d.geometry.rotation import so3_exp, so3_log
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh
 from vision3d.stages.animate.dynamic.config import AnimateConfig
 from vision3d.stages.animate.dynamic.frame_adam import FrameAdam

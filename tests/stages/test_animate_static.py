@@ -11,11 +11,11 @@ import torch
 
 from tests.support.balls import ball, bare, photos_of, write_cut_out
 from tests.support.photos import blobs
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, NumericalError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError, NumericalError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder, read_metrics
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import read_image, write_image
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder, read_metrics
 from vision3d.scene import Cameras, Mesh, MeshGaussians, load
 from vision3d.stages.animate import StaticConfig, bind_gaussians
 from vision3d.stages.animate.static.config import ReferenceView, StaticLoss, StaticRates

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from tests.support.clips import worm
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
+from vision3d.core.progress import silent
 from vision3d.geometry import shapes
 from vision3d.geometry.rotation import so3_exp
-from vision3d.progress import silent
 from vision3d.scene import Mesh
 from vision3d.stages.animate.dynamic.config import AnimateConfig, FieldConfig
 from vision3d.stages.animate.dynamic.motion import all_vertices

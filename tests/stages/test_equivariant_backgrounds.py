@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from tests.support.digits import drawn_digits
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier
 from vision3d.stages.equivariant.canonical import moments
 from vision3d.stages.equivariant.foreground import MAX_GREY, foreground, prepared, with_background

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.support.digits import drawn_digits, write_affnist, write_idx
-from vision3d.errors import InputError, MissingDependencyError
-from vision3d.install import install_command
+from vision3d.core.errors import InputError, MissingDependencyError
+from vision3d.core.install import install_command
 from vision3d.io.digits import Digits
 from vision3d.stages.equivariant.canonical import (
     MAX_ANISOTROPY,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vision3d import native
+from vision3d.core import native
 from vision3d.geometry.groups.haar import sample_group
 from vision3d.stages.equivariant import kernels
 from vision3d.stages.equivariant.kernel_nets import KernelNet, wave, wave_slope

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.digits import drawn_digits
-from vision3d.errors import ConfigError, ShapeError
+from vision3d.core.errors import ConfigError, ShapeError
 from vision3d.geometry.groups import so2
 from vision3d.geometry.groups.haar import GroupSamples, sample_group
 from vision3d.geometry.groups.planar import polar2

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from tests.support.digits import drawn_digits, write_idx
 from tests.support.stopping import lines, stop_after
-from vision3d.config import load_yaml, presets, to_dict
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, NumericalError, ShapeError
-from vision3d.runs import Interrupted, RunFolder
+from vision3d.core.config import load_yaml, presets, to_dict
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError, NumericalError, ShapeError
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.stages.equivariant import AffnistConfig, ModelConfig, load_classifier, make_network, reproduce_affnist
 from vision3d.stages.equivariant.classifier import Classifier, save_classifier
 from vision3d.stages.equivariant.networks import PlanarNet, RotationNet

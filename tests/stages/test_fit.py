@@ -11,12 +11,12 @@ import torch
 from tests.support.cube import write_cube
 from tests.support.photos import blobs, ring, write_photos
 from vision3d import Cameras, GaussianScene, evaluate
-from vision3d.errors import ConfigError, InputError, MissingDependencyError, NumericalError, Vision3DError
-from vision3d.install import install_command
+from vision3d.core.errors import ConfigError, InputError, MissingDependencyError, NumericalError, Vision3DError
+from vision3d.core.install import install_command
+from vision3d.core.progress import silent
+from vision3d.core.runs import RunFolder, read_metrics
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import image_size
-from vision3d.progress import silent
-from vision3d.runs import RunFolder, read_metrics
 from vision3d.scene.gaussians import FLAT_LOG_SCALE
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig, RatesConfig

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.support.photos import blobs, ring, write_photos
+from vision3d.core.progress import silent
 from vision3d.geometry import se3
 from vision3d.geometry.cameras import project
-from vision3d.progress import silent
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import RatesConfig
 from vision3d.stages.fit.rows import ViewParameters

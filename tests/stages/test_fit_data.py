@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tests.support.photos import ring, write_photos
-from vision3d.errors import ConfigError, FileFormatError
+from vision3d.core.errors import ConfigError, FileFormatError
+from vision3d.core.progress import silent
 from vision3d.io.dataset import load_dataset
 from vision3d.optim.training_views import TrainingViews
-from vision3d.progress import silent
 from vision3d.scene import Cameras
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import LossConfig, RatesConfig

@@ -9,10 +9,10 @@ import torch
 from tests.support.digits import drawn_digits, write_idx
 from tests.support.photos import write_photos
 from vision3d import GaussianScene
-from vision3d.config import dump_yaml
-from vision3d.errors import ConfigError
-from vision3d.progress import silent
-from vision3d.runs import read_metrics
+from vision3d.core.config import dump_yaml
+from vision3d.core.errors import ConfigError
+from vision3d.core.progress import silent
+from vision3d.core.runs import read_metrics
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import AdcConfig, McmcConfig
 from vision3d.training.group import Group

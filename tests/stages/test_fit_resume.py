@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests.support.photos import ring, write_photos
-from vision3d.checkpoints import CheckpointFolder
-from vision3d.config import load_yaml
-from vision3d.errors import ConfigError, FileFormatError
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder, read_metrics
+from vision3d.core.checkpoints import CheckpointFolder
+from vision3d.core.config import load_yaml
+from vision3d.core.errors import ConfigError, FileFormatError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder, read_metrics
 from vision3d.stages.fit import FitConfig, fit
 from vision3d.stages.fit.config import AdcConfig, LossConfig, McmcConfig
 

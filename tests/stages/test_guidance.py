@@ -9,8 +9,15 @@ import pytest
 import torch
 
 from tests.support.tiny_pipeline import CONTEXT, EMBEDDING, write_tiny_pipeline
-from vision3d.errors import BackendError, ConfigError, FileFormatError, InputError, MissingDependencyError, MissingFileError
-from vision3d.install import install_command
+from vision3d.core.errors import (
+    BackendError,
+    ConfigError,
+    FileFormatError,
+    InputError,
+    MissingDependencyError,
+    MissingFileError,
+)
+from vision3d.core.install import install_command
 from vision3d.stages.animate.guidance import Guidance, SdsConfig, base, check_time, load_guidance
 from vision3d.stages.animate.guidance.folder import PARTS, check_folder, label_of
 from vision3d.stages.animate.guidance.zero123 import clip_pixels, square

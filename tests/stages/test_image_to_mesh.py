@@ -11,12 +11,12 @@ from tests.stages.test_animate_static import stop_after
 from tests.support.balls import ball, photos_of, write_cut_out
 from tests.support.refusals import assert_refused
 from tests.support.tiny_pipeline import write_tiny_pipeline
-from vision3d.errors import BackendError, ConfigError, InputError
+from vision3d.core.errors import BackendError, ConfigError, InputError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.geometry import mesh as geometry
 from vision3d.geometry.mesh import connected_faces
 from vision3d.io.images import read_image, write_image
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import Mesh
 from vision3d.stages.animate import StaticConfig, bind_gaussians
 from vision3d.stages.animate.guidance import SdsConfig, base

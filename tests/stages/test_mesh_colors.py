@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tests.support.surfaces import cameras_around, colors, exact_views, sphere
-from vision3d.errors import InputError, MissingDependencyError
+from vision3d.core.errors import InputError, MissingDependencyError
+from vision3d.core.install import install_command
 from vision3d.geometry import mesh as geometry, shapes
-from vision3d.install import install_command
+from vision3d.render.baking import texels as baking
+from vision3d.render.baking.atlas import pieces, unwrap, unwrap_growing
 from vision3d.render.meshes import interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Mesh
-from vision3d.stages.mesh import baking
-from vision3d.stages.mesh.atlas import pieces, unwrap, unwrap_growing
 from vision3d.stages.mesh.refining import refine
 
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings, strategies as st
 from tests.support.outside import package
 from tests.support.photos import blobs
 from tests.support.surfaces import ExactViews, cameras_around, exact_views, sphere, torus
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry import mesh as geometry, shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.render import surrounding_cameras
+from vision3d.render.baking.normals import normals_of
+from vision3d.render.baking.views import Maps, SceneViews, as_2dgs
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.mesh import MeshConfig, cleanup
 from vision3d.stages.mesh.background import background
@@ -24,7 +26,6 @@ from vision3d.stages.mesh.fusion import BLOCK_BYTES, Grid, fuse, plan
 from vision3d.stages.mesh.poisson import reconstruct
 from vision3d.stages.mesh.run import min_views_of
 from vision3d.stages.mesh.thin import opacity_in_voxels, thin_gaussians
-from vision3d.stages.mesh.views import Maps, SceneViews, as_2dgs
 
 BOX = Box(torch.full((3,), -1.5), torch.full((3,), 1.5))
 
@@ -342,7 +343,7 @@ def test_fisheye_cameras_are_refused():
 def test_normals_of_vertices_between_faces_without_area():
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]])
     mesh = Mesh(vertices, torch.tensor([[0, 1, 2], [1, 3, 1], [1, 3, 3]]))
-    torch.testing.assert_close(cleanup.normals_of(mesh), torch.tensor([0.0, 0, 1]).expand(4, 3))
+    torch.testing.assert_close(normals_of(mesh), torch.tensor([0.0, 0, 1]).expand(4, 3))
 
 
 def joined(*meshes):

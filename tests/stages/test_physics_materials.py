@@ -5,8 +5,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from vision3d.config import from_dict, presets
-from vision3d.errors import ConfigError, MissingFileError
+from vision3d.core.config import from_dict, presets
+from vision3d.core.errors import ConfigError, MissingFileError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.stages.simulate.materials import laws, plasticity, spectral
 from vision3d.stages.simulate.materials.functions import (

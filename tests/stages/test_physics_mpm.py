@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.support.particles import lattice
-from vision3d.errors import ConfigError, InputError, NumericalError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, NumericalError, ShapeError
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines.mpm import (

@@ -9,8 +9,8 @@ import torch
 from tests.support import physics
 from tests.support.particles import lattice
 from tests.support.physics import as_type, assert_same, material, particles, solid, world
-from vision3d import native
-from vision3d.errors import BackendError, ConfigError, InputError, NumericalError
+from vision3d.core import native
+from vision3d.core.errors import BackendError, ConfigError, InputError, NumericalError
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines import choose_engine, make_engine
 from vision3d.stages.simulate.engines.mpm import advance, energies, substep

@@ -9,10 +9,10 @@ import torch
 
 from tests.support.particles import lattice
 from vision3d import GaussianScene
-from vision3d.errors import ConfigError, InputError, MissingDependencyError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, MissingDependencyError, ShapeError
+from vision3d.core.install import install_command
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
 from vision3d.geometry.rotation import so3_exp
-from vision3d.install import install_command
 from vision3d.scene import Region, Selection
 from vision3d.stages.simulate.config import Boundary, Material, SimulateConfig
 from vision3d.stages.simulate.engines.cage import CageEngine

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from vision3d import native
-from vision3d.errors import BackendError, MissingDependencyError
+from vision3d.core import native
+from vision3d.core.errors import BackendError, MissingDependencyError
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines import choose_engine, make_engine
 from vision3d.stages.simulate.engines.native import NativeEngine

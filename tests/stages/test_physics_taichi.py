@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from tests.support.particles import lattice
-from vision3d.errors import BackendError, ConfigError, InputError, MissingDependencyError, NumericalError
+from vision3d.core.errors import BackendError, ConfigError, InputError, MissingDependencyError, NumericalError
+from vision3d.core.install import install_command
 from vision3d.geometry.quaternion import quat_to_rotmat, random_quats
-from vision3d.install import install_command
 from vision3d.stages.simulate.config import ALIASES, Boundary, Material
 from vision3d.stages.simulate.engines import base, make_engine, taichi_runtime
 from vision3d.stages.simulate.engines.mpm import MAX_STRETCH, advance, energies, substep
@@ -516,7 +516,7 @@ def test_denormal_numbers_survive_the_start_of_taichi():
     code = """
 import torch
 from vision3d.stages.simulate.engines.taichi_runtime import runtime
-from vision3d.install import install_command
+from vision3d.core.install import install_command
 runtime()
 assert float("5e-324") > 0
 assert torch.tensor(1e-310, dtype=torch.float64) * 1 > 0

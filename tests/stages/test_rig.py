@@ -13,12 +13,12 @@ import torch
 from tests.support.gltf_reader import Animated
 from tests.support.outside import npm_package
 from tests.support.skins import arm
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.runs import RunFolder
 from vision3d.geometry.mesh import volume
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video
 from vision3d.render.camera_paths import path_cameras
-from vision3d.runs import RunFolder
 from vision3d.scene import FrameSequence, GaussianScene, Mesh, MeshGaussians, Motion, Skeleton, SkinnedMesh
 from vision3d.stages.animate import RigConfig, play_skin
 from vision3d.stages.animate.rig.pictures import orbit

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.clouds import drawn_clouds, drawn_motion, write_clip, write_cloud_folder, write_clouds
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat

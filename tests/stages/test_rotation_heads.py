@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vision3d.errors import ConfigError, ShapeError
+from vision3d.core.errors import ConfigError, ShapeError
 from vision3d.geometry.gram_schmidt import haar_rotmats
 from vision3d.geometry.heads import RotationHead
 from vision3d.geometry.representations import REPRESENTATIONS, dimension

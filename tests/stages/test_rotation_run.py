@@ -12,10 +12,10 @@ import vision3d.stages.rotation.run as run_module
 import vision3d.stages.rotation.training as training_module
 from tests.support.clouds import drawn_motion, write_clip, write_cloud_folder, write_clouds
 from tests.support.stopping import lines, stop_after
-from vision3d.config import load_yaml, presets
-from vision3d.errors import ConfigError, FileFormatError, MissingFileError, NumericalError
+from vision3d.core.config import load_yaml, presets
+from vision3d.core.errors import ConfigError, FileFormatError, MissingFileError, NumericalError
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.geometry.gram_schmidt import haar_rotmats
-from vision3d.runs import Interrupted, RunFolder
 from vision3d.stages.rotation import (
     IkConfig,
     PointCloudConfig,

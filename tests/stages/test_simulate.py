@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vision3d.config import dump_yaml, load_yaml
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
-from vision3d.progress import silent
-from vision3d.runs import RunFolder
+from vision3d.core.config import dump_yaml, load_yaml
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.progress import silent
+from vision3d.core.runs import RunFolder
 from vision3d.scene import FrameSequence, GaussianScene, Region, Selection
 from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
 from vision3d.stages.simulate.scene.bodies import cell_volumes

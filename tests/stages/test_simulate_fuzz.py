@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.scene import FrameSequence, GaussianScene
 from vision3d.stages.simulate import SimulateConfig, load_material
 from vision3d.stages.simulate.scene.representations import represent

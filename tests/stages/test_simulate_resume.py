@@ -13,12 +13,12 @@ import torch
 
 from tests.stages.test_simulate import QUICK, cube
 from tests.support.stopping import lines
-from vision3d import atomic
-from vision3d.config import dump_yaml
-from vision3d.errors import ConfigError, Vision3DError
+from vision3d.core import atomic
+from vision3d.core.config import dump_yaml
+from vision3d.core.errors import ConfigError, Vision3DError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.io.zarr_store import SequenceWriter
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import FrameSequence, GaussianScene, PointCloud
 from vision3d.stages.simulate import Impulse, simulate
 from vision3d.viewer.layers import Layers

@@ -15,16 +15,16 @@ import torch
 from tests.stages.test_physics_rest import needs
 from tests.stages.test_simulate import QUICK, cube, frames_of
 from tests.stages.test_simulate_setup import room
-from vision3d import native
 from vision3d.cli.simulate import _up_of
-from vision3d.config import dump_yaml
-from vision3d.errors import ConfigError, InputError
+from vision3d.core import native
+from vision3d.core.config import dump_yaml
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder
 from vision3d.geometry import shapes
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import eval_sh
 from vision3d.io.glb import write_mesh
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder
 from vision3d.scene import FrameSequence, GaussianScene, Mesh
 from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
 from vision3d.stages.simulate.points3 import simulate_points, to_sequence

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from tests.stages.test_simulate import QUICK, SOFT, cube, frames_of
-from vision3d.config import dump_yaml, from_dict, load_yaml
-from vision3d.errors import ConfigError, DeviceError, InputError, MissingDependencyError
+from vision3d.core.config import dump_yaml, from_dict, load_yaml
+from vision3d.core.errors import ConfigError, DeviceError, InputError, MissingDependencyError
+from vision3d.core.install import install_command
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import look_at
 from vision3d.geometry.edge_factors import clamp_factors
-from vision3d.install import install_command
 from vision3d.scene import Cameras, GaussianScene, Mesh, MeshGaussians, Region, Selection
 from vision3d.stages.simulate import (
     Body,

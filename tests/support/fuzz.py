@@ -25,7 +25,7 @@ from tests.support.ksplat import ksplat_bytes
 from tests.support.memory import forget_peak, peak
 from tests.support.scenes import ring_cameras
 from tests.support.splats import small_scene
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.geometry.quaternion import random_quats
 from vision3d.io import (
     bvh,

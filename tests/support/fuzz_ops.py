@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support.memory import forget_peak, peak
-from vision3d import native
-from vision3d.errors import ShapeError, Vision3DError
+from vision3d.core import native
+from vision3d.core.errors import ShapeError, Vision3DError
 
 MOST_SECONDS = 60.0  # of one call; then the process ends with the stacks of its threads
 MOST_GROWTH = 1 << 30  # bytes by which the process may grow in one call

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.support.band import assert_close_outside_band, assert_same_gradients
-from vision3d import native
+from vision3d.core import native
 
 Case = Callable[[dict[str, Tensor], str], tuple[Tensor, ...]]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from vision3d.geometry.cameras import camera_rays, intrinsics, look_at
+from vision3d.render.baking.views import Maps, SceneViews
 from vision3d.scene import Cameras, GaussianScene
-from vision3d.stages.mesh.views import Maps, SceneViews
 
 Distance = Callable[[Tensor], Tensor]
 

@@ -9,11 +9,11 @@ from torch import nn
 
 from tests.support.stopping import lines
 from tests.training.configs import Config
-from vision3d.checkpoints import load_checkpoint, seed_everything
-from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.core.checkpoints import load_checkpoint, seed_everything
+from vision3d.core.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.core.progress import silent
+from vision3d.core.runs import Interrupted, RunFolder, StopSignal
 from vision3d.optim.schedules import one_cycle
-from vision3d.progress import silent
-from vision3d.runs import Interrupted, RunFolder, StopSignal
 from vision3d.training import loop as loop_module
 from vision3d.training.ema import Ema
 from vision3d.training.loop import Evaluation, Loop

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vision3d.errors import FileFormatError, InputError
-from vision3d.progress import silent
+from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.progress import silent
 from vision3d.training.samples import GeneratedSamples
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.training.weights import Card, bundled_weights, find_weights, load_strictly, load_weights, save_weights
 
 CARD = Card("boxes", {"width": 4}, "10 rooms", 0, 0.5, "vision3d detect train", {"mAP": 61.2}, about={"classes": ["car"]})

@@ -9,13 +9,13 @@ import torch
 
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_cameras, ring_scene
-from vision3d.checkpoints import Checkpoint, save_checkpoint
-from vision3d.errors import InputError, MissingFileError
+from vision3d.core.checkpoints import Checkpoint, save_checkpoint
+from vision3d.core.errors import InputError, MissingFileError
+from vision3d.core.progress import silent
 from vision3d.geometry import se3, shapes
 from vision3d.geometry.quaternion import random_quats
 from vision3d.io.glb import write_mesh
 from vision3d.io.zarr_store import SequenceWriter
-from vision3d.progress import silent
 from vision3d.scene import (
     Boxes,
     FrameSequence,

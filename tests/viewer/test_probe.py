@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from vision3d.errors import BackendError, MissingDependencyError
-from vision3d.install import install_command
+from vision3d.core.errors import BackendError, MissingDependencyError
+from vision3d.core.install import install_command
 from vision3d.viewer import probe
 
 APP = """

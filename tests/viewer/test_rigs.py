@@ -8,9 +8,9 @@ import torch
 
 from tests.support.outside import package
 from tests.support.skins import arm, hybrid
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.runs import RunFolder
 from vision3d.geometry.quaternion import random_quats
-from vision3d.runs import RunFolder
 from vision3d.scene import FrameSequence, Mesh, Motion, PointCloud, Skeleton, SkinnedMesh
 from vision3d.stages.animate import RigConfig, play_skin
 from vision3d.viewer.content import Content

@@ -9,7 +9,7 @@ import torch
 
 from tests.support.datasets import write_ring_photographs
 from tests.support.scenes import ring_cameras, ring_scene
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import shapes
 from vision3d.io.images import read_image
 from vision3d.io.video import read_video

@@ -8,7 +8,7 @@ import torch
 
 import vision3d
 from tests.support.balls import ball as ball_mesh
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.scene import FrameSequence, PointCloud, Scene, SkinnedMesh
 from vision3d.viewer import show
 from vision3d.viewer.layers import Layers
@@ -79,7 +79,7 @@ def test_a_notebook_shows_the_page(monkeypatch):
 
 
 def test_without_a_window_there_is_a_page(monkeypatch):
-    from vision3d.errors import BackendError
+    from vision3d.core.errors import BackendError
     from vision3d.viewer import probe
 
     class Broken:

@@ -15,9 +15,9 @@ import torch
 
 from tests.support.outside import package
 from tests.support.scenes import ring_cameras, ring_scene
-from vision3d.errors import ConfigError, InputError, MissingDependencyError, OutputExistsError
+from vision3d.core.errors import ConfigError, InputError, MissingDependencyError, OutputExistsError
+from vision3d.core.install import install_command
 from vision3d.geometry import se3, shapes
-from vision3d.install import install_command
 from vision3d.io.glb import mesh_bytes
 from vision3d.scene import Boxes, FrameSequence, GaussianScene, Mesh, PointCloud, Region, Scene, Selection
 from vision3d.viewer.layers import Layers

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.outside import package
 from tests.support.scenes import ring_scene
-from vision3d.errors import BackendError
+from vision3d.core.errors import BackendError
 from vision3d.viewer.layers import Layers
 from vision3d.viewer.web import WebViewer, free_port
 from vision3d.viewer.web_guard import Guard, is_loopback

@@ -11,11 +11,11 @@ from tests.support.browser import Browser
 from tests.support.datasets import write_ring_photographs
 from tests.support.outside import package
 from tests.support.scenes import ring_cameras, ring_scene
+from vision3d.core.progress import silent
 from vision3d.geometry import shapes
 from vision3d.geometry.cameras import project
 from vision3d.io.images import read_image
 from vision3d.io.zarr_store import SequenceWriter
-from vision3d.progress import silent
 from vision3d.render import render_views
 from vision3d.scene import Boxes, Mesh, PointCloud, Selection
 from vision3d.stages.fit import FitConfig, fit

@@ -1,6 +1,6 @@
 """Callbacks of the window never let an exception into Open3D's loop."""
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.viewer.widgets import guarded
 
 

@@ -9,11 +9,11 @@ import tyro
 
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.stage import stage_verb
-from vision3d.progress import ProgressCallback
+from vision3d.core.progress import ProgressCallback
 from vision3d.stages.animate.evaluation.config import EvalConfig
 
 if TYPE_CHECKING:
-    from vision3d.runs import RunFolder
+    from vision3d.core.runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,15 @@ import tyro
 from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
-from vision3d.errors import FileFormatError
-from vision3d.option_marks import HelpGroups
-from vision3d.progress import ProgressCallback
+from vision3d.core.errors import FileFormatError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.progress import ProgressCallback
 from vision3d.stages.animate.dynamic.config import GROWS, RESUMABLE, AnimateConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vision3d.runs import RunFolder
+    from vision3d.core.runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

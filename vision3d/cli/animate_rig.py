@@ -11,12 +11,12 @@ from vision3d.cli.inputs import load_cameras
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
-from vision3d.option_marks import HelpGroups
-from vision3d.progress import ProgressCallback
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.progress import ProgressCallback
 from vision3d.stages.animate.rig.config import RigConfig
 
 if TYPE_CHECKING:
-    from vision3d.runs import RunFolder
+    from vision3d.core.runs import RunFolder
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vision3d import __version__, plugins
+from vision3d import __version__
 from vision3d.cli.verbs import VERBS
-from vision3d.errors import MissingFileError, Vision3DError, nearest_names
-from vision3d.plain import to_json
+from vision3d.core import plugins
+from vision3d.core.errors import MissingFileError, Vision3DError, nearest_names
+from vision3d.core.plain import to_json
 
 EXIT_CODES = """exit codes: 0 done, 1 the run failed, 2 usage, 3 input wrong, 4 missing dependency or backend,
             5 would overwrite, 130 interrupted (a checkpoint was written)"""

@@ -13,8 +13,8 @@ import tyro
 from vision3d.cli import convert_motion as moving
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError, OutputExistsError
-from vision3d.option_marks import HelpGroups
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.core.option_marks import HelpGroups
 
 if TYPE_CHECKING:
     from torch import Tensor

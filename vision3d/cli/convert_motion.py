@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from vision3d.scene import Clip, FrameSequence, Mesh, SkinnedMesh
@@ -149,8 +149,8 @@ def _clip(skin: "SkinnedMesh", options: MotionOptions) -> "Clip":
 
 def _as_skin(sequence: "FrameSequence", options: MotionOptions) -> "tuple[SkinnedMesh, dict[str, float]]":
     """A clip of the frames as --motion wants it, and its largest and mean error."""
+    from vision3d.optim.motion.skin_fit import fit_joints, fit_morphs
     from vision3d.scene import SkinnedMesh
-    from vision3d.scene.skin_fit import fit_joints, fit_morphs
 
     vertices, times = sequence.vertices(), sequence.times.double() - min(0.0, float(sequence.times[0]))
     mesh, name = cast("Mesh", sequence.base), options.clip or "frames"
@@ -181,7 +181,7 @@ def _colored(sequence: "FrameSequence", options: MotionOptions) -> "FrameSequenc
         return sequence
     if options.texture_size:
         if bound.mesh.uvs is None:
-            from vision3d.stages.mesh.atlas import unwrap
+            from vision3d.render.baking.atlas import unwrap
 
             charts = unwrap(bound.mesh, options.texture_size, _PADDING)
             bound = replace(bound, mesh=replace(bound.mesh, uvs=charts.corner_uvs))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
-from vision3d.config import load_yaml
-from vision3d.errors import MissingFileError
-from vision3d.progress import ProgressCallback
+from vision3d.core.config import load_yaml
+from vision3d.core.errors import MissingFileError
+from vision3d.core.progress import ProgressCallback
 from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
 
 if TYPE_CHECKING:
-    from vision3d.runs import RunFolder
+    from vision3d.core.runs import RunFolder
 
 FRAMES, FPS, SIZE = 120, 24, (320, 320)
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from vision3d import __version__
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.install import DISTRIBUTION, checkout, install_command, other_vision3d, pip_command, reinstall_command
+from vision3d.core.install import DISTRIBUTION, checkout, install_command, other_vision3d, pip_command, reinstall_command
 
 OPTIONAL = {  # package: (extra, what it is for)
     "pycolmap": ("sfm", "camera poses from plain photographs"),
@@ -95,7 +95,7 @@ def _torch() -> Iterator[Finding]:
     except (ImportError, OSError) as error:
         yield Finding("torch", "broken", _first_line(error), _pip("torch"), is_needed=True)
         return
-    from vision3d.machine import processor_name, usable_cores
+    from vision3d.core.machine import processor_name, usable_cores
 
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     yield Finding("torch", "ok", f"{torch.__version__} ({build} build)", is_needed=True)
@@ -131,7 +131,7 @@ def _engines() -> Iterator[Finding]:
     """What `vision3d simulate` runs on."""
     if importlib.util.find_spec("torch") is None:
         return
-    from vision3d.errors import Vision3DError
+    from vision3d.core.errors import Vision3DError
     from vision3d.stages.simulate.engines import ENGINES, choose_engine
 
     works = []
@@ -167,7 +167,7 @@ def _window() -> Iterator[Finding]:
         yield Finding("open3d", "missing", "not installed (the window of vision3d view)", install_command("viewer"))
         return
     yield Finding("open3d", "ok", f"{versions[0] if versions else 'version unknown'} (the window of vision3d view)")
-    from vision3d.errors import Vision3DError
+    from vision3d.core.errors import Vision3DError
     from vision3d.viewer.probe import Probe
 
     try:

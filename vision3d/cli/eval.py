@@ -12,10 +12,10 @@ import tyro
 from vision3d.cli.inputs import load_gaussians
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.device import BackendName
-from vision3d.errors import ConfigError, InputError, OutputExistsError
-from vision3d.option_marks import HelpGroups
-from vision3d.progress import TerminalProgress
+from vision3d.core.device import BackendName
+from vision3d.core.errors import ConfigError, InputError, OutputExistsError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.progress import TerminalProgress
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import tyro
 
 from vision3d.cli.options import VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,7 +176,7 @@ def _of_scene(scene: "Scene") -> Values:
 def _of_run(path: Path) -> Values:
     import json
 
-    from vision3d.config import read_yaml
+    from vision3d.core.config import read_yaml
 
     values: Values = {"kind": "run", "configuration": read_yaml(path / "config.yaml")}
     summary = path / "summary.json"

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
 
 if TYPE_CHECKING:
     from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh, MeshGaussians, Scene, SkinnedMesh

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from vision3d.cli.app import UsageError
-from vision3d.errors import nearest_names
+from vision3d.core.errors import nearest_names
 
 
 def menu(

@@ -10,10 +10,10 @@ import tyro
 from vision3d.cli.inputs import cameras_beside, load_cameras, load_gaussians
 from vision3d.cli.options import ConfigOptions, Flag, Settings, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.config import dump_yaml
-from vision3d.errors import ConfigError, OutputExistsError
-from vision3d.option_marks import HelpGroups
-from vision3d.progress import TerminalProgress
+from vision3d.core.config import dump_yaml
+from vision3d.core.errors import ConfigError, OutputExistsError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.progress import TerminalProgress
 from vision3d.stages.mesh.config import MeshConfig
 
 _WRITTEN = (".glb", ".obj", ".ply", ".stl")

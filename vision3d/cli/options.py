@@ -12,10 +12,10 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from vision3d import config as configuration
 from vision3d.cli.app import UsageError
-from vision3d.errors import ConfigError, nearest_names
-from vision3d.run_files import CONFIG_FILE, RunInputs, is_run_folder
+from vision3d.core import config as configuration
+from vision3d.core.errors import ConfigError, nearest_names
+from vision3d.core.run_files import CONFIG_FILE, RunInputs, is_run_folder
 
 T = TypeVar("T")
 Flag = tyro.conf.FlagCreatePairsOff[bool]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from vision3d.cli.options import VerbOptions
-from vision3d.plain import to_json
+from vision3d.core.plain import to_json
 
 
 def set_up_output(options: VerbOptions) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import tyro
 
-from vision3d import plugins
 from vision3d.cli.options import Flag, RunOptions, Settings
 from vision3d.cli.stage import stage_verb
-from vision3d.errors import PluginError
+from vision3d.core import plugins
+from vision3d.core.errors import PluginError
 from vision3d.stage import StageSpec
 
 

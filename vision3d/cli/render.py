@@ -11,10 +11,10 @@ import tyro
 from vision3d.cli.inputs import cameras_beside, load_cameras, load_moving, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.device import BackendName
-from vision3d.errors import ConfigError
-from vision3d.option_marks import HelpGroups
-from vision3d.progress import TerminalProgress
+from vision3d.core.device import BackendName
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.progress import TerminalProgress
 
 if TYPE_CHECKING:
     from vision3d.render.timeline import Timeline
@@ -97,7 +97,7 @@ def run(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from vision3d.device import resolve_backend, resolve_device
+    from vision3d.core.device import resolve_backend, resolve_device
     from vision3d.io.glb import scene_up
     from vision3d.render import path_cameras, refit_cameras
     from vision3d.report.renders import output_kind, write_renders

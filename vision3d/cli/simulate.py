@@ -11,14 +11,14 @@ from vision3d.cli.inputs import cameras_beside, load_objects
 from vision3d.cli.options import RunOptions, Settings
 from vision3d.cli.output import now_open
 from vision3d.cli.stage import stage_verb
-from vision3d.config import from_dict
-from vision3d.errors import InputError
-from vision3d.option_marks import HelpGroups
-from vision3d.progress import ProgressCallback
+from vision3d.core.config import from_dict
+from vision3d.core.errors import InputError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.progress import ProgressCallback
 from vision3d.stages.simulate.config import RESUMABLE, Material, SimulateConfig
 
 if TYPE_CHECKING:
-    from vision3d.runs import RunFolder
+    from vision3d.core.runs import RunFolder
 
 _UP = {".glb": (0.0, 1.0, 0.0), ".gltf": (0.0, 1.0, 0.0), ".obj": (0.0, 1.0, 0.0)} | dict.fromkeys(
     (".spz", ".sog", ".splat", ".ksplat"), (0.0, -1.0, 0.0)

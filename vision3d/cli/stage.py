@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vision3d.cli.app import UsageError
 from vision3d.cli.options import RunOptions, input_names, parse, shown_name
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.config import dump_yaml
-from vision3d.errors import ConfigError
-from vision3d.plain import to_json
-from vision3d.progress import ProgressCallback, TerminalProgress, silent
-from vision3d.run_files import RunInputs
+from vision3d.core.config import dump_yaml
+from vision3d.core.errors import ConfigError
+from vision3d.core.plain import to_json
+from vision3d.core.progress import ProgressCallback, TerminalProgress, silent
+from vision3d.core.run_files import RunInputs
 
 if TYPE_CHECKING:
     pass
@@ -82,7 +82,7 @@ def stage_verb(
         out = options.out or Path("runs") / f"{verb.replace(' ', '_')}_{time.strftime('%Y%m%d-%H%M%S')}"
         changes = {flag.removeprefix("--").replace("-", "_") for flag in bases or {}}  # what they do is in the settings
         inputs = {name: getattr(options, name) for name in input_names(options_class) if name not in changes}
-        from vision3d.runs import Interrupted, RunFolder
+        from vision3d.core.runs import Interrupted, RunFolder
         from vision3d.stage import session
 
         if options.resume:

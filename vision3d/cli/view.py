@@ -14,8 +14,8 @@ import tyro
 from vision3d.cli.inputs import load_cameras, parse_color, parse_size
 from vision3d.cli.options import Flag, VerbOptions, parse
 from vision3d.cli.output import print_summary, set_up_output
-from vision3d.errors import ConfigError, OutputExistsError
-from vision3d.option_marks import HelpGroups
+from vision3d.core.errors import ConfigError, OutputExistsError
+from vision3d.core.option_marks import HelpGroups
 
 if TYPE_CHECKING:
     from vision3d.viewer.layers import Layers

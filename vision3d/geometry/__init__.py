@@ -10,7 +10,7 @@ Conventions, the same everywhere in vision3d (files of other conventions are con
 - Angles are radians, times seconds, masses kilograms.
 """
 
-from vision3d.lazy import lazy_names, names_of_stub
+from vision3d.core.lazy import lazy_names, names_of_stub
 
 _PUBLIC = names_of_stub(__name__, __file__)  # the list of all names is in __init__.pyi
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.mesh import Faces, Vertices, check_mesh, unique_edges
 from vision3d.geometry.rotation import nearest_rotation

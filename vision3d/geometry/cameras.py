@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, nearest_names
+from vision3d.core.errors import ConfigError, InputError, nearest_names
 from vision3d.geometry import se3
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.distortion import distort, undistort

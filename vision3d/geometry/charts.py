@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import normalize, positive_w
 from vision3d.geometry.reference.rotation import rotvec_to_quat

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 
 
 def check_trailing(name: str, tensor: Tensor, *sizes: int) -> None:

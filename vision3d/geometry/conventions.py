@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry.cameras import opencv_to_opengl, opengl_to_opencv
 from vision3d.geometry.quaternion import wxyz_to_xyzw, xyzw_to_wxyz
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.geodesics import edge_graph, shortest_paths
 from vision3d.geometry.mesh import Faces, Vertices, check_mesh, weld_vertices
 from vision3d.geometry.neighbors import knn

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.geometry.checks import check_trailing
 
 Lens = Literal["pinhole", "fisheye"]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, nearest_names
+from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.choices import EULER_ORDERS
 from vision3d.geometry.quaternion import multiply, positive_w, quat_to_rotmat, rotmat_to_quat

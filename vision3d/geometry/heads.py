@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.representations import from_rotmat, representation, to_rotmat
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 
 _CORNERS = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
 _CELL_EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if int((_CORNERS[a] - _CORNERS[b]).abs().sum()) == 1]

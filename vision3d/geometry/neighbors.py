@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, DeviceError, InputError, ShapeError
+from vision3d.core.errors import ConfigError, DeviceError, InputError, ShapeError
 
 Method = Literal["auto", "kdtree", "brute"]
 

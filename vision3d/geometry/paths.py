@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import se3
 from vision3d.geometry.cameras import look_at
 from vision3d.geometry.checks import check_trailing

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry.reference.rotation import nearest_rotation as _by_svd, nearest_rotation_vjp
 from vision3d.geometry.rotation import nearest_rotation
 from vision3d.geometry.spectral import Solved, svd

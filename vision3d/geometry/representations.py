@@ -10,7 +10,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, nearest_names
+from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.geometry import charts, euler, gram_schmidt, rotation
 from vision3d.geometry.checks import check_rotmats, check_trailing
 from vision3d.geometry.quaternion import positive_w, quat_to_rotmat, rotmat_to_quat

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.neighbors import knn
 from vision3d.geometry.quaternion import rotmat_to_quat

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, nearest_names
+from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.quaternion import normalize, positive_w
 from vision3d.geometry.reference import rotation as reference

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from vision3d import native
+from vision3d.core import native
+from vision3d.core.op_checks import checked
 from vision3d.geometry.vectors import nan_for_nan
-from vision3d.op_checks import checked
 
 
 class RowOp:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.rotation import hat, so3_exp, so3_log
 from vision3d.geometry.smooth import one_minus_cos_over, one_minus_half_cot_over, x_minus_sin_over

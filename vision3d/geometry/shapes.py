@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import unique_edges, weld_vertices
 
 Mesh = tuple[Tensor, Tensor]

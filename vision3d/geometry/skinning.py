@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import InputError
+from vision3d.core import native
+from vision3d.core.errors import InputError
+from vision3d.core.op_checks import checked
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.choices import SkinningMethod
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
@@ -26,7 +27,6 @@ from vision3d.geometry.reference import skinning as reference
 from vision3d.geometry.reference.skinning import DUAL, LINEAR, STRETCH
 from vision3d.geometry.rotation import so3_exp, so3_log
 from vision3d.geometry.row_ops import RowOp
-from vision3d.op_checks import checked
 
 Method = SkinningMethod
 _IDENTITY_STRETCH = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)

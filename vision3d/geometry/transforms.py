@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry import se3
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.groups import sim3

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 
 
 def connected_parts(points: Float[Tensor, "n 3"], spacing: float) -> Int64[Tensor, " n"]:

@@ -7,7 +7,7 @@ logged in one warning line.
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 _PUBLIC = {
     "to_open3d": ".with_open3d",

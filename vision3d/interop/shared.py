@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import InputError, MissingDependencyError
+from vision3d.core.errors import InputError, MissingDependencyError
 from vision3d.scene.cameras import Cameras
 
 logger = logging.getLogger("vision3d")

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.interop.shared import plain_pinhole, require, wrong_type
 from vision3d.scene.cameras import Cameras
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.interop.shared import array, flipped, log_lost, picture, plain_pinhole, require, tensor, wrong_type
 from vision3d.io.splat_arrays import logs_of_scales
 from vision3d.scene.cameras import Cameras

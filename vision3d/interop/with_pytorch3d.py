@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.interop.shared import log_lost, plain_pinhole, require, wrong_type
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.mesh import Mesh

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.interop.shared import array, flipped, log_lost, picture, require, tensor, wrong_type
 from vision3d.io.guards import check_pixels
 from vision3d.scene.mesh import Mesh

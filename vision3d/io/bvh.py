@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotate
 from vision3d.io.guards import read_bytes
 from vision3d.scene.motion import Motion, Skeleton

@@ -11,8 +11,8 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 
 MODELS = {  # name -> id, number of parameters
     "SIMPLE_PINHOLE": (0, 3),

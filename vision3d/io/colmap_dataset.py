@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.colmap import ColmapCamera, read_model
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import is_image

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.ply_file import read_elements, read_table
 from vision3d.io.ply_modes import mode_comments, read_mode

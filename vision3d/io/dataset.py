@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.core.progress import ProgressCallback
 from vision3d.geometry import se3
 from vision3d.io import colmap_dataset, nerf_synthetic, transforms_json
 from vision3d.io.frames import FrameList, assemble
 from vision3d.io.images import is_image, write_image
 from vision3d.io.ply import write_points
-from vision3d.progress import ProgressCallback
 from vision3d.scene.images import PosedImages
 
 Format = Literal["auto", "transforms", "nerf-synthetic", "colmap", "photos"]

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, MissingFileError
 
 
 def write_described(

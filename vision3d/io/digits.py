@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.guards import check_size, read_bytes
 
 _DIGITS = 10

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry.distortion import undistorted_K
 from vision3d.io.images import check_whole, image_size, upright_size
 from vision3d.scene.cameras import Cameras

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io.gltf_container import Builder, Gltf, peek_json
 from vision3d.io.gltf_pose import RestPose
 from vision3d.io.images import decode_image

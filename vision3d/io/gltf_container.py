@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, MissingFileError
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.io.guards import inside, read_bytes, size_limit
 

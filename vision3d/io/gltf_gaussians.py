@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.glb import srgb_to_linear
 from vision3d.io.gltf_container import Builder, Gltf, peek_json

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vision3d.errors import FileFormatError
+from vision3d.core.errors import FileFormatError
 from vision3d.io.gltf_container import Gltf
 
 FLOAT = {5126: (False,)}

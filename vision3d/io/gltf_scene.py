@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import opencv_to_opengl
 from vision3d.geometry.quaternion import rotmat_to_quat
 from vision3d.io import glb, gltf_gaussians, gltf_skin_writer

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb, gltf_pose
 from vision3d.io.gltf_container import Gltf
 from vision3d.io.gltf_pose import FLOAT

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.io import glb
 from vision3d.io.gltf_container import Builder

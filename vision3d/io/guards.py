@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, MissingFileError
 
 _SLACK, _RATIO = 64 << 20, 20
 

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError
 from vision3d.io.guards import check_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")

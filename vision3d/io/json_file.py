@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.io import json_types, sog, transforms_json
 from vision3d.io.dataset import load_dataset
 from vision3d.scene.boxes import Boxes

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.scene.boxes import Boxes
 from vision3d.scene.selection import Region, Selection
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision3d.errors import FileFormatError
+from vision3d.core.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.guards import read_bytes
 from vision3d.io.splat_arrays import SplatArrays, any_numbers, logits_of_bytes, logs_of_scales

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.io.guards import inside
 from vision3d.io.images import read_image, write_image

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from vision3d.atomic import atomic_folder, atomic_write, make_folder
-from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
+from vision3d.core.atomic import atomic_folder, atomic_write, make_folder
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError
 from vision3d.io import mesh_files
 from vision3d.scene.codecs import check_folder_name
 from vision3d.scene.gaussians import GaussianScene

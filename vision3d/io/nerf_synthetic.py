@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from vision3d.errors import MissingFileError
+from vision3d.core.errors import MissingFileError
 from vision3d.io import transforms_json
 from vision3d.io.frames import Frame, FrameList
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.guards import check_size
 from vision3d.scene.mesh import Mesh
 from vision3d.scene.mesh_gaussians import MeshGaussians

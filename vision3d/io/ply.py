@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io.ply_file import Table, read_elements, read_table, write_table
 from vision3d.io.ply_modes import mode_comments, read_mode
 from vision3d.scene.checks import check_shape

@@ -9,8 +9,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, MissingFileError
 
 _TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vision3d.errors import FileFormatError
+from vision3d.core.errors import FileFormatError
 from vision3d.io.ply_file import ENCODINGS, Element, Header, read_header
 
 Rows = dict[str, Any]

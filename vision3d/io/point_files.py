@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.ply_file import read_table, write_table
 from vision3d.scene.points import PointCloud
 

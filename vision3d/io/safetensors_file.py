@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io import glb
 from vision3d.io.described import read_described, write_described
 from vision3d.io.guards import inside

@@ -18,14 +18,14 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.atomic import atomic_write, make_folder
-from vision3d.caches import cache_folder
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.atomic import atomic_write, make_folder
+from vision3d.core.caches import cache_folder
+from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.colmap import ColmapModel, ColmapPoints, read_model, write_model
 from vision3d.io.images import is_image, write_copy, write_image
 from vision3d.io.sfm_job import check_pycolmap, run_job, work_folder
 from vision3d.io.video import read_video
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.images import PosedImages
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from vision3d.errors import MissingDependencyError, Vision3DError
-from vision3d.progress import Progress, ProgressCallback
-from vision3d.runs import Interrupted
+from vision3d.core.errors import MissingDependencyError, Vision3DError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import Interrupted
 
 _LAST_LINES = 300  # characters of the error stream in a message
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from vision3d.errors import FileFormatError
+from vision3d.core.errors import FileFormatError
 from vision3d.io.palette import codebook_of, nearest_entries, palette_of
 from vision3d.io.sog_files import MAX_PALETTE, MAX_SIDE, Archive, Folder, Meta, webp_bytes, write_archive, write_folder
 from vision3d.io.splat_arrays import (

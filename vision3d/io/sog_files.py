@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError
 from vision3d.io.guards import check_pixels, check_size, inside, read_bytes
 
 MAX_SIDE = 16383

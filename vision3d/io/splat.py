@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError
 from vision3d.geometry.spherical_harmonics import SH0
 from vision3d.io.guards import read_bytes
 from vision3d.io.splat_arrays import (

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, MissingDependencyError
+from vision3d.core.errors import FileFormatError, MissingDependencyError
 from vision3d.geometry.spherical_harmonics import sh_rotation
 from vision3d.scene.gaussians import FLAT_LOG_SCALE, GaussianScene, SplatMode
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 import numpy as np
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError
 from vision3d.io.guards import check_size, read_bytes
 from vision3d.io.splat_arrays import (
     Gunzip,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision3d.errors import FileFormatError
+from vision3d.core.errors import FileFormatError
 
 _HEADER, _ROW = 84, 50  # bytes
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])

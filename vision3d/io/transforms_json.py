@@ -15,8 +15,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.geometry.cameras import opencv_to_opengl
 from vision3d.io.frames import Frame, FrameList, Lens, checked_viewmat
 from vision3d.io.images import SUFFIXES

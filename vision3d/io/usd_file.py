@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import InputError, MissingDependencyError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import InputError, MissingDependencyError
 from vision3d.io.glb import srgb_to_linear
 from vision3d.io.images import write_image
 from vision3d.scene.mesh import Mesh

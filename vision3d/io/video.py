@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError, Vision3DError
 from vision3d.io.guards import check_pixels, pixel_limit
 from vision3d.io.images import write_image
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.atomic import atomic_folder, atomic_write, make_folder
-from vision3d.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
+from vision3d.core.atomic import atomic_folder, atomic_write, make_folder
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, OutputExistsError, ShapeError
 from vision3d.io.guards import inside
 from vision3d.scene import codecs
 from vision3d.scene.mesh import Mesh

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import ConfigError, InputError, ShapeError
-from vision3d.op_checks import checked
+from vision3d.core import native
+from vision3d.core.errors import ConfigError, InputError, ShapeError
+from vision3d.core.op_checks import checked
 from vision3d.optim.reference import adam as reference
 
 Rows = Bool[Tensor, " n"] | Integer[Tensor, " k"]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.core.errors import DeviceError, InputError, ShapeError
 from vision3d.optim import ssim as _ssim
 from vision3d.optim.reference.ssim import Padding
 

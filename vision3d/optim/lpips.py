@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, ShapeError
 
 # (name of the convolution in torchvision's AlexNet, stride, padding, max pool before it, shape of its weight)
 _LAYERS = (

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.optim import losses
 from vision3d.optim.lpips import LpipsNetwork, find_weights
 from vision3d.optim.reference.ssim import Padding, ssim_maps

@@ -7,7 +7,7 @@ and nothing (opacity resets, SH raises) falls right before the end of a short ru
 import math
 from collections.abc import Sequence
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 
 
 def exponential_decay(fraction: float, final_ratio: float = 0.01, delay: float = 0.0) -> float:

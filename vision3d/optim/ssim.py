@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import InputError, ShapeError
-from vision3d.op_checks import checked
+from vision3d.core import native
+from vision3d.core.errors import InputError, ShapeError
+from vision3d.core.op_checks import checked
 from vision3d.optim.reference import ssim as reference
 from vision3d.optim.reference.ssim import Padding, gaussian_window
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.io.images import has_alpha
 from vision3d.scene import PosedImages
 from vision3d.scene.resample import resize_area, shrink_mask

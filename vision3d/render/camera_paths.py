@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import paths, se3
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.rotation import geodesic_distance

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from vision3d.errors import DeviceError, InputError
+from vision3d.core.errors import DeviceError, InputError
 from vision3d.geometry.cameras import CameraModel
 from vision3d.render.maps import depth_to_normals
 from vision3d.render.meshes import shading as shades

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import CameraModel, pixel_grid, unproject
 
 # Colours at 0, 1/8, .. 1 of the depth ramp, dark blue over green to pale yellow; lightness rises evenly.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.scene import Cameras, FrameSequence, Scene, SkinnedMesh
 from vision3d.scene.clip import frame_rate
 from vision3d.scene.scene import at_moment, is_moving

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.render.maps import depth_to_normals
 from vision3d.render.splats import checks
 from vision3d.render.splats.api import rasterize

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 _PUBLIC = {
     "write_renders": "vision3d.report.renders",

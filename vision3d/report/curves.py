@@ -9,10 +9,10 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
+from vision3d.core.runs import read_metrics
 from vision3d.io.images import write_image
 from vision3d.report.canvas import FAINT, INK, LINE, Canvas
-from vision3d.runs import read_metrics
 from vision3d.scene.resample import resize_area
 
 _CURVE = (28, 98, 180)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from vision3d.report.sheets import read_pairs, spread, write_contact_sheet
 
 if TYPE_CHECKING:
-    from vision3d.optim.evaluation import Evaluation
+    from vision3d.training.evaluation import Evaluation
 
 
 def write_evaluation_sheet(

@@ -13,12 +13,12 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.runs import read_metrics
 from vision3d.report.canvas import fitted
 from vision3d.report.curves import draw_curves, run_curves
 from vision3d.report.sheets import read_pairs, spread
-from vision3d.runs import read_metrics
 
 _SIDE = 640  # longest side of a picture on the page [px]
 _MOST_VIDEO = 8 << 20  # bytes; longer videos stay beside the page

@@ -2,7 +2,7 @@
 
 import torch
 
-from vision3d.errors import Vision3DError
+from vision3d.core.errors import Vision3DError
 from vision3d.render import path_cameras, render_views
 from vision3d.scene import GaussianScene
 from vision3d.scene.checks import html_picture

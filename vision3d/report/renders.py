@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import InputError, OutputExistsError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import InputError, OutputExistsError
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.images import SUFFIXES, write_image
 from vision3d.io.video import VideoWriter
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import depth_to_rgb, normals_to_rgb, render_scene
 from vision3d.render.composite import Drawable
 from vision3d.render.meshes.lights import Lights

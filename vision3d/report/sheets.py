@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.io.images import read_image, write_image
 from vision3d.report.canvas import FAINT, Canvas, fitted
 

@@ -6,7 +6,7 @@ through the codec of the file's suffix (`vision3d.scene.codecs`).
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.scene.boxes import Boxes

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.scene import codecs, similarity
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, moved, span
 from vision3d.scene.selection import Rows, rows_of

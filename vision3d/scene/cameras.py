@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import se3
 from vision3d.geometry.cameras import CameraModel, camera_centers, opengl_to_opencv
 from vision3d.geometry.interpolation import so3_interpolate

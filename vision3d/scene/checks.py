@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.core.errors import DeviceError, InputError, ShapeError
 
 
 def check_shape(name: str, value: object, want: Sequence[int | str], *, kind: str = "float") -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from vision3d import plugins
-from vision3d.errors import InputError, MissingFileError
+from vision3d.core import plugins
+from vision3d.core.errors import InputError, MissingFileError
 
 T = TypeVar("T")
 

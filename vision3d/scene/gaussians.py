@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.core.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.covariance import quat_scale_to_covar
 from vision3d.geometry.neighbors import neighbor_distance
 from vision3d.geometry.spherical_harmonics import rgb_to_sh0, rotate_sh

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, ShapeError
+from vision3d.core.errors import FileFormatError, InputError, ShapeError
 from vision3d.geometry.distortion import Lens, undistort_map
 from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry import mesh as geometry
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_picture, html_table, moved, span

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import DeviceError, InputError, ShapeError
+from vision3d.core.errors import DeviceError, InputError, ShapeError
 from vision3d.geometry.mesh import face_normals
 from vision3d.geometry.quaternion import multiply
 from vision3d.geometry.skinning import blend_rotations

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat, slerp
 from vision3d.scene import codecs, similarity

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_device, check_finite, check_shape, html_table, span
 from vision3d.scene.selection import Rows, rows_of

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.euler import euler_to_quat
 from vision3d.geometry.quaternion import multiply, quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation

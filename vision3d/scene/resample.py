@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 
 
 def resize_area(image: Float[Tensor, "h w c"], width: int, height: int) -> Float[Tensor, "h2 w2 c"]:

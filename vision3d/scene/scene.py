@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, InputError, MissingFileError, nearest_names
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError, nearest_names
 from vision3d.scene import codecs
 from vision3d.scene.cameras import Cameras
 from vision3d.scene.checks import check_shape, html_table

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.scene import codecs
 from vision3d.scene.checks import check_finite, check_shape, html_table

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.geometry.covariance import covar_to_quat_scale
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.quaternion import conjugate, multiply, rotmat_to_quat
 from vision3d.geometry.se3 import split_similarity
 from vision3d.geometry.spherical_harmonics import rotate_sh

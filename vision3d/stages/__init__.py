@@ -1,6 +1,6 @@
 """The systems that vision3d is made of, each in a folder named as its verb."""
 
-from vision3d.lazy import move_modules
+from vision3d.core.lazy import move_modules
 
 _OLD = {"fitting": "fit", "meshing": "mesh", "physics": "simulate", "animation": "animate", "rotations": "rotation"}
 _PHYSICS = {

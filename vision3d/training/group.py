@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from vision3d.checkpoints import restore_rng
-from vision3d.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
-from vision3d.progress import Progress, ProgressCallback
-from vision3d.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
+from vision3d.core.checkpoints import restore_rng
+from vision3d.core.errors import ConfigError, FileFormatError, NumericalError, Vision3DError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import Interrupted, RunFolder, StopSignal, finish_step_on_interrupt
 from vision3d.training.clock import Clock
 from vision3d.training.group import Group
 from vision3d.training.tensorboard import Curves

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision3d.errors import NumericalError
+from vision3d.core.errors import NumericalError
 from vision3d.training.ema import Ema
 from vision3d.training.group import Group
 

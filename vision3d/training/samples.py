@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d.atomic import make_folder
-from vision3d.caches import cache_folder
-from vision3d.checkpoints import capture_rng, restore_rng, seed_everything
-from vision3d.errors import FileFormatError, InputError
+from vision3d.core.atomic import make_folder
+from vision3d.core.caches import cache_folder
+from vision3d.core.checkpoints import capture_rng, restore_rng, seed_everything
+from vision3d.core.errors import FileFormatError, InputError
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.described import read_described, write_described
-from vision3d.progress import Progress, ProgressCallback
 
 logger = logging.getLogger("vision3d.training")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from vision3d.errors import MissingDependencyError
+from vision3d.core.errors import MissingDependencyError
 
 
 class Curves:

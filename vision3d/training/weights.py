@@ -11,9 +11,9 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from vision3d import __version__
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.errors import FileFormatError, MissingFileError
+from vision3d.core.machine import git_hash
 from vision3d.io.described import read_described, write_described
-from vision3d.machine import git_hash
 
 _VERSION = 1
 _FOLDER = "weights"  # of the assets

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, nearest_names
+from vision3d.core.errors import ConfigError, nearest_names
 from vision3d.geometry.groups.planar import (
     coordinates_to_sym2,
     from_polar2,

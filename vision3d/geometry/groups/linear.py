@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, ShapeError, nearest_names
+from vision3d.core.errors import ConfigError, ShapeError, nearest_names
 from vision3d.geometry.checks import check_trailing
 from vision3d.geometry.groups import son, spd
 from vision3d.geometry.procrustes import special_orthogonal

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.geometry import spectral
 from vision3d.geometry.smooth import atanh_over, cosh_of, sinh_over
 from vision3d.geometry.vectors import length

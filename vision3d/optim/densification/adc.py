@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.optim.adam import SplatAdam
 from vision3d.optim.densification.strategy import Schedule, cpu_generator, normal_noise, require_groups

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.optim.adam import SplatAdam
 from vision3d.optim.densification.strategy import (

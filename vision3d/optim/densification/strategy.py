@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.optim.adam import SplatAdam
 
 GROUPS = ("means", "quats", "log_scales", "opacity_logits", "sh0", "shN")

@@ -7,9 +7,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from vision3d.device import resolve_backend
-from vision3d.errors import BackendError, DeviceError, InputError, ShapeError
-from vision3d.op_checks import check_image_size
+from vision3d.core.device import resolve_backend
+from vision3d.core.errors import BackendError, DeviceError, InputError, ShapeError
+from vision3d.core.op_checks import check_image_size
 
 
 def check_floats(name: str, tensor: object, want: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.spherical_harmonics import eval_sh
@@ -25,7 +25,7 @@ def bake_texture(bound: MeshGaussians, size: int = 1024) -> Mesh:
     """The mesh at rest with a picture of the Gaussians' colours, by its own uvs; texels between charts have the nearest one's.
 
     Args:
-        bound: Its mesh has uvs from 0 to 1 that do not overlap (`vision3d.stages.mesh.atlas.unwrap` makes some).
+        bound: Its mesh has uvs from 0 to 1 that do not overlap (`vision3d.render.baking.atlas.unwrap` makes some).
         size: Side of the picture [texels].
 
     Raises:

@@ -7,8 +7,8 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
-from vision3d import native
-from vision3d.op_checks import check_image_size, check_memory, checked
+from vision3d.core import native
+from vision3d.core.op_checks import check_image_size, check_memory, checked
 
 
 def picture(

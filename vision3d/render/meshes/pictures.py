@@ -3,7 +3,7 @@
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.render.meshes import checks
 from vision3d.render.meshes.api import interpolate, rasterize
 from vision3d.render.meshes.silhouettes import antialias, edge_neighbors

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError, nearest_names
+from vision3d.core.errors import InputError, ShapeError, nearest_names
 from vision3d.render.meshes.checks import check_floats, check_tensor
 
 

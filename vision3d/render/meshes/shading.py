@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError, nearest_names
+from vision3d.core.errors import InputError, nearest_names
 from vision3d.geometry import mesh as geometry
 from vision3d.geometry.vectors import unit
 from vision3d.render.maps import depth_to_rgb, normals_to_rgb

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
-from vision3d.errors import ShapeError
+from vision3d.core.errors import ShapeError
 from vision3d.render.meshes import checks
 from vision3d.render.meshes.api import Fragments, check_fragments
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError, nearest_names
+from vision3d.core.errors import InputError, ShapeError, nearest_names
 from vision3d.render.meshes import checks
 from vision3d.render.meshes.api import Fragments, check_fragments, interpolate
 

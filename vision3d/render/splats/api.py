@@ -5,8 +5,8 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import InputError
-from vision3d.op_checks import check_image_size
+from vision3d.core.errors import InputError
+from vision3d.core.op_checks import check_image_size
 from vision3d.render.splats import backends, checks
 from vision3d.render.splats.calls import Call
 from vision3d.render.splats.records import Camera, Gaussians

@@ -7,7 +7,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from vision3d.errors import BackendError, DeviceError, InputError, ShapeError, nearest_names
+from vision3d.core.errors import BackendError, DeviceError, InputError, ShapeError, nearest_names
 
 MAX_ALPHA = 0.9999
 """An alpha of this is never drawn: a pixel ends before the Gaussian that would bring its transmittance to 1e-4."""

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vision3d.device import resolve_backend
-from vision3d.errors import BackendError
+from vision3d.core.device import resolve_backend
+from vision3d.core.errors import BackendError
 from vision3d.render.splats.records import (
     Blended,
     Blended2dgs,

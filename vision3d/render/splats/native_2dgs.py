@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import InputError
-from vision3d.op_checks import check_image_size, check_memory
-from vision3d.op_records import Gradients, flatten, record_op, save, saved
+from vision3d.core import native
+from vision3d.core.errors import InputError
+from vision3d.core.op_checks import check_image_size, check_memory
+from vision3d.core.op_records import Gradients, flatten, record_op, save, saved
 from vision3d.render.splats.kernels import of_visible
 from vision3d.render.splats.native_support import (
     background_gradient,

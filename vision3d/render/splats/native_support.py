@@ -5,8 +5,8 @@ import threading
 import torch
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import BackendError
+from vision3d.core import native
+from vision3d.core.errors import BackendError
 
 _MOST_KEPT = 64 << 20  # bytes
 _kept = threading.local()

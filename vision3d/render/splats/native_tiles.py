@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int, Int32, Int64
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import BackendError, InputError
-from vision3d.op_checks import check_image_size, check_memory
-from vision3d.op_records import record_op
+from vision3d.core import native
+from vision3d.core.errors import BackendError, InputError
+from vision3d.core.op_checks import check_image_size, check_memory
+from vision3d.core.op_records import record_op
 from vision3d.render.splats.native_support import image_offsets, plain
 from vision3d.render.splats.records import Grid, Intersections, Projected, Projected2dgs, TileLists
 

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from vision3d.errors import BackendError
+from vision3d.core.errors import BackendError
 from vision3d.render.splats import checks
 from vision3d.render.splats.calls import Call, Images
 from vision3d.render.splats.kernels import Kernels

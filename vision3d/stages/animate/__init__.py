@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.animate.dynamic.config import AnimateConfig

@@ -10,7 +10,7 @@ an affine warp leaves only a rotation, and convolves on SO(2)."""
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 _PUBLIC = {
     "AffnistConfig": "vision3d.stages.equivariant.config",

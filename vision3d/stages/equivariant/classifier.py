@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from vision3d import config as configuration
-from vision3d.errors import ConfigError, FileFormatError, InputError, ShapeError
+from vision3d.core import config as configuration
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, ShapeError
 from vision3d.stages.equivariant.config import ModelConfig
 from vision3d.stages.equivariant.foreground import prepared
 from vision3d.stages.equivariant.networks import CLASSES, PlanarNet, RotationNet, make_network

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from vision3d.errors import ConfigError
-from vision3d.option_marks import HelpGroups
-from vision3d.ranges import check_counts, check_not_negative, check_numbers, check_positive
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_counts, check_not_negative, check_numbers, check_positive
 
 Method = Literal["plain", "canonical", "rotation", "full", "separable"]
 GROUPS = ("so2", "se2", "sl2", "gl2", "affine")

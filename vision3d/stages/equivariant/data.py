@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.io.digits import Digits, read_digits, split_digits
 from vision3d.stages.equivariant.config import AffnistConfig
 from vision3d.stages.equivariant.warps import FRAME, WarpedDigits, affnist_like, homnist_like, pad_to_frame

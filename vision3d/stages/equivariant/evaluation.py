@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.digits import fingerprints
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.stages.equivariant.classifier import Classifier
 from vision3d.stages.equivariant.data import DigitData
 from vision3d.stages.equivariant.networks import CLASSES

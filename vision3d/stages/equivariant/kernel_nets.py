@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 
 KernelKind = Literal["siren", "wire"]
 """sin(w0 z) (Sitzmann et al. 2020), or the real Gabor wave cos(w0 z) exp(-(s0 z)^2) (after Saragadam et al. 2023)."""

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core import native
+from vision3d.core.errors import ConfigError, InputError, ShapeError
+from vision3d.core.op_checks import Signature, check_memory, checked
 from vision3d.geometry.groups.haar import PlanarGroup
-from vision3d.op_checks import Signature, check_memory, checked
 from vision3d.stages.equivariant.kernel_nets import KernelKind
 from vision3d.stages.equivariant.reference import kernels as reference
 

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vision3d.errors import ConfigError, ShapeError
+from vision3d.core.errors import ConfigError, ShapeError
 from vision3d.geometry.groups.haar import GroupSamples, PlanarGroup, check_group
 from vision3d.stages.equivariant.kernel_nets import KernelKind, KernelNet
 from vision3d.stages.equivariant.kernels import MaskKind, build_kernel

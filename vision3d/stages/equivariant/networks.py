@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.geometry.groups.haar import GroupSamples, PlanarGroup, sample_group
 from vision3d.geometry.smooth import wrapped
 from vision3d.stages.equivariant.canonical import canonical_images, canonical_polar

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vision3d.checkpoints import seed_everything
-from vision3d.device import resolve_device
+from vision3d.core.checkpoints import seed_everything
+from vision3d.core.device import resolve_device
+from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.io.digits import fingerprints
 from vision3d.optim.schedules import one_cycle
-from vision3d.progress import ProgressCallback
-from vision3d.runs import RunFolder
 from vision3d.stage import stage
 from vision3d.stages.equivariant.classifier import KIND, Classifier, save_classifier
 from vision3d.stages.equivariant.config import GROWS, RESUMABLE, AffnistConfig

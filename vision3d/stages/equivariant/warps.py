@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, MissingDependencyError
+from vision3d.core.errors import InputError, MissingDependencyError
 from vision3d.io.digits import Digits
 
 FRAME = 40

@@ -13,9 +13,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vision3d.optim.evaluation import Evaluation, evaluate
     from vision3d.stages.fit.config import FitConfig
     from vision3d.stages.fit.run import FitResult, run as fit
+    from vision3d.training.evaluation import Evaluation, evaluate
 
 __all__ = ["Evaluation", "FitConfig", "FitResult", "evaluate", "fit"]
 
@@ -23,8 +23,8 @@ _PUBLIC = {
     "fit": (".run", "run"),
     "FitResult": (".run", "FitResult"),
     "FitConfig": (".config", "FitConfig"),
-    "evaluate": ("vision3d.optim.evaluation", "evaluate"),
-    "Evaluation": ("vision3d.optim.evaluation", "Evaluation"),
+    "evaluate": ("vision3d.training.evaluation", "evaluate"),
+    "Evaluation": ("vision3d.training.evaluation", "Evaluation"),
 }
 
 

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Literal
 
-from vision3d.device import BackendName
-from vision3d.errors import ConfigError
-from vision3d.option_marks import HelpGroups
+from vision3d.core.device import BackendName
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
 
 Initialization = Literal["auto", "points", "random", "sfm"]
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
+from vision3d.core.progress import ProgressCallback
 from vision3d.optim.training_views import TrainingView, TrainingViews
-from vision3d.progress import ProgressCallback
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.fit.world import World

@@ -11,14 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, InputError
-from vision3d.optim.evaluation import BLACK, Evaluation as Measured, background_of, check_held_out, evaluate
+from vision3d.core.device import resolve_backend, resolve_device
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.optim.training_views import TrainingViews
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.stage import stage
 from vision3d.stages.fit.config import GROWS, RESUMABLE, FitConfig
@@ -27,6 +26,7 @@ from vision3d.stages.fit.model import scene_of
 from vision3d.stages.fit.snapshot import snapshot_state
 from vision3d.stages.fit.trainer import Trainer
 from vision3d.stages.fit.world import World, tidied
+from vision3d.training.evaluation import BLACK, Evaluation as Measured, background_of, check_held_out, evaluate
 from vision3d.training.group import Group
 from vision3d.training.loop import Evaluation, Loop
 

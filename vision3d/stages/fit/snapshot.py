@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from vision3d.checkpoints import load_checkpoint
-from vision3d.config import from_dict
-from vision3d.errors import ConfigError, FileFormatError
+from vision3d.core.checkpoints import load_checkpoint
+from vision3d.core.config import from_dict
+from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.stages.fit.config import FitConfig
 from vision3d.stages.fit.model import scene_of

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d import plugins
-from vision3d.errors import ConfigError, NumericalError
+from vision3d.core import plugins
+from vision3d.core.errors import ConfigError, NumericalError
 from vision3d.geometry import se3
 from vision3d.optim import losses, schedules
 from vision3d.optim.densification import ADC, MCMC

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.render import blending_weights
 from vision3d.scene import Cameras, GaussianScene
 from vision3d.scene.gaussians import FLAT_LOG_SCALE

@@ -12,7 +12,7 @@ view is carved away; a ray's depth is where it has met 20 % of the opacity, not 
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.mesh.config import MeshConfig

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from vision3d.geometry import mesh as geometry, shapes
+from vision3d.render.baking.views import SceneViews
 from vision3d.scene import Cameras, Mesh
 from vision3d.stages.mesh import cleanup
 from vision3d.stages.mesh.bounds import Box
-from vision3d.stages.mesh.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 

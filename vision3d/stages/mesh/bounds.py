@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.paths import focus_point
+from vision3d.render.baking.views import SceneViews
 from vision3d.scene import Cameras
-from vision3d.stages.mesh.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 

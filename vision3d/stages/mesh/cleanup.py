@@ -7,9 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import InputError, MissingDependencyError
+from vision3d.core.errors import InputError, MissingDependencyError
 from vision3d.geometry import mesh as geometry
-from vision3d.geometry.vectors import unit
 from vision3d.render.meshes import rasterize, screen_positions
 from vision3d.scene import Cameras, Mesh
 
@@ -132,15 +131,6 @@ def smooth(mesh: Mesh, rounds: int) -> Mesh:
             means = torch.zeros_like(places).index_add_(0, owners, places[neighbors]) / number.clamp(min=1)
             places = torch.where(number > 0, torch.lerp(places, means, weight), places)
     return Mesh(places.float(), mesh.faces)
-
-
-def normals_of(mesh: Mesh) -> Tensor:
-    """Unit normals of the vertices; where the faces have no area, those of their other vertices."""
-    normals = geometry.vertex_normals(mesh.vertices.double(), mesh.faces)
-    around = torch.zeros_like(normals)
-    around.index_add_(0, mesh.faces.flatten(), normals[mesh.faces].sum(1).repeat_interleave(3, 0))
-    is_known = normals.any(1, keepdim=True)
-    return unit(torch.where(is_known, normals, around), normals.new_tensor([0.0, 0.0, 1.0])).float()
 
 
 def decimate(mesh: Mesh, max_faces: int) -> Mesh:

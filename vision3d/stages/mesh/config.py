@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vision3d.device import BackendName
-from vision3d.errors import ConfigError
-from vision3d.option_marks import HelpGroups
-from vision3d.ranges import check_each
+from vision3d.core.device import BackendName
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_each
 
 Corners = tuple[float, float, float, float, float, float]
 

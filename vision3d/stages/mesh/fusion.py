@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.core.errors import ConfigError, InputError, MissingDependencyError
 from vision3d.geometry.mesh import drop_unused_vertices
+from vision3d.render.baking.views import Maps, SceneViews
 from vision3d.scene import GaussianScene, Mesh
 from vision3d.stages.mesh.bounds import Box
 from vision3d.stages.mesh.config import MIN_RESOLUTION
 from vision3d.stages.mesh.thin import opacity_in_voxels
-from vision3d.stages.mesh.views import Maps, SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 

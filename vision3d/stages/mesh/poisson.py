@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.mesh import drop_unused_vertices
+from vision3d.render.baking.views import SceneViews
 from vision3d.scene import Mesh
 from vision3d.stages.mesh.bounds import Box
 from vision3d.stages.mesh.fusion import cell_keys, open3d
-from vision3d.stages.mesh.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry import mesh as geometry
+from vision3d.render.baking.normals import normals_of
+from vision3d.render.baking.texels import is_own
+from vision3d.render.baking.views import Maps, SceneViews
 from vision3d.render.meshes import antialias, edge_neighbors, interpolate, rasterize, screen_positions, texture, texture_lods
 from vision3d.scene import Cameras, Mesh
-from vision3d.stages.mesh import cleanup
-from vision3d.stages.mesh.baking import is_own
-from vision3d.stages.mesh.views import Maps, SceneViews
 
 SMOOTHNESS = 4.0
 """Weight of the graph Laplacian: moves are smooth over about its square root in edges."""
@@ -84,7 +84,7 @@ def refine(mesh: Mesh, views: SceneViews, steps: int, step: Callable[[int, float
         moved = moved - length / max(typical, 1e-30) * mean / (1 - _BETAS[0] ** (number + 1))
         places = start + solve(moved)
         step(number + 1, float(loss.detach()))
-    normals = cleanup.normals_of(Mesh(places, faces))
+    normals = normals_of(Mesh(places, faces))
     return replace(mesh, vertices=places[copies], normals=normals[copies], texture=texels.detach().clamp(0, 1))
 
 

@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 
-from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.core.device import resolve_backend, resolve_device
+from vision3d.core.errors import ConfigError, InputError, MissingDependencyError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.geometry import mesh as geometry
 from vision3d.io.glb import write_mesh
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import surrounding_cameras
-from vision3d.runs import RunFolder
+from vision3d.render.baking import texels as baking
+from vision3d.render.baking.atlas import MAX_SIZE, unwrap_growing
+from vision3d.render.baking.normals import normals_of
+from vision3d.render.baking.views import SceneViews
 from vision3d.scene import Cameras, GaussianScene, Mesh
 from vision3d.scene.upright import up_of
 from vision3d.stage import stage
-from vision3d.stages.mesh import baking, cleanup
-from vision3d.stages.mesh.atlas import MAX_SIZE, unwrap_growing
+from vision3d.stages.mesh import cleanup
 from vision3d.stages.mesh.background import background
 from vision3d.stages.mesh.bounds import Box, Extent, find_extent
 from vision3d.stages.mesh.config import MIN_RESOLUTION, MeshConfig
@@ -29,7 +32,6 @@ from vision3d.stages.mesh.fusion import fuse, open3d, plan
 from vision3d.stages.mesh.poisson import reconstruct
 from vision3d.stages.mesh.refining import refine
 from vision3d.stages.mesh.thin import thin_gaussians
-from vision3d.stages.mesh.views import SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 
@@ -237,7 +239,7 @@ def _colored(
     with Progress(len(views), "color", progress) as bar:
         step: Callable[[int], None] = bar.update
         if unwrapped is None:
-            mesh, seen = baking.color_vertices(replace(surface, normals=cleanup.normals_of(surface)), views, step)
+            mesh, seen = baking.color_vertices(replace(surface, normals=normals_of(surface)), views, step)
             return mesh, 0, seen
         mesh, size = unwrapped
         mesh, seen = baking.bake(mesh, views, size, step)

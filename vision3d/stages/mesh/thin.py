@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from vision3d.geometry.quaternion import quat_to_rotmat
+from vision3d.render.baking.views import SceneViews
 from vision3d.scene import GaussianScene
 from vision3d.stages.mesh.bounds import Box
-from vision3d.stages.mesh.views import SceneViews
 
 _WIDEST = 1.0
 """Standard deviation along the middle axis up to which a Gaussian is thin [voxels]."""

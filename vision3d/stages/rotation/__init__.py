@@ -10,7 +10,7 @@ backward pass that touches only the points that win the maximum of a cloud."""
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 _PUBLIC = {
     "SanityConfig": "vision3d.stages.rotation.config",

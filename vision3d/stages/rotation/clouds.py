@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from vision3d.errors import FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import FileFormatError, InputError, MissingFileError
 from vision3d.io.guards import check_size
 
 WANT = "an .npz with arrays train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files"

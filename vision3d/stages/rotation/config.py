@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vision3d.errors import ConfigError
-from vision3d.option_marks import HelpGroups
-from vision3d.ranges import check_counts, check_not_negative, check_positive
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_counts, check_not_negative, check_positive
 
 PUBLISHED_ROWS = ("6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler")
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vision3d.errors import ConfigError, FileFormatError, InputError, nearest_names
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, nearest_names
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.rotation import so3_exp

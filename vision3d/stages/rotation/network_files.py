@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vision3d.errors import ConfigError, FileFormatError
+from vision3d.core.errors import ConfigError, FileFormatError
 from vision3d.io.described import read_described, write_described
 from vision3d.stages.rotation.networks import PoseNet, SanityNet, SiamesePointNet
 

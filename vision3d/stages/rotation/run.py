@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vision3d.device import resolve_device
+from vision3d.core.device import resolve_device
+from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder, finish_step_on_interrupt
 from vision3d.io.images import write_image
-from vision3d.progress import ProgressCallback
-from vision3d.runs import RunFolder, finish_step_on_interrupt
 from vision3d.stage import stage
 from vision3d.stages.rotation.clouds import read_clouds
 from vision3d.stages.rotation.config import GROWS, RESUMABLE, IkConfig, PointCloudConfig, SanityConfig, TrainingConfig

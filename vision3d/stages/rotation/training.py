@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.checkpoints import seed_everything
-from vision3d.errors import ConfigError, FileFormatError
-from vision3d.machine import git_hash
+from vision3d.core.atomic import atomic_write
+from vision3d.core.checkpoints import seed_everything
+from vision3d.core.errors import ConfigError, FileFormatError
+from vision3d.core.machine import git_hash
+from vision3d.core.plain import to_json
+from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder, StopSignal
 from vision3d.optim.schedules import one_cycle
-from vision3d.plain import to_json
-from vision3d.progress import ProgressCallback
-from vision3d.runs import RunFolder, StopSignal
 from vision3d.stages.rotation.config import GROWS, RESUMABLE, TrainingConfig
 from vision3d.stages.rotation.experiment import QUANTILES, Errors, Experiment
 from vision3d.stages.rotation.network_files import RotationNetwork, load_rotation_network, save_rotation_network

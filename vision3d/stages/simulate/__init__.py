@@ -9,7 +9,7 @@ bodies; masses come from densities and not from the number of Gaussians; the tim
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.simulate.config import (

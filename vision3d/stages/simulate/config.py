@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from vision3d.errors import ConfigError
-from vision3d.option_marks import HelpGroups, InFiles, Repeated
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups, InFiles, Repeated
 from vision3d.stages.simulate.materials.config import ALIASES, Material, jelly, law_name
 from vision3d.stages.simulate.scene_config import (
     Body,

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.io.zarr_store import SequenceWriter
-from vision3d.progress import Progress, ProgressCallback
-from vision3d.runs import Interrupted, RunFolder, finish_step_on_interrupt
 from vision3d.scene import Cameras, FrameSequence, Selection
 from vision3d.stage import check_config, stage
 from vision3d.stages.simulate.config import RESUMABLE, SimulateConfig, Vector

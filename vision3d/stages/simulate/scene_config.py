@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.stages.simulate.materials.config import Material, jelly
 
 Vector = tuple[float, float, float]

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d import native
-from vision3d.device import resolve_device
-from vision3d.errors import FileFormatError
+from vision3d.core import native
+from vision3d.core.device import resolve_device
+from vision3d.core.errors import FileFormatError
 from vision3d.scene.selection import hash_points
 from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.engines import Engine

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from vision3d.device import BackendName
-from vision3d.errors import ConfigError
+from vision3d.core.device import BackendName
+from vision3d.core.errors import ConfigError
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_each
 from vision3d.geometry.choices import SkinningMethod
-from vision3d.option_marks import HelpGroups
-from vision3d.ranges import check_each
 from vision3d.stages.animate.guidance.config import SdsConfig
 
 RESUMABLE = ("checkpoint_every", "keep", "log_every", "video")

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
+from vision3d.core.atomic import atomic_write
+from vision3d.core.plain import to_json
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
-from vision3d.plain import to_json
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.scene import Cameras
 from vision3d.stages.animate.dynamic.footage import SPLITS, Footage, Split
 from vision3d.stages.animate.dynamic.painters import Painter, over, with_views

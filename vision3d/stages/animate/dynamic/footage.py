@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
-from vision3d.errors import ConfigError, FileFormatError, InputError, MissingFileError
+from vision3d.core.errors import ConfigError, FileFormatError, InputError, MissingFileError
 from vision3d.io.dataset import VIDEO_SUFFIXES
 from vision3d.io.images import is_image, read_image, read_mask
 from vision3d.io.video import read_video

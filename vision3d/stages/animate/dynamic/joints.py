@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.quaternion import multiply
 from vision3d.geometry.rotation import rotvec_to_quat, so3_exp
 from vision3d.geometry.skinning import linear_blend

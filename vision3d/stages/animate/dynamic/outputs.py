@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.geometry.rotation import so3_exp
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
 from vision3d.optim.metrics import psnr
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import Pair, write_contact_sheet
 from vision3d.report.curves import Curve, draw_curves
 from vision3d.report.sheets import spread

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.scene import Cameras, Mesh
 from vision3d.stages.animate.dynamic.config import CameraConfig

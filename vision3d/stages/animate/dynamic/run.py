@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vision3d.device import resolve_device
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.device import resolve_device
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.geometry import mesh as geometry
 from vision3d.geometry.deformation_graph import DeformationGraph
-from vision3d.progress import ProgressCallback
 from vision3d.report import write_run_curves
-from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, FrameSequence, Mesh, MeshGaussians, SkinnedMesh
 from vision3d.stage import stage
 from vision3d.stages.animate.cover import cover, warn_of_cover

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.geometry.deformation_graph import DeformationGraph
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.scene import Mesh
 from vision3d.scene.checks import check_shape
 from vision3d.stages.animate.dynamic.config import AnimateConfig

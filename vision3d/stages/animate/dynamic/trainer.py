@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from vision3d.errors import NumericalError
+from vision3d.core.errors import NumericalError
 from vision3d.geometry.arap import Arap
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.optim import losses

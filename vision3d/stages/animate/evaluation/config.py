@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 
 _SMALLEST = 32
 

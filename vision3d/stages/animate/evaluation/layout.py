@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision3d.errors import InputError, MissingFileError
+from vision3d.core.errors import InputError, MissingFileError
 from vision3d.io.images import image_size, is_image
 
 _LAYOUT = "the layout {gt,pred}/OBJECT/eval_VIEW/NUMBER.png"

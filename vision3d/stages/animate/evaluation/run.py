@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
+from vision3d.core.atomic import atomic_write
+from vision3d.core.plain import to_json
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.io.images import read_image
 from vision3d.optim import metrics
-from vision3d.plain import to_json
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import Pair, write_contact_sheet
-from vision3d.runs import RunFolder
 from vision3d.stage import stage
 from vision3d.stages.animate.evaluation.config import EvalConfig
 from vision3d.stages.animate.evaluation.layout import ClipPair, find_clips

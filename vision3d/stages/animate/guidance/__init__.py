@@ -12,7 +12,7 @@ A stage takes a `Guidance` and adds its loss:
 
 from typing import TYPE_CHECKING
 
-from vision3d.lazy import lazy_names
+from vision3d.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vision3d.stages.animate.guidance.base import Guidance, check_time

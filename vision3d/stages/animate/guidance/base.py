@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import BackendError
+from vision3d.core.errors import BackendError
 from vision3d.scene import Cameras
 from vision3d.stages.animate.orbits import Orbit, RelativeViews
 

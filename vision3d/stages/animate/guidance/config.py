@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vision3d.ranges import check_each
+from vision3d.core.ranges import check_each
 
 
 @dataclass(frozen=True)

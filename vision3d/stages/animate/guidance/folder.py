@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d import plugins
-from vision3d.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
+from vision3d.core import plugins
+from vision3d.core.errors import FileFormatError, InputError, MissingDependencyError, MissingFileError
 from vision3d.stages.animate.guidance.base import Guidance
 from vision3d.stages.animate.guidance.config import SdsConfig
 from vision3d.stages.animate.guidance.zero123 import Zero123

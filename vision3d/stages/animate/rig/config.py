@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from vision3d.errors import ConfigError, nearest_names
+from vision3d.core.errors import ConfigError, nearest_names
+from vision3d.core.option_marks import HelpGroups
+from vision3d.core.ranges import check_each
 from vision3d.geometry.choices import EULER_ORDERS, SkinningMethod
-from vision3d.option_marks import HelpGroups
-from vision3d.ranges import check_each
 
 
 @dataclass(frozen=True)

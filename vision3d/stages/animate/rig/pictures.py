@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.core.progress import Progress, ProgressCallback
 from vision3d.geometry import paths
 from vision3d.geometry.cameras import intrinsics
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import render_scene
 from vision3d.report.sheets import frame_sheet, spread
 from vision3d.scene import Cameras, FrameSequence

@@ -11,16 +11,16 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vision3d.device import resolve_device
-from vision3d.errors import InputError
+from vision3d.core.device import resolve_device
+from vision3d.core.errors import InputError
+from vision3d.core.progress import ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.geometry.mesh import is_closed, volume
-from vision3d.progress import ProgressCallback
+from vision3d.optim.motion.retarget import retarget
 from vision3d.render.meshes.shading import first_of_each, smooth_normals
-from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, Clip, FrameSequence, Mesh, MeshGaussians, Motion, SkinnedMesh
 from vision3d.scene.clip import frame_rate
 from vision3d.scene.posing import baked_clip, parse_pose, rest_at
-from vision3d.scene.retarget import retarget
 from vision3d.stage import stage
 from vision3d.stages.animate.rig.config import RigConfig
 from vision3d.stages.animate.rig.pictures import write_pictures

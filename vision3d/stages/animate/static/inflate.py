@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.isosurface import surface_nets
 from vision3d.scene import Cameras, Mesh, PosedImages
 from vision3d.scene.resample import resize_area

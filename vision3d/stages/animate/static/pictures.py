@@ -8,16 +8,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.io.dataset import load_dataset
 from vision3d.io.images import has_alpha
-from vision3d.optim.evaluation import BLACK
 from vision3d.optim.training_views import TrainingView, TrainingViews
 from vision3d.render import render_views
 from vision3d.report.canvas import FAINT, Canvas, fitted
 from vision3d.scene import Cameras, GaussianScene, Mesh, PosedImages
 from vision3d.stages.animate.cover import covered_pixels
 from vision3d.stages.animate.static.config import StaticConfig
+from vision3d.training.evaluation import BLACK
 
 _CELL, _GAP, _LINE = 256, 4, 20  # [px]
 _MOST = 4  # views of a picture

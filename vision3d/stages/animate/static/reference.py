@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, MissingFileError
+from vision3d.core.errors import ConfigError, InputError, MissingFileError
 from vision3d.scene import Cameras, PosedImages
 from vision3d.scene.resample import resize_area
 from vision3d.stages.animate.masks import mask_of_background

@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from vision3d.device import resolve_backend, resolve_device
-from vision3d.errors import ConfigError, FileFormatError
+from vision3d.core.device import resolve_backend, resolve_device
+from vision3d.core.errors import ConfigError, FileFormatError
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.io.dataset import WHITE
 from vision3d.io.images import write_image
 from vision3d.optim import metrics
-from vision3d.optim.evaluation import Evaluation, check_held_out, evaluate
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.report import write_run_curves
 from vision3d.report.evaluation_sheet import write_evaluation_sheet
-from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, Mesh, MeshGaussians, PosedImages
 from vision3d.stage import stage
 from vision3d.stages.animate.cover import warn_of_cover
@@ -31,6 +30,7 @@ from vision3d.stages.animate.static.pictures import Pictures, before_after, draw
 from vision3d.stages.animate.static.reference import opaque_pixels, reference_images
 from vision3d.stages.animate.static.surface import checked_mesh, load_surface
 from vision3d.stages.animate.static.trainer import StaticTrainer
+from vision3d.training.evaluation import Evaluation, check_held_out, evaluate
 from vision3d.training.loop import Loop
 
 logger = logging.getLogger("vision3d.animate")

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, MissingFileError
+from vision3d.core.errors import InputError, MissingFileError
 from vision3d.geometry import mesh as geometry
 from vision3d.io.glb import in_scene_axes
 from vision3d.scene import Mesh, MeshGaussians, load

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vision3d.errors import NumericalError
+from vision3d.core.errors import NumericalError
 from vision3d.io.dataset import WHITE
 from vision3d.optim import losses
 from vision3d.optim.shape_losses import ShapeLosses

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vision3d import plugins
-from vision3d.errors import BackendError, ConfigError, MissingDependencyError
+from vision3d.core import plugins
+from vision3d.core.errors import BackendError, ConfigError, MissingDependencyError
 from vision3d.stages.simulate.engines.mpm import Energies, energies
 from vision3d.stages.simulate.world.particles import Particles
 from vision3d.stages.simulate.world.world import Advance, World

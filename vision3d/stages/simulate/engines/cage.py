@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, ShapeError
+from vision3d.core.errors import ConfigError, ShapeError
 from vision3d.stages.simulate.engines.points import Points
 
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d import native
-from vision3d.errors import BackendError, ConfigError, InputError, NumericalError
+from vision3d.core import native
+from vision3d.core.errors import BackendError, ConfigError, InputError, NumericalError
 from vision3d.stages.simulate.config import Boundary, Material
 from vision3d.stages.simulate.engines.base import Engine
 from vision3d.stages.simulate.engines.mpm import Energies, potential_energy

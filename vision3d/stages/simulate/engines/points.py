@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError, ShapeError
+from vision3d.core.errors import InputError, ShapeError
 from vision3d.stages.simulate.engines.base import make_engine
 from vision3d.stages.simulate.world.particles import Particles
 from vision3d.stages.simulate.world.world import World

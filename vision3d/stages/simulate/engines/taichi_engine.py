@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, NumericalError
+from vision3d.core.errors import ConfigError, InputError, NumericalError
 from vision3d.stages.simulate.engines import taichi_kernels as columns, taichi_laws, taichi_runtime
 from vision3d.stages.simulate.engines.base import Engine
 from vision3d.stages.simulate.engines.taichi_contact import ContactTables

@@ -17,8 +17,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
-from vision3d import caches
-from vision3d.errors import BackendError, MissingDependencyError
+from vision3d.core import caches
+from vision3d.core.errors import BackendError, MissingDependencyError
 
 logger = logging.getLogger("vision3d.physics")
 

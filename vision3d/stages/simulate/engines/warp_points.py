@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import ConfigError, MissingDependencyError
+from vision3d.core.errors import ConfigError, MissingDependencyError
 from vision3d.geometry.neighbors import knn
 from vision3d.stages.simulate.engines.points import Points
 

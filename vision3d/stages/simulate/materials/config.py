@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vision3d.config import load_yaml
-from vision3d.errors import ConfigError, nearest_names
+from vision3d.core.config import load_yaml
+from vision3d.core.errors import ConfigError, nearest_names
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "corotated": ("elastic", "jelly", "fixed_corotated"),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vision3d.config import load_yaml
+from vision3d.core.config import load_yaml
 from vision3d.stages.simulate.materials.config import ALIASES, Material, law_name
 from vision3d.stages.simulate.materials.laws import energy_density, kirchhoff_stress, packing_factor
 from vision3d.stages.simulate.materials.plasticity import initial_memory, return_map

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vision3d.core.progress import Progress, ProgressCallback
+from vision3d.core.runs import RunFolder
 from vision3d.geometry.cameras import intrinsics, look_at
 from vision3d.geometry.edge_factors import factors_svd, factors_to_gaussians, gaussians_to_factors, split_long
 from vision3d.geometry.vectors import unit
 from vision3d.io.images import write_image
 from vision3d.io.video import VideoWriter
-from vision3d.progress import Progress, ProgressCallback
 from vision3d.render import path_cameras, render_scene
 from vision3d.report.sheets import frame_sheet
-from vision3d.runs import RunFolder
 from vision3d.scene import Cameras, FrameSequence, GaussianScene, Mesh
 from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.output.course import course_picture

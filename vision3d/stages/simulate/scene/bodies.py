@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.neighbors import knn
 from vision3d.geometry.rotation import hat
 from vision3d.geometry.voxels import connected_parts

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import drop_unused_vertices
 from vision3d.geometry.quaternion import quat_to_rotmat
 from vision3d.geometry.vectors import unit

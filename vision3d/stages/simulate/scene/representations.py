@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
+from vision3d.core.errors import ConfigError, InputError
 from vision3d.geometry.edge_factors import clamp_factors, factors_svd, flatten_gaussians, gaussians_to_factors
 from vision3d.geometry.mesh import weld_vertices
 from vision3d.geometry.quaternion import rotmat_to_quat

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, nearest_names
+from vision3d.core.errors import ConfigError, InputError, nearest_names
 from vision3d.geometry.neighbors import neighbor_distance
 from vision3d.geometry.voxels import connected_parts
 from vision3d.scene import Region, Selection

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.errors import MissingDependencyError
+from vision3d.core.errors import MissingDependencyError
 from vision3d.geometry.mesh import face_normals
 from vision3d.render.camera_paths import bulk_of, bulk_of_points
 from vision3d.scene import Cameras, GaussianScene, Selection

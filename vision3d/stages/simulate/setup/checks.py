@@ -5,8 +5,8 @@ import math
 
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError
-from vision3d.machine import free_memory
+from vision3d.core.errors import ConfigError, InputError
+from vision3d.core.machine import free_memory
 from vision3d.scene import GaussianScene
 from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.engines import Engine

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.neighbors import knn
 from vision3d.stages.simulate.config import Impulse, SimulateConfig
 from vision3d.stages.simulate.scene.selecting import Selector

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 from vision3d.stages.simulate.config import SimulateConfig
 from vision3d.stages.simulate.setup.obstacles import Placement
 from vision3d.stages.simulate.world.particles import Grid

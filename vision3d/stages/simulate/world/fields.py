@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.solids import surface_distances, winding_numbers
 from vision3d.io.glb import in_scene_axes
 from vision3d.scene import Mesh

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import ConfigError, InputError, ShapeError
+from vision3d.core.errors import ConfigError, InputError, ShapeError
 from vision3d.stages.simulate.config import Material
 from vision3d.stages.simulate.materials.laws import energy_density
 from vision3d.stages.simulate.materials.plasticity import initial_memory

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vision3d.errors import NumericalError
+from vision3d.core.errors import NumericalError
 from vision3d.stages.simulate.config import Material
 from vision3d.stages.simulate.world.particles import Particles
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import ConfigError, NumericalError
+from vision3d.core.errors import ConfigError, NumericalError
 from vision3d.geometry.rotation import hat
 from vision3d.stages.simulate.config import Boundary, Material, Motion, Vector, Wind
 from vision3d.stages.simulate.world.particles import Grid

@@ -16,7 +16,7 @@ def describe_machine() -> dict[str, Any]:
     """Versions, CPU, threads and instruction set, as plain values for a summary."""
     import torch
 
-    from vision3d import native
+    from vision3d.core import native
 
     module = native.module()
     return {
@@ -73,7 +73,7 @@ def free_memory() -> int | None:
 @functools.cache
 def git_hash() -> str | None:
     """The commit of the checkout that this code runs from, with `+` when files differ from it; None outside one."""
-    folder = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parents[1]
     if not (folder.parent / ".git").exists():
         return None
     try:

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.mesh import connected_faces, face_adjacency, face_normals
+from vision3d.render.baking.normals import normals_of
 from vision3d.render.meshes import rasterize
 from vision3d.scene import Mesh
-from vision3d.stages.mesh.cleanup import normals_of
 
 logger = logging.getLogger("vision3d.mesh")
 

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from vision3d.errors import BackendError, DeviceError
-from vision3d.install import install_command
+from vision3d.core.errors import BackendError, DeviceError
+from vision3d.core.install import install_command
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ def resolve_backend(name: str, device: "torch.device") -> Literal["native", "ref
     Raises:
         BackendError: The backend that was asked for is not built or does not run on this device.
     """
-    from vision3d import native
+    from vision3d.core import native
 
     runs_native = native.module() is not None and (device.type == "cpu" or native.has_cuda())
     if name == "auto":

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from vision3d.scene.humanoid import body_parts
+from vision3d.optim.motion.humanoid import body_parts
 
 
 def same_joints(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:

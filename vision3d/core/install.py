@@ -49,7 +49,7 @@ def reinstall_command() -> str:
 
 def checkout() -> Path | None:
     """The folder of the source code, where this copy runs from there: installed with `pip install -e`, or not installed."""
-    dist, package = distribution(), Path(__file__).resolve().parent
+    dist, package = distribution(), Path(__file__).resolve().parents[1]
     editable = None if dist is None else _editable_folder(dist)
     if editable is not None and package == (editable / "vision3d").resolve():
         return editable

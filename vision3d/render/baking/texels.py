@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vision3d.render.baking.views import Maps, SceneViews
 from vision3d.render.meshes import rasterize, screen_positions
 from vision3d.render.meshes.texels import spread, texels_of
 from vision3d.scene import Cameras, Mesh
-from vision3d.stages.mesh.views import Maps, SceneViews
 
 logger = logging.getLogger("vision3d.mesh")
 

@@ -9,14 +9,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vision3d.atomic import atomic_write
-from vision3d.device import resolve_device
-from vision3d.errors import InputError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.device import resolve_device
+from vision3d.core.errors import InputError
+from vision3d.core.plain import to_json
+from vision3d.core.progress import ProgressCallback, silent
 from vision3d.io.images import has_alpha, write_image
 from vision3d.optim import metrics
 from vision3d.optim.training_views import check_sizes
-from vision3d.plain import to_json
-from vision3d.progress import ProgressCallback, silent
 from vision3d.render import render_views
 from vision3d.scene import Cameras, GaussianScene, PosedImages
 from vision3d.scene.resample import resize_area

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from vision3d.errors import DeviceError, InputError, ShapeError
-from vision3d.machine import free_memory
+from vision3d.core.errors import DeviceError, InputError, ShapeError
+from vision3d.core.machine import free_memory
 
 MAX_PIXELS = 2**28
 """Pixels of all images of one call: 16384 x 16384, or 32 images of 3840 x 2160."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.low_rank import principal_shapes
 from vision3d.geometry.mesh import vertex_normals
 from vision3d.geometry.rigid_joints import RigidJoints, fit_rigid_joints

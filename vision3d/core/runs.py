@@ -28,16 +28,16 @@ from typing import Any, Self
 import torch
 
 import vision3d
-from vision3d import config as configuration
-from vision3d.atomic import atomic_write, make_folder, remove_leftovers
-from vision3d.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
-from vision3d.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
-from vision3d.machine import describe_machine, git_hash, peak_memory
-from vision3d.plain import to_json
-from vision3d.run_files import CONFIG_FILE, HEADER, INPUTS_FILE, is_run_folder
-from vision3d.run_lock import LOCK_FILE, RunLock
+from vision3d.core import config as configuration
+from vision3d.core.atomic import atomic_write, make_folder, remove_leftovers
+from vision3d.core.checkpoints import Checkpoint, CheckpointFolder, capture_rng, restore_rng
+from vision3d.core.errors import ConfigError, FileFormatError, OutputExistsError, Vision3DError
+from vision3d.core.machine import describe_machine, git_hash, peak_memory
+from vision3d.core.plain import to_json
+from vision3d.core.run_files import CONFIG_FILE, HEADER, INPUTS_FILE, is_run_folder
+from vision3d.core.run_lock import LOCK_FILE, RunLock
 
-logger = logging.getLogger("vision3d.runs")
+logger = logging.getLogger("vision3d.core.runs")
 _WORTHLESS = {CONFIG_FILE, INPUTS_FILE, "summary.json", LOCK_FILE}
 
 

@@ -15,7 +15,7 @@ import functools
 from importlib import metadata
 from typing import TypeVar
 
-from vision3d.errors import PluginError
+from vision3d.core.errors import PluginError
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.kinematics import forward_kinematics
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.rotation import nearest_rotation, rotvec_to_rotmat
+from vision3d.optim.motion.humanoid import LIMBS, body_parts
+from vision3d.optim.motion.joint_names import same_joints
 from vision3d.scene.clip import Channel, Clip
-from vision3d.scene.humanoid import LIMBS, body_parts
-from vision3d.scene.joint_names import same_joints
 from vision3d.scene.motion import Motion
 from vision3d.scene.skin import SkinnedMesh
 

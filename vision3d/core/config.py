@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from vision3d.errors import ConfigError, FileFormatError, MissingFileError, nearest_names
+from vision3d.core.errors import ConfigError, FileFormatError, MissingFileError, nearest_names
 
 T = TypeVar("T")
 _MISSING = object()

@@ -12,8 +12,8 @@ import torch
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from vision3d import torch_private
-from vision3d.errors import BackendError
+from vision3d.core import torch_private
+from vision3d.core.errors import BackendError
 
 _library = torch.library.Library("vision3d", "FRAGMENT")
 _plain: dict[Any, tuple[str, Callable[..., Any]]] = {}  # of each operation its name and the function that it wraps

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vision3d.atomic import atomic_write
-from vision3d.config import dump_plain, read_yaml
-from vision3d.errors import FileFormatError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.config import dump_plain, read_yaml
+from vision3d.core.errors import FileFormatError
 
 CONFIG_FILE, INPUTS_FILE = "config.yaml", "inputs.yaml"
 HEADER = "# vision3d run, version "

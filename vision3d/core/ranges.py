@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from vision3d.errors import ConfigError
+from vision3d.core.errors import ConfigError
 
 
 def check_numbers(config: Any, names: Iterable[str], holds: Callable[[Any], bool], want: str) -> None:

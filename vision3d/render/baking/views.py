@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.errors import InputError
+from vision3d.core.errors import InputError
 from vision3d.geometry.cameras import pixel_grid, unproject
 from vision3d.geometry.paths import focus_point
 from vision3d.geometry.quaternion import quat_to_rotmat, rotmat_to_quat
 from vision3d.geometry.se3 import transform_points
 from vision3d.render import depth_to_normals
+from vision3d.render.baking import stereo
 from vision3d.render.splats import rasterize_2dgs
 from vision3d.render.views import render_views
 from vision3d.scene import Cameras, GaussianScene
-from vision3d.stages.mesh import stereo
 
 _HAZY = 0.025
 """Spread, in depths, from which on a ray shows no surface."""

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from vision3d.errors import RunInUseError, Vision3DError
+from vision3d.core.errors import RunInUseError, Vision3DError
 
 LOCK_FILE = ".lock"
 _held: Counter[str] = Counter()

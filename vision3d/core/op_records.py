@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from vision3d import native
-from vision3d.op_checks import Signature
+from vision3d.core import native
+from vision3d.core.op_checks import Signature
 
 Gradients = dict[str, Tensor | None]
 _PLAIN = {int: "SymInt", float: "float", bool: "bool", str: "str"}

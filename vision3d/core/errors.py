@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from vision3d.install import install_command
+from vision3d.core.install import install_command
 
 
 class Vision3DError(Exception):

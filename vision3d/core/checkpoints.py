@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 import vision3d
-from vision3d.atomic import atomic_write
-from vision3d.errors import FileFormatError, MissingFileError
+from vision3d.core.atomic import atomic_write
+from vision3d.core.errors import FileFormatError, MissingFileError
 
-logger = logging.getLogger("vision3d.runs")
+logger = logging.getLogger("vision3d.core.runs")
 _FORMAT = 1
 BEST_FILE = "best.pt"
 

@@ -1,0 +1,1 @@
+"""Fitting of skins to frames, and motion of one skeleton on another."""
