@@ -70,3 +70,13 @@ def test_wrong_input():
         fit_vertices(AnimateConfig(), clip.mesh, clip.vertices[:2], clip.times)
     with pytest.raises(InputError, match=r"motion\.kind: got mlp, want discrete"):
         fit_vertices(replace(AnimateConfig(), motion=FieldConfig(kind="mlp")), clip.mesh, clip.vertices, clip.times)
+
+
+def test_vertices_with_gradients_are_constants():
+    clip = worm(frames=3)
+    config = AnimateConfig(nodes=6, steps=3)
+    vertices = clip.vertices * torch.ones((), requires_grad=True)
+    found = fit_vertices(config, clip.mesh, vertices, clip.times, progress=silent)
+    assert torch.equal(
+        found.vertices(clip.times), fit_vertices(config, clip.mesh, clip.vertices, clip.times).vertices(clip.times)
+    )

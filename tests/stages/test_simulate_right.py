@@ -434,6 +434,13 @@ def test_a_vast_ground_costs_no_more_than_the_space():
     assert torch.cdist(torch.rand(200, 2).double() * 2 - 1, found[:, :2]).amin(1).max() < 0.05
 
 
+def test_a_floor_that_moves_as_a_whole_has_no_footprint():
+    """`simulate --select` of all that lies at the height of the floor leaves no splat of it."""
+    none = Surface(torch.zeros(0, 3).double(), torch.zeros(0, 4), torch.zeros(0, 3).double(), torch.zeros(0))
+    space = torch.full((3,), -1.5).double(), torch.full((3,), 1.5).double()
+    assert floor_field(none, torch.eye(3).double(), torch.zeros(3).double(), 0.02, space) is None
+
+
 def test_a_floor_of_few_large_splats_carries():
     """9 discs far larger than a cell, and a far piece of floor: no hole between samples, and the far one costs nothing."""
     places = torch.cartesian_prod(torch.linspace(-1, 1, 3), torch.linspace(-1, 1, 3))

@@ -22,7 +22,7 @@ class EvalClipsOptions(RunOptions):
     were measured are not measured again."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """Pictures as {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, with or without alpha."""
+    """Images as {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, with or without alpha."""
     settings: Settings[EvalConfig] = dataclasses.field(default_factory=EvalConfig)
 
 

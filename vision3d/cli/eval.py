@@ -20,8 +20,8 @@ from vision3d.core.progress import TerminalProgress
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalOptions(VerbOptions):
-    """Render the held-out views of a data set and compare them with the photographs: PSNR, SSIM, MS-SSIM, and what the
-    nearest training photograph would score in their place."""
+    """Render the held-out views of a data set and compare them with the photos: PSNR, SSIM, MS-SSIM, and what the
+    nearest training photo would score in their place."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("split_every", "background", "lpips_weights", "downscale", "masks"),
@@ -34,7 +34,7 @@ class EvalOptions(VerbOptions):
     data: Annotated[Path, tyro.conf.Positional]
     """Photos with cameras, as for fit."""
     out: Path | None = None
-    """Folder for eval.json, a contact sheet, and pictures with the photograph on the left and the render on the right."""
+    """Folder for eval.json, a contact sheet, and images with the photo on the left and the render on the right."""
     overwrite: tyro.conf.FlagCreatePairsOff[bool] = False
     """Replace existing files."""
     split_every: int = 8

@@ -24,8 +24,8 @@ _VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InfoOptions(VerbOptions):
-    """Say what is in a scene of Gaussians (.ply, .spz, .sog, .splat, .ksplat, .glb), a mesh (with joints, morph
-    targets and clips), points, boxes, a cameras.json, a data set, a run folder, a picture or a video."""
+    """Inspect a scene of Gaussians (.ply, .spz, .sog, .splat, .ksplat, .glb), a mesh (with joints, morph
+    targets and clips), points, boxes, a cameras.json, a data set, a run folder, an image or a video."""
 
     path: tyro.conf.Positional[Path]
     """File or folder."""

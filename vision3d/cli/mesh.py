@@ -32,7 +32,7 @@ class MeshOptions(ConfigOptions):
     out: Path | None = None
     """Mesh to write: .glb with the texture; .obj, .ply, .stl need trimesh [default: mesh.glb beside the scene]."""
     cameras: Path | None = None
-    """Cameras of the photographs: cameras.json, transforms.json or a data set folder [default: cameras.json beside the
+    """Cameras of the photos: cameras.json, transforms.json or a data set folder [default: cameras.json beside the
     scene, else cameras all round it]."""
     up: Literal["auto", "x", "-x", "y", "-y", "z", "-z"] = "auto"
     """Axis of the scene that points up. A .glb is turned so that it becomes y; other files keep the axes of the scene

@@ -26,7 +26,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViewOptions(VerbOptions):
     """Look at what is in files and folders, together in one world: scenes of Gaussians, meshes, points, boxes, cameras with
-    their photographs, selections, sequences, scene folders, and runs, followed while they run."""
+    their photos, selections, sequences, scene folders, and runs, followed while they run."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("web", "offscreen", "size", "colors", "time"),

@@ -21,7 +21,7 @@ class ModelConfig:
     """The network."""
 
     method: Method = "rotation"
-    """plain: a CNN. canonical: the same on pictures in canonical position. rotation: canonical position and convolutions on
+    """plain: a CNN. canonical: the same on images in canonical position. rotation: canonical position and convolutions on
     SO(2). full: convolutions on the plane and a group, kernels of all coordinates at once. separable: the same with kernels
     that are products."""
     group: Literal["so2", "se2", "sl2", "gl2", "affine"] = "gl2"
@@ -62,11 +62,11 @@ class ModelConfig:
     padded: bool = True
     """Surround the features of every layer by black, of full and separable; published: not before the first and last layer."""
     margin: int = 8
-    """Black around the pictures that padded networks of full and separable are measured on [px], a multiple of 4, lest features
+    """Black around the images that padded networks of full and separable are measured on [px], a multiple of 4, lest features
     of digits at the border be cut. In training, where digits stand in the middle, there is none."""
     norm: Literal["scale", "layer"] = "scale"
-    """Of full and separable. scale: a picture's features are divided by their root mean square and black stays 0. layer: their
-    mean is taken off first, as published; black then differs from the padding, and features from one place to another."""
+    """Of full and separable. scale: the features of an image are divided by their root mean square and black stays 0. layer:
+    their mean is taken off first, as published; black then differs from the padding, and features from one place to another."""
     head_norm: bool = True
     """Bring pooled features to mean 0 and deviation 1, by averages over many batches, before the last layers of full and
     separable: not in the publication, and much faster to learn."""

@@ -47,6 +47,7 @@ def fit_vertices(
     if config.motion.kind != "discrete":
         raise InputError(f"motion.kind: got {config.motion.kind}, want discrete")
     check_shape("vertices", vertices, (len(times), mesh.num_vertices, 3))
+    vertices = vertices.detach()  # constants, also where they come from another motion
     if graph is None:
         graph = DeformationGraph.of(mesh.vertices, mesh.faces, config.nodes, config.neighbors)
     # No frame is the reference: the mesh at rest need not be one of them.

@@ -62,6 +62,8 @@ def floor_field(
     """
     from scipy import ndimage
 
+    if not len(surface.means):  # everything at the height of the floor moves
+        return None
     corners = torch.cartesian_prod(*torch.stack(space).double().T)
     corners = (corners - foot) @ frame[:, :2]
     reach = _REACH * surface.scales.double().amax(-1)
@@ -174,7 +176,7 @@ def seen_floor(
         still = representation.triangles[~moving[representation.triangles].any(1)]
         height, thickness = float(foot @ floor.normal), floor.thickness * scale
         surface = floor_faces(x, still, floor.normal, height, thickness, spacing, space)
-        return floor_field(surface, floor_frame(floor.normal), foot, spacing, space) if len(surface.means) else None
+        return floor_field(surface, floor_frame(floor.normal), foot, spacing, space)
     assert isinstance(representation, FDrive)
     heights = representation.points @ floor.normal - floor.height
     rows = (~moving & (heights.abs() < floor.thickness) & (representation.opacities >= config.min_opacity)).nonzero()[:, 0]
