@@ -37,10 +37,10 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(atomic.os, "fsync", full)
-    with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(No space left on device\); nothing was"):
+    with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(No space left on device\); no file was"):
         write(path)
     path.write_text("earlier")
-    with pytest.raises(Vision3DError, match="the earlier file is unchanged"):
+    with pytest.raises(Vision3DError, match="the previous file is unchanged"):
         write(path)
     assert path.read_text() == "earlier" and os.listdir(tmp_path) == ["file.txt"]
 

@@ -73,7 +73,7 @@ def test_hidden_code_is_not_executed(tmp_path, kind):
         assert zipfile.is_zipfile(path)
     else:
         path.write_bytes(pickle.dumps(payload))
-    with pytest.raises(FileFormatError, match=r"nothing of it was executed|no checkpoint") as caught:
+    with pytest.raises(FileFormatError, match=r"nothing was executed|not a checkpoint") as caught:
         load_checkpoint(path)
     assert str(caught.value).startswith(str(path))
     assert not trace.exists()
@@ -101,7 +101,7 @@ def test_truncated_newest_falls_back(tmp_path, caplog, share):
     path.write_bytes(data[: int(share * len(data))])
     got = folder.latest()
     assert got is not None and got.step == 1
-    assert "step_000002.pt: is truncated or no checkpoint; going back" in caplog.text
+    assert "step_000002.pt: is truncated or not a checkpoint; using the previous" in caplog.text
 
 
 def test_damaged_bytes_are_noticed(tmp_path):
@@ -118,7 +118,7 @@ def test_other_files(tmp_path):
     with pytest.raises(MissingFileError, match="does not exist; want a checkpoint"):
         load_checkpoint(tmp_path / "a.pt")
     torch.save({"weights": torch.ones(3)}, tmp_path / "a.pt")
-    with pytest.raises(FileFormatError, match="is no checkpoint of vision3d"):
+    with pytest.raises(FileFormatError, match="is not a checkpoint of vision3d"):
         load_checkpoint(tmp_path / "a.pt")
 
 

@@ -108,7 +108,7 @@ def test_what_is_refused(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\na: 2", "key a stands twice"),
+        ("a: 1\na: 2", "key a is a duplicate"),
         ("!!python/object/apply:os.system ['false']", "could not determine a constructor"),
         ("a: [1", "line 1"),
         ("- 1", "want keys with values"),

@@ -78,7 +78,7 @@ def messages(tmp_path_factory):
 @pytest.mark.parametrize("name", ["scene.ply", "a.pt", "a.png", "a.jpg", "a.webp", "a.tif", "a.bmp", "a.npy", "summary.json"])
 def test_earlier_file_is_whole_and_named(messages, name):
     (line,) = [line for line in messages if f"run/{name}:" in line]
-    assert "could not be written (" in line and line.endswith("); the earlier file is unchanged")
+    assert "could not be written (" in line and line.endswith("); the previous file is unchanged")
 
 
 def test_earlier_lines_of_the_metrics_stay(messages):
@@ -117,7 +117,7 @@ def test_fit_on_a_full_disk(cli, fitted, tmp_path, monkeypatch, name):
     monkeypatch.setattr(atomic, "_flush", full)
     code, _, err = cli("fit", photos, "--out", out, "--resume", *options)
     assert code == 1
-    assert f"error: {out / name}: could not be written (No space left on device); the earlier file is unchanged\n" in err
+    assert f"error: {out / name}: could not be written (No space left on device); the previous file is unchanged\n" in err
     after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert after.keys() == before.keys() and after[out / name] == before[out / name]
     if name != "summary.json":

@@ -47,5 +47,5 @@ def test_a_name_that_stands_twice_is_refused():
         values: Float[Tensor, " n"]
         inner: Inner
 
-    with pytest.raises(AssertionError, match="Twice: a name stands twice"):
+    with pytest.raises(AssertionError, match="Twice: duplicate name"):
         fields_of(Twice)

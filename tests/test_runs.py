@@ -105,7 +105,7 @@ def test_other_configuration_is_refused_by_key(tmp_path):
     with pytest.raises(ConfigError) as caught:
         RunFolder.create(tmp_path / "a", replace(CONFIG, lr=0.2, seed=4), resume=True)
     assert str(caught.value) == (
-        f"lr, seed: cannot resume {tmp_path}/a/config.yaml, which has another configuration "
+        f"lr, seed: cannot resume {tmp_path}/a/config.yaml, which has a different configuration "
         "(lr: 0.1 there, 0.2 here; seed: 3 there, 4 here)"
     )
     longer = RunFolder.create(tmp_path / "a", replace(CONFIG, steps=8), resume=True, ignore={"steps"})
@@ -126,10 +126,10 @@ def test_metrics_survive_a_kill_and_a_torn_line(tmp_path):
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
     path.write_text('{"step": 1, "lo\n{"step": 2}\n')
-    with pytest.raises(FileFormatError, match=r"metrics.jsonl at line 1: is no JSON object"):
+    with pytest.raises(FileFormatError, match=r"metrics.jsonl at line 1: is not a JSON object"):
         read_metrics(path)
     path.write_text('{"step": 1}\n[2]\n')
-    with pytest.raises(FileFormatError, match=r"metrics.jsonl at line 2: is no JSON object with a step"):
+    with pytest.raises(FileFormatError, match=r"metrics.jsonl at line 2: is not a JSON object with a step"):
         read_metrics(path)
 
 

@@ -108,7 +108,7 @@ class Flight:
             Vision3DError: It cannot be read.
         """
         if path.suffix.lower() != ".json":
-            raise InputError(f"{path}: is no file of cameras; want a cameras.json")
+            raise InputError(f"{path}: is not a cameras file; want a cameras.json")
         cameras = Cameras.load(path).validate()
         self.keys = tuple(
             FreeCamera.of_camera(camera, up, distance, (int(camera.width), int(camera.height))) for camera in cameras

@@ -241,7 +241,7 @@ class Layers:
 
     def __getitem__(self, name: str) -> Layer:
         if name not in self._layers:
-            raise InputError(f"no layer {name!r}; {nearest_names(name, self._layers)}")
+            raise InputError(f"unknown layer {name!r}; {nearest_names(name, self._layers)}")
         return self._layers[name]
 
     def __iter__(self) -> Iterator[Layer]:

@@ -25,16 +25,16 @@ HELP = """Mouse
   Ctrl drag             look round
   wheel                 nearer, farther
   click                 pick a Gaussian, vertex, point or camera
-  double click          put the middle there
+  double click          set the centre of rotation
 
 Keys
   W A S D, Q E    fly; down, up
-  arrows          turn about the middle
+  arrows          rotate about the centre
   Home            the first view
   C               cameras on or off
   N P             next, previous camera
-  Space           play what moves
-  , .             a frame back, on
+  Space           play
+  , .             previous, next frame
   K L             add a key to the camera path, play it
   X               screenshot
   V               record a video, stop

@@ -196,7 +196,7 @@ class Panel:
         if not layers:
             return
         box = self._make.section(self.widget, "Cameras", True)
-        self._frusta = gui.Checkbox("show where they stand")
+        self._frusta = gui.Checkbox("show frustums")
         self._frusta.checked = True
         self._frusta.set_on_checked(self._make.on(self._show_cameras))
         box.add_child(self._frusta)
@@ -218,7 +218,7 @@ class Panel:
             self._make.button("Next", lambda: self.next_camera(1)),
         )
         if any(isinstance(layer.value, PosedImages) for layer in layers):
-            box.add_child(gui.Label("photograph over the picture"))
+            box.add_child(gui.Label("photo over the render"))
             box.add_child(self._make.slider(0, 1, session.photograph_weight, self._set_weight))
 
     def _jump(self, index: int) -> None:
@@ -293,7 +293,7 @@ class Panel:
         )
 
     def _pick_text(self) -> str:
-        picked, lines = self._session.picked, ["click into the picture"]
+        picked, lines = self._session.picked, ["click into the image"]
         if picked is not None:
             lines = picked.lines(self._session.layers.frame(picked.layer, self._session.time))
         return "\n".join(lines + [""] * (_PICK_LINES - len(lines)))  # so that what is below stays where it is
@@ -309,7 +309,7 @@ class Panel:
             self._make.button("Save", lambda: self.act(session.save_path, "wrote {}")),
             self._make.button("Load", self._load_path),
             self._make.button("Clear", lambda: self.act(session.clear_path)),
-            self._make.button("Video", lambda: self.act(session.render_path, "makes {}; once more gives it up")),
+            self._make.button("Video", lambda: self.act(session.render_path, "writes {}; press again to cancel")),
         )
 
     def _load_path(self) -> None:

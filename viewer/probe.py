@@ -93,7 +93,7 @@ class Probe:
             self._process.kill()
             self._process.communicate()
             raise BackendError(
-                f"Open3D did not open a window within {self._timeout:g} s; if the display is far away, on a virtual one: "
+                f"Open3D did not open a window within {self._timeout:g} s; for a remote display use a virtual one: "
                 f"apt install xvfb xauth && xvfb-run -a vision3d view ...; {_OTHERWISE}"
             ) from None
         found = re.search(r"^vision3d-probe (\{.*\})$", output, re.MULTILINE)
@@ -136,6 +136,6 @@ def explain(output: str, code: int) -> str:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        return f"Open3D's renderer crashes here ({name}): no graphics driver that works; apt install {_DRIVERS}; {_OTHERWISE}"
+        return f"Open3D's renderer crashes here ({name}): no working graphics driver; apt install {_DRIVERS}; {_OTHERWISE}"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     return f"Open3D does not open a window: {lines[-1] if lines else f'exit code {code}'}; apt install {_DRIVERS}; {_OTHERWISE}"

@@ -62,7 +62,7 @@ class Rig:
             self.skin.clip(clip)  # says which there are
         if colors is not None and colors not in self.colorings:
             known = f"it has {', '.join(self.colorings)}" if colors in COLORINGS else nearest_names(colors, self.colorings)
-            raise InputError(f"colours: got {colors!r}, which this mesh has not; {known}")
+            raise InputError(f"colours: got {colors!r}, which this mesh does not have; {known}")
         return replace(self, clip=clip or self.clip, colors=colors or self.colors)
 
     def like(self, other: "Rig") -> "Rig":

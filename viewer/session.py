@@ -254,7 +254,7 @@ class Session:
             InputError: There are none.
         """
         if not self.regions:
-            raise InputError("nothing is selected; choose sphere or box and click into the picture")
+            raise InputError("nothing is selected; choose sphere or box and click into the image")
         Selection(self.regions).save(path := next_path(self.out, "selection", ".json"))
         return path
 
@@ -336,7 +336,7 @@ class Session:
         times = self.layers.times
         keys = self.flight.keys
         if len(keys) < 2 and len(times) < 2:
-            raise InputError("there is no camera path with two keys and nothing moves")
+            raise InputError("no camera path with two keys and no animation")
         seconds = self.flight.seconds if len(keys) > 1 else float(times[-1] - times[0])
         count = max(2, round(seconds * FPS))
         path, flight = next_path(self.out, "path", ".mp4"), Flight()
@@ -396,4 +396,4 @@ class Session:
         except Vision3DError as error:
             self.say(str(error))
             return
-        self.say(f"{path}: {written} frames" if written else "the video was given up")
+        self.say(f"{path}: {written} frames" if written else "the video was cancelled")

@@ -81,7 +81,7 @@ def sources_of(paths: Iterable[Path | str]) -> list[Source]:
         if not path.exists():
             raise MissingFileError(path, _WANT)
         if path.resolve() in seen:
-            raise InputError(f"{path}: is given twice; name each file or folder once")
+            raise InputError(f"{path}: given twice; name each file or folder once")
         seen.add(path.resolve())
     return [open_source(path) for path in paths]
 
@@ -209,7 +209,7 @@ def _read(path: Path) -> Any:
             try:
                 return SkinnedMesh.load(path)
             except FileFormatError as error:
-                logger.warning("%s; it is shown at rest", error)
+                logger.warning("%s; it is shown in its rest pose", error)
     return codecs.load(path)
 
 
@@ -255,7 +255,7 @@ def _open_run(path: Path, name: str) -> Opened:
     is_running = not (path / "summary.json").is_file()
     if not items and not is_running:
         raise InputError(f"{path}: is a run folder with nothing to show; want scene.ply, a checkpoint, or {', '.join(_OTHERS)}")
-    return Opened(tuple(items), signature, note if items else f"{name}: waits for the first checkpoint")
+    return Opened(tuple(items), signature, note if items else f"{name}: waiting for the first checkpoint")
 
 
 def _newest(path: Path) -> Path | None:

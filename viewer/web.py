@@ -166,13 +166,13 @@ def free_port(host: str, port: int) -> int:
             listener.bind(address)
             return int(listener.getsockname()[1])
     except socket.gaierror as error:
-        raise ConfigError("host", f"got {host!r}, which is no address of this machine ({error.strerror})") from error
+        raise ConfigError("host", f"got {host!r}, which is not an address of this machine ({error.strerror})") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise _in_use(host, port) from error
         if error.errno == errno.EACCES:
-            raise ConfigError("port", f"{port} may not be used by this user; give one above 1023") from error
-        raise ConfigError("host", f"got {host!r}, which is no address of this machine ({error.strerror})") from error
+            raise ConfigError("port", f"{port} needs more permissions; use one above 1023") from error
+        raise ConfigError("host", f"got {host!r}, which is not an address of this machine ({error.strerror})") from error
 
 
 def open_browser(url: str) -> None:
@@ -186,7 +186,7 @@ def warn_if_public(host: str) -> None:
     """Warn that others can come in, where other machines reach the address."""
     if not is_loopback(host):
         logger.warning(
-            "%s: whoever has the printed address with its token sees the scene and can write selections; it is not encrypted",
+            "%s: anyone with the printed address and its token sees the scene and can write selections, without encryption",
             host,
         )
 

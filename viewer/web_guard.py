@@ -78,7 +78,7 @@ class Guard:
             BackendError: This version of viser starts its server in another way than those that are known here.
         """
         if not self._is_used:
-            raise BackendError("this version of viser cannot be kept from answering other sites; want viser 1.0 or 1.1")
+            raise BackendError("this version of viser cannot reject requests of other sites; want viser 1.0 or 1.1")
 
     def _guarded(self, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `websockets.serve` with our check before viser's handler of requests."""

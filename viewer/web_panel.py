@@ -196,7 +196,7 @@ class Panel:
                 client.camera.image_height, client.camera.image_width, transport_format="png", timeout=60
             )
         except (RuntimeError, TimeoutError) as error:
-            client.add_notification("No picture", str(error), auto_close_seconds=8.0, color="red")
+            client.add_notification("No image", str(error), auto_close_seconds=8.0, color="red")
             return
         client.send_file_download("vision3d.png", png_of(picture), save_immediately=True)
 

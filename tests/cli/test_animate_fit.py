@@ -87,7 +87,7 @@ def test_wrong_input_is_refused_in_a_line_and_leaves_nothing(cli, worm_files, tm
         "alpha": ("1.png has no alpha", "want RGBA frames"),
         "count": ("want at least 2 frames",),
         "empty": ("the mask of 1.png is empty",),
-        "missing": ("nothing", "a folder of pictures or a video"),
+        "missing": ("nothing", "a folder of images or a video"),
         "zero": ("points.obj: has no faces",),
         "mesh": ("worm.txt",),
         "gaussians": ("worm.safetensors",),

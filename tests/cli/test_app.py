@@ -100,8 +100,8 @@ def test_no_verb_shows_the_help_and_fails(cli):
         (OSError(36, "File name too long", "aaa"), 3, "error: aaa: File name too long"),
         (OSError(28, "No space left on device", "/x/a.ply"), 1, "error: /x/a.ply: No space left on device"),
         (MemoryError(), 1, "error: out of memory"),
-        (RuntimeError("alloc_cpu.cpp: can't allocate memory: you tried"), 1, "error: out of memory; give smaller pictures"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 1, "error: out of memory; give smaller pictures"),
+        (RuntimeError("alloc_cpu.cpp: can't allocate memory: you tried"), 1, "error: out of memory; use smaller images"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), 1, "error: out of memory; use smaller images"),
         (RuntimeError("strange"), 1, "error: internal error: RuntimeError: strange; run again with --traceback"),
         (
             ZeroDivisionError("division"),

@@ -94,7 +94,7 @@ def test_points(cli, tmp_path):
     data[16:20] = b"\xff" * 4
     (tmp_path / "b.bin").write_bytes(data)
     code, _, err = cli("convert", tmp_path / "b.bin", tmp_path / "c.ply")
-    assert code == 3 and "at row 1: points not finite in 1 of 9 rows" in err and "convert --filter-nan leaves them out" in err
+    assert code == 3 and "at row 1: points not finite in 1 of 9 rows" in err and "convert --filter-nan drops them" in err
     code, _, err = cli("convert", tmp_path / "b.bin", tmp_path / "c.ply", "--filter-nan")
     rows = [0, *range(2, 9)]
     assert (code, err) == (0, "") and torch.equal(PointCloud.load(tmp_path / "c.ply").points, cloud.points[rows])
@@ -135,7 +135,7 @@ def test_rows_that_are_not_finite(cli, tmp_path):
     data[0:4] = b"\xff" * 4
     (tmp_path / "a.splat").write_bytes(data)
     code, _, err = cli("convert", tmp_path / "a.splat", tmp_path / "b.glb")
-    assert code == 3 and "vision3d convert --filter-nan leaves them out" in err and not (tmp_path / "b.glb").exists()
+    assert code == 3 and "vision3d convert --filter-nan drops them" in err and not (tmp_path / "b.glb").exists()
     code, _, _ = cli("convert", tmp_path / "a.splat", tmp_path / "b.glb", "--filter-nan", "--quiet")
     assert code == 0 and len(gltf_gaussians.read_gaussians(tmp_path / "b.glb")) == 3
 
@@ -144,8 +144,8 @@ def test_rows_that_are_not_finite(cli, tmp_path):
     "arguments, code, message",
     [
         (["a.ply"], 2, "want IN OUT"),
-        (["a.ply", "b.xyz"], 2, "has no suffix that is written; want .ply"),
-        (["a.ply", "b.ksplat"], 2, "has no suffix that is written"),
+        (["a.ply", "b.xyz"], 2, "has no supported suffix; want .ply"),
+        (["a.ply", "b.ksplat"], 2, "has no supported suffix"),
         (["none.ply", "b.ply"], 3, "none.ply: does not exist"),
         (["a.ply", "a.ply"], 5, "a.ply: exists; give --overwrite or another name"),
         (["t.xyz", "b.ply"], 3, "t.xyz: holds neither Gaussians nor a mesh nor points; want .ply"),

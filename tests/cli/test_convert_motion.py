@@ -86,7 +86,7 @@ def test_at_rest_where_something_else_is_wanted(cli, tmp_path):
     skin = SkinnedMesh.from_frames(bending().base, bending().vertices(), TIMES)
     skin.save(tmp_path / "a.glb")
     _, err = run(cli, tmp_path / "a.glb", tmp_path / "b.glb", "--transform", "2 0 0 0 0 2 0 0 0 0 2 0 0 0 0 1")
-    assert "what moves it is left out" in err
+    assert "the animation is dropped" in err
     torch.testing.assert_close(Mesh.load(tmp_path / "b.glb").vertices, 2 * skin.mesh.vertices)
     pytest.importorskip("trimesh")
     assert run(cli, tmp_path / "a.glb", tmp_path / "b.obj")[1] == ""
@@ -152,12 +152,12 @@ def test_usd(cli, tmp_path, suffix):
         (("a.npz", "b.glb", "--rate", "nan"), 2, "--rate: got nan, want"),
         (("a.npz", "b.glb", "--clip", "walk"), 2, "--clip: is for an animated .glb"),
         (("a.npz", "b.glb", "--transform", "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"), 2, "is for what stands still, and"),
-        (("a.npz", "b", "--frames", "obj", "--to", "obj"), 2, "--frames: makes a folder of frames of one input"),
+        (("a.npz", "b", "--frames", "obj", "--to", "obj"), 2, "--frames: writes a folder of frames of one input"),
         (("still.glb", "b.npz"), 3, "still.glb: has neither skins, morph targets nor animations; want a mesh that can move"),
         (("still.obj", "b.npz"), 3, "still.obj: does not move; want a .zarr, .npz, an animated .glb"),
         (("points.zarr", "b.glb"), 3, "holds frames of PointCloud, want those of a Mesh or MeshGaussians"),
         (("none.npz", "b.glb"), 3, "none.npz: does not exist"),
-        (("text.npz", "b.glb"), 3, "text.npz at its zip: is no .npz of numbers"),
+        (("text.npz", "b.glb"), 3, "text.npz at its zip: is not an .npz of numbers"),
         (("still.glb", "b.usd"), 3, "has neither skins"),
     ],
 )

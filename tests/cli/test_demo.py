@@ -27,7 +27,7 @@ def test_demo_leaves_what_it_says(cli, small_photo_set, tmp_path):
     *lines, last = stdout.splitlines()
     values = json.loads(last)
     assert lines[0] == f"2 held-out views: PSNR {values['psnr']:.2f} dB, SSIM {values['ssim']:.3f}"
-    assert lines[1] == f"nearest training view in their place: PSNR {values['psnr_nearest']:.2f} dB"
+    assert lines[1] == f"nearest training view shown instead: PSNR {values['psnr_nearest']:.2f} dB"
     opened = [line.split()[0] for line in lines[lines.index("now open") + 1 :]]
     assert opened == [str(out / name) for name in ("report.html", "contact_sheet.png", "orbit.mp4", "curves.png", "scene.ply")]
     assert GaussianScene.load(out / "scene.ply").num_gaussians == values["gaussians"] == 300
@@ -64,4 +64,4 @@ def test_photo_set_comes_along():
 def test_installation_without_the_photo_set(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "files", lambda name: tmp_path)
     code, _, err = cli("demo", "--out", tmp_path / "out")
-    assert code == 3 and "want the photo set of the demonstration, which this installation lacks" in err
+    assert code == 3 and "want the bundled photo set, which this installation lacks" in err

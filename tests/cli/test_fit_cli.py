@@ -59,7 +59,7 @@ def test_help_names_every_option(cli):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (["fit", "nowhere"], 3, "nowhere: does not exist; want a folder of photographs"),
+        (["fit", "nowhere"], 3, "nowhere: does not exist; want a folder of photos"),
         (["fit"], 2, "PATH"),
         (["fit", "SET", "--step", "3"], 2, "--step: unknown option of vision3d fit; did you mean --steps"),
         (["fit", "SET", "--steps", "many"], 2, "Error parsing --steps"),

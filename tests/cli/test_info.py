@@ -163,7 +163,7 @@ def test_photographs_that_are_missing_are_left_out(cli, tmp_path, name):
     next(folder.glob("images/*3.png")).unlink()
     code, out, err = cli("info", tmp_path / name, "--json")
     assert code == 0 and json.loads(out.splitlines()[-1])["views"] == 7
-    assert "1 frames without a file left out (7 of 8 images found)" in err
+    assert "1 frames without a file skipped (7 of 8 images found)" in err
 
 
 def test_run_folder(info, tmp_path):
@@ -220,7 +220,7 @@ def test_damaged_summary(cli, tmp_path):
     RunFolder.create(tmp_path / "run", FitConfig(steps=3))
     (tmp_path / "run" / "summary.json").write_text("{}")
     code, _, err = cli("info", tmp_path / "run")
-    assert code == 3 and "summary.json: is no summary of a run" in err
+    assert code == 3 and "summary.json: is not the summary of a run" in err
 
 
 def test_motion(info, tmp_path):

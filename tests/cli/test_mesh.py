@@ -119,7 +119,7 @@ def test_memory_makes_voxels_larger(cli, folder, tmp_path):
     few = (*FEW, "--faces", 0, "--texture-size", 0, "--resolution", 128)
     code, text, err = cli("mesh", folder / "scene.ply", "--out", tmp_path / "b.glb", *few, "--max-memory", 0.02, "--json")
     assert code == 0 and json.loads(text.splitlines()[-1])["resolution"] < 100
-    assert "warning: a resolution of 128 would take more than the 0.012 GB for voxels; " in err
+    assert "warning: a resolution of 128 needs more than the 0.012 GB for voxels; " in err
     result = cli("mesh", folder / "scene.ply", "--out", tmp_path / "c.glb", *few, "--max-memory", 1e-4)
     assert_refused(result, "max_memory: got 6e-05 GB for voxels, want at least ", " for this scene", code=2)
     assert not (tmp_path / "c.glb").exists()
@@ -149,7 +149,7 @@ def test_scenes_without_a_surface(cli, tmp_path):
     faint = GaussianScene(scene.means, scene.quats, scene.log_scales, scene.opacity_logits - 11, scene.sh, "2dgs")
     faint.save(tmp_path / "faint.ply")
     result = cli("mesh", tmp_path / "faint.ply", *FEW)
-    assert_refused(result, "scene: none of the 16 views shows a surface (opacity of at least 0.5); want cameras")
+    assert_refused(result, "scene: none of the 16 views has a surface (opacity of at least 0.5); want cameras")
     few = (*FEW, "--min-views", 16, "--box", -3, -3, 0.9, 3, 3, 3)
     result = cli("mesh", tmp_path / "faint.ply", *few, "--alpha-min", 0.001, "--views", 4)
     assert result[0] in (0, 3)  # nothing or a shred, never a traceback

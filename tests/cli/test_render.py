@@ -209,7 +209,7 @@ def test_folder_with_files_is_refused(cli, scene_file, tmp_path):
         (["--background", "blu"], 2, "--background: got 'blu', want black, white, gray, #rrggbb, or r,g,b in 0 to 1"),
         (["--path", "zigzag"], 2, "invalid choice 'zigzag'"),
         (["--out", "a.gif"], 3, "a.gif: renders cannot be written as .gif; want .mp4, .mkv, .mov, .png, .jpg or"),
-        (["--out", "a.png", "--frames", "3"], 3, "a.png: got 3 cameras for one picture; want one camera, a folder or"),
+        (["--out", "a.png", "--frames", "3"], 3, "a.png: got 3 cameras for one image; want one camera, a folder or"),
         (["--path", "flythrough"], 3, "path flythrough: got 0 cameras, want at least 2"),
         (["--cameras", "none.json"], 3, "none.json: does not exist; want a cameras.json, a transforms.json or a"),
         (["--device", "cuda"], 4, "device cuda: "),
@@ -443,6 +443,6 @@ def test_frames_of_a_run_are_rendered_from_new_cameras(cli, tmp_path):
 
 def test_moments_are_for_what_moves(cli, tmp_path, scene_file):
     code, _, err = cli("render", scene_file, "--at", 1, "--out", tmp_path / "a.png")
-    assert code == 2 and err.strip() == f"error: --at: is for what moves, and nothing in {scene_file} does"
+    assert code == 2 and err.strip() == f"error: --at: is for moving scenes, and nothing moves in {scene_file}"
     code, _, err = cli("render", _wobble(tmp_path / "w.glb"), "--at", "nan", "--out", tmp_path / "a.png")
     assert code == 2 and "--at: got nan, want a number of seconds" in err

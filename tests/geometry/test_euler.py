@@ -102,7 +102,7 @@ def test_a_zero_quaternion_is_the_identity_without_gradient():
 
 @pytest.mark.parametrize("order", ["XYY", "XyZ", "XX", ""])
 def test_unknown_orders_are_refused(order):
-    with pytest.raises(ConfigError, match=f"order: '{order}' is no order of Euler angles; (did you mean|valid)"):
+    with pytest.raises(ConfigError, match=f"order: '{order}' is not an order of Euler angles; (did you mean|valid)"):
         euler.euler_to_rotmat(torch.zeros(3), order)
 
 
@@ -120,10 +120,10 @@ def test_one_and_two_axes_and_degrees_agree_with_scipy(order):
 
 @pytest.mark.parametrize("order", ["", "XX", "XYX ", "xY", "W", "XYZX"])
 def test_what_is_no_order_is_refused(order):
-    with pytest.raises(ConfigError, match=r"is no order of Euler angles"):
+    with pytest.raises(ConfigError, match=r"is not an order of Euler angles"):
         euler.euler_to_quat(torch.zeros(len(order)), order)
 
 
 def test_two_letters_do_not_say_three_angles():
-    with pytest.raises(ConfigError, match="'XZ' is no order of Euler angles"):
+    with pytest.raises(ConfigError, match="'XZ' is not an order of Euler angles"):
         euler.quat_to_euler(torch.ones(4), "XZ")

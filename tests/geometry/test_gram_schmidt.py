@@ -231,7 +231,7 @@ def test_wrong_input_is_refused():
         gram_schmidt.similarity_from_columns(torch.zeros(5), torch.zeros(3))
     with pytest.raises(ShapeError, match=r"matrices: got shape \(2, 2\)"):
         gram_schmidt.similarity_to_columns(torch.zeros(2, 2))
-    with pytest.raises(InputError, match="n: got 1, want at least 2 dimensions to turn in"):
+    with pytest.raises(InputError, match="n: got 1, want at least 2 dimensions"):
         gram_schmidt.haar_rotmats(1)
     for function in (special_orthogonal, orthogonal):
         with pytest.raises(ShapeError, match=r"matrices: got shape \(3, 2\), want \(..., n, n\), n >= 2"):

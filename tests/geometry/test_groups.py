@@ -285,7 +285,7 @@ def test_closed_forms_of_2x2_equal_the_decomposition():
 
 @pytest.mark.wrong_types
 def test_wrong_input_is_refused():
-    with pytest.raises(ConfigError, match=r"group: 'so' is no linear group; (did you mean|valid: gl, sl)"):
+    with pytest.raises(ConfigError, match=r"group: 'so' is not a linear group; (did you mean|valid: gl, sl)"):
         linear.dimension(2, "so")
     with pytest.raises(ShapeError, match=r"values: got shape \(4,\), want \(..., 3\)"):
         linear.from_coordinates(torch.zeros(4), 2, "sl")

@@ -230,9 +230,9 @@ def test_relative_coordinates_depend_on_the_relative_element_alone(group):
 
 @pytest.mark.wrong_types
 def test_unknown_group():
-    with pytest.raises(ConfigError, match=r"group: 'gl3' is no group of planar maps; did you mean gl2"):
+    with pytest.raises(ConfigError, match=r"group: 'gl3' is not a group of planar maps; did you mean gl2"):
         check_group("gl3")
-    with pytest.raises(ConfigError, match="group: 'so3' is no group"):
+    with pytest.raises(ConfigError, match="group: 'so3' is not a group"):
         sample_group("so3", 2)
     with pytest.raises(ConfigError, match="angles: got 'odd'"):
         sample_group("so2", 2, angles="odd")

@@ -231,9 +231,9 @@ def test_continuity():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ConfigError, match=r"rep: '6dd' is no representation of a rotation; did you mean 6d"):
+    with pytest.raises(ConfigError, match=r"rep: '6dd' is not a representation of a rotation; did you mean 6d"):
         representations.to_rotmat(torch.zeros(6), "6dd")
-    with pytest.raises(ConfigError, match=r"rep: '\?\?\?' is no representation .*valid: 10d, 5d, 6d, .*, rotvec"):
+    with pytest.raises(ConfigError, match=r"rep: '\?\?\?' is not a representation .*valid: 10d, 5d, 6d, .*, rotvec"):
         representations.dimension("???")
 
 
@@ -250,9 +250,11 @@ def test_wrong_shapes_are_refused():
 def test_matrices_that_are_no_rotations_are_refused_when_asked():
     rotmats = haar64(5)
     rotmats[3] *= 1.1  # 0.1 in each of three directions: sqrt(3) / 10 away
-    with pytest.raises(InputError, match=r"rotmats: matrix 3 of 5 is no rotation, its distance from SO\(3\) is 0.173"):
+    with pytest.raises(InputError, match=r"rotmats: matrix 3 of 5 is not a rotation, its distance from SO\(3\) is 0.173"):
         representations.from_rotmat(rotmats, "quat", check=True)
-    with pytest.raises(InputError, match=r"the matrix, which mirrors is no rotation, .* is 2, want at most 0.0001; project it"):
+    with pytest.raises(
+        InputError, match=r"the matrix, a reflection, is not a rotation, .* is 2, want at most 0.0001; project it"
+    ):
         representations.from_rotmat(torch.diag(torch.tensor([1.0, 1, -1])), "6d", check=True)
     with pytest.raises(InputError, match="not finite"):
         representations.from_rotmat(torch.full((3, 3), torch.nan), "6d", check=True)
@@ -267,7 +269,7 @@ def test_half_turns_are_refused_when_asked(name):
     rotmats = torch.stack([torch.eye(3), torch.diag(torch.tensor([1.0, -1, -1]))])
     assert representations.from_rotmat(rotmats, name).isfinite().all()
     with pytest.raises(
-        InputError, match="rotmats: 1 of 2 are half turns, which the Gibbs vector and Cayley's map do not reach"
+        InputError, match="rotmats: 1 of 2 are rotations by 180 degrees, which gibbs and cayley cannot represent"
     ):
         representations.from_rotmat(rotmats, name, check=True)
 

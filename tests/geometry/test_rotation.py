@@ -178,5 +178,5 @@ def test_gradient_of_nearest_rotation():
 
 
 def test_unknown_layout_is_named():
-    with pytest.raises(ConfigError, match=r"layout: 'column' is no layout of six numbers; did you mean columns"):
+    with pytest.raises(ConfigError, match=r"layout: 'column' is not a layout of six numbers; did you mean columns"):
         unwrap(rotation.from_6d)(torch.zeros(6), "column")

@@ -83,7 +83,7 @@ def test_similarities_split_and_invert():
 @pytest.mark.parametrize(
     ("linear", "message"),
     [
-        (torch.diag(torch.tensor([1.0, 1, -1])), "mirrors"),
+        (torch.diag(torch.tensor([1.0, 1, -1])), "reflection"),
         (torch.zeros(3, 3), "singular"),
         (torch.full((3, 3), torch.nan), "not finite"),
         (torch.diag(torch.tensor([1.0, 1, 2])), "scales unevenly"),

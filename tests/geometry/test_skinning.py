@@ -221,7 +221,7 @@ def test_keep_largest():
     weights, indices = skinning.keep_largest(torch.tensor([[0.1, 0.6, 0.0, 0.3], [0.0, 0, 2, 0]]), 2)
     close(weights, torch.tensor([[2 / 3, 1 / 3], [1.0, 0.0]]), 1e-6)
     assert indices[0].tolist() == [1, 3] and int(indices[1, 0]) == 2
-    with pytest.raises(InputError, match=r"^weights: vertex 1 follows no joint"):
+    with pytest.raises(InputError, match=r"^weights: vertex 1 has no positive weight"):
         skinning.keep_largest(torch.tensor([[1.0, 0], [0, -1]]), 1)
     with pytest.raises(InputError, match=r"^weights: those of vertex 0 are not finite$"):
         skinning.keep_largest(torch.tensor([[1.0, math.nan]]), 1)

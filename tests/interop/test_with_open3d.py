@@ -77,7 +77,7 @@ def test_what_legacy_points_cannot_hold_is_said(open3d, caplog):
     with caplog.at_level(logging.WARNING, "vision3d"):
         again = from_open3d(to_open3d(cloud, kind="legacy"))
     assert [r.getMessage() for r in caplog.records] == [
-        "Open3D's legacy PointCloud cannot hold intensity of a PointCloud; left out"
+        "Open3D's legacy PointCloud cannot hold intensity of a PointCloud; dropped"
     ]
     assert torch.equal(again.points, cloud.points) and torch.equal(again.colors, cloud.colors) and again.intensity is None
 

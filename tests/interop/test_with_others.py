@@ -84,7 +84,7 @@ class TestTrimesh:
         cloud = PointCloud(torch.rand(5, 3), torch.randint(0, 256, (5, 3)) / 255, intensity=torch.rand(5))
         with caplog.at_level(logging.WARNING, "vision3d"):
             again = from_trimesh(to_trimesh(cloud))
-        assert "trimesh's PointCloud cannot hold intensity of a PointCloud; left out" in caplog.text
+        assert "trimesh's PointCloud cannot hold intensity of a PointCloud; dropped" in caplog.text
         assert torch.equal(again.points, cloud.points) and torch.equal(again.colors, cloud.colors)
         assert from_trimesh(to_trimesh(PointCloud(cloud.points))).colors is None
 
@@ -144,7 +144,7 @@ class TestKornia:
     def test_names_are_lost_with_a_word(self, caplog):
         with caplog.at_level(logging.WARNING, "vision3d"):
             to_kornia(ring_cameras(2))
-        assert "to_kornia cannot hold names of a Cameras; left out" in caplog.text
+        assert "to_kornia cannot hold names of a Cameras; dropped" in caplog.text
 
 
 class TestPytorch3D:

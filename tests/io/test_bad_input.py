@@ -132,7 +132,7 @@ def test_counts_of_2_31(tmp_path):
     small_scene(0, 5).save(tmp_path / "a.ply")
     text = (tmp_path / "a.ply").read_bytes().replace(b"element vertex 5", b"element vertex 2147483648")
     (tmp_path / "a.ply").write_bytes(text)
-    with pytest.raises(FileFormatError, match="is cut off: it holds 5 whole rows of 2147483648"):
+    with pytest.raises(FileFormatError, match="is truncated: it holds 5 whole rows of 2147483648"):
         GaussianScene.load(tmp_path / "a.ply")
 
 

@@ -229,7 +229,7 @@ def test_binary_cut_off_anywhere_names_the_byte(tmp_path, name):
     data = path.read_bytes()
     for length in range(len(data)):
         path.write_bytes(data[:length])
-        with pytest.raises(FileFormatError, match=rf"{name}\.bin at byte \d+: is cut off: \d+ bytes are wanted"):
+        with pytest.raises(FileFormatError, match=rf"{name}\.bin at byte \d+: is truncated: \d+ bytes expected"):
             read_model(tmp_path)
     path.write_bytes(data + b"\0")
     with pytest.raises(FileFormatError, match="has 1 bytes more than it announces"):
@@ -271,7 +271,7 @@ def test_images_of_unknown_cameras(tmp_path):
     model = make_model()
     model.images[4].camera_id = 9
     write_model(tmp_path, model)
-    with pytest.raises(FileFormatError, match=r"image 4 \(view_4\.png\) names camera 9, which is not there"):
+    with pytest.raises(FileFormatError, match=r"image 4 \(view_4\.png\) refers to camera 9, which is missing"):
         read_model(tmp_path)
 
 

@@ -82,13 +82,13 @@ def test_files_without_bounds_of_colours(tmp_path):
     "old, new, message",
     [
         (b"element chunk 2", b"element chunk 1", "has 1 chunks for 300 Gaussians, want 2"),
-        (b"element vertex 300", b"element vertex 2147483648", "is cut off: it holds 4"),
-        (b"element sh 300", b"element sh 301", "is cut off: it holds 300 whole rows of 301"),
+        (b"element vertex 300", b"element vertex 2147483648", "is truncated: it holds 4"),
+        (b"element sh 300", b"element sh 301", "is truncated: it holds 300 whole rows of 301"),
         (b"element sh 300", b"element sh 299", "has 299 rows of harmonics for 300 Gaussians"),
         (b"f_rest_8", b"f_rest_9", "element sh has 9 properties"),
         (b"min_scale_y", b"min_scale_q", "lacks min_scale_y, which a compressed .ply has"),
         (b"packed_color", b"packed_colour", "lacks packed_color"),
-        (b"element chunk", b"element piece", "is no compressed .ply: it has no element chunk; elements: piece, vertex, sh"),
+        (b"element chunk", b"element piece", "is not a compressed .ply: it has no element chunk; elements: piece, vertex, sh"),
     ],
 )
 def test_wrong_headers(tmp_path, old, new, message):

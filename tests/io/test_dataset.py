@@ -56,9 +56,9 @@ def test_nerf_synthetic_names_the_frame(ring, tmp_path):
 
 
 def test_folders_without_cameras_list_what_was_looked_for(tmp_path):
-    with pytest.raises(MissingFileError, match=r"none: does not exist; want a folder of photographs"):
+    with pytest.raises(MissingFileError, match=r"none: does not exist; want a folder of photos"):
         load_dataset(tmp_path / "none")
-    with pytest.raises(InputError, match=r"found 0 photos .*looked for transforms\.json, .*sparse/0/cameras\.bin"):
+    with pytest.raises(InputError, match=r"found 0 photos .*searched for transforms\.json, .*sparse/0/cameras\.bin"):
         load_dataset(tmp_path)
     write_image(tmp_path / "images" / "a.png", torch.zeros(4, 4))
     with pytest.raises(InputError, match=r"found 1 photos without cameras .*; run with --sfm to find their cameras"):
@@ -130,7 +130,7 @@ def test_normalizing_parallel_or_coincident_cameras(ring):
     parallel = replace(images, cameras=Cameras.from_camtoworlds(poses, Ks, 32, 24), raw_cameras=None)
     assert normalized(parallel).cameras.centers.mean(0).abs().max() < 1e-6
     poses[:, 0, 3] = 1
-    with pytest.raises(InputError, match="all cameras stand at one place"):
+    with pytest.raises(InputError, match="all cameras are at one position"):
         normalized(replace(images, cameras=Cameras.from_camtoworlds(poses, Ks, 32, 24), raw_cameras=None))
 
 

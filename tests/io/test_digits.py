@@ -98,17 +98,17 @@ def refuse(path, text, kind=FileFormatError):
 
 def test_wrong_files(tmp_path, drawn):
     refuse(tmp_path / "nothing", "does not exist; want mnist", MissingFileError)
-    refuse(tmp_path, "holds no set of digits; want mnist")
+    refuse(tmp_path, "is not a set of digits; want mnist")
     (tmp_path / "a.txt").write_text("x")
-    refuse(tmp_path / "a.txt", "is no set of digits")
+    refuse(tmp_path / "a.txt", "is not a set of digits")
     files = npm_files(drawn)
     refuse(write_npm(tmp_path / "a.tgz", {k: v for k, v in files.items() if k != "7"}), r"lacks digits/7\.json")
     refuse(write_npm(tmp_path / "b.tgz", files | {"3": b'{"data": [0, 1]}'}), r"digits/3\.json: has 2 numbers, want a multiple")
-    refuse(write_npm(tmp_path / "c.tgz", files | {"3": b"[]"}), "is no JSON with a list of numbers")
+    refuse(write_npm(tmp_path / "c.tgz", files | {"3": b"[]"}), "is not JSON with a list of numbers")
     refuse(write_npm(tmp_path / "d.tgz", files | {"3": files["3"].replace(b"0.0", b"1.5", 1)}), "grey values outside")
     whole = write_npm(tmp_path / "e.tgz", files).read_bytes()
     (tmp_path / "e.tgz").write_bytes(whole[: len(whole) // 2])
-    refuse(tmp_path / "e.tgz", "is damaged, or no .tgz")
+    refuse(tmp_path / "e.tgz", "is damaged or not a .tgz")
 
 
 def test_wrong_idx(tmp_path, drawn):
@@ -127,7 +127,7 @@ def test_wrong_idx(tmp_path, drawn):
     refuse(folder, "does not exist; want the labels of train-images", MissingFileError)
     images.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 1, 28, 20) + bytes(560))
     labels.write_bytes(bytes([0, 0, 8, 1]) + struct.pack(">I", 1) + b"\1")
-    refuse(folder, "has 1 pictures of 28 x 20; want squares")
+    refuse(folder, "has 1 images of 28 x 20; want squares")
 
 
 def test_wrong_mat(tmp_path):
@@ -139,14 +139,14 @@ def test_wrong_mat(tmp_path):
     savemat(tmp_path / "b.mat", {"affNISTdata": {"image": images.reshape(2, -1).T}})
     refuse(tmp_path / "b.mat", "affNISTdata has image; want label_int")
     savemat(tmp_path / "c.mat", {"affNISTdata": {"image": np.zeros((784, 2), np.uint8), "label_int": labels}})
-    refuse(tmp_path / "c.mat", r"image is uint8 \(784, 2\), want uint8 \(1600, n\), pictures of 40 x 40")
+    refuse(tmp_path / "c.mat", r"image is uint8 \(784, 2\), want uint8 \(1600, n\), images of 40 x 40")
     savemat(tmp_path / "d.mat", {"affNISTdata": {"image": np.zeros((1600, 3), np.uint8), "label_int": labels}})
     refuse(tmp_path / "d.mat", "has 3 pictures and 2 labels")
     (tmp_path / "e.mat").write_bytes(b"MATLAB 5.0 nothing")
-    refuse(tmp_path / "e.mat", "is damaged, or no MATLAB file")
+    refuse(tmp_path / "e.mat", "is damaged or not a MATLAB file")
     whole = write_affnist(tmp_path / "g.mat", images, labels).read_bytes()
     (tmp_path / "g.mat").write_bytes(whole[: len(whole) - 40])
-    refuse(tmp_path / "g.mat", "is damaged, or no MATLAB file")
+    refuse(tmp_path / "g.mat", "is damaged or not a MATLAB file")
 
 
 def test_a_mat_without_struct(tmp_path):

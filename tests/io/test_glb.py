@@ -173,7 +173,7 @@ PRIMITIVE = ("meshes", 0, "primitives", 0)
         (with_texture("/etc/passwd"), "names '/etc/passwd', which is outside its folder"),
         (with_texture("%2e%2e/x.png"), "outside its folder"),
         (with_texture("data:image/png;base64,AAAA"), "is not an image that can be read"),
-        (with_texture("data:image/png;base64,?"), "is no base64"),
+        (with_texture("data:image/png;base64,?"), "is not base64"),
         (with_texture(large_png()), "want at most|not an image that can be read"),
         (
             setter("accessors", 0, "count", value=2**31),
@@ -226,12 +226,12 @@ def test_values_that_make_no_mesh(tmp_path):
     "data, message",
     [
         (b"", "is empty"),
-        (b"PK\3\4" + b"\0" * 40, "is no glTF file"),
+        (b"PK\3\4" + b"\0" * 40, "is not a glTF file"),
         (struct.pack("<III", 0x46546C67, 1, 12), "has .glb version 1; 2 is read"),
-        (struct.pack("<III", 0x46546C67, 2, 400), "is cut off: it has 12 of 400 bytes"),
+        (struct.pack("<III", 0x46546C67, 2, 400), "is truncated: it has 12 of 400 bytes"),
         (struct.pack("<III", 0x46546C67, 2, 12), "has no JSON chunk"),
         (struct.pack("<IIIII", 0x46546C67, 2, 20, 2**31, 0x4E4F534A), "has a chunk of 2147483648 bytes, with 0 left"),
-        (struct.pack("<IIIII", 0x46546C67, 2, 24, 4, 0x4E4F534A) + b"[1] ", "its JSON is no object"),
+        (struct.pack("<IIIII", 0x46546C67, 2, 24, 4, 0x4E4F534A) + b"[1] ", "its JSON is not an object"),
         (struct.pack("<IIIII", 0x46546C67, 2, 24, 4, 0x4E4F534A) + b"{{{{", "its JSON is damaged"),
     ],
 )

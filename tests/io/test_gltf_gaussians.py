@@ -90,7 +90,7 @@ def test_losses_are_one_line(tmp_path, caplog):
             r"names '\.\./\.\./etc/passwd', which is outside",
         ),
         (lambda c: c["buffers"][0].update(uri="%2e%2e/x.bin"), "outside its folder"),
-        (lambda c: c["buffers"][0].update(uri="data:x;base64,####"), "uri is no base64"),
+        (lambda c: c["buffers"][0].update(uri="data:x;base64,####"), "uri is not base64"),
     ],
 )
 def test_wrong_json(edited, change, message):

@@ -116,7 +116,7 @@ def test_what_gltf_does_not_hold_is_said(tmp_path, caplog):
     scene.save(tmp_path / "world.gltf")
     assert "does not hold Boxes, boxes is left out" in caplog.text
     assert "frames of GaussianScene do not move in glTF, sand is as in its first frame" in caplog.text
-    with pytest.raises(InputError, match="the scene has nothing that glTF holds"):
+    with pytest.raises(InputError, match="the scene has nothing that glTF can hold"):
         Scene().add("boxes", scene.objects["boxes"]).save(tmp_path / "none.glb")
     assert not (tmp_path / "none.glb").exists()
 

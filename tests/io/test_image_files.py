@@ -139,13 +139,13 @@ def test_no_picture(tmp_path):
 def test_writing_refuses_what_is_no_picture(tmp_path):
     with pytest.raises(ShapeError, match=r"image: got shape \(4, 5, 2\), want \(H, W\)"):
         write_image(tmp_path / "p.png", torch.zeros(4, 5, 2))
-    with pytest.raises(InputError, match="1 values of the picture are not finite"):
+    with pytest.raises(InputError, match="1 values of the image are not finite"):
         write_image(tmp_path / "p.png", torch.tensor([[0.0, float("nan")]]))
-    with pytest.raises(InputError, match=r"no picture format for '\.gif'"):
+    with pytest.raises(InputError, match=r"no image format for '\.gif'"):
         write_image(tmp_path / "p.gif", torch.zeros(4, 5))
     with pytest.raises(InputError, match=r"\.jpg holds no alpha channel"):
         write_image(tmp_path / "p.jpg", torch.zeros(4, 5, 4))
-    with pytest.raises(InputError, match="bits=16 is not possible here"):
+    with pytest.raises(InputError, match="bits=16 is not supported"):
         write_image(tmp_path / "p.png", torch.zeros(4, 5, 3), bits=16)
     assert not list(tmp_path.iterdir())
 
@@ -158,7 +158,7 @@ def test_a_full_disk_leaves_the_earlier_picture(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(Vision3DError, match=r"p\.png: could not be written .*earlier file is unchanged"):
+    with pytest.raises(Vision3DError, match=r"p\.png: could not be written .*previous file is unchanged"):
         write_image(tmp_path / "p.png", torch.ones(4, 5, 3))
     assert read_image(tmp_path / "p.png").max() == 0 and len(list(tmp_path.iterdir())) == 1
 

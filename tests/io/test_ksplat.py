@@ -44,12 +44,12 @@ def test_fixture(shared_data):
     [
         (0, "<B", 1, r"at byte 0: has version 1\.1; 0\.1 and later"),
         (1, "<B", 0, r"has version 0\.0"),
-        (4, "<I", 2**31, "is cut off within the headers of its 2147483648 sections"),
+        (4, "<I", 2**31, "is truncated within the headers of its 2147483648 sections"),
         (16, "<I", 2**31, "has 2147483648 Gaussians in its header and 300 in its sections"),
         (20, "<H", 3, "has compression level 3; 0, 1 and 2 are read"),
         (4096, "<I", 2**31, "has 2147483648 Gaussians in a section with room for 300"),
         (4096 + 4, "<I", 2**31, None),
-        (4096 + 12, "<I", 2**31, "is cut off: a section"),
+        (4096 + 12, "<I", 2**31, "is truncated: a section"),
         (4096 + 36, "<I", 2**31, "2147483648 other ones of 2"),
         (4096 + 40, "<H", 9, "has harmonics of degree 9"),
         (5120, "<I", 1, "has buckets for 257 of the 300"),
@@ -69,10 +69,10 @@ def test_wrong_headers(tmp_path, place, kind, value, message):
 @pytest.mark.parametrize("length", [0, 1, 4095, 4096, 5000, 5120, 5130, 8000])
 def test_cut_off(tmp_path, length):
     (tmp_path / "a.ksplat").write_bytes(ksplat_bytes(bounded(1), 2)[:length])
-    with pytest.raises(FileFormatError, match=r"is cut off|is empty|header is cut off"):
+    with pytest.raises(FileFormatError, match=r"is truncated|is empty|header is truncated"):
         ksplat.read_gaussians(tmp_path / "a.ksplat")
 
 
 def test_it_is_not_written(tmp_path):
-    with pytest.raises(InputError, match=r"\.ksplat is read and not written"):
+    with pytest.raises(InputError, match=r"\.ksplat can be read but not written"):
         small_scene().save(tmp_path / "a.ksplat")

@@ -80,7 +80,7 @@ class TestWithTrimesh:
         with caplog.at_level(logging.WARNING, "vision3d"):
             mesh.save(tmp_path / f"m.{suffix}")
         messages = [record.getMessage() for record in caplog.records]
-        assert messages == ([] if lost is None else [f"{tmp_path}/m.{suffix}: a .{suffix} file cannot hold {lost}; left out"])
+        assert messages == ([] if lost is None else [f"{tmp_path}/m.{suffix}: a .{suffix} file cannot hold {lost}; dropped"])
 
     def test_polygons_become_triangles(self, tmp_path):
         (tmp_path / "q.obj").write_text(QUAD + "f 1 2 3 4\n")
@@ -116,7 +116,7 @@ class TestWithTrimesh:
     @pytest.mark.parametrize("face", ["1/1 2/2 0/3", "1/1 2/2 -9/3", "1/1 2/2 3/5", "1/1 2/2", "1/1 2/2 3/1/1/1", "1/1 2/2 x"])
     def test_bad_faces_of_an_obj(self, tmp_path, face):
         (tmp_path / "b.obj").write_text(QUAD + f"f 1/1 2/2 3/3\nf {face}\n")
-        with pytest.raises(FileFormatError, match=r"b\.obj at line 10: is damaged, or no \.obj file"):
+        with pytest.raises(FileFormatError, match=r"b\.obj at line 10: is damaged or not an \.obj file"):
             read_mesh(tmp_path / "b.obj")
 
     def test_faces_with_and_without_a_texture(self, tmp_path):
@@ -173,10 +173,10 @@ class TestWithTrimesh:
         (tmp_path / "q.obj").write_text("mtllib none.mtl\n" + QUAD + "f 1/1 2/2 3/3\n")
         mesh = read_mesh(tmp_path / "q.obj")
         assert mesh.num_faces == 1 and mesh.texture is None and mesh.uvs is not None
-        assert "q.obj: its materials none.mtl are not there; read without them" in caplog.text
+        assert "q.obj: its materials none.mtl are missing; read without them" in caplog.text
         (tmp_path / "none.mtl").write_text("newmtl a\nmap_Kd t.png\n")
         assert read_mesh(tmp_path / "q.obj").texture is None
-        assert "q.obj: its texture t.png is not there; read without it" in caplog.text
+        assert "q.obj: its texture t.png is missing; read without it" in caplog.text
 
     @pytest.mark.parametrize(
         "name, content, message",
@@ -189,7 +189,7 @@ class TestWithTrimesh:
             ("a.obj", b"\x89PNG", "damaged|has no faces"),
             ("a.stl", b"solid", "damaged|has no faces"),
             ("a.stl", b"\0" * 80 + b"\xff\xff\xff\x7f", "damaged"),
-            ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nend_header\n", "is cut off|damaged"),
+            ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nend_header\n", "is truncated|damaged"),
             (
                 "a.ply",
                 b"ply\nformat binary_little_endian 1.0\nelement vertex 2147483647\nproperty float x\nproperty float y\n"

@@ -80,7 +80,7 @@ def npz(tmp_path, **changes):
         ({"times": np.zeros(3)}, r"got shape \(4, 42, 3\), want shape \(3, 42, 3\)$"),
         ({"faces": np.full((2, 3), 99)}, r"face 0 is \[99, 99, 99\], but there are 42 vertices$"),
         ({"faces": np.array([["a", "b", "c"]])}, r"at faces: is of <U1, want numbers$"),
-        ({"vertices": np.array([{"a": 1}], dtype=object)}, r"is no \.npz of numbers \('Object arrays cannot be loaded"),
+        ({"vertices": np.array([{"a": 1}], dtype=object)}, r"is not an \.npz of numbers \('Object arrays cannot be loaded"),
     ],
 )
 def test_wrong_npz(tmp_path, changes, text):
@@ -95,7 +95,7 @@ def test_npz_that_promises_too_much(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for name in ("vertices", "faces", "times"):
             archive.writestr(f"{name}.npy", buffer.getvalue())
-    with pytest.raises(FileFormatError, match=r"at vertices: says that it has shape"):
+    with pytest.raises(FileFormatError, match=r"at vertices: declares shape"):
         npz_file.read_sequence(tmp_path / "a.npz")
     with zipfile.ZipFile(tmp_path / "b.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("vertices.npy", bytes(80 << 20))
@@ -175,7 +175,7 @@ def test_wrong_frames(tmp_path):
     vertices, faces = shapes.icosphere(0)
     Mesh(vertices, faces).save(folder / "frame_00002.obj")
     with pytest.raises(
-        FileFormatError, match=r"frame_00002\.obj: has other faces than frame_00000\.obj \(12 vertices, 20 faces\)"
+        FileFormatError, match=r"frame_00002\.obj: has different faces than frame_00000\.obj \(12 vertices, 20 faces\)"
     ):
         mesh_frames.read_frames(folder)
     for name in ("frame_00002.obj", "frame_00003.obj"):
@@ -196,7 +196,7 @@ def test_wrong_frames(tmp_path):
 def test_nothing_else_is_replaced(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(OutputExistsError, match=r"mine: exists and is not empty; it is no folder of frames"):
+    with pytest.raises(OutputExistsError, match=r"mine: exists and is not empty; it is not a folder of frames"):
         mesh_frames.write_frames(tmp_path / "mine", wobble())
     with pytest.raises(InputError, match=r"got 4 frames as '\.fbx'"):
         mesh_frames.write_frames(tmp_path / "a", wobble(), ".fbx")
@@ -256,7 +256,7 @@ def test_usd_colours_and_corner_uvs(tmp_path):
 
 def test_usd_is_not_read(tmp_path):
     (tmp_path / "a.usda").write_text("#usda 1.0")
-    with pytest.raises(InputError, match=r"\.usda is written and not read; want \.glb, \.npz or a \.zarr folder$"):
+    with pytest.raises(InputError, match=r"\.usda can be written but not read; want \.glb, \.npz or a \.zarr folder$"):
         load(tmp_path / "a.usda")
 
 

@@ -129,7 +129,7 @@ def bad_row_file(path, value=np.nan, column="f_rest_4"):
 
 def test_rows_that_are_not_finite(tmp_path):
     bad_row_file(tmp_path / "s.ply")
-    with pytest.raises(FileFormatError, match=r"at row 2: 2 of 7 rows are not finite .*--filter-nan leaves"):
+    with pytest.raises(FileFormatError, match=r"at row 2: 2 of 7 rows are not finite .*--filter-nan drops"):
         read_gaussians(tmp_path / "s.ply")
     kept = read_gaussians(tmp_path / "s.ply", drop_nan=True)
     assert torch.equal(kept.means, random_scene(1).means[[0, 1, 3, 4, 6]])
@@ -173,7 +173,7 @@ def test_cut_off_files_count_their_rows(tmp_path, encoding, text):
     start = data.index(b"end_header\n") + 11
     length = start + 2 * 56 + 30 if encoding != "ascii" else start + len(b"\n".join(data[start:].split(b"\n")[:2])) + 1
     (tmp_path / "s.ply").write_bytes(data[:length])
-    with pytest.raises(FileFormatError, match=rf"s\.ply at byte {length}: is cut off: it holds {text}"):
+    with pytest.raises(FileFormatError, match=rf"s\.ply at byte {length}: is truncated: it holds {text}"):
         read_gaussians(tmp_path / "s.ply")
 
 
@@ -198,11 +198,11 @@ HEADER = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n"
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "is no .ply file"),
-        (b"plyx\n", "is no .ply file"),
+        (b"", "is not a .ply file"),
+        (b"plyx\n", "is not a .ply file"),
         (b"ply\nformat binary 1.0\nend_header\n", "format 'binary' is unknown; want ascii, binary_little_endian"),
         (b"ply\nelement vertex 1\nend_header\n", "header has no format line"),
-        (HEADER + b"property float x\nproperty float x\nend_header\n", "property 'x' is there twice"),
+        (HEADER + b"property float x\nproperty float x\nend_header\n", "property 'x' is given twice"),
         (HEADER + b"property quad x\nend_header\n", "header line 'property quad x' is not understood"),
         (b"ply\nformat ascii 1.0\nelement face 3\nend_header\n", "has no element 'vertex'; elements: face"),
         (HEADER.replace(b" 1\n", b" 0\n") + b"property float x\nend_header\n", "element 'vertex' has 0 rows"),
@@ -283,7 +283,7 @@ def test_a_full_disk_leaves_the_earlier_scene(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("vision3d.io.ply_file.np.empty", full)  # in the middle of the rows
-    with pytest.raises(Vision3DError, match=r"could not be written .*; the earlier file is unchanged"):
+    with pytest.raises(Vision3DError, match=r"could not be written .*; the previous file is unchanged"):
         write_gaussians(tmp_path / "s.ply", random_scene(2))
     monkeypatch.undo()
     assert_same(read_gaussians(tmp_path / "s.ply"), earlier)

@@ -128,7 +128,7 @@ def test_a_signal_while_cameras_are_searched_is_one_line(pycolmap, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     lines = [line for line in errors.splitlines() if not line.startswith(("read photos", "find features"))]
-    assert lines == [f"stopped while the cameras were searched; resume with --resume --out {out}"]
+    assert lines == [f"stopped during the search for cameras; resume with --resume --out {out}"]
     assert process.returncode == 130
     assert not list((tmp_path / "temporary").glob("vision3d-sfm-*"))  # the worker is gone, with its files
 
@@ -227,7 +227,7 @@ def test_hopeless_photos(pycolmap, tmp_path):
 def test_photos_that_cannot_be_read(tmp_path, monkeypatch):
     noise_photos(tmp_path, 4)
     (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:500])
-    with pytest.raises(InputError, match=r"3\.png: cannot be decoded .*; run with --skip-missing to leave it out"):
+    with pytest.raises(InputError, match=r"3\.png: cannot be decoded .*; run with --skip-missing to skip it"):
         find_cameras(tmp_path, tmp_path / "found", progress=silent)
     jobs = []
     monkeypatch.setattr(sfm, "check_pycolmap", lambda: None)

@@ -143,7 +143,7 @@ def test_names_that_lead_out(tmp_path, name):
         ("count", 2**31, "meta.json: count: got 2147483648, want a whole number"),
         ("count", 0, "got 0, want a whole number"),
         ("count", 301, None),
-        ("count", 2000, "is a picture of 20x15, want 2000 to"),
+        ("count", 2000, "is an image of 20x15, want 2000 to"),
         ("means", {}, r"meta\.json: means\.files: got null, want a list of 2 names"),
         ("scales", {"codebook": [1], "files": ["scales.webp"]}, r"scales\.codebook: got \[1\], want a list of 256 numbers"),
         ("quats", {"files": ["none.webp"]}, "lacks none.webp; it has meta.json"),
@@ -161,12 +161,12 @@ def test_wrong_meta(tmp_path, key, value, message):
 @pytest.mark.parametrize(
     "name, data, message",
     [
-        ("means_l.webp", webp(16000, 16000), "is a picture of 16000x16000, want 300 to"),
+        ("means_l.webp", webp(16000, 16000), "is an image of 16000x16000, want 300 to"),
         ("means_l.webp", webp(20, 15, lossless=False), "lossless"),
-        ("means_l.webp", b"GIF89a" + bytes(50), "is no WebP picture"),
-        ("means_l.webp", webp(20, 15)[:32], "damaged picture"),
-        ("meta.json", b"[" * 100000, "is no JSON"),
-        ("meta.json", b"[1]", "holds no object"),
+        ("means_l.webp", b"GIF89a" + bytes(50), "is not a WebP image"),
+        ("means_l.webp", webp(20, 15)[:32], "damaged image"),
+        ("meta.json", b"[" * 100000, "is not JSON"),
+        ("meta.json", b"[1]", "is not an object"),
     ],
 )
 def test_wrong_members(tmp_path, name, data, message):
@@ -184,7 +184,10 @@ def test_zip_bombs(tmp_path, name):
         sog.read_gaussians(tmp_path / "a.sog")
 
 
-@pytest.mark.parametrize("data, message", [(b"", "is empty"), (b"x" * 100, "is no zip file"), (b"PK\3\4", "is no zip file")])
+@pytest.mark.parametrize(
+    "data, message",
+    [(b"", "is empty"), (b"x" * 100, "is damaged or not a zip file"), (b"PK\3\4", "is damaged or not a zip file")],
+)
 def test_no_zip(tmp_path, data, message):
     (tmp_path / "a.sog").write_bytes(data)
     with pytest.raises(FileFormatError, match=message):
@@ -218,7 +221,7 @@ class TestFolder:
             (
                 lambda folder: (folder / "quats.webp").write_bytes(webp(200, 200)),
                 FileFormatError,
-                "'quats.webp': is a picture of",
+                "'quats.webp': is an image of",
             ),
             (lambda folder: rename(folder, "../quats.webp"), FileFormatError, r"names '\.\./quats.webp', which is outside"),
             (lambda folder: rename(folder, "/etc/passwd"), FileFormatError, "names '/etc/passwd', which is outside"),

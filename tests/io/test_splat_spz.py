@@ -179,11 +179,11 @@ class TestSpz:
     @pytest.mark.parametrize(
         "place, kind, value, message",
         [
-            (0, "<I", 1, "byte 0 of the unpacked stream: is no .spz file"),
+            (0, "<I", 1, "byte 0 of the unpacked stream: is not an .spz file"),
             (4, "<I", 5, "has version 5; 2, 3 and 4 are read"),
             (4, "<I", 4, "has version 4 inside a gzip stream"),
             (8, "<I", 2**31, "byte 8 of the unpacked stream: unpacks to .* want at most"),
-            (8, "<I", 301, "gzip stream is cut off"),
+            (8, "<I", 301, "gzip stream is truncated"),
             (8, "<I", 299, "holds more than"),
             (8, "<I", 0, "has 0 Gaussians"),
             (12, "<B", 5, "harmonics of degree 5"),
@@ -201,14 +201,14 @@ class TestSpz:
     @pytest.mark.parametrize(
         "place, kind, value, message",
         [
-            (0, "<I", 1, "is no .spz file"),
+            (0, "<I", 1, "is not an .spz file"),
             (4, "<I", 1, "has version 1; 2, 3 and 4 are read"),
             (8, "<I", 2**31, "at byte 8: unpacks to"),
             (8, "<I", 301, "stream positions has 2700 bytes, want 2709"),
             (15, "<B", 5, "has 5 streams, want 6"),
             (16, "<I", 2**31, "table of streams at byte 2147483648 is outside"),
             (16, "<I", 0, "table of streams at byte 0 is outside"),
-            (32, "<Q", 2**63, "is cut off: stream positions of 9223372036854775808 bytes"),
+            (32, "<Q", 2**63, "is truncated: stream positions of 9223372036854775808 bytes"),
             (32, "<Q", 1, "zstd stream"),
             (40, "<Q", 2**31, "stream positions has 2147483648 bytes"),
             (130, "<I", 0xFFFFFFFF, "zstd stream is damaged"),

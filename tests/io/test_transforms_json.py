@@ -107,7 +107,7 @@ def test_images_of_a_moved_folder_are_found_by_the_ends_of_their_paths(ring, edi
     edit(folder / "transforms.json", move)
     images = load_dataset(folder)
     assert set(images.image_paths) == set(before.image_paths)
-    assert f"{folder / 'transforms.json'}: 10 of 10 images are not where it says" in caplog.text
+    assert f"{folder / 'transforms.json'}: 10 of 10 images are not at the given path" in caplog.text
 
 
 def test_images_that_two_names_could_mean_are_not_guessed(ring, edit):
@@ -157,7 +157,7 @@ def test_missing_pictures(ring):
         load_dataset(folder)
     expected = (
         "transforms.json: frame 4 names images/004.png, which does not exist (9 of 10 images found). "
-        "Run with --skip-missing to leave it out."
+        "Run with --skip-missing to skip it."
     )
     assert str(caught.value).endswith(expected) and caught.value.exit_code == 3
     images = load_dataset(folder, skip_missing=True)
@@ -174,7 +174,7 @@ def test_unreadable_pictures(ring, end):
         load_dataset(folder)
     text = str(caught.value)
     assert f"transforms.json: frame 4 names images/004.png: {path}: {problem}" in text
-    assert text.endswith(". Run with --skip-missing to leave it out.")
+    assert text.endswith(". Run with --skip-missing to skip it.")
     images = load_dataset(folder, skip_missing=True)
     assert len(images) == 9 and "images/004.png" not in images.names
 
@@ -200,7 +200,7 @@ def test_damage_behind_a_good_header_and_end_is_named_when_it_is_read(ring):
 
 
 def test_fewer_than_three_views(ring):
-    with pytest.raises(InputError, match=r"transforms\.json: got 2 views with pictures, want at least 3"):
+    with pytest.raises(InputError, match=r"transforms\.json: got 2 views with images, want at least 3"):
         load_dataset(ring(2))
 
 
@@ -254,7 +254,7 @@ def put(row, column, value):
         (lambda c: c.update(camera_model="FOV"), "camera_model FOV is not supported; want PINHOLE, SIMPLE_PINHOLE"),
         (lambda c: c.update(camera_model=["OPENCV"]), r"camera_model \['OPENCV'\] is not supported; want PINHOLE"),
         (lambda c: c.update(k4=0.1), "k4 is given for camera_model OPENCV"),
-        (lambda c: c.update(camera_model="ORTHOPHOTO"), "holds ortho cameras"),
+        (lambda c: c.update(camera_model="ORTHOPHOTO"), "has ortho cameras"),
         (lambda c: frame_of(c, 5).update(camera_model="OPENCV_FISHEYE"), "mixes fisheye and pinhole cameras"),
         (lambda c: c.pop("frames"), "has no list 'frames'"),
         (lambda c: c.update(frames=[]), "has no frames"),

@@ -88,7 +88,7 @@ def test_bad_frames_and_arguments(tmp_path):
 
 def test_files_that_are_no_video(tmp_path):
     (tmp_path / "v.mp4").write_text("hello")
-    with pytest.raises(FileFormatError, match="is no video that ffmpeg can read"):
+    with pytest.raises(FileFormatError, match="is not a video that ffmpeg can read"):
         read_video(tmp_path / "v.mp4")
     with pytest.raises(MissingFileError, match="want a video"):
         read_video(tmp_path / "w.mp4")

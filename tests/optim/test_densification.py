@@ -375,7 +375,7 @@ def test_wrong_options_are_refused(make, message):
 
 def test_wrong_input_is_refused():
     params, optimizer = make_scene()
-    with pytest.raises(InputError, match="params: want the very dict"):
+    with pytest.raises(InputError, match="params: want the dict of the optimizer"):
         MCMC(100, 10).after_step(0, dict(params), optimizer, {}, 0.0)
     info = {"means2d": torch.zeros(1, 40, 2), "radii": torch.ones(1, 40), "width": 1, "height": 1, "n_cameras": 1}
     with pytest.raises(InputError, match=r"info\['means2d'\]: has no grad \(call before_backward first\)"):

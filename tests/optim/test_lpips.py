@@ -78,7 +78,7 @@ def test_without_weights_there_is_no_number(tmp_path, random_weights):
     with pytest.raises(MissingFileError, match=r"safetensors: does not exist; want the LPIPS weights"):
         find_weights(tmp_path)
     (tmp_path / "broken.pt").write_bytes(b"no archive")
-    with pytest.raises(FileFormatError, match=r"broken\.pt: is no file of weights"):
+    with pytest.raises(FileFormatError, match=r"broken\.pt: is not a weights file"):
         find_weights(tmp_path / "broken.pt")
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(FileFormatError, match=r"list\.pt: want a mapping from names to tensors"):

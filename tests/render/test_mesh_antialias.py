@@ -239,7 +239,7 @@ def test_edge_neighbors():
         ({"colors": torch.zeros(1, 2, 3, 3)}, ShapeError, r"colors: got shape \(1, 2, 3, 3\), want shape \(1, 2, 2, 3\)"),
         ({"positions": torch.zeros(2, 3, 4)}, ShapeError, "2 images as positions"),
         ({"neighbors": torch.zeros(1, 3).long()}, ShapeError, "neighbors: got torch.int64, want torch.int32"),
-        ({"faces": torch.zeros(0, 3).long()}, InputError, "a pixel shows face 0, but there are 0 faces"),
+        ({"faces": torch.zeros(0, 3).long()}, InputError, "a pixel has face 0, but there are 0 faces"),
     ],
 )
 def test_wrong_input_is_named(change, error, text):

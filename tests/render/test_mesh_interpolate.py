@@ -84,7 +84,7 @@ def test_registered_ops():
             ShapeError,
             "fragments.barycentrics: got torch.float32, want torch.float64",
         ),
-        ({"faces": torch.zeros(0, 3).long()}, InputError, "a pixel shows face 0, but there are 0 faces"),
+        ({"faces": torch.zeros(0, 3).long()}, InputError, "a pixel has face 0, but there are 0 faces"),
         (
             {"fragments": Fragments(torch.zeros(2, 2).int(), torch.zeros(2, 2, 3), torch.zeros(2, 2))},
             ShapeError,

@@ -89,7 +89,7 @@ def test_files(tmp_path):
     turning = path_cameras(moving, "orbit", num=3, size=(32, 32))
     write_renders(moving, turning, tmp_path / "turn", progress=silent)
     assert len(list((tmp_path / "turn").glob("*.png"))) == 3
-    with pytest.raises(InputError, match=r"one\.png: got 3 cameras for one picture"):
+    with pytest.raises(InputError, match=r"one\.png: got 3 cameras for one image"):
         write_renders(moving, camera(), tmp_path / "one.png", progress=silent)
 
 

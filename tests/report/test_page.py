@@ -101,7 +101,7 @@ def test_page_of_what_is_no_run(folder, tmp_path):
     with pytest.raises(MissingFileError, match=r"summary\.json"):
         write_report(tmp_path)
     add_views(folder, 1)
-    for text, message in (("[]", "is no JSON object"), ("{", "is no JSON"), ('{"views": [1]}', "lacks the names")):
+    for text, message in (("[]", "is not a JSON object"), ("{", "is not JSON"), ('{"views": [1]}', "lacks the names")):
         (folder / "eval.json").write_text(text)
         with pytest.raises(FileFormatError, match=message):
             write_report(folder)

@@ -99,5 +99,5 @@ def test_frames_in_rows_of_four():
     for i in range(6):
         assert sheet[(i // 4) * 42 + 5, (i % 4) * 34 + 5].tolist() == pytest.approx([i / 10] * 3, abs=1 / 255)
     assert frame_sheet(pictures[:2], ["", ""]).shape == (42, 68, 3)
-    with pytest.raises(InputError, match="got no pictures"):
+    with pytest.raises(InputError, match="got no images"):
         frame_sheet([], [])

@@ -127,7 +127,7 @@ def test_selection_combines_regions_and_indices(tmp_path):
     both.save(tmp_path / "s.json")
     again = load(tmp_path / "s.json")
     assert isinstance(again, Selection) and torch.equal(again.mask(points), expected)
-    with pytest.raises(InputError, match=r"indices count other points than these 50 \(their hashes differ\)"):
+    with pytest.raises(InputError, match=r"indices refer to other points than these 50 \(their hashes differ\)"):
         again.mask(points + 1)
     with pytest.raises(InputError, match="names row 9, but there are 5 points"):
         replace(again, points_hash="").mask(points[:5])
@@ -150,11 +150,11 @@ def test_any_selection_comes_back(tmp_path_factory, center, indices):
 @pytest.mark.parametrize(
     "kind, change, message",
     [
-        ("boxes", {"boxes": [[1, 2]]}, r"is no valid boxes \(ShapeError: Boxes.boxes: got shape \(1, 2\)"),
-        ("boxes", {"boxes": [["a"] * 7]}, "is no valid boxes"),
+        ("boxes", {"boxes": [[1, 2]]}, r"is not a valid boxes \(ShapeError: Boxes.boxes: got shape \(1, 2\)"),
+        ("boxes", {"boxes": [["a"] * 7]}, "is not a valid boxes"),
         ("boxes", {"boxes": [[math.nan] * 7] * 2}, "boxes is not finite"),
         ("boxes", {"labels": [0.5]}, "want a list of whole numbers"),
-        ("boxes", {"labels": [2**70]}, "is no valid boxes"),
+        ("boxes", {"labels": [2**70]}, "is not a valid boxes"),
         ("boxes", {"vision3d": {"type": "boxes", "version": 2}}, "is version 2 of boxes; version 1 is read"),
         ("selection", {"regions": [{"kind": "cone", "center": [0] * 3, "size": [0] * 3, "quat": [1, 0, 0, 0]}]}, "got 'cone'"),
         ("selection", {"regions": [{"kind": "box"}]}, "KeyError"),

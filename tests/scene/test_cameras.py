@@ -73,7 +73,7 @@ def test_iteration_ends_and_bad_indices_are_refused(cameras):
     assert [camera.names[0] for camera in cameras] == ["a.png", "b.png", "c.png"]
     with pytest.raises(IndexError, match="camera 3 of 3"):
         cameras[3]
-    with pytest.raises(InputError, match=r"no camera is named 'd\.png'"):
+    with pytest.raises(InputError, match=r"no camera named 'd\.png'"):
         cameras[["d.png"]]
 
 
@@ -173,7 +173,7 @@ def test_validate_names_the_camera(cameras, name, index, number, message):
 
 def test_validate_refuses_mirrors(cameras):
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))
-    with pytest.raises(InputError, match=r"camera 0 .* and 2 more: viewmat mirrors the world"):
+    with pytest.raises(InputError, match=r"camera 0 .* and 2 more: viewmat is a reflection"):
         replace(cameras, viewmats=mirror @ cameras.viewmats).validate()
 
 

@@ -86,7 +86,7 @@ def test_blended_rotations_equal_the_frame_under_a_rigid_motion_and_keep_sizes_u
     torch.testing.assert_close(blend.covars, frame.covars, atol=1e-6, rtol=1e-4)
     strained = bound.to_gaussians(2 * vertices, turns)
     torch.testing.assert_close(strained.log_scales, bound.to_gaussians().log_scales)
-    with pytest.raises(InputError, match=r"^to_gaussians: got turns without vertices; want both, or vertices alone$"):
+    with pytest.raises(InputError, match=r"^to_gaussians: got turns without vertices; want both, or only vertices$"):
         bound.to_gaussians(turns=turns)
 
 
@@ -141,7 +141,7 @@ def test_damaged_files(bound, tmp_path):
     for change, error, message in [
         ({"mesh": "../g.glb"}, FileFormatError, "outside its folder"),
         ({"mesh": "none.glb"}, MissingFileError, r"none\.glb: does not exist; want the mesh of g\.safetensors"),
-        ({"sha256": "0"}, FileFormatError, r"was written with another mesh than g\.glb is now"),
+        ({"sha256": "0"}, FileFormatError, r"was written with a different mesh than g\.glb is now"),
         ({"version": 7}, FileFormatError, "version 7; want 'mesh_gaussians', version 1"),
         ({"tensors": {"face_ids": torch.full((24,), 99)}}, FileFormatError, "face_ids go from 99 to 99"),
         ({"tensors": {"sh": torch.zeros(2)}}, FileFormatError, r"MeshGaussians.sh: got shape \(2,\)"),
@@ -153,7 +153,7 @@ def test_damaged_files(bound, tmp_path):
     bound.save(path)
     for data in (b"", b"\xff" * 40, path.read_bytes()[:200], path.read_bytes()[:-9]):
         path.write_bytes(data)
-        with pytest.raises(FileFormatError, match=r"is damaged, or no \.safetensors file"):
+        with pytest.raises(FileFormatError, match=r"is damaged or not a \.safetensors file"):
             load(path)
 
 

@@ -49,7 +49,7 @@ def test_kitti_bin(cloud, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "vision3d"):
         cloud.save(tmp_path / "c.bin")
     assert [r.getMessage() for r in caplog.records] == [
-        f"{tmp_path}/c.bin: a .bin file cannot hold colors, normals, ring, time; left out"
+        f"{tmp_path}/c.bin: a .bin file cannot hold colors, normals, ring, time; dropped"
     ]
     rows = np.fromfile(tmp_path / "c.bin", np.float32).reshape(-1, 4)
     np.testing.assert_array_equal(rows[:, :3], cloud.points.numpy())
@@ -71,13 +71,13 @@ def test_real_sweep(shared_data):
             np.array([0, 0, math.nan, 1], np.float32).tobytes(),
             "at row 0: points not finite in 1 of 1 rows; .* --filter-nan",
         ),
-        ("a.ply", b"", "is no .ply file"),
+        ("a.ply", b"", "is not a .ply file"),
         ("a.ply", b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n1\n", "lacks y z"),
         (
             "a.ply",
             b"ply\nformat binary_little_endian 1.0\nelement vertex 4000000000\nproperty float x\nproperty float y\n"
             b"property float z\nend_header\n\0\0",
-            "is cut off: it holds 0 whole rows of 4000000000",
+            "is truncated: it holds 0 whole rows of 4000000000",
         ),
         (
             "a.ply",

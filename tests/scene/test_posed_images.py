@@ -82,7 +82,7 @@ def test_masks_are_undistorted_like_their_pictures(cameras, tmp_path):
     assert (mask == (pattern(rays)[..., 0] > 0.5)).float().mean() > 0.99
     assert images.read(0)[1] is None
     write_image(tmp_path / "mask.png", torch.ones(96, 100))
-    with pytest.raises(FileFormatError, match=r"mask\.png: view 1 \(b\.png\): mask has 100x96 px, its picture 128x96"):
+    with pytest.raises(FileFormatError, match=r"mask\.png: view 1 \(b\.png\): mask has 100x96 px, its image 128x96"):
         images.read(1)
 
 
@@ -134,7 +134,7 @@ def test_reprs_show_the_pictures(cameras, tmp_path):
 
 def test_load_wants_photographs(cameras, tmp_path):
     cameras.save(tmp_path / "cameras.json")
-    with pytest.raises(InputError, match=r"cameras\.json: holds cameras, want posed photographs"):
+    with pytest.raises(InputError, match=r"cameras\.json: holds cameras, want posed photos"):
         PosedImages.load(tmp_path / "cameras.json")
     assert isinstance(Cameras.load(tmp_path / "cameras.json"), Cameras)
 

@@ -40,7 +40,7 @@ def test_other_texts_are_refused(text):
 
 
 def test_a_joint_twice_is_refused():
-    with pytest.raises(InputError, match="a is there twice"):
+    with pytest.raises(InputError, match="a is given twice"):
         parse_pose(["a=1,2,3", "b=1,2,3", "a=0,0,0"])
 
 
@@ -150,7 +150,7 @@ def test_morphs_turn_with_the_new_rest():
 def test_a_joint_scaled_to_nothing_cannot_rest():
     skin = arm()
     flat = Clip("flat", (Channel("scale", 1, NOW, torch.tensor([[1.0, 0, 1]])),))
-    with pytest.raises(InputError, match="joint_1 is scaled to nothing"):
+    with pytest.raises(InputError, match="joint_1 is scaled to zero"):
         rest_at(skin, flat, 0.0)
 
 

@@ -106,16 +106,16 @@ def test_to_moves_everything(gaussians, cameras, similarity):
 @pytest.mark.parametrize(
     "content, error, message",
     [
-        ("{", FileFormatError, r"scene\.json: is no scene of vision3d"),
-        ("[]", FileFormatError, "is no scene of vision3d"),
+        ("{", FileFormatError, r"scene\.json: is not a vision3d scene"),
+        ("[]", FileFormatError, "is not a vision3d scene"),
         ('{"objects": [{"name": "a"}]}', FileFormatError, "KeyError: 'file'"),
         ('{"objects": [{"name": "a", "file": "../a.ply"}]}', FileFormatError, r"names \.\./a\.ply, which is outside"),
         ('{"objects": [{"name": "a", "file": "/etc/passwd"}]}', FileFormatError, "names /etc/passwd, which is outside"),
         ('{"objects": [], "vision3d": {"version": 9}}', FileFormatError, "is version 9 of a scene; version 1 is read"),
-        ('{"objects": [{"name": "a", "file": "a"}, {"name": "a", "file": "a"}]}', FileFormatError, "two objects of one name"),
+        ('{"objects": [{"name": "a", "file": "a"}, {"name": "a", "file": "a"}]}', FileFormatError, "duplicate object names"),
         ('{"objects": [], "cameras": "../c.json"}', FileFormatError, "which is outside its folder"),
         ('{"objects": [{"name": "a", "file": "a.ply"}]}', MissingFileError, r"a\.ply: does not exist"),
-        ('{"objects": [{"name": "a", "file": "a.ply", "transform": [["x"]]}]}', FileFormatError, "is no scene"),
+        ('{"objects": [{"name": "a", "file": "a.ply", "transform": [["x"]]}]}', FileFormatError, "is not a vision3d scene"),
     ],
 )
 def test_damaged_scenes(tmp_path, content, error, message):

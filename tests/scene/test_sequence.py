@@ -149,7 +149,7 @@ def test_the_writer_refuses(cloud, gaussians, tmp_path):
         SequenceWriter(path, cloud)
     with pytest.raises(InputError, match="holds frames of PointCloud"):
         SequenceWriter(path, gaussians, resume=True)
-    with pytest.raises(OutputExistsError, match=r"it is no \.zarr folder"):
+    with pytest.raises(OutputExistsError, match=r"it is not a \.zarr folder"):
         FrameSequence(cloud, TIMES).save(_file(tmp_path))
     assert len(writer) == len(FrameSequence.load(path)) == 1
 
@@ -191,15 +191,15 @@ def test_shapes_beyond_the_files_count_no_frames(cloud, tmp_path):
 @pytest.mark.parametrize(
     "file, content, message",
     [
-        (".zattrs", {"vision3d": {"type": "scene"}}, "is no sequence of vision3d"),
+        (".zattrs", {"vision3d": {"type": "scene"}}, "is not a vision3d sequence"),
         (".zattrs", {"vision3d": {"type": "sequence", "version": 4}}, "is version 4 of a sequence; version 1 is read"),
         (".zattrs", {"base": "../a.ply"}, r"names '\.\./a\.ply', which is outside its folder"),
         (".zattrs", {"channels": ["../means"]}, "outside its folder"),
-        (".zattrs", {"channels": 3}, "names no base and channels"),
-        ("means/.zarray", {"dtype": "|O"}, "is no array of one chunk a frame"),
+        (".zattrs", {"channels": 3}, "has no base and channels"),
+        ("means/.zarray", {"dtype": "|O"}, "is not an array of one chunk per frame"),
         ("means/.zarray", {"compressor": {"id": "blosc"}}, "compressor 'blosc', want zlib or none"),
         ("means/.zarray", {"shape": [3, 2**40, 3], "chunks": [1, 2**40, 3]}, r"channels\['means'\]: got shape"),
-        ("means/.zarray", {"chunks": [3, 40, 3]}, "is no array of one chunk a frame"),
+        ("means/.zarray", {"chunks": [3, 40, 3]}, "is not an array of one chunk per frame"),
         ("times/.zarray", {"shape": [3, 1], "chunks": [1, 1]}, r"has shape \(3, 1\), want one axis"),
         ("times/0", b"x", "is damaged"),
         ("means/1.0.0", zlib.compress(b"\0" * 10**6), "holds more bytes, want 480"),

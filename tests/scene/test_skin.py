@@ -126,7 +126,7 @@ def test_morphs_come_before_joints():
     [
         ({"parents": (-1, 2, 1)}, r"^SkinnedMesh: joint 1 has parent 2; want an earlier joint, or -1 for a root$"),
         ({"parents": (-1, 0)}, r"^SkinnedMesh: 2 parents for 3 joints$"),
-        ({"weights": torch.ones(3, 2)}, r"^SkinnedMesh: weights of vertex 0 are \[1.0, 1.0\]; want none below 0, and sum 1$"),
+        ({"weights": torch.ones(3, 2)}, r"^SkinnedMesh: weights of vertex 0 are \[1.0, 1.0\]; want weights >= 0 with sum 1$"),
         ({"weights": torch.full((3, 2), math.nan)}, r"^SkinnedMesh: weights is not finite in 3 of 3 rows"),
         ({"indices": torch.full((3, 2), 3)}, r"^SkinnedMesh: vertex 0 names joints \[3, 3\], but there are 3$"),
         ({"quats": torch.full((3, 4), 1.0)}, r"^SkinnedMesh: quaternion of shoulder has length 2$"),

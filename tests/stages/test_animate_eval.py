@@ -58,7 +58,7 @@ def test_means_over_views_then_objects(folder):
     assert (
         "clip: not computed" in texts
         and "fvd: not computed" in texts
-        and "iou: not computed: pictures without alpha in 3" in texts
+        and "iou: not computed: images without alpha in 3" in texts
     )
     assert "psnr" in result.summary and "lpips" not in result.summary and result.summary["frames"] == 9
 
@@ -84,7 +84,7 @@ def test_equal_pictures(tmp_path):
         write(tmp_path, side, "a", "eval_0", 0, torch.rand(32, 32, 3, generator=torch.Generator().manual_seed(1)))
     result = measured(SMALL, tmp_path)
     assert result.means["psnr"] == 100 and result.means["ssim"] == pytest.approx(1)
-    assert result.means["flicker"] is None and "flicker: not computed: one frame alone in 1 of 1 views" in "\n".join(
+    assert result.means["flicker"] is None and "flicker: not computed: a single frame in 1 of 1 views" in "\n".join(
         result.not_computed
     )
 
@@ -157,7 +157,7 @@ def test_wrong_folders(tmp_path):
         (lambda f: write(f, "pred", "cat", "eval_0", 1, torch.zeros(16, 16, 3)), "is 16x16 px, but 0.png 32x32"),
         (
             lambda f: [write(f, "pred", "cat", "eval_0", i, torch.zeros(32, 16, 3)) for i in range(3)],
-            "want pictures of one shape",
+            "want images of one shape",
         ),
         (lambda f: write(f, "gt", "cat", "eval_0", "first", torch.zeros(32, 32, 3)), "has no number in its name"),
         (lambda f: write(f, "gt", "cat", "eval_0", "01", torch.zeros(32, 32, 3)), "want each frame once"),

@@ -151,7 +151,7 @@ def test_backgrounds_that_do_not_tell():
     assert mask_of_background([striped]) == (None, "the border has several colours")
     pale = picture.clone()
     pale[4:8, 4:12] = 0.96
-    assert mask_of_background([pale]) == (None, "the object has nearly the background's colour")
+    assert mask_of_background([pale]) == (None, "the object has almost the colour of the background")
 
 
 def frames(folder, *images):
@@ -175,7 +175,7 @@ def test_frames_of_different_sizes(tmp_path):
 def test_frames_without_alpha(tmp_path):
     noise = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
     frames(tmp_path, noise, noise)
-    with pytest.raises(InputError, match=r"0\.png has no alpha, and no plain background tells the object .*; want RGBA frames"):
+    with pytest.raises(InputError, match=r"0\.png has no alpha and no plain background .*; want RGBA frames"):
         read_footage(tmp_path)
 
 
@@ -192,10 +192,10 @@ def test_an_empty_mask(tmp_path):
 
 
 def test_wrong_counts(tmp_path):
-    with pytest.raises(InputError, match="pictures of 1 time, want at least 2 frames"):
+    with pytest.raises(InputError, match="images of 1 time, want at least 2 frames"):
         read_footage(frames(tmp_path / "one", rgba()))
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="has no pictures"):
+    with pytest.raises(InputError, match="has no images"):
         read_footage(tmp_path / "none")
     clip = worm(frames=3, cameras=2)
     clip.write(tmp_path / "rig")
@@ -208,7 +208,7 @@ def test_cameras_that_do_not_fit(tmp_path):
     clip = worm(frames=2, cameras=2)
     clip.write(tmp_path)
     (tmp_path / "cameras.json").rename(tmp_path / "other.json")
-    with pytest.raises(InputError, match=r"has folders of pictures \(cam0, cam1\) but no cameras.json that names them"):
+    with pytest.raises(InputError, match=r"has folders of images \(cam0, cam1\) but no cameras.json that names them"):
         read_footage(tmp_path)
     Cameras(*(getattr(clip.cameras, n) for n in ("viewmats", "Ks", "width", "height")), names=("a.png", "b.png")).save(
         tmp_path / "cameras.json"
@@ -217,7 +217,7 @@ def test_cameras_that_do_not_fit(tmp_path):
         read_footage(tmp_path)
     for name in "ab":
         write_image(tmp_path / f"{name}.png", rgba())
-    with pytest.raises(InputError, match="names pictures without times"):
+    with pytest.raises(InputError, match="names images without times"):
         read_footage(tmp_path)
 
 

@@ -237,7 +237,7 @@ def test_a_mesh_of_several_parts_moves_by_parts():
     vertices, faces = shapes.icosphere(1, 0.1)
     colors = torch.ones(len(vertices), 3)
     ball = Mesh(vertices + torch.tensor([0.0, 0.6, 0.0]), faces, vertex_colors=colors)
-    with pytest.warns(UserWarning, match="has 2 parts that do not touch"):
+    with pytest.warns(UserWarning, match="has 2 disconnected parts"):
         result = with_mesh(clip, clip.mesh.merge(ball))
     assert bool(result.sequence.channels["vertices"][2].isfinite().all())
 
@@ -273,7 +273,7 @@ def test_no_frame_need_show_the_mesh_at_rest(caplog):
     footage = Footage(given.pictures[later], cameras, names, given.frames[later] - 1, clip.times[1:])
     config = replace(FEW, steps=60)
     fixed = animate(replace(config, reference=0), footage, clip.mesh, progress=silent)
-    assert "does not cover the mask of frame 0, where it should be at rest (IoU 0." in caplog.text
+    assert "does not cover the mask of frame 0, which should be the rest pose (IoU 0." in caplog.text
     assert torch.equal(fixed.sequence.channels["vertices"][0], clip.mesh.vertices)
     caplog.clear()
     free = animate(config, footage, clip.mesh, truth=clip.vertices[1:], progress=silent)
@@ -319,7 +319,7 @@ def test_a_guidance_wants_one_camera_that_stands_still():
     viewmats = footage.cameras.viewmats.clone()
     viewmats[2, 2, 3] += 0.5
     moving = replace(footage, cameras=replace(footage.cameras, viewmats=viewmats))
-    with pytest.raises(ConfigError, match="--guidance: wants one camera that stands still and sees all frames; camera 'cam0'"):
+    with pytest.raises(ConfigError, match="--guidance: needs one static camera that sees all frames; camera 'cam0'"):
         animate(FEW, moving, clip.mesh, guidance="folder", progress=silent)
 
 

@@ -137,7 +137,7 @@ def test_checkpoints_of_other_runs_are_refused(photos, tmp_path):
     folder = RunFolder.create(tmp_path / "run", FEW, resume=True)
     with pytest.raises(ConfigError, match=r"which is a run on Mesh \+ .*, with Mesh \+ "):
         bind_gaussians(FEW, ball(), data=others, run_folder=folder, progress=silent)
-    with pytest.raises(FileFormatError, match="the checkpoint is of another mesh"):
+    with pytest.raises(FileFormatError, match="the checkpoint belongs to a different mesh"):
         bind_gaussians(FEW, ball(1), data=photos, run_folder=folder, progress=silent)
 
 
@@ -185,7 +185,7 @@ def test_a_picture_from_elsewhere_is_said(tmp_path, caplog):
     assert "does not cover" not in caplog.text
     bind_gaussians(replace(config, view=replace(view, azimuth_deg=0)), long, image=image, progress=silent)
     assert "the mesh does not cover the mask of" in caplog.text and "end.png as --view sees it (IoU 0.4" in caplog.text
-    assert "want its side (--view.*) or its camera (--camera FILE)" in caplog.text
+    assert "want its viewpoint (--view.*) or its camera (--camera FILE)" in caplog.text
     caplog.clear()
     turned = orbit.cameras(zero, zero, 3, math.radians(30), 96, 72)
     bind_gaussians(config, long, image=image, camera=turned, progress=silent)
@@ -262,7 +262,7 @@ def two_balls():
 def test_parts_are_said_and_the_largest_can_be_taken(caplog):
     mesh, said = checked_mesh(two_balls(), name="a.glb")
     assert said == {"mesh_parts": 2, "border_edges": 0, "crowded_edges": 0, "faces_without_area": 0}
-    assert "a.glb: has 2 parts that do not hang together, the largest with 90 % of the area (--parts largest" in caplog.text
+    assert "a.glb: has 2 disconnected parts, the largest with 90 % of the area (--parts largest" in caplog.text
     mesh, said = checked_mesh(two_balls(), "largest")
     assert mesh.num_faces == 320 and torch.equal(mesh.vertices[mesh.faces], ball().vertices[ball().faces])
 
@@ -343,12 +343,12 @@ def test_wrong_pictures(photos, tmp_path):
         (
             {"image": tmp_path / "none.png"},
             MissingFileError,
-            r"none\.png: does not exist; want a picture with an alpha",
+            r"none\.png: does not exist; want an image with an alpha",
         ),
         (
             {"image": opaque},
             InputError,
-            r"has no alpha channel .*, and no plain background tells it \(the border has several colours\)",
+            r"has neither an alpha channel nor a plain background \(the border has several colours\)",
         ),
         ({"image": empty}, InputError, "its mask is empty"),
         ({"image": cut, "camera": small}, InputError, r"cut\.png: has 40x40 px, its camera 32x40; want the same size"),
@@ -373,7 +373,7 @@ def test_cameras_that_are_no_pinholes(photos):
 
 def test_cameras_that_do_not_see_the_mesh(photos, tmp_path):
     away = replace(ball(), vertices=ball().vertices + 100)
-    with pytest.raises(InputError, match="none of its cameras sees the mesh; want both in one world"):
+    with pytest.raises(InputError, match="none of its cameras sees the mesh; want both in one world frame"):
         bind_gaussians(FEW, away, data=photos, run_folder=tmp_path / "run", progress=silent)
     assert not (tmp_path / "run").exists()
 

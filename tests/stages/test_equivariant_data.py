@@ -76,7 +76,7 @@ def test_affnist_like_keeps_every_digit_in_the_frame_and_to_its_ranges():
     mass = images.sum((1, 2)) / (
         digits.images.sum((1, 2))[warped.sources] * torch.linalg.det(warped.matrices[:, :2, :2]).float()
     )
-    assert float((mass - 1).abs().max()) < 0.03, "nothing is cut off"
+    assert float((mass - 1).abs().max()) < 0.03, "nothing is truncated"
     linear = warped.matrices[:, :2, :2]
     # linear = Rot Shear Scale: its first column is the turned first scale
     first = torch.linalg.vector_norm(linear[:, :, 0], dim=-1)
@@ -116,7 +116,7 @@ def test_without_kornia(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "kornia.geometry.transform", None)
     with pytest.raises(
-        MissingDependencyError, match=r"kornia is needed for warping pictures: " + re.escape(install_command("interop"))
+        MissingDependencyError, match=r"kornia is needed for warping images: " + re.escape(install_command("interop"))
     ):
         warp(torch.zeros(1, 8, 8), torch.eye(3, dtype=F64)[None])
 
@@ -201,7 +201,7 @@ def test_no_test_digit_is_trained_on(tmp_path):
     assert not any(row.numpy().tobytes() in rows for row in sources)
     assert torch.equal(data.test.pictures.padded, data.centred.images)
     assert data.test.is_generated
-    with pytest.raises(InputError, match="digits to train on, fewer than a batch of 64"):
+    with pytest.raises(InputError, match="training digits, fewer than a batch of 64"):
         load_data(tmp_path, AffnistConfig(test_digits=20))
 
 
@@ -216,7 +216,7 @@ def test_an_affnist_file_as_the_test_set(tmp_path):
     assert data.test.batch(slice(3, 5))[1].tolist() == [3, 4]
     with pytest.raises(InputError, match="holds warped digits of affNIST; want upright ones"):
         load_data(mat, config)
-    with pytest.raises(InputError, match="pictures of 28 x 28; want 40 x 40, as affNIST has them"):
+    with pytest.raises(InputError, match="images of 28 x 28; want 40 x 40, as affNIST has them"):
         load_data(tmp_path / "digits", config, tmp_path / "digits")
 
 

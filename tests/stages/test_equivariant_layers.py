@@ -401,7 +401,7 @@ def test_wrong_arguments():
     samples = sample_group("sl2", 3)
     with pytest.raises(ConfigError, match="size: got 4, want an odd number"):
         LiftConv("so2", 1, 1, 4)
-    with pytest.raises(ConfigError, match="group: 'e2' is no group of planar maps"):
+    with pytest.raises(ConfigError, match="group: 'e2' is not a group of planar maps"):
         LiftConv("e2", 1, 1)
     with pytest.raises(ConfigError, match="kernel: got 'spline', want siren or wire"):
         LiftConv("so2", 1, 1, kind="spline")
@@ -411,7 +411,7 @@ def test_wrong_arguments():
         LiftConv("sl2", 1, 1)(torch.zeros(1, 2, 8, 8), samples)
     with pytest.raises(ShapeError, match=r"features: got shape \(1, 2, 4, 8, 8\), want \(B, 2, 3, H, W\)"):
         GroupConv("sl2", 2, 2)(torch.zeros(1, 2, 4, 8, 8), samples, samples)
-    with pytest.raises(ConfigError, match="group: samples are of sl2, the layer is of gl2"):
+    with pytest.raises(ConfigError, match="group: samples are of sl2, the layer has gl2"):
         GroupConv("gl2", 2, 2)(torch.zeros(1, 2, 3, 8, 8), samples, samples)
 
 

@@ -178,10 +178,10 @@ def test_wrong_classifier_files(tmp_path):
     with pytest.raises(MissingFileError, match="does not exist; want weights"):
         load_classifier(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(FileFormatError, match=r"is damaged, or no \.safetensors file"):
+    with pytest.raises(FileFormatError, match=r"is damaged or not a \.safetensors file"):
         load_classifier(path)
     save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(FileFormatError, match="does not say that it holds weights"):
+    with pytest.raises(FileFormatError, match="does not declare that it holds weights"):
         load_classifier(path)
 
     def write(**changes):
@@ -193,7 +193,7 @@ def test_wrong_classifier_files(tmp_path):
     with pytest.raises(FileFormatError, match="holds 'weights', version 9; want"):
         load_classifier(path)
     write()
-    with pytest.raises(FileFormatError, match=r"does not fit its network; lacks: .* and \d+ more; has too many: a"):
+    with pytest.raises(FileFormatError, match=r"does not match its network; lacks: .* and \d+ more; has unexpected keys: a"):
         load_classifier(path)
     write(model={"group": "e8"})
     with pytest.raises(FileFormatError, match="group: got 'e8', want one of"):

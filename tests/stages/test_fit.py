@@ -309,7 +309,7 @@ def test_the_gradient_that_is_not_finite_is_named(photos, monkeypatch):
 
 def test_too_few_views(tmp_path):
     photos = write_photos(tmp_path / "set", cameras=ring(4), held_out=(0, 1))
-    with pytest.raises(InputError, match=r"2 views to fit to \(2 more are held out\); want at least 3"):
+    with pytest.raises(InputError, match=r"2 training views \(2 more are held out\); want at least 3"):
         fit(TINY, photos, progress=silent)
 
 
@@ -318,7 +318,7 @@ def test_cameras_at_one_place(photos):
     viewmats = images.cameras.viewmats.clone()
     viewmats[:, :3, 3] = 0
     images = replace(images, cameras=replace(images.cameras, viewmats=viewmats), raw_cameras=None)
-    with pytest.raises(InputError, match="all training cameras stand at one place"):
+    with pytest.raises(InputError, match="all training cameras are at one position"):
         fit(TINY, images, progress=silent)
 
 

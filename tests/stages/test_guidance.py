@@ -159,11 +159,11 @@ def test_labels(folder, guidance, tmp_path):
     assert isinstance(guidance, Guidance) and guidance.label.startswith("untrained test pipeline (")
     (tmp_path / "model_index.json").write_text('{"_class_name": "Zero1to3StableDiffusionPipeline"}')
     assert label_of(tmp_path, 10**6) == "untrained test pipeline (1,000,000 parameters)"
-    assert label_of(tmp_path, 860_000_000) == "Zero1to3StableDiffusionPipeline (as its folder says)"
+    assert label_of(tmp_path, 860_000_000) == "Zero1to3StableDiffusionPipeline (according to its folder)"
     (tmp_path / "model_index.json").unlink()
     assert label_of(tmp_path, 860_000_000) == f"weights without a name from {tmp_path.name}"
     (tmp_path / "model_index.json").write_text("{")
-    with pytest.raises(FileFormatError, match="is no JSON"):
+    with pytest.raises(FileFormatError, match="is not JSON"):
         label_of(tmp_path, 860_000_000)
 
 

@@ -84,7 +84,7 @@ def test_a_speck_in_a_large_picture_is_refused_or_a_small_mesh(tmp_path):
     assert isinstance(mesh.validate(), Mesh)
     thin = torch.zeros(400, 400, 4)
     thin[200, 100:300] = 1
-    with pytest.raises(InputError, match=r"thin\.png: its outline is too thin to be inflated on 16 cells"):
+    with pytest.raises(InputError, match=r"thin\.png: its silhouette is too thin to be inflated on 16 cells"):
         inflated_mesh(reference(tmp_path / "thin.png", thin), Orbit.unit("auto"), 16)
 
 
@@ -104,7 +104,7 @@ def pipeline(tmp_path_factory):
 
 def test_a_picture_alone_becomes_gaussians(photo, tmp_path):
     result = bind_gaussians(replace(FEW, steps=30), image=photo, run_folder=tmp_path / "run", progress=silent)
-    assert result.summary["shape"] == "outline inflated, the back mirrors the front; not measured"
+    assert result.summary["shape"] == "inflated silhouette, the back mirrors the front; not measured"
     assert result.summary["guidance"] == "none" and result.summary["psnr_of_the_fitted_view"] > 18
     assert read_image(tmp_path / "run" / "figures" / "around.png").shape[1] == 4 * 256 + 12
 

@@ -101,7 +101,7 @@ def test_voxels_grow_until_they_fit(caplog):
     with caplog.at_level("WARNING", "vision3d.mesh"):
         coarse = plan(views, BOX, 3 / 128, truncation=4.0, max_bytes=max_bytes, step=ignore)
     assert len(coarse.blocks) * BLOCK_BYTES <= max_bytes and coarse.voxel > fine.voxel
-    assert "a resolution of 128 would take more than the" in caplog.text and "is taken (--max-memory)" in caplog.text
+    assert "a resolution of 128 needs more than the" in caplog.text and "; using " in caplog.text
     with pytest.raises(ConfigError, match=r"max_memory: got 2e-05 GB for voxels, want at least .* for this scene"):
         plan(views, BOX, 3 / 128, truncation=4.0, max_bytes=2e4, step=ignore)
 
@@ -146,9 +146,9 @@ def test_the_memory_of_voxels_is_what_was_planned():
 def test_a_box_beside_the_scene():
     package("open3d")
     views, beside = exact_views(sphere, cameras_around(8, 48)), Box(torch.full((3,), 5.0), torch.full((3,), 6.0))
-    with pytest.raises(InputError, match="box: no view shows a surface inside 5 5 5 to 6 6 6; want another --box"):
+    with pytest.raises(InputError, match="box: no view has a surface inside 5 5 5 to 6 6 6; want another --box"):
         plan(views, beside, 0.02, truncation=4.0, max_bytes=1e9, step=ignore)
-    with pytest.raises(InputError, match="box: no view shows a surface inside 5 5 5 to 6 6 6; want another --box"):
+    with pytest.raises(InputError, match="box: no view has a surface inside 5 5 5 to 6 6 6; want another --box"):
         reconstruct(views, beside, 0.02, trim=4.0, max_bytes=1e9, step=ignore)
 
 
@@ -259,7 +259,7 @@ def test_points_of_poisson_grow_until_they_fit(caplog):
     views = exact_views(sphere, cameras_around(12, 96))
     with caplog.at_level("WARNING", "vision3d.mesh"):
         _, voxel = reconstruct(views, BOX, 3 / 128, trim=4.0, max_bytes=2e7, step=ignore)
-    assert voxel > 3 / 128 and "is taken (--max-memory)" in caplog.text
+    assert voxel > 3 / 128 and "; using " in caplog.text
     with pytest.raises(ConfigError, match=r"max_memory: got 1e-06 GB for points, which is too little for this scene"):
         reconstruct(views, BOX, 3 / 128, trim=4.0, max_bytes=1e3, step=ignore)
 
@@ -291,9 +291,7 @@ def test_the_box_ends_where_the_cameras_stand():
 
 def test_views_without_a_surface():
     views = exact_views(lambda points: points.norm(dim=-1) + 1, cameras_around(4, 32))
-    with pytest.raises(
-        InputError, match=r"scene: none of the 4 views shows a surface \(opacity of at least 0.5\); want cameras"
-    ):
+    with pytest.raises(InputError, match=r"scene: none of the 4 views has a surface \(opacity of at least 0.5\); want cameras"):
         find_extent(views, True, ignore)
 
 

@@ -356,9 +356,11 @@ def test_aliases(name, law):
 
 
 def test_an_unknown_law_lists_all():
-    with pytest.raises(ConfigError, match=r"law: 'jely' is no material; did you mean jelly\? all: corotated \(elastic, jelly"):
+    with pytest.raises(
+        ConfigError, match=r"law: 'jely' is not a material; did you mean jelly\? all: corotated \(elastic, jelly"
+    ):
         Material("jely")
-    with pytest.raises(ConfigError, match=r"law: '#' is no material; all: .*stationary \(static, fixed\)"):
+    with pytest.raises(ConfigError, match=r"law: '#' is not a material; all: .*stationary \(static, fixed\)"):
         Material("#")
 
 

@@ -265,7 +265,7 @@ def test_engines_are_chosen_by_name(monkeypatch):
     with pytest.raises(ConfigError, match="engine: got 'warp', want one of auto, native, "):
         choose_engine("warp")
     monkeypatch.setattr(native, "module", lambda: None)
-    with pytest.raises(BackendError, match="engine native: the compiled module is not there"):
+    with pytest.raises(BackendError, match="engine native: the compiled module is missing"):
         make_engine("native", particles((material("jelly"),)), world(material("jelly")))
     assert choose_engine("auto").name != "native"
 
@@ -336,7 +336,7 @@ def test_tracers_do_not_lag_in_free_fall(of):
 def test_tracers_stay_tracers():
     before, its_world, _ = block_with_tracers()
     engine = NativeEngine(before, its_world)
-    with pytest.raises(InputError, match="mass: which particles have none cannot change"):
+    with pytest.raises(InputError, match="mass: which particles have no mass cannot change"):
         engine.update(mass=torch.ones_like(before.mass))
     engine.update(mass=2 * before.mass)
     assert_same(engine.particles.replace(mass=before.mass), as_type(before, torch.float32), 1e-6)

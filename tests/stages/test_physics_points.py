@@ -178,7 +178,7 @@ def test_sizes_are_held_in_bounds_and_ellipsoids_can_be_flattened(caplog):
     with caplog.at_level(logging.INFO, "vision3d.physics"):
         _, factors, _ = last(scene, engine, flatten=True)
     assert (torch.linalg.svdvals(factors)[:, 2] < 1e-7 * 4e-3).all()
-    assert "three points a Gaussian lose" in caplog.text
+    assert "three points per Gaussian lose" in caplog.text
 
 
 # Engines
@@ -244,7 +244,7 @@ def test_a_scene_that_is_set_up_goes_to_points():
     huge = GaussianScene(
         scene.means, scene.quats, scene.log_scales + 5, scene.opacity_logits, scene.sh, mode="3dgs"
     )  # fmt: skip
-    with pytest.raises(InputError, match=r"\d+ of 864 points are outside the grid; give the grid more room"):
+    with pytest.raises(InputError, match=r"\d+ of 864 points are outside the grid; increase the room of the grid"):
         simulate_points(huge, engine, center=setup.center, scale=setup.scale)
 
 

@@ -486,7 +486,7 @@ def test_without_taichi_there_is_one_line_and_auto_goes_on(monkeypatch, caplog):
     monkeypatch.setattr(base, "ENGINES", {name: base.ENGINES[name] for name in ("taichi", "reference")})
     with caplog.at_level(logging.INFO, "vision3d.physics"):
         assert base.choose_engine("auto").name == "reference"
-    assert [record.getMessage() for record in caplog.records] == [f"engine taichi is left out: {text}"]
+    assert [record.getMessage() for record in caplog.records] == [f"engine taichi is not available: {text}"]
 
 
 @needs_taichi

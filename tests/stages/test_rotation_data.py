@@ -50,7 +50,7 @@ def test_the_planes(shared_data):
         ({"test": np.zeros((0, 40, 3))}, r"array test: holds float64 \(0, 40, 3\), want floats"),
         ({"train": np.full((2, 40, 3), np.nan)}, "array train: cloud 0 has numbers that are not finite"),
         ({"train": np.full((2, 40, 3), 1e300)}, "array train: cloud 0 has numbers that are not finite"),
-        ({"train": np.array([{}, {}])}, "holds pickled objects, which could run code; nothing of it was executed"),
+        ({"train": np.array([{}, {}])}, "holds pickled objects, which could run code; nothing was executed"),
     ],
 )
 def test_wrong_archives(tmp_path, arrays, text):
@@ -62,7 +62,7 @@ def test_other_files(tmp_path):
     with pytest.raises(MissingFileError, match=r"does not exist; want an \.npz with arrays train and test"):
         read_clouds(tmp_path / "c.npz")
     (tmp_path / "c.npz").write_bytes(b"PK and nothing")
-    with pytest.raises(FileFormatError, match=r"is damaged, or no \.npz"):
+    with pytest.raises(FileFormatError, match=r"is damaged or not an \.npz"):
         read_clouds(tmp_path / "c.npz")
     whole = write_clouds(tmp_path / "d.npz").read_bytes()
     (tmp_path / "d.npz").write_bytes(whole[:200] + bytes(200) + whole[400:])
@@ -75,7 +75,7 @@ def test_too_few_points_and_the_same_clouds_twice(tmp_path):
     with pytest.raises(InputError, match="clouds of train have 40 points, fewer than --points 41"):
         read_clouds(path, 41)
     clouds = drawn_clouds(12)
-    with pytest.raises(InputError, match="2 of the test clouds are among the training clouds"):
+    with pytest.raises(InputError, match="2 of the test clouds are also training clouds"):
         read_clouds(write_clouds(tmp_path / "d.npz", test=clouds[3:5]))
 
 
@@ -85,10 +85,10 @@ def test_wrong_folders(tmp_path):
         read_clouds(tmp_path / "empty")
     folder = write_cloud_folder(tmp_path / "folder")
     for text, problem in (
-        ("1 2 3\n1 2\n", r"0\.pts at line 2: '1 2' is no point, want x y z"),
-        ("1 2 x\n", "'1 2 x' is no point"),
-        ("1 2 inf\n", "'1 2 inf' is no point"),
-        ("1 2 1e39\n", "'1 2 1e39' is no point"),
+        ("1 2 3\n1 2\n", r"0\.pts at line 2: '1 2' is not a point, want x y z"),
+        ("1 2 x\n", "'1 2 x' is not a point"),
+        ("1 2 inf\n", "'1 2 inf' is not a point"),
+        ("1 2 1e39\n", "'1 2 1e39' is not a point"),
         ("\n", "holds no points"),
     ):
         (folder / "points" / "0.pts").write_text(text)
@@ -158,7 +158,9 @@ def test_real_clips_stand_upright_and_are_as_tall_as_a_person(shared_data):
     heights = poses.test[..., poses.up]
     # Most poses stand: as tall as the body at rest, along no other axis.
     assert float((heights.amax(1) - heights.amin(1)).median()) == pytest.approx(1.7, rel=0.05)
-    with pytest.raises(InputError, match=r"jumping_jacks\.bvh: has another skeleton than .*dab\.bvh \(38 joints, there 34\)"):
+    with pytest.raises(
+        InputError, match=r"jumping_jacks\.bvh: has a different skeleton than .*dab\.bvh \(38 joints, there 34\)"
+    ):
         read_poses([folder / "dab.bvh"], [folder / "jumping_jacks.bvh"], IkConfig())
 
 
@@ -228,7 +230,7 @@ def test_weighted_joints_go_by_name():
     skeleton = drawn_motion().skeleton
     assert [skeleton.names[joint] for joint in weighted_joints(skeleton)] == ["Spine", "LeftLeg", "RightLeg"]
     assert weighted_joints(skeleton, ("Head",)) == [2]
-    with pytest.raises(ConfigError, match="weighted: no joint is called 'Haed'; did you mean Head"):
+    with pytest.raises(ConfigError, match="weighted: no joint is named 'Haed'; did you mean Head"):
         weighted_joints(skeleton, ("Haed",))
 
 
@@ -238,18 +240,22 @@ def test_the_way_up():
     turned = dataclasses.replace(skeleton, offsets=skeleton.offsets[:, [2, 0, 1]])
     assert up_axis(turned) == 2
     nameless = dataclasses.replace(skeleton, names=tuple("abcdefg"))
-    with pytest.raises(ConfigError, match="up: no joint is called head or foot, so the way up is not known; give --up"):
+    with pytest.raises(ConfigError, match="up: no joint is named head or foot, so the up axis is unknown; give --up"):
         up_axis(nameless)
 
 
 def test_wrong_clips(tmp_path, clips):
     a, b = clips
     for name, options, text in (
-        ("bones", {"bone": 11.0}, r"bones\.bvh: has another skeleton than .*a\.bvh \(the bone to LeftFoot has another length"),
+        (
+            "bones",
+            {"bone": 11.0},
+            r"bones\.bvh: has a different skeleton than .*a\.bvh \(the bone to LeftFoot has another length",
+        ),
         (
             "names",
             {"names": ("Hips", "Spine", "Head", "LeftLeg", "LeftFoot", "RightLeg", "RightToe")},
-            r"names\.bvh: has another skeleton than .*\(joint \d is Right",
+            r"names\.bvh: has a different skeleton than .*\(joint \d is Right",
         ),
         ("short", {"poses": 10}, r"short\.bvh: 10 poses at 30 a second, want at least 16"),
         ("single", {"poses": 1}, r"single\.bvh: has 1 poses, want at least 16"),
@@ -258,11 +264,11 @@ def test_wrong_clips(tmp_path, clips):
             read_poses([a], [write_clip(tmp_path / f"{name}.bvh", seed=2, **options)], IkConfig())
     same = tmp_path / "same.bvh"
     same.write_bytes(b.read_bytes())
-    with pytest.raises(InputError, match=r"same\.bvh: holds the same motion as .*b\.bvh, on which networks are trained"):
+    with pytest.raises(InputError, match=r"same\.bvh: has the same motion as .*b\.bvh, which is a training clip"):
         read_poses([a, b], [same], IkConfig())
-    with pytest.raises(InputError, match="got 1 to train on and 0 to measure on, want at least one of each"):
+    with pytest.raises(InputError, match="got 1 to train on and 0 for testing, want at least one of each"):
         read_poses([a], [], IkConfig())
-    with pytest.raises(InputError, match=r"at rest has no height along z; give --scale or --up"):
+    with pytest.raises(InputError, match=r"of the skeleton has no height along z; give --scale or --up"):
         read_poses([a], [b], IkConfig(up="z"))
     motion = drawn_motion(poses=20)
     write_motion(tmp_path / "c.bvh", motion)

@@ -80,7 +80,7 @@ def test_counts_and_half_precision():
 
 
 def test_what_heads_refuse():
-    with pytest.raises(ConfigError, match=r"rep: '6dd' is no representation of a rotation; did you mean 6d"):
+    with pytest.raises(ConfigError, match=r"rep: '6dd' is not a representation of a rotation; did you mean 6d"):
         RotationHead("6dd")
     with pytest.raises(ConfigError, match="in_features: got 0, want at least 1, or None"):
         RotationHead("6d", 0)

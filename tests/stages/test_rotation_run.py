@@ -234,7 +234,7 @@ def test_published_means_stand_only_where_they_are_confirmed():
     published = load_yaml(SanityConfig, "published", stage="rotation_sanity")
     assert differences(published, {}) == []
     words = " ".join(differences(SANITY, {}))
-    assert "6 steps, published 500,000" in words and "one-cycle, highest rate 0.002" in words
+    assert "6 steps, published 500,000" in words and "one-cycle, maximum learning rate 0.002" in words
 
 
 def test_the_table():
@@ -271,10 +271,10 @@ def test_wrong_network_files(tmp_path):
     with pytest.raises(MissingFileError, match=r"does not exist; want a network \(\.safetensors\)"):
         load_rotation_network(path)
     path.write_bytes(b"nothing")
-    with pytest.raises(FileFormatError, match=r"is damaged, or no \.safetensors file"):
+    with pytest.raises(FileFormatError, match=r"is damaged or not a \.safetensors file"):
         load_rotation_network(path)
     save_file({"a": torch.zeros(2)}, path)
-    with pytest.raises(FileFormatError, match="does not say that it holds a network"):
+    with pytest.raises(FileFormatError, match="does not declare that it holds a network"):
         load_rotation_network(path)
 
     def write(**changes):
@@ -285,11 +285,11 @@ def test_wrong_network_files(tmp_path):
     for changes, text in (
         ({"version": 9}, "holds 'rotation_network', version 9; want"),
         ({"experiment": "other"}, "holds a network of 'other'; want sanity, pointcloud or ik"),
-        ({}, "does not fit its own description"),
-        ({"shape": {"rep": "7d", "width": 16}}, "'7d' is no representation"),
+        ({}, "does not match its description"),
+        ({"shape": {"rep": "7d", "width": 16}}, "'7d' is not a representation"),
         ({"shape": {"rep": "6d", "width": 10**9}}, "width: got 1000000000, want a whole number of 1 to 8192"),
         ({"shape": {"rep": 6, "width": 16}}, "rep: got 6, want text"),
-        ({"shape": {"rep": "6d", "hight": 16}}, "does not fit its own description"),
+        ({"shape": {"rep": "6d", "hight": 16}}, "does not match its description"),
     ):
         write(**changes)
         with pytest.raises(FileFormatError, match=text):
@@ -307,9 +307,9 @@ def test_networks_are_written_again(tmp_path):
     ("make", "text"),
     [
         (lambda: SanityConfig(steps=0), "steps: got 0, want at least 1"),
-        (lambda: SanityConfig(representations=("6dd",)), "representations: '6dd' is no representation .*did you mean 6d"),
+        (lambda: SanityConfig(representations=("6dd",)), "representations: '6dd' is not a representation .*did you mean 6d"),
         (lambda: SanityConfig(representations=()), "representations: got none, want at least one name"),
-        (lambda: SanityConfig(representations=("6d", "6d")), "representations: 6d is there twice"),
+        (lambda: SanityConfig(representations=("6d", "6d")), "representations: 6d is given twice"),
         (lambda: SanityConfig(seeds=()), r"seeds: got \[\], want whole numbers"),
         (lambda: SanityConfig(seeds=(-1,)), r"seeds: got \[-1\], want whole numbers"),
         (lambda: SanityConfig(lr=0), "lr: got 0, want a number > 0"),

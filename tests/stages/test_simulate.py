@@ -216,7 +216,7 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     again = simulate(config, scene, run_folder=folder, progress=silent).sequence  # a run that is there is gone on with
     assert torch.equal(again.frame(2).means, moving.frame(2).means)
     other = replace(scene, means=scene.means + 1)
-    with pytest.raises(FileFormatError, match="checkpoint: is of another scene; give that one, or begin anew"):
+    with pytest.raises(FileFormatError, match="checkpoint: is of a different scene; give that one, or start again"):
         simulate(config, other, run_folder=folder, progress=silent)
 
 
@@ -252,7 +252,7 @@ def test_configurations_survive_yaml(tmp_path):
         ({"size": -1.0}, "size: got -1.0, want a length > 0"),
         ({"drop": -1.0}, "drop: got -1.0, want at least 0"),
         ({"share": 1.5}, "share: got 1.5, want at most 1"),
-        ({"share": 0.5, "grouping": "none"}, "share: got 0.5 with grouping none, which leaves the others behind; want 1"),
+        ({"share": 0.5, "grouping": "none"}, "share: got 0.5 with grouping none, which does not move the others; want 1"),
         (
             {"box": (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)},
             "box: got (0.0, 0.0, 0.0, 1.0, 0.0, 1.0), want three lower and three higher numbers",
@@ -302,18 +302,18 @@ def test_thin_and_sparse_bodies_are_told(caplog):
     flat = replace(flat, means=flat.means * torch.tensor([1.0, 1.0, 0.05]))
     with caplog.at_level(logging.WARNING, "vision3d.physics"):
         set_up(flat, replace(QUICK, cells=8))
-    assert "what moves is 0.05 m thin, less than a cell of 0.125 m; 20 cells would resolve it" in caplog.text
+    assert "the moving part is 0.05 m thin, less than a cell of 0.125 m; 20 cells would resolve it" in caplog.text
     caplog.clear()
     plate = replace(flat, means=flat.means * torch.tensor([1.0, 1.0, 4.0]))
     for law, is_told in (("jelly", True), ("sand", False)):
         set_up(plate, replace(QUICK, cells=8, material=load_material(law)))
-        want = "0.2 m thin, 1.6 cells, and bends 1.2 to 1.5 times too far; 15 cells would make it three"
+        want = "0.2 m thin, 1.6 cells, and bends 1.2 to 1.5 times too far; 15 cells make it three"
         assert (want in caplog.text) == is_told
         caplog.clear()
     caplog.clear()
     with caplog.at_level(logging.WARNING, "vision3d.physics"):
         set_up(cube(side=4), replace(QUICK, cells=16))
-    assert "there are 1.0 particles a cell, want 4 to 8 so that bodies hold together; take fewer cells" in caplog.text
+    assert "got 1.0 particles per cell, want 4 to 8 so that bodies hold together; use fewer cells" in caplog.text
 
 
 def test_parts_that_may_break_off_are_told(caplog):

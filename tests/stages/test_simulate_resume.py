@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_line_and_frames_stay_whole(whole, tmp_path, monkeypa
     with pytest.raises(Vision3DError) as error:
         simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run"), progress=silent)
     where = tmp_path / "run" / "frames.zarr" / "covar_factors" / "5.0.0.0"
-    assert str(error.value) == f"{where}: could not be written (No space left on device); nothing was left behind"
+    assert str(error.value) == f"{where}: could not be written (No space left on device); no file was left behind"
     assert len(FrameSequence.load(tmp_path / "run" / "frames.zarr").validate()) == 5
     monkeypatch.setattr(atomic, "_flush", flush)
     assert_same(simulate(CONFIG, scene, run_folder=folder_at(tmp_path / "run", resume=True), progress=silent).sequence, moving)

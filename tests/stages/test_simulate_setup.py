@@ -84,7 +84,7 @@ def test_selections_unite_and_come_from_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("box:1,2,3", "select: got box:1,2,3, want box:CX,CY,CZ,HX,HY,HZ (half edges; a quaternion W,X,Y,Z may follow)"),
+        ("box:1,2,3", "select: got box:1,2,3, want box:CX,CY,CZ,HX,HY,HZ (half extents; optionally a quaternion W,X,Y,Z)"),
         ("box:0,0,0,1,0,1", "select: got box:0,0,0,1,0,1, want lengths > 0"),
         ("sphere:a,b,c,1", "select: got sphere:a,b,c,1, want sphere:CX,CY,CZ,R"),
         ("label:x", "select: got label:x, want label:N"),
@@ -101,7 +101,7 @@ def test_wrong_selections_are_named(text, error):
 
 def test_a_misspelt_selection_gets_a_hint():
     selector = Selector(pair().means, None, torch.ones(432, dtype=torch.bool))
-    with pytest.raises(ConfigError, match=r"select: 'spere:0,0,0,1' is no selection; did you mean sphere\? want box:CX"):
+    with pytest.raises(ConfigError, match=r"select: 'spere:0,0,0,1' is not a selection; did you mean sphere\? want box:CX"):
         selector.mask(["spere:0,0,0,1"], "select")
 
 
@@ -184,22 +184,22 @@ def test_where_the_upward_direction_comes_from(caplog):
     config = SimulateConfig()
     up, floor = stand_upright(points, weights, config, None, (0.0, -1.0, 0.0))
     assert up.tolist() == [0, -1, 0] and floor is None
-    want = "up is assumed to be 0 -1 0: neither the file nor cameras nor a floor tell; --up X Y Z sets it; floor below"
+    want = "up axis assumed: 0 -1 0 (not defined by the file, cameras or a floor; set it with --up X Y Z); floor below"
     assert want in caplog.text and not [one for one in caplog.records if one.levelname == "WARNING"]
     stand_upright(points, weights, config, None, (0.0, -1.0, 0.0), up_from="guess")
     assert next(one.message for one in caplog.records if one.levelname == "WARNING").startswith(want)
     caplog.clear()
     up, _ = stand_upright(points, weights, config, None, (0.0, 1.0, 0.0), up_from="format")
-    assert up.tolist() == [0, 1, 0] and "up is 0 1 0, by the format (--up X Y Z changes it)" in caplog.text
+    assert up.tolist() == [0, 1, 0] and "up axis: 0 1 0, by the format (change it with --up X Y Z)" in caplog.text
     up, _ = stand_upright(points, weights, config, cameras_above((0.0, 1.0, 0.0)))
     torch.testing.assert_close(up, torch.tensor([0.0, 1.0, 0.0]).double(), atol=1e-6, rtol=0)
-    assert "of the cameras (--up X Y Z changes it)" in caplog.text
+    assert "of the cameras (change it with --up X Y Z)" in caplog.text
     up, _ = stand_upright(points, weights, replace(config, up=(3.0, 0.0, 0.0)), cameras_above((0.0, 1.0, 0.0)))
     assert up.tolist() == [1, 0, 0] and "as given" in caplog.text
     tilted, want = room(8.0)
     up, floor = stand_upright(tilted, torch.ones(len(tilted)), config, cameras_above((0.0, 0.0, 1.0)))
     assert floor is not None and float(up @ want) > math.cos(math.radians(0.5))
-    assert "across the floor that is seen" in caplog.text
+    assert "along the normal of the detected floor" in caplog.text
 
 
 def test_by_default_what_is_on_the_floor_moves_and_floaters_stay(caplog):
@@ -281,7 +281,7 @@ def test_what_moves_is_lifted_from_a_floor_that_is_seen():
 def test_units_that_cannot_be_metres_are_taken_as_one(edge, want, caplog):
     caplog.set_level(logging.INFO, "vision3d.physics")
     assert set_up(cube(side=6, edge=edge), PLAIN).scale == pytest.approx(want, rel=1e-4)
-    assert ("taken as 1 m (--size METRES changes it)" in caplog.text) == (want != 1)
+    assert ("scaled to 1 m (change it with --size METRES)" in caplog.text) == (want != 1)
 
 
 # Bodies
@@ -328,11 +328,11 @@ def test_ten_times_the_splats_move_a_body_no_differently():
 
 
 def test_two_bodies_that_want_the_rest_are_refused():
-    with pytest.raises(ConfigError, match="bodies: two of them want the rest; give all but one a `select`"):
+    with pytest.raises(ConfigError, match="bodies: two bodies select the rest; give all but one a `select`"):
         SimulateConfig(bodies=(Body(), Body()))
     with pytest.raises(ConfigError, match="select: is for one body; with `bodies` each has its own"):
         SimulateConfig(select=("all",), bodies=(Body(),))
-    with pytest.raises(InputError, match=r"second: nothing is left of 432 Gaussians, 432 are of other bodies"):
+    with pytest.raises(InputError, match=r"second: no particles are left of 432 Gaussians, 432 are of other bodies"):
         set_up(pair(), replace(PLAIN, bodies=(Body(SOFT, ("all",)), Body(SOFT, ("all",), name="second"))))
 
 
@@ -435,13 +435,15 @@ def test_a_mesh_that_cannot_be_an_obstacle_is_refused(tmp_path):
 
 def test_a_body_inside_of_an_obstacle_is_refused():
     boundary = Boundary("sphere", radius=3.0)
-    with pytest.raises(InputError, match=r"what moves: 1?\d* of its \d+ particles begin inside of obstacle 0; move one of the"):
+    with pytest.raises(
+        InputError, match=r"the moving part: 1?\d* of its \d+ particles start inside of obstacle 0; move one of the"
+    ):
         set_up(cube(side=9), replace(PLAIN, boundaries=(boundary,)))
     set_up(cube(side=9), replace(PLAIN, boundaries=(replace(boundary, hollow=True),)))
 
 
 def test_a_body_outside_of_the_box_is_refused():
-    with pytest.raises(ConfigError, match=r"box: \d+ of 216 points that move begin outside of it; make it larger"):
+    with pytest.raises(ConfigError, match=r"box: \d+ of 216 moving points start outside of it; make it larger"):
         set_up(cube(side=6), replace(PLAIN, box=(0.0, -1.0, -1.0, 1.0, 1.0, 1.0)))
     grid = set_up(cube(side=6), replace(PLAIN, box=(-1.0, -2.0, -1.0, 1.0, 2.0, 1.0))).world.grid
     assert grid.shape[1] - grid.shape[0] == pytest.approx(2 / grid.spacing, abs=1.01)
@@ -508,7 +510,7 @@ def test_without_taichi_another_engine_is_taken(monkeypatch, caplog):
     monkeypatch.setattr(TaichiEngine, "check_available", classmethod(missing))
     setup = set_up(cube(side=4), replace(PLAIN, engine="taichi"))
     assert setup.engine.name in ("native", "reference")
-    text = f"taichi is needed for engine taichi: {install_command('physics')}; engine {setup.engine.name} is taken in its place"
+    text = f"taichi is needed for engine taichi: {install_command('physics')}; using engine {setup.engine.name} instead"
     assert caplog.messages[0] == text
 
 
@@ -583,7 +585,9 @@ def test_the_scene_file_of_the_guide_is_one(tmp_path):
 
 def test_bodies_too_stiff_to_reach_a_frame_are_refused(caplog):
     stiff = replace(PLAIN, cells=4, material=replace(PLAIN.material, youngs_modulus=1e30))
-    with pytest.raises(ConfigError, match=r"material\.youngs_modulus: what moves: sound of .* m/s crosses .* steps a frame"):
+    with pytest.raises(
+        ConfigError, match=r"material\.youngs_modulus: the moving part: sound of .* m/s crosses .* steps a frame"
+    ):
         set_up(cube(side=4), stiff)
     set_up(cube(side=4), replace(stiff, material=replace(PLAIN.material, youngs_modulus=1e13)))
     assert "time steps a frame; a lower youngs_modulus or fewer cells are faster" in caplog.text
@@ -593,7 +597,7 @@ def test_scene_files_are_strict():
     with pytest.raises(ConfigError, match=r"bodies\[0\]\.materail: unknown; did you mean material\?"):
         from_dict(SimulateConfig, {"bodies": [{"materail": "sand"}]})
     with pytest.raises(
-        ConfigError, match=r"bodies\[1\]\.material: 'sandd' is no file and no preset of materials; did you mean sand\?"
+        ConfigError, match=r"bodies\[1\]\.material: 'sandd' is neither a file nor a preset of materials; did you mean sand\?"
     ):
         from_dict(SimulateConfig, {"bodies": [{"select": ["all"]}, {"material": "sandd"}]})
     with pytest.raises(
@@ -624,7 +628,7 @@ def test_unknown_materials_are_answered_with_all():
     with pytest.raises(ConfigError) as error:
         from_dict(SimulateConfig, {"material": "cheese"})
     assert "foam, jelly, metal, rubber, sand, snow, water" in str(error.value)
-    with pytest.raises(ConfigError, match=r"material.law: 'cheese' is no material; all: corotated \(elastic, jelly"):
+    with pytest.raises(ConfigError, match=r"material.law: 'cheese' is not a material; all: corotated \(elastic, jelly"):
         from_dict(SimulateConfig, {"material": {"law": "cheese"}})
 
 

@@ -45,7 +45,7 @@ def test_a_stopped_generation_continues_and_a_set_may_grow(tmp_path):
     with pytest.raises(MemoryError):
         made(tmp_path, make=failing).prepare(silent)
     assert [path.name for path in sorted((tmp_path / "shards").iterdir())] == ["shard_000000.safetensors"]
-    with pytest.raises(InputError, match=r"shard_000001\.safetensors: is not made yet; call prepare\(\) first"):
+    with pytest.raises(InputError, match=r"shard_000001\.safetensors: is not prepared; call prepare\(\) first"):
         made(tmp_path).take([9])
     calls = []
     samples = made(tmp_path, make=lambda index: (calls.append(index), drawn(index))[1])

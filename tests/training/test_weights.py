@@ -36,10 +36,11 @@ def test_differences_are_listed(tmp_path):
     with pytest.raises(FileFormatError) as error:
         load_strictly(nn.Sequential(nn.Linear(3, 4), nn.Conv2d(1, 1, 1)), tensors, "w.safetensors")
     assert str(error.value) == (
-        "w.safetensors: does not fit its network; has too many: 2.bias, 2.weight, 3.bias, 3.weight; has other shapes: "
+        "w.safetensors: does not match its network; has unexpected keys: 2.bias, 2.weight, 3.bias, 3.weight; "
+        "has different shapes: "
         "0.bias (5,) for (4,), 1.bias (4,) for (1,), 1.weight (4, 3) for (1, 1, 1, 1)"
     )
-    with pytest.raises(FileFormatError, match=r"lacks: bias, weight; has too many: x0, x1, x2, x3, x4 and 3 more"):
+    with pytest.raises(FileFormatError, match=r"lacks: bias, weight; has unexpected keys: x0, x1, x2, x3, x4 and 3 more"):
         load_strictly(nn.Linear(1, 1), {f"x{i}": torch.zeros(1) for i in range(8)}, "w")
 
 
@@ -51,7 +52,7 @@ def test_what_is_no_file_of_weights_is_refused(tmp_path):
     for card in (7, {"kind": "boxes"}, {**json.loads(json.dumps(vars(CARD))), "config": 3}):
         own = {"type": "weights", "version": 1, "card": card}
         save_file({"w": torch.zeros(1)}, path, {"vision3d": json.dumps(own)})
-        with pytest.raises(FileFormatError, match="has a card of another form"):
+        with pytest.raises(FileFormatError, match="has an unknown card"):
             load_weights(path, "boxes")
     with pytest.raises(MissingFileError, match=r"nothing: does not exist; want weights .*, or the name of bundled ones"):
         load_weights("nothing", "boxes")

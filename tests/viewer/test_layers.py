@@ -214,7 +214,7 @@ def test_the_scene_of_a_run_is_seen_as_its_cameras_saw_it(run, tmp_path):
 def test_a_run_is_followed_from_its_start_to_its_end(run, tmp_path):
     folder = copied(run, tmp_path / "ring")
     layers = Layers.open([folder])
-    assert len(layers) == 0 and layers.note() == "ring: waits for the first checkpoint"
+    assert len(layers) == 0 and layers.note() == "ring: waiting for the first checkpoint"
     assert layers.bounds.radius == 1 and layers.times.tolist() == []
     copied(run, folder, "checkpoints/step_000010.pt")
     assert layers.refresh() == ["ring", "ring.cameras"] and layers.note() == "ring: step 10"
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_one_before(run, tmp_path):
 def test_a_checkpoint_of_something_else(run, tmp_path):
     folder = copied(run, tmp_path / "other")
     save_checkpoint(folder / "checkpoints/step_000005.pt", Checkpoint(5, {}, {"weights": torch.zeros(2)}, {}))
-    with pytest.raises(InputError, match=r"step_000005\.pt: is no checkpoint of a fit \(KeyError: 'snapshot'\)$"):
+    with pytest.raises(InputError, match=r"step_000005\.pt: is not a checkpoint of a fit \(KeyError: 'snapshot'\)$"):
         Layers.open([folder])
 
 
@@ -285,10 +285,10 @@ def test_frames_of_a_run_are_seen_from_its_camera(run, tmp_path):
         ),
         ("README", "README: no viewer for a name without suffix; want .bin, "),
         ("picture.png", "picture.png: no viewer for '.png'; want .bin, "),
-        ("empty", "empty: found 0 photos without cameras (looked for transforms.json, "),
+        ("empty", "empty: found 0 photos without cameras (searched for transforms.json, "),
         ("room", "room: is an empty scene; there is nothing to show"),
         ("ended", "ended: is a run folder with nothing to show; want scene.ply, a checkpoint, or .zarr, .glb, "),
-        ("nan.json", "nan.json at boxes: is no valid boxes (InputError: Boxes: boxes"),
+        ("nan.json", "nan.json at boxes: is not a valid boxes (InputError: Boxes: boxes"),
     ],
 )
 def test_wrong_paths_are_one_line(tmp_path, name, text):
@@ -310,7 +310,7 @@ def test_wrong_paths_are_one_line(tmp_path, name, text):
 def test_a_path_given_twice(tmp_path, monkeypatch):
     ring_scene(5).save(tmp_path / "a.ply")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"a\.ply: is given twice; name each file or folder once$"):
+    with pytest.raises(InputError, match=r"a\.ply: given twice; name each file or folder once$"):
         Layers.open([tmp_path / "a.ply", "a.ply"])
     with pytest.raises(InputError, match="got no file or folder to show; want a scene, "):
         Layers.open([])
@@ -318,7 +318,7 @@ def test_a_path_given_twice(tmp_path, monkeypatch):
 
 def test_an_unknown_layer(tmp_path):
     ring_scene(5).save(tmp_path / "chair.ply")
-    with pytest.raises(InputError, match="no layer 'chari'; did you mean chair"):
+    with pytest.raises(InputError, match="unknown layer 'chari'; did you mean chair"):
         Layers.open([tmp_path / "chair.ply"])["chari"]
 
 

@@ -79,7 +79,7 @@ def test_colours(layers):
     assert layers.rigs["arm"].clip == "wave"
     layers.change_rig("arm", colors="own")
     assert torch.equal(layers.frame("arm").vertex_colors, own)
-    with pytest.raises(InputError, match="got 'joint_9', which this mesh has not; did you mean joint_2"):
+    with pytest.raises(InputError, match="got 'joint_9', which this mesh does not have; did you mean joint_2"):
         layers.change_rig("arm", colors="joint_9")
 
 
@@ -118,7 +118,7 @@ def test_a_skin_that_cannot_be_read_is_shown_at_rest(tmp_path, caplog):
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"LINEAR"', b'"LINEAX"'))
     layers = Layers.open([path])
-    assert [layer.kind for layer in layers] == ["mesh"] and "it is shown at rest" in caplog.text
+    assert [layer.kind for layer in layers] == ["mesh"] and "it is shown in its rest pose" in caplog.text
     path.write_bytes(whole.replace(b'"JOINTS_0"', b'"JOINTS_x"'))
     with pytest.raises(FileFormatError, match="a mesh with a skin has no JOINTS_0 and WEIGHTS_0"):
         Layers.open([path])

@@ -223,7 +223,7 @@ def test_a_click_selects_and_the_selection_is_written(open_session, ring, kind):
     assert float(session.regions[-1].size[0]) == pytest.approx(0.2)
     assert session.save_selection().name == "selection_002.json"
     session.clear_regions()
-    with pytest.raises(InputError, match=r"nothing is selected; choose sphere or box and click into the picture"):
+    with pytest.raises(InputError, match=r"nothing is selected; choose sphere or box and click into the image"):
         session.save_selection()
 
 
@@ -262,7 +262,7 @@ def test_a_camera_path_is_kept_flown_saved_and_loaded(open_session, ring):
     session.load_path(path)
     assert torch.allclose(session.flight.keys[1].camtoworld, last.camtoworld, atol=1e-5)
     assert session.flight.keys[1].fov_deg == pytest.approx(last.fov_deg, abs=1e-3)
-    with pytest.raises(InputError, match=r"ring\.ply: is no file of cameras; want a cameras\.json"):
+    with pytest.raises(InputError, match=r"ring\.ply: is not a cameras file; want a cameras\.json"):
         session.load_path(ring)
 
 
@@ -319,11 +319,11 @@ def test_a_video_is_given_up_by_asking_again(open_session, tmp_path):
     thread = session._video
     assert session.render_path() is None
     thread.join(WAIT)
-    assert not path.exists() and session.said[-1] == "the video was given up"
+    assert not path.exists() and session.said[-1] == "the video was cancelled"
 
 
 def test_there_must_be_something_to_film(open_session, ring):
-    with pytest.raises(InputError, match=r"there is no camera path with two keys and nothing moves"):
+    with pytest.raises(InputError, match=r"no camera path with two keys and no animation"):
         open_session(ring).render_path()
 
 

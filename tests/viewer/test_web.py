@@ -48,8 +48,8 @@ def test_a_port_in_use(taken):
     [
         ("127.0.0.1", 65536, "port: got 65536, want 1 to 65535, or 0 for a free one"),
         ("127.0.0.1", -1, "port: got -1, want 1 to 65535"),
-        ("192.0.2.7", 0, "host: got '192.0.2.7', which is no address of this machine"),
-        ("no host", 0, "host: got 'no host', which is no address of this machine"),
+        ("192.0.2.7", 0, "host: got '192.0.2.7', which is not an address of this machine"),
+        ("no host", 0, "host: got 'no host', which is not an address of this machine"),
     ],
 )
 def test_addresses_that_cannot_be_listened_on(host, port, text):
@@ -69,7 +69,7 @@ def test_an_address_for_all_is_said(caplog):
     warn_if_public("127.0.0.1")
     assert caplog.text == ""
     warn_if_public("0.0.0.0")
-    assert "0.0.0.0: whoever has the printed address with its token sees the scene and can write selections" in caplog.text
+    assert "0.0.0.0: anyone with the printed address and its token sees the scene and can write selections" in caplog.text
 
 
 def test_gaussians_survive_half_floats():

@@ -100,7 +100,7 @@ def test_a_viser_that_cannot_be_guarded_is_not_served(layers, monkeypatch):
     """If a later version starts its server in another way, there is an error and no open server."""
     monkeypatch.setattr(Guard, "_guarded", lambda self, args, options: options)
     port = free_port("127.0.0.1", 0)
-    with pytest.raises(BackendError, match=r"this version of viser cannot be kept from answering other sites; want viser 1\.0"):
+    with pytest.raises(BackendError, match=r"this version of viser cannot reject requests of other sites; want viser 1\.0"):
         WebViewer(layers, port=port)
     assert free_port("127.0.0.1", port) == port
     with pytest.raises(ConnectionRefusedError):

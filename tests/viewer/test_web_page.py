@@ -184,7 +184,7 @@ def test_a_running_fit_is_followed(browse, tmp_path):
 
     path = tmp_path / "live.png"
     browse(layers, [
-        ["see", "live: waits for the first checkpoint"], ["touch", str(seen)],
+        ["see", "live: waiting for the first checkpoint"], ["touch", str(seen)],
         ["see", "live: step 10"], ["wait", 2000], ["settle"],
         ["download", "Save picture", str(path)],
     ], go_on)  # fmt: skip

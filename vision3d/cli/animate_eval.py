@@ -43,7 +43,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         lines.append(f"{row['object']:{width}}" + "".join(figures))
     lines += ["", *results["not_computed"]]
     if results["missing"]:
-        lines.append(f"left out, for they are on one side alone: {len(results['missing'])}, listed in {out / 'eval.json'}")
+        lines.append(f"skipped, missing in gt or pred: {len(results['missing'])}, listed in {out / 'eval.json'}")
     return "\n".join([*lines, f"now open {out / 'report.html'}"])
 
 

@@ -75,8 +75,8 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     names = {
         "animated.glb": "the mesh with its clip, for any glTF viewer",
         "frames.zarr": "Gaussians on the moving mesh, for `vision3d view`",
-        "comparison.mp4": "given, fitted, and from another side",
-        "report.html": "all of it on one page",
+        "comparison.mp4": "target, fit, and another view",
+        "report.html": "everything on one page",
     }
     joints = f"{results['joints']} joints, " if results["joints"] else ""
     lines = [
@@ -95,7 +95,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
 
 def _metrics(results: Mapping[str, Any], split: str) -> str:
     error = results.get(f"{split}_vertex_error")
-    more = "" if error is None else f", vertices off by {100 * error:.2f} % of the diagonal"
+    more = "" if error is None else f", vertex error {100 * error:.2f} % of the diagonal"
     return f"PSNR {results[f'{split}_psnr']:.2f} dB, mask IoU {results[f'{split}_iou']:.4f}{more}"
 
 

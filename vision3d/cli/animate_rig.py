@@ -51,14 +51,14 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     what = "a still pose" if results["clip"] is None else f"{results['clip']}: {results['frames']} frames"
     line = f"{what} of {results['vertices']:,} vertices on {results['joints']} joints by {results['method']}"
     if "smallest_volume" in results:
-        line += f"; volume {results['smallest_volume']:.3f} to {results['largest_volume']:.3f} of that at rest"
+        line += f"; volume {results['smallest_volume']:.3f} to {results['largest_volume']:.3f} of the rest pose"
     names = {
         "video.mp4": "the video",
         "picture.png": "the pose",
-        "rig.glb": "the pose as a new rest" if results["clip"] is None else "the clip, for any glTF viewer",
+        "rig.glb": "the pose as a new rest pose" if results["clip"] is None else "the clip, for any glTF viewer",
         "gaussians.ply": "the pose as splats",
         "frames.zarr": "the frames, for `vision3d view`",
-        "report.html": "all of it on one page",
+        "report.html": "everything on one page",
     }
     names |= {path.name: "a video" for path in sorted(out.glob("video_*.mp4"))}
     return "\n".join([line, *now_open(out, names)])

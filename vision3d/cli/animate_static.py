@@ -70,12 +70,12 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
             f"{results['psnr']:.2f} dB after; SSIM {results['ssim_before']:.3f}, {results['ssim']:.3f}"
         )
     if "psnr_of_the_fitted_view" in results:
-        lines.append(f"the picture itself: {results['psnr_of_the_fitted_view']:.2f} dB; there are no other views to measure")
+        lines.append(f"the fitted image: {results['psnr_of_the_fitted_view']:.2f} dB; no held-out views")
     names = {
         "gaussians.safetensors": "for view, render, simulate and info",
         "gaussians.glb": "their mesh",
-        "figures/before_after.png": "pictures before and after",
-        "report.html": "all of it on one page",
+        "figures/before_after.png": "images before and after",
+        "report.html": "everything on one page",
     }
     return "\n".join([*lines, *now_open(out, names)])
 

@@ -131,7 +131,7 @@ def _runtime_error_text(error: RuntimeError) -> str:
     """torch has no class of its own for exhausted CPU memory, and one below RuntimeError for that of a GPU."""
     text = str(error)
     is_full = "can't allocate memory" in text or "out of memory" in text
-    return "out of memory; give smaller pictures or fewer Gaussians" if is_full else _internal(error)
+    return "out of memory; use smaller images or fewer Gaussians" if is_full else _internal(error)
 
 
 def _internal(error: Exception) -> str:

@@ -173,7 +173,7 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
         raise ConfigError("--crop", f"got {options.crop}, want the lower corner x y z and then the upper one")
     moving.check_options(options)
     if options.frames is not None and options.to is not None:
-        raise ConfigError("--frames", "makes a folder of frames of one input; give it without --to")
+        raise ConfigError("--frames", "writes a folder of frames of one input; use it without --to")
     if options.to is not None:
         suffix = _SOG if options.to.lower() == _SOG else "." + options.to.lower().lstrip(".")
         if suffix not in _SUFFIXES:
@@ -184,9 +184,7 @@ def _pairs(options: ConvertOptions) -> list[tuple[Path, Path]]:
     else:
         pairs = [(sources[0], out)]
         if options.frames is None and out.suffix.lower() not in _SUFFIXES and out.name.lower() != _SOG:
-            raise ConfigError(
-                "paths", f"{out} has no suffix that is written; want {', '.join(_SUFFIXES)}, or a folder and --to"
-            )
+            raise ConfigError("paths", f"{out} has no supported suffix; want {', '.join(_SUFFIXES)}, or a folder and --to")
     names = [target for _, target in pairs]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)

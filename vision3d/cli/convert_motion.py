@@ -94,12 +94,12 @@ def read_moving(source: Path, target: Path, options: MotionOptions, *, is_still:
     if target.suffix.lower() not in (".glb", ".gltf") or not gltf.can_move(source):
         return None
     if is_still:
-        logger.warning("%s: --crop and --transform are for the mesh at rest; what moves it is left out", source)
+        logger.warning("%s: --crop and --transform apply to the rest pose; the animation is dropped", source)
         return None
     try:
         return SkinnedMesh.load(source)
     except InputError as error:
-        logger.warning("%s; the mesh at rest is written alone", error)
+        logger.warning("%s; only the rest pose is written", error)
         return None
 
 
@@ -141,7 +141,7 @@ def _clip(skin: "SkinnedMesh", options: MotionOptions) -> "Clip":
         return skin.clip(options.clip)
     first, *others = skin.clips or (None,)
     if first is None:
-        raise InputError("the file has no clips to be played; want one with animations")
+        raise InputError("the file has no clips; want one with animations")
     if others:
         logger.warning("the clip %s is taken; --clip may name %s", first.name, ", ".join(clip.name for clip in others if clip))
     return first

@@ -41,7 +41,7 @@ def photo_set() -> Path:
     """
     folder = Path(str(files("vision3d") / "assets" / "demo"))
     if not (folder / "transforms.json").is_file():
-        raise MissingFileError(folder, "the photo set of the demonstration, which this installation lacks")
+        raise MissingFileError(folder, "the bundled photo set, which this installation lacks")
     return folder
 
 
@@ -79,16 +79,16 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         count = results["held_out_views"]
         lines += [
             f"{count} held-out views: PSNR {results['psnr']:.2f} dB, SSIM {results['ssim']:.3f}",
-            f"nearest training view in their place: PSNR {results['psnr_nearest']:.2f} dB",
+            f"nearest training view shown instead: PSNR {results['psnr_nearest']:.2f} dB",
         ]
     lines += [
         f"{results['gaussians']:,} Gaussians after {results['steps']:,} steps in {results['training_s']:.0f} s",
     ]
     names = {
-        "report.html": "all of it on one page",
-        "contact_sheet.png": "photographs that the fit never saw, renders, and what differs",
-        "orbit.mp4": "once round the scene",
-        "curves.png": "how it went",
+        "report.html": "everything on one page",
+        "contact_sheet.png": "held-out photos, renders and differences",
+        "orbit.mp4": "an orbit around the scene",
+        "curves.png": "training curves",
         "scene.ply": "the scene, for `vision3d render` and any viewer of Gaussian scenes",
     }
     return "\n".join([*lines, *now_open(out, names)])

@@ -22,18 +22,18 @@ from vision3d.cli.output import print_summary, set_up_output
 from vision3d.core.install import DISTRIBUTION, checkout, install_command, other_vision3d, pip_command, reinstall_command
 
 OPTIONAL = {  # package: (extra, what it is for)
-    "pycolmap": ("sfm", "camera poses from plain photographs"),
+    "pycolmap": ("sfm", "camera poses from plain photos"),
     "tensorboard": ("tensorboard", "curves in a browser"),
     "viser": ("viewer", "the viewer in a browser"),
     "trimesh": ("interop", "meshes as .obj, .ply and .stl, exchange with trimesh"),
-    "open3d": ("open3d", "meshes out of scenes, windows, exchange with Open3D"),
+    "open3d": ("open3d", "meshes from scenes, windows, exchange with Open3D"),
     "kornia": ("interop", "exchange of cameras with kornia, warped digits"),
     "zstandard": ("spz", ".spz files of version 4"),
     "fast-simplification": ("mesh", "meshes of fewer faces"),
-    "taichi": ("physics", "a fast engine of physics"),
+    "taichi": ("physics", "a fast physics engine"),
     "warp-lang": ("warp", "cloth and soft bodies of points"),
-    "usd-core": ("usd", "meshes that move as USD"),
-    "diffusers": ("guidance", "guidance of animate static by networks of your own"),
+    "usd-core": ("usd", "animated meshes as USD"),
+    "diffusers": ("guidance", "guidance of animate by your own networks"),
     "gsplat": ("gsplat", "a second rasterizer on NVIDIA GPUs"),
 }
 
@@ -81,7 +81,7 @@ def _interpreter() -> Iterator[Finding]:
     yield Finding("vision3d", "ok", f"{__version__} in {Path(__file__).parents[1]}")
     other = other_vision3d()
     if other is not None:
-        text = f"{other} is installed beside {DISTRIBUTION}, with files of the same names; on PyPI it is another project"
+        text = f"{other} is installed beside {DISTRIBUTION}, with files of the same names; on PyPI it is a different project"
         repair = f"{pip_command()} uninstall -y vision3d && {reinstall_command()}"
         yield Finding("distribution vision3d", "broken", text, repair)
     is_supported = sys.version_info >= (3, 11)
@@ -114,12 +114,12 @@ def _native() -> Iterator[Finding]:
     if importlib.util.find_spec("torch") is None:
         return
     if os.environ.get("VISION3D_NATIVE") == "0":
-        yield Finding("native kernels", "missing", "switched off by VISION3D_NATIVE=0", "unset VISION3D_NATIVE")
+        yield Finding("native kernels", "missing", "disabled by VISION3D_NATIVE=0", "unset VISION3D_NATIVE")
         return
     try:
         native = importlib.import_module("vision3d._native")
     except ImportError as error:
-        text = f"{_first_line(error)}; the torch reference runs in their place, much slower"
+        text = f"{_first_line(error)}; the torch reference is used instead, much slower"
         yield Finding("native kernels", "broken", text, _build_command())
         return
     cuda = "with CUDA" if native.has_cuda else "without CUDA"

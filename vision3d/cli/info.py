@@ -185,7 +185,7 @@ def _of_run(path: Path) -> Values:
             content = json.loads(summary.read_text("utf-8"))
             values |= {"status": content["status"], "wall_s": content["wall_s"], "results": content["results"]}
         except (ValueError, KeyError, TypeError) as error:
-            raise FileFormatError(summary, "is no summary of a run") from error
+            raise FileFormatError(summary, "is not the summary of a run") from error
     if (path / "scene.ply").is_file():
         values["scene"] = _of_ply(path / "scene.ply")
     return values

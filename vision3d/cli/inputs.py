@@ -117,7 +117,7 @@ def load_cameras(path: Path) -> "Cameras":
         else:
             return load_dataset(path, skip_missing=True).cameras
     if path.suffix.lower() != ".json":
-        raise FileFormatError(path, "is no file of cameras; want a cameras.json, a transforms.json or a data set folder")
+        raise FileFormatError(path, "is not a cameras file; want a cameras.json, a transforms.json or a data set folder")
     return undistorted_cameras(Cameras.load(path))
 
 
@@ -131,7 +131,7 @@ def cameras_beside(scene: Path) -> "Cameras | None":
     except FileFormatError as error:
         logger.info("not used: %s", error)
         return None
-    logger.info("cameras of the photographs: %s", path)
+    logger.info("cameras of the photos: %s", path)
     return cameras
 
 

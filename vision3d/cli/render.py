@@ -165,7 +165,7 @@ def _timeline(scene: Any, options: RenderVerbOptions, kind: str) -> "Timeline | 
     timeline = Timeline.of(scene)
     if timeline is None:
         if options.at is not None:
-            raise ConfigError("--at", f"is for what moves, and nothing in {options.scene} does")
+            raise ConfigError("--at", f"is for moving scenes, and nothing moves in {options.scene}")
         return None
     if options.at is not None or (options.path is None and options.cameras is not None):
         return timeline

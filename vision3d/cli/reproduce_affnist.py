@@ -40,7 +40,7 @@ class AffnistOptions(RunOptions):
 
     def __post_init__(self) -> None:
         if self.classifier is not None and not self.evaluate:
-            raise ConfigError("--classifier", "is measured, not trained: give --evaluate too")
+            raise ConfigError("--classifier", "is only for evaluation: give --evaluate too")
 
 
 def _affnist(options: AffnistOptions, run_folder: "RunFolder | None", progress: ProgressCallback) -> Mapping[str, Any]:
@@ -63,7 +63,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         centred, warped = results["all_angles_accuracy_centred"], results["all_angles_accuracy_warped"]
         lines.append(f"pooled over all angles: {centred:.2f} % and {warped:.2f} %")
     if results["generated"]:
-        lines.append("the warped set is generated: these are no figures on affNIST")
+        lines.append("the warped set is generated: these are not affNIST results")
     return "\n".join([*lines, f"now open {out / 'report.html'}"])
 
 

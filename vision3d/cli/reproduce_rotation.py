@@ -79,7 +79,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
 
     lines = [
         table(dict(results)),
-        "what differs from the publication:",
+        "differences from the publication:",
         *(f"- {words}" for words in results["differs_from_publication"]),
     ]
     return "\n".join([*lines, f"now open {out / 'report.html'}"])

@@ -88,7 +88,7 @@ def _up_of(path: Path) -> tuple[float, float, float]:
 def _text(out: Path, results: Mapping[str, Any]) -> str:
     names = {
         "video.mp4": "the video",
-        "report.html": "all of it on one page",
+        "report.html": "everything on one page",
         "frames.zarr": "the frames, for `vision3d view`",
         "frames": "a .ply of each frame",
     }
@@ -99,7 +99,7 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
         *now_open(out, names),
     ]
     if results["kept"]:
-        lines.insert(1, f"particles were kept inside the grid {results['kept']:,} times: give more --room")
+        lines.insert(1, f"particles were clamped to the grid {results['kept']:,} times: increase --room")
     return "\n".join(lines)
 
 

@@ -163,7 +163,7 @@ def _open(options: ViewOptions) -> "Layers":
     layers = Layers.open(options.paths, up=None if options.up is None else torch.tensor(UP_AXES[options.up]))
     if not layers.rigs and (options.clip is not None or options.colors != "own"):
         name = "--clip" if options.clip is not None else "--colors"
-        raise ConfigError(name, "is for meshes with joints or clips, of which there is none here")
+        raise ConfigError(name, "is for meshes with joints or clips, and none is shown")
     has_none = not any(options.colors in rig.colorings for rig in layers.rigs.values())
     for name, rig in layers.rigs.items():
         # Where there are several, each has what it can show; where none can, the first says what there is.
@@ -189,7 +189,7 @@ def _start(options: ViewOptions, layers: "Layers", size: tuple[int, int]) -> Any
     elif options.camera is not None:
         found = [layer.cameras for layer in layers if layer.cameras is not None and len(layer.cameras)]
         if not found:
-            raise ConfigError("--camera", "there are no cameras among what is shown; give --cameras FILE")
+            raise ConfigError("--camera", "no cameras are shown; give --cameras FILE")
         cameras = found[0]
     if cameras is not None:
         index = options.camera or 0
@@ -214,10 +214,10 @@ def _check(options: ViewOptions) -> None:
         if not is_right:
             raise ConfigError(name, f"got {value}, want {want}")
     if options.web and options.offscreen is not None:
-        raise ConfigError("--web", "shows a page and --offscreen writes a picture; give one of them")
+        raise ConfigError("--web", "shows a page and --offscreen writes an image; give one of them")
     if options.offscreen is not None and options.offscreen.suffix.lower() not in _PICTURES:
-        raise ConfigError("--offscreen", f"got {options.offscreen}, want a picture ({', '.join(_PICTURES)})")
+        raise ConfigError("--offscreen", f"got {options.offscreen}, want an image ({', '.join(_PICTURES)})")
     if options.cameras is not None or options.camera is not None:
         for name, value in (("--azimuth", options.azimuth), ("--elevation", options.elevation)):
             if value is not None:
-                raise ConfigError(name, "turns a view about the middle; leave out --camera and --cameras, or this")
+                raise ConfigError(name, "rotates the view about the centre; give either it or --camera and --cameras")

@@ -49,7 +49,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in {*_DISK_ERRORS, None}:  # numpy and Pillow have no number for a write that came to an end
             raise
-        state = "the earlier file is unchanged" if path.exists() else "nothing was left behind"
+        state = "the previous file is unchanged" if path.exists() else "no file was left behind"
         reason = str(error) if error.errno is None else os.strerror(error.errno)
         raise Vision3DError(f"{path}: could not be written ({reason}); {state}") from error
     finally:

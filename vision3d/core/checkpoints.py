@@ -68,17 +68,17 @@ def load_checkpoint(path: Path | str, map_location: torch.device | str = "cpu") 
     if not path.is_file():
         raise MissingFileError(path, "a checkpoint")
     if not zipfile.is_zipfile(path):  # also keeps torch from its old format, a bare pickle
-        raise FileFormatError(path, "is truncated or no checkpoint")
+        raise FileFormatError(path, "is truncated or not a checkpoint")
     try:
         payload = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        problem = "holds objects other than tensors and plain values, which could run code; nothing of it was executed"
+        problem = "holds objects other than tensors and plain values, which could run code; nothing was executed"
         raise HiddenCodeError(path, problem) from error
     except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise FileFormatError(path, f"is damaged: {str(error).splitlines()[0]}") from error
     names = {field.name for field in dataclasses.fields(Checkpoint)}
     if not isinstance(payload, dict) or payload.get("format") != _FORMAT or not names <= payload.keys():
-        raise FileFormatError(path, f"is no checkpoint of vision3d {vision3d.__version__}")
+        raise FileFormatError(path, f"is not a checkpoint of vision3d {vision3d.__version__}")
     return Checkpoint(**{name: payload[name] for name in names})
 
 
@@ -128,7 +128,7 @@ class CheckpointFolder:
             except HiddenCodeError:
                 raise
             except FileFormatError as error:
-                logger.warning("%s; going back to the checkpoint before", error)
+                logger.warning("%s; using the previous checkpoint", error)
         return None
 
 

@@ -156,7 +156,7 @@ def _preset(cls: type[T], name: str, stage: str, prefix: str) -> T:
         hint = nearest_names(name, found := presets(stage))
         listed = "" if hint.startswith("valid") else f" all: {', '.join(found)}"
         key = prefix.rstrip(".") or "preset"
-        raise ConfigError(key, f"{name!r} is no file and no preset of {stage}; {hint}{listed}") from None
+        raise ConfigError(key, f"{name!r} is neither a file nor a preset of {stage}; {hint}{listed}") from None
 
 
 def _convert(kind: Any, value: Any, key: str, old: Any = _MISSING) -> Any:
@@ -260,7 +260,7 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key} stands twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key} is a duplicate", node.start_mark)
         return super().construct_mapping(node, deep)
 
 

@@ -155,7 +155,7 @@ def fields_of(record: Any) -> tuple[_Field, ...]:
             _Field(name, hint if is_plain else None, None if is_plain else hint, bool(options), name in record._field_defaults)
         )
     names = [field.name for field in found]
-    assert len(set(names)) == len(names), f"{record.__name__}: a name stands twice in {names}"
+    assert len(set(names)) == len(names), f"{record.__name__}: duplicate name in {names}"
     return tuple(found)
 
 

@@ -230,13 +230,13 @@ class RunFolder:
             (was,), (now,) = _flat_values(other, [key]), _flat_values(self.config, [key])
             if isinstance(was, int | float) and isinstance(now, int | float) and now < was:
                 raise ConfigError(
-                    key, f"got {now}, but {where} has {was}; a run can be resumed with more of them, not with fewer"
+                    key, f"got {now}, but {where} has {was}; a run can be resumed with a larger value, not with a smaller one"
                 )
         keys = [key for key in keys if key not in self.grows]
         if keys:
             was, now = _flat_values(other, keys), _flat_values(self.config, keys)
             changes = "; ".join(f"{key}: {old} there, {new} here" for key, old, new in zip(keys, was, now))
-            raise ConfigError(", ".join(keys), f"cannot resume {where}, which has another configuration ({changes})")
+            raise ConfigError(", ".join(keys), f"cannot resume {where}, which has a different configuration ({changes})")
 
     def _truncate_metrics(self, step: int) -> None:
         path = self.path / "metrics.jsonl"
@@ -263,9 +263,9 @@ def read_metrics(path: Path | str) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise FileFormatError(path, "is no JSON object", f"line {number}") from error
+            raise FileFormatError(path, "is not a JSON object", f"line {number}") from error
         if not isinstance(value, dict) or not isinstance(value.get("step"), int):
-            raise FileFormatError(path, "is no JSON object with a step", f"line {number}")
+            raise FileFormatError(path, "is not a JSON object with a step", f"line {number}")
         values.append(value)
     return values
 
@@ -297,7 +297,7 @@ def finish_step_on_interrupt() -> Iterator[StopSignal]:
         if stop.requested:
             raise KeyboardInterrupt
         stop.requested = True
-        logger.warning("stopping after this step; once more stops at once, without a checkpoint")
+        logger.warning("stopping after this step; interrupt again to stop at once, without a checkpoint")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

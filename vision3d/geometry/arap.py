@@ -60,7 +60,7 @@ class Arap:
         rest = vertices.detach()[both[:, 0]] - vertices.detach()[both[:, 1]]
         total = (weights * rest.square().sum(-1)).sum()
         if not float(total) > 0:
-            raise InputError(f"faces: none of {len(faces)} has an area; want a mesh at rest with some")
+            raise InputError(f"faces: none of {len(faces)} has an area; want a rest pose with some")
         return cls(both[:, 0], both[:, 1], weights / total, rest, len(vertices))
 
     def rotations(self, vertices: Float[Tensor, "*batch v 3"]) -> Float[Tensor, "*batch v 3 3"]:

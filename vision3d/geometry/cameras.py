@@ -207,4 +207,4 @@ def _lens(model: CameraModel) -> Literal["pinhole", "fisheye"]:
 
 def _check_model(model: str) -> None:
     if model not in get_args(CameraModel):
-        raise ConfigError("model", f"{model!r} is no camera model; {nearest_names(model, get_args(CameraModel))}")
+        raise ConfigError("model", f"{model!r} is not a camera model; {nearest_names(model, get_args(CameraModel))}")

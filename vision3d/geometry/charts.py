@@ -69,7 +69,7 @@ def quat_to_gibbs(quats: Float[Tensor, "*batch 4"], check: bool = False) -> Floa
     if check and bool((w <= 8 * torch.finfo(w.dtype).eps).any()):
         count = int((w <= 8 * torch.finfo(w.dtype).eps).sum())
         raise InputError(
-            f"rotmats: {count} of {w.numel()} are half turns, which the Gibbs vector and Cayley's map do not reach; "
+            f"rotmats: {count} of {w.numel()} are rotations by 180 degrees, which gibbs and cayley cannot represent; "
             "use quat, 6d or 9d_svd, or check=False for very large numbers"
         )
     return quats[..., 1:] / w.clamp(min=torch.finfo(w.dtype).eps ** 2)

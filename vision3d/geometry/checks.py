@@ -32,9 +32,9 @@ def check_rotmats(name: str, rotmats: Tensor, tolerance: float = 1e-4) -> None:
     worst = int(distances.argmax())
     if float(distances[worst]) <= tolerance:
         return
-    what = ", which mirrors" if bool(mirrors.flatten()[worst]) else ""
+    what = ", a reflection," if bool(mirrors.flatten()[worst]) else ""
     place = f"matrix {worst} of {len(distances)}{what}" if rotmats.ndim > 2 else f"the matrix{what}"
     raise InputError(
-        f"{name}: {place} is no rotation, its distance from SO({rotmats.shape[-1]}) is {float(distances[worst]):.3g}, want at "
-        f"most {tolerance:g}; project it (`nearest_rotation`, `project=True`) or look where it comes from"
+        f"{name}: {place} is not a rotation, its distance from SO({rotmats.shape[-1]}) is {float(distances[worst]):.3g}, want "
+        f"at most {tolerance:g}; project it (`nearest_rotation`, `project=True`) or check its source"
     )

@@ -136,8 +136,8 @@ def _spread(places: Tensor, faces: Tensor, graph: "csr_array", count: int, neigh
     is_own = torch.isin(part, own)
     count = min(count, int(is_own.sum()))
     if (num_parts := int(used_parts.sum())) > 1:
-        poor = "" if len(own) == num_parts else f"; {num_parts - len(own)} of them are too many for a node of their own"
-        warnings.warn(f"the mesh has {num_parts} parts that do not touch; each moves by itself{poor}", stacklevel=4)
+        poor = "" if len(own) == num_parts else f"; {num_parts - len(own)} of them are more than the nodes"
+        warnings.warn(f"the mesh has {num_parts} disconnected parts; each moves independently{poor}", stacklevel=4)
     nodes: list[int] = []
     nearest = torch.full((len(part), neighbors + 1), torch.inf, dtype=torch.float64)
     ids = torch.zeros(len(part), neighbors + 1, dtype=torch.int64)

@@ -99,5 +99,5 @@ def _about(axis: int, angles: Tensor) -> Tensor:
 
 def _axes(order: str, shortest: int = 3) -> tuple[int, ...]:
     if len(order) < shortest or not any(order == known[: len(order)] for known in EULER_ORDERS):
-        raise ConfigError("order", f"{order!r} is no order of Euler angles; {nearest_names(order, EULER_ORDERS, 6)}")
+        raise ConfigError("order", f"{order!r} is not an order of Euler angles; {nearest_names(order, EULER_ORDERS, 6)}")
     return tuple("XYZ".index(letter) for letter in order.upper())

@@ -152,7 +152,7 @@ def haar_rotmats(
         InputError: n < 2.
     """
     if n < 2:
-        raise InputError(f"n: got {n}, want at least 2 dimensions to turn in")
+        raise InputError(f"n: got {n}, want at least 2 dimensions")
     return gram_schmidt(torch.randn(*shape, n, n - 1, generator=generator, dtype=dtype, device=device))
 
 

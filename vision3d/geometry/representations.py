@@ -101,7 +101,7 @@ def representation(rep: str) -> Representation:
         ConfigError: No such representation; the text names near ones.
     """
     if rep not in REPRESENTATIONS:
-        raise ConfigError("rep", f"{rep!r} is no representation of a rotation; {nearest_names(rep, REPRESENTATIONS, 8)}")
+        raise ConfigError("rep", f"{rep!r} is not a representation of a rotation; {nearest_names(rep, REPRESENTATIONS, 8)}")
     return REPRESENTATIONS[rep]
 
 

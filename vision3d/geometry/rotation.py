@@ -149,7 +149,7 @@ def _bisect(first: Tensor, second: Tensor) -> Tensor:
 def _check_layout(layout: str) -> None:
     valid = get_args(Layout6d)
     if layout not in valid:
-        raise ConfigError("layout", f"{layout!r} is no layout of six numbers; {nearest_names(layout, valid)}")
+        raise ConfigError("layout", f"{layout!r} is not a layout of six numbers; {nearest_names(layout, valid)}")
 
 
 _so3_exp = RowOp("so3_exp", (3,), (3, 3), reference.so3_exp)

@@ -101,7 +101,7 @@ def split_similarity(
     linear = matrices[..., :3, :3]
     volume = torch.linalg.det(linear)
     if not bool((volume > 0).all()):
-        raise InputError("matrix: is singular, not finite or mirrors (determinant <= 0); want a similarity s R, s > 0")
+        raise InputError("matrix: is singular, not finite or a reflection (determinant <= 0); want a similarity s R, s > 0")
     scales = volume.pow(1 / 3)
     rotmats = linear / scales[..., None, None]
     eye = torch.eye(3, dtype=linear.dtype, device=linear.device)

@@ -139,7 +139,7 @@ def keep_largest(weights: Float[Tensor, "v j"], count: int) -> tuple[Float[Tenso
     sums = kept.sum(-1, keepdim=True)
     if bool((sums <= 0).any()):
         bad = int((sums[:, 0] <= 0).nonzero()[0])
-        raise InputError(f"weights: vertex {bad} follows no joint; want at least one positive weight a vertex")
+        raise InputError(f"weights: vertex {bad} has no positive weight; want at least one per vertex")
     return kept / sums, indices
 
 

@@ -38,7 +38,7 @@ def log_lost(name: str, value: object, fields: Sequence[str]) -> None:
     """One warning for the fields that are there and cannot be held."""
     lost = [field for field in fields if _is_there(getattr(value, field))]
     if lost:
-        logger.warning("%s cannot hold %s of a %s; left out", name, ", ".join(lost), type(value).__name__)
+        logger.warning("%s cannot hold %s of a %s; dropped", name, ", ".join(lost), type(value).__name__)
 
 
 def array(values: Tensor, dtype: Any = np.float32) -> np.ndarray:

@@ -143,7 +143,7 @@ def _read_hierarchy(path: Path, lines: list[str]) -> tuple[list[_Joint], int]:
             if key == "ROOT" and joints:
                 raise FileFormatError(path, "has a second ROOT; want one skeleton", where)
             if key != "ROOT" and not stack:
-                raise FileFormatError(path, f"{words[0]} stands outside a joint", where)
+                raise FileFormatError(path, f"{words[0]} is outside of a joint", where)
             if len(joints) >= _MAX_JOINTS:
                 raise FileFormatError(path, f"has more than {_MAX_JOINTS} joints", where)
             parent = stack[-1] if stack else -1
@@ -176,7 +176,7 @@ def _read_hierarchy(path: Path, lines: list[str]) -> tuple[list[_Joint], int]:
             raise FileFormatError(
                 path, f"got {line.strip()[:40]!r}, want JOINT, End Site, OFFSET, CHANNELS, braces or MOTION", where
             )
-    raise FileFormatError(path, "is cut off: has no MOTION" if seen_header else "holds no BVH", f"line {len(lines)}")
+    raise FileFormatError(path, "is truncated: has no MOTION" if seen_header else "is not a BVH file", f"line {len(lines)}")
 
 
 def _channels(path: Path, words: list[str], joint: _Joint, where: str) -> list[tuple[str, int]]:
@@ -232,7 +232,7 @@ def _read_poses(path: Path, lines: list[str], place: int, count: int, width: int
         values = np.array(words, np.float64)
     except ValueError:
         bad = next(i for i, word in enumerate(words) if not _is_number(word))
-        raise FileFormatError(path, f"{words[bad][:40]!r} is no number", f"line {numbers[bad] + 1}") from None
+        raise FileFormatError(path, f"{words[bad][:40]!r} is not a number", f"line {numbers[bad] + 1}") from None
     is_bad = ~np.isfinite(values)
     if is_bad.any():
         bad = int(is_bad.argmax())

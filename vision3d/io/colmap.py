@@ -107,7 +107,7 @@ def read_model(folder: Path | str) -> ColmapModel:
     for key, image in images.items():
         if image.camera_id not in cameras:
             where = f"image {key} ({image.name})"
-            raise FileFormatError(folder / f"images{suffix}", f"{where} names camera {image.camera_id}, which is not there")
+            raise FileFormatError(folder / f"images{suffix}", f"{where} refers to camera {image.camera_id}, which is missing")
     return ColmapModel(cameras, images, points)
 
 
@@ -141,7 +141,7 @@ class _Reader:
     def bytes(self, count: int) -> bytes:
         start = self.file.tell()
         if start + count > self.size:  # asked before reading: a damaged count may be huge
-            raise FileFormatError(self.path, f"is cut off: {count} bytes are wanted, {self.size - start} are left", start)
+            raise FileFormatError(self.path, f"is truncated: {count} bytes expected, {self.size - start} are left", start)
         return self.file.read(count)
 
     def array(self, dtype: np.dtype, count: int) -> np.ndarray:
@@ -218,7 +218,7 @@ def _from_text(read: Callable[[list[tuple[int, str]]], T]) -> Callable[[Path], T
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise FileFormatError(path, "is no UTF-8 text") from error
+            raise FileFormatError(path, "is not UTF-8 text") from error
         numbered = [(i + 1, line.strip()) for i, line in enumerate(lines) if not line.lstrip().startswith("#")]
         try:
             return read(numbered)

@@ -58,7 +58,9 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     path = Path(path)
     names = list(read_elements(path, with_empty=True))
     if "chunk" not in names:
-        raise FileFormatError(path, f"is no compressed .ply: it has no element chunk; elements: {', '.join(names)}", "header")
+        raise FileFormatError(
+            path, f"is not a compressed .ply: it has no element chunk; elements: {', '.join(names)}", "header"
+        )
     chunk, vertex = read_table(path, "chunk"), read_table(path, "vertex")
     has_colors = _LOW_COLOR[0] in chunk.names
     bounds = _BOUNDS if has_colors else _BOUNDS[:4]

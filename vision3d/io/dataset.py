@@ -65,7 +65,7 @@ def load_dataset(
     """
     path = Path(path)
     if not path.exists():
-        raise MissingFileError(path, "a folder of photographs, a transforms.json or a video")
+        raise MissingFileError(path, "a folder of photos, a transforms.json or a video")
     if format not in get_args(Format):
         raise InputError(f"format: got {format!r}, want {', '.join(get_args(Format))}")
     listed = _listed(path, format)
@@ -158,7 +158,7 @@ def _by_sfm(
         if count == 0 or not sfm:
             looked = "transforms.json, transforms_train.json, sparse/0/cameras.bin, sparse/0/cameras.txt"
             hint = "run with --sfm to find their cameras with pycolmap" if count else "want photos in it, or in images/"
-            raise InputError(f"{path}: found {what} (looked for {looked}); {hint}")
+            raise InputError(f"{path}: found {what} (searched for {looked}); {hint}")
     elif not sfm:
         raise InputError(f"{path}: is a video; run with --sfm to find its cameras with pycolmap")
     from vision3d.io.sfm import find_cameras
@@ -179,6 +179,6 @@ def _normalization(images: PosedImages) -> Float[Tensor, "4 4"]:
         origin = centers.mean(0)
     distance = torch.linalg.vector_norm(centers - origin, dim=-1).median()
     if not distance > 1e-12:
-        raise InputError(f"{images.source}: all cameras stand at one place; such a world cannot be normalised")
+        raise InputError(f"{images.source}: all cameras are at one position; such a scene cannot be normalised")
     scale = 1 / distance
     return se3.similarity(scale, torch.eye(3).to(axes), -scale * origin).float()

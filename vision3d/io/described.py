@@ -57,13 +57,15 @@ def read_described(
             metadata = file.metadata() or {}
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError, OverflowError) as error:
-        raise FileFormatError(path, f"is damaged, or no .safetensors file ({str(error).splitlines()[0]})", "header") from error
+        raise FileFormatError(
+            path, f"is damaged or not a .safetensors file ({str(error).splitlines()[0]})", "header"
+        ) from error
     try:
         own = json.loads(metadata["vision3d"])
         found = own["type"], own["version"]
         if found == (kind, version):
             return {key: own[key] for key in keys}, tensors
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"does not say that it holds {words} of vision3d", "header") from error
+        raise FileFormatError(path, f"does not declare that it holds {words} of vision3d", "header") from error
     text = f"holds {found[0]!r}, version {found[1]!r}; want {kind!r}, version {version}"
     raise FileFormatError(path, text, "header")

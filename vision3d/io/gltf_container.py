@@ -169,7 +169,7 @@ class Gltf:
             try:
                 return base64.b64decode(uri.partition("base64,")[2], validate=True)
             except ValueError as error:
-                raise FileFormatError(self.path, f"uri is no base64 ({error})", what) from error
+                raise FileFormatError(self.path, f"uri is not base64 ({error})", what) from error
         file = inside(self.path, urllib.parse.unquote(uri))
         if not file.is_file():
             raise MissingFileError(file, f"the {what} that {self.path.name} names")
@@ -195,7 +195,7 @@ class Gltf:
             self.item("nodes", index)
             if depth > _MAX_DEPTH or index in seen:
                 where = f"nodes[{index}]"
-                raise FileFormatError(self.path, f"is met twice or stands deeper than {_MAX_DEPTH} nodes; want a tree", where)
+                raise FileFormatError(self.path, f"is met twice or is deeper than {_MAX_DEPTH} nodes; want a tree", where)
             seen.add(index)
             waiting += [(child, len(found), depth + 1) for child in reversed(children[index])]
             found.append((index, parent))
@@ -234,7 +234,9 @@ class Gltf:
         scale = np.linalg.norm(matrix[:3, :3], axis=0)
         rotmat = matrix[:3, :3] / np.where(scale > 0, scale, 1)
         if np.abs(rotmat.T @ rotmat - np.eye(3)).max() > 1e-4 or np.linalg.det(rotmat) < 0:
-            raise FileFormatError(self.path, "matrix shears, mirrors or is singular; want a rotation and a scale", where)
+            raise FileFormatError(
+                self.path, "matrix has shear or a reflection or is singular; want a rotation and a scale", where
+            )
         return matrix[:3, 3], rotmat_to_quat(torch.from_numpy(rotmat)).numpy(), scale
 
     def primitives(self, mesh: int) -> list[dict[str, Any]]:
@@ -252,7 +254,7 @@ class Gltf:
             data = self.binary if is_chunk and self.binary is not None else self.resource(buffer.get("uri"), where)
             length = self.whole(buffer, "byteLength", where)
             if length > len(data):
-                raise FileFormatError(self.path, f"is cut off: it has {len(data)} of {length} bytes", where)
+                raise FileFormatError(self.path, f"is truncated: it has {len(data)} of {length} bytes", where)
             self._buffers[index] = data
         return self._buffers[index]
 
@@ -273,7 +275,7 @@ class Gltf:
         if not isinstance(values, list) or len(values) != len(default):
             raise FileFormatError(self.path, f"{key} is not a list of {len(default)} numbers", where)
         if not all(type(v) in (int, float) and abs(v) < 1e30 for v in values):
-            raise FileFormatError(self.path, f"{key} holds something else than finite numbers", where)
+            raise FileFormatError(self.path, f"{key} contains values that are not finite numbers", where)
         return np.array(values, np.float64)
 
     def _indices(self, entry: dict[str, Any], key: str, where: str) -> list[int]:
@@ -369,12 +371,12 @@ def _text(content: dict[str, Any]) -> bytes:
 
 def _chunks(path: Path, data: bytes) -> tuple[bytes, bytes | None]:
     if len(data) < 12:
-        raise FileFormatError(path, "header is cut off", len(data))
+        raise FileFormatError(path, "header is truncated", len(data))
     version, length = struct.unpack_from("<2I", data, 4)
     if version != 2:
         raise FileFormatError(path, f"has .glb version {version}; 2 is read", 4)
     if length > len(data):
-        raise FileFormatError(path, f"is cut off: it has {len(data)} of {length} bytes", len(data))
+        raise FileFormatError(path, f"is truncated: it has {len(data)} of {length} bytes", len(data))
     chunks: dict[int, bytes] = {}
     place = 12
     while place + 8 <= length:
@@ -394,7 +396,7 @@ def _object(path: Path, text: bytes) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"is no glTF file (its JSON is damaged: {str(error)[:80]})", 0) from error
+        raise FileFormatError(path, f"is not a glTF file (its JSON is damaged: {str(error)[:80]})", 0) from error
     if not isinstance(content, dict):
-        raise FileFormatError(path, "is no glTF file (its JSON is no object)", 0)
+        raise FileFormatError(path, "is not a glTF file (its JSON is not an object)", 0)
     return content

@@ -160,7 +160,7 @@ def _read_primitive(gltf: Gltf, primitive: dict[str, Any], where: str) -> SplatA
     path, attributes = gltf.path, primitive.get("attributes")
     extension = primitive["extensions"][EXTENSION]
     if not isinstance(attributes, dict) or not isinstance(extension, dict):
-        raise FileFormatError(path, f"has no attributes, or {EXTENSION} is no object", where)
+        raise FileFormatError(path, f"has no attributes, or {EXTENSION} is not an object", where)
     for key, known in (("kernel", "ellipse"), ("colorSpace", "srgb_rec709_display")):
         if extension.get(key, known) != known:
             logger.warning("%s at %s: %s %s is read as %s", path, where, key, str(extension[key])[:40], known)
@@ -208,6 +208,6 @@ def _moved(path: Path, arrays: SplatArrays, matrix: np.ndarray, where: str, *, d
 
 def _merged(path: Path, parts: list[GaussianScene]) -> GaussianScene:
     if len({(part.mode, part.antialiased) for part in parts}) > 1:
-        logger.warning("%s: its parts are of several modes; all are read as 3dgs", path)
+        logger.warning("%s: its parts have different modes; all are read as 3dgs", path)
         parts = [dataclasses.replace(part, mode="3dgs", antialiased=False) for part in parts]
     return parts[0].merge(*parts[1:])

@@ -169,5 +169,5 @@ def rest_weights(gltf: Gltf, node: dict[str, Any], number: int, count: int, wher
     if not isinstance(weights, list) or len(weights) != count:
         raise FileFormatError(gltf.path, f"weights is not a list of {count} numbers", where)
     if not all(type(weight) in (int, float) and abs(weight) < 1e30 for weight in weights):
-        raise FileFormatError(gltf.path, "weights holds something else than finite numbers", where)
+        raise FileFormatError(gltf.path, "weights contains values that are not finite numbers", where)
     return [float(weight) for weight in weights]

@@ -62,7 +62,7 @@ def write_scene(path: Path | str, scene: Scene, scene_up: Axis | None = None) ->
             matrix = matrix @ torch.diag(torch.tensor([*map(float, gltf_gaussians.AXES), 1.0]))  # files have them turned
         roots.append(_placed(whole, _merged(whole, part), name, matrix))
     if not roots:
-        raise InputError(f"{path}: the scene has nothing that glTF holds; want meshes, skins, Gaussians or points")
+        raise InputError(f"{path}: the scene has nothing that glTF can hold; want meshes, skins, Gaussians or points")
     if scene.cameras is not None and len(scene.cameras):
         roots += _add_cameras(whole, scene.cameras, lost)
     whole.content["scenes"][0]["nodes"] = [_placed(whole, roots, "world", turn)]
@@ -168,7 +168,7 @@ def _add_cameras(whole: Builder, cameras: Cameras, lost: list[str]) -> list[int]
     """A node a camera, or one that moves where `times` tell when each was."""
     cameras = cameras.to("cpu")
     if cameras.model != "pinhole" or cameras.distortion is not None:
-        lost.append("glTF has no lenses but plain ones: distortion and fisheye are left out of cameras")
+        lost.append("glTF has no lenses but plain ones: distortion and fisheye of cameras are dropped")
     poses = opencv_to_opengl(cameras.camtoworlds.double())
     names = cameras.names or tuple(f"camera_{i}" for i in range(len(cameras)))
     times = cameras.times

@@ -148,18 +148,18 @@ def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise InputError(f"{path}: no picture format for {path.suffix!r}; want {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: no image format for {path.suffix!r}; want {', '.join(SUFFIXES)}")
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
     if not (image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (3, 4))) or not image.numel():
         raise ShapeError("image", tuple(image.shape), "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4), not empty")
     if bits not in (8, 16) or (bits == 16 and (image.ndim != 2 or suffix not in (".png", ".tif", ".tiff"))):
-        raise InputError(f"{path}: bits={bits} is not possible here; 16 is for grey .png and .tif")
+        raise InputError(f"{path}: bits={bits} is not supported; 16 is for grey .png and .tif")
     values = image.detach().cpu()
     if values.dtype != torch.uint8:
         values = values.float()
         if not bool(torch.isfinite(values).all()):
-            raise InputError(f"{path}: {int((~torch.isfinite(values)).sum())} values of the picture are not finite")
+            raise InputError(f"{path}: {int((~torch.isfinite(values)).sum())} values of the image are not finite")
         top = 255 if bits == 8 else 65535
         values = (values.clamp(0, 1) * top).round().to(torch.uint8 if bits == 8 else torch.int32)
     array = values.numpy() if bits == 8 else values.numpy().astype(np.uint16)

@@ -67,7 +67,7 @@ def read(path: Path | str) -> Boxes | Selection:
     path = Path(path)
     kind = type_of(path)
     if kind not in ("boxes", "selection"):
-        text = f"holds {(kind or 'nothing of vision3d')[:40]}, want boxes or a selection"
+        text = f"holds {(kind or 'not a file of vision3d')[:40]}, want boxes or a selection"
         raise FileFormatError(path, text, _damage(path) or "vision3d.type")
     content = json.loads(path.read_text(encoding="utf-8"))
     version = content["vision3d"].get("version")
@@ -82,7 +82,7 @@ def read(path: Path | str) -> Boxes | Selection:
         key = kind
         return make(*values).validate()
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        text = f"is no valid {kind} ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        text = f"is not a valid {kind} ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
         raise FileFormatError(path, text, key) from error
 
 

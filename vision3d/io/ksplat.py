@@ -62,7 +62,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     path = Path(path)
     data = read_bytes(path, "a .ksplat file")
     if len(data) < _HEADER:
-        raise FileFormatError(path, f"header is cut off: {len(data)} of {_HEADER} bytes", len(data))
+        raise FileFormatError(path, f"header is truncated: {len(data)} of {_HEADER} bytes", len(data))
     major, minor = data[0], data[1]
     if major != 0 or minor < 1:
         raise FileFormatError(path, f"has version {major}.{minor}; 0.1 and later ones of 0 are read", 0)
@@ -71,7 +71,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     if level > 2:
         raise FileFormatError(path, f"has compression level {level}; 0, 1 and 2 are read", 20)
     if _HEADER + num_sections * _SECTION_HEADER > len(data):
-        raise FileFormatError(path, f"is cut off within the headers of its {num_sections} sections", len(data))
+        raise FileFormatError(path, f"is truncated within the headers of its {num_sections} sections", len(data))
     sections, place = [], _HEADER + num_sections * _SECTION_HEADER
     for index in range(num_sections):
         section = _section(path, data, _HEADER + index * _SECTION_HEADER, place, level)
@@ -119,7 +119,7 @@ def _section(path: Path, data: bytes, header: int, place: int, level: int) -> _S
     # The room of the last section may be cut off behind its last row.
     end = place + section.buckets_bytes + count * _row(level, degree).itemsize
     if end > len(data):
-        raise FileFormatError(path, f"is cut off: a section of {count} Gaussians ends at byte {end}", len(data))
+        raise FileFormatError(path, f"is truncated: a section of {count} Gaussians ends at byte {end}", len(data))
     return section
 
 

@@ -96,7 +96,7 @@ def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) ->
     if suffix == ".obj" and mesh.vertex_colors is not None and mesh.uvs is not None:
         lost.append("vertex_colors")
     if lost:
-        logger.warning("%s: a %s file cannot hold %s; left out", path, suffix, ", ".join(sorted(set(lost))))
+        logger.warning("%s: a %s file cannot hold %s; dropped", path, suffix, ", ".join(sorted(set(lost))))
     model = trimesh.Trimesh(_array(mesh.vertices), mesh.faces.numpy(), process=False, validate=False)
     if mesh.normals is not None and suffix != ".stl":
         model.vertex_normals = _array(mesh.normals)
@@ -170,7 +170,7 @@ def _obj_mesh(path: Path, pictures: dict[str, Path], paints: dict[str, Color]) -
     try:
         parsed = parse_obj(data.decode("utf-8", "replace"))
     except (ValueError, OverflowError) as error:
-        raise FileFormatError(path, f"is damaged, or no .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
+        raise FileFormatError(path, f"is damaged or not an .obj file ({str(error)[:200]!a})", _bad_line(data)) from error
     if not len(parsed.faces):
         raise FileFormatError(path, "has no faces", _bad_line(data))
     if pictures and parsed.uvs is None:
@@ -238,7 +238,7 @@ def _ply_mesh(path: Path, *, skip_texture: bool) -> Mesh:
         if picture.is_file():
             texture = read_image(picture)
         else:
-            logger.warning("%s: its texture %s is not there; read without it", path, found["texture"])
+            logger.warning("%s: its texture %s is missing; read without it", path, found["texture"])
     return Mesh(
         torch.from_numpy(found["vertices"]),
         torch.from_numpy(np.ascontiguousarray(found["faces"])),
@@ -265,7 +265,7 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
             continue
         library = inside(path, line[len("mtllib") :].strip())
         if not library.is_file():
-            logger.warning("%s: its materials %s are not there; read without them", path, library.name)
+            logger.warning("%s: its materials %s are missing; read without them", path, library.name)
             continue
         material = ""
         for entry in _lines(library):
@@ -281,7 +281,7 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
                 if picture.is_file():
                     found[material] = picture
                 else:
-                    logger.warning("%s: its texture %s is not there; read without it", path, picture.name)
+                    logger.warning("%s: its texture %s is missing; read without it", path, picture.name)
     return found, paints
 
 

@@ -48,7 +48,7 @@ def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj"
     if suffix not in wanted or not len(sequence):
         raise InputError(f"{path}: got {len(sequence)} frames as {suffix!r}; want at least one, as {', '.join(wanted)}")
     if path.exists() and not (path / INDEX).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputExistsError(path, f"it is no folder of frames with {INDEX}; give another name")
+        raise OutputExistsError(path, f"it is not a folder of frames with {INDEX}; give another name")
     if isinstance(sequence.base, MeshGaussians) and suffix not in SPLATS:
         sequence = replace(sequence, base=sequence.base.mesh)
     with atomic_folder(path) as folder:
@@ -100,7 +100,7 @@ def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
         mesh = mesh_files.read_mesh(file, skip_texture=True)
         if not torch.equal(mesh.faces, base.faces) or mesh.num_vertices != base.num_vertices:
             counts = f"{mesh.num_vertices} vertices, {mesh.num_faces} faces"
-            raise FileFormatError(file, f"has other faces than {files[0].name} ({counts}); want one mesh in all frames")
+            raise FileFormatError(file, f"has different faces than {files[0].name} ({counts}); want one mesh in all frames")
         vertices.append(mesh.vertices)
     try:
         channels = {"vertices": torch.stack(vertices)}

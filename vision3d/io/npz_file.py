@@ -113,7 +113,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise
     except _DAMAGES as error:
         text = (str(error) or type(error).__name__).splitlines()[0]
-        raise FileFormatError(path, f"is no .npz of numbers ({text[:120]!a})", "its zip") from error
+        raise FileFormatError(path, f"is not an .npz of numbers ({text[:120]!a})", "its zip") from error
 
 
 def _check_header(path: Path, name: str, file: Any, size: int) -> None:
@@ -124,4 +124,4 @@ def _check_header(path: Path, name: str, file: Any, size: int) -> None:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     if math.prod(shape) * dtype.itemsize > size:
-        raise FileFormatError(path, f"says that it has shape {shape} of {dtype}, in {size} bytes", name)
+        raise FileFormatError(path, f"declares shape {shape} of {dtype}, in {size} bytes", name)

@@ -66,7 +66,7 @@ def parse_obj(text: str) -> ObjArrays:
     sizes = np.array([len(values) for values in points])
     corners[:, 1:][:, sizes[1:] == 0] = -1  # a list that is not there at all: as if no corner named it
     if (len(corners) and (corners[:, 0] < 0).any()) or (corners < -1).any() or (corners >= sizes).any():
-        raise ValueError("a face names something that is not there")
+        raise ValueError("a face refers to a missing element")
     faces = corners[_fans(lengths)]
     places = faces[..., 0]
     return ObjArrays(

@@ -80,7 +80,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
             raise FileFormatError(
                 table.path,
                 f"{count} of {len(table)} rows are not finite or have a rotation of length zero"
-                + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"),
+                + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan drops them"),
                 f"row {first}",
             )
         arrays = {name: values[~is_bad] for name, values in arrays.items()}

@@ -170,13 +170,13 @@ def write_table(path: Path | str, columns: Sequence[tuple[str, np.ndarray]], com
 
 def _read_header(path: Path, file: BinaryIO) -> Header:
     if file.readline(8).rstrip(b"\r\n") != b"ply":
-        raise FileFormatError(path, "is no .ply file (it does not begin with the line 'ply')", 0)
+        raise FileFormatError(path, "is not a .ply file (it does not begin with the line 'ply')", 0)
     encoding, comments, elements = "", [], []
     while True:
         place = file.tell()
         line = file.readline(_MAX_HEADER)
         if not line.endswith(b"\n"):
-            raise FileFormatError(path, "header is cut off before end_header", file.tell())
+            raise FileFormatError(path, "header is truncated before end_header", file.tell())
         words = line.decode("utf-8", "replace").split()
         if words == ["end_header"]:
             break
@@ -197,7 +197,7 @@ def _read_header(path: Path, file: BinaryIO) -> Header:
                 elements[-1].layout.append((words[4], _TYPES[words[3]], _TYPES[words[2]]))
             elif words[0] == "property":
                 if any(name == words[2] for name, _ in elements[-1].properties):
-                    raise FileFormatError(path, f"property {words[2]!r} is there twice", place)
+                    raise FileFormatError(path, f"property {words[2]!r} is given twice", place)
                 elements[-1].properties.append((words[2], _TYPES[words[1]]))
                 elements[-1].layout.append((words[2], _TYPES[words[1]], None))
             else:
@@ -226,7 +226,7 @@ def _binary_chunks(path: Path, element: Element, before: list[Element], header: 
     size = path.stat().st_size
     num_whole = max(0, size - offset) // dtype.itemsize  # known before anything of the header's size is allocated
     if num_whole < element.count:
-        raise FileFormatError(path, f"is cut off: it holds {num_whole} whole rows of {element.count}", size)
+        raise FileFormatError(path, f"is truncated: it holds {num_whole} whole rows of {element.count}", size)
 
     def chunks() -> Iterator[np.ndarray]:
         with path.open("rb") as file:
@@ -235,7 +235,7 @@ def _binary_chunks(path: Path, element: Element, before: list[Element], header: 
                 count = min(_ROWS_A_CHUNK, element.count - start)
                 data = file.read(count * dtype.itemsize)
                 if len(data) < count * dtype.itemsize:
-                    raise FileFormatError(path, "was cut off while it was read", file.tell())
+                    raise FileFormatError(path, "was truncated while reading", file.tell())
                 rows = np.frombuffer(data, dtype if plain is None else plain)
                 yield rows if plain is None else rows.reshape(count, -1)
 
@@ -276,5 +276,5 @@ def _read_ascii(path: Path, file: BinaryIO, element: Element, num_before: int) -
     if rows.size and rows.shape[1] != len(element.properties):
         raise FileFormatError(path, f"rows have {rows.shape[1]} values, want {len(element.properties)}, one a property")
     if lines < element.count:
-        raise FileFormatError(path, f"is cut off: it holds {lines} rows of {element.count}", path.stat().st_size)
+        raise FileFormatError(path, f"is truncated: it holds {lines} rows of {element.count}", path.stat().st_size)
     return rows

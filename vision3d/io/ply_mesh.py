@@ -124,7 +124,7 @@ class _Binary:
                 return {name: rows[name] for name, _, _ in element.layout}
         if not lengths:
             whole = (len(self.data) - self.place) // max(1, dtype.itemsize)
-            raise FileFormatError(self.path, f"is cut off: it holds {whole} whole rows of {element.count} {element.name}")
+            raise FileFormatError(self.path, f"is truncated: it holds {whole} whole rows of {element.count} {element.name}")
         return self._one_by_one(element)
 
     def _lengths(self, element: Element) -> dict[int, int]:
@@ -141,7 +141,7 @@ class _Binary:
     def _length(self, element: Element, row: int, place: int, kind: str) -> int:
         size = np.dtype(kind).itemsize
         if place + size > len(self.data):
-            raise FileFormatError(self.path, f"is cut off: it holds {row} whole rows of {element.count} {element.name}")
+            raise FileFormatError(self.path, f"is truncated: it holds {row} whole rows of {element.count} {element.name}")
         length = int(np.frombuffer(self.data, self.order + kind, 1, place)[0])
         if not 0 <= length <= len(self.data):
             raise FileFormatError(self.path, f"is damaged: row {row} of {element.name} names a list of {length}")
@@ -157,7 +157,7 @@ class _Binary:
                     self.place += np.dtype(count_kind).itemsize
                 size = length * np.dtype(kind).itemsize
                 if self.place + size > len(self.data):
-                    text = f"is cut off: it holds {row} whole rows of {element.count} {element.name}"
+                    text = f"is truncated: it holds {row} whole rows of {element.count} {element.name}"
                     raise FileFormatError(self.path, text)
                 values = np.frombuffer(self.data, self.order + kind, length, self.place)
                 found[name].append(values if count_kind is not None else values[0])
@@ -190,7 +190,7 @@ class _Text:
         while len(self.words) < count:
             line = next(self.lines, None)
             if line is None:
-                raise FileFormatError(self.path, f"is cut off: it holds {row} whole rows of {element.count} {element.name}")
+                raise FileFormatError(self.path, f"is truncated: it holds {row} whole rows of {element.count} {element.name}")
             self.words += line.split()
         words, self.words = self.words[:count], self.words[count:]
         try:

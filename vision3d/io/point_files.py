@@ -112,7 +112,7 @@ def write_bin(path: Path | str, cloud: PointCloud) -> None:
     cloud.validate()
     lost = [name for name in ("colors", "normals") if getattr(cloud, name) is not None] + list(cloud.attributes)
     if lost:
-        logger.warning("%s: a .bin file cannot hold %s; left out", path, ", ".join(lost))
+        logger.warning("%s: a .bin file cannot hold %s; dropped", path, ", ".join(lost))
     intensity = torch.zeros_like(cloud.points[:, 0]) if cloud.intensity is None else cloud.intensity
     rows = np.concatenate([_array(cloud.points), _array(intensity)[:, None]], 1).astype("<f4")
     with atomic_write(path) as temporary:
@@ -143,7 +143,7 @@ def _checked(path: Path, make: Callable[[], PointCloud], drop_nan: bool) -> Poin
         if names:
             if not drop_nan or not is_good.any():
                 text = f"{' and '.join(names)} not finite in {int((~is_good).sum())} of {len(is_good)} rows"
-                hint = "" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"
+                hint = "" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan drops them"
                 raise FileFormatError(path, text + hint, f"row {int((~is_good).int().argmax())}")
             cloud = cloud[is_good]
         return cloud.validate()

@@ -51,7 +51,7 @@ def read_mesh_gaussians(path: Path | str) -> MeshGaussians:
     if not mesh_path.is_file():
         raise MissingFileError(mesh_path, f"the mesh of {path.name}")
     if _digest(mesh_path) != digest:
-        raise FileFormatError(path, f"was written with another mesh than {name} is now")
+        raise FileFormatError(path, f"was written with a different mesh than {name} is now")
     try:
         values = {name: tensors[name].float() if tensors[name].dtype != torch.int64 else tensors[name] for name in _NAMES}
         return MeshGaussians(glb.read_mesh(mesh_path), **values).validate()

@@ -84,7 +84,7 @@ def find_cameras(
     folder = _cache_folder(path, listed) if folder is None else Path(folder)
     photos = folder / "images" if path.is_file() else sources[0].parent if sources else path
     if _read_index(folder).get("files") == listed and (folder / "sparse" / "0" / "images.bin").is_file():
-        logger.info("cameras as found before: %s", folder)
+        logger.info("reusing cameras: %s", folder)
         return folder, photos
     check_pycolmap()
     if path.is_file():
@@ -209,9 +209,7 @@ def _found(
                     made = write_copy(source, work / "images" / copy, max_size)
                 except FileFormatError as error:
                     if not skip_missing:
-                        raise FileFormatError(
-                            error.path, f"{error.problem}; run with --skip-missing to leave it out"
-                        ) from error
+                        raise FileFormatError(error.path, f"{error.problem}; run with --skip-missing to skip it") from error
                     logger.warning("left out: %s", error)
                     continue
                 originals[copy] = (source, made.size)
@@ -246,11 +244,13 @@ def _check_found(photos: Path, count: int, result: dict[str, Any]) -> None:
     if result["registered"] >= MIN_PHOTOS:
         return
     if result["features"] < _FEW_FEATURES:
-        why = f"half of them have fewer than {max(1, round(result['features']))} features; want sharp photos of textured things"
+        why = (
+            f"half of them have fewer than {max(1, round(result['features']))} features; want sharp photos of textured objects"
+        )
     elif not result["pairs"]:
         why = "no two of them show the same surface; want more overlap"
     else:
-        why = f"{result['pairs']} pairs overlap; want more overlap, and a camera that moves and does not only turn"
+        why = f"{result['pairs']} pairs overlap; want more overlap, and a camera that moves instead of only rotating"
     raise InputError(f"{photos}: the {count} photos do not fit together: {why}")
 
 

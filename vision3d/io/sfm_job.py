@@ -96,7 +96,7 @@ def _interruptible() -> Iterator[None]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        raise Interrupted("stopped while the cameras were searched")
+        raise Interrupted("stopped during the search for cameras")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -53,12 +53,12 @@ class _Files(abc.ABC):
             width, height = _webp_size(self.path, name, content)
             largest = 4 * count + MAX_SIDE if count >= 0 else 15 * 2 * MAX_PALETTE
             if not max(count, 1) <= width * height <= largest:
-                text = f"is a picture of {width}x{height}, want {max(count, 1)} to {largest} pixels"
+                text = f"is an image of {width}x{height}, want {max(count, 1)} to {largest} pixels"
                 raise FileFormatError(self.path, text, self.where(name))
             check_pixels(self.path, width, height, None, self.where(name))
             total += 4 * width * height
             self.pictures[name] = content, (width, height)
-        check_size(self.path, total, self.num_bytes, "meta.json: count", "has pictures of")
+        check_size(self.path, total, self.num_bytes, "meta.json: count", "has images of")
 
     def size(self, name: str) -> tuple[int, int]:
         """Width and height of a picture that was checked."""
@@ -77,7 +77,7 @@ class _Files(abc.ABC):
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             if isinstance(error, FileFormatError):
                 raise
-            raise FileFormatError(self.path, f"is a damaged picture ({str(error)[:80]})", self.where(name)) from error
+            raise FileFormatError(self.path, f"is a damaged image ({str(error)[:80]})", self.where(name)) from error
 
 
 class Archive(_Files):
@@ -90,7 +90,7 @@ class Archive(_Files):
             self.archive = zipfile.ZipFile(io.BytesIO(data))
             self.members = {info.filename: info for info in self.archive.infolist()}
         except _ZIP_ERRORS as error:
-            raise FileFormatError(path, f"is no zip file, or a damaged one ({str(error)[:80]!a})", 0) from error
+            raise FileFormatError(path, f"is damaged or not a zip file ({str(error)[:80]!a})", 0) from error
         for name in self.members:
             if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
                 raise FileFormatError(path, "has a name that leads out of the archive", f"member {name!r}")
@@ -104,7 +104,7 @@ class Archive(_Files):
             )
         where = self.where(name)
         if info.compress_type not in _METHODS:
-            raise FileFormatError(self.path, f"is packed by method {info.compress_type}, want stored or deflated", where)
+            raise FileFormatError(self.path, f"is compressed by method {info.compress_type}, want stored or deflated", where)
         if info.file_size > largest:
             raise FileFormatError(self.path, f"has {info.file_size} bytes, want at most {largest}", where)
         try:
@@ -159,9 +159,9 @@ class Meta:
         try:
             self.content = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise FileFormatError(path, f"is no JSON ({error})", "meta.json") from error
+            raise FileFormatError(path, f"is not JSON ({error})", "meta.json") from error
         if not isinstance(self.content, dict):
-            raise FileFormatError(path, "holds no object", "meta.json")
+            raise FileFormatError(path, "is not an object", "meta.json")
 
     def value(self, key: str) -> Any:
         """Whatever stands there, or None."""
@@ -240,17 +240,17 @@ def _webp_size(path: Path, name: str, data: bytes) -> tuple[int, int]:
     """Width and height of a lossless WebP by its header alone."""
     where = f"member {name!r}"
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        raise FileFormatError(path, "is no WebP picture", where)
+        raise FileFormatError(path, "is not a WebP image", where)
     kind, place = data[12:16], 20
     if kind == b"VP8X":
         canvas = tuple(1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         place = data.find(b"VP8L", 30) + 8
         if place < 8 or place + 5 > len(data) or data[20] & 2:
-            raise FileFormatError(path, "is no still, lossless WebP picture", where)
+            raise FileFormatError(path, "is not a still, lossless WebP image", where)
     elif kind != b"VP8L":
-        raise FileFormatError(path, f"is a WebP picture of kind {kind!r}, want a lossless one", where)
+        raise FileFormatError(path, f"is a WebP image of kind {kind!r}, want a lossless one", where)
     bits = int.from_bytes(data[place + 1 : place + 5], "little")
     size = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if kind == b"VP8X" and canvas != size:
-        raise FileFormatError(path, f"is a WebP picture of {size} on a canvas of {canvas}", where)
+        raise FileFormatError(path, f"is a WebP image of {size} on a canvas of {canvas}", where)
     return size

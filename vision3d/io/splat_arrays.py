@@ -89,7 +89,7 @@ class SplatArrays:
                 raise FileFormatError(
                     path,
                     f"{count} of {len(self)} Gaussians are not finite or have a rotation of length zero"
-                    + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan leaves them out"),
+                    + ("" if drop_nan else "; drop_nan=True or vision3d convert --filter-nan drops them"),
                     f"row {first}",
                 )
             arrays = {name: values[~is_bad] for name, values in arrays.items()}
@@ -171,7 +171,7 @@ class Gunzip:
                 raise FileFormatError(self.path, f"gzip stream is damaged ({error})", self._where()) from error
             self.rest = self.inflate.unconsumed_tail
             if not piece and (self.inflate.eof or (not self.rest and self.place >= len(self.data))):
-                text = f"gzip stream is cut off: {count - missing} of {count} bytes that were expected"
+                text = f"gzip stream is truncated: {count - missing} of {count} bytes that were expected"
                 raise FileFormatError(self.path, text, self._where())
             pieces.append(piece)
             missing -= len(piece)

@@ -67,12 +67,12 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
     elif data[:4] == _MAGIC:
         stream, head, place = None, data[: _HEADER.size], 0
         if len(head) < _HEADER.size:
-            raise FileFormatError(path, "header is cut off", len(head))
+            raise FileFormatError(path, "header is truncated", len(head))
     else:
-        raise FileFormatError(path, f"is no .spz file (begins with {data[:4]!r}, want gzip or {_MAGIC!r})", 0)
+        raise FileFormatError(path, f"is not an .spz file (begins with {data[:4]!r}, want gzip or {_MAGIC!r})", 0)
     magic, version, count, degree, fraction_bits, flags, _ = _HEADER.unpack(head)
     if magic != _MAGIC:
-        raise FileFormatError(path, f"is no .spz file (it holds {magic!r}, want {_MAGIC!r})", place)
+        raise FileFormatError(path, f"is not an .spz file (it holds {magic!r}, want {_MAGIC!r})", place)
     if version not in (2, 3, 4):
         raise FileFormatError(path, f"has version {version}; 2, 3 and 4 are read", place)
     if version == 4 and stream is not None:
@@ -165,7 +165,7 @@ def _plain_parts(path: Path, data: bytes, stream: Gunzip | None, sizes: list[int
 def _zstd_parts(path: Path, data: bytes, sizes: list[int]) -> list[np.ndarray]:
     wanted = [(name, size) for name, size in zip(_STREAMS, sizes) if size]
     if len(data) < 32:
-        raise FileFormatError(path, "header is cut off", len(data))
+        raise FileFormatError(path, "header is truncated", len(data))
     num_streams, table = data[15], struct.unpack_from("<I", data, 16)[0]
     if num_streams != len(wanted):
         raise FileFormatError(path, f"has {num_streams} streams, want {len(wanted)} for its degree", 15)
@@ -180,7 +180,7 @@ def _zstd_parts(path: Path, data: bytes, sizes: list[int]) -> list[np.ndarray]:
         if unpacked != size:
             raise FileFormatError(path, f"stream {name} has {unpacked} bytes, want {size} for the count of the header", entry)
         if packed > len(data) - place:
-            raise FileFormatError(path, f"is cut off: stream {name} of {packed} bytes begins at byte {place}", len(data))
+            raise FileFormatError(path, f"is truncated: stream {name} of {packed} bytes begins at byte {place}", len(data))
         parts.append(unzstd(path, memoryview(data)[place : place + packed], size, place))
         place += packed
     if place != len(data):

@@ -23,8 +23,8 @@ def read_triangles(path: Path, data: bytes) -> np.ndarray:
         return np.frombuffer(data, _TRIANGLE, count, _HEADER)["corners"].copy()
     if data.lstrip()[:5].lower() != b"solid":
         if len(data) < _HEADER:
-            raise FileFormatError(path, f"is no .stl file: it has {len(data)} bytes, and does not begin with 'solid'", 0)
-        text = f"has {len(data)} bytes, want {_HEADER + _ROW * count} for the {count} triangles that it names"
+            raise FileFormatError(path, f"is not an .stl file: it has {len(data)} bytes, and does not begin with 'solid'", 0)
+        text = f"has {len(data)} bytes, want {_HEADER + _ROW * count} for the {count} triangles that it declares"
         raise FileFormatError(path, f"is damaged: {text}", 80)
     words = _VERTEX.findall(data.replace(b"\r", b"\n"))
     try:

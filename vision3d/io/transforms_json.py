@@ -52,7 +52,7 @@ def read_frames(path: Path | str) -> FrameList:
     content = _read_json(path)
     frames = _with_split(path, content, _with_moved(path, _frames(path, content)))
     if any(frame.lens.model == "ortho" for frame in frames):
-        raise FileFormatError(path, "holds ortho cameras, which take no photographs; read them with Cameras.load")
+        raise FileFormatError(path, "has ortho cameras, which are not supported for photos; read them with Cameras.load")
     points = colors = None
     if content.get("ply_file_path"):
         from vision3d.io.ply import read_points
@@ -76,7 +76,7 @@ def read_cameras(path: Path | str) -> Cameras:
     lenses = []
     for frame in frames:
         if frame.lens.width is None or frame.lens.height is None:
-            raise FileFormatError(path, f"{frame.label}: w and h are missing, and Cameras.load reads no pictures")
+            raise FileFormatError(path, f"{frame.label}: w and h are missing, and Cameras.load does not read images")
         lenses.append(frame.lens.filled((frame.lens.width, frame.lens.height)))
     if len({lens.model for lens in lenses}) > 1:
         raise FileFormatError(path, "mixes pinhole and fisheye cameras; want one kind")
@@ -186,7 +186,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"is no JSON ({error})") from error
+        raise FileFormatError(path, f"is not JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise FileFormatError(
             path, "has no list 'frames'; want a transforms.json, or a Selection or Boxes as vision3d writes them"
@@ -261,7 +261,7 @@ def _moved(source: Path, kind: str, paths: set[Path]) -> dict[Path, Path]:
     if found:
         first = min(found)
         logger.warning(
-            "%s: %d of %d %s are not where it says; taken from where their names are found (%s for %s)",
+            "%s: %d of %d %s are not at the given path; found by name instead (%s for %s)",
             source, len(found), len(paths), kind, found[first], first,
         )  # fmt: skip
     return found

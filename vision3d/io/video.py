@@ -200,7 +200,7 @@ def read_video(path: Path | str) -> Video:
     if too_large is not None:
         check_pixels(path, int(too_large[1]), int(too_large[2]), path.stat().st_size)
     if result.returncode or header is None:
-        raise FileFormatError(path, "is no video that ffmpeg can read")
+        raise FileFormatError(path, "is not a video that ffmpeg can read")
     width, height, rate, unit = map(int, header.groups())
     length = re.search(rb"Duration: (\d+):(\d+):([\d.]+)", result.stderr)
     hours, minutes, seconds = map(float, length.groups()) if length else (0.0, 0.0, 0.0)

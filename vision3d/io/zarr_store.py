@@ -52,7 +52,9 @@ class StoredChannel:
             if compressor is not None and compressor["id"] != "zlib":
                 raise ValueError(f"compressor {compressor['id']!r}, want zlib or none")
         except (KeyError, TypeError, ValueError) as error:
-            raise FileFormatError(self.index, f"is no array of one chunk a frame ({type(error).__name__}: {error})") from error
+            raise FileFormatError(
+                self.index, f"is not an array of one chunk per frame ({type(error).__name__}: {error})"
+            ) from error
         self.shape: tuple[int, ...] = shape
         self.dtype, self._is_packed = dtype, compressor is not None
 
@@ -242,7 +244,7 @@ def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """
     path = Path(path)
     if path.exists() and not (path / ".zgroup").is_file():
-        raise OutputExistsError(path, "it is no .zarr folder; give another name")
+        raise OutputExistsError(path, "it is not a .zarr folder; give another name")
     sequence.validate()
     with atomic_folder(path) as temporary:
         writer = SequenceWriter(temporary, sequence.base)
@@ -265,12 +267,12 @@ def _own(path: Path) -> dict[str, Any]:
     index = path / ".zattrs"
     own = _read_json(index).get("vision3d")
     if not isinstance(own, dict) or own.get("type") != "sequence":
-        raise FileFormatError(index, "is no sequence of vision3d")
+        raise FileFormatError(index, "is not a vision3d sequence")
     if own.get("version") != _VERSION:
         raise FileFormatError(index, f"is version {own.get('version')!r} of a sequence; version {_VERSION} is read")
     names = own.get("channels")
     if not isinstance(own.get("base"), str) or not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise FileFormatError(index, "names no base and channels")
+        raise FileFormatError(index, "has no base and channels")
     return own
 
 
@@ -280,9 +282,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise FileFormatError(path, f"is no JSON ({error})") from error
+        raise FileFormatError(path, f"is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise FileFormatError(path, "is no JSON object")
+        raise FileFormatError(path, "is not a JSON object")
     return content
 
 

@@ -97,7 +97,7 @@ def _read(file: Path) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # about pickles of other protocols, which are refused
             tensors = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        problem = "is no file of weights, or holds objects other than tensors, which could run code; nothing was executed"
+        problem = "is not a weights file, or holds objects other than tensors, which could run code; nothing was executed"
         raise FileFormatError(file, problem) from error
     except Exception as error:  # each format has its own errors, and all mean that this file is no use
         raise FileFormatError(file, f"cannot be read as weights: {error}") from error

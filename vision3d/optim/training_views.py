@@ -99,7 +99,7 @@ class TrainingViews:
             self._full[place] = self._read(place)
             report(place + 1)
         if self._full and not any(view.mask is None or bool(view.mask.any()) for view in self._full.values()):
-            raise InputError(f"{self.images.source}: all masks are black, so no pixel counts; want white where pixels count")
+            raise InputError(f"{self.images.source}: all masks are black; want white where pixels are used")
 
     def get(self, place: int, factor: int) -> TrainingView:
         """The view at `place`, `factor` times smaller (no smaller than 32 px a side)."""

@@ -30,6 +30,6 @@ def write_evaluation_sheet(
         counts = f"{summary['gaussians']:,} Gaussians, {summary['steps']:,} steps"
         words.append(f"{counts} in {summary['training_s']:.0f} s")
     if "psnr_nearest" in mean:
-        words.append(f"the nearest training view in their place: {mean['psnr_nearest']:.2f} dB")
+        words.append(f"the nearest training view shown instead: {mean['psnr_nearest']:.2f} dB")
     title = f"Held-out views: PSNR {mean['psnr']:.2f} dB, SSIM {mean['ssim']:.3f}"
     write_contact_sheet(path, read_pairs(renders, captions), title=title, subtitle="; ".join(words))

@@ -145,18 +145,18 @@ def _views(folder: Path) -> str:
         return ""
     rows = evaluation.get("views")
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {"name", "file", "psnr"} <= row.keys() for row in rows):
-        raise FileFormatError(folder / "eval.json", "lacks the names, files and figures of its views")
+        raise FileFormatError(folder / "eval.json", "lacks the names, files and metrics of its views")
     captions = {Path(str(row["file"])).name: f"{row['name']}   PSNR {row['psnr']:.2f} dB" for row in spread(rows)}
     figures = []
     for pair in read_pairs(folder / "renders", captions):
         photo, render = (_data(fitted(image, _SIDE, _SIDE), "WEBP") for image in (pair.photo, pair.render))
         caption = html.escape(pair.caption)
         figures.append(
-            f'<figure><div class="pair"><img alt="photograph" src="{photo}"><img alt="render" src="{render}">'
-            f'<input type="range" min="0" max="100" value="50" aria-label="render or photograph, {caption}"></div>'
+            f'<figure><div class="pair"><img alt="photo" src="{photo}"><img alt="render" src="{render}">'
+            f'<input type="range" min="0" max="100" value="50" aria-label="render or photo, {caption}"></div>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
-    return _section("Held-out views: photograph on the left of the line, render on the right", "".join(figures), "views")
+    return _section("Held-out views: photo on the left of the line, render on the right", "".join(figures), "views")
 
 
 def _pictures(folder: Path) -> str:
@@ -210,7 +210,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise FileFormatError(path, "is no JSON") from error
+        raise FileFormatError(path, "is not JSON") from error
     if not isinstance(value, dict):
-        raise FileFormatError(path, "is no JSON object")
+        raise FileFormatError(path, "is not a JSON object")
     return value

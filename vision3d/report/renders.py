@@ -140,7 +140,7 @@ def _check_cameras(cameras: Cameras, out: Path, kind: OutputKind) -> None:
     if len(cameras) == 0:
         raise InputError("cameras: got none, want at least one")
     if kind == "picture" and len(cameras) > 1:
-        raise InputError(f"{out}: got {len(cameras)} cameras for one picture; want one camera, a folder or an .mp4")
+        raise InputError(f"{out}: got {len(cameras)} cameras for one image; want one camera, a folder or an .mp4")
     sizes = sorted(set(zip(cameras.width.tolist(), cameras.height.tolist())))
     if kind == "video" and len(sizes) > 1:
         texts = [f"{width}x{height}" for width, height in sizes]

@@ -117,7 +117,7 @@ def frame_sheet(pictures: Sequence[Float[Tensor, "h w 3"]], captions: Sequence[s
         InputError: There are no pictures.
     """
     if not pictures:
-        raise InputError("frame_sheet: got no pictures, want at least one")
+        raise InputError("frame_sheet: got no images, want at least one")
     columns = min(4, len(pictures))
     height, width = pictures[0].shape[:2]
     canvas = Canvas(columns * (width + _GAP), -(-len(pictures) // columns) * (height + _TEXT))

@@ -203,7 +203,7 @@ class Cameras:
                 f"{self._label(is_bent)}: viewmat is not a rotation (R R^T is off the identity by {error.max():.2g})"
             )
         if bool((is_mirror := torch.linalg.det(rotmats) < 0).any()):
-            raise InputError(f"{self._label(is_mirror)}: viewmat mirrors the world (determinant -1)")
+            raise InputError(f"{self._label(is_mirror)}: viewmat is a reflection (determinant -1)")
         last_rows = self.viewmats[:, 3].detach()
         if bool((is_odd := (last_rows != last_rows.new_tensor([0.0, 0.0, 0.0, 1.0])).any(-1)).any()):
             raise InputError(f"{self._label(is_odd)}: last row of the viewmat is not 0 0 0 1")
@@ -311,7 +311,7 @@ class Cameras:
         elif not isinstance(which, slice | Tensor) and len(which) and isinstance(which[0], str):
             places = {name: i for i, name in enumerate(self.names or ())}
             if missing := [name for name in which if name not in places]:
-                raise InputError(f"no camera is named {missing[0]!r}")
+                raise InputError(f"no camera named {missing[0]!r}")
             which = torch.tensor([places[name] for name in cast(Sequence[str], which)], device=self.device)
         elif not isinstance(which, slice | Tensor):
             which = torch.tensor(which, dtype=torch.int64, device=self.device)

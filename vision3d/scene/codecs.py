@@ -81,7 +81,7 @@ _SUFFIXES |= {
 }
 _WORDS = {
     "Tensor": "an image",
-    "PosedImages": "posed photographs",
+    "PosedImages": "posed photos",
     "PointCloud": "a point cloud",
     "GaussianScene": "a Gaussian scene",
     "Mesh": "a mesh",
@@ -181,7 +181,7 @@ def load(path: Path | str) -> object:
         return importlib.import_module(_FOLDERS).load(path)
     codec = _codec(path)
     if not codec.reads:
-        raise InputError(f"{path}: {path.suffix} is written and not read; {codec.hint}")
+        raise InputError(f"{path}: {path.suffix} can be written but not read; {codec.hint}")
     return importlib.import_module(codec.module).load(path)
 
 
@@ -194,7 +194,7 @@ def save(path: Path | str, value: object) -> None:
     path = Path(path)
     codec = _codec(path)
     if not codec.writes:
-        raise InputError(f"{path}: {path.suffix} is read and not written; {codec.hint}")
+        raise InputError(f"{path}: {path.suffix} can be read but not written; {codec.hint}")
     if not {cls.__name__ for cls in type(value).__mro__} & set(codec.writes):
         raise InputError(f"{path}: {_holds(path, codec.writes)}, got {type(value).__name__}")
     importlib.import_module(codec.module).save(path, value)

@@ -204,7 +204,7 @@ class PosedImages:
         mask = codecs.module_for(path, "Tensor").read_mask(path)
         rows, columns = mask.shape
         if abs(rows * width - columns * height) > max(rows, columns, width, height) or rows < height:
-            raise FileFormatError(path, f"mask has {columns}x{rows} px, its picture {width}x{height}; want the same size")
+            raise FileFormatError(path, f"mask has {columns}x{rows} px, its image {width}x{height}; want the same size")
         return shrink_mask(mask, width, height)  # a picture read at half size may have a mask of full size
 
 

@@ -58,7 +58,7 @@ class Mesh:
             if self.texture.shape[2] not in (3, 4) or not self.texture.numel():
                 raise ShapeError("Mesh.texture", tuple(self.texture.shape), "shape (H, W, 3) or (H, W, 4), not empty")
             if self.uvs is None:
-                raise InputError("Mesh: has a texture but no uvs, which say where it goes")
+                raise InputError("Mesh: has a texture but no uvs")
         if self.vertex_colors is not None:
             check_shape("Mesh.vertex_colors", self.vertex_colors, (num_vertices, "C"))
             if self.vertex_colors.shape[1] not in (3, 4):

@@ -213,7 +213,7 @@ class MeshGaussians:
         edges = torch.stack([a * e1 + b * e2, a * e2 - b * e1], -1) * self.log_scales.exp()[:, None, :]
         moved_corners = corners
         if turns is not None and vertices is None:
-            raise InputError("to_gaussians: got turns without vertices; want both, or vertices alone")
+            raise InputError("to_gaussians: got turns without vertices; want both, or only vertices")
         if vertices is not None:
             check_shape("vertices", vertices, (self.mesh.num_vertices, 3))
             moved_corners = vertices[self.mesh.faces[self.face_ids]]

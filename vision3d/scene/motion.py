@@ -40,7 +40,7 @@ class Skeleton:
             raise InputError(f"Skeleton: {len(self.parents)} parents for {len(self.names)} joints")
         if len(set(self.names)) < len(self.names):
             twice = next(name for name in self.names if self.names.count(name) > 1)
-            raise InputError(f"Skeleton: two joints are called {twice!r}")
+            raise InputError(f"Skeleton: duplicate joint name {twice!r}")
         for joint, parent in enumerate(self.parents):
             if not -1 <= parent < joint:
                 raise InputError(f"Skeleton: joint {joint} has parent {parent}; want an earlier joint, or -1 for a root")

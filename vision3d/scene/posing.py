@@ -42,7 +42,7 @@ def parse_pose(texts: tuple[str, ...] | list[str]) -> dict[str, tuple[float, flo
         if not name or not all(map(math.isfinite, (x, y, z))):
             raise InputError(f"pose: got {text!r}, want JOINT=A,B,C with three angles in degrees, such as head=0,30,0")
         if name in found:
-            raise InputError(f"pose: joint {name} is there twice; want one set of angles for each joint")
+            raise InputError(f"pose: joint {name} is given twice; want one set of angles for each joint")
         found[name] = (x, y, z)
     return found
 
@@ -113,7 +113,7 @@ def rest_at(skin: SkinnedMesh, clip: Clip | None, time: float, *, method: Method
         return replace(skin, mesh=mesh, morph_names=(), clips=(), **none)
     placed = skin.joint_matrices(clip, times)[0]
     if bool((is_flat := torch.linalg.det(placed[:, :3, :3].double()).abs() < 1e-12).any()):
-        raise InputError(f"rest_at: joint {skin.names[int(is_flat.nonzero()[0])]} is scaled to nothing at {time:g} s")
+        raise InputError(f"rest_at: joint {skin.names[int(is_flat.nonzero()[0])]} is scaled to zero at {time:g} s")
     morphs = skin.morphs
     if morphs is not None:
         linear = (skin.weights[..., None, None] * (placed @ skin.inverse_binds)[skin.indices, :3, :3]).sum(1)

@@ -236,11 +236,11 @@ class Scene:
             transforms = {name: torch.tensor(matrix, dtype=torch.float32) for name, _, matrix in entries if matrix is not None}
             camera_file = content.get("cameras")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise FileFormatError(index, f"is no scene of vision3d ({type(error).__name__}: {error})") from error
+            raise FileFormatError(index, f"is not a vision3d scene ({type(error).__name__}: {error})") from error
         if version != _VERSION:
             raise FileFormatError(index, f"is version {version!r} of a scene; version {_VERSION} is read")
         if len({name for name, _, _ in entries}) < len(entries):
-            raise FileFormatError(index, "has two objects of one name")
+            raise FileFormatError(index, "has duplicate object names")
         objects: dict[str, Any] = {
             name: (SkinnedMesh.load if name in skins else codecs.load)(_inside(index, file)) for name, file, _ in entries
         }

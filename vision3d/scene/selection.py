@@ -123,7 +123,7 @@ class Selection:
             selected |= inside.any(0) if self.combine == "any" else inside.all(0)
         if self.indices is not None and len(self.indices):
             if self.points_hash and self.points_hash != hash_points(points):
-                raise InputError(f"Selection: its indices count other points than these {len(points)} (their hashes differ)")
+                raise InputError(f"Selection: its indices refer to other points than these {len(points)} (their hashes differ)")
             if int(self.indices.min()) < 0 or int(self.indices.max()) >= len(points):
                 raise InputError(f"Selection: names row {int(self.indices.max())}, but there are {len(points)} points")
             selected[self.indices.to(points.device)] = True

@@ -178,7 +178,7 @@ class SkinnedMesh:
         if bool(is_wrong.any()):
             bad = int(is_wrong.nonzero()[0])
             raise InputError(
-                f"SkinnedMesh: weights of vertex {bad} are {self.weights[bad].tolist()}; want none below 0, and sum 1"
+                f"SkinnedMesh: weights of vertex {bad} are {self.weights[bad].tolist()}; want weights >= 0 with sum 1"
             )
         lengths = torch.linalg.vector_norm(self.quats, dim=-1)
         if bool((is_off := (lengths - 1).abs() > 1e-3).any()):

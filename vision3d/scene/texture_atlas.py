@@ -96,7 +96,7 @@ def _repeated(mesh: Mesh, corners: Float[Tensor, "n 2"], width: int) -> tuple[Te
     copy = (texture.shape[1], texture.shape[0])
     height, length = rows * copy[1], columns * copy[0]
     if (height + 2 * _MARGIN) * (length + 2 * _MARGIN) > _MAX_TEXELS:
-        raise InputError(f"textures side by side would have more than {_MAX_TEXELS} texels")
+        raise InputError(f"the texture atlas would have more than {_MAX_TEXELS} texels")
     texture = torch.nn.functional.pad(texture, (0, width - texture.shape[2]), value=1.0)
     down = torch.arange(-_MARGIN, height + _MARGIN, device=texture.device) % texture.shape[0]
     right = torch.arange(-_MARGIN, length + _MARGIN, device=texture.device) % texture.shape[1]
@@ -116,5 +116,5 @@ def _packed(sizes: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], tuple[
         x, row = x + width, max(row, height)
         right = max(right, x)
     if right * (y + row) > _MAX_TEXELS:
-        raise InputError(f"textures side by side would have {right}x{y + row} texels, want at most {_MAX_TEXELS}")
+        raise InputError(f"the texture atlas would have {right}x{y + row} texels, want at most {_MAX_TEXELS}")
     return places, (right, y + row)

@@ -129,7 +129,7 @@ def evaluate(
         scene = GaussianScene.load(scene)
     scene.validate()
     if len(dataset.test) == 0:
-        raise InputError(f"{dataset.source}: no view is held out, so there is nothing to measure on (--split-every 8)")
+        raise InputError(f"{dataset.source}: no view is held out for evaluation (--split-every 8)")
     check_sizes(dataset, dataset.test)
     scene = scene.to(where)
     background = background_of(dataset) if background is None else background
@@ -140,7 +140,7 @@ def evaluate(
         if valid is not None and index in valid:
             mask = valid[index].to(where) if mask is None else mask & valid[index].to(where)
         if mask is not None and not bool(mask.any()):
-            logger.warning("%s: %s left out: its mask is black, so no pixel counts", dataset.source, dataset.names[index])
+            logger.warning("%s: %s skipped: its mask is all black", dataset.source, dataset.names[index])
             continue
         photo = photo.to(where)
         with torch.no_grad():
@@ -178,7 +178,7 @@ def check_held_out(dataset: PosedImages, *, masks: bool) -> None:
 
 
 def _all_black(dataset: PosedImages) -> str:
-    return f"{dataset.source}: the masks of all held-out views are black, so no pixel counts (--no-masks)"
+    return f"{dataset.source}: the masks of all held-out views are all black (--no-masks)"
 
 
 def background_of(dataset: PosedImages) -> tuple[float, float, float]:

@@ -155,7 +155,7 @@ class GeneratedSamples:
             from safetensors import safe_open
 
             if not self._is_whole(shard):
-                raise InputError(f"{self._path(shard)}: is not made yet; call prepare() first")
+                raise InputError(f"{self._path(shard)}: is not prepared; call prepare() first")
             self._files[shard] = safe_open(self._path(shard), framework="pt")
         return self._files[shard]
 

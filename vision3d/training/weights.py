@@ -84,9 +84,9 @@ def load_weights(source: Path | str, kind: str) -> tuple[Card, dict[str, Tensor]
     try:
         card = Card(**{name: value for name, value in values.items() if name in names})
     except (TypeError, AttributeError) as error:
-        raise FileFormatError(path, f"has a card of another form ({error})", "header") from error
+        raise FileFormatError(path, f"has an unknown card ({error})", "header") from error
     if not all(isinstance(value, dict) for value in (card.config, card.figures, card.about)):
-        raise FileFormatError(path, "has a card of another form", "header")
+        raise FileFormatError(path, "has an unknown card", "header")
     if card.kind != kind:
         raise FileFormatError(path, f"holds weights of {card.kind!r}, want {kind!r}", "header")
     return card, tensors
@@ -125,11 +125,11 @@ def load_strictly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path 
         for name in own.keys() & tensors.keys()
         if tensors[name].shape != own[name].shape
     ]
-    problems = {"lacks": sorted(own.keys() - tensors.keys()), "has too many": sorted(tensors.keys() - own.keys())}
-    problems["has other shapes"] = sorted(shapes)
+    problems = {"lacks": sorted(own.keys() - tensors.keys()), "has unexpected keys": sorted(tensors.keys() - own.keys())}
+    problems["has different shapes"] = sorted(shapes)
     texts = [f"{words}: {_listed(names)}" for words, names in problems.items() if names]
     if texts:
-        raise FileFormatError(path, "does not fit its network; " + "; ".join(texts))
+        raise FileFormatError(path, "does not match its network; " + "; ".join(texts))
     network.load_state_dict(dict(tensors))
 
 

@@ -71,7 +71,7 @@ def check_group(name: str) -> PlanarGroup:
         ConfigError: It is not.
     """
     if name not in get_args(PlanarGroup):
-        raise ConfigError("group", f"{name!r} is no group of planar maps; {nearest_names(name, get_args(PlanarGroup))}")
+        raise ConfigError("group", f"{name!r} is not a group of planar maps; {nearest_names(name, get_args(PlanarGroup))}")
     return name  # pyright: ignore[reportReturnType]
 
 

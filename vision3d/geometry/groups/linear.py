@@ -118,4 +118,4 @@ def _matrix(n: int, entries: dict[tuple[int, int], float]) -> list[list[float]]:
 def _check(group: str) -> None:
     valid = get_args(LinearGroup)
     if group not in valid:
-        raise ConfigError("group", f"{group!r} is no linear group; {nearest_names(group, valid)}")
+        raise ConfigError("group", f"{group!r} is not a linear group; {nearest_names(group, valid)}")

@@ -91,7 +91,7 @@ def require_groups(params: Mapping[str, Tensor], optimizer: SplatAdam) -> None:
         InputError: As said.
     """
     if params is not optimizer.params:
-        raise InputError("params: want the very dict that the optimizer holds (optimizer.params)")
+        raise InputError("params: want the dict of the optimizer (optimizer.params)")
     missing = set(GROUPS[:4]) - set(params)
     if missing:
         raise InputError(f"params: got {sorted(params)}, want also {sorted(missing)}")

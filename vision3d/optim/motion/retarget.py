@@ -54,7 +54,7 @@ def retarget(motion: Motion, skin: SkinnedMesh, *, name: str = "motion", scale: 
         )
     source = {ours: moving[row] for row, ours in same.items()}
     if missing := [skeleton.names[joint] for joint in moving if joint not in source.values()]:
-        logger.warning("the skin has no joint for %s of the motion; its other joints take over its turns", _some(missing))
+        logger.warning("the skin has no joint for %s of the motion; its other joints take over its rotations", _some(missing))
     if not len(motion):
         raise InputError("retarget: the motion has no poses")
     turned, places = forward_kinematics(
@@ -67,7 +67,7 @@ def retarget(motion: Motion, skin: SkinnedMesh, *, name: str = "motion", scale: 
     ours = rest[list(source), :3, 3]
     at_zero, at_first = (_likeness(ours, pose[list(source.values())]) for pose in (theirs, places[0]))
     if is_unlike := at_first > at_zero + _CLEARLY:
-        logger.warning("the motion without turns is not a rest pose, so its first pose is taken for one")
+        logger.warning("the motion without rotations is not a rest pose; its first pose is used instead")
         turned, theirs = turned @ turned[:1].mT, places[0]
     world = _axes(source, rest, theirs)
     if is_unlike:

@@ -72,7 +72,7 @@ def check_face_ids(face_ids: Tensor, faces: Tensor) -> None:
         low, high = map(int, face_ids.aminmax())
         if low < -1 or high >= len(faces):
             bad = low if low < -1 else high
-            raise InputError(f"fragments.face_ids: a pixel shows face {bad}, but there are {len(faces)} faces")
+            raise InputError(f"fragments.face_ids: a pixel has face {bad}, but there are {len(faces)} faces")
 
 
 def check_neighbors(neighbors: object, faces: Tensor, like: Tensor) -> None:
@@ -127,5 +127,5 @@ def is_native(backend: str, device: torch.device) -> bool:
     """
     chosen = resolve_backend(backend, device)
     if chosen == "gsplat" and backend != "auto":
-        raise BackendError("backend gsplat: draws no meshes; use backend='native' or 'reference'")
+        raise BackendError("backend gsplat: does not draw meshes; use backend='native' or 'reference'")
     return chosen == "native"

@@ -183,5 +183,5 @@ def refuse_unsupported(options: dict[str, object]) -> None:
         is_global = name == "rolling_shutter" and getattr(value, "name", "") == "GLOBAL"
         if value is None or value is False or is_global:
             continue
-        hint = hints.get(name, "undistort the photographs first, vision3d.load does")
+        hint = hints.get(name, "undistort the photos first, as vision3d.load does")
         raise BackendError(f"{name}: is not supported by this rasterizer; {hint}, or pass backend='gsplat' on CUDA")

@@ -37,6 +37,6 @@ def mask_of_background(
         mask = ~torch.isin(groups, outer[outer > 0])
         doubt = (mask & (distance <= _OTHER) & (distance > _SAME)).sum()
         if float(doubt) > _MOST_DOUBT * max(int(mask.sum()), 1):
-            return None, "the object has nearly the background's colour"
+            return None, "the object has almost the colour of the background"
         masks.append(mask[..., None].float())
     return masks, "#" + "".join(f"{round(float(c) * 255):02x}" for c in color)

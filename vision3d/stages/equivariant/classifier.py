@@ -111,7 +111,7 @@ def load_classifier(path: Path | str = BUNDLED) -> Classifier:
         if config.channels > 512:
             raise ConfigError("channels", f"got {config.channels}, want at most 512")
     except ConfigError as error:
-        raise FileFormatError(path, f"does not fit its own description ({error})") from error
+        raise FileFormatError(path, f"does not match its description ({error})") from error
     network = make_network(config)
     seen = tensors.pop(_SEEN, torch.zeros(0, dtype=torch.int64))
     load_strictly(network, tensors, path)

@@ -56,10 +56,10 @@ def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None =
     """
     digits = read_digits(path)
     if digits.transforms is not None:
-        raise InputError(f"{path}: holds warped digits of affNIST; want upright ones to train on, and this file as --test")
+        raise InputError(f"{path}: holds warped digits of affNIST; want upright ones for training, and this file as --test")
     train, held_out = split_digits(digits, config.test_digits, config.seed)
     if len(train) < config.batch_size:
-        raise InputError(f"{path}: {len(train)} digits to train on, fewer than a batch of {config.batch_size}")
+        raise InputError(f"{path}: {len(train)} training digits, fewer than a batch of {config.batch_size}")
     make = affnist_like if config.warps == "affine" else homnist_like
     if test is None:
         warped = make(held_out, config.copies)
@@ -69,7 +69,7 @@ def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None =
         pictures = read_digits(test)
         if pictures.images.shape[-1] != FRAME:
             side = pictures.images.shape[-1]
-            raise InputError(f"{test}: pictures of {side} x {side}; want {FRAME} x {FRAME}, as affNIST has them")
+            raise InputError(f"{test}: images of {side} x {side}; want {FRAME} x {FRAME}, as affNIST has them")
         description, is_generated = f"read from {pictures.source}", False
     return DigitData(_framed(train), _framed(held_out), TestSet(pictures, is_generated, description))
 

@@ -62,7 +62,7 @@ class _Kernel(nn.Module):
         if features.ndim != want or tuple(features.shape[1:-2]) != (self.in_channels, *counts):
             raise ShapeError("features", features.shape, f"(B, {', '.join(map(str, (self.in_channels, *counts)))}, H, W)")
         if samples is not None and samples.group != self.group:
-            raise ConfigError("group", f"samples are of {samples.group}, the layer is of {self.group}")
+            raise ConfigError("group", f"samples are of {samples.group}, the layer has {self.group}")
 
 
 class LiftConv(_Kernel):

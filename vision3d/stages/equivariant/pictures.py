@@ -66,7 +66,7 @@ def confusion_sheet(evaluation: Evaluation) -> Float[Tensor, "h w 3"]:
     side, left, top = 46, 70, 84
     canvas = Canvas(left + CLASSES * side + 24, top + CLASSES * side + 24)
     canvas.text(_MARGIN, 12, f"{evaluation.warped:.2f} % of {evaluation.images:,} warped digits", 18)
-    kind = "generated set, no figure on affNIST" if evaluation.is_generated else evaluation.test_set
+    kind = "generated set, not an affNIST result" if evaluation.is_generated else evaluation.test_set
     canvas.text(_MARGIN, 36, kind, 13, FAINT, room=left + CLASSES * side - _MARGIN)
     share = evaluation.confusion / evaluation.confusion.sum(1, keepdim=True).clamp(min=1)
     for i in range(CLASSES):

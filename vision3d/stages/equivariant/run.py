@@ -173,7 +173,7 @@ def _measured(
         "device": str(device),
     }
     if evaluation.is_generated:
-        summary["note"] = "the test set is generated, so its figures are not figures on affNIST"
+        summary["note"] = "the test set is generated, so these are not affNIST results"
     path = None if folder is None else folder.path
     if path is not None:
         figures = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}

@@ -125,7 +125,7 @@ def warp(images: Float32[Tensor, "n h w"], matrices: Float64[Tensor, "n 3 3"]) -
     try:
         from kornia.geometry.transform import warp_perspective
     except ImportError as error:
-        raise MissingDependencyError("kornia", "interop", "warping pictures") from error
+        raise MissingDependencyError("kornia", "interop", "warping images") from error
     shift = torch.eye(3, dtype=torch.float64, device=images.device)
     shift[0, 2], shift[1, 2] = (images.shape[-1] - 1) / 2, (images.shape[-2] - 1) / 2  # kornia counts from pixel centres
     maps = (shift @ matrices @ shift.inverse()).to(images.dtype)

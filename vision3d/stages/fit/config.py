@@ -258,7 +258,7 @@ class FitConfig:
             raise ConfigError("resolution_start", f"got {self.resolution_start}, want 1, 2, 4 or 8")
         doublings = self.resolution_doublings
         if list(doublings) != sorted(doublings) or any(not 0 <= at <= 1 for at in doublings):
-            raise ConfigError("resolution_doublings", f"got {doublings}, want ascending parts of the run in [0, 1]")
+            raise ConfigError("resolution_doublings", f"got {doublings}, want ascending fractions of training in [0, 1]")
         for name, end in (("alpha_max", 0.9999), ("init_opacity", 1)):  # the first as render.splats.checks.MAX_ALPHA
             if not 0 < getattr(self, name) < end:
                 raise ConfigError(name, f"got {getattr(self, name)}, want a number in (0, {end})")
@@ -269,9 +269,9 @@ class FitConfig:
         if self.downscale < 1:
             raise ConfigError("downscale", f"got {self.downscale}, want a number >= 1")
         if self.antialiased and self.mode == "2dgs":
-            raise ConfigError("antialiased", "is for modes 3dgs and flat; leave it off with mode 2dgs")
+            raise ConfigError("antialiased", "is for modes 3dgs and flat, not for 2dgs")
         if self.strategy == "adc" and self.adc.absgrad and self.mode == "2dgs":
-            raise ConfigError("adc.absgrad", "is for modes 3dgs and flat; leave it off with mode 2dgs")
+            raise ConfigError("adc.absgrad", "is for modes 3dgs and flat, not for 2dgs")
 
     @property
     def total_steps(self) -> int | None:

@@ -47,7 +47,7 @@ def initial_scene(
             chosen = torch.randperm(len(points), generator=generator)[:count]
             points, colors = points[chosen], None if colors is None else colors[chosen]
         points = world.points_in(points)
-    logger.info("%d Gaussians to begin with (%s)", len(points), kind)
+    logger.info("%d initial Gaussians (%s)", len(points), kind)
     return GaussianScene.from_points(
         points,
         colors,
@@ -118,5 +118,5 @@ def _given_points(kind: str, images: PosedImages, progress: ProgressCallback | N
 
         return triangulate(images, images.train, progress=progress)
     if images.points is None or len(images.points) == 0:
-        raise InputError(f"{images.source}: has no points; use --init random, or --init sfm to triangulate some")
+        raise InputError(f"{images.source}: has no points; use --init random, or --init sfm to triangulate points")
     return images.points.cpu(), None if images.point_colors is None else images.point_colors.cpu()

@@ -188,7 +188,7 @@ class _Fit:
 
     def _evaluation(self, scene: GaussianScene, path: Path | None) -> Measured | None:
         if len(self.images.test) == 0:
-            logger.warning("no view is held out, so there are no figures of quality (--split-every 8)")
+            logger.warning("no view is held out, so quality is not measured (--split-every 8)")
             return None
         return evaluate(
             scene,
@@ -267,5 +267,5 @@ def _loaded(
         raise InputError(f"{images.source}: cameras are {images.cameras.model}; fit takes pinhole cameras")
     if len(images.train) < MIN_VIEWS:
         held = f" ({len(images.test)} more are held out)" if len(images.test) else ""
-        raise InputError(f"{images.source}: {len(images.train)} views to fit to{held}; want at least {MIN_VIEWS}")
+        raise InputError(f"{images.source}: {len(images.train)} training views{held}; want at least {MIN_VIEWS}")
     return images

@@ -53,4 +53,4 @@ def load_snapshot(path: Path | str) -> Snapshot:
         cameras = Cameras(**{**saved["cameras"], "names": None if names is None else tuple(names)})
         return Snapshot(checkpoint.step, scene, cameras.validate())
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise FileFormatError(Path(path), f"is no checkpoint of a fit ({type(error).__name__}: {error})") from error
+        raise FileFormatError(Path(path), f"is not a checkpoint of a fit ({type(error).__name__}: {error})") from error

@@ -22,7 +22,7 @@ from vision3d.stages.fit.rows import ViewParameters
 from vision3d.training.group import Group
 
 POSE_FINAL = 0.01  # factor on the learning rate of the poses at the end
-HINT = "the checkpoint of the step before was written; lower the learning rates or look at the views"
+HINT = "the checkpoint of the previous step was written; lower the learning rates or check the views"
 
 
 @dataclass(frozen=True)
@@ -282,5 +282,7 @@ def _loss_of_another_package(name: str) -> Callable[[Tensor, Tensor, Tensor | No
     found = plugins.load("vision3d.losses", name, FunctionType)
     if found is None:
         known = ", ".join(plugins.names("vision3d.losses")) or "none"
-        raise ConfigError("loss.extra", f"no package adds a loss {name!r} (entry points vision3d.losses: {known})")
+        raise ConfigError(
+            "loss.extra", f"no installed package provides a loss {name!r} (entry points vision3d.losses: {known})"
+        )
     return found

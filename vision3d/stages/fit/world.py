@@ -37,7 +37,7 @@ class World:
         center = centers.mean(0)
         extent = MARGIN * float(torch.linalg.vector_norm(centers - center, dim=-1).max())
         if extent <= 1e-9 * float(centers.abs().max().clamp(min=1e-300)):
-            raise InputError("all training cameras stand at one place, from which no depth can be seen; want views apart")
+            raise InputError("all training cameras are at one position, which gives no depth; want different positions")
         return cls(center.cpu(), extent)
 
     def cameras_in(self, cameras: Cameras) -> Cameras:

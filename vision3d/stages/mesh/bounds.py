@@ -80,7 +80,7 @@ def find_extent(views: SceneViews, background: bool, step: Callable[[int], None]
     shown, is_certain = torch.cat(points), torch.cat(certain)
     if len(shown) < 3:
         raise InputError(
-            f"scene: none of the {len(views)} views shows a surface (opacity of at least {views.alpha_min:g}); "
+            f"scene: none of the {len(views)} views has a surface (opacity of at least {views.alpha_min:g}); "
             "want cameras that look at the scene, or a smaller --alpha-min"
         )
     ball = _ball_between(views.cameras)
@@ -107,7 +107,7 @@ def _box_of(shown: Tensor, share: float) -> Box:
     margin = _MARGIN * float((high - low).max())
     if not margin > 0:
         place = " ".join(f"{x:.4g}" for x in low.tolist())
-        raise InputError(f"scene: all {len(shown)} points of its surface are at {place}; want something with an extent")
+        raise InputError(f"scene: all {len(shown)} points of its surface are at {place}; want a scene with an extent")
     return Box(low - margin, high + margin)
 
 

@@ -278,7 +278,7 @@ def plan(
     while True:
         blocks = _near_surfaces(views, box, voxel, truncation, min_views, step)
         if not len(blocks):
-            raise InputError(f"box: no view shows a surface inside {box}; want another --box")
+            raise InputError(f"box: no view has a surface inside {box}; want another --box")
         share = len(blocks) * BLOCK_BYTES / max_bytes
         if share <= 1:
             break
@@ -289,7 +289,7 @@ def plan(
             raise ConfigError("max_memory", f"got {max_bytes / 1e9:.2g} GB for voxels, want at least {need:.2g} for this scene")
     if voxel > asked:
         logger.warning(
-            "a resolution of %d would take more than the %.3g GB for voxels; %d is taken (--max-memory)",
+            "a resolution of %d needs more than the %.3g GB for voxels; using %d (--max-memory)",
             round(longest / asked), max_bytes / 1e9, round(longest / voxel),
         )  # fmt: skip
     return Grid(voxel, blocks, box)

@@ -46,7 +46,7 @@ def reconstruct(
     asked = voxel
     points, normals = _thinned(views, box, voxel, step)
     if len(points) < 10:
-        raise InputError(f"box: no view shows a surface inside {box}; want another --box")
+        raise InputError(f"box: no view has a surface inside {box}; want another --box")
     while len(points) * POINT_BYTES > max_bytes:
         voxel *= max(1.05, 1.02 * math.sqrt(len(points) * POINT_BYTES / max_bytes))
         points, normals = _means(points, normals, torch.ones(len(points), dtype=torch.float64), voxel)[:2]
@@ -54,7 +54,7 @@ def reconstruct(
             raise ConfigError("max_memory", f"got {max_bytes / 1e9:.2g} GB for points, which is too little for this scene")
     if voxel > asked:
         logger.warning(
-            "a resolution of %d would take more than the %.3g GB for points; %d is taken (--max-memory)",
+            "a resolution of %d needs more than the %.3g GB for points; using %d (--max-memory)",
             round(box.longest / asked), max_bytes / 1e9, round(box.longest / voxel),
         )  # fmt: skip
     depth = min(_MAX_DEPTH, max(4, math.ceil(math.log2(1.1 * box.longest / voxel))))
@@ -74,7 +74,7 @@ def reconstruct(
         faces = faces[is_kept[faces].all(1)]
     vertices, faces, _ = drop_unused_vertices(vertices, faces)
     if not len(faces):
-        raise InputError("scene: Poisson's surface keeps away from the points; want a larger --trim, or --method tsdf")
+        raise InputError("scene: the Poisson surface is far from the points; want a larger --trim, or --method tsdf")
     return Mesh(vertices.float(), faces), voxel
 
 

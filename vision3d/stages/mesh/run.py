@@ -231,11 +231,9 @@ def _colored(
         largest = max(config.texture_size, MAX_SIZE)
         unwrapped = unwrap_growing(surface, config.texture_size, config.padding, _detail(surface, views.cameras), largest)
         if unwrapped is None:
-            logger.warning("the charts do not fit on a texture of %d texels; vertex colours are made (fewer --faces)", largest)
+            logger.warning("the charts do not fit on a texture of %d texels; using vertex colours (reduce --faces)", largest)
         elif unwrapped[1] > config.texture_size:
-            logger.warning(
-                "a texture of %d texels is made, since the charts do not fit on %d", unwrapped[1], config.texture_size
-            )
+            logger.warning("using a texture of %d texels, since the charts do not fit on %d", unwrapped[1], config.texture_size)
     with Progress(len(views), "color", progress) as bar:
         step: Callable[[int], None] = bar.update
         if unwrapped is None:

@@ -50,7 +50,7 @@ def read_clouds(path: Path | str, points: int = 0) -> Clouds:
             raise InputError(f"{path}: clouds of {name} have {clouds.shape[1]} points, fewer than --points {points}")
     digests = [{hashlib.sha256(cloud.tobytes()).digest() for cloud in clouds} for clouds in (train, test)]
     if both := digests[0] & digests[1]:
-        raise InputError(f"{path}: {len(both)} of the test clouds are among the training clouds")
+        raise InputError(f"{path}: {len(both)} of the test clouds are also training clouds")
     digest = hashlib.sha256(train.tobytes() + test.tobytes()).hexdigest()[:12]
     source = f"{path.name}, {len(train)} training and {len(test)} test clouds of {train.shape[1]} points, {digest}"
     return Clouds(torch.from_numpy(train), torch.from_numpy(test), source)
@@ -58,7 +58,7 @@ def read_clouds(path: Path | str, points: int = 0) -> Clouds:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not zipfile.is_zipfile(path):
-        raise FileFormatError(path, f"is damaged, or no .npz; want {WANT}")
+        raise FileFormatError(path, f"is damaged or not an .npz; want {WANT}")
     found = []
     try:
         with zipfile.ZipFile(path) as archive:
@@ -75,7 +75,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, RuntimeError, MemoryError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "allow_pickle" in text:
-            text = "an array holds pickled objects, which could run code; nothing of it was executed"
+            text = "an array holds pickled objects, which could run code; nothing was executed"
         raise FileFormatError(path, f"cannot be read: {text}") from error
     return found[0], found[1]
 
@@ -116,7 +116,7 @@ def _read_text(path: Path) -> np.ndarray:
         except ValueError:
             row = []
         if len(row) != 3 or not all(abs(value) < _LARGEST for value in row):
-            raise FileFormatError(path, f"{line.strip()[:40]!r} is no point, want x y z", f"line {number}")
+            raise FileFormatError(path, f"{line.strip()[:40]!r} is not a point, want x y z", f"line {number}")
         rows.append(row)
     if not rows:
         raise FileFormatError(path, "holds no points")

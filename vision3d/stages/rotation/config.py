@@ -55,7 +55,7 @@ class TrainingConfig:
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 twice = next(value for value in values if values.count(value) > 1)
-                raise ConfigError(name, f"{twice} is there twice")
+                raise ConfigError(name, f"{twice} is given twice")
         if not self.seeds or not all(0 <= seed < 2**31 for seed in self.seeds):
             raise ConfigError("seeds", f"got {list(self.seeds)}, want whole numbers of 0 to 2^31 - 1, at least one")
         check_counts(self, "steps", "log_every", "keep")

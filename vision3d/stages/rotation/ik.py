@@ -55,7 +55,7 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
     """
     paths = [Path(path) for path in (*train, *test)]
     if not train or not test:
-        raise InputError(f"clips: got {len(train)} to train on and {len(test)} to measure on, want at least one of each")
+        raise InputError(f"clips: got {len(train)} to train on and {len(test)} for testing, want at least one of each")
     motions = [read_motion(path) for path in paths]
     skeleton = motions[0].skeleton
     for path, motion in zip(paths, motions):
@@ -64,7 +64,7 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
     for i, digest in enumerate(digests[len(train) :]):
         if digest in digests[: len(train)]:
             twin = paths[digests.index(digest)]
-            raise InputError(f"{paths[len(train) + i]}: holds the same motion as {twin}, on which networks are trained")
+            raise InputError(f"{paths[len(train) + i]}: has the same motion as {twin}, which is a training clip")
     up = up_axis(skeleton, config.up)
     scale = config.scale or config.height / _extent(paths[0], skeleton, up)
     skeleton = dataclasses.replace(skeleton, offsets=skeleton.offsets * scale)
@@ -105,7 +105,7 @@ def up_axis(skeleton: Skeleton, name: str = "auto") -> int:
     heads = [i for i, joint in enumerate(skeleton.names) if "head" in joint.lower()]
     feet = [i for i, joint in enumerate(skeleton.names) if any(word in joint.lower() for word in ("foot", "toe", "ankle"))]
     if not heads or not feet:
-        raise ConfigError("up", "no joint is called head or foot, so the way up is not known; give --up x, y or z")
+        raise ConfigError("up", "no joint is named head or foot, so the up axis is unknown; give --up x, y or z")
     return int((rest[heads].mean(0) - rest[feet].mean(0)).abs().argmax())
 
 
@@ -204,7 +204,7 @@ def weighted_joints(skeleton: Skeleton, names: Sequence[str] = ()) -> list[int]:
         return [joint for joint, parent in enumerate(skeleton.parents) if parent == 0]
     for name in names:
         if name not in skeleton.names:
-            raise ConfigError("weighted", f"no joint is called {name!r}; {nearest_names(name, skeleton.names)}")
+            raise ConfigError("weighted", f"no joint is named {name!r}; {nearest_names(name, skeleton.names)}")
     return [skeleton.names.index(name) for name in names]
 
 
@@ -218,14 +218,14 @@ def _check_skeleton(first: Path, skeleton: Skeleton, path: Path, other: Skeleton
         i = next(i for i in range(len(other)) if (other.names[i], other.parents[i]) != (skeleton.names[i], skeleton.parents[i]))
         problem = f"joint {i} is {other.names[i]}, there {skeleton.names[i]}"
         if other.names[i] == skeleton.names[i]:
-            problem = f"joint {other.names[i]} hangs on another one"
+            problem = f"joint {other.names[i]} has another parent"
     else:
         # A root's offset is a place and no bone.
         apart = (other.offsets - skeleton.offsets)[1:].abs().amax(-1) if len(other) > 1 else other.offsets[:0, 0]
         if len(apart) and float(apart.max()) > _TOLERANCE * float(skeleton.offsets[1:].abs().max()):
-            problem = f"the bone to {other.names[1 + int(apart.argmax())]} has another length or way"
+            problem = f"the bone to {other.names[1 + int(apart.argmax())]} has another length or direction"
     if problem:
-        raise InputError(f"{path}: has another skeleton than {first} ({problem}); want clips of one skeleton")
+        raise InputError(f"{path}: has a different skeleton than {first} ({problem}); want clips of one skeleton")
 
 
 def _digest(motion: Motion) -> bytes:
@@ -242,5 +242,5 @@ def _extent(path: Path, skeleton: Skeleton, up: int) -> float:
     rest = _rest(skeleton)[:, up]
     extent = float(rest.max() - rest.min())
     if not extent > 0:
-        raise InputError(f"{path}: the skeleton at rest has no height along {'xyz'[up]}; give --scale or --up")
+        raise InputError(f"{path}: the rest pose of the skeleton has no height along {'xyz'[up]}; give --scale or --up")
     return extent

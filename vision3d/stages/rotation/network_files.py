@@ -68,7 +68,7 @@ def load_rotation_network(path: Path | str) -> RotationNetwork:
     own, tensors = read_described(path, _TYPE, _VERSION, "a network", ("experiment", "shape", "about"))
     experiment, shape, about = own["experiment"], own["shape"], own["about"]
     if not (isinstance(experiment, str) and isinstance(shape, dict) and isinstance(about, dict)):
-        raise FileFormatError(path, "has a description of another form", "header")
+        raise FileFormatError(path, "has an unknown description", "header")
     if experiment not in _NETWORKS:
         raise FileFormatError(path, f"holds a network of {experiment!r}; want sanity, pointcloud or ik")
     try:
@@ -76,7 +76,7 @@ def load_rotation_network(path: Path | str) -> RotationNetwork:
         network = _NETWORKS[experiment](**shape)
         network.load_state_dict(tensors)
     except (ConfigError, RuntimeError, TypeError) as error:
-        raise FileFormatError(path, f"does not fit its own description ({str(error).splitlines()[0]})") from error
+        raise FileFormatError(path, f"does not match its description ({str(error).splitlines()[0]})") from error
     return RotationNetwork(network.eval(), experiment, shape, about)
 
 

@@ -51,7 +51,7 @@ def differences(config: TrainingConfig, about: dict[str, Any]) -> list[str]:
         found.append(f"{config.steps:,} steps, published 1.96 million")
         found += _rate(config, "1e-5", drop=0)
         if config.jitter_deg:
-            found.append(f"joints of training poses turned at random by {config.jitter_deg:g} deg, published not")
+            found.append(f"joints of training poses rotated at random by {config.jitter_deg:g} deg, published not")
         if config.width != 1024:
             found.append(f"layers of {config.width}, published 1024")
     return found
@@ -60,4 +60,4 @@ def differences(config: TrainingConfig, about: dict[str, Any]) -> list[str]:
 def _rate(config: TrainingConfig, words: str, drop: int) -> list[str]:
     if (config.schedule, config.lr, config.drop_after) == ("constant", 1e-5, drop):
         return []
-    return [f"Adam, {config.schedule}, highest rate {config.lr:g}; published constant {words}"]
+    return [f"Adam, {config.schedule}, maximum learning rate {config.lr:g}; published constant {words}"]

@@ -207,7 +207,7 @@ def _sheet(experiment: Experiment, config: TrainingConfig, trainings: Sequence[T
     title = {
         "sanity": "A rotation from itself",
         "pointcloud": "The rotation between two clouds",
-        "ik": "Where the told rotations bring the joints",
+        "ik": "Joint positions of the predicted rotations",
     }[experiment.name]
     count = f"{trainings[0].errors.count:,} tests"
     return percentile_sheet(curves, title, experiment.unit, f"{count}, {config.steps:,} steps, {seeds}; {experiment.source}")

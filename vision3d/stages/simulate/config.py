@@ -221,7 +221,7 @@ class SimulateConfig:
         if not 16 <= min(self.video_size) <= max(self.video_size) <= 8192:
             raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels a side")
         if self.share < 1 and self.grouping == "none":
-            raise ConfigError("share", f"got {self.share} with grouping none, which leaves the others behind; want 1")
+            raise ConfigError("share", f"got {self.share} with grouping none, which does not move the others; want 1")
         if self.bodies:
             self._check_bodies()
 
@@ -239,7 +239,7 @@ class SimulateConfig:
         if self.select:
             raise ConfigError("select", "is for one body; with `bodies` each has its own")
         if sum(not body.select or "rest" in body.select for body in self.bodies) > 1:
-            raise ConfigError("bodies", "two of them want the rest; give all but one a `select`")
+            raise ConfigError("bodies", "two bodies select the rest; give all but one a `select`")
 
     def _check(self, name: str, is_right: bool, want: str) -> None:
         value = getattr(self, name)

@@ -240,7 +240,7 @@ def _rest_factors(scene: GaussianScene, flatten: bool) -> Tensor:
         return gaussians_to_factors(quats, scales)
     edges, lost = flatten_gaussians(quats, scales)
     logger.info(
-        "three points a Gaussian lose %.2g of the trace of covariances, %.2g at most", float(lost.mean()), float(lost.max())
+        "three points per Gaussian lose %.2g of the trace of covariances, at most %.2g", float(lost.mean()), float(lost.max())
     )
     return edges
 

@@ -164,7 +164,7 @@ class Mover:
             if not before.time < after.time:
                 raise ConfigError("keyframes", f"times {before.time} and {after.time} do not ascend")
         if self.solid.shape == "plane" and any(frame.quat != (1.0, 0.0, 0.0, 0.0) for frame in self.keyframes):
-            raise ConfigError("keyframes", "a plane has a normal and no quat; want boxes, spheres or meshes to turn")
+            raise ConfigError("keyframes", "a plane has a normal and no quat; rotate boxes, spheres or meshes")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,9 @@ class Simulation:
         else:
             report = self._advance((index - 1) / fps, index / fps)
             if report.num_kept and not self.kept:
-                logger.warning("frame %d: particles reach the end of the grid and are kept there; give more room", index)
+                logger.warning(
+                    "frame %d: particles reach the border of the grid and are clamped to it; increase the room", index
+                )
             self.kept += report.num_kept
         particles = self.particles
         frame = Frame(index, index / fps, self._channels(particles), self._figures(particles, report))
@@ -103,7 +105,7 @@ class Simulation:
         is_own = set(names) <= found.keys() and {*_COUNTS, "source", "engine"} <= state.keys()
         is_own = is_own and len(found["x"]) == len(own)
         if not is_own or state["source"] != hash_points(self.setup.representation.points.float()):
-            raise FileFormatError("checkpoint", "is of another scene; give that one, or begin anew with --overwrite")
+            raise FileFormatError("checkpoint", "is of a different scene; give that one, or start again with --overwrite")
         if state["engine"] != self.setup.engine.name:
             raise FileFormatError(
                 "checkpoint", f"is of engine {state['engine']}, this is {self.setup.engine.name}; give --engine"

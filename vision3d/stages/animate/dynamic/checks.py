@@ -47,12 +47,12 @@ def motion_warnings(evaluation: MotionEvaluation, mesh: Mesh, vertices: Float[Te
     if float(shares[worst]) > _MOST_STRETCHED:
         found.append(
             f"{100 * float(shares[worst]):.1f} % of the edges are stretched beyond {STRETCH:g}x in frame {worst}"
-            f" (up to {float(factors[worst]):.1f}x): parts of the mesh may have lost their place"
+            f" (up to {float(factors[worst]):.1f}x): parts of the mesh may be misplaced"
         )
     ious = list(frame_ious(evaluation).items())
     third = len(ious) // 3
     if third:
         first, last = (sum(iou for _, iou in some) / third for some in (ious[:third], ious[-third:]))
         if last < first - _FALL:
-            found.append(f"the mask IoU of the fitted images falls along the clip, from {first:.3f} to {last:.3f}")
+            found.append(f"the mask IoU of the fitted images decreases along the clip, from {first:.3f} to {last:.3f}")
     return found

@@ -100,7 +100,7 @@ def read_footage(
     """
     path = Path(path)
     if not path.exists():
-        raise MissingFileError(path, "a folder of pictures or a video")
+        raise MissingFileError(path, "a folder of images or a video")
     if path.is_file():
         return _video(path, cameras, masks, resolution)
     found = Path(cameras) if cameras is not None else _cameras_in(path)
@@ -109,20 +109,20 @@ def read_footage(
     if known is None or len(known) == 1:
         files = _pictures(path)
         if not files and folders:
-            raise InputError(f"{path}: has folders of pictures ({_listed(folders)}) but no cameras.json that names them")
+            raise InputError(f"{path}: has folders of images ({_listed(folders)}) but no cameras.json that names them")
         times = torch.arange(len(files), dtype=torch.float64) / fps
         one = None if known is None else known.subset([0] * len(files))
         return _assembled(path, files, _masks_for(path, files, masks), one, ["camera"] * len(files), times, resolution)
     names = known.names
     if names is None:
-        raise InputError(f"{found}: its {len(known)} cameras have no names; want those of folders or pictures in {path}")
+        raise InputError(f"{found}: its {len(known)} cameras have no names; want those of folders or images in {path}")
     if all((path / name).is_dir() for name in names):
         return _rig(path, known, names, masks, fps, resolution)
     files = [path / name for name in names]
     if missing := [file for file in files if not file.is_file()]:
-        raise MissingFileError(missing[0], f"a picture or a folder of them, which {found} names")
+        raise MissingFileError(missing[0], f"an image or a folder of images, which {found} names")
     if known.times is None:
-        raise InputError(f"{found}: names pictures without times; want a `time` in each of its frames, or folders as names")
+        raise InputError(f"{found}: names images without times; want a `time` in each of its frames, or folders as names")
     labels = [str(Path(name).parent) for name in names]
     times = known.times.double()
     return _assembled(path, files, _masks_for(path, files, masks), known, labels, times, resolution)
@@ -193,7 +193,7 @@ def _assembled(
     resolution: int,
 ) -> Footage:
     if not files:
-        raise InputError(f"{path}: has no pictures; want a folder of frames (PNG, WebP, ...) or a video")
+        raise InputError(f"{path}: has no images; want a folder of frames (PNG, WebP, ...) or a video")
     pictures, found = [], []
     crop = None if cameras is None or not resolution else _crop(files, masks, camera_names, resolution)
     for index, file in enumerate(files):
@@ -228,7 +228,7 @@ def _crop(files: Sequence[Path], masks: Sequence[Path] | None, names: Sequence[s
 
     crop = Crop.around(alphas(), names)
     if crop is not None:
-        logger.info("images are cut to %dx%d px round the object", crop.width, crop.height)
+        logger.info("images are cropped to %dx%d px around the object", crop.width, crop.height)
     return crop
 
 
@@ -248,7 +248,7 @@ def _checked(
             raise InputError(f"{path}: {label} has {sizes[0]} px, {labels[0]} {sizes[1]}; want frames of one size")
     moments, frames = torch.unique(times, return_inverse=True)
     if len(moments) < _FEWEST:
-        raise InputError(f"{path}: got pictures of {len(moments)} time, want at least {_FEWEST} frames")
+        raise InputError(f"{path}: got images of {len(moments)} time, want at least {_FEWEST} frames")
     alphas = _alphas(path, labels, pictures, masks)
     layers = []
     for label, picture, alpha in zip(labels, pictures, alphas):
@@ -261,7 +261,7 @@ def _checked(
     height, width = first
     if cameras is not None:
         if cameras.distortion is not None or cameras.model == "fisheye":
-            raise InputError(f"{path}: its cameras have lens distortion; want undistorted pictures and pinhole cameras")
+            raise InputError(f"{path}: its cameras have lens distortion; want undistorted images and pinhole cameras")
         cameras = cameras.resized(width, height)
     return Footage(torch.stack(layers), cameras, tuple(camera_names), frames, moments)
 
@@ -282,9 +282,7 @@ def _alphas(
         raise InputError(f"{path}: {labels[opaque[0]]} has no alpha ({count}); want RGBA frames, or --masks for all")
     alphas, color = mask_of_background([picture[..., :3] for picture in pictures])
     if alphas is None:
-        raise InputError(
-            f"{path}: {labels[0]} has no alpha, and no plain background tells the object ({color}); want RGBA frames or --masks"
-        )
+        raise InputError(f"{path}: {labels[0]} has no alpha and no plain background ({color}); want RGBA frames or --masks")
     logger.info("masks from the background colour %s", color)
     return alphas
 
@@ -301,7 +299,7 @@ def _load_cameras(path: Path) -> Cameras:
 
 def _pictures(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise MissingFileError(folder, "a folder of pictures")
+        raise MissingFileError(folder, "a folder of images")
     return sorted((file for file in folder.iterdir() if is_image(file)), key=_natural)
 
 

@@ -53,7 +53,7 @@ class JointTree:
         is_used[skin.indices[skin.weights > _CARRIED].cpu()] = True
         is_used = is_used.tolist()
         if not any(is_used):
-            raise InputError("skin: none of its joints carries a vertex")
+            raise InputError("skin: none of its joints has skinned vertices")
         below = [0] * len(skin)  # children whose branches carry vertices
         for joint in reversed(range(len(skin))):
             if (is_used[joint] or below[joint]) and skin.parents[joint] >= 0:

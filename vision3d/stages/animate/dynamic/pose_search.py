@@ -104,7 +104,7 @@ class PoseSearch:
             self.scouted[frame] = self.joints.at_keys()[self._row(frame)].detach().clone()
             if not self.scouts:
                 best = min(self.losses, key=self.losses.__getitem__)
-                logger.debug("the pose is known best in frame %d", best)
+                logger.debug("the best pose is that of frame %d", best)
                 intake.begin_at(best)
                 self.losses = {}
         else:
@@ -138,7 +138,7 @@ class PoseSearch:
         else:
             found, loss = refined(start[None], losses_of, _REFINED_STEPS)
         self._take(row, found)
-        logger.debug("frame %d: loss %.4f in small images%s", frame, loss, ", limbs were looked for" if limbs else "")
+        logger.debug("frame %d: loss %.4f in small images%s", frame, loss, ", with a search of limbs" if limbs else "")
         return loss
 
     def state_dict(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class PoseSearch:
         loss = _one(images_of, found)
         self._take(row, found)
         self.visited.add(frame)
-        logger.debug("frame %d: loss %.4f to %.4f when revisited, %d searches of limbs", frame, before, loss, rounds)
+        logger.debug("frame %d revisited: loss %.4f to %.4f, %d searches of limbs", frame, before, loss, rounds)
         return loss
 
     def _usual(self) -> float:

@@ -197,14 +197,14 @@ class _Fit:
             return config
         cameras, masks = with_views(self.cameras, views, 1), self.footage.read(views)[1] > 0.5
         if wanted is not None:
-            want = "want the frame in which it is so (--reference N), or --reference -1 where there is none"
-            warn_of_cover(self.mesh, cameras, masks, f"frame {wanted}, where it should be at rest", want)
+            want = "want the frame of the rest pose (--reference N), or --reference -1 if there is none"
+            warn_of_cover(self.mesh, cameras, masks, f"frame {wanted}, which should be the rest pose", want)
             return config
         iou = cover(self.mesh, cameras, masks)
         if iou >= _AT_REST:
             return replace(config, reference=0)
         logger.info(
-            "frame 0 does not show the mesh in its rest pose (IoU %.2f), so it is fitted too; else give --reference N", iou
+            "frame 0 does not show the rest pose (IoU %.2f), so it is fitted too; to change this give --reference N", iou
         )
         return replace(config, reference=-1)
 
@@ -325,9 +325,9 @@ def _check(config: AnimateConfig, footage: Footage, mesh: Mesh, truth: Tensor | 
         raise InputError(f"truth: got shape {tuple(truth.shape)}, want {want} as clip and mesh have it")
     faces = geometry.weld_vertices(mesh.vertices, mesh.faces)[1]
     if holes := len(geometry.boundary_edges(faces)):
-        logger.warning("mesh: is open at %d edges; what is behind them shows", holes)
+        logger.warning("mesh: is open at %d edges; its back faces are visible there", holes)
     if not geometry.is_manifold(faces):
-        logger.warning("mesh: is not manifold, so normals and stiffness are uneven where more than two faces meet")
+        logger.warning("mesh: is not manifold, so normals and stiffness are inaccurate where more than two faces meet")
 
 
 def _rest_time(times: Float64[Tensor, " t"], reference: int | None) -> float:
@@ -346,7 +346,7 @@ def _guide(config: AnimateConfig, folder: Path | str, force: bool, footage: Foot
     poses = cameras.viewmats.cpu()[views]
     if len(own) < len(views) or not torch.allclose(poses, poses[:1].expand_as(poses), atol=1e-5):
         text = f"camera {footage.camera_names[first]!r} of the reference frame"
-        raise ConfigError("--guidance", f"wants one camera that stands still and sees all frames; {text} does not")
+        raise ConfigError("--guidance", f"needs one static camera that sees all frames; {text} does not")
     device = footage.pictures.device
     guidance = load_guidance(folder, footage.read(views.to(device))[0], config.sds, device)
     check_time(guidance, config.total_steps(len(footage.times)), config.sds.views, config.sds.size, device, force=force)
@@ -361,5 +361,5 @@ def _cameras(config: AnimateConfig, footage: Footage, mesh: Mesh) -> Cameras:
     view = footage.frames.cpu().tolist().index(frame)
     _, masks = footage.read(torch.tensor([view], device=footage.pictures.device))
     camera = place_camera(config.camera, mesh, (masks[0] > 0.5).cpu())
-    logger.info("no cameras were given: one was placed so that the mesh fills the mask of frame %d", frame)
+    logger.info("no cameras given: placed one so that the mesh fills the mask of frame %d", frame)
     return camera.subset([0] * len(footage))

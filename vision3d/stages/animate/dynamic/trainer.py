@@ -33,7 +33,7 @@ from vision3d.stages.animate.guidance.base import Guide
 
 logger = logging.getLogger("vision3d.animate")
 
-HINT = "the checkpoint of the step before was written; lower the learning rates or look at the frames"
+HINT = "the checkpoint of the previous step was written; lower the learning rates or check the frames"
 _SSIM_WINDOW = 11  # pixels
 _FINAL_RATE = 0.02  # factor on the learning rates at the end
 _YIELD_EVERY = 20  # steps between two looks at which edges yield

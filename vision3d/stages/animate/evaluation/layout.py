@@ -112,4 +112,4 @@ def _check_sizes(pair: ClipPair) -> None:
     (width, height), (other_width, other_height) = shapes["gt"], shapes["pred"]
     if abs(width * other_height - height * other_width) > max(width * other_height, height * other_width) * 0.01:
         text = f"gt is {width}x{height} px and pred {other_width}x{other_height}"
-        raise InputError(f"{pair.name}: {text}; want pictures of one shape")
+        raise InputError(f"{pair.name}: {text}; want images of one shape")

@@ -23,11 +23,11 @@ from vision3d.stages.animate.evaluation.layout import ClipPair, find_clips
 
 FIGURES = ("psnr", "ssim", "lpips", "iou", "flicker")
 PROTOCOL = (
-    "pictures on white by their soft alpha, then resized (bilinear, antialiased)",
+    "images on white by their soft alpha, then resized (bilinear, antialiased)",
     "PSNR and SSIM of values in [0, 1], data range 1",
-    "PSNR of equal pictures counts 100 dB; SSIM with an 11x11 Gaussian window inside the picture; LPIPS with AlexNet",
-    "IoU of the masks alpha > 0.5; flicker: mean absolute difference of what changes from frame to frame",
-    "means over the frames of a view, the views of an object, and the objects",
+    "PSNR of identical images counts 100 dB; SSIM with an 11x11 Gaussian window inside the image; LPIPS with AlexNet",
+    "IoU of the masks alpha > 0.5; flicker: mean absolute difference of the changes from frame to frame",
+    "averaged over the frames of a view, the views of an object, and the objects",
 )
 _NOT_OURS = {
     "clip": "no CLIP network is included, and none could be tested without its weights",
@@ -180,9 +180,9 @@ def _not_computed(config: EvalConfig, rows: list[dict[str, Any]]) -> tuple[str, 
     if config.lpips_weights is None:
         reasons["lpips"] = "no weights (--lpips-weights)"
     if bare := [f"{row['object']}/{row['view']}" for row in rows if row["iou"] is None]:
-        reasons["iou"] = f"pictures without alpha in {len(bare)} of {len(rows)} views, such as {bare[0]}"
+        reasons["iou"] = f"images without alpha in {len(bare)} of {len(rows)} views, such as {bare[0]}"
     if single := [f"{row['object']}/{row['view']}" for row in rows if row["flicker"] is None]:
-        reasons["flicker"] = f"one frame alone in {len(single)} of {len(rows)} views, such as {single[0]}"
+        reasons["flicker"] = f"a single frame in {len(single)} of {len(rows)} views, such as {single[0]}"
     return tuple(f"{name}: not computed: {reason}" for name, reason in {**reasons, **_NOT_OURS}.items())
 
 
@@ -196,4 +196,4 @@ def _write_worst(path: Path, pairs: list[ClipPair], rows: list[dict[str, Any]], 
         truth, predicted = (_read(file, config.size)[0] for file in files)
         caption = f"{pairs[i].name} frame {rows[i]['worst_frame']}, mean PSNR {rows[i]['psnr']:.2f} dB"
         shown.append(Pair(truth, predicted, caption))
-    write_contact_sheet(path, shown, title="Worst frames", subtitle="left what it should be, then what it is")
+    write_contact_sheet(path, shown, title="Worst frames", subtitle="left: ground truth, right: prediction")

@@ -109,9 +109,9 @@ def label_of(folder: Path, num_parameters: int) -> str:
     try:
         index = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     except ValueError as error:
-        raise FileFormatError(path, "is no JSON") from error
+        raise FileFormatError(path, "is not JSON") from error
     name = index.get("_name_or_path") or index.get("_class_name") if isinstance(index, dict) else None
-    return f"{name} (as its folder says)" if name else f"weights without a name from {folder.name}"
+    return f"{name} (according to its folder)" if name else f"weights without a name from {folder.name}"
 
 
 def _linear(folder: Path) -> tuple[Tensor, Tensor]:

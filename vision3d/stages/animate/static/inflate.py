@@ -32,7 +32,7 @@ def inflated_mesh(images: PosedImages, orbit: Orbit, cells: int) -> Mesh:
     """
     color, alpha = _read(images)
     camera, mask = images.cameras[0], alpha > 0.5
-    too_thin = InputError(f"{images.source}: its outline is too thin to be inflated on {cells} cells")
+    too_thin = InputError(f"{images.source}: its silhouette is too thin to be inflated on {cells} cells")
     if not bool(mask.any()):
         raise too_thin
     origin, step, size = _grid(mask, camera, orbit, cells)

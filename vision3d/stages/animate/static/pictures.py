@@ -48,7 +48,7 @@ class Pictures:
         knows_object = with_alpha or (config.masks == "object" and images.mask_paths is not None)
         covered = {i: covered_pixels(mesh, images.cameras[i]) for i in range(len(images))}
         if not any(bool(covered[i].any()) for i in images.train.tolist()):
-            raise InputError(f"{images.source}: none of its cameras sees the mesh; want both in one world")
+            raise InputError(f"{images.source}: none of its cameras sees the mesh; want both in one world frame")
         background = config.background_color if knows_object else BLACK
         valid = {} if knows_object else {i: _inner(pixels) for i, pixels in covered.items()}
         return cls(replace(images, background=background), background, with_alpha, valid)

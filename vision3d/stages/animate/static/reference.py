@@ -40,18 +40,18 @@ def reference_images(
 
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(path, "a picture with an alpha channel (.png, .webp)")
+        raise MissingFileError(path, "an image with an alpha channel (.png, .webp)")
     image, file = read_image(path), path
     if image.shape[2] != 4 or bool((image[..., 3] == 1).all()):
         masks, color = mask_of_background([image[..., :3]])
         if masks is None:
-            text = f"has no alpha channel that says where the object is, and no plain background tells it ({color})"
+            text = f"has neither an alpha channel nor a plain background ({color})"
             raise InputError(f"{path}: {text}; want RGBA with a transparent background")
         logger.info("the mask comes from the background colour %s", color)
         image, file = torch.cat([image[..., :3], masks[0]], -1), scratch / f"{path.stem}.png"
         write_image(file, image)
     if int((image[..., 3] > 0.5).sum()) < MIN_OPAQUE:
-        raise InputError(f"{path}: its mask is empty, no object is to be seen; want an object with alpha above 0.5")
+        raise InputError(f"{path}: its mask is empty; want an object with alpha above 0.5")
     height, width = image.shape[:2]
     if cameras is None:
         elevation, azimuth = (torch.tensor([math.radians(value)]) for value in (view.elevation_deg, view.azimuth_deg))

@@ -36,10 +36,10 @@ from vision3d.training.loop import Loop
 logger = logging.getLogger("vision3d.animate")
 
 _SHOWN = 4  # views of the picture before and after
-_SIDE, _SIDES = 256, ("as pictured", "a quarter on", "from behind", "three quarters on")  # [px], counter-clockwise from above
-_FROM_ELSEWHERE = "the picture is from another side or of another shape; want its side (--view.*) or its camera (--camera FILE)"
-_OF_ANOTHER = "want the camera that took it, in the world of the mesh, and a mesh of what it shows"
-INFLATED = "outline inflated, the back mirrors the front; not measured"
+_SIDE, _SIDES = 256, ("input view", "quarter turn", "from behind", "three quarters")  # [px], counter-clockwise from above
+_FROM_ELSEWHERE = "the image has another viewpoint or shape; want its viewpoint (--view.*) or its camera (--camera FILE)"
+_OF_ANOTHER = "want its camera in the world frame of the mesh, and a mesh of its object"
+INFLATED = "inflated silhouette, the back mirrors the front; not measured"
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ def bind_gaussians(
         >>> result.summary["psnr_before"], result.summary["psnr"]
     """
     if data is not None and image is not None:
-        raise ConfigError("--data, --image", "got both; want photographs with cameras, or one picture")
+        raise ConfigError("--data, --image", "got both; want photos with cameras, or one image")
     if data is None and image is None and config.steps:
-        raise ConfigError("--data or --image", "got neither, so there is nothing to refine to; --steps 0 only binds Gaussians")
+        raise ConfigError("--data or --image", "got neither, want one to refine to; --steps 0 only binds Gaussians")
     for name, value in (("--camera", camera), ("--guidance", guidance)):
         if value is not None and image is None:
             raise ConfigError(name, "goes with --image, which is not given")
     if mesh is None and image is None:
-        raise ConfigError("MESH", "is missing; want a mesh, or --image to inflate its outline")
+        raise ConfigError("MESH", "is missing; want a mesh, or --image to inflate its silhouette")
     device = resolve_device(config.device)
     resolve_backend(config.backend, device)
     assert isinstance(run_folder, RunFolder | None)  # `stage` opened it
@@ -172,7 +172,7 @@ class _Static:
             self.trainer.load_state_dict(self.loop.saved)
         except (KeyError, RuntimeError) as error:
             assert self.folder is not None
-            raise FileFormatError(self.folder.checkpoints.path, "the checkpoint is of another mesh") from error
+            raise FileFormatError(self.folder.checkpoints.path, "the checkpoint belongs to a different mesh") from error
 
     def train(self) -> None:
         """All steps that are left."""
@@ -249,7 +249,7 @@ class _Static:
             evaluation.save(path / "eval.json")
             write_evaluation_sheet(path / "contact_sheet.png", path / "renders", evaluation, summary)
         elif len(images) > 1:
-            logger.warning("no view is held out, so there are no figures of quality")
+            logger.warning("no view is held out, so quality is not measured")
         shown = images.test.tolist() or images.train.tolist()
         cameras = images.cameras[shown[:_SHOWN]]
         photos = [images.read(i)[0] for i in shown[:_SHOWN]]
@@ -309,7 +309,7 @@ def _bound(
     if isinstance(value, MeshGaussians):
         value.validate()
         if config.parts == "largest":
-            raise ConfigError("parts", "largest is for meshes; these Gaussians are bound to one already")
+            raise ConfigError("parts", "largest is for meshes; these Gaussians are already bound to one")
         return value, checked_mesh(value.mesh, name=_name(source))[1]
     mesh, said = checked_mesh(value, config.parts, _name(source))
     return MeshGaussians.from_mesh(mesh, config.per_face, opacity=config.opacity, shape=config.shape), said

@@ -71,8 +71,8 @@ def checked_mesh(mesh: Mesh, parts: str = "all", name: str = "mesh") -> tuple[Me
         )
         share = float(areas.max() / areas.sum())
         logger.warning(
-            "%s: has %d parts that do not hang together, the largest with %.0f %% of the area%s",
-            name, count, 100 * share, "" if parts == "largest" else " (--parts largest takes it alone)",
+            "%s: has %d disconnected parts, the largest with %.0f %% of the area%s",
+            name, count, 100 * share, "" if parts == "largest" else " (--parts largest keeps only this one)",
         )  # fmt: skip
         if parts == "largest":
             is_kept = labels == int(areas.argmax())
@@ -84,7 +84,7 @@ def checked_mesh(mesh: Mesh, parts: str = "all", name: str = "mesh") -> tuple[Me
         "faces_without_area": mesh.num_degenerate,
     }
     if counts["border_edges"]:
-        logger.info("%s: is open, %d edges have one face", name, counts["border_edges"])
+        logger.info("%s: is not closed, %d edges have only one face", name, counts["border_edges"])
     if counts["crowded_edges"]:
         logger.warning("%s: %d edges have more than two faces (not manifold)", name, counts["crowded_edges"])
     if counts["faces_without_area"]:

@@ -18,7 +18,7 @@ from vision3d.stages.animate.static.config import StaticConfig
 from vision3d.stages.animate.static.model import StaticModel
 from vision3d.stages.animate.static.pictures import Pictures
 
-_HINT = "the checkpoint of the step before was written; lower the learning rates or look at the pictures"
+_HINT = "the checkpoint of the previous step was written; lower the learning rates or check the images"
 
 
 class StaticTrainer:

@@ -95,7 +95,7 @@ def choose_engine(name: str) -> type[Engine]:
             try:
                 return choose_engine(candidate)  # the last one runs everywhere
             except (BackendError, MissingDependencyError) as error:
-                logger.info("engine %s is left out: %s", candidate, error)
+                logger.info("engine %s is not available: %s", candidate, error)
     if name in ENGINES:
         module, _, cls = ENGINES[name].rpartition(".")
         found = getattr(importlib.import_module(module), cls)

@@ -125,16 +125,14 @@ class NativeEngine(Engine):
     @classmethod
     def check_available(cls) -> None:
         if native.module() is None:
-            raise BackendError(
-                "engine native: the compiled module is not there; `vision3d doctor` says why, or take another engine"
-            )
+            raise BackendError("engine native: the compiled module is missing; run `vision3d doctor`, or use another engine")
 
     def advance(self, duration: float, time: float = 0.0, max_dt: float = math.inf) -> Advance:
         state = (*self._heavy.state, *self._tracers.state, self._grid, self._lacking, *self._tables)
         found = native.require().mpm_advance(*state, duration, time, max_dt, **native.where(self._grid))
         steps, kept, shortest, last, work, is_finite = found
         if not is_finite or not (self._heavy.is_finite and self._tracers.is_finite):
-            raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
+            raise NumericalError(steps, "position or deformation", "Check velocities and stiffness of the input")
         return Advance(steps, shortest, last, kept, work)
 
     @property
@@ -154,7 +152,7 @@ class NativeEngine(Engine):
 
     def update(self, **values: Tensor) -> None:
         if "mass" in values and not torch.equal(values["mass"] == 0, self._is_tracer):
-            raise InputError("Particles.mass: which particles have none cannot change")
+            raise InputError("Particles.mass: which particles have no mass cannot change")
         for name, value in values.items():
             for rows in (self._heavy, self._tracers):
                 if name == "x":

@@ -104,7 +104,7 @@ class MpmPoints:
         low, high = self.world.grid.bounds(points.x)
         outside = int(((points.x < low) | (points.x >= high)).any(-1).sum())
         if outside:
-            text = "give the grid more room, or leave out large Gaussians"
+            text = "increase the room of the grid, or remove large Gaussians"
             raise InputError(f"{outside} of {len(points)} points are outside the grid; {text}")
         v = points.x.new_tensor(self.velocity).expand_as(points.x).clone()
         volumes = cell_volumes(points.x, self.world.grid.spacing)
@@ -114,5 +114,7 @@ class MpmPoints:
     def advance(self, duration: float, time: float) -> Tensor:
         report = self.engine.advance(duration, time, self.max_dt)
         if report.num_kept:
-            logger.warning("%g s: particles reach the end of the grid and are kept there; give more room", time + duration)
+            logger.warning(
+                "%g s: particles reach the border of the grid and are clamped to it; increase the room", time + duration
+            )
         return self.engine.particles.x

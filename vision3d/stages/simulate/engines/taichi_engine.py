@@ -185,7 +185,7 @@ class TaichiEngine(Engine):
         """Order the particles by blocks, and find the box of nodes that they can touch before they are sorted again."""
         count, device, shape = len(self._state), self._state.device, self.world.grid.shape
         if not bool(self._state[:, :3].isfinite().all()):
-            raise NumericalError(0, "position", "Look at velocities and stiffness of the input")
+            raise NumericalError(0, "position", "Check velocities and stiffness of the input")
         if self._is_atomic:
             chunk = _CHUNK if device.type == "cpu" else 1
             self._starts = torch.arange(0, count + chunk, chunk, dtype=torch.int32, device=device).clamp(max=count)

@@ -72,7 +72,7 @@ def cache_folder() -> Path:
     except OSError as error:
         temporary = Path(tempfile.mkdtemp(prefix="vision3d-taichi-"))
         atexit.register(shutil.rmtree, temporary, ignore_errors=True)
-        logger.info("%s is not writable (%s): kernels are compiled anew in each process", folder, error.strerror)
+        logger.info("%s is not writable (%s): kernels are compiled again in each process", folder, error.strerror)
         return temporary
     return folder
 

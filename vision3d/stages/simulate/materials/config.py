@@ -131,4 +131,4 @@ def law_name(name: str) -> str:
     names = [*ALIASES, *(alias for aliases in ALIASES.values() for alias in aliases)]
     hint = f"{hint} " if (hint := nearest_names(plain, names)).startswith("did you") else ""
     listed = ", ".join(f"{law} ({', '.join(aliases)})" if aliases else law for law, aliases in ALIASES.items())
-    raise ConfigError("law", f"{name!r} is no material; {hint}all: {listed}")
+    raise ConfigError("law", f"{name!r} is not a material; {hint}all: {listed}")

@@ -20,7 +20,7 @@ _CHARTS: tuple[tuple[str, dict[str, str], float], ...] = (
     ("momentum [kg m/s]", {"momentum_kg_m_s": ""}, 1.0),
     ("shortest time step [ms]", {"dt_s": ""}, 1000.0),
     ("steps a frame", {"steps": ""}, 1.0),
-    ("particles kept inside the grid", {"kept": ""}, 1.0),
+    ("particles clamped to the grid", {"kept": ""}, 1.0),
 )
 _FROM_START = {"potential_J", "total_J"}  # whose zero is arbitrary
 _COLORS: tuple[Color, ...] = ((28, 98, 180), (214, 96, 24), (38, 140, 72), (40, 40, 40), (122, 74, 170))

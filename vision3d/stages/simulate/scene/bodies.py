@@ -74,7 +74,7 @@ def find_parts(
     found: dict[int, Part] = {}
     for index in order:
         body, key = bodies[index], f"bodies[{index}].select" if config.bodies else "select"
-        name = body.name or (f"body {index}" if config.bodies else "what moves")
+        name = body.name or (f"body {index}" if config.bodies else "the moving part")
         if select is not None and not config.bodies:
             members = select
             if not bool(members.any()):
@@ -149,7 +149,7 @@ def make_particles(
         elif config.grouping != "none":
             others = torch.cat([others, rows[left]])
         logger.info(
-            "%s: %d of %d Gaussians are simulated, the others go along (%s)", part.name, wanted, len(rows), config.grouping
+            "%s: %d of %d Gaussians are simulated, the others follow (%s)", part.name, wanted, len(rows), config.grouping
         )
     particles = torch.cat([x[cores], x[tracers], inside])
     volume = torch.cat([volumes, volumes.new_zeros(len(tracers)), inside_volumes])
@@ -193,15 +193,15 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
         hint = f"{want} cells would resolve it" if want else "no number of cells resolves a sheet"
         logger.warning("%s is %.3g m thin, less than a cell of %.3g m; %s", part.name, thinnest, spacing, hint)
     elif thinnest < _THIN * spacing and part.body.material.law in _COHESIVE:
-        text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells would make it three (10 %% too far)"
+        text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells make it three (10 %% too far)"
         logger.warning(text, part.name, thinnest, thinnest / spacing, math.ceil(3 * longest / thinnest))
     elif particles.thin_share > _MOST_THIN and part.body.material.law in _COHESIVE:
         text = "%s: %.2g %% of its points are in parts thinner than a cell of %.3g m, %s"
-        hint = "which bend too far and may break off; a stiffer material holds them better (--preset rubber)"
+        hint = "which bend too far and may break off; use a stiffer material (--preset rubber)"
         logger.warning(text, part.name, 100 * particles.thin_share, spacing, hint)
     per_cell = int((particles.volume > 0).sum()) * spacing**3 / float(particles.volume.sum())
     if per_cell < 3:
-        text = "%s: there are %.1f particles a cell, want 4 to 8 so that bodies hold together; take fewer cells"
+        text = "%s: got %.1f particles per cell, want 4 to 8 so that bodies hold together; use fewer cells"
         logger.warning(text, part.name, per_cell)
     elif part.body.material.law in _COHESIVE and thinnest >= spacing:
         _warn_of_fragments(part.name, particles, spacing)
@@ -215,7 +215,7 @@ def _warn_of_fragments(name: str, particles: BodyParticles, spacing: float) -> N
     number = int((sizes < _FRAGMENT * len(parts))[parts[: int(heavy[:count].sum())]].sum())
     if number >= _LEAST_LOOSE * count:
         text = (
-            "%s: %d of %d points are more than a cell of %.3g m from the rest and fly on their own; take fewer cells or fill it"
+            "%s: %d of %d points are more than a cell of %.3g m from the rest and move on their own; use fewer cells or fill it"
         )
         logger.warning(text, name, number, count, spacing)
 
@@ -305,7 +305,7 @@ def _filling(
         surface = Surface(x[rows], scene.quats.detach().cpu()[rows], scales, representation.opacities[rows])
         filling = fill_surface(surface, spacing, floor)
     if fill != "auto" and (filling is None or not filling.num_enclosed):
-        logger.warning("%s: encloses no space, nothing is filled", part.name)
+        logger.warning("%s: encloses no volume, nothing is filled", part.name)
     if filling is None:
         return None
     inside, along = filling.num_enclosed, len(filling.points) - filling.num_enclosed
@@ -317,7 +317,7 @@ def _filling(
 def _why_nothing(representation: Representation, config: SimulateConfig, name: str, members: Tensor, taken: Tensor) -> str:
     if not bool(members.any()):
         others = f"{int(taken.sum())} are of other bodies"
-        return f"{name}: nothing is left of {len(members)} {representation.noun}, {others}; want at least one"
+        return f"{name}: no particles are left of {len(members)} {representation.noun}, {others}; want at least one"
     highest = float(representation.opacities[members].max())
     return (
         f"scene: no opacity of {int(members.sum())} Gaussians is above min_opacity = {config.min_opacity:g}, "

@@ -27,7 +27,7 @@ from vision3d.stages.simulate.world.world import DistanceField
 
 logger = logging.getLogger("vision3d.physics")
 
-FLOOR, SCENE = "the floor that is seen", "the scene"
+FLOOR, SCENE = "the detected floor", "the scene"
 """Names of their fields among those of meshes."""
 _REACH = 2.0  # standard deviations of a floor's splats that carry
 _MOST_NODES = 384  # along the longest side of a floor
@@ -221,7 +221,7 @@ def collider_field(
     if found is None:
         logger.warning("collider scene: everything near the moving parts moves too; simulating without a collider")
         return None
-    logger.info("collider scene: %.3g m^3 of what does not move are solid", found[1])
+    logger.info("collider scene: %.3g m^3 of the static scene are solid", found[1])
     return SCENE, found[0], True
 
 
@@ -235,7 +235,7 @@ def _closed_field(faces: Tensor, x: Tensor, grid: Grid) -> tuple[str, DistanceFi
             field = mesh_field(Mesh(vertices, kept), 1.0, grid.spacing)
     if field is None:
         return None
-    logger.info("%d faces of the mesh that stay are an obstacle (--collider none changes it)", len(closed))
+    logger.info("%d static faces of the mesh are an obstacle (disable with --collider none)", len(closed))
     return SCENE, field, True
 
 

@@ -13,7 +13,7 @@ from vision3d.geometry.voxels import connected_parts
 from vision3d.scene import Region, Selection
 
 FORMS = {
-    "box": "box:CX,CY,CZ,HX,HY,HZ (half edges; a quaternion W,X,Y,Z may follow)",
+    "box": "box:CX,CY,CZ,HX,HY,HZ (half extents; optionally a quaternion W,X,Y,Z)",
     "sphere": "sphere:CX,CY,CZ,R",
     "plane": "plane:PX,PY,PZ,NX,NY,NZ",
     "label": "label:N",
@@ -110,7 +110,7 @@ class Selector:
             return self._mask_of(Selection.load(text).validate())
         hint = nearest_names(kind, FORMS)
         hint = f"{hint} " if hint.startswith("did") else ""
-        raise ConfigError(key, f"{text!r} is no selection; {hint}want {'; '.join(FORMS.values())}; or the path of a .json")
+        raise ConfigError(key, f"{text!r} is not a selection; {hint}want {'; '.join(FORMS.values())}; or the path of a .json")
 
 
 def part_spacing(points: Float[Tensor, "n 3"]) -> float:

@@ -270,20 +270,20 @@ def stand_upright(
         if other is not None and (floor is None or other.share > _MUCH_LARGER * floor.share):
             floor = other
     if config.up is None and floor is not None:
-        up, source = floor.normal, "across the floor that is seen"
+        up, source = floor.normal, "along the normal of the detected floor"
     elif given is not None:
         up = given
     else:
         up, source = fallback, "assumed"
     words = {
         "none": "no floor",
-        "below": "floor below what moves",
-        "auto": "floor below what moves" if floor is None else "floor that is seen",
+        "below": "floor below the moving part",
+        "auto": "floor below the moving part" if floor is None else "detected floor",
     }
     shown = " ".join(f"{value:.3g}" for value in (up + 0.0).tolist())
     if source == "assumed":
-        text = "up is assumed to be %s: neither the file nor cameras nor a floor tell; --up X Y Z sets it; %s (--floor)"
+        text = "up axis assumed: %s (not defined by the file, cameras or a floor; set it with --up X Y Z); %s (--floor)"
         logger.log(logging.INFO if up_from == "caller" else logging.WARNING, text, shown, words[config.floor])
     else:
-        logger.info("up is %s, %s (--up X Y Z changes it); %s (--floor)", shown, source, words[config.floor])
+        logger.info("up axis: %s, %s (change it with --up X Y Z); %s (--floor)", shown, source, words[config.floor])
     return up, floor if config.floor == "auto" else None

@@ -146,7 +146,7 @@ class SceneBuilder:
         self.representation: Representation = represent(scene, config)
         if config.friction and not any(body.material.contact_friction for body in config.all_bodies()):
             logger.warning(
-                "friction %.3g has no effect: the friction_scale of what moves is 0 (water); set material.friction_scale",
+                "friction %.3g has no effect: the friction_scale of the moving part is 0 (water); set material.friction_scale",
                 config.friction,
             )
         if config.grouping == "auto":
@@ -332,7 +332,7 @@ def _engine(name: str) -> type[Engine]:
         return choose_engine(name)
     except MissingDependencyError as error:
         found = choose_engine("auto")
-        logger.warning("%s; engine %s is taken in its place", error, found.name)
+        logger.warning("%s; using engine %s instead", error, found.name)
         return found
 
 
@@ -341,7 +341,7 @@ def _scale(config: SimulateConfig, longest: float) -> float:
         return config.size / longest
     if _SMALL <= longest <= _LARGE:
         return 1.0
-    logger.info("what moves is %.3g units long: taken as 1 m (--size METRES changes it)", longest)
+    logger.info("the moving part is %.3g units long: scaled to 1 m (change it with --size METRES)", longest)
     return 1 / longest
 
 

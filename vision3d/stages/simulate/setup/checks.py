@@ -33,7 +33,7 @@ def check_extent(scene: Movable, points: Tensor, longest: float) -> None:
     reach = float(points.abs().max())
     if reach > _MOST_UNITS or not longest >= 1 / _MOST_UNITS:
         raise InputError(
-            f"scene: what moves reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
+            f"scene: the moving part reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
             f"{_MOST_UNITS:.0e} and at least {1 / _MOST_UNITS:.0e}: scale the scene"
         )
     if isinstance(scene, GaussianScene):
@@ -41,7 +41,7 @@ def check_extent(scene: Movable, points: Tensor, longest: float) -> None:
         if count:
             raise InputError(
                 f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MOST_UNITS):.3g} "
-                f"(the largest {float(scene.log_scales.max()):.3g}, what moves is {longest:.3g} units long); remove them"
+                f"(the largest {float(scene.log_scales.max()):.3g}, the moving part is {longest:.3g} units long); remove them"
             )
 
 
@@ -60,7 +60,7 @@ def check_memory(config: SimulateConfig, engine: type[Engine], grid: Grid, num_p
         raise ConfigError(
             "cells",
             f"{cells} of them make a grid of {nodes} nodes, which with {num_particles} particles needs {need:.3g} GB, "
-            f"{why} {room:.3g}; take fewer cells, less room or fewer particles",
+            f"{why} {room:.3g}; use fewer cells, less room or fewer particles",
         )
 
 
@@ -75,7 +75,7 @@ def check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> No
         steps = speed / (SOUND_COURANT * spacing) / config.fps
         text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps a frame"
         if steps > _MOST_STEPS:
-            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; take less, or fewer cells")
+            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; use less, or fewer cells")
         if steps > _MANY_STEPS:
             logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
 
@@ -109,12 +109,12 @@ def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing:
         if times > _MOST_MACH or cells > _MOST_STEPS * VELOCITY_COURANT:
             raise ConfigError(
                 key,
-                f"{text}: {times:.3g} times the speed of sound in what moves ({sound:.3g} m/s) and {cells:.3g} cells a frame; "
+                f"{text}: {times:.3g} times the speed of sound ({sound:.3g} m/s) and {cells:.3g} cells a frame; "
                 f"want at most {_MOST_MACH:g} times and {_MOST_STEPS * VELOCITY_COURANT:.0e} cells",
             )
         if times > _MANY_MACH or cells > _MANY_STEPS * VELOCITY_COURANT:
             logger.warning(
-                "%s: %s: %.3g times the speed of sound in what moves (%.3g m/s), an impact that crushes it; %.3g cells a frame",
+                "%s: %s: %.3g times the speed of sound (%.3g m/s), an impact that crushes it; %.3g cells a frame",
                 key, text, times, sound, cells,
             )  # fmt: skip
 
@@ -132,5 +132,5 @@ def check_apart(setup: Setup, parts: list[Part], bodies: list[BodyParticles]) ->
         buried = start_outside(setup.world, x)
         if buried is not None and buried[1] > 0.5 * len(x):
             raise InputError(
-                f"{part.name}: {buried[1]} of its {len(x)} particles begin inside of obstacle {buried[0]}; move one of the two"
+                f"{part.name}: {buried[1]} of its {len(x)} particles start inside of obstacle {buried[0]}; move one of the two"
             )

@@ -69,7 +69,7 @@ def motions_of(
 
 def _check_any(is_in: Tensor, key: str) -> None:
     if not bool(is_in.any()):
-        raise InputError(f"{key}: holds nothing of what moves, want at least one particle")
+        raise InputError(f"{key}: holds no moving particle, want at least one")
 
 
 def pushes_of(impulses: Sequence[Impulse], selector: Selector, reach: Reach) -> tuple[Push, ...]:

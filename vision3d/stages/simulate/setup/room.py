@@ -60,7 +60,7 @@ def grid_around(
         corners = placement.to_metres(torch.tensor(config.box, dtype=torch.float64).view(2, 3))
         is_out = ((x < corners[0]) | (x > corners[1])).any(-1)
         if bool(is_out.any()):
-            raise ConfigError("box", f"{int(is_out.sum())} of {len(x)} points that move begin outside of it; make it larger")
+            raise ConfigError("box", f"{int(is_out.sum())} of {len(x)} moving points start outside of it; make it larger")
         low, high = corners[0] - (_PADDING + 1) * spacing, corners[1] + (_PADDING + 1) * spacing
     counts = [math.ceil(length / spacing) + 1 for length in (high - low).tolist()]
     return Grid((float(low[0]), float(low[1]), float(low[2])), spacing, (counts[0], counts[1], counts[2]), _PADDING)

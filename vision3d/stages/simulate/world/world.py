@@ -94,7 +94,7 @@ def check_finite(steps: int, *values: Tensor) -> None:
         NumericalError: A value is not.
     """
     if not all(bool(value.isfinite().all()) for value in values):
-        raise NumericalError(steps, "position or deformation", "Look at velocities and stiffness of the input")
+        raise NumericalError(steps, "position or deformation", "Check velocities and stiffness of the input")
 
 
 def rotation_by(angular_velocity: Vector, time: float) -> Float[Tensor, "3 3"]:
