@@ -8,7 +8,7 @@ import vision3d
 from tests.cli.test_help_text import OPTIONS
 from tests.docs.pages import PAGES, ROOT, blocks, prepare
 from vision3d.cli.options import ConfigOptions, parse
-from vision3d.errors import MissingDependencyError
+from vision3d.core.errors import MissingDependencyError
 
 SMALLER = {
     "docs/animate.md": {"steps=3000": "steps=4, nodes=8", "nodes=64": "nodes=8, steps=10"},

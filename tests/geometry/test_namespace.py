@@ -62,10 +62,10 @@ def test_names_of_other_libraries_exist(column, module):
 
 
 def test_moved_names_warn():
-    from vision3d.stages import rotations
+    from vision3d.stages import rotation
 
-    with pytest.warns(DeprecationWarning, match=r"vision3d\.stages\.rotations\.RotationHead is now vision3d\.geometry\.Rot"):
-        assert rotations.RotationHead is g.RotationHead
+    with pytest.warns(DeprecationWarning, match=r"vision3d\.stages\.rotation\.RotationHead is now vision3d\.geometry\.Rot"):
+        assert rotation.RotationHead is g.RotationHead
 
 
 def test_the_examples_of_the_page_run():
