@@ -160,3 +160,17 @@ def test_no_module_imports_itself_by_way_of_others():
         for name in ends:
             del left[name]
     assert sorted(left) == []
+
+
+def test_rooms_of_a_stage_import_each_other_one_way():
+    """Folders inside of a stage: where one imports another, the other imports nothing of it."""
+    edges = set()
+    for name, tree in SOURCES.items():
+        own = name.split(".")
+        for other in imported(tree):
+            parts = other.split(".")[1:]
+            rooms = [f"stages.{own[1]}.{room}" for room in (own[2], parts[2])] if len(own) > 2 < len(parts) else []
+            if rooms and own[0] == parts[0] == "stages" and own[1] == parts[1] and rooms[0] != rooms[1]:
+                edges.add(tuple(rooms))
+    both = {pair for pair in edges if pair[::-1] in edges and all((ROOT / room.replace(".", "/")).is_dir() for room in pair)}
+    assert both == set()

@@ -12,9 +12,9 @@ from vision3d.core.progress import silent
 from vision3d.core.runs import RunFolder
 from vision3d.scene import FrameSequence, GaussianScene, Region, Selection
 from vision3d.stages.simulate import Boundary, Material, SimulateConfig, load_material, simulate, simulate_frames
-from vision3d.stages.simulate.scene.bodies import cell_volumes
 from vision3d.stages.simulate.scene.followers import Followers
 from vision3d.stages.simulate.setup.builder import set_up
+from vision3d.stages.simulate.world.cells import cell_volumes
 from vision3d.stages.simulate.world.particles import Particles
 
 SOFT = Material("jelly", youngs_modulus=2e4, poisson_ratio=0.3)

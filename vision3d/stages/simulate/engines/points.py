@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vision3d.core.errors import InputError, ShapeError
 from vision3d.stages.simulate.engines.base import make_engine
+from vision3d.stages.simulate.world.cells import cell_volumes
 from vision3d.stages.simulate.world.particles import Particles
 from vision3d.stages.simulate.world.world import World
 
@@ -99,8 +100,6 @@ class MpmPoints:
         self.world, self.engine_name, self.velocity, self.max_dt = world, engine, velocity, max_dt
 
     def begin(self, points: Points) -> None:
-        from vision3d.stages.simulate.scene.bodies import cell_volumes
-
         low, high = self.world.grid.bounds(points.x)
         outside = int(((points.x < low) | (points.x >= high)).any(-1).sum())
         if outside:

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.stages.simulate.config import Material
+from vision3d.stages.simulate.materials.config import Material
 from vision3d.stages.simulate.materials.plasticity import initial_memory
 from vision3d.stages.simulate.materials.spectral import MIN_STRETCH, compose, log_stretches, polar, signed_svd
 

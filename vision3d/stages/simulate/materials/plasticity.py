@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vision3d.stages.simulate.config import Material
+from vision3d.stages.simulate.materials.config import Material
 from vision3d.stages.simulate.materials.spectral import MIN_STRETCH, compose, deviator, log_stretches, signed_svd
 
 MIN_VOLUME = 0.05

@@ -18,6 +18,7 @@ from vision3d.stages.simulate.scene.followers import Followers, clusters
 from vision3d.stages.simulate.scene.representations import FDrive, MeshVertices, Representation, unused_vertices
 from vision3d.stages.simulate.scene.sampling import matched_volumes, spread_out
 from vision3d.stages.simulate.scene.selecting import Selector, part_spacing
+from vision3d.stages.simulate.world.cells import cell_volumes, occupied_cells
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -160,15 +161,6 @@ def make_particles(
     return BodyParticles(particles, volume, cores, followers, len(inside), thin_share)
 
 
-def cell_volumes(x: Float[Tensor, "n 3"], spacing: float) -> Float[Tensor, " n"]:
-    """Volumes [m^3]: the cells that points are in, shared by the points of each (as in PhysGaussian).
-
-    The sum is the volume of the cells with points, however many points there are; a side of length L counts as about L + h.
-    """
-    which, counts = _occupied(x, spacing)
-    return spacing**3 / counts[which].to(x)
-
-
 def automatic_cells(parts: list[Tensor], longest: float) -> int:
     """Cells along the longest side so that those with points have about 6 of them in the mean: 16 to 64.
 
@@ -178,7 +170,7 @@ def automatic_cells(parts: list[Tensor], longest: float) -> int:
     """
     chosen = _CELLS[0]
     for cells in _CELLS[1:]:
-        counts = [_occupied(x, longest / cells)[1] for x in parts]
+        counts = [occupied_cells(x, longest / cells)[1] for x in parts]
         if sum(len(x) for x in parts) < _PER_CELL * sum(len(count) for count in counts):
             break
         chosen = cells
@@ -323,14 +315,6 @@ def _why_nothing(representation: Representation, config: SimulateConfig, name: s
         f"scene: no opacity of {int(members.sum())} Gaussians is above min_opacity = {config.min_opacity:g}, "
         f"the highest is {highest:.3g}; lower min_opacity"
     )
-
-
-def _occupied(x: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
-    low = x.amin(0) - spacing / 2  # no point is on the border of two cells by construction
-    cells = ((x - low) / spacing).floor().long()
-    keys = (cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2]
-    _, which, counts = torch.unique(keys, return_inverse=True, return_counts=True)
-    return which, counts
 
 
 def _generator(config: SimulateConfig) -> torch.Generator:
