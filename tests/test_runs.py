@@ -203,7 +203,7 @@ def test_kill_leaves_whole_lines(tmp_path):
 def test_git_hash_is_of_this_checkout():
     from pathlib import Path
 
-    root = Path(runs.__file__).resolve().parents[1]
+    root = Path(runs.__file__).resolve().parents[2]
     if not (root / ".git").exists():
         pytest.skip("not a git checkout")
     head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

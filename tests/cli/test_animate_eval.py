@@ -36,5 +36,5 @@ def test_wrong_input(cli, tmp_path):
     assert_refused(cli("animate", "eval", data, "--out", out), "1 missing (pred/dragon/eval_0/1.png)", "--skip-missing")
     assert not out.exists()
     code, text, _ = cli("animate", "eval", data, "--out", out, "--size", 32, "--skip-missing")
-    assert code == 0 and "on one side alone: 1" in text
+    assert code == 0 and "missing in gt or pred: 1" in text
     assert_refused(cli("animate", "eval", data, "--out", out, "--size", 1), "size", "32 to 4096", code=2)

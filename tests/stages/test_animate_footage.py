@@ -228,7 +228,7 @@ def test_paths_that_are_not_there_or_something_else(tmp_path):
     with pytest.raises(FileFormatError, match="neither a folder nor a video"):
         read_footage(tmp_path / "text.txt")
     (tmp_path / "broken.mp4").write_bytes(b"\0" * 100)
-    with pytest.raises(FileFormatError, match="no video"):
+    with pytest.raises(FileFormatError, match="is not a video"):
         read_footage(tmp_path / "broken.mp4")
     (tmp_path / "cut").mkdir()
     frames(tmp_path / "cut", rgba(), rgba())

@@ -42,7 +42,7 @@ def test_every_method_runs_and_leaves_its_files(tmp_path, digits, method):
     summary = result.summary
     assert summary["test_images"] == 40 and summary["steps"] == 4 and summary["training_digits"] == 64
     assert summary["generated"] and "generated affNIST-like" in summary["test_set"]
-    assert "not figures on affNIST" in summary["note"]
+    assert "not affNIST results" in summary["note"]
     assert ("all_angles_accuracy_warped" in summary) == (method == "rotation")
     assert math.isfinite(summary["logit_change"]) and summary["logit_change"] >= 0
     assert ("lift_error_8_samples" in summary) == ("draw_spread" in summary) == (method in ("full", "separable"))

@@ -162,7 +162,7 @@ def test_command_line(cli, photo, tmp_path):
     assert_refused(cli(*command, "--guidance", tmp_path / "none", "--quiet"), "none: does not exist; want a folder with unet")
     assert not out.exists()
     code, text, err = cli(*command)
-    assert code == 0 and "guidance: none\nshape: outline inflated" in text, err
+    assert code == 0 and "shape: inflated silhouette" in text, err
 
 
 def test_command_line_with_a_guidance(cli, photo, pipeline, tmp_path):

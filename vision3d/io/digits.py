@@ -232,7 +232,7 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray, source: str) ->
     if len(labels) != count:
         raise FileFormatError(path, f"has {count} pictures and {len(labels)} labels")
     if not 0 < count <= _MOST or not (height == width and 8 <= width <= _MAX_SIDE):
-        raise FileFormatError(path, f"has {count} pictures of {height} x {width}; want squares of 8 to {_MAX_SIDE} pixels")
+        raise FileFormatError(path, f"has {count} images of {height} x {width}; want squares of 8 to {_MAX_SIDE} pixels")
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise FileFormatError(path, "has grey values outside the range that its format allows")
     whole = labels.astype(np.int64)
