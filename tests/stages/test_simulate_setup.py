@@ -660,3 +660,10 @@ def test_frames_of_a_mesh_are_drawn_at_any_scale(unit):
     moving, setup = simulate(config, ball).sequence, set_up(ball, config)
     image = outputs._picture(moving, 0, setup, outputs._camera(moving, setup, (32, 24)))
     assert image[12, 16].max() < 0.95  # the ball, before the white background
+
+
+def test_points_whose_surface_faces_no_plane_of_theirs_have_no_floor():
+    """Faces along the plane that their points lie in: no floor, and no internal error."""
+    points = torch.rand(500, 3) * torch.tensor([1.0, 1.0, 0.0])
+    facing = torch.tensor([1.0, 0.0, 0.0]).expand(500, 3)
+    assert find_floor(points, torch.ones(500), torch.tensor([0.0, 0.0, 1.0]).double(), facing=facing) is None

@@ -179,6 +179,8 @@ def find_floor(
         is_of &= faced @ normals.T > FACING
     best = int(is_of.sum(0).argmax())
     is_in = is_of[:, best]
+    if not bool(is_in.any()):  # no face of the plane faces as it does
+        return None
     best_row = int(is_in.nonzero()[0, 0])
     middle, normal, spreads = drawn[best_row], normals[best], drawn[0]
     for _ in range(3):  # the least spread direction of what is in, and what is in then
