@@ -103,33 +103,10 @@ def saved(ctx: Any) -> Any:
 
 def build(record: Any, values: Sequence[Any]) -> Any:
     """The record with these flat values; what is missing at the end has its default."""
-    builder = _BUILDERS.get(record)
-    if builder is None:
-        builder = _BUILDERS[record] = _builder(record)
-    if len(values) < builder[0]:
-        values = [*values, *builder[1][len(values) - builder[0] :]]
-    return builder[2](values)
-
-
-def _builder(record: Any) -> tuple[int, tuple[Any, ...], Callable[[Sequence[Any]], Any]]:
-    """How many flat values a record has, the defaults of the last ones, and what makes it: one expression, for its speed."""
-    names: dict[str, Any] = {}
-    count = 0
-
-    def expression(kind: Any) -> str:
-        nonlocal count
-        parts = []
-        for hint in kind.__annotations__.values():
-            if _is_record(hint):
-                parts.append(expression(hint))
-            else:
-                parts.append(f"values[{count}]")
-                count += 1
-        names[f"{kind.__name__}_{len(names)}"] = kind
-        return f"{list(names)[-1]}({', '.join(parts)})"
-
-    make = eval(f"lambda values: {expression(record)}", names)
-    return count, tuple(record._field_defaults.values()), make
+    values = list(values)
+    for index, inner, size in reversed(_inner_records(record)):
+        values[index : index + size] = (build(inner, values[index : index + size]),)
+    return record(*values)
 
 
 def flatten(record: tuple[Any, ...]) -> list[Any]:
@@ -173,7 +150,6 @@ def _inner_records(record: Any) -> tuple[tuple[int, Any, int], ...]:
     return found
 
 
-_BUILDERS: dict[Any, tuple[int, tuple[Any, ...], Callable[[Sequence[Any]], Any]]] = {}
 _INNER: dict[Any, tuple[tuple[int, Any, int], ...]] = {}  # not functools.cache, which torch.compile warns of
 
 

@@ -76,7 +76,7 @@ def simulate(
         config: Options; defaults when None.
         scene: Gaussians of any mode, each a particle whose covariance follows the deformation, F Sigma F^T; Gaussians on a
             mesh, or a mesh, whose vertices are the particles.
-        select: What moves, in place of `config.select`. The rest stays, and is no obstacle.
+        select: The moving part, in place of `config.select`. The rest of the scene is static and not an obstacle.
         cameras: Of the photographs, which tell what is up.
         default_up: Upward direction where neither options, cameras nor a floor tell.
         up_from: Where `default_up` comes from: the caller, the format of the file, or a guess.

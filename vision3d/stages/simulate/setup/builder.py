@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,7 +35,7 @@ from vision3d.stages.simulate.setup.obstacles import Placement, place_boundaries
 from vision3d.stages.simulate.setup.prepared import Setup
 from vision3d.stages.simulate.setup.room import floor_space, grid_around
 from vision3d.stages.simulate.world.particles import Grid, Particles
-from vision3d.stages.simulate.world.world import World
+from vision3d.stages.simulate.world.world import DistanceField, World
 
 logger = logging.getLogger("vision3d.physics")
 
@@ -60,7 +59,7 @@ def set_up(
     Args:
         scene: Gaussians of any mode, Gaussians on a mesh, or a mesh.
         config: Options.
-        select: What moves, in place of the options' `select`. The rest of the scene stays and is no obstacle.
+        select: The moving part, in place of `config.select`. The rest of the scene is static and not an obstacle.
         cameras: Of the photographs, for the upward direction.
         default_up: Upward direction where nothing else tells.
         up_from: Where that comes from: a file format that defines it, or a guess (`stand_upright`).
@@ -74,9 +73,9 @@ def set_up(
     builder = SceneBuilder(scene, config, select, cameras)
     ground = builder.find_ground(default_up, up_from)
     parts = builder.find_parts(ground)
-    frame = builder.place(ground, parts)
-    bodies = builder.fill(frame, parts)
-    return builder.join(ground, frame, parts, bodies)
+    layout = builder.place(ground, parts)
+    bodies = builder.fill(layout, parts)
+    return builder.join(ground, layout, parts, bodies)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,7 @@ class Ground:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class Layout:
     """Where the scene is in the simulation, and the grid."""
 
     placement: Placement
@@ -110,8 +109,8 @@ class Frame:
     """Height of the floor along `up` [m]; None: no floor."""
     closing: tuple[Float[Tensor, " 3"], float] | None
     """Normal and height of the plane that closes bodies from below [m]."""
-    ends: Any
-    """Distances to a floor that ends (`DistanceField`), or None."""
+    ends: DistanceField | None
+    """Distances to the detected floor, which ends where it is seen to; None: endless, or no floor."""
     grid: Grid
     limit: int
     """Most particles."""
@@ -123,12 +122,12 @@ class Frame:
 
 
 class SceneBuilder:
-    """Makes a `Setup` in steps: ground, parts, frame, particles, and all of it joined.
+    """Makes a `Setup` in steps: ground, parts, layout, particles, and all of it joined.
 
     Args:
         scene: Gaussians of any mode, Gaussians on a mesh, or a mesh.
         config: Options.
-        select: What moves, in place of the options' `select`.
+        select: The moving part, in place of `config.select`.
         cameras: Of the photographs.
 
     Raises:
@@ -191,7 +190,7 @@ class SceneBuilder:
         given = None if self.select is None else self.representation.mask(self.select)
         return find_parts(self.representation, self.config, ground.selector, ground.lying, ground.bulk, given)
 
-    def place(self, ground: Ground, parts: list[Part]) -> Frame:
+    def place(self, ground: Ground, parts: list[Part]) -> Layout:
         """The scale, the floor and the grid.
 
         Raises:
@@ -224,35 +223,35 @@ class SceneBuilder:
         grid = grid_around(config, x[is_solid], spacing, size, up, base, placement, ends is not None)
         check_memory(config, self.engine, grid, min(int(is_solid.sum() * config.share) + 1, limit), cells)
         closing = None if floor is None or base is None else (up, base + 0.5 * spacing + config.drop * size)
-        return Frame(placement, longest, x, moving, base, closing, ends, grid, limit)
+        return Layout(placement, longest, x, moving, base, closing, ends, grid, limit)
 
-    def fill(self, frame: Frame, parts: list[Part]) -> list[BodyParticles]:
+    def fill(self, layout: Layout, parts: list[Part]) -> list[BodyParticles]:
         """The particles of each body."""
-        spacing, share = frame.grid.spacing, frame.limit // len(parts)
+        spacing, share = layout.grid.spacing, layout.limit // len(parts)
         bodies = []
         for part in parts:
             body = make_particles(
-                part, frame.x, self.representation, self.config, spacing, frame.placement.scale, share, frame.closing
+                part, layout.x, self.representation, self.config, spacing, layout.placement.scale, share, layout.closing
             )
-            warn_of_shape(part, frame.x[part.solid], body, frame.size, spacing)
+            warn_of_shape(part, layout.x[part.solid], body, layout.size, spacing)
             bodies.append(body)
         return bodies
 
-    def join(self, ground: Ground, frame: Frame, parts: list[Part], bodies: list[BodyParticles]) -> Setup:
+    def join(self, ground: Ground, layout: Layout, parts: list[Part], bodies: list[BodyParticles]) -> Setup:
         """All bodies as one set of particles in their world.
 
         Raises:
             InputError: A body begins in an obstacle.
             ConfigError: Speeds or stiffness want too many time steps.
         """
-        config, grid, placement = self.config, frame.grid, frame.placement
+        config, grid, placement = self.config, layout.grid, layout.placement
         x, counts = torch.cat([body.x for body in bodies]), [len(body.x) for body in bodies]
         starts = [sum(counts[:index]) for index in range(len(bodies))]
         core_rows = torch.cat([body.cores for body in bodies])
         core_particles = torch.cat([start + torch.arange(len(body.cores)) for start, body in zip(starts, bodies)])
-        reach = Reach(frame.x, core_rows, core_particles, x)
+        reach = Reach(layout.x, core_rows, core_particles, x)
         motions, led = motions_of(config, ground.selector, reach, placement)
-        boundaries, fields, count = self._solids(ground, frame, x)
+        boundaries, fields, count = self._solids(ground, layout, x)
         materials = tuple(part.body.material for part in parts)
         gravity = (-config.gravity * ground.up).tolist()
         winds = place_winds(config, placement)
@@ -266,13 +265,13 @@ class SceneBuilder:
             v=v.to(dtype), C=C.to(dtype), motion=led,
         )  # fmt: skip
         put = None
-        if frame.base is not None and ground.floor is None:
-            put = placement.to_scene(frame.base * ground.up[None])[0]
+        if layout.base is not None and ground.floor is None:
+            put = placement.to_scene(layout.base * ground.up[None])[0]
         setup = Setup(
             particles=particles,
             world=world,
             engine=self.engine,
-            representation=self.representation.of_length(frame.longest),
+            representation=self.representation.of_length(layout.longest),
             core_rows=core_rows,
             core_particles=core_particles,
             followers=_followers(bodies, starts),
@@ -293,18 +292,18 @@ class SceneBuilder:
         text = "%d particles (%d of them inside bodies), grid of %s nodes, h = %.3g m, longest side %.3g m, %.4g kg; engine %s"
         nodes, mass = " x ".join(map(str, grid.shape)), float(setup.particles.mass.double().sum())
         logger.info(
-            text, len(setup.particles), setup.num_inside, nodes, grid.spacing, frame.size, mass, self.engine.name
+            text, len(setup.particles), setup.num_inside, nodes, grid.spacing, layout.size, mass, self.engine.name
         )  # fmt: skip
         return setup
 
-    def _solids(self, ground: Ground, frame: Frame, x: Tensor) -> tuple[tuple[Boundary, ...], dict[str, Any], int]:
+    def _solids(self, ground: Ground, layout: Layout, x: Tensor) -> tuple[tuple[Boundary, ...], dict[str, DistanceField], int]:
         """What stops the particles, the distance fields of that, and how many of the first are no collider."""
-        config, placement = self.config, frame.placement
-        boundaries, fields = place_boundaries(config, placement, frame.grid.spacing, ground.up, frame.base, frame.ends)
+        config, placement = self.config, layout.placement
+        boundaries, fields = place_boundaries(config, placement, layout.grid.spacing, ground.up, layout.base, layout.ends)
         count = len(boundaries)
         is_chosen = self.select is not None or any(body.select for body in config.all_bodies())
         collider = collider_field(
-            config, self.representation, frame.moving, frame.x, x, placement.scale, frame.grid, is_chosen
+            config, self.representation, layout.moving, layout.x, x, placement.scale, layout.grid, is_chosen
         )  # fmt: skip
         if collider is not None:
             name, field, is_placed = collider
