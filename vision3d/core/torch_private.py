@@ -25,7 +25,7 @@ def autograd_kernel(name: str, op: Any) -> Callable[..., Any]:
 def override_autograd(library: torch.library.Library, name: str, kernel: Callable[..., Any]) -> None:
     """Let torch run `kernel`, called as (keyset, *arguments), for the Autograd key of an operation that has one already.
 
-    `Library.impl` of torch 2.5 to 2.8 refuses that; it calls what this does.
+    `Library.impl` of torch 2.5 refuses that, else it calls what this does.
     """
     library.m.impl(name, "Autograd", kernel, True)  # pyright: ignore[reportOptionalMemberAccess]
 
