@@ -1,5 +1,6 @@
 """Joints for a mesh without any: where one ring of its surface meets the next, from its middle to the ends of its limbs."""
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from vision3d.scene import Mesh, SkinnedMesh
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_BANDS = 6  # from the middle to the farthest end
+_BANDS = 8  # from the middle to the farthest end
 _SAMPLES = 32  # points that distances are measured from
 _SMALLEST, _MOST = 0.004, 48  # share of the area of a ring, and how many rings there are at most
 _REACH = 0.1  # squared widths of a band over which weights spread into the next ring
@@ -41,7 +42,7 @@ def surface_skin(mesh: Mesh) -> SkinnedMesh:
     distances = _mean_distances(graph, len(places))
     width = float(distances.max() - distances.min()) / _BANDS
     bands = np.minimum(((distances - distances.min()) / max(width, 1e-300)).astype(np.int64), _BANDS - 1)
-    rings, parents = _tree(_rings(graph, bands, areas), graph, int(distances.argmin()))
+    rings, parents = _tree(_rings(graph, faces.numpy(), bands, areas), graph, int(distances.argmin()))
     pivots = torch.from_numpy(_pivots(places.numpy(), rings, parents, graph))
     heat = _heat(places, faces, rings, areas, _REACH * width**2)
     weights, indices = keep_largest(heat[place.cpu()].float(), _INFLUENCES)
@@ -101,15 +102,34 @@ def _mean_distances(graph: "csr_array", count: int) -> np.ndarray:
     return total / _SAMPLES
 
 
-def _rings(graph: "csr_array", bands: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """The ring of each place: a connected part of a band. Rings that are too small, or too many, join a neighbour."""
+def _rings(graph: "csr_array", faces: np.ndarray, bands: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """The ring of each place: a connected part of a band. Rings that are too small, or too many, join a neighbour.
+
+    Bands are cut out of the surface: around a limb of long faces, places of one band are connected by faces that cross it.
+    """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     rows, columns = graph.tocoo().coords
-    is_inside = bands[rows] == bands[columns]
-    inside = coo_array((np.ones(is_inside.sum()), (rows[is_inside], columns[is_inside])), shape=graph.shape)
-    rings = connected_components(inside, directed=False)[1].astype(np.int64)
+    count, is_once = len(bands), rows < columns
+    keys = np.sort(rows[is_once].astype(np.int64) * count + columns[is_once])
+    first, last = np.divmod(keys, count)
+    # Each edge has a node for each band that it passes through, beside those of the places.
+    low, high = np.minimum(bands[first], bands[last]), np.maximum(bands[first], bands[last])
+    starts = count + np.cumsum(high - low + 1) - (high - low + 1) - low
+    links = [(place, starts + bands[place]) for place in (first, last)]
+    corners = np.sort(faces[(faces != np.roll(faces, 1, 1)).all(1)], 1)
+    sides = [np.searchsorted(keys, corners[:, i] * count + corners[:, j]) for i, j in ((0, 1), (1, 2), (0, 2))]
+    for one, other in itertools.combinations(sides, 2):
+        bottom, shared = np.maximum(low[one], low[other]), np.minimum(high[one], high[other])
+        sizes = np.maximum(shared - bottom + 1, 0)
+        pair = np.repeat(np.arange(len(one)), sizes)
+        band = np.arange(len(pair)) - (np.cumsum(sizes) - sizes)[pair] + bottom[pair]
+        links.append((starts[one[pair]] + band, starts[other[pair]] + band))
+    ends = tuple(np.concatenate(parts) for parts in zip(*links))
+    nodes = count + int((high - low + 1).sum())
+    whole = coo_array((np.ones(len(ends[0])), ends), shape=(nodes, nodes))
+    rings = connected_components(whole, directed=False)[1][:count].astype(np.int64)
     while True:
         used, rings = np.unique(rings, return_inverse=True)
         sizes = np.bincount(rings, areas)
