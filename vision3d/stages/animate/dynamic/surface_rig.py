@@ -1,6 +1,5 @@
 """Joints for a mesh without any: where one ring of its surface meets the next, from its middle to the ends of its limbs."""
 
-import itertools
 import math
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ def surface_skin(mesh: Mesh) -> SkinnedMesh:
     areas = _vertex_areas(places, faces)
     distances = _mean_distances(graph, len(places))
     bands, width = _bands(distances - distances.min(), areas)
-    rings, parents = _tree(_rings(graph, faces.numpy(), bands, areas), graph, int(distances.argmin()))
+    rings, parents = _tree(_rings(graph, bands, areas), graph, int(distances.argmin()))
     pivots = torch.from_numpy(_pivots(places.numpy(), rings, parents, graph))
     heat = _heat(places, faces, rings, areas, _REACH * width**2)
     weights, indices = keep_largest(heat[place.cpu()].float(), _INFLUENCES)
@@ -113,34 +112,15 @@ def _bands(distances: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, float]
     return np.minimum((distances / width).astype(np.int64), max(math.ceil(farthest / width - 1e-6), 1) - 1), width
 
 
-def _rings(graph: "csr_array", faces: np.ndarray, bands: np.ndarray, areas: np.ndarray) -> np.ndarray:
-    """The ring of each place: a connected part of a band. Rings that are too small, or too many, join a neighbour.
-
-    Bands are cut out of the surface: around a limb of long faces, places of one band are connected by faces that cross it.
-    """
+def _rings(graph: "csr_array", bands: np.ndarray, areas: np.ndarray) -> np.ndarray:
+    """The ring of each place: a connected part of a band. Rings that are too small, or too many, join a neighbour."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     rows, columns = graph.tocoo().coords
-    count, is_once = len(bands), rows < columns
-    keys = np.sort(rows[is_once].astype(np.int64) * count + columns[is_once])
-    first, last = np.divmod(keys, count)
-    # Each edge has a node for each band that it passes through, beside those of the places.
-    low, high = np.minimum(bands[first], bands[last]), np.maximum(bands[first], bands[last])
-    starts = count + np.cumsum(high - low + 1) - (high - low + 1) - low
-    links = [(place, starts + bands[place]) for place in (first, last)]
-    corners = np.sort(faces[(faces != np.roll(faces, 1, 1)).all(1)], 1)
-    sides = [np.searchsorted(keys, corners[:, i] * count + corners[:, j]) for i, j in ((0, 1), (1, 2), (0, 2))]
-    for one, other in itertools.combinations(sides, 2):
-        bottom, shared = np.maximum(low[one], low[other]), np.minimum(high[one], high[other])
-        sizes = np.maximum(shared - bottom + 1, 0)
-        pair = np.repeat(np.arange(len(one)), sizes)
-        band = np.arange(len(pair)) - (np.cumsum(sizes) - sizes)[pair] + bottom[pair]
-        links.append((starts[one[pair]] + band, starts[other[pair]] + band))
-    ends = tuple(np.concatenate(parts) for parts in zip(*links))
-    nodes = count + int((high - low + 1).sum())
-    whole = coo_array((np.ones(len(ends[0])), ends), shape=(nodes, nodes))
-    rings = connected_components(whole, directed=False)[1][:count].astype(np.int64)
+    is_inside = bands[rows] == bands[columns]
+    inside = coo_array((np.ones(is_inside.sum()), (rows[is_inside], columns[is_inside])), shape=graph.shape)
+    rings = connected_components(inside, directed=False)[1].astype(np.int64)
     while True:
         used, rings = np.unique(rings, return_inverse=True)
         sizes = np.bincount(rings, areas)
