@@ -60,7 +60,7 @@ def test_a_folder_in_the_way(tmp_path):
     with pytest.raises(Vision3DError, match=r"file\.txt: could not be written \(Is a directory\)"):
         write(tmp_path / "file.txt")
     (tmp_path / "plain").write_text("a file")
-    with pytest.raises(Vision3DError, match=r"plain: the folder could not be made \(File exists\)"):
+    with pytest.raises(Vision3DError, match=r"plain: the folder could not be created \(File exists\)"):
         write(tmp_path / "plain" / "file.txt")
     assert sorted(os.listdir(tmp_path)) == ["file.txt", "plain"]
 

@@ -187,6 +187,6 @@ def test_out_that_cannot_be_a_folder(run, tmp_path):
     for option in ([], ["--overwrite"], ["--resume"]):
         with pytest.raises(OutputExistsError, match="file: exists; want a folder; give another --out"):
             run(["--out", str(tmp_path / "file"), "--quiet", *option])
-    with pytest.raises(Vision3DError, match=r"file/run: the folder could not be made \(Not a directory\)"):
+    with pytest.raises(Vision3DError, match=r"file/run: the folder could not be created \(Not a directory\)"):
         run(["--out", str(tmp_path / "file" / "run"), "--quiet"])
     assert (tmp_path / "file").read_text() == "mine"

@@ -431,7 +431,7 @@ def test_nothing_is_written_over(cli, original, tmp_path, verb):
     assert_refused(result, f"{tmp_path / 'file'}: exists; ", "another --out", code=5)
     options += ["--quiet"]
     result = cli(verb, *inputs.get(verb, []), "--out", tmp_path / "file" / "out", *options)
-    assert_refused(result, f"{tmp_path / 'file' / 'out'}", "the folder could not be made (Not a directory)", code=1)
+    assert_refused(result, f"{tmp_path / 'file' / 'out'}", "the folder could not be created (Not a directory)", code=1)
     assert (tmp_path / "file").read_text() == "mine"
 
 

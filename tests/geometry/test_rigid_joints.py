@@ -126,7 +126,7 @@ def test_points_in_one_place():
 @pytest.mark.wrong_types
 def test_wrong_input():
     rest, moved = torch.rand(4, 3), torch.rand(2, 4, 3)
-    with pytest.raises(InputError, match=r"^fit_rigid_joints: got 0 frames of 4 vertices, 32 joints, 4 a vertex; want"):
+    with pytest.raises(InputError, match=r"^fit_rigid_joints: got 0 frames of 4 vertices, 32 joints, 4 per vertex; want"):
         fit_rigid_joints(rest, moved[:0])
     with pytest.raises(InputError, match="0 a vertex"):
         fit_rigid_joints(rest, moved, influences=0)
@@ -135,7 +135,7 @@ def test_wrong_input():
     with pytest.raises(ShapeError, match="frames"):
         fit_rigid_joints(rest, moved[:, :3])
     weights, indices = torch.ones(4, 1), torch.zeros(4, 1, dtype=torch.int64)
-    with pytest.raises(InputError, match=r"^fit_rigid_joints: got weights alone; want both, or neither$"):
+    with pytest.raises(InputError, match=r"^fit_rigid_joints: got weights only; want both or neither$"):
         fit_rigid_joints(rest, moved, weights=weights)
     with pytest.raises(ShapeError, match="indices"):
         fit_rigid_joints(rest, moved, weights=weights, indices=indices[:3])

@@ -474,7 +474,7 @@ def test_weights_are_normalised_and_said(tmp_path):
         values[3] *= 2
 
     path = changed(tmp_path, rewrite("WEIGHTS_0", twice))
-    with pytest.warns(UserWarning, match=r"wrong.glb: weights of 1 vertices do not sum to 1 and were normalised$"):
+    with pytest.warns(UserWarning, match=r"wrong.glb: weights of 1 vertices do not sum to 1 and were normalized$"):
         back = SkinnedMesh.load(path)
     torch.testing.assert_close(back.weights, creature().weights, atol=1e-6, rtol=0)
 

@@ -185,7 +185,7 @@ class TestWithTrimesh:
             ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\n", "has no faces"),
             ("a.obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 9\n", "damaged|but there are 3 vertices"),
             ("a.obj", b"v 0 0 0\nv 1 0 0\nv nan 1 0\nf 1 2 3\n", "damaged|not finite"),
-            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "none of the 1 faces has an area"),
+            ("a.obj", b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "all 1 faces have zero area"),
             ("a.obj", b"\x89PNG", "damaged|has no faces"),
             ("a.stl", b"solid", "damaged|has no faces"),
             ("a.stl", b"\0" * 80 + b"\xff\xff\xff\x7f", "damaged"),

@@ -318,7 +318,7 @@ def test_large_pictures_are_averaged_down(tmp_path):
         (lambda p: p, InputError, "is a folder without mesh.glb or gaussians.safetensors"),
         (lambda p: save(blobs(), p / "s.ply"), InputError, "holds a Gaussian scene, want a mesh"),
         (lambda p: Mesh(torch.rand(4, 3), torch.zeros(0, 3, dtype=torch.int64)), InputError, "0 faces, want at least one face"),
-        (lambda p: Mesh(torch.zeros(4, 3), torch.tensor([[0, 1, 2]])), InputError, "none of the 1 faces has an area"),
+        (lambda p: Mesh(torch.zeros(4, 3), torch.tensor([[0, 1, 2]])), InputError, "all 1 faces have zero area"),
         (lambda p: Mesh(torch.full((3, 3), math.nan), torch.tensor([[0, 1, 2]])), InputError, "vertices is not finite"),
     ],
 )

@@ -137,7 +137,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
     scene, _, _ = whole
     blocked = tmp_path / "blocked"
     blocked.write_text("a file")
-    with pytest.raises(Vision3DError, match=r"run: the folder could not be made \(Not a directory\)"):
+    with pytest.raises(Vision3DError, match=r"run: the folder could not be created \(Not a directory\)"):
         folder_at(blocked / "run")
     run = folder_at(tmp_path / "run")
     (run.path / "frames.zarr").write_text("a file")
@@ -148,7 +148,7 @@ def test_a_folder_that_may_not_be_written_is_one_line(whole, tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_one_line(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(Vision3DError, match=r"the folder could not be made \(Permission denied\)"):
+    with pytest.raises(Vision3DError, match=r"the folder could not be created \(Permission denied\)"):
         folder_at(tmp_path / "run")
 
 

@@ -325,7 +325,7 @@ def test_an_unknown_layer(tmp_path):
 def test_broken_objects_name_their_file(tmp_path):
     pytest.importorskip("trimesh")
     (tmp_path / "flat.obj").write_text("v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n")
-    with pytest.raises(InputError, match=r"flat\.obj: .*none of the 1 faces has an area"):
+    with pytest.raises(InputError, match=r"flat\.obj: .*all 1 faces have zero area"):
         Layers.open([tmp_path / "flat.obj"])
     header = "ply\nformat ascii 1.0\nelement vertex 0\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
     (tmp_path / "none.ply").write_text(header)

@@ -130,7 +130,7 @@ def parse_matrix(text: str) -> "Tensor":
 
     Raises:
         ConfigError: They are not 16 numbers.
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: The file holds something else.
     """
     import numpy as np

@@ -1,13 +1,13 @@
-"""Gaussian scenes as SOG version 2 (playcanvas/splat-transform): meta.json and lossless WebP pictures, in a zip (.sog) or in a
-folder that is named by its meta.json.
+"""Gaussian scenes as SOG version 2 (playcanvas/splat-transform): meta.json and lossless WebP images, in a zip (.sog) or in a
+folder, given by the path of its meta.json.
 
-A pixel of each picture is a Gaussian. Positions are 16-bit steps of sign(x) ln(1 + |x|) between bounds, in a picture of low
+Each image has one pixel per Gaussian. Positions are 16-bit steps of sign(x) ln(1 + |x|) between bounds, in one image of low
 and one of high bytes; rotations the three smaller components of wxyz as bytes with 252 + index of the largest in alpha;
-log scales and colour coefficients indices into tables of 256 values, opacity the alpha of the colours. Harmonics are rows
-of a palette of at most 65536, whose values are indices into a table. Axes are those of the .ply.
+log scales and color coefficients indices into codebooks of 256 values, opacity the alpha of the colors. Harmonics are rows of
+a palette of at most 65536 rows, whose values are indices into a codebook. Axes are those of the .ply.
 
-Version 1 (playcanvas/sogs), which is read and not written, has no number of the version: the count is the first of the shape
-of the positions, bytes are steps between `mins` and `maxs` in place of indices into tables, and opacity is a step between
+Version 1 (playcanvas/sogs), which is read but not written, has no version number: the count is the first of the shape of the
+positions, bytes are steps between `mins` and `maxs` instead of indices into codebooks, and opacity is a step between
 logits.
 """
 
@@ -39,20 +39,20 @@ _MODELS: dict[str, tuple[SplatMode, bool]] = {
     "antialiased": ("3dgs", True),
     "2dgs": ("2dgs", False),
 }
-_PALETTE_WIDTH = 64  # rows of the palette in a row of pixels
+_PALETTE_WIDTH = 64  # palette rows per pixel row
 
 
 @any_numbers
 def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene:
-    """Read a .sog of version 1 or 2, or the meta.json of one that is a folder.
+    """Read a .sog of version 1 or 2, or the meta.json of an unpacked one.
 
     Args:
         path: The .sog, the meta.json, or the folder that it is in.
-        drop_nan: Leave out Gaussians that are not finite, instead of refusing the file.
+        drop_nan: Drop Gaussians that are not finite instead of raising an error.
 
     Raises:
-        MissingFileError: There is no such file.
-        FileFormatError: It is no zip or is damaged, has another version, lacks a picture, or has one of another size.
+        MissingFileError: The file does not exist.
+        FileFormatError: It is not a zip or is damaged, has another version, lacks an image, or has one of the wrong size.
     """
     path = Path(path)
     if path.is_dir():
@@ -112,14 +112,14 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
 
 
 def _between(low: np.ndarray | float, high: np.ndarray | float, steps: np.ndarray) -> np.ndarray:
-    """Values of bytes that are 255 equal steps from one bound to the other."""
+    """Values of bytes that are 255 equal steps between the bounds."""
     with np.errstate(over="ignore", invalid="ignore"):
         return (low + (high - low) * (steps.astype(np.float32) / np.float32(255))).astype(np.float32)
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a .sog, or a folder of pictures beside a `path` that is named meta.json. What it does not hold (labels, mode flat,
-    degree 4, a palette that is too small) is logged in one line.
+    """Write a .sog, or a folder of images beside a `path` named meta.json. What it cannot store (labels, mode flat, degree 4, a
+    palette that is too small) is logged as one warning.
 
     Raises:
         InputError: The scene is empty or has values that are not finite.
@@ -181,7 +181,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 
 def load(path: Path) -> GaussianScene:
-    """Codec: the Gaussians of a file."""
+    """Codec: read Gaussians."""
     return read_gaussians(path)
 
 

@@ -153,5 +153,5 @@ def read_pairs(folder: Path | str, captions: Mapping[str, str] | None = None) ->
 def write_contact_sheet(
     path: Path | str, pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256
 ) -> None:
-    """Write a `contact_sheet` as a picture file, whole or not at all."""
+    """Write a `contact_sheet` as a picture file atomically."""
     write_image(path, contact_sheet(pairs, title=title, subtitle=subtitle, cell=cell))

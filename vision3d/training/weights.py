@@ -62,7 +62,7 @@ class Card:
 
 
 def save_weights(path: Path | str, card: Card, tensors: Mapping[str, Tensor]) -> None:
-    """Write weights with their card as .safetensors, whole or not at all."""
+    """Write weights with their card as .safetensors atomically."""
     write_described(path, "weights", _VERSION, {"card": dataclasses.asdict(card)}, tensors)
 
 

@@ -1,4 +1,4 @@
-"""What `rasterize` and `rasterize_2dgs` were asked for, once it is checked."""
+"""Checked arguments of `rasterize` and `rasterize_2dgs`."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ Maps = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor, Tensor, dict[str, An
 
 
 class Call(NamedTuple):
-    """Arguments as the caller has them: tensors with batch dimensions, covariances as (3, 3)."""
+    """Arguments as given by the caller: tensors with batch dimensions, covariances as (3, 3)."""
 
     sizes: Sizes
     gaussians: Gaussians
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     masks: Tensor | None
     max_depths: Tensor | None
     options: dict[str, Any]
-    """Those that one of the two functions has, by their names."""
+    """Arguments of only one of the two functions, by name."""
 
     @property
     def tiles(self) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class Classifier:
 
 
 def save_classifier(path: Path | str, classifier: Classifier) -> None:
-    """Write a classifier with its card as .safetensors, whole or not at all."""
+    """Write a classifier with its card as .safetensors atomically."""
     card = replace(classifier.card, kind=KIND, config=configuration.to_dict(classifier.config))
     save_weights(path, card, {**classifier.network.state_dict(), _SEEN: classifier.seen})
 

@@ -38,7 +38,7 @@ def load_snapshot(path: Path | str) -> Snapshot:
     """The moment at which a checkpoint of a fit was written.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is damaged, or no checkpoint of a fit.
     """
     checkpoint = load_checkpoint(path)

@@ -47,7 +47,7 @@ class RotationNetwork:
 
 
 def save_rotation_network(path: Path | str, network: RotationNetwork) -> None:
-    """Write a network as .safetensors, whole or not at all."""
+    """Write a network as .safetensors atomically."""
     own = {"experiment": network.experiment, "shape": network.shape, "about": network.about}
     write_described(path, _TYPE, _VERSION, own, network.network.state_dict())
 
@@ -56,7 +56,7 @@ def load_rotation_network(path: Path | str) -> RotationNetwork:
     """Read a network that a run has left: `trainings/6d_seed0/network.safetensors` of its folder.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         FileFormatError: It is damaged or holds something else.
 
     Example:
