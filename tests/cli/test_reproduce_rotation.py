@@ -44,7 +44,7 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert "sanity      give back the rotation" in done.stdout and "--hip-weight" in done.stdout
+    assert "sanity      reproduce the input rotation" in done.stdout and "--hip-weight" in done.stdout
 
 
 def test_names(cli):

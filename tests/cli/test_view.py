@@ -144,7 +144,7 @@ def test_a_picture_that_is_there_stays(cli, tmp_path, scene_file):
          "--camera: no cameras are shown; give --cameras FILE"),
         (
             ("--camera", "0", "--azimuth", "3"), 2,
-            "--azimuth: rotates the view about the centre; give either it or --camera and --cameras",
+            "--azimuth: rotates the view about the center; give either it or --camera and --cameras",
         ),
         (("--offscreen", "a.png", "--cameras", "nothing.json"), 3, "nothing.json"),
         (("nothing.ply", "--offscreen", "a.png"), 3, "nothing.ply"),

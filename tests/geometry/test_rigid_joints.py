@@ -128,7 +128,7 @@ def test_wrong_input():
     rest, moved = torch.rand(4, 3), torch.rand(2, 4, 3)
     with pytest.raises(InputError, match=r"^fit_rigid_joints: got 0 frames of 4 vertices, 32 joints, 4 per vertex; want"):
         fit_rigid_joints(rest, moved[:0])
-    with pytest.raises(InputError, match="0 a vertex"):
+    with pytest.raises(InputError, match="0 per vertex"):
         fit_rigid_joints(rest, moved, influences=0)
     with pytest.raises(InputError, match="are not finite"):
         fit_rigid_joints(rest, moved / 0)

@@ -134,4 +134,4 @@ def test_a_folder_is_converted(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["files"][0]["objects"] == 5
     assert len(glb.read_parts(tmp_path / "world.glb")) == 3
     assert execute(["convert", str(tmp_path / "world"), str(tmp_path / "b.glb"), "--crop", *map(str, [0, 0, 0, 1, 1, 1])]) == 2
-    assert "is for what stands still" in capsys.readouterr().err
+    assert "is for static objects" in capsys.readouterr().err

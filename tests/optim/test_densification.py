@@ -362,7 +362,7 @@ def test_adc_resets_opacities_each_tenth_and_not_near_the_end():
         (lambda: MCMC(10, refine_start=0.5, refine_stop=0.2), "refine_start: got 0.5 and stop 0.2"),
         (lambda: MCMC(10, grow_factor=0.9), "grow_factor: got 0.9"),
         (lambda: MCMC(10, min_opacity=0.0), "min_opacity: got 0.0"),
-        (lambda: ADC(0.0), "scene_scale: got 0.0, want metres > 0"),
+        (lambda: ADC(0.0), "scene_scale: got 0.0, want meters > 0"),
         (lambda: ADC(1.0, cap_max=0), "cap_max: got 0"),
         (lambda: ADC(1.0, reset_every=0.0), "reset_every: got 0.0"),
         (lambda: ADC(1.0, prune_opacity=0.6), "prune_opacity: got 0.6"),

@@ -1,4 +1,4 @@
-"""`vision3d animate eval`: videos of moving objects against the true ones."""
+"""`vision3d animate eval`: compare videos of moving objects with the ground truth."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalClipsOptions(RunOptions):
-    """Measure rendered videos of moving objects against the true ones by the protocol of Consistent4D. With --resume views that
-    were measured are not measured again."""
+    """Measure rendered videos of moving objects against the true ones by the protocol of Consistent4D. With --resume, views
+    that were measured before are skipped."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Images as {gt,pred}/OBJECT/eval_VIEW/NUMBER.png, with or without alpha."""

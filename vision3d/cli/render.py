@@ -1,4 +1,4 @@
-"""`vision3d render`: pictures and videos of a scene."""
+"""`vision3d render`: render images and videos of a scene."""
 
 import dataclasses
 import math
@@ -61,22 +61,22 @@ class RenderVerbOptions(VerbOptions):
     up: Literal["x", "-x", "y", "-y", "z", "-z"] | None = None
     """Upward axis of the world for a path [default: the mean of the cameras, or y for .glb and .obj, or z]."""
     elevation: float | None = None
-    """Height of an orbit above the centre, seen from there [degrees] [default: the median of the cameras, or 20]."""
+    """Elevation of an orbit above the center [degrees] [default: the median of the cameras, or 20]."""
     zoom: float = 1.0
     """Divide the distance of an orbit by this."""
     turns: float = 1.0
-    """Turns of an orbit; negative ones run the other way."""
+    """Revolutions of an orbit; negative ones reverse the direction."""
     background: str = "black"
-    """Colour behind the scene: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
+    """Background color: black, white, gray, #rrggbb, or r,g,b in 0 to 1."""
     shading: Literal["smooth", "flat", "none", "normals", "uvs", "depth"] = "smooth"
-    """Shading of meshes: with vertex normals (smooth), face normals (flat), unlit (none), or a view of their normals, texture
-    coordinates or depth."""
+    """Shading of meshes: with vertex normals (smooth), face normals (flat), unlit (none), or a visualization of their normals,
+    texture coordinates or depth."""
     depth: Flag = False
-    """Also write depth [m], as colours, and as .npy for folders and single images."""
+    """Also write depth [m], as colors, and as .npy for folders and single images."""
     normals: Flag = False
-    """Also write normals in camera axes, as colours."""
+    """Also write normals in camera axes, as colors."""
     sh_degree: int | None = None
-    """Maximum degree of view-dependent colours to use [default: all]."""
+    """Maximum degree of view-dependent colors to use [default: all]."""
     alpha_max: float = 0.99
     """Maximum alpha of a Gaussian."""
     backend: BackendName = "auto"
@@ -159,7 +159,7 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _timeline(scene: Any, options: RenderVerbOptions, kind: str) -> "Timeline | None":
-    """The frames of what moves; None where nothing does."""
+    """The frames of animated objects; None if there are none."""
     from vision3d.render.timeline import Timeline
 
     timeline = Timeline.of(scene)

@@ -1,8 +1,8 @@
 """Meshes, points, Gaussians and cameras of Open3D (0.19 and later).
 
-Open3D's texture coordinates have v going up from the lower edge. Its tensor meshes keep the picture as it is, its legacy ones
-turn it upside down; both as its own readers do. Gaussians are what the shader `gaussianSplat` of 0.20 draws: a tensor point
-cloud with `rot` (wxyz), `scale` (linear), `opacity` (logit), `f_dc` and `f_rest`. Pixel centres are at +0.5 as here.
+Open3D's texture coordinates have v pointing up from the lower edge. Its tensor meshes keep the image unchanged, its legacy
+meshes flip it; both as its own readers do. Gaussians are in the format of the shader `gaussianSplat` of 0.20: a tensor point
+cloud with `rot` (wxyz), `scale` (linear), `opacity` (logit), `f_dc` and `f_rest`. Pixel centers are at +0.5 as here.
 """
 
 from typing import Any, Literal
@@ -31,8 +31,8 @@ def to_open3d(value: Mesh | PointCloud | GaussianScene | Cameras, *, kind: Liter
         kind: Class of meshes and points; Gaussians are always a tensor point cloud.
 
     Raises:
-        InputError: It is something else, or cameras that are no undistorted pinhole cameras.
-        MissingDependencyError: Open3D is not there.
+        InputError: It is something else, or cameras that are not undistorted pinhole cameras.
+        MissingDependencyError: Open3D is not installed.
     """
     open3d = require("open3d", "exchange with Open3D")
     if kind not in ("tensor", "legacy"):
@@ -56,7 +56,7 @@ def from_open3d(value: Any) -> Mesh | PointCloud | GaussianScene | Cameras:
 
     Raises:
         InputError: It is something else.
-        MissingDependencyError: Open3D is not there.
+        MissingDependencyError: Open3D is not installed.
     """
     open3d = require("open3d", "exchange with Open3D")
     parameters = open3d.camera.PinholeCameraParameters
@@ -229,5 +229,5 @@ def _cloud_from_tensor(cloud: Any) -> PointCloud | GaussianScene:
 
 
 def _unit(values: np.ndarray) -> torch.Tensor:
-    """Colours in [0, 1] of bytes, of words of 16 bits, or of floats."""
+    """Colors in [0, 1] from bytes, 16-bit integers, or floats."""
     return tensor(values) / (np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1)

@@ -1,4 +1,4 @@
-"""The SSIM map as an operation: fused native kernels where they run, plain torch elsewhere."""
+"""The SSIM map as an operation: fused native kernels if available, else plain torch."""
 
 import torch
 from jaxtyping import Float
@@ -20,9 +20,9 @@ def ssim_map(
     padding: Padding = "valid",
     data_range: float = 1.0,
 ) -> Float[Tensor, "*batch h2 w2 c"]:
-    """SSIM of every window, (h - window + 1) x (w - window + 1) of them for "valid", one a pixel for "same".
+    """SSIM of every window, (h - window + 1) x (w - window + 1) of them for "valid", one per pixel for "same".
 
-    Unchecked; `losses.ssim` is the function for people.
+    Without checks; `losses.ssim` is the public function.
     """
     batched = a.ndim == 4
     a, b = (a, b) if batched else (a.unsqueeze(0), b.unsqueeze(0))
@@ -82,7 +82,7 @@ def _check_window(a: Tensor, window: int, sigma: float) -> None:
 
 
 def _column_sums(a: Tensor, quantities: int, height: int, width: int) -> tuple[Tensor, ...]:
-    """Memory between the two passes of a GPU; the CPU keeps rows of its own."""
+    """Memory between the two passes of a GPU; the CPU has its own row buffers."""
     return () if a.device.type == "cpu" else (a.new_empty((quantities, a.shape[0], height, width, a.shape[3])),)
 
 

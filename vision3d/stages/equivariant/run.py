@@ -68,13 +68,13 @@ def reproduce_affnist(
         classifier: Measure this one and train nothing. Its own training digits must not be among the held-out ones: the split
             follows the seed of `config`.
         run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
         InputError: A file is no set of digits, or its pictures do not fit.
         ConfigError: The run folder is of a run with other options or other digits.
         NumericalError: The loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
         >>> from vision3d.stages.equivariant import AffnistConfig, reproduce_affnist

@@ -13,7 +13,7 @@ Initialization = Literal["auto", "points", "random", "sfm"]
 RESUMABLE = ("cache_gb", "checkpoint_every", "eval_every", "keep", "log_every", "tensorboard")
 """Keys that may change when a run is resumed."""
 GROWS = ("steps", "minutes")
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)

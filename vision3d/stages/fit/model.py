@@ -135,7 +135,7 @@ class Model:
         return scene_of({name: param.detach().clone() for name, param in self.params.items()}, self.config)
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         params = {name: param.detach().clone() for name, param in self.params.items()}
         return {"params": params, "optimizer": self.optimizer.state_dict()}
 

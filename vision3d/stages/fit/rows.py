@@ -51,10 +51,10 @@ class ViewParameters:
         self.seen.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         return {name: getattr(self, name).clone() for name in ("values", "first", "second", "steps")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         for name, value in state.items():
             getattr(self, name).copy_(value)

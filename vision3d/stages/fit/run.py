@@ -52,7 +52,7 @@ class FitResult:
     summary: dict[str, Any]
     """Plain figures: mean psnr, ssim, ... of the held-out views, Gaussians, steps, times."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """The run folder, if any."""
 
 
 @stage("fit", {"inputs": "data"}, resumable=RESUMABLE, grows=GROWS)
@@ -70,12 +70,12 @@ def run(
         inputs: The photographs, or the folder or file that they are read from.
         run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest. None: nothing
             is written.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
         InputError: There are too few views, or a picture, pose or mask is wrong.
         ConfigError: The run folder is of a run with other options or other photographs.
-        NumericalError: The loss or a gradient was not finite; a checkpoint of the step before was written.
+        NumericalError: The loss or a gradient is not finite; a checkpoint of the previous step was written.
         Vision3DError: The time was over before the first step.
         Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written, unless cameras were still searched.
 

@@ -186,7 +186,7 @@ class Trainer:
         return None if self.exposures is None else self.exposures.values.view(-1, 3, 4).clone()
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact resume needs."""
+        """State needed for exact resume."""
         state = {
             "model": self.model.state_dict(),
             "strategy": self.strategy.state_dict(),
@@ -199,7 +199,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Load the result of `state_dict`."""
         self.model.load_state_dict(state["model"])
         self.strategy.load_state_dict(state["strategy"])
         self.order.load_state_dict(state["order"])

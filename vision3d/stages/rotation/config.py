@@ -12,7 +12,7 @@ PUBLISHED_ROWS = ("6d", "5d", "9d_svd", "quat", "axis_angle4", "rotvec", "euler"
 RESUMABLE = ("representations", "seeds", "checkpoint_every", "keep", "device")
 """Keys that may change when a run is resumed."""
 GROWS = ("steps",)
-"""Keys that may become larger when a run is resumed."""
+"""Keys that may be larger when a run is resumed."""
 
 
 @dataclass(frozen=True)

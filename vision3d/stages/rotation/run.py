@@ -47,12 +47,12 @@ def reproduce_rotation_sanity(
     Args:
         config: Options.
         run_folder: Where to write. With a `RunFolder` that holds trainings the run resumes: what is done is not trained again.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
         ConfigError: The run folder is of a run with other options.
         NumericalError: A loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
         >>> from vision3d.stages.rotation import SanityConfig, reproduce_rotation_sanity
@@ -76,13 +76,13 @@ def reproduce_rotation_pointcloud(
         config: Options.
         inputs: The clouds (docs/data.md).
         run_folder: As for `reproduce_rotation_sanity`.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
         InputError: The clouds cannot be used.
         ConfigError: The run folder is of a run with other options or other clouds.
         NumericalError: A loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     clouds = read_clouds(inputs, config.points)
     experiment = PointCloudExperiment(config, clouds, resolve_device(config.device))
@@ -105,13 +105,13 @@ def reproduce_rotation_ik(
         train: Clips of motion (.bvh) of one skeleton.
         test: Clips of the same skeleton to measure on.
         run_folder: As for `reproduce_rotation_sanity`.
-        progress: Takes every step.
+        progress: Progress callback.
 
     Raises:
         InputError: The clips cannot be used, have different skeletons, or one is in both parts.
         ConfigError: The run folder is of a run with other options or other clips.
         NumericalError: A loss was not finite.
-        Interrupted: Ctrl-C or SIGTERM came; a checkpoint was written.
+        Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
     """
     experiment = IkExperiment(config, read_poses(train, test, config), resolve_device(config.device))
     return _reproduce(experiment, config, run_folder, progress)

@@ -38,7 +38,7 @@ class SimulateResult:
     summary: dict[str, Any]
     """Plain figures: frames, particles, steps, times."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """The run folder, if any."""
 
 
 def simulate_frames(
