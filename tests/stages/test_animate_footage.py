@@ -133,7 +133,7 @@ def test_a_plain_background_makes_masks(tmp_path, caplog):
     clip = worm(frames=2, cameras=1, size=48)
     with caplog.at_level("INFO", "vision3d"):
         found = read_footage(clip.write(tmp_path, alpha=False))
-    assert "masks from the background colour #ffffff" in caplog.text
+    assert "masks from the background color #ffffff" in caplog.text
     want = clip.footage().pictures[..., 3] > 8  # a pixel that the object touches differs from white
     overlap = (found.pictures[..., 3] > 127) & want
     assert int(overlap.sum()) >= 0.98 * int(want.sum()) and int((found.pictures[..., 3] > 127).sum()) <= 1.02 * int(want.sum())
@@ -148,10 +148,10 @@ def test_backgrounds_that_do_not_tell():
     assert int(mask_of_background([picture])[0][0].sum()) == 64
     striped = picture.clone()
     striped[0, :8] = 0.0
-    assert mask_of_background([striped]) == (None, "the border has several colours")
+    assert mask_of_background([striped]) == (None, "the border has several colors")
     pale = picture.clone()
     pale[4:8, 4:12] = 0.96
-    assert mask_of_background([pale]) == (None, "the object has almost the colour of the background")
+    assert mask_of_background([pale]) == (None, "the object has almost the color of the background")
 
 
 def frames(folder, *images):
@@ -200,7 +200,7 @@ def test_wrong_counts(tmp_path):
     clip = worm(frames=3, cameras=2)
     clip.write(tmp_path / "rig")
     (tmp_path / "rig" / "cam1" / "2.png").unlink()
-    with pytest.raises(InputError, match="cam1 has 2 pictures, cam0 has 3; want as many of each camera"):
+    with pytest.raises(InputError, match="cam1 has 2 images, cam0 has 3; want as many of each camera"):
         read_footage(tmp_path / "rig")
 
 

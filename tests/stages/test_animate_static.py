@@ -204,7 +204,7 @@ def test_a_plain_background_is_as_good_as_an_alpha_channel(tmp_path, caplog):
     given = bind_gaussians(config, bare(ball()), image=tmp_path / "cut.png", camera=camera, progress=silent)
     with caplog.at_level("INFO", "vision3d"):
         found = bind_gaussians(config, bare(ball()), image=tmp_path / "plain.png", camera=camera, progress=silent)
-    assert "the mask comes from the background colour #000000" in caplog.text
+    assert "the mask comes from the background color #000000" in caplog.text
     assert torch.equal(found.gaussians.sh, given.gaussians.sh)
     assert torch.equal(found.gaussians.opacity_logits, given.gaussians.opacity_logits)
     assert read_image(tmp_path / "plain.png").shape[2] == 3 and len(list(tmp_path.iterdir())) == 2
@@ -348,7 +348,7 @@ def test_wrong_pictures(photos, tmp_path):
         (
             {"image": opaque},
             InputError,
-            r"has neither an alpha channel nor a plain background \(the border has several colours\)",
+            r"has neither an alpha channel nor a plain background \(the border has several colors\)",
         ),
         ({"image": empty}, InputError, "its mask is empty"),
         ({"image": cut, "camera": small}, InputError, r"cut\.png: has 40x40 px, its camera 32x40; want the same size"),

@@ -1,4 +1,4 @@
-"""The affNIST experiment: train on upright digits without augmentation, measure on warped ones."""
+"""The affNIST experiment: train on upright digits without augmentation, evaluate on warped ones."""
 
 import logging
 import os
@@ -35,17 +35,17 @@ from vision3d.training.weights import Card
 logger = logging.getLogger("vision3d.equivariant")
 
 CLASSIFIER_FILE = "classifier.safetensors"
-_SAMPLE_SEED = 1  # of the group samples of an evaluation
+_SAMPLE_SEED = 1  # seed of the group samples of an evaluation
 
 
 @dataclass(frozen=True)
 class AffnistResult:
-    """What a run made."""
+    """Result of a run."""
 
     classifier: Classifier
     evaluation: Evaluation
     summary: dict[str, Any]
-    """Plain figures: accuracy on centred and warped digits, what the test set is, times."""
+    """Results as plain values: accuracy on centered and warped digits, description of the test set, times."""
     run_folder: Path | None = None
 
 
@@ -59,21 +59,21 @@ def reproduce_affnist(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> AffnistResult:
-    """Train a classifier on upright digits and measure it on warped ones.
+    """Train a classifier on upright digits and evaluate it on warped ones.
 
     Args:
         config: Options.
         inputs: The digits (docs/data.md).
-        test: A .mat of affNIST to measure on; None: warps of held-out digits are generated.
-        classifier: Measure this one and train nothing. Its own training digits must not be among the held-out ones: the split
-            follows the seed of `config`.
-        run_folder: Where to write; with a `RunFolder` that has checkpoints the run resumes from the newest.
+        test: A .mat of affNIST to evaluate on; None: warps of held-out digits are generated.
+        classifier: Evaluate this one without training. Its training digits must not be among the held-out ones: the split
+            depends on the seed of `config`.
+        run_folder: Output folder; a `RunFolder` with checkpoints resumes from the newest.
         progress: Progress callback.
 
     Raises:
-        InputError: A file is no set of digits, or its pictures do not fit.
-        ConfigError: The run folder is of a run with other options or other digits.
-        NumericalError: The loss was not finite.
+        InputError: A file is not a set of digits, or its images have the wrong size.
+        ConfigError: The run folder belongs to a run with other options or other digits.
+        NumericalError: The loss is not finite.
         Interrupted: Stopped by Ctrl-C or SIGTERM; a checkpoint was written.
 
     Example:
@@ -92,7 +92,7 @@ def reproduce_affnist(
 def _trained(
     config: AffnistConfig, data: DigitData, device: torch.device, folder: RunFolder | None, progress: ProgressCallback | None
 ) -> tuple[Classifier, dict[str, Any]]:
-    """The classifier, trained on upright digits, and plain figures of the training."""
+    """The classifier, trained on upright digits, and statistics of the training."""
     steps_per_epoch, group = len(data.train) // config.batch_size, Group.current()
     loop = Loop(
         "train", source=os.path.abspath(data.train.source), steps=config.epochs * steps_per_epoch, folder=folder,
@@ -121,7 +121,7 @@ def _trained(
 
 
 class Trainer(NetworkTrainer):
-    """Steps on upright digits; a batch follows from seed and step alone."""
+    """Steps on upright digits; a batch depends only on seed and step."""
 
     def __init__(self, config: AffnistConfig, data: DigitData, device: torch.device, group: Group) -> None:
         self.share = group.share(config.batch_size)
