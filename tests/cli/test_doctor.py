@@ -116,8 +116,8 @@ def test_without_open3d_the_extra_is_named(cli, monkeypatch):
     [
         (None, "a window opens; the CPU draws in it", None),
         (
-            "Open3D does not load: libGL.so.1 is missing; apt install libgl1; without a window: ...",
-            "Open3D does not load: libGL.so.1 is missing", "apt install libgl1",
+            "Open3D cannot be loaded: libGL.so.1 is missing; apt install libgl1; without a window: ...",
+            "Open3D cannot be loaded: libGL.so.1 is missing", "apt install libgl1",
         ),
     ],
 )  # fmt: skip

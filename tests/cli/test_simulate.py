@@ -139,7 +139,7 @@ def test_folders_with_scenes(cli, tmp_path):
         (("--select", "sphere:9,9,9,0.1"), 3, "select: sphere:9,9,9,0.1 holds none of 343 Gaussians, want at least one"),
         (("--select", "ball:1"), 2, "select: 'ball:1' is not a selection"),
         (("--min-opacity", "0.99"), 3, "scene: no opacity of 343 Gaussians is above min_opacity = 0.99, the highest is 0.8"),
-        (("--box", "0", "0", "0", "1", "1", "1"), 2, "box: 279 of 343 moving points start outside of it; make it larger"),
+        (("--box", "0", "0", "0", "1", "1", "1"), 2, "box: 279 of 343 moving points start outside it; make it larger"),
         (("--cells", "3000"), 2, "cells: 3000 of them make a grid of"),
         (("--engine", "magic"), 2, "engine: got 'magic', want one of auto, "),
         (("--bodies", "x"), 2, "--bodies: unknown option of vision3d simulate"),

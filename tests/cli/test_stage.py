@@ -185,7 +185,7 @@ def test_folder_that_was_there_before_stays(run, tmp_path, option):
 def test_out_that_cannot_be_a_folder(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     for option in ([], ["--overwrite"], ["--resume"]):
-        with pytest.raises(OutputExistsError, match="file: exists; want a folder; give another --out"):
+        with pytest.raises(OutputExistsError, match="file: exists; want a folder; use another --out"):
             run(["--out", str(tmp_path / "file"), "--quiet", *option])
     with pytest.raises(Vision3DError, match=r"file/run: the folder could not be created \(Not a directory\)"):
         run(["--out", str(tmp_path / "file" / "run"), "--quiet"])

@@ -54,7 +54,7 @@ def test_colours_of_what_moves(cli, tmp_path):
     code, _, err = cli("view", both[0], "--colors", "eta", "--offscreen", tmp_path / "arm.png", *SMALL)
     assert (
         code == 3
-        and err.startswith("error: colours: got 'eta', which this mesh does not have; it has own, weights")
+        and err.startswith("error: colors: got 'eta', which this mesh does not have; it has own, weights")
         and err.count("\n") == 1
     )
 
@@ -188,7 +188,7 @@ def write_open3d(folder, code):
         ("import ctypes\nctypes.string_at(0)", ":1", "error: Open3D's renderer crashes here (SIGSEGV)"),
         (
             'raise ImportError("libusb-1.0.so.0: cannot open shared object file: No such file or directory")', ":1",
-            "error: Open3D does not load: libusb-1.0.so.0 is missing; apt install libusb-1.0-0; ",
+            "error: Open3D cannot be loaded: libusb-1.0.so.0 is missing; apt install libusb-1.0-0; ",
         ),
         ("", "", "error: no display: neither DISPLAY nor WAYLAND_DISPLAY is set"),
     ],

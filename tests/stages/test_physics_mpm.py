@@ -470,7 +470,7 @@ def test_wrong_particles_grids_and_worlds_are_named():
         Particles.at_rest(x, volume, (JELLY,), torch.ones(8).long())
     with pytest.raises(ConfigError, match=r"spacing: got 0\.0, want a length > 0"):
         Grid((0.0, 0.0, 0.0), 0.0, (9, 9, 9))
-    with pytest.raises(ConfigError, match=r"shape: got \(6, 9, 9\) nodes with padding 3, want at least 7 a side"):
+    with pytest.raises(ConfigError, match=r"shape: got \(6, 9, 9\) nodes with padding 3, want at least 7 per side"):
         Grid((0.0, 0.0, 0.0), 1.0, (6, 9, 9))
     with pytest.raises(ConfigError, match=r"gravity: got \(0\.0, 0\.0, nan\), want three numbers"):
         World(GRID, (JELLY,), gravity=(0.0, 0.0, math.nan))

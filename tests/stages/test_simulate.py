@@ -216,7 +216,7 @@ def test_a_run_folder_takes_frames_and_figures(tmp_path):
     again = simulate(config, scene, run_folder=folder, progress=silent).sequence  # a run that is there is gone on with
     assert torch.equal(again.frame(2).means, moving.frame(2).means)
     other = replace(scene, means=scene.means + 1)
-    with pytest.raises(FileFormatError, match="checkpoint: is of a different scene; give that one, or start again"):
+    with pytest.raises(FileFormatError, match="checkpoint: belongs to a different scene; use that one, or start over"):
         simulate(config, other, run_folder=folder, progress=silent)
 
 

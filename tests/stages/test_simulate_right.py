@@ -173,8 +173,8 @@ def test_a_frame_of_many_steps_answers_sigterm(tmp_path):
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"gravity": 1e9}, r"gravity: got 1e\+09 m/s\^2, with which a fall of .* times the speed of sound"),
-        ({"velocity": (1e6, 0.0, 0.0)}, r"velocity: got 1e\+06 m/s: .* cells a frame; want at most 100 times"),
+        ({"gravity": 1e9}, r"gravity: got 1e\+09 m/s\^2, a fall of .* times the speed of sound"),
+        ({"velocity": (1e6, 0.0, 0.0)}, r"velocity: got 1e\+06 m/s: .* cells per frame; want at most 100 times"),
         ({"angular_velocity": (0.0, 0.0, 1e7)}, r"angular_velocity: got up to .* m/s at the rim"),
     ],
 )

@@ -436,14 +436,14 @@ def test_a_mesh_that_cannot_be_an_obstacle_is_refused(tmp_path):
 def test_a_body_inside_of_an_obstacle_is_refused():
     boundary = Boundary("sphere", radius=3.0)
     with pytest.raises(
-        InputError, match=r"the moving part: 1?\d* of its \d+ particles start inside of obstacle 0; move one of the"
+        InputError, match=r"the moving part: 1?\d* of its \d+ particles start inside obstacle 0; move one of the"
     ):
         set_up(cube(side=9), replace(PLAIN, boundaries=(boundary,)))
     set_up(cube(side=9), replace(PLAIN, boundaries=(replace(boundary, hollow=True),)))
 
 
 def test_a_body_outside_of_the_box_is_refused():
-    with pytest.raises(ConfigError, match=r"box: \d+ of 216 moving points start outside of it; make it larger"):
+    with pytest.raises(ConfigError, match=r"box: \d+ of 216 moving points start outside it; make it larger"):
         set_up(cube(side=6), replace(PLAIN, box=(0.0, -1.0, -1.0, 1.0, 1.0, 1.0)))
     grid = set_up(cube(side=6), replace(PLAIN, box=(-1.0, -2.0, -1.0, 1.0, 2.0, 1.0))).world.grid
     assert grid.shape[1] - grid.shape[0] == pytest.approx(2 / grid.spacing, abs=1.01)
@@ -586,11 +586,11 @@ def test_the_scene_file_of_the_guide_is_one(tmp_path):
 def test_bodies_too_stiff_to_reach_a_frame_are_refused(caplog):
     stiff = replace(PLAIN, cells=4, material=replace(PLAIN.material, youngs_modulus=1e30))
     with pytest.raises(
-        ConfigError, match=r"material\.youngs_modulus: the moving part: sound of .* m/s crosses .* steps a frame"
+        ConfigError, match=r"material\.youngs_modulus: the moving part: sound of .* m/s crosses .* steps per frame"
     ):
         set_up(cube(side=4), stiff)
     set_up(cube(side=4), replace(stiff, material=replace(PLAIN.material, youngs_modulus=1e13)))
-    assert "time steps a frame; a lower youngs_modulus or fewer cells are faster" in caplog.text
+    assert "time steps per frame; a lower youngs_modulus or fewer cells are faster" in caplog.text
 
 
 def test_scene_files_are_strict():

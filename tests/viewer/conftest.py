@@ -17,7 +17,7 @@ def browse(tmp_path):
 
     def run(layers, steps, while_open=lambda viewer: None) -> Visit:
         with WebViewer(layers, port=0, folder=tmp_path) as viewer:
-            browser = Browser(viewer.url, [["see", "Save picture"], *steps], tmp_path)
+            browser = Browser(viewer.url, [["see", "Save image"], *steps], tmp_path)
 
             def is_over():
                 while_open(viewer)

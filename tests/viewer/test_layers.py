@@ -310,7 +310,7 @@ def test_wrong_paths_are_one_line(tmp_path, name, text):
 def test_a_path_given_twice(tmp_path, monkeypatch):
     ring_scene(5).save(tmp_path / "a.ply")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"a\.ply: given twice; name each file or folder once$"):
+    with pytest.raises(InputError, match=r"a\.ply: given twice; give each file or folder once$"):
         Layers.open([tmp_path / "a.ply", "a.ply"])
     with pytest.raises(InputError, match="got no file or folder to show; want a scene, "):
         Layers.open([])

@@ -52,13 +52,13 @@ def problem():
 )
 def test_a_missing_library_is_named_with_its_package(stand_in, library, package):
     stand_in(f'raise ImportError("{library}: cannot open shared object file: No such file or directory")')
-    want = f"Open3D does not load: {library} is missing; apt install {package}; without a window: --web or --offscreen OUT.png"
-    assert problem() == want
+    fix = f"apt install {package}; without a window: --web or --offscreen OUT.png"
+    assert problem() == f"Open3D cannot be loaded: {library} is missing; {fix}"
 
 
 def test_a_library_that_nobody_knows(stand_in):
     stand_in('raise OSError("libstrange.so.7: cannot open shared object file: No such file or directory")')
-    assert "libstrange.so.7 is missing; install the package of your system that has libstrange.so.7" in problem()
+    assert "libstrange.so.7 is missing; install the package of your system that contains libstrange.so.7" in problem()
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT"])
@@ -77,7 +77,7 @@ def test_a_crash_at_the_first_picture(stand_in):
 
 def test_any_other_failure_is_told(stand_in):
     stand_in('raise RuntimeError("[Open3D Error] no luck\\ntoday")')
-    assert problem().startswith("Open3D does not open a window: today; apt install")
+    assert problem().startswith("Open3D cannot open a window: today; apt install")
 
 
 def test_a_display_that_does_not_answer(stand_in):

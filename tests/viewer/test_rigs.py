@@ -100,7 +100,7 @@ def test_etas_as_colours(tmp_path, layers):
     assert blue[2] > 2 * blue[0] and white.min() > 0.85 and orange[0] > 2 * orange[2]
     steps = eta_colors(torch.linspace(-0.1, 1.1, 200)).diff(dim=0)
     assert steps.abs().max() < 0.02 and (steps[:, 0] >= -1e-6)[:100].all()
-    with pytest.raises(InputError, match="colours: got 'eta'"):
+    with pytest.raises(InputError, match="colors: got 'eta'"):
         both.change_rig("arm", colors="eta")
 
 
@@ -280,7 +280,7 @@ def test_the_page_says_which_end_of_the_colours_is_which(tmp_path, monkeypatch):
     with WebViewer(layers, port=0) as viewer:
         colors = next(handle for handle in added if getattr(handle, "label", "") == "Colours")
         legend = added[added.index(colors) + 1]
-        assert colors.options == ("own colours", "eta of hybrid skinning") and not legend.visible
+        assert colors.options == ("own colors", "eta of hybrid skinning") and not legend.visible
         colors.value = "eta of hybrid skinning"
         end = monotonic() + 10
         while not legend.visible and monotonic() < end:

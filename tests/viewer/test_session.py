@@ -319,7 +319,7 @@ def test_a_video_is_given_up_by_asking_again(open_session, tmp_path):
     thread = session._video
     assert session.render_path() is None
     thread.join(WAIT)
-    assert not path.exists() and session.said[-1] == "the video was cancelled"
+    assert not path.exists() and session.said[-1] == "the video was canceled"
 
 
 def test_there_must_be_something_to_film(open_session, ring):

@@ -37,7 +37,7 @@ def taken():
 
 
 def test_a_port_in_use(taken):
-    with pytest.raises(ConfigError, match=f"^port: {taken} is in use on 127.0.0.1; give another --port, or --port 0 ") as found:
+    with pytest.raises(ConfigError, match=f"^port: {taken} is in use on 127.0.0.1; use another --port, or --port 0 ") as found:
         free_port("127.0.0.1", taken)
     assert found.value.exit_code == 2
     assert free_port("127.0.0.1", 0) not in (0, taken)
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_the_program(tmp_path):
     process = program(str(tmp_path / "a.ply"), "--web", "--port", "0", "--no-open", "--json")
     lines = [process.stdout.readline(), process.stdout.readline()]
     url = json.loads(lines[1])["url"]
-    assert lines[0] == f"{url}  (Ctrl-C ends)\n" and json.loads(lines[1])["layers"] == ["a"]
+    assert lines[0] == f"{url}  (Ctrl-C to stop)\n" and json.loads(lines[1])["layers"] == ["a"]
     import urllib.request
 
     with urllib.request.urlopen(url) as page:
@@ -254,7 +254,7 @@ def test_the_verb_names_a_port_in_use(cli, taken, tmp_path):
     ring_scene(10).save(tmp_path / "a.ply")
     code, out, err = cli("view", tmp_path / "a.ply", "--web", "--port", taken, "--no-open")
     assert (code, out) == (2, "")
-    assert err == f"error: port: {taken} is in use on 127.0.0.1; give another --port, or --port 0 for a free one\n"
+    assert err == f"error: port: {taken} is in use on 127.0.0.1; use another --port, or --port 0 for a free one\n"
 
 
 def test_the_verb_names_what_is_missing(cli, tmp_path, monkeypatch):

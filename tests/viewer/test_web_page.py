@@ -57,9 +57,9 @@ def test_the_picture_is_ours(browse, tmp_path):
     layers.show("cameras", False)
     first, last, hidden = (tmp_path / f"{name}.png" for name in ("first", "last", "hidden"))
     browse(layers, [
-        ["settle"], ["download", "Save picture", str(first)],
-        ["fill", "Frame", "3"], ["see", "0.75 s"], ["settle"], ["download", "Save picture", str(last)],
-        ["tick", "rise ("], ["settle"], ["download", "Save picture", str(hidden)],
+        ["settle"], ["download", "Save image", str(first)],
+        ["fill", "Frame", "3"], ["see", "0.75 s"], ["settle"], ["download", "Save image", str(last)],
+        ["tick", "rise ("], ["settle"], ["download", "Save image", str(hidden)],
     ])  # fmt: skip
     for path, time in ((first, 0.0), (last, 0.75)):
         ours, theirs = our_picture(layers, "rise", time), picture(path)
@@ -107,7 +107,7 @@ def test_a_camera_is_looked_through(browse, tmp_path):
         places.extend(torch.tensor(client.camera.position) for client in viewer.server.get_clients().values())
 
     path = tmp_path / "photo.png"
-    steps = [["wait", 2000], ["fill", "Camera", "5"], ["wait", 2000], ["settle"], ["download", "Save picture", str(path)]]
+    steps = [["wait", 2000], ["fill", "Camera", "5"], ["wait", 2000], ["settle"], ["download", "Save image", str(path)]]
     browse(layers, steps, note)
     centers = layers["photos"].cameras.centers.double()
     assert any(torch.allclose(place, centers[0], atol=1e-4) for place in places)  # the start
@@ -129,7 +129,7 @@ def test_a_textured_mesh_covers_what_it_should(browse, tmp_path):
     Mesh(vertices, faces, uvs=uvs, texture=texture).save(tmp_path / "ball.glb")
     layers = Layers.open([tmp_path / "ball.glb"])
     path = tmp_path / "ball.png"
-    browse(layers, [["wait", 1500], ["settle"], ["download", "Save picture", str(path)]])
+    browse(layers, [["wait", 1500], ["settle"], ["download", "Save image", str(path)]])
     seen = picture(path)
     covered = (seen - 1).abs().amax(-1) > 0.05
     camera = layers.start.camera(*SIZE)
@@ -147,7 +147,7 @@ def test_points_and_boxes_are_where_they_should(browse, tmp_path):
     Boxes(torch.tensor([[2.0, 1, 0.5, 4, 2, 1, 0]]), torch.tensor([2])).save(tmp_path / "around.boxes.json")
     layers = Layers.open([tmp_path / "cloud.ply", tmp_path / "around.boxes.json"])
     path = tmp_path / "points.png"
-    browse(layers, [["settle"], ["download", "Save picture", str(path)]])
+    browse(layers, [["settle"], ["download", "Save image", str(path)]])
     seen = picture(path)
     camera = layers.start.camera(*SIZE)
 
@@ -186,7 +186,7 @@ def test_a_running_fit_is_followed(browse, tmp_path):
     browse(layers, [
         ["see", "live: waiting for the first checkpoint"], ["touch", str(seen)],
         ["see", "live: step 10"], ["wait", 2000], ["settle"],
-        ["download", "Save picture", str(path)],
+        ["download", "Save image", str(path)],
     ], go_on)  # fmt: skip
     assert [layer.name for layer in layers] == ["live", "live.cameras"]
     layers.show("live.cameras", False)
@@ -205,7 +205,7 @@ def test_the_page_of_another_machines_address_works_with_its_token(tmp_path):
     with WebViewer(Layers.open([tmp_path / "ring.ply"]), host="0.0.0.0", port=0, folder=tmp_path) as viewer:
         url = viewer.url.replace(socket.gethostname(), "127.0.0.1")
         browser = Browser(
-            url, [["see", "Save picture"], ["settle"], ["download", "Save picture", str(tmp_path / "a.png")]], tmp_path
+            url, [["see", "Save image"], ["settle"], ["download", "Save picture", str(tmp_path / "a.png")]], tmp_path
         )
         viewer.run(until=browser.has_ended)
         visit = browser.visit()

@@ -138,7 +138,7 @@ def _serve(options: ViewOptions, layers: "Layers") -> int:
     try:
         with WebViewer(layers, host=options.host, port=options.port, folder=options.out) as viewer:
             names = [layer.name for layer in layers]
-            print_summary(options, f"{viewer.url}  (Ctrl-C ends)", {"url": viewer.url, "layers": names})
+            print_summary(options, f"{viewer.url}  (Ctrl-C to stop)", {"url": viewer.url, "layers": names})
             sys.stdout.flush()
             if options.open:
                 open_browser(viewer.url)

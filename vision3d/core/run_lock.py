@@ -114,10 +114,10 @@ class RunLock:
 
 def _in_use(owner: Owner, path: Path) -> str:
     if owner.host == os.uname().nodename:
-        return f"in use by process {owner.pid} since {owner.since}; wait for it, stop it, or give another --out"
+        return f"in use by process {owner.pid} since {owner.since}; wait for it, stop it, or use another --out"
     return (
         f"in use by process {owner.pid} on {owner.host} since {owner.since}; if that process has ended, remove {path}, "
-        "else give another --out"
+        "else use another --out"
     )
 
 

@@ -101,7 +101,7 @@ class RunFolder:
         path = Path(path)
         run = cls(path, configuration.to_dict(config), ignore, grows, keep)
         if path.exists() and not path.is_dir():
-            raise OutputExistsError(path, "want a folder; give another --out")
+            raise OutputExistsError(path, "want a folder; use another --out")
         if not _check_free(path, overwrite=overwrite, resume=resume):
             run._made = [folder for folder in (path, *path.parents) if not folder.exists()]
         make_folder(path)
@@ -318,7 +318,7 @@ def _check_free(path: Path, *, overwrite: bool, resume: bool) -> bool:
     if not (overwrite or resume):
         raise OutputExistsError(path)
     if not is_run_folder(path):
-        raise OutputExistsError(path, "it is not a vision3d run folder; give another --out")
+        raise OutputExistsError(path, "it is not a vision3d run folder; use another --out")
     return True
 
 

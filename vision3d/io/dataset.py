@@ -107,7 +107,7 @@ def save(path: Path, value: object) -> None:
     if not isinstance(value, PosedImages):
         raise InputError(f"{path}: a data set folder holds PosedImages, got {type(value).__name__}")
     if (path / "transforms.json").exists():
-        raise OutputExistsError(path / "transforms.json", "give another folder")
+        raise OutputExistsError(path / "transforms.json", "use another folder")
     names, masks = [], []
     for i in range(len(value)):
         image, mask, _ = value.read(i)

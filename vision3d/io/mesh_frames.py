@@ -48,7 +48,7 @@ def write_frames(path: Path | str, sequence: FrameSequence, suffix: str = ".obj"
     if suffix not in wanted or not len(sequence):
         raise InputError(f"{path}: got {len(sequence)} frames as {suffix!r}; want at least one, as {', '.join(wanted)}")
     if path.exists() and not (path / INDEX).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise OutputExistsError(path, f"it is not a folder of frames with {INDEX}; give another name")
+        raise OutputExistsError(path, f"it is not a folder of frames with {INDEX}; use another name")
     if isinstance(sequence.base, MeshGaussians) and suffix not in SPLATS:
         sequence = replace(sequence, base=sequence.base.mesh)
     with atomic_folder(path) as folder:

@@ -244,7 +244,7 @@ def write_sequence(path: Path | str, sequence: FrameSequence) -> None:
     """
     path = Path(path)
     if path.exists() and not (path / ".zgroup").is_file():
-        raise OutputExistsError(path, "it is not a .zarr folder; give another name")
+        raise OutputExistsError(path, "it is not a .zarr folder; use another name")
     sequence.validate()
     with atomic_folder(path) as temporary:
         writer = SequenceWriter(temporary, sequence.base)

@@ -88,7 +88,7 @@ class SimulateConfig:
     leads: Annotated[tuple[Lead, ...], InFiles] = ()
     """Parts with prescribed (kinematic) motion."""
     impulses: Annotated[tuple[Impulse, ...], InFiles] = ()
-    """Pushes."""
+    """Impulses: velocity changes at given times."""
     boundaries: Annotated[tuple[Boundary, ...], InFiles] = ()
     """Obstacles in the scene's axes and units; velocities in m/s. `mesh` is the path of a .glb, .obj, .ply or .stl."""
     movers: Annotated[tuple[Mover, ...], InFiles] = ()
