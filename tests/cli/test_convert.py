@@ -166,7 +166,7 @@ def test_rows_that_are_not_finite(cli, tmp_path):
         (["a.ply", "b.ply", "--transform", "m.obj"], 3, "m.obj: holds no 4x4 matrix"),
     ],
 )
-def test_what_is_refused(cli, tmp_path, monkeypatch, scene, arguments, code, message):
+def test_wrong_input(cli, tmp_path, monkeypatch, scene, arguments, code, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.obj").write_text("v a b c\n")
     (tmp_path / "t.xyz").write_text("1 2 3\n")

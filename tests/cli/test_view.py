@@ -1,4 +1,4 @@
-"""`vision3d view` without a window: pictures, wrong options, and what is said where no window opens."""
+"""`vision3d view` without a window: images, wrong options, and errors where no window can be opened."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def scene_file(tmp_path_factory):
     return path
 
 
-def test_a_picture_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_file):
+def test_an_image_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_file):
     ring_cameras().save(tmp_path / "given.json")
     out = tmp_path / "view.png"
     options = ("--cameras", tmp_path / "given.json", "--camera", 2, "--background", "0.2,0.3,0.4")
@@ -38,8 +38,8 @@ def test_a_picture_from_a_given_camera_is_the_renderers(cli, tmp_path, scene_fil
     assert psnr(read_image(out), want) > 50
 
 
-def test_colours_of_what_moves(cli, tmp_path):
-    """Each file has those that it knows; where none does, the error names what there is."""
+def test_colors_of_skinned_meshes(cli, tmp_path):
+    """Each file uses the colorings it supports; if none does, the error names the supported ones."""
     hybrid().save(tmp_path / "ball.glb")
     arm().save(tmp_path / "arm.glb")
     means = {}
@@ -82,10 +82,10 @@ def test_the_first_camera_of_a_data_set_is_the_first_view(cli, tmp_path, scene_f
 
 
 def test_sides_and_heights(cli, tmp_path):
-    """From above half a turn turns the picture; from the side a ring is less; nearer and with a narrow lens it is more."""
+    """From above, 180 degrees flip the image; from the side a ring is smaller; closer or with a long lens it is larger."""
     pictures, scene_file = [], tmp_path / "ring.ply"
     scene = ring_scene(400)
-    scene[scene.means[:, 2] > 0.2].save(scene_file)  # in a floor seen from above, rounding decides what is in front
+    scene[scene.means[:, 2] > 0.2].save(scene_file)  # in a floor seen from above, the depth order depends on rounding
     for name, options in {
         "a": ("--elevation", 90), "b": ("--elevation", 90, "--azimuth", 180), "c": ("--elevation", 5), "d": ("--zoom", 3),
         "e": ("--fov", 20), "f": ("--elevation", 90, "--up", "-z"),
@@ -102,7 +102,7 @@ def test_sides_and_heights(cli, tmp_path):
     assert psnr(above, below) < 25
 
 
-def test_a_moment_of_what_moves(cli, tmp_path):
+def test_a_time_of_an_animation(cli, tmp_path):
     points = torch.rand(50, 3)
     FrameSequence(PointCloud(points), torch.tensor([0.0, 1.0]), {"points": torch.stack([points, points + 3])}).save(
         tmp_path / "a.zarr"
@@ -119,7 +119,7 @@ def test_cameras_alone_are_drawn_as_frusta(cli, tmp_path):
     assert 50 < int((read_image(tmp_path / "a.png").sum(-1) > 0).sum()) < 6000
 
 
-def test_a_picture_that_is_there_stays(cli, tmp_path, scene_file):
+def test_an_existing_image_is_kept(cli, tmp_path, scene_file):
     out = tmp_path / "a.png"
     out.write_text("mine")
     code, _, err = cli("view", scene_file, "--offscreen", out, *SMALL)
@@ -158,7 +158,7 @@ def test_wrong_options_are_one_line(cli, tmp_path, monkeypatch, scene_file, opti
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_such_camera(cli, tmp_path, scene_file):
+def test_missing_camera(cli, tmp_path, scene_file):
     ring_cameras(4).save(tmp_path / "given.json")
     options = ("--offscreen", tmp_path / "a.png", "--cameras", tmp_path / "given.json", "--camera", 4)
     code, _, err = cli("view", scene_file, *options)
@@ -166,7 +166,7 @@ def test_no_such_camera(cli, tmp_path, scene_file):
 
 
 def program(scene_file, *options, **environment):
-    """The program in a process of its own, as a user starts it."""
+    """Runs the program in a separate process, as a user would."""
     kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     path = os.pathsep.join(filter(None, [environment.pop("before", ""), os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     return subprocess.run(
@@ -193,14 +193,14 @@ def write_open3d(folder, code):
         ("", "", "error: no display: neither DISPLAY nor WAYLAND_DISPLAY is set"),
     ],
 )  # fmt: skip
-def test_where_no_window_opens_one_line_says_why(tmp_path, scene_file, code, display, text):
+def test_one_line_says_why_no_window_can_be_opened(tmp_path, scene_file, code, display, text):
     done = program(scene_file, before=write_open3d(tmp_path, code), DISPLAY=display)
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.startswith(text) and done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_a_picture_needs_no_open3d_and_no_display(tmp_path, scene_file):
+def test_an_image_needs_no_open3d_and_no_display(tmp_path, scene_file):
     done = program(
         scene_file, "--offscreen", str(tmp_path / "a.png"), *SMALL, before=write_open3d(tmp_path, "import os\nos.abort()")
     )

@@ -1,4 +1,4 @@
-"""Every example runs, on sizes that take seconds, and does what it says."""
+"""Every example runs, at sizes that take seconds, with correct results."""
 
 import re
 import runpy
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Runs an example with arguments and returns what it printed."""
+    """Runs an example with arguments and returns its output."""
 
     def call(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -67,7 +67,7 @@ def test_compose_scenes(run, tmp_path):
     box = torch.tensor([[-1.5] * 3, [1.5] * 3])
     kept = [GaussianScene.load(tmp_path / name).crop(box).num_gaussians for name in ("a.ply", "b.ply")]
     assert scene.num_gaussians == sum(kept) and scene.sh_degree == 2
-    assert scene.means[:, 0].max() > 2.25  # the second one stands beside the first
+    assert scene.means[:, 0].max() > 2.25  # the second one is next to the first
     frames = list(read_video(tmp_path / "out" / "turntable.mp4"))
     assert len(frames) == 4 and frames[0].shape == (60, 80, 3)
     assert min(float(frame.std()) for frame in frames) > 0.05

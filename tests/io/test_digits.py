@@ -73,14 +73,14 @@ def test_split_is_the_same_everywhere(drawn):
     assert torch.equal(train.images, again.images) and len(train) == 30 and len(test) == 10
     rows = torch.cat([train.images, test.images]).flatten(1).sort(0).values
     torch.testing.assert_close(rows, drawn.images.flatten(1).sort(0).values)
-    order = np.random.default_rng(3).permutation(40)  # a published rule, not whatever the code does
+    order = np.random.default_rng(3).permutation(40)  # the documented rule, independent of the code
     assert torch.equal(test.labels, drawn.labels[torch.from_numpy(order[:10])])
     assert not torch.equal(split_digits(drawn, 10, seed=4)[1].images, test.images)
     with pytest.raises(InputError, match=r"drawn: 40 digits, of which 40 cannot be held out; want 1 to 39"):
         split_digits(drawn, 40)
 
 
-def test_fingerprints_tell_pictures_apart_wherever_they_stand(drawn):
+def test_fingerprints_identify_images_in_any_order(drawn):
     marks = fingerprints(drawn.images)
     assert len(marks.unique()) == 40
     assert torch.equal(fingerprints(torch.nn.functional.pad(drawn.images, (6, 6, 6, 6))), marks)

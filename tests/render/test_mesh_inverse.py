@@ -8,7 +8,7 @@ from vision3d.geometry.rotation import geodesic_distance
 from vision3d.render.meshes import antialias, interpolate, rasterize, screen_positions
 
 
-def test_a_camera_is_found_from_its_picture(backend):
+def test_a_camera_is_recovered_from_its_image(backend):
     size = 32 if backend == "reference" else 64
     vertices, faces = shapes.icosphere(1 if backend == "reference" else 3)
     vertices = vertices * torch.tensor([1.0, 0.7, 0.5])
@@ -29,7 +29,7 @@ def test_a_camera_is_found_from_its_picture(backend):
     optimizer = torch.optim.Adam([twist], lr=0.05)
     errors = []
     for step in range(steps + 1):
-        viewmat = guess @ se3.exp(twist)  # about the object: turns and shifts show apart
+        viewmat = guess @ se3.exp(twist)  # about the object, to separate rotations and translations
         errors.append((geodesic_distance(viewmat[:3, :3], truth[:3, :3]).item(), (viewmat - truth)[:3, 3].norm().item()))
         optimizer.param_groups[0]["lr"] = 0.05 * 0.02 ** (step / steps)
         optimizer.zero_grad()

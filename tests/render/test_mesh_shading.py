@@ -1,4 +1,4 @@
-"""Light on surfaces and colours of meshes, against closed forms."""
+"""Lighting of surfaces and colors of meshes, against closed forms."""
 
 import math
 
@@ -35,14 +35,14 @@ def directions(count: int = 200, seed: int = 0) -> Tensor:
 
 
 def drawn(mesh: Mesh, backend: str, width: int = W, height: int = H) -> tuple[Tensor, Fragments, Tensor]:
-    """Positions and fragments in a camera on the z axis, and its pose."""
+    """Clip space positions and fragments in a camera on the z axis, and its pose."""
     viewmats, Ks = camera(width, height, mesh.vertices.dtype)
     positions = screen_positions(mesh.vertices, viewmats, Ks)
     return positions, rasterize(positions, mesh.faces, width, height, backend=backend), viewmats
 
 
 def square(**values) -> Mesh:
-    """A square of 2 m in the plane z = 0 that the camera sees from its front, uv (0, 0) at the upper left."""
+    """A square of 2 m in the plane z = 0 seen from its front, uv (0, 0) at the upper left."""
     vertices = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
     return Mesh(vertices, torch.tensor([[0, 2, 1], [0, 3, 2]]), **values)
 
@@ -85,7 +85,7 @@ def test_lights_add_up_and_the_headlight_comes_from_the_camera():
 
 
 @pytest.mark.parametrize("highlights", ["blinn", "phong"])
-def test_a_highlight_is_brightest_where_light_is_mirrored_to_the_camera(highlights):
+def test_a_highlight_is_brightest_in_the_mirror_direction(highlights):
     lights = Lights(ambient=0, headlight=0, directions=SUN[None], specular=0.5, shininess=20, highlights=highlights)
     normal = unit(torch.tensor([[0.1, 0.2, -1.0]], dtype=torch.float64))
     mirrored = 2 * (normal @ SUN)[:, None] * normal - SUN
@@ -119,7 +119,7 @@ def test_environments_of_degree_1_and_2_have_their_integrals():
 
 
 def test_irradiance_is_the_integral_over_the_sphere():
-    """A sky of half brightness: Monte Carlo free, by a fine grid of directions, within the error of degree 2 (3 %)."""
+    """A sky of half brightness: numerical integration on a fine grid of directions, within the error of degree 2 (3 %)."""
     environment = project_environment(lambda d: (d[:, 2:] > 0).double(), rows=200)
     heights = (torch.arange(2000, dtype=torch.float64) + 0.5) / 1000 - 1
     for tilt in (0.0, 0.7, math.pi / 2, 2.5):
@@ -154,7 +154,7 @@ def test_smooth_shading_of_a_sphere_is_the_cosine(backend):
     assert not picture[~seen].any() and not normals[~seen].any()
 
 
-def test_flat_shading_has_one_light_a_face(backend):
+def test_flat_shading_is_constant_per_face(backend):
     vertices, faces = shapes.icosphere(1, dtype=torch.float32)
     surface = Surface.of(Mesh(vertices, faces))
     positions, fragments, viewmats = drawn(surface.mesh, backend)
@@ -167,7 +167,7 @@ def test_flat_shading_has_one_light_a_face(backend):
         torch.testing.assert_close(values, values[:1].expand_as(values), atol=1e-6, rtol=0)
 
 
-def test_the_back_of_a_face_is_lit_as_its_front(backend):
+def test_the_back_of_a_face_is_lit_like_its_front(backend):
     turned = Mesh(square().vertices, square().faces.flip(1))
     pictures = []
     for mesh in (square(), turned, Mesh(square().vertices, square().faces, normals=torch.tensor([[0.0, 0, 1]]).repeat(4, 1))):
@@ -180,7 +180,7 @@ def test_the_back_of_a_face_is_lit_as_its_front(backend):
     assert pictures[0][1][0, 20, 24].tolist() == pytest.approx([0, 0, -1])
 
 
-def test_normals_of_a_mesh_are_taken_and_those_of_seams_joined():
+def test_normals_of_a_mesh_are_used_and_merged_at_seams():
     given = unit(torch.tensor([[1.0, 0, 1], [0, 0, 1], [0, 1, 1], [0, 0, 2]]))
     torch.testing.assert_close(smooth_normals(square(normals=3 * given)), given)
     vertices, faces = shapes.icosphere(0, dtype=torch.float64)
@@ -191,12 +191,12 @@ def test_normals_of_a_mesh_are_taken_and_those_of_seams_joined():
 
 
 def test_colors_without_light_are_those_of_the_file(backend):
-    """Texels of a checkerboard at their own size, and one colour a vertex."""
+    """Texels of a checkerboard at their own size, and one color per vertex."""
     texture = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(1))
     mesh = square(uvs=SQUARE_UVS, texture=texture)
     viewmats = torch.eye(4)[None].clone()
     viewmats[0, 2, 3] = 1.0
-    Ks = torch.tensor([[[4.0, 0, 4], [0, 4, 4], [0, 0, 1]]])  # one texel a pixel
+    Ks = torch.tensor([[[4.0, 0, 4], [0, 4, 4], [0, 0, 1]]])  # one texel per pixel
     positions = screen_positions(mesh.vertices, viewmats, Ks)
     fragments = rasterize(positions, mesh.faces, 8, 8, backend=backend)
     picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
@@ -216,8 +216,8 @@ def test_texture_and_vertex_colors_are_multiplied_in_linear_light(backend):
     assert float(colors[0, 20, 24, 0]) == pytest.approx(want, abs=1e-6)
 
 
-def test_seams_are_no_edges_of_the_texture(backend):
-    """Coordinates by corner give the picture of coordinates by vertex, pixel for pixel, small texels or large."""
+def test_seams_are_not_edges_of_the_texture(backend):
+    """UVs by corner give the same image as UVs by vertex, pixel for pixel, for small and large texels."""
     texture = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(1))
     by_vertex = square(uvs=SQUARE_UVS, texture=texture)
     by_corner = square(uvs=SQUARE_UVS[by_vertex.faces], texture=texture)
@@ -231,7 +231,7 @@ def test_seams_are_no_edges_of_the_texture(backend):
 
 
 def test_a_small_texture_is_averaged_in_linear_light(backend):
-    """A fine checkerboard far away is the mean light of black and white."""
+    """A fine checkerboard far away has the mean linear color of black and white."""
     rows = torch.arange(256)
     board = ((rows[:, None] + rows) % 2).float()[..., None].expand(-1, -1, 3)
     mesh = square(uvs=SQUARE_UVS, texture=board)
@@ -247,7 +247,7 @@ def test_views_of_normals_uvs_and_depth(backend):
         name: shade(Surface.of(mesh), positions, fragments, viewmats, shading=name, backend=backend)[0][0]
         for name in ("normals", "uvs", "depth")
     }
-    assert views["normals"][20, 24].tolist() == pytest.approx([0.5, 0.5, 1.0])  # to the viewer
+    assert views["normals"][20, 24].tolist() == pytest.approx([0.5, 0.5, 1.0])  # towards the viewer
     u, v, _ = views["uvs"][20, 24].tolist()
     assert (u, v) == pytest.approx((0.5, 0.5), abs=0.05)
     assert views["uvs"][20, 30, 0] > u and views["uvs"][25, 24, 1] > v
@@ -274,10 +274,10 @@ def test_gradients_reach_vertices_colors_and_texture(backend, shading):
         fragments = rasterize(positions, faces, 7, 6, backend=backend)
         assert torch.equal(fragments.face_ids, fixed)
         surface = Surface.of(mesh)
-        surface.pyramid[1:] = []  # the level of detail has no gradient, and is not what is tested
+        surface.pyramid[1:] = []  # the level of detail has no gradient and is not tested here
         return shade(surface, positions, fragments, viewmats, shading=shading, backend=backend)[0]
 
-    # Inputs whose differences move no pixel to another face.
+    # Inputs for which finite differences move no pixel to another face.
     leaves = [value.requires_grad_() for value in values]
     assert torch.autograd.gradcheck(picture, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, fast_mode=True)
 
