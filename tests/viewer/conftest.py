@@ -1,4 +1,4 @@
-"""Fixtures of the viewer's tests."""
+"""Fixtures of the viewer tests."""
 
 import pytest
 
@@ -8,9 +8,9 @@ from tests.support.outside import package
 
 @pytest.fixture
 def browse(tmp_path):
-    """Serves layers, opens the page, does the steps: `visit = browse(layers, steps, while_open)`.
+    """Serves layers, opens the page, performs the steps: `visit = browse(layers, steps, while_open)`.
 
-    `while_open(viewer)` is called after every turn of the viewer's loop. Only addresses of this machine may be asked for.
+    `while_open(viewer)` is called after every iteration of the viewer's loop. Only addresses of this machine may be requested.
     """
     package("viser")
     from vision3d.viewer.web import WebViewer
