@@ -31,7 +31,7 @@ SsimSize<typename W::Scalar> size_of(const In<W, 4>& a, const In<W, 1>& weights,
             weights.data()};
 }
 
-// As bindings/images.cpp, with the sums of the columns as scratch.
+// As bindings/images.cpp, with scratch memory for the column sums.
 template <typename W>
 void bind_ssim(nb::module_& m) {
     using T = typename W::Scalar;
