@@ -1,4 +1,4 @@
-"""Motion of meshes: vertices by nodes, few nodes, the fox from eight cameras and from one, a step, memory.
+"""Mesh animation: vertices from nodes, few nodes, the fox from eight cameras and from one, time per step, memory.
 
 Reads skinning/elephant* and skinning/fox.glb below VISION3D_DATA. Each part writes results/animation_PART.json.
 """
@@ -35,18 +35,18 @@ from vision3d.stages.animate.dynamic.run import animate
 from vision3d.stages.animate.dynamic.tracking import fit_vertices
 from vision3d.stages.animate.dynamic.trainer import Trainer
 
-RATE, SIZE = 30, 128  # frames a second, pixels
+RATE, SIZE = 30, 128  # frames per second, pixels
 HELD_OUT = tuple(f"unseen{i}" for i in range(4))
 
 
 def data() -> Path:
     folder = os.environ.get("VISION3D_DATA")
     if not folder or not (Path(folder) / "skinning").is_dir():
-        sys.exit("error: VISION3D_DATA names no folder with skinning/")
+        sys.exit("error: VISION3D_DATA is not a folder with skinning/")
     return Path(folder) / "skinning"
 
 
-# The elephant: vertices alone
+# The elephant: vertices only
 
 
 def read_dmat(path: Path) -> Tensor:
@@ -57,7 +57,7 @@ def read_dmat(path: Path) -> Tensor:
 
 
 def elephant() -> dict[str, Any]:
-    """128 nodes fitted to every n-th of 457 frames; the frames between by splines, and the true bones keyed at these frames."""
+    """128 nodes fitted to every n-th of 457 frames, splines in between; and the true bones with keys at these frames."""
     from scipy.interpolate import CubicSpline
 
     mesh = Mesh.load(data() / "elephant.obj")
@@ -95,7 +95,7 @@ def elephant() -> dict[str, Any]:
     return results
 
 
-# Few nodes: methods of skinning
+# Few nodes: skinning methods
 
 
 def tube(sides: int = 16, rings: int = 41) -> Mesh:
@@ -112,14 +112,14 @@ def tube(sides: int = 16, rings: int = 41) -> Mesh:
 
 
 def twisted(points: Tensor, degrees: float) -> Tensor:
-    """About z, in the middle half of the tube."""
+    """Twisted about z, in the middle half of the tube."""
     angle = math.radians(degrees) * ((points[:, 2] + 1) / 2).clamp(0, 1)
     x, y, z = points.T
     return torch.stack([x * angle.cos() - y * angle.sin(), x * angle.sin() + y * angle.cos(), z], -1)
 
 
 def bent(points: Tensor, degrees: float) -> Tensor:
-    """The middle half rolled to an arc, cross-sections moved rigidly: the volume stays."""
+    """The middle half bent to an arc with rigid cross-sections, which preserves the volume."""
     full = math.radians(degrees)
     radius, x, beyond = 2 / full, points[:, 0], points[:, 2] - points[:, 2].clamp(-1, 1)
     angle = full * ((points[:, 2] + 1) / 2).clamp(0, 1)
@@ -128,7 +128,7 @@ def bent(points: Tensor, degrees: float) -> Tensor:
 
 
 def blended(points: Tensor, degrees: float) -> Tensor:
-    """A bend as linear skinning of two bones makes it."""
+    """A bend as produced by linear skinning of two bones."""
     second = ((points[:, 2] + 1) / 2).clamp(0, 1)
     angle = math.radians(degrees)
     matrix = torch.eye(3)
@@ -138,7 +138,7 @@ def blended(points: Tensor, degrees: float) -> Tensor:
 
 
 def ablation() -> dict[str, Any]:
-    """Vertex errors of fits by 2 to 8 nodes to twists and bends, with each method of skinning."""
+    """Vertex errors of fits with 2 to 8 nodes to twists and bends, with each skinning method."""
     mesh, rows = tube(), []
     diagonal = (mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm()
     once = torch.zeros(1, dtype=torch.float64)
@@ -163,7 +163,7 @@ def ablation() -> dict[str, Any]:
 
 
 def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Footage]:
-    """The mesh in the first frame of a clip, its vertices in all frames, and pictures of cameras all round it and 4 unseen."""
+    """The mesh in the first frame of a clip, its vertices in all frames, and images from cameras around it and 4 held-out ones."""
     skin = SkinnedMesh.load(data() / "fox.glb")
     clip = skin.clip(name)
     times = clip.times(RATE)
@@ -193,7 +193,7 @@ def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Fo
 
 
 def fitted(config: AnimateConfig, mesh: Mesh, vertices: Tensor, footage: Footage) -> dict[str, Any]:
-    """Figures of a fit, those of unseen views over frames that were fitted to."""
+    """Metrics of a fit, including held-out views in fitted frames."""
     wall, cpu = time.perf_counter(), time.process_time()
     summary = animate(config, footage, mesh, truth=vertices, progress=silent).summary
     return {**summary, "wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
@@ -203,7 +203,7 @@ EIGHT = replace(load_yaml(AnimateConfig, "quality", stage="animate"), hold_out_e
 
 
 def eight() -> dict[str, Any]:
-    """Walk and Run, 8 cameras, 4 unseen ones, every third frame held out; and the mesh that does not move."""
+    """Walk and Run, 8 cameras, 4 held-out ones, every third frame held out; and the frozen mesh."""
     results = {}
     for name in ("Walk", "Run"):
         given = fox(name)
@@ -214,7 +214,7 @@ def eight() -> dict[str, Any]:
 
 
 def one() -> dict[str, Any]:
-    """The same from one camera at its side with the preset `single`, with other seeds, and without ARAP."""
+    """The same from one camera at the side with the preset `single`, with other seeds, and without ARAP."""
     results = {}
     for name in ("Walk", "Run"):
         mesh, vertices, footage = fox(name)
@@ -229,11 +229,11 @@ def one() -> dict[str, Any]:
     return results
 
 
-# A rigged character that walks, rendered by a different program
+# A walking rigged character, rendered by a different program
 
 
 def character(*kinds: str) -> dict[str, Any]:
-    """CesiumMan: four cameras by joints or by the graph, or one camera, three seeds each; two unseen cameras, rest pose a T."""
+    """CesiumMan: four cameras with joints or the graph, or one camera, three seeds each; two held-out cameras, T rest pose."""
     folder = data().parent / "clips" / "cesium_man"
     mesh, footage = folder / "CesiumMan.glb", read_footage(folder)
     truth = torch.from_numpy(np.load(folder / "truth.npz")["vertices"]).float()
@@ -294,7 +294,7 @@ def colored(vertices: Tensor, faces: Tensor) -> Mesh:
 
 
 def step() -> dict[str, Any]:
-    """A step at 128 px on a ring of 2000 faces: 4 frames in 2 cameras, all losses on."""
+    """A step at 128 px on a ring of 2000 faces: 4 frames in 2 cameras, with all losses."""
     mesh, results = colored(*shapes.torus(1.0, 0.35, 50, 20)), {"faces": 2000, "pictures_a_step": 8}
     for name, renderer, per_face in (("mesh", "mesh", 1), ("gaussians_k1", "gaussians", 1), ("gaussians_k6", "gaussians", 6)):
         config = AnimateConfig(renderer=renderer, per_face=per_face, coarse=1, grow=0.0)
@@ -326,7 +326,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_options(parser)
-    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, each in this process, where none is named")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all, in this process, by default")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         sys.exit(f"error: no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

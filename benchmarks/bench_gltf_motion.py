@@ -1,8 +1,8 @@
-"""Clips out of vertices as .glb: exact morphs, principal morphs, joints with corrective morphs; error, size and time of each.
+"""Clips from vertices as .glb: exact morphs, low-rank morphs, joints with corrective morphs; error, size and time of each.
 
 DATA is a folder with the elephant of libigl and Khronos' fox (`elephant.obj`, `elephant-weights.dmat`, `elephant-anim.dmat`,
-`fox.glb`). Errors at the keys are those of a second reader of the written file (`tests/support/gltf_reader.py`), as shares of
-the diagonal at rest.
+`fox.glb`). Errors at the keys are those of an independent reader of the written file (`tests/support/gltf_reader.py`),
+relative to the diagonal of the rest pose.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from vision3d.optim.motion.skin_fit import FittedSkin, fit_joints, fit_morphs
 from vision3d.scene import Mesh, SkinnedMesh
 
 KEYS = 24
-"""At which a second reader is asked, evenly spaced."""
+"""Number of evenly spaced keys at which the independent reader is evaluated."""
 
 
 def elephant(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
-    """All 457 frames, linear blend of 24 bones with dense weights."""
+    """All 457 frames, linear blend skinning of 24 bones with dense weights."""
     mesh, weights, matrices = read_elephant(folder)
     joints = torch.arange(24).expand(mesh.num_vertices, 24)
     frames = linear_blend(mesh.vertices, weights.float(), joints, matrices.float())
@@ -36,7 +36,7 @@ def elephant(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
 
 
 def fox(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
-    """The walk at 30 frames a second with the hybrid of skinning, half of each kind."""
+    """The walk at 30 frames per second with hybrid skinning, half of each kind."""
     skin = SkinnedMesh.load(folder / "fox.glb")
     times = skin.clip("Walk").times(30)
     frames = skin.posed(skin.clip("Walk"), times, method="hybrid", blends=torch.full((len(skin),), 0.5))
@@ -44,7 +44,7 @@ def fox(folder: Path) -> tuple[Mesh, Tensor, list[float]]:
 
 
 def measured(make: Callable[[], SkinnedMesh | FittedSkin], mesh: Mesh, frames: Tensor, times: list[float]) -> dict[str, Any]:
-    """Figures of a clip: joints, morphs, bytes, CPU-seconds, and its errors at the keys in the written file."""
+    """Metrics of a clip: joints, morphs, bytes, CPU-seconds, and its errors at the keys in the written file."""
     start = time.process_time()
     made = make()
     seconds = time.process_time() - start
