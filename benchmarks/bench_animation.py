@@ -163,7 +163,7 @@ def ablation() -> dict[str, Any]:
 
 
 def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Footage]:
-    """The mesh in the first frame of a clip, its vertices in all frames, and images from cameras around it and 4 held-out ones."""
+    """The mesh in the first frame of a clip, its vertices in all frames, and images from cameras around it and 4 held out."""
     skin = SkinnedMesh.load(data() / "fox.glb")
     clip = skin.clip(name)
     times = clip.times(RATE)
@@ -182,14 +182,14 @@ def fox(name: str, cameras: int = 8, size: int = SIZE) -> tuple[Mesh, Tensor, Fo
     focal = 0.5 * size / math.tan(math.radians(20))
     placed = Cameras.from_camtoworlds(torch.stack(poses), intrinsics(focal, focal, size / 2, size / 2), size, size)
     rows, when = torch.arange(len(views)).repeat_interleave(frames), torch.arange(frames).repeat(len(views))
-    painter, pictures = MeshPainter.of(mesh), []
+    painter, images = MeshPainter.of(mesh), []
     with torch.no_grad():
         for some, moment in zip(rows.split(frames), when.split(frames)):
             colors, alphas = painter.paint(vertices, moment, placed[some])
             straight = colors / alphas[..., None].clamp(min=1 / 255)
-            pictures.append((torch.cat([straight, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte())
+            images.append((torch.cat([straight, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte())
     labels = tuple(views[i][2] for i in rows.tolist())
-    return mesh, vertices, Footage(torch.cat(pictures), placed[rows], labels, when, times)
+    return mesh, vertices, Footage(torch.cat(images), placed[rows], labels, when, times)
 
 
 def fitted(config: AnimateConfig, mesh: Mesh, vertices: Tensor, footage: Footage) -> dict[str, Any]:
@@ -258,9 +258,9 @@ def character(*kinds: str) -> dict[str, Any]:
         row["p95_percent"] = float(errors.flatten().quantile(0.95))
         row["frame_percent"] = errors.mean(1).tolist()
         for camera in ("h0", "h1"):
-            seen = [picture for picture in found.evaluation.pictures if picture.camera == camera]
-            row[f"{camera}_iou"] = sum(picture.iou for picture in seen) / len(seen)
-            row[f"{camera}_psnr"] = sum(picture.psnr for picture in seen) / len(seen)
+            seen = [image for image in found.evaluation.pictures if image.camera == camera]
+            row[f"{camera}_iou"] = sum(image.iou for image in seen) / len(seen)
+            row[f"{camera}_psnr"] = sum(image.psnr for image in seen) / len(seen)
         results[name] = {**row, **found.summary}
         print(name, row, flush=True)
     return results
@@ -281,8 +281,8 @@ def prepared(mesh: Mesh, config: AnimateConfig) -> Trainer:
     rows, when = torch.arange(2).repeat_interleave(8), torch.arange(8).repeat(2)
     with torch.no_grad():
         colors, alphas = MeshPainter.of(mesh).paint(vertices, when, cameras[rows])
-    pictures = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
-    footage = Footage(pictures, cameras[rows], ("a",) * 8 + ("b",) * 8, when, torch.arange(8, dtype=torch.float64) / 24)
+    images = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
+    footage = Footage(images, cameras[rows], ("a",) * 8 + ("b",) * 8, when, torch.arange(8, dtype=torch.float64) / 24)
     graph = DeformationGraph.of(mesh.vertices, mesh.faces, config.nodes, config.neighbors)
     motion = Motion(mesh, graph, config, footage.times, 0.0)
     painter = make_painter(mesh, config.renderer, config.per_face)

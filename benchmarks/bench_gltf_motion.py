@@ -57,11 +57,11 @@ def measured(make: Callable[[], SkinnedMesh | FittedSkin], mesh: Mesh, frames: T
         found = np.array([other.vertices("frames", float(np.float32(times[key]))) for key in keys])
     diagonal = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     errors = np.linalg.norm(found - frames[keys].numpy(), axis=-1) / diagonal
-    figures = {"joints": len(skin), "morphs": skin.num_morphs, "bytes": size, "cpu_s": round(seconds, 2)}
-    figures |= {"file_max_error": float(errors.max()), "file_mean_error": float(errors.mean())}
+    metrics = {"joints": len(skin), "morphs": skin.num_morphs, "bytes": size, "cpu_s": round(seconds, 2)}
+    metrics |= {"file_max_error": float(errors.max()), "file_mean_error": float(errors.mean())}
     if isinstance(made, FittedSkin):
-        figures |= {"max_error": made.max_error, "mean_error": made.mean_error}
-    return figures
+        metrics |= {"max_error": made.max_error, "mean_error": made.mean_error}
+    return metrics
 
 
 def between(
@@ -104,9 +104,9 @@ def main() -> None:
                 clips["its own joints and morphs, 0.0001"] = lambda g=given, o=own: fit_joints(*g, **o)
             results[name] = {"vertices": mesh.num_vertices, "frames": len(frames), "clips": {}}
             for kind, make in clips.items():
-                figures = measured(make, *given)
-                results[name]["clips"][kind] = figures
-                print(f"{name}, {kind}: {figures}", flush=True)
+                metrics = measured(make, *given)
+                results[name]["clips"][kind] = metrics
+                print(f"{name}, {kind}: {metrics}", flush=True)
             results[name]["between_keys"] = {
                 "exact morphs": between(lambda v, t, m=mesh: SkinnedMesh.from_frames(m, v, t), *given),
                 "24 joints and morphs, 0.0001": between(lambda v, t, m=mesh: fit_joints(m, v, t, num_joints=24).skin, *given),

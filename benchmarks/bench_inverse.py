@@ -47,8 +47,8 @@ class Stage:
         place = interpolate(self.mesh.vertices, self.mesh.faces, fragments) / self.diagonal
         waves = torch.stack([torch.sin(k * place + k) for k in (9.0, 23.0)]).sum(0)
         seen = (fragments.face_ids >= 0)[..., None]
-        picture = torch.cat([torch.where(seen, 0.5 + 0.22 * waves, 0.0), seen.float()], -1)
-        return antialias(picture, positions, self.mesh.faces, fragments, neighbors=self.neighbors)
+        image = torch.cat([torch.where(seen, 0.5 + 0.22 * waves, 0.0), seen.float()], -1)
+        return antialias(image, positions, self.mesh.faces, fragments, neighbors=self.neighbors)
 
     def seen_vertices(self) -> Tensor:
         """Vertices of faces visible in any image."""
@@ -101,15 +101,15 @@ def recover_vertices(stage: Stage, steps: int, smoothing: float = 20.0) -> tuple
     with torch.no_grad():
         found = start + inverse @ moved
         errors = [(x - stage.mesh.vertices).norm(dim=1)[seen] / stage.diagonal for x in (start, found)]
-        pictures = target, stage.draw(start), stage.draw(found)
+        images = target, stage.draw(start), stage.draw(found)
     results = {
         "steps": steps, "seen_vertices": int(seen.sum()), "vertices": len(seen), "cpu_s": seconds,
         "start_error": float(errors[0].mean()), "error": float(errors[1].mean()),
         "reduction": float(errors[0].mean() / errors[1].mean()),
         "rms_reduction": float((errors[0].square().mean() / errors[1].square().mean()).sqrt()),
-        "psnr_start": psnr(pictures[1], target), "psnr": psnr(pictures[2], target),
+        "psnr_start": psnr(images[1], target), "psnr": psnr(images[2], target),
     }  # fmt: skip
-    return results, pictures
+    return results, images
 
 
 def recover_texture(stage: Stage, steps: int, texels: int = 256) -> tuple[dict[str, Any], tuple[Tensor, ...]]:

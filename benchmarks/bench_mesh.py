@@ -99,17 +99,17 @@ def fitted_scene(name: str, images: PosedImages, config: FitConfig, cache: Path 
     """The scene of a fit, its training cameras and its metrics; from the cache if available."""
     folder = None if cache is None else cache / name
     if folder is not None and (folder / "fit.json").is_file():
-        figures = json.loads((folder / "fit.json").read_text())
-        return GaussianScene.load(folder / "scene.ply"), Cameras.load(folder / "cameras.json"), figures
+        metrics = json.loads((folder / "fit.json").read_text())
+        return GaussianScene.load(folder / "scene.ply"), Cameras.load(folder / "cameras.json"), metrics
     start = time.process_time()
     fitted = fit(config, images)
-    figures = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1)}
+    metrics = {"fit_psnr": fitted.summary["psnr"], "fit_cpu_s": round(time.process_time() - start, 1)}
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         fitted.scene.save(folder / "scene.ply")
         fitted.cameras.save(folder / "cameras.json")
-        (folder / "fit.json").write_text(json.dumps(figures))
-    return fitted.scene, fitted.cameras, figures
+        (folder / "fit.json").write_text(json.dumps(metrics))
+    return fitted.scene, fitted.cameras, metrics
 
 
 def samples_of(mesh: Mesh, count: int = SAMPLES, seed: int = 0) -> Tensor:
@@ -173,8 +173,8 @@ def of_shapes(cache: Path | None) -> dict[str, Any]:
             images = photographs(name, Path(folder))
             for mode in ("2dgs", "3dgs"):
                 config = fit_config(mode, max_gaussians=8000, init_count=8000, background="random")
-                scene, cameras, figures = fitted_scene(f"{name}_{mode}", images, config, cache)
-                row: dict[str, Any] = dict(figures)
+                scene, cameras, metrics = fitted_scene(f"{name}_{mode}", images, config, cache)
+                row: dict[str, Any] = dict(metrics)
                 variants = {"tsdf": MESH}
                 if mode == "2dgs":
                     variants["tsdf, median"] = dataclasses.replace(MESH, quantile=0.5, texture_size=0)
@@ -220,8 +220,8 @@ def of_demo(cache: Path | None) -> dict[str, Any]:
         return places, ((places > low) & (places < high)).all(-1)
 
     images = load_dataset(folder)
-    scene, cameras, figures = fitted_scene("demo", images, fit_config("2dgs", max_gaussians=20_000), cache)
-    results: dict[str, Any] = {"steps": STEPS, **figures}
+    scene, cameras, metrics = fitted_scene("demo", images, fit_config("2dgs", max_gaussians=20_000), cache)
+    results: dict[str, Any] = {"steps": STEPS, **metrics}
     start = time.process_time()
     made = mesh_scene(MeshConfig(box=DEMO_BOX, resolution=256, faces=100_000, texture_size=2048), scene, cameras)
     results |= {"mesh_cpu_s": round(time.process_time() - start, 1), "mesh": made.summary}
@@ -298,10 +298,10 @@ def of_default(cache: Path | None) -> dict[str, Any]:
     for mode, steps in (("3dgs", 5000), ("2dgs", 2500)):
         base = load_yaml(FitConfig, "demo" if mode == "3dgs" else "surface", stage="fit")
         config = dataclasses.replace(base, minutes=None, steps=steps, max_gaussians=20_000, checkpoint_every=0)
-        scene, trained, figures = fitted_scene(f"default_{mode}", images, config, cache)
+        scene, trained, metrics = fitted_scene(f"default_{mode}", images, config, cache)
         start = time.process_time()
         made = mesh_scene(MeshConfig(), scene, trained)
-        row: dict[str, Any] = {"steps": steps, **figures, "mesh_cpu_s": round(time.process_time() - start, 1)}
+        row: dict[str, Any] = {"steps": steps, **metrics, "mesh_cpu_s": round(time.process_time() - start, 1)}
         row |= {"mesh": made.summary, **mesh_quality.topology(made.mesh)}
         for name, truth in (("all", points), ("table", points[is_on_table])):
             low, high = (truth.amin(0) - 0.02, truth.amax(0) + 0.02)
@@ -338,10 +338,10 @@ def of_objects(files: list[Path], cache: Path | None) -> dict[str, Any]:
                 write_image(file, torch.cat([rgb / alpha.clamp(min=1e-6), alpha], -1).clamp(0, 1))
             images = PosedImages(cameras, tuple(paths), is_test, source=Path(name))
             config = FitConfig(steps=2500, max_gaussians=12_000, checkpoint_every=0)
-            scene, trained, figures = fitted_scene(path.stem, images, config, cache)
+            scene, trained, metrics = fitted_scene(path.stem, images, config, cache)
         start = time.process_time()
         made = mesh_scene(MeshConfig(), scene, trained)
-        row: dict[str, Any] = {**figures, "mesh_cpu_s": round(time.process_time() - start, 1)}
+        row: dict[str, Any] = {**metrics, "mesh_cpu_s": round(time.process_time() - start, 1)}
         row |= mesh_quality.topology(made.mesh)
         points = samples_of(truth, seed=1)
         points = points[mesh_quality.times_seen(points, trained, mesh_quality.depths_of(truth, trained)) >= 3]

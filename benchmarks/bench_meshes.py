@@ -50,8 +50,8 @@ class Ours:
         """The same with the separate operations."""
         positions = self.positions(vertices)
         fragments = rasterize(positions, self.mesh.faces, self.size, self.size, backend=backend)
-        picture = interpolate(colors, self.mesh.faces, fragments, backend=backend)
-        return antialias(picture, positions, self.mesh.faces, fragments, neighbors=self.neighbors, backend=backend)
+        image = interpolate(colors, self.mesh.faces, fragments, backend=backend)
+        return antialias(image, positions, self.mesh.faces, fragments, neighbors=self.neighbors, backend=backend)
 
     def positions(self, vertices: Tensor) -> Tensor:
         return screen_positions(vertices, self.viewmat[None].to(vertices), self.K[None].to(vertices))
@@ -183,8 +183,8 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
     far.colors = colors
     deodr = available(lambda: Deodr(mesh, colors, far.viewmat, far.K, 256))
     if deodr:
-        picture = far.forward()[0]
-        target = picture + 0.5 * weights  # a smooth difference
+        image = far.forward()[0]
+        target = image + 0.5 * weights  # a smooth difference
         leaves = [value.detach().requires_grad_() for value in (far.positions(far.vertices), colors)]
         (far.shade(*leaves)[0] - target).square().sum().backward()
         deodr.step(target.numpy())
@@ -194,7 +194,7 @@ def gradients(mesh: Mesh) -> dict[str, Any]:
         edge = torch.zeros(mesh.num_vertices, dtype=torch.bool)
         edge[mesh.faces[torch.from_numpy(deodr.scene.scene_2d.edgeflags).any(1)].flatten()] = True
         found["to deodr"] = {
-            "picture, mean absolute difference": float((torch.from_numpy(deodr.forward()) - picture).abs().mean()),
+            "picture, mean absolute difference": float((torch.from_numpy(deodr.forward()) - image).abs().mean()),
             "cosine by colors": cosine(leaves[1].grad, other_colors),
             "cosine by places, vertices off outlines": cosine(mine[~edge], other[~edge]),
             "cosine by places, vertices of outlines": cosine(mine[edge], other[edge]),

@@ -65,13 +65,13 @@ def refined(mesh: Mesh, data: Path, truth: Mesh | None = None, **options: Any) -
     begin = time.process_time()
     result = bind_gaussians(StaticConfig(**options), mesh, data=data, progress=lambda *_: None)
     names = ("psnr_before", "psnr", "ssim_before", "ssim", "gaussians", "mean_vertex_shift", "training_s")
-    figures = {name: result.summary[name] for name in names}
-    figures["cpu_s"] = time.process_time() - begin
+    metrics = {name: result.summary[name] for name in names}
+    metrics["cpu_s"] = time.process_time() - begin
     if truth is not None:
         side = float((truth.vertices.amax(0) - truth.vertices.amin(0)).max())
         for name, value in (("vertex_error_before", mesh), ("vertex_error", result.gaussians.mesh)):
-            figures[name] = float((value.vertices - truth.vertices).norm(dim=1).mean()) / side
-    return figures
+            metrics[name] = float((value.vertices - truth.vertices).norm(dim=1).mean()) / side
+    return metrics
 
 
 def measure(mesh: Mesh, size: int, steps: int) -> dict[str, Any]:

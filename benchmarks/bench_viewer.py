@@ -67,8 +67,8 @@ def steady_hand(path: Path, start: FreeCamera) -> dict[str, Any]:
     shown: list[tuple[float, float, Shown]] = []
     came = threading.Event()
 
-    def show(picture: Shown) -> None:
-        shown.append((time.perf_counter(), time.process_time(), picture))
+    def show(image: Shown) -> None:
+        shown.append((time.perf_counter(), time.process_time(), image))
         came.set()
 
     session = Session(Layers.open([path]), size=SIZE, show=show, start=start)

@@ -33,17 +33,17 @@ class Deodr:
 
     def step(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients of the sum of squares by vertices and colors."""
-        picture = self.forward()
+        image = self.forward()
         self.scene.clear_gradients()
-        self.scene.render_backward(2 * (picture - target))
+        self.scene.render_backward(2 * (image - target))
         return self.scene.mesh._vertices_b, self.scene.mesh.vertices_colors_b
 
     def raster_step(self, target: np.ndarray) -> None:
         """Only its compiled part, with projection and silhouettes found before."""
         flat = self.scene.scene_2d
         flat.clear_gradients()
-        picture, _ = flat.render(1)
-        flat.render_backward(2 * (picture - target))
+        image, _ = flat.render(1)
+        flat.render_backward(2 * (image - target))
 
 
 class Open3d:

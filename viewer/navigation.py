@@ -123,8 +123,8 @@ class FreeCamera:
 
     def panned(self, right: float, down: float, height: int) -> "FreeCamera":
         """Moves so that points at the pivot's depth follow the mouse by (right, down) pixels in an image of `height`."""
-        metres = 2 * self.distance * math.tan(math.radians(self.fov_deg) / 2) / height
-        return self.flown(-right * metres, -down * metres, 0.0)
+        meters = 2 * self.distance * math.tan(math.radians(self.fov_deg) / 2) / height
+        return self.flown(-right * meters, -down * meters, 0.0)
 
     def flown(self, right: float, down: float, forward: float) -> "FreeCamera":
         """Moves along the camera's axes [m], with the pivot."""

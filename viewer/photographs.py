@@ -48,18 +48,18 @@ class Thumbnails:
     def _run(self) -> None:
         surfaces: list[Surface] = []
         for first in range(0, len(self._indices), _BATCH):
-            pictures, corners = [], []
+            images, corners = [], []
             for index in self._indices[first : first + _BATCH]:
                 if not self._is_open:
                     return
                 try:
                     with torch.inference_mode():
-                        pictures.append(_small(self._images, index))
+                        images.append(_small(self._images, index))
                 except Vision3DError:  # the frustum stays empty
                     continue
                 corners.append(self._corners[index])
-            if pictures:
-                surfaces.append(_surface(pictures, torch.stack(corners)))
+            if images:
+                surfaces.append(_surface(images, torch.stack(corners)))
                 self._show(tuple(surfaces))
 
 
@@ -88,8 +88,8 @@ class Photograph:
         ratios = float(cameras.width[index]) / float(view.width), float(cameras.height[index]) / float(view.height)
         try:
             with torch.inference_mode():
-                photograph, _, camera = images.read(index, downscale=max(1.0, *ratios))
-                self.placed = placed(photograph.cpu(), camera.to("cpu"), view)
+                photo, _, camera = images.read(index, downscale=max(1.0, *ratios))
+                self.placed = placed(photo.cpu(), camera.to("cpu"), view)
         except Vision3DError as error:
             say(str(error))
             return
@@ -103,12 +103,12 @@ def _small(images: PosedImages, index: int) -> Float[Tensor, "h w 3"]:
 
 def _surface(pictures: Sequence[Float[Tensor, "h w 3"]], corners: Float[Tensor, "c 4 3"]) -> Surface:
     """Images in a row of one texture, each on two triangles."""
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    height, width = (max(image.shape[axis] for image in pictures) for axis in (0, 1))
     texture = torch.zeros(height, width * len(pictures), 3)
     uvs = []
-    for i, picture in enumerate(pictures):
-        rows, columns = picture.shape[:2]
-        texture[:rows, i * width : i * width + columns] = picture
+    for i, image in enumerate(pictures):
+        rows, columns = image.shape[:2]
+        texture[:rows, i * width : i * width + columns] = image
         # Half a pixel inside, so that neighbors do not bleed in.
         u = (i * width + torch.tensor([0.5, columns - 0.5])) / texture.shape[1]
         v = torch.tensor([0.5, rows - 0.5]) / height

@@ -131,10 +131,10 @@ class Session:
             "path": None if self.flight.time is not None else self.flight.points(),
         }
         moment, finish = self.time, None
-        photograph = self._photograph.placed if at_camera and self._photograph is not None else None
-        if photograph is not None and self.photograph_weight > 0:
+        photo = self._photograph.placed if at_camera and self._photograph is not None else None
+        if photo is not None and self.photograph_weight > 0:
             weight = self.photograph_weight
-            finish = lambda pixels: blended(pixels, photograph, weight)  # noqa: E731
+            finish = lambda pixels: blended(pixels, photo, weight)  # noqa: E731
         models = lambda: self.content.models(moment, **options)  # noqa: E731
         return Request(models, self.camera(), self.background, is_moving, finish)
 
@@ -379,7 +379,7 @@ class Session:
         me, times = threading.current_thread(), self.layers.times
         size = (int(request.camera.width), int(request.camera.height))
 
-        def pictures() -> Iterator[np.ndarray]:
+        def images() -> Iterator[np.ndarray]:
             for number in range(count):
                 share = number / (count - 1)
                 moment = start if len(times) < 2 else float(times[0] + share * (times[-1] - times[0]))
@@ -392,7 +392,7 @@ class Session:
             return self._video is me
 
         try:
-            written = write_video(path, pictures(), FPS, is_wanted)
+            written = write_video(path, images(), FPS, is_wanted)
         except Vision3DError as error:
             self.say(str(error))
             return

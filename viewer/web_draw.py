@@ -203,12 +203,12 @@ class Drawer:
                 return
             size = max(int(images.cameras.width[i]), int(images.cameras.height[i]))
             try:
-                picture = images.read(i, max(1.0, size / _THUMBNAIL))[0]
+                image = images.read(i, max(1.0, size / _THUMBNAIL))[0]
             except (Vision3DError, OSError):  # a missing photo leaves an empty pyramid
                 continue
             with self.lock:
                 if not self._stop.is_set():
-                    node.image = (picture.clamp(0, 1) * 255).round().byte().numpy()
+                    node.image = (image.clamp(0, 1) * 255).round().byte().numpy()
 
     def _lines(self, layer: Layer, lines: Float[Tensor, "n 2 3"], colors: Any, thickness: float = 2.0) -> Any:
         if not len(lines):
@@ -267,11 +267,11 @@ def _point_colors(cloud: PointCloud) -> np.ndarray:
     """Colors, or gray by intensity, or one gray."""
     if cloud.colors is not None:
         return (_array(cloud.colors.clamp(0, 1)) * 255).round().astype(np.uint8)
-    grey = torch.full_like(cloud.points[:, 0], _GREY)
+    gray = torch.full_like(cloud.points[:, 0], _GREY)
     if cloud.intensity is not None:
         low, high = float(cloud.intensity.min()), float(cloud.intensity.max())
-        grey = 30 + 190 * (cloud.intensity - low) / max(high - low, 1e-9)
-    return _array(grey[:, None].expand(-1, 3)).astype(np.uint8)
+        gray = 30 + 190 * (cloud.intensity - low) / max(high - low, 1e-9)
+    return _array(gray[:, None].expand(-1, 3)).astype(np.uint8)
 
 
 def _box_colors(boxes: Boxes) -> np.ndarray:

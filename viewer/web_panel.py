@@ -192,13 +192,11 @@ class Panel:
         if client is None:
             return
         try:
-            picture = client.get_render(
-                client.camera.image_height, client.camera.image_width, transport_format="png", timeout=60
-            )
+            image = client.get_render(client.camera.image_height, client.camera.image_width, transport_format="png", timeout=60)
         except (RuntimeError, TimeoutError) as error:
             client.add_notification("No image", str(error), auto_close_seconds=8.0, color="red")
             return
-        client.send_file_download("vision3d.png", png_of(picture), save_immediately=True)
+        client.send_file_download("vision3d.png", png_of(image), save_immediately=True)
 
 
 def layer_text(layer: Layer) -> str:

@@ -77,16 +77,16 @@ def test_depth_and_normals_in_a_folder(cli, scene_file, cameras_file, tmp_path):
     assert depth.dtype == np.float32 and depth.shape == (36, 48)
     np.testing.assert_allclose(depth, torch.where(view.alpha > 0, view.depth, 0), rtol=0, atol=1e-4)
     assert image_size(out / "depth" / "003.png") == image_size(out / "normals" / "003.png") == (48, 36)
-    picture = read_image(out / "normals" / "003.png")
+    image = read_image(out / "normals" / "003.png")
     want = normals_to_rgb(view.normal * view.alpha[..., None], camera.viewmats[0])
-    assert (picture - want)[1:-1, 1:-1].abs().mean() < 0.003
+    assert (image - want)[1:-1, 1:-1].abs().mean() < 0.003
 
 
 def test_normals_reach_the_border_of_the_image(cli, tmp_path):
     ring_scene(1500).save(tmp_path / "s.ply")
     assert cli("render", tmp_path / "s.ply", "--out", tmp_path / "a.png", "--normals", "--zoom", "4", *SMALL)[0] == 0
-    picture = read_image(tmp_path / "a_normals.png")
-    assert min(float(edge.amax(-1).median()) for edge in (picture[-1], picture[:, 0], picture[:, -1])) > 0.5
+    image = read_image(tmp_path / "a_normals.png")
+    assert min(float(edge.amax(-1).median()) for edge in (image[-1], image[:, 0], image[:, -1])) > 0.5
 
 
 @pytest.mark.parametrize("path", ["orbit", "spiral", "flythrough"])
@@ -162,12 +162,12 @@ def test_sh_degree_and_alpha_max_change_the_image(cli, tmp_path):
     scene = ring_scene(200)
     scene.sh[:, 1:] = 0.3
     scene.save(tmp_path / "s.ply")
-    pictures = []
+    images = []
     for name, options in {"a": (), "b": ("--sh-degree", "0"), "c": ("--alpha-max", "0.5")}.items():
         assert cli("render", tmp_path / "s.ply", "--out", tmp_path / f"{name}.png", *SMALL, *options)[0] == 0
-        pictures.append(read_image(tmp_path / f"{name}.png"))
-    assert (pictures[0] - pictures[1]).abs().max() > 0.05
-    assert (pictures[0] - pictures[2]).abs().max() > 0.05
+        images.append(read_image(tmp_path / f"{name}.png"))
+    assert (images[0] - images[1]).abs().max() > 0.05
+    assert (images[0] - images[2]).abs().max() > 0.05
 
 
 def test_progress_and_overwriting(cli, scene_file, tmp_path):

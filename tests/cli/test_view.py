@@ -83,7 +83,7 @@ def test_the_first_camera_of_a_data_set_is_the_first_view(cli, tmp_path, scene_f
 
 def test_sides_and_heights(cli, tmp_path):
     """From above, 180 degrees flip the image; from the side a ring is smaller; closer or with a long lens it is larger."""
-    pictures, scene_file = [], tmp_path / "ring.ply"
+    images, scene_file = [], tmp_path / "ring.ply"
     scene = ring_scene(400)
     scene[scene.means[:, 2] > 0.2].save(scene_file)  # in a floor seen from above, the depth order depends on rounding
     for name, options in {
@@ -93,10 +93,10 @@ def test_sides_and_heights(cli, tmp_path):
         out = tmp_path / f"{name}.png"
         up = () if "--up" in options else ("--up", "z")
         assert cli("view", scene_file, "--offscreen", out, *options, *up, *SMALL)[0] == 0
-        pictures.append(read_image(out))
-    above, round_, low, near, narrow, below = pictures
+        images.append(read_image(out))
+    above, round_, low, near, narrow, below = images
     assert psnr(above.flip(0, 1), round_) > 25
-    lit = [float((picture.sum(-1) > 0.05).float().mean()) for picture in (above, low, near, narrow)]
+    lit = [float((image.sum(-1) > 0.05).float().mean()) for image in (above, low, near, narrow)]
     assert lit[1] < 0.85 * lit[0] and lit[2] > lit[1]
     assert lit[3] > lit[1]
     assert psnr(above, below) < 25

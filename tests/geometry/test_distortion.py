@@ -145,15 +145,15 @@ def test_balance_one_keeps_the_whole_photo(model, coeffs):
 
 def test_grid_sampling_the_map_restores_a_pattern():
     # A smooth image seen through the lens is mapped back to the pinhole camera's image.
-    def picture(points):
+    def image(points):
         return (7 * points[..., 0]).sin() * (5 * points[..., 1] + 1).cos()
 
     coeffs = coeffs64(PINHOLE[5])
     grid = cameras.pixel_grid(640, 480, torch.float64).flatten(0, 1)
-    photo = picture(distortion.undistort(cameras.pixels_to_plane(grid, K), coeffs)).view(1, 1, 480, 640)
+    photo = image(distortion.undistort(cameras.pixels_to_plane(grid, K), coeffs)).view(1, 1, 480, 640)
     pixels, _, new_K = distortion.undistort_map(K, coeffs, 640, 480)
     sampled = torch.nn.functional.grid_sample(photo, distortion.pixels_to_grid(pixels, 640, 480)[None], align_corners=False)
-    want = picture(cameras.pixels_to_plane(grid, new_K)).view(480, 640)
+    want = image(cameras.pixels_to_plane(grid, new_K)).view(480, 640)
     assert (sampled[0, 0] - want).abs().max() < 2e-4
 
 

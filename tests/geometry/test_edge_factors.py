@@ -222,13 +222,13 @@ def test_sheared_discs_match_the_true_map():
     Ks, viewmat = torch.tensor([[[60.0, 0, 32], [0, 60, 32], [0, 0, 1]]]), torch.eye(4)[None].clone()
     viewmat[:, 2, 3] = 2.5
 
-    def picture(gaussians):
+    def image(gaussians):
         quats, scales = gaussians
         return rasterize(means @ shear.T, quats, scales, opacities, colors, viewmat, Ks, 64, 64)[0][0]
 
-    want = picture(edge_factors.factors_to_gaussians(shear @ true, 1e-6))
+    want = image(edge_factors.factors_to_gaussians(shear @ true, 1e-6))
     psnr = [
-        -10 * (picture(triangles.edges_to_gaussians(shear @ edges, 1e-6, method=m)) - want).square().mean().log10()
+        -10 * (image(triangles.edges_to_gaussians(shear @ edges, 1e-6, method=m)) - want).square().mean().log10()
         for m in ("exact", "gram_schmidt")
     ]
     assert psnr[0] > 60

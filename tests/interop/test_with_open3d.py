@@ -48,15 +48,15 @@ def test_textures_match_its_own_reader(open3d, tmp_path, kind):
     read = (open3d.t.io if kind == "tensor" else open3d.io).read_triangle_mesh(str(tmp_path / "a.obj"))
     made = to_open3d(value, kind=kind)
     if kind == "tensor":
-        uvs, pictures = (
+        uvs, images = (
             (m.triangle.texture_uvs.numpy() for m in (read, made)),
             (m.material.texture_maps["albedo"].as_tensor().numpy() for m in (read, made)),
         )
     else:
         uvs = (np.asarray(m.triangle_uvs) for m in (read, made))
-        pictures = (next(np.asarray(image) for image in m.textures if np.asarray(image).ndim == 3) for m in (read, made))
+        images = (next(np.asarray(image) for image in m.textures if np.asarray(image).ndim == 3) for m in (read, made))
     np.testing.assert_allclose(*uvs, atol=1e-6)
-    np.testing.assert_array_equal(*pictures)
+    np.testing.assert_array_equal(*images)
     again = from_open3d(read)
     torch.testing.assert_close(again.corner_uvs, value.uvs, rtol=0, atol=1e-6)
     assert torch.equal(again.texture, value.texture)

@@ -76,8 +76,8 @@ class TestTrimesh:
         read = self.trimesh.load_mesh(str(tmp_path / "a.glb"), process=False)
         made = to_trimesh(value)
         np.testing.assert_allclose(read.visual.uv, made.visual.uv, atol=1e-7)
-        pictures = (np.asarray(m.visual.material.baseColorTexture.convert("RGB")) for m in (read, made))
-        np.testing.assert_array_equal(*pictures)
+        images = (np.asarray(m.visual.material.baseColorTexture.convert("RGB")) for m in (read, made))
+        np.testing.assert_array_equal(*images)
         assert made.volume == pytest.approx(read.volume) and made.area == pytest.approx(read.area)
 
     def test_points(self, caplog):

@@ -63,8 +63,8 @@ def test_trimesh_reads_what_we_write(tmp_path):
     np.testing.assert_array_equal(theirs.vertices, mesh.vertices.numpy())
     np.testing.assert_array_equal(theirs.faces, mesh.faces.numpy())
     np.testing.assert_allclose(theirs.visual.uv[:, 1], 1 - mesh.uvs[:, 1].numpy(), rtol=1e-6)  # v points up in trimesh
-    picture = np.asarray(theirs.visual.material.baseColorTexture.convert("RGBA"))
-    np.testing.assert_array_equal(picture, (mesh.texture * 255).round().numpy())
+    image = np.asarray(theirs.visual.material.baseColorTexture.convert("RGBA"))
+    np.testing.assert_array_equal(image, (mesh.texture * 255).round().numpy())
 
 
 def test_srgb_curves_are_inverse():

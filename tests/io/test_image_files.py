@@ -34,11 +34,11 @@ def test_alpha_is_kept_or_composited(tmp_path):
 
 
 def test_gray_palette_and_palette_with_transparency(tmp_path):
-    grey = (np.arange(30).reshape(5, 6) * 8).astype(np.uint8)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
+    gray = (np.arange(30).reshape(5, 6) * 8).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "grey.png")
     read = read_image(tmp_path / "grey.png")
-    assert read.shape == (5, 6, 3) and torch.equal(read[..., 1], torch.from_numpy(grey) / 255)
-    palette = Image.fromarray(grey, "P")
+    assert read.shape == (5, 6, 3) and torch.equal(read[..., 1], torch.from_numpy(gray) / 255)
+    palette = Image.fromarray(gray, "P")
     palette.putpalette([255, 0, 0] + [0, 255, 0] * 255)
     palette.save(tmp_path / "palette.png")
     assert read_image(tmp_path / "palette.png")[0, :2].tolist() == [[1, 0, 0], [0, 1, 0]]

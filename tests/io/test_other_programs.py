@@ -190,8 +190,8 @@ class TestTrimesh:
             uvs = torch.from_numpy(np.asarray(read.visual.uv)[read.faces]).float()
             torch.testing.assert_close(1 - uvs[..., 1], mesh.corner_uvs[..., 1], rtol=0, atol=1e-6)
             material = read.visual.material
-            picture = material.baseColorTexture if suffix == ".glb" else material.image
-            assert np.array_equal(np.asarray(picture.convert("RGB")), (mesh.texture * 255).round().numpy().astype(np.uint8))
+            image = material.baseColorTexture if suffix == ".glb" else material.image
+            assert np.array_equal(np.asarray(image.convert("RGB")), (mesh.texture * 255).round().numpy().astype(np.uint8))
 
     def test_its_glb(self, tmp_path):
         trimesh = package("trimesh")

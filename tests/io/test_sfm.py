@@ -183,8 +183,8 @@ def test_copies_have_the_orientation_of_the_photos(tmp_path, orientation):
     exif[0x0112], exif[0x0110] = orientation, "a camera"
     exif.get_ifd(0x8769)[0x920A] = 28.0
     smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 4, 6), size=(40, 60), mode="bicubic")[0].clamp(0, 1)
-    picture = Image.fromarray((255 * smooth.permute(1, 2, 0)).byte().numpy())
-    picture.save(tmp_path / "photo.png", exif=exif)
+    image = Image.fromarray((255 * smooth.permute(1, 2, 0)).byte().numpy())
+    image.save(tmp_path / "photo.png", exif=exif)
     made = write_copy(tmp_path / "photo.png", tmp_path / "copy.jpg", 100)
     assert made.size == made.copy_size == image_size(tmp_path / "copy.jpg")
     apart = (read_image(tmp_path / "copy.jpg") - read_image(tmp_path / "photo.png", size=made.size)).abs()

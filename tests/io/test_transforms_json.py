@@ -323,8 +323,8 @@ def test_our_own_data_sets_are_photos(ring, tmp_path):
     path = tmp_path / "saved" / "transforms.json"
     assert isinstance(load(path), PosedImages) and PosedImages.load(path).names == PosedImages.load(path.parent).names
     assert isinstance(Cameras.load(path), Cameras)
-    for picture in (tmp_path / "saved" / "images").iterdir():
-        picture.unlink()
+    for image in (tmp_path / "saved" / "images").iterdir():
+        image.unlink()
     with pytest.raises(FileFormatError, match=r"frame 0 names images/.*, which does not exist \(0 of 10 images found\)"):
         PosedImages.load(path)
 

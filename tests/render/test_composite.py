@@ -218,14 +218,14 @@ def test_gradcheck_of_the_composite(backend, mode):
     vertices = vertices @ quat_to_rotmat(torch.tensor([0.9, 0.3, -0.2, 0.4], dtype=dtype))
     colors = torch.rand(len(vertices), 3, dtype=dtype) * 0.5 + 0.3
 
-    def picture(means: Tensor, logits: Tensor, sh: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
+    def image(means: Tensor, logits: Tensor, sh: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
         moved = replace(scene, means=means, opacity_logits=logits, sh=sh, log_scales=scene.log_scales + 1.2)
         view = one([moved, Mesh(vertices, faces, vertex_colors=colors)], cameras, render_mode="RGB+D", backend=backend)
         return view.image, view.depth
 
     given = [scene.means, scene.opacity_logits, scene.sh, colors]
     leaves = [value.clone().requires_grad_() for value in given]
-    assert torch.autograd.gradcheck(picture, leaves, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True)
+    assert torch.autograd.gradcheck(image, leaves, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
 def test_gradients_of_outlines_move_a_mesh(backend):
@@ -240,14 +240,14 @@ def test_gradients_of_outlines_move_a_mesh(backend):
 
 @pytest.mark.skipif(native.module() is None, reason="the native module is not built")
 def test_bitwise_equal_for_any_number_of_threads():
-    before, pictures = torch.get_num_threads(), []
+    before, images = torch.get_num_threads(), []
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            pictures.append(one([cloud(), ball()], render_mode="RGB+ED", backend="native"))
+            images.append(one([cloud(), ball()], render_mode="RGB+ED", backend="native"))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*pictures))
+    assert all(torch.equal(a, b) for a, b in zip(*images))
 
 
 def test_wrong_objects_and_cameras_are_named():

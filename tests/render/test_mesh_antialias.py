@@ -21,22 +21,22 @@ def draw(positions, faces, width, height, backend, channels: int = 1) -> torch.T
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.45, 0.55, 0.9])
 def test_a_vertical_edge_has_exact_coverage(backend, shift):
     positions, faces = grid(2, 2, 2.0 + shift, -3.0, 30.0, 30.0)
-    picture = draw(positions.double(), faces, 8, 6, backend)[0, :, :, 0]
+    image = draw(positions.double(), faces, 8, 6, backend)[0, :, :, 0]
     want = torch.ones(8, dtype=torch.float64)
     want[:2], want[2] = 0, 1 - shift
-    torch.testing.assert_close(picture, want.expand(6, 8), atol=1e-6, rtol=0)
+    torch.testing.assert_close(image, want.expand(6, 8), atol=1e-6, rtol=0)
     turned = draw(positions.double()[..., [1, 0, 2, 3]], faces, 6, 8, backend)[0, :, :, 0]
-    torch.testing.assert_close(turned, picture.T)
+    torch.testing.assert_close(turned, image.T)
 
 
 def test_the_area_of_a_disc(backend):
     positions, faces = sphere(40, 40, torch.float64, subdivisions=3)
-    picture = draw(positions, faces, 40, 40, backend)
+    image = draw(positions, faces, 40, 40, backend)
     hard = (rasterize(positions, faces, 40, 40).face_ids >= 0).double().sum()
     # The outline of the sphere at distance 3 has radius focal / sqrt(8); the mesh is slightly inside.
     area = torch.pi * 44**2 / 8
-    assert abs(float(picture.sum()) / area - 1) < 0.006 and picture.amin() >= 0 and picture.amax() <= 1
-    assert abs(float(hard) / area - 1) < 0.03 and ((picture > 0.01) & (picture < 0.99)).sum() > 60
+    assert abs(float(image.sum()) / area - 1) < 0.006 and image.amin() >= 0 and image.amax() <= 1
+    assert abs(float(hard) / area - 1) < 0.03 and ((image > 0.01) & (image < 0.99)).sum() > 60
 
 
 def box(low, high, camera_model, dtype=torch.float64):
@@ -62,12 +62,12 @@ def test_a_box_seen_from_the_front(backend, camera_model, dtype):
         start = torch.arange(count, dtype=dtype)
         return (torch.clamp(start + 1, max=end) - torch.clamp(start, min=begin)).clamp(min=0)
 
-    picture = draw(positions(torch.zeros(3, dtype=dtype)), faces, 16, 12, backend)[0, :, :, 0]
+    image = draw(positions(torch.zeros(3, dtype=dtype)), faces, 16, 12, backend)[0, :, :, 0]
     want = covered(y0, y1, 12)[:, None] * covered(x0, x1, 16)
     inner_x, inner_y = ((value == 1) for value in (covered(x0, x1, 16), covered(y0, y1, 12)))
     for mask in (inner_y[:, None].expand(12, 16), inner_x.expand(12, 16)):  # rows and columns without a corner of the outline
         assert mask.any() and ((want > 0.01) & (want < 0.99) & mask).any()
-        torch.testing.assert_close(picture[mask], want[mask], atol=2e-5, rtol=0)
+        torch.testing.assert_close(image[mask], want[mask], atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("camera_model", ["ortho", "pinhole"])

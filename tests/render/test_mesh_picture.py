@@ -25,9 +25,9 @@ def at_once(attributes: Tensor, positions: Tensor, faces: Tensor, width: int, he
 
 def with_gradients(call, attributes: Tensor, positions: Tensor, *others) -> list[Tensor]:
     leaves = [attributes.clone().requires_grad_(), positions.clone().requires_grad_()]
-    picture = call(*leaves, *others)
-    weights = torch.randn(picture.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(picture)
-    return [picture.detach(), *torch.autograd.grad((picture * weights).sum(), leaves)]
+    image = call(*leaves, *others)
+    weights = torch.randn(image.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(image)
+    return [image.detach(), *torch.autograd.grad((image * weights).sum(), leaves)]
 
 
 def scene(name: str) -> tuple[Tensor, Tensor, int, int]:
@@ -118,9 +118,9 @@ def test_share_of_the_mesh(backend):
 def test_nothing_to_draw(backend, images, faces, channels):
     positions = torch.rand(images, 4, 4)
     leaves = [torch.rand(4, channels).requires_grad_(), positions.requires_grad_()]
-    picture = draw_attributes(leaves[0], leaves[1], torch.tensor([[0, 1, 2], [1, 2, 3]])[:faces], 5, 3, backend=backend)
-    assert picture.shape == (images, 3, 5, channels)
-    for grad, leaf in zip(torch.autograd.grad(picture.sum(), leaves, allow_unused=True, materialize_grads=True), leaves):
+    image = draw_attributes(leaves[0], leaves[1], torch.tensor([[0, 1, 2], [1, 2, 3]])[:faces], 5, 3, backend=backend)
+    assert image.shape == (images, 3, 5, channels)
+    for grad, leaf in zip(torch.autograd.grad(image.sum(), leaves, allow_unused=True, materialize_grads=True), leaves):
         assert grad.shape == leaf.shape and not grad.any()
 
 
@@ -174,8 +174,8 @@ def test_registered_ops():
     positions, faces = sphere(8, 6, torch.float64, 0)
     attributes = torch.rand(positions.shape[1], 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     inputs = (attributes[None], positions, faces.int(), edge_neighbors(faces), 8, 6, 0.1, 1e10)
-    picture, *kept = torch.ops.vision3d.draw_mesh_picture(*inputs)
-    torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture_vjp.default, (*inputs[:4], *kept, picture))
+    image, *kept = torch.ops.vision3d.draw_mesh_picture(*inputs)
+    torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture_vjp.default, (*inputs[:4], *kept, image))
     inputs[0].requires_grad_(), positions.requires_grad_()
     torch.library.opcheck(torch.ops.vision3d.draw_mesh_picture.default, inputs)
 

@@ -145,13 +145,13 @@ def test_smooth_shading_of_a_sphere_is_the_cosine(backend):
     surface = Surface.of(Mesh(vertices, faces, normals=vertices), color=(1, 1, 1))
     positions, fragments, viewmats = drawn(surface.mesh, backend)
     lights = Lights(ambient=0, headlight=0, directions=SUN[None])
-    picture, normals = shade(surface, positions, fragments, viewmats, lights=lights, backend=backend)
+    image, normals = shade(surface, positions, fragments, viewmats, lights=lights, backend=backend)
     seen = fragments.face_ids >= 0
     points = (vertices[faces[fragments.face_ids[seen].long()]] * fragments.barycentrics[seen][..., None]).sum(1)
     torch.testing.assert_close(normals[seen], unit(points), atol=1e-5, rtol=0)
     want = (unit(points) @ SUN.float()).clamp(min=0)
-    torch.testing.assert_close(srgb_to_linear(picture[seen])[:, 0], want, atol=2e-5, rtol=0)
-    assert not picture[~seen].any() and not normals[~seen].any()
+    torch.testing.assert_close(srgb_to_linear(image[seen])[:, 0], want, atol=2e-5, rtol=0)
+    assert not image[~seen].any() and not normals[~seen].any()
 
 
 def test_flat_shading_is_constant_per_face(backend):
@@ -159,25 +159,25 @@ def test_flat_shading_is_constant_per_face(backend):
     surface = Surface.of(Mesh(vertices, faces))
     positions, fragments, viewmats = drawn(surface.mesh, backend)
     lights = Lights(ambient=0.1, headlight=0, directions=SUN[None])
-    picture, _ = shade(surface, positions, fragments, viewmats, shading="flat", lights=lights, backend=backend)
+    image, _ = shade(surface, positions, fragments, viewmats, shading="flat", lights=lights, backend=backend)
     shown = fragments.face_ids.unique()
     assert len(shown) > 15
     for face in shown[shown >= 0]:
-        values = picture[fragments.face_ids == face]
+        values = image[fragments.face_ids == face]
         torch.testing.assert_close(values, values[:1].expand_as(values), atol=1e-6, rtol=0)
 
 
 def test_the_back_of_a_face_is_lit_like_its_front(backend):
     turned = Mesh(square().vertices, square().faces.flip(1))
-    pictures = []
+    images = []
     for mesh in (square(), turned, Mesh(square().vertices, square().faces, normals=torch.tensor([[0.0, 0, 1]]).repeat(4, 1))):
         surface = Surface.of(mesh)
         positions, fragments, viewmats = drawn(mesh, backend)
-        pictures.append(shade(surface, positions, fragments, viewmats, backend=backend))
-    for picture, normals in pictures[1:]:
-        torch.testing.assert_close(picture, pictures[0][0])
-        torch.testing.assert_close(normals, pictures[0][1])
-    assert pictures[0][1][0, 20, 24].tolist() == pytest.approx([0, 0, -1])
+        images.append(shade(surface, positions, fragments, viewmats, backend=backend))
+    for image, normals in images[1:]:
+        torch.testing.assert_close(image, images[0][0])
+        torch.testing.assert_close(normals, images[0][1])
+    assert images[0][1][0, 20, 24].tolist() == pytest.approx([0, 0, -1])
 
 
 def test_normals_of_a_mesh_are_used_and_merged_at_seams():
@@ -199,11 +199,11 @@ def test_colors_without_light_are_those_of_the_file(backend):
     Ks = torch.tensor([[[4.0, 0, 4], [0, 4, 4], [0, 0, 1]]])  # one texel per pixel
     positions = screen_positions(mesh.vertices, viewmats, Ks)
     fragments = rasterize(positions, mesh.faces, 8, 8, backend=backend)
-    picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
-    torch.testing.assert_close(picture[0], texture, atol=1e-5, rtol=0)
+    image, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
+    torch.testing.assert_close(image[0], texture, atol=1e-5, rtol=0)
     plain = square(vertex_colors=torch.tensor([[0.2, 0.5, 0.9, 0.1]]).repeat(4, 1))
-    picture, _ = shade(Surface.of(plain), positions, fragments, viewmats, shading="none", backend=backend)
-    torch.testing.assert_close(picture[0], torch.tensor([0.2, 0.5, 0.9]).expand(8, 8, 3), atol=1e-6, rtol=0)
+    image, _ = shade(Surface.of(plain), positions, fragments, viewmats, shading="none", backend=backend)
+    torch.testing.assert_close(image[0], torch.tensor([0.2, 0.5, 0.9]).expand(8, 8, 3), atol=1e-6, rtol=0)
     gray, _ = shade(Surface.of(square()), positions, fragments, viewmats, shading="none", backend=backend)
     torch.testing.assert_close(gray, torch.full_like(gray, 0.7), atol=1e-6, rtol=0)
 
@@ -222,12 +222,12 @@ def test_seams_are_not_edges_of_the_texture(backend):
     by_vertex = square(uvs=SQUARE_UVS, texture=texture)
     by_corner = square(uvs=SQUARE_UVS[by_vertex.faces], texture=texture)
     positions, fragments, viewmats = drawn(by_vertex, backend)
-    pictures = [
+    images = [
         shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)[0]
         for mesh in (by_vertex, by_corner)
     ]
-    torch.testing.assert_close(*pictures, atol=1e-6, rtol=0)
-    assert pictures[0].std() > 0.05
+    torch.testing.assert_close(*images, atol=1e-6, rtol=0)
+    assert images[0].std() > 0.05
 
 
 def test_a_small_texture_is_averaged_in_linear_light(backend):
@@ -236,8 +236,8 @@ def test_a_small_texture_is_averaged_in_linear_light(backend):
     board = ((rows[:, None] + rows) % 2).float()[..., None].expand(-1, -1, 3)
     mesh = square(uvs=SQUARE_UVS, texture=board)
     positions, fragments, viewmats = drawn(mesh, backend)
-    picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
-    assert picture[0, 20, 24].tolist() == pytest.approx([float(linear_to_srgb(torch.tensor(0.5)))] * 3, abs=1e-4)
+    image, _ = shade(Surface.of(mesh), positions, fragments, viewmats, shading="none", backend=backend)
+    assert image[0, 20, 24].tolist() == pytest.approx([float(linear_to_srgb(torch.tensor(0.5)))] * 3, abs=1e-4)
 
 
 def test_views_of_normals_uvs_and_depth(backend):
@@ -268,7 +268,7 @@ def test_gradients_reach_vertices_colors_and_texture(backend, shading):
     viewmats, Ks = camera(7, 6, torch.float64)
     fixed = rasterize(screen_positions(vertices, viewmats, Ks), faces, 7, 6, backend=backend).face_ids
 
-    def picture(vertices: Tensor, colors: Tensor, texture: Tensor) -> Tensor:
+    def image(vertices: Tensor, colors: Tensor, texture: Tensor) -> Tensor:
         mesh = Mesh(vertices, faces, uvs=uvs, vertex_colors=colors, texture=texture)
         positions = screen_positions(vertices, viewmats, Ks)
         fragments = rasterize(positions, faces, 7, 6, backend=backend)
@@ -279,7 +279,7 @@ def test_gradients_reach_vertices_colors_and_texture(backend, shading):
 
     # Inputs for which finite differences move no pixel to another face.
     leaves = [value.requires_grad_() for value in values]
-    assert torch.autograd.gradcheck(picture, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, fast_mode=True)
+    assert torch.autograd.gradcheck(image, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, fast_mode=True)
 
 
 def test_ortho_cameras_see_along_their_axis(backend):
@@ -289,8 +289,8 @@ def test_ortho_cameras_see_along_their_axis(backend):
     positions = screen_positions(mesh.vertices, viewmats, Ks, "ortho")
     fragments = rasterize(positions, mesh.faces, W, H, backend=backend)
     lights = Lights(ambient=0, headlight=1)
-    picture, _ = shade(Surface.of(mesh), positions, fragments, viewmats, lights=lights, camera_model="ortho", backend=backend)
-    torch.testing.assert_close(picture[fragments.face_ids >= 0], torch.full((24 * 24, 3), 0.7), atol=1e-5, rtol=0)
+    image, _ = shade(Surface.of(mesh), positions, fragments, viewmats, lights=lights, camera_model="ortho", backend=backend)
+    torch.testing.assert_close(image[fragments.face_ids >= 0], torch.full((24 * 24, 3), 0.7), atol=1e-5, rtol=0)
 
 
 def test_wrong_arguments_are_named(backend):

@@ -93,11 +93,11 @@ def test_small_images_are_unchanged():
 
 
 def test_frames_in_rows_of_four():
-    pictures = [torch.full((20, 30, 3), i / 10) for i in range(6)]
-    sheet = frame_sheet(pictures, [f"{i} s" for i in range(6)])
+    images = [torch.full((20, 30, 3), i / 10) for i in range(6)]
+    sheet = frame_sheet(images, [f"{i} s" for i in range(6)])
     assert sheet.shape == (2 * 42, 4 * 34, 3)
     for i in range(6):
         assert sheet[(i // 4) * 42 + 5, (i % 4) * 34 + 5].tolist() == pytest.approx([i / 10] * 3, abs=1 / 255)
-    assert frame_sheet(pictures[:2], ["", ""]).shape == (42, 68, 3)
+    assert frame_sheet(images[:2], ["", ""]).shape == (42, 68, 3)
     with pytest.raises(InputError, match="got no images"):
         frame_sheet([], [])

@@ -55,9 +55,9 @@ def test_colors_linear_on_a_face_are_averaged_over_its_parts():
 def test_a_texture_finer_than_the_faces_gives_its_mean():
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2
     mesh = Mesh(CORNERS, FACES, UVS, texture=board[..., None].expand(-1, -1, 3).float())
-    grey = linear_to_srgb(torch.tensor(0.5))
+    gray = linear_to_srgb(torch.tensor(0.5))
     colors = mean_colors(mesh, torch.tensor([[1 / 3, 1 / 3, 1 / 3]]))
-    torch.testing.assert_close(colors, grey.expand(2, 1, 3), atol=0.02, rtol=0)
+    torch.testing.assert_close(colors, gray.expand(2, 1, 3), atol=0.02, rtol=0)
 
 
 def test_each_gaussian_has_the_color_of_its_part():

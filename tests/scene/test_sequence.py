@@ -252,8 +252,8 @@ def test_rotated_harmonics_match_a_rotated_camera():
     motion[:3, :3] = rotmat
     turned = replace(cameras, viewmats=cameras.viewmats @ motion.T)
     frame = moving.frame(0)
-    pictures = [render_views(*pair) for pair in ((scene, cameras), (frame, turned), (replace(frame, sh=scene.sh), turned))]
-    for before, after, still in zip(*pictures):
+    images = [render_views(*pair) for pair in ((scene, cameras), (frame, turned), (replace(frame, sh=scene.sh), turned))]
+    for before, after, still in zip(*images):
         error = (before.image - after.image).square().mean()
         assert -10 * torch.log10(error) > 45
         assert (

@@ -140,16 +140,16 @@ def test_masks_from_a_plain_background(tmp_path, caplog):
 
 
 def test_unsuitable_backgrounds():
-    picture = torch.ones(16, 16, 3)
-    picture[4:12, 4:12] = torch.tensor([0.2, 0.5, 0.1])
-    masks, color = mask_of_background([picture])
+    image = torch.ones(16, 16, 3)
+    image[4:12, 4:12] = torch.tensor([0.2, 0.5, 0.1])
+    masks, color = mask_of_background([image])
     assert color == "#ffffff" and int(masks[0].sum()) == 64
-    picture[7, 7] = 1.0  # a spot of the background color on the object is kept
-    assert int(mask_of_background([picture])[0][0].sum()) == 64
-    striped = picture.clone()
+    image[7, 7] = 1.0  # a spot of the background color on the object is kept
+    assert int(mask_of_background([image])[0][0].sum()) == 64
+    striped = image.clone()
     striped[0, :8] = 0.0
     assert mask_of_background([striped]) == (None, "the border has several colors")
-    pale = picture.clone()
+    pale = image.clone()
     pale[4:8, 4:12] = 0.96
     assert mask_of_background([pale]) == (None, "the object has almost the color of the background")
 

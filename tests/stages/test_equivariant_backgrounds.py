@@ -62,8 +62,8 @@ def test_the_bundled_classifier_handles_backgrounds(digits, name):
 @pytest.mark.parametrize("name", ["grey 0.05", "grey 0.3", "slope", "vignette", "low contrast"])
 def test_a_smooth_background_does_not_change_the_moments(digits, name):
     images, _ = digits
-    (centres, second), (others, other_second) = (moments(foreground(x)) for x in (images, BACKGROUNDS[name](images)))
-    assert float((centres - others).norm(dim=-1).quantile(0.95)) < 0.4
+    (centers, second), (others, other_second) = (moments(foreground(x)) for x in (images, BACKGROUNDS[name](images)))
+    assert float((centers - others).norm(dim=-1).quantile(0.95)) < 0.4
     assert float(((second - other_second).flatten(1).norm(dim=1) / second.flatten(1).norm(dim=1)).quantile(0.95)) < 0.1
 
 

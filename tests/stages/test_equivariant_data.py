@@ -59,12 +59,12 @@ def test_warps_equal_own_sampling(make):
 
 def test_a_warp_by_hand():
     """One pixel right of the center: a rotation by 90 degrees, x towards y, moves it below; a translation moves it."""
-    picture = torch.zeros(1, 9, 9)
-    picture[0, 4, 6] = 1
+    image = torch.zeros(1, 9, 9)
+    image[0, 4, 6] = 1
     turn = homogeneous(torch.tensor([[0.0, -1], [1, 0]], dtype=F64))[None]
-    assert float(warp(picture, turn)[0, 6, 4]) == pytest.approx(1, abs=1e-5)
+    assert float(warp(image, turn)[0, 6, 4]) == pytest.approx(1, abs=1e-5)
     turn[0, 0, 2] = 2
-    assert float(warp(picture, turn)[0, 6, 6]) == pytest.approx(1, abs=1e-5)
+    assert float(warp(image, turn)[0, 6, 6]) == pytest.approx(1, abs=1e-5)
 
 
 def test_affnist_like_keeps_every_digit_in_the_frame_and_within_its_ranges():
@@ -141,8 +141,8 @@ def blob(side, covariance, centre=(0.0, 0.0)):
 
 def test_moments_of_a_gaussian():
     covariance = torch.tensor([[9.0, 2.0], [2.0, 4.0]], dtype=F64)
-    centres, second = moments(blob(60, covariance, (3.0, -5.0)))
-    torch.testing.assert_close(centres[0], torch.tensor([3.0, -5.0], dtype=F64), atol=1e-6, rtol=0)
+    centers, second = moments(blob(60, covariance, (3.0, -5.0)))
+    torch.testing.assert_close(centers[0], torch.tensor([3.0, -5.0], dtype=F64), atol=1e-6, rtol=0)
     torch.testing.assert_close(second[0], covariance, atol=1e-4, rtol=0)
 
 
@@ -177,14 +177,14 @@ def test_an_affine_warp_leaves_a_rotation():
 
 
 def test_a_rotation_of_the_image_is_a_shift_on_the_circles():
-    picture = pad_to_frame(drawn_digits(3).images)
-    turned = torch.rot90(picture, -1, (-2, -1))  # x towards y
-    torch.testing.assert_close(canonical_polar(turned), canonical_polar(picture).roll(16, -1), atol=1e-5, rtol=0)
+    image = pad_to_frame(drawn_digits(3).images)
+    turned = torch.rot90(image, -1, (-2, -1))  # x towards y
+    torch.testing.assert_close(canonical_polar(turned), canonical_polar(image).roll(16, -1), atol=1e-5, rtol=0)
 
 
 def test_black_and_white_images():
-    for picture in (torch.zeros(2, 40, 40), torch.ones(2, 40, 40)):
-        assert bool(canonical_images(picture).isfinite().all()) and bool(canonical_polar(picture).isfinite().all())
+    for image in (torch.zeros(2, 40, 40), torch.ones(2, 40, 40)):
+        assert bool(canonical_images(image).isfinite().all()) and bool(canonical_polar(image).isfinite().all())
     assert float(canonical_images(torch.zeros(1, 40, 40)).abs().max()) == 0
 
 

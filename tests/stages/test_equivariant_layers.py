@@ -156,9 +156,9 @@ def test_rotations_by_90_degrees_are_exact_layer_by_layer(kind, mask):
     """rot90 by -1 rotates x towards y, which points down: the direction of so2.exp."""
     torch.manual_seed(1)
     options = {"kind": kind, "mask": mask, "padding": 1}
-    samples, picture = quarter_turns(F64), torch.randn(2, 1, 12, 12, dtype=F64)
+    samples, image = quarter_turns(F64), torch.randn(2, 1, 12, 12, dtype=F64)
     lift = LiftConv("so2", 1, 3, 5, **options).double()
-    first, turned = lift(picture, samples), lift(torch.rot90(picture, -1, (-2, -1)), samples)
+    first, turned = lift(image, samples), lift(torch.rot90(image, -1, (-2, -1)), samples)
     assert float(turned.detach().std()) > 1e-3
     torch.testing.assert_close(turned, rotated_features(first), atol=1e-12, rtol=1e-10)
     for make in LAYERS:
@@ -175,15 +175,15 @@ def test_rotations_by_90_degrees_are_exact_layer_by_layer(kind, mask):
 def test_rotations_by_90_degrees_are_exact_end_to_end(method, pooling):
     torch.manual_seed(2)
     network = PlanarNet(ModelConfig(method=method, group="se2", channels=4, pooling=pooling)).eval()
-    pictures = torch.rand(3, 40, 40)
+    images = torch.rand(3, 40, 40)
     with torch.no_grad():
-        plain = network(pictures, quarter_turns())
+        plain = network(images, quarter_turns())
         for turns in (1, 2, 3):
-            turned = network(torch.rot90(pictures, turns, (-2, -1)), quarter_turns())
+            turned = network(torch.rot90(images, turns, (-2, -1)), quarter_turns())
             torch.testing.assert_close(turned, plain, atol=1e-6, rtol=0)
         eighth = quarter_turns()
         eighth = GroupSamples("so2", eighth.log_p, eighth.angles * 0.9, eighth.weights)  # control: not a group
-        assert float((network(torch.rot90(pictures, 1, (-2, -1)), eighth) - network(pictures, eighth)).abs().max()) > 1e-4
+        assert float((network(torch.rot90(images, 1, (-2, -1)), eighth) - network(images, eighth)).abs().max()) > 1e-4
 
 
 def test_the_kernel_is_smooth_at_the_identity():
@@ -274,16 +274,16 @@ def test_gradients(group):
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     samples, others = (sample_group(group, n, generator=generator, dtype=F64) for n in (2, 3))
-    pictures = torch.randn(1, 1, 3, 3, dtype=F64, requires_grad=True)
+    images = torch.randn(1, 1, 3, 3, dtype=F64, requires_grad=True)
     features = torch.randn(1, 2, 2, 3, 3, dtype=F64, requires_grad=True)
     lift = LiftConv(group, 1, 2, 3).double()
-    assert torch.autograd.gradcheck(lambda x: lift(x, samples), pictures)
+    assert torch.autograd.gradcheck(lambda x: lift(x, samples), images)
     for make in LAYERS:
         conv = make(group, 2, 1, 3, padding=1).double()
         assert torch.autograd.gradcheck(lambda x, conv=conv: conv(x, samples, others), features)
     project = ProjectConv(group, 2, 1, 3).double()
     assert torch.autograd.gradcheck(lambda x: project(x, samples), features)
-    for layer, call in ((lift, lambda: lift(pictures, samples)), (project, lambda: project(features, samples))):
+    for layer, call in ((lift, lambda: lift(images, samples)), (project, lambda: project(features, samples))):
         call().square().sum().backward()
         assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in layer.parameters())
 
@@ -293,20 +293,20 @@ def test_gradients(group):
 def test_network_is_deterministic_by_seed_and_does_not_mix_images(method, group):
     torch.manual_seed(0)
     network = PlanarNet(ModelConfig(method=method, group=group, channels=3, samples=3)).eval()
-    pictures = torch.rand(4, 40, 40)
+    images = torch.rand(4, 40, 40)
     with torch.no_grad():
         network.seed_samples(5)
-        first = network(pictures)
-        assert not torch.equal(first, network(pictures)), "new samples are drawn"
+        first = network(images)
+        assert not torch.equal(first, network(images)), "new samples are drawn"
         network.seed_samples(5)
-        assert torch.equal(first, network(pictures))
+        assert torch.equal(first, network(images))
         samples = network.draw()
-        whole = network(pictures, samples)
+        whole = network(images, samples)
         for i in range(4):
-            torch.testing.assert_close(network(pictures[i : i + 1], samples), whole[i : i + 1], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(network(images[i : i + 1], samples), whole[i : i + 1], atol=1e-5, rtol=1e-5)
         network.num_samples = 7
         assert network.draw().angles.shape == (7,)
-        assert network(pictures).shape == (4, 10)
+        assert network(images).shape == (4, 10)
 
 
 def test_separable_kernel_is_the_product():
@@ -354,11 +354,11 @@ def test_pooling_is_the_same_with_and_without_gradients():
 
 @pytest.mark.parametrize("norm", ["scale", "layer"])
 def test_black_stays_black(norm):
-    picture = torch.zeros(1, 40, 40)
-    picture[0, 2:6, 2:6] = 1
+    image = torch.zeros(1, 40, 40)
+    image[0, 2:6, 2:6] = 1
     network = PlanarNet(ModelConfig(method="full", channels=3, samples=3, norm=norm)).eval()
     with torch.no_grad():
-        features = network.features(picture, network.draw())
+        features = network.features(image, network.draw())
     assert all((float(f[..., -3:, -3:].abs().max()) == 0) == (norm == "scale") for f in features)
 
 

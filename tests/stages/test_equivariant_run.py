@@ -50,11 +50,11 @@ def test_every_method_runs_and_writes_its_files(tmp_path, digits, method):
     for name in ("classifier.safetensors", "figures/features.png", "figures/confusion.png", "metrics.jsonl"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     again = load_classifier(tmp_path / "run" / "classifier.safetensors")
-    pictures = torch.rand(3, 40, 40)
+    images = torch.rand(3, 40, 40)
     if method in ("full", "separable"):
         for classifier in (again, result.classifier):
             classifier.network.seed_samples(0)
-    torch.testing.assert_close(again.logits(pictures), result.classifier.logits(pictures))
+    torch.testing.assert_close(again.logits(images), result.classifier.logits(images))
     assert again.config == result.classifier.config and "not warped" in again.card.data
 
 
@@ -117,19 +117,19 @@ def test_the_bundled_classifier():
 def test_a_wider_window_is_invariant_to_rotations_by_180_degrees():
     classifier = load_classifier()
     whole = classifier.with_window(180)
-    pictures = torch.nn.functional.pad(drawn_digits(20).images, (6, 6, 6, 6))
-    turned = torch.rot90(pictures, 2, (-2, -1))
-    torch.testing.assert_close(whole.logits(turned), whole.logits(pictures), atol=1e-3, rtol=0)
-    assert float((classifier.logits(turned) - classifier.logits(pictures)).abs().max()) > 1
+    images = torch.nn.functional.pad(drawn_digits(20).images, (6, 6, 6, 6))
+    turned = torch.rot90(images, 2, (-2, -1))
+    torch.testing.assert_close(whole.logits(turned), whole.logits(images), atol=1e-3, rtol=0)
+    assert float((classifier.logits(turned) - classifier.logits(images)).abs().max()) > 1
     assert classifier.config.window_deg == 60
 
 
 def test_rotation_network_is_equivariant_to_its_steps():
     torch.manual_seed(0)
     network = RotationNet(4).eval()
-    pictures = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
+    images = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
     with torch.no_grad():
-        plain, turned = network.orbit_logits(pictures), network.orbit_logits(torch.rot90(pictures, -1, (-2, -1)))
+        plain, turned = network.orbit_logits(images), network.orbit_logits(torch.rot90(images, -1, (-2, -1)))
     torch.testing.assert_close(turned, plain.roll(8, -1), atol=1e-5, rtol=0)
 
 
@@ -137,10 +137,10 @@ def test_averaging_draws_reduces_the_variance_of_logits():
     torch.manual_seed(0)
     config = ModelConfig(method="separable", channels=3, samples=2)
     classifier = Classifier(make_network(config), config, Card("digit_classifier", {}, "nothing", 0, 0.0))
-    pictures = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
+    images = torch.nn.functional.pad(drawn_digits(4).images, (6, 6, 6, 6))
 
     def spread(draws):
-        return float(torch.stack([classifier.logits(pictures, draws) for _ in range(12)]).std(0).mean())
+        return float(torch.stack([classifier.logits(images, draws) for _ in range(12)]).std(0).mean())
 
     assert isinstance(classifier.network, PlanarNet)
     assert spread(9) < 0.6 * spread(1)

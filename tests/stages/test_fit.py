@@ -278,9 +278,9 @@ def test_a_gradient_that_is_not_finite_stops_with_a_checkpoint(photos, tmp_path,
     render = Trainer._loss
     calls = []
 
-    def poisoned(self, picture, view, background):
+    def poisoned(self, image, view, background):
         calls.append(1)
-        loss = render(self, picture, view, background)
+        loss = render(self, image, view, background)
         return loss * (math.nan if len(calls) == 8 else 1)
 
     monkeypatch.setattr(Trainer, "_loss", poisoned)

@@ -49,9 +49,9 @@ def test_exposure_opt_recovers_a_gain(tmp_path):
     photos = write_photos(tmp_path / "set", scene=blobs(), change=darker)
     plain, exposed = (fit(replace(CONFIG, exposure_opt=on), photos, progress=silent) for on in (False, True))
     assert "psnr_exposed" not in plain.summary and plain.exposures is None
-    grey = (exposed.exposures @ torch.tensor([0.3, 0.3, 0.3, 1.0])).mean(-1)  # a gray of 0.3 in each view
+    gray = (exposed.exposures @ torch.tensor([0.3, 0.3, 0.3, 1.0])).mean(-1)  # a gray of 0.3 in each view
     bright = torch.tensor([i % 2 == 0 for i in range(12) if i not in (2, 7)])
-    assert float(grey[~bright].mean() / grey[bright].mean()) == pytest.approx(0.6, abs=0.1)
+    assert float(gray[~bright].mean() / gray[bright].mean()) == pytest.approx(0.6, abs=0.1)
     # Held-out views have no learned exposure: it is fitted on the left half and evaluated on the right.
     assert exposed.summary["psnr_exposed"] > exposed.summary["psnr"] + 2
     assert exposed.summary["psnr_exposed"] > plain.summary["psnr"] + 2

@@ -148,8 +148,8 @@ def test_images_are_padded_to_squares_with_white():
     assert wide.shape == (1, 3, 6, 6) and wide[0, 0].sum(1).tolist() == [6, 6, 0, 0, 6, 6]
     tall = square(torch.zeros(1, 5, 2, 3))
     assert tall.shape == (1, 3, 5, 5) and tall[0, 0].sum(0).tolist() == [5, 0, 0, 5, 5]
-    grey = clip_pixels(torch.full((1, 3, 10, 10), 0.5))
-    assert grey.shape == (1, 3, 224, 224) and float(grey[0, 0, 0, 0]) == pytest.approx(
+    gray = clip_pixels(torch.full((1, 3, 10, 10), 0.5))
+    assert gray.shape == (1, 3, 224, 224) and float(gray[0, 0, 0, 0]) == pytest.approx(
         (0.5 - 0.48145466) / 0.26862954, abs=1e-5
     )
 

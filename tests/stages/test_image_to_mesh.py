@@ -48,8 +48,8 @@ def disc(size=160, radius=50.0, center=(80.0, 80.0)):
 def test_a_disc_becomes_a_sphere(tmp_path, center):
     images = reference(tmp_path / "disc.png", disc(center=center))
     mesh = inflated_mesh(images, Orbit.unit("auto"), 40)
-    metres = 2 * 3.8 * math.tan(math.radians(10)) / 160  # size of a pixel at the center
-    radius = 50 * metres
+    meters = 2 * 3.8 * math.tan(math.radians(10)) / 160  # size of a pixel at the center
+    radius = 50 * meters
     middle = (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
     radii = torch.linalg.vector_norm(mesh.vertices - middle, dim=-1)
     assert float(radii.mean()) == pytest.approx(radius, rel=0.03) and float(radii.std()) < 0.04 * radius
@@ -57,8 +57,8 @@ def test_a_disc_becomes_a_sphere(tmp_path, center):
     assert volume == pytest.approx(4 / 3 * math.pi * radius**3, rel=0.08)
     assert connected_faces(mesh.faces)[0] == 1 and geometry.is_closed(mesh.faces)
     # Right and down in the image are +x and -y for a camera on +z.
-    assert float(middle[0]) == pytest.approx((center[0] - 80) * metres, abs=0.03)
-    assert float(middle[1]) == pytest.approx((80 - center[1]) * metres, abs=0.06)
+    assert float(middle[0]) == pytest.approx((center[0] - 80) * meters, abs=0.03)
+    assert float(middle[1]) == pytest.approx((80 - center[1]) * meters, abs=0.06)
 
 
 def test_vertices_have_the_colors_of_the_image(tmp_path):

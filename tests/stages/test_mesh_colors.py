@@ -154,11 +154,11 @@ def test_vertex_colors_are_recovered():
     shade = 0.5 + 0.25 * torch.cat([mesh.vertices[:, :2], mesh.vertices.sum(1, keepdim=True)], 1)
     texels = baking.texels_of(mesh, 128)
     want = 0.5 + 0.25 * torch.cat([texels.points[:, :2], texels.points.sum(1, keepdim=True)], 1)
-    picture = torch.zeros(128, 128, 3)
+    image = torch.zeros(128, 128, 3)
     flat = torch.nn.functional.pad(128 * mesh.uvs, (0, 2), value=1.0)[None]
-    picture[texels.mask] = interpolate(shade, mesh.faces, rasterize(flat, mesh.faces, 128, 128))[0][texels.mask]
-    torch.testing.assert_close(picture[texels.mask], want, atol=1e-4, rtol=0)  # positions of texels are correct
-    textured = replace(mesh, texture=baking.spread(picture, texels.mask))
+    image[texels.mask] = interpolate(shade, mesh.faces, rasterize(flat, mesh.faces, 128, 128))[0][texels.mask]
+    torch.testing.assert_close(image[texels.mask], want, atol=1e-4, rtol=0)  # positions of texels are correct
+    textured = replace(mesh, texture=baking.spread(image, texels.mask))
     got, mask, places = drawn(textured, cameras_around(6, 96, 2.5)[0])
     inner = mask & (places[..., :2].abs() < 0.78).all(-1)
     want = 0.5 + 0.25 * torch.cat([places[..., :2], places.sum(-1, keepdim=True)], -1)
@@ -184,12 +184,12 @@ def test_a_texture_from_views_reproduces_them(steps):
     others = cameras_around(7, 100, 3.5)
     for by_level in (False, True):
         got = [drawn(mesh, others[i], by_level=by_level) for i in range(7)]
-        figures = []
+        metrics = []
         for (image, mask, places), eye in zip(got, others.centers, strict=True):
             towards = torch.nn.functional.normalize(eye - places, dim=-1)
             inner = mask & ((towards * places).sum(-1) > 0.3)  # edges are antialiased with the background
-            figures.append(psnr(image[inner], colors(places[inner])))
-        assert min(figures) > 40, figures
+            metrics.append(psnr(image[inner], colors(places[inner])))
+        assert min(metrics) > 40, metrics
 
 
 def test_refining_moves_vertices_to_the_surface():
@@ -276,11 +276,11 @@ def test_invisible_parts_have_the_nearest_color():
 
 
 def test_padding_uses_the_nearest():
-    picture = torch.arange(5.0)[:, None, None].expand(5, 5, 1).contiguous()
+    image = torch.arange(5.0)[:, None, None].expand(5, 5, 1).contiguous()
     known = torch.zeros(5, 5, dtype=torch.bool)
     known[1], known[4] = True, True
-    assert baking.spread(picture, known)[:, 0, 0].tolist() == [1, 1, 1, 4, 4]
-    assert torch.equal(baking.spread(picture, torch.zeros_like(known)), picture)
+    assert baking.spread(image, known)[:, 0, 0].tolist() == [1, 1, 1, 4, 4]
+    assert torch.equal(baking.spread(image, torch.zeros_like(known)), image)
 
 
 def test_missing_packages_are_named(monkeypatch):

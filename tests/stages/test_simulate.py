@@ -41,11 +41,11 @@ def test_a_scene_falls_according_to_its_size(up, size):
     """g t^2 / 2 in meters, along the up direction; nothing is deformed."""
     scene = cube(center=(5.0, -3.0, 2.0))
     config = replace(QUICK, up=up, size=size, floor="none", room=3.0)
-    metres = 1.0 if size is None else size
+    meters = 1.0 if size is None else size
     rest = frames_of(scene, replace(config, frames=1))[0]
     torch.testing.assert_close(rest.channels["means"], scene.means)
     for frame in frames_of(scene, config):
-        shift = (frame.channels["means"] - scene.means).double() * metres
+        shift = (frame.channels["means"] - scene.means).double() * meters
         direction = torch.tensor(up).double() / math.sqrt(sum(c * c for c in up))
         late = 9.81 * frame.time * frame.figures["dt_s"] / 2  # symplectic Euler is half a step ahead
         assert (shift @ direction + 9.81 * frame.time**2 / 2).abs().max() < 1.01 * late + 1e-5

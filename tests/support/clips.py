@@ -32,9 +32,9 @@ class Clip:
         with torch.no_grad():
             colors, alphas = MeshPainter.of(self.mesh).paint(self.vertices, when, cameras)
         colors = colors / alphas[..., None].clamp(min=1 / 255)
-        pictures = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
+        images = (torch.cat([colors, alphas[..., None]], -1).clamp(0, 1) * 255).round().byte()
         names = self.cameras.names or ()
-        return Footage(pictures, cameras, tuple(names[i] for i in rows.tolist()), when, self.times)
+        return Footage(images, cameras, tuple(names[i] for i in rows.tolist()), when, self.times)
 
     def write(self, folder: Path, *, alpha: bool = True) -> Path:
         """Writes a folder of PNGs per camera and a cameras.json, for one camera only images; without alpha on white."""

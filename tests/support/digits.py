@@ -19,12 +19,12 @@ def drawn_digits(count: int = 120, seed: int = 0) -> Digits:
     rng = np.random.default_rng(seed)
     images = np.zeros((count, 28, 28), np.uint8)
     for i in range(count):
-        picture = Image.new("L", (28, 28))
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("L", (28, 28))
+        draw = ImageDraw.Draw(image)
         place = tuple(14 + rng.uniform(-1, 1, 2))
         draw.text(place, str(i % 10), fill=255, font=ImageFont.load_default(int(rng.integers(18, 23))), anchor="mm")
         noise = rng.integers(0, 30, (28, 28), np.uint8)
-        images[i] = np.maximum(np.asarray(picture), noise + 30) - noise - 30  # all different, black stays black
+        images[i] = np.maximum(np.asarray(image), noise + 30) - noise - 30  # all different, black stays black
     return Digits(torch.from_numpy(images.astype(np.float32) / 255), torch.arange(count) % 10, "drawn")
 
 

@@ -70,15 +70,15 @@ def test_one_slow_image_is_ignored():
 def test_images_are_coarse_while_moving_and_in_full_quality_at_rest(loop, shown):
     loop.request(request())
     assert loop.wait(WAIT)
-    assert [picture.is_whole for picture in shown] == [False, True]
-    assert all(picture.pixels.shape == (48, 64, 3) for picture in shown)  # the window's size at any quality
+    assert [image.is_whole for image in shown] == [False, True]
+    assert all(image.pixels.shape == (48, 64, 3) for image in shown)  # the window's size at any quality
     assert shown[0].picture.image.shape[0] < 48
 
 
 def test_a_request_at_rest_is_drawn_in_full_quality_at_once(loop, shown):
     loop.request(request(is_moving=False))
     assert loop.wait(WAIT)
-    assert [picture.is_whole for picture in shown] == [True]
+    assert [image.is_whole for image in shown] == [True]
 
 
 def test_only_the_newest_request_is_drawn_in_full_quality(loop, shown):
@@ -86,7 +86,7 @@ def test_only_the_newest_request_is_drawn_in_full_quality(loop, shown):
     for one in requests:
         loop.request(one)
     assert loop.wait(WAIT)
-    assert [picture.request for picture in shown if picture.is_whole] == [requests[-1]]
+    assert [image.request for image in shown if image.is_whole] == [requests[-1]]
     assert len(shown) < 12
 
 
@@ -106,7 +106,7 @@ def test_a_full_image_is_canceled_by_a_new_request(loop, shown):
     loop.request(second)
     go_on.set()
     assert loop.wait(WAIT)
-    assert [picture.request for picture in shown] == [second]
+    assert [image.request for image in shown] == [second]
 
 
 def test_a_constantly_moving_camera_is_visible(loop, shown):
@@ -122,7 +122,7 @@ def test_a_constantly_moving_camera_is_visible(loop, shown):
 def test_postprocessing_of_full_size_images(loop, shown):
     loop.request(request(finish=lambda pixels: np.full_like(pixels, 7)))
     assert loop.wait(WAIT)
-    assert {int(value) for picture in shown for value in np.unique(picture.pixels)} == {7}
+    assert {int(value) for image in shown for value in np.unique(image.pixels)} == {7}
 
 
 def test_an_error_is_reported_and_the_loop_continues(shown):

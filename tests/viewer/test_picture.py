@@ -38,20 +38,20 @@ def test_gaussians_match_the_renderer(mode, antialiased, degree):
     scene = replace(ring_scene(400, sh_degree=degree), mode=mode, antialiased=antialiased)
     scene = replace(scene, sh=scene.sh + 0.1 * torch.randn_like(scene.sh))
     camera = ring_cameras(3, 250, 410)[1]
-    picture = draw([Splats.of(scene)], camera, background=(0.1, 0.2, 0.3))
+    image = draw([Splats.of(scene)], camera, background=(0.1, 0.2, 0.3))
     want = next(render_views(scene, camera, backgrounds=(0.1, 0.2, 0.3), render_mode="RGB+ED"))
-    assert psnr(picture.image.clamp(0, 1), want.image.clamp(0, 1)) > 60
+    assert psnr(image.image.clamp(0, 1), want.image.clamp(0, 1)) > 60
     solid = want.alpha > 0.6
-    assert (picture.depth - want.depth)[solid].abs().max() < 1e-3
-    assert bool(torch.isinf(picture.depth[want.alpha < 0.4]).all())
+    assert (image.depth - want.depth)[solid].abs().max() < 1e-3
+    assert bool(torch.isinf(image.depth[want.alpha < 0.4]).all())
 
 
 def test_a_mesh_among_gaussians_matches_render_scene():
     scene, camera = ring_scene(400), ring_cameras(3, 160, 120)[0]
     mesh = ball((0.0, 0.0, 0.6), 0.9)
-    picture = draw([Splats.of(scene), Surface.of(mesh)], camera)
+    image = draw([Splats.of(scene), Surface.of(mesh)], camera)
     want = next(render_scene([scene, mesh], camera)).image
-    assert psnr(picture.image.clamp(0, 1), want.clamp(0, 1)) > 45  # outlines are antialiased before the Gaussians, not after
+    assert psnr(image.image.clamp(0, 1), want.clamp(0, 1)) > 45  # outlines are antialiased before the Gaussians, not after
 
 
 def test_two_meshes_occlude_each_other_in_any_order():
@@ -74,10 +74,10 @@ def test_moving_vertices_reuse_data_of_the_faces():
 
 def test_a_point_is_at_its_pixel_and_hidden_by_closer_objects():
     dot = one_dot((0.51 / 32, 0.49 / 32, 1.0))  # x = 32.51, y = 32.49
-    picture = draw([dot], lens())
-    assert (picture.depth < torch.inf).nonzero().tolist() == [[32, 32]]
-    assert picture.image[32, 32].tolist() == [1.0, 0.0, 0.0]
-    assert float(picture.depth[32, 32]) == 1.0
+    image = draw([dot], lens())
+    assert (image.depth < torch.inf).nonzero().tolist() == [[32, 32]]
+    assert image.image[32, 32].tolist() == [1.0, 0.0, 0.0]
+    assert float(image.depth[32, 32]) == 1.0
     in_front = draw([dot, Surface.of(ball((0, 0, 3.0)))], lens()).image[32, 32]
     behind = draw([one_dot((0.0, 0.0, 5.0)), Surface.of(ball((0, 0, 3.0)))], lens()).image[32, 32]
     assert in_front.tolist() == [1.0, 0.0, 0.0]
@@ -98,29 +98,29 @@ def test_points_behind_the_camera_and_outside_the_image_are_not_drawn():
 def test_a_line_covers_the_pixels_between_its_ends_at_their_depths():
     """From depth 1 to depth 4: 1 / z is linear in image space."""
     ends = torch.tensor([[[-0.75, 0.01, 1.0], [3.0, 0.01, 4.0]]])  # x = 8 .. 56
-    picture = draw([Lines.of(ends, torch.tensor([0.0, 1.0, 0.0]))], lens())
-    row, column = (picture.depth < torch.inf).nonzero(as_tuple=True)
+    image = draw([Lines.of(ends, torch.tensor([0.0, 1.0, 0.0]))], lens())
+    row, column = (image.depth < torch.inf).nonzero(as_tuple=True)
     assert row.unique().tolist() == [32]
     assert (int(column.min()), int(column.max())) in ((8, 55), (8, 56))
     assert len(column.unique()) == int(column.max() - column.min()) + 1
     share = (column - 8).double() / 48
     want = 1 / (1 + share * (1 / 4 - 1))
-    assert ((picture.depth[row, column] / want) - 1).abs().max() < 0.05
+    assert ((image.depth[row, column] / want) - 1).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("far_away", [1e3, 1e6])
 def test_a_line_that_starts_behind_the_camera_is_clipped(far_away):
     ends = torch.tensor([[[0.0, 0.02, -1.0], [0.0, 0.02, 2.0]], [[-far_away, 0.02, 1.0], [far_away, 0.02, 1.0]]])
-    picture = draw([Lines.of(ends, torch.tensor([1.0, 1.0, 0.0]))], lens())
-    assert bool((picture.depth[32] < torch.inf).all())  # the second crosses the whole image
-    assert bool((picture.depth[33:, 32] < torch.inf).any())  # the first comes from below
-    assert bool((picture.depth > 0).all())
+    image = draw([Lines.of(ends, torch.tensor([1.0, 1.0, 0.0]))], lens())
+    assert bool((image.depth[32] < torch.inf).all())  # the second crosses the whole image
+    assert bool((image.depth[33:, 32] < torch.inf).any())  # the first comes from below
+    assert bool((image.depth > 0).all())
 
 
 def test_boxes_are_at_their_positions():
     boxes = Boxes(torch.tensor([[0.0, 0.0, 4.0, 2.0, 2.0, 2.0, 0.0]]))  # z from 3 to 5
-    picture = draw([Lines.of_boxes(boxes, torch.eye(4))], lens(128, 96.0))
-    row, column = (picture.depth < torch.inf).nonzero(as_tuple=True)
+    image = draw([Lines.of_boxes(boxes, torch.eye(4))], lens(128, 96.0))
+    row, column = (image.depth < torch.inf).nonzero(as_tuple=True)
     assert (int(row.min()), int(row.max()), int(column.min()), int(column.max())) == (32, 96, 32, 96)  # 64 -+ 96 / 3
 
 
@@ -193,8 +193,8 @@ def test_a_stale_image_is_aborted(after):
 
 
 def test_an_empty_scene_is_the_background():
-    picture = draw([], lens(8), background=(0.25, 0.5, 0.75))
-    assert picture.image.reshape(-1, 3).unique(dim=0).tolist() == [[0.25, 0.5, 0.75]]
+    image = draw([], lens(8), background=(0.25, 0.5, 0.75))
+    assert image.image.reshape(-1, 3).unique(dim=0).tolist() == [[0.25, 0.5, 0.75]]
 
 
 def test_bytes_and_sizes():

@@ -132,11 +132,11 @@ def test_the_first_view_is_that_of_the_first_camera_with_its_photo(open_session,
     without = picture(session).astype(float)
     session.photograph_weight = 1.0
     over = picture(session)
-    photograph = torch.nn.functional.interpolate(
+    photo = torch.nn.functional.interpolate(
         read_image(photographs / "images" / "000.png").permute(2, 0, 1)[None], size=(64, 85), mode="bilinear", antialias=True
     )[0].permute(1, 2, 0)
     middle = torch.from_numpy(over[:, 6:-5].copy()).float() / 255
-    assert psnr(middle, photograph) > 22
+    assert psnr(middle, photo) > 22
     assert np.array_equal(over[:, :4], without[:, :4])  # outside the photo
     session.photograph_weight = 0.5
     assert np.abs(picture(session) - (0.5 * without + 0.5 * over)).max() <= 1.01

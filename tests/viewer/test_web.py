@@ -101,9 +101,9 @@ def test_an_image_is_composited_on_white():
 
     from PIL import Image
 
-    picture = np.zeros((2, 3, 4), np.uint8)
-    picture[0, :, 3] = 255
-    assert np.asarray(Image.open(BytesIO(png_of(picture)))).tolist() == [[[0, 0, 0]] * 3, [[255, 255, 255]] * 3]
+    image = np.zeros((2, 3, 4), np.uint8)
+    image[0, :, 3] = 255
+    assert np.asarray(Image.open(BytesIO(png_of(image)))).tolist() == [[[0, 0, 0]] * 3, [[255, 255, 255]] * 3]
 
 
 def test_selected_points_are_counted_in_the_world(tmp_path):

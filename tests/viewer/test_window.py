@@ -84,11 +84,11 @@ class Screen:
         end = time.monotonic() + WAIT
         while time.monotonic() < end:
             time.sleep(0.7)
-            picture = self.grab()
-            is_whole = self.title().startswith(f"vision3d   {picture.shape[1]} x ")
-            if is_whole and before is not None and before.shape == picture.shape and bool((before == picture).all()):
-                return picture
-            before = picture
+            image = self.grab()
+            is_whole = self.title().startswith(f"vision3d   {image.shape[1]} x ")
+            if is_whole and before is not None and before.shape == image.shape and bool((before == image).all()):
+                return image
+            before = image
         pytest.fail(f"the image does not become stable: {self.title()}")
 
     def changed(self, before):
@@ -161,16 +161,16 @@ def rendered(camera=1):
 
 def test_the_window_matches_the_renderer(show, files):
     screen = show(*files)
-    picture, want = screen.rest(), rendered()
-    assert picture.shape == want.shape
-    assert psnr(picture, want) > 50  # bytes on the screen are rounded by at most 1 / 510: 59 dB
+    image, want = screen.rest(), rendered()
+    assert image.shape == want.shape
+    assert psnr(image, want) > 50  # bytes on the screen are rounded by at most 1 / 510: 59 dB
     # The image with possible errors:
     wrong = {
         "upside down": want.flip(0), "mirrored": want.flip(1), "red and blue swapped": want.flip(2),
         "another camera": rendered(2), "a row lower": want.roll(1, 0), "a column farther": want.roll(1, 1),
         "linear light": want**2.2,
     }  # fmt: skip
-    assert {name: value for name, other in wrong.items() if (value := psnr(picture, other)) > 42} == {}
+    assert {name: value for name, other in wrong.items() if (value := psnr(image, other)) > 42} == {}
     assert screen.close() == 0
 
 
@@ -184,9 +184,9 @@ def test_open3ds_renderer_shows_the_same(show, files, renderer):
         time.sleep(1)
         best = psnr(screen.grab(), want)
     assert best > 22
-    picture = screen.grab()
+    image = screen.grab()
     for other in (want.flip(0), want.flip(1), want.flip(2), rendered(2)):
-        assert psnr(picture, other) < best - 4
+        assert psnr(image, other) < best - 4
     assert screen.close() == 0
 
 
@@ -206,8 +206,8 @@ def test_open3ds_renderer_shows_textures_and_vertex_colors(show, tmp_path):
         while not is_right and time.monotonic() < end:  # a window is white at first
             screen.drag((300, 200), (306, 200))
             time.sleep(1)
-            picture = screen.grab()
-            middle = picture[:, picture.shape[1] // 2]
+            image = screen.grab()
+            middle = image[:, image.shape[1] // 2]
             upper, lower = (middle[round(share * len(middle))] for share in (0.4, 0.6))
             is_right = bool(upper[0] > upper[1] + 0.2 and lower[1] > lower[0] + 0.2)
         assert is_right, name

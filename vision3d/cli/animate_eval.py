@@ -39,8 +39,8 @@ def _text(out: Path, results: Mapping[str, Any]) -> str:
     width = max(len("all objects"), *(len(row["object"]) for row in results["objects"]))
     lines = [" " * width + "".join(f"{name:>10}" for name in shown)]
     for row in (*results["objects"], {"object": "all objects", **results}):
-        figures = (f"{row[name]:10.4f}" if row.get(name) is not None else f"{'-':>10}" for name in shown)
-        lines.append(f"{row['object']:{width}}" + "".join(figures))
+        metrics = (f"{row[name]:10.4f}" if row.get(name) is not None else f"{'-':>10}" for name in shown)
+        lines.append(f"{row['object']:{width}}" + "".join(metrics))
     lines += ["", *results["not_computed"]]
     if results["missing"]:
         lines.append(f"skipped, missing in gt or pred: {len(results['missing'])}, listed in {out / 'eval.json'}")

@@ -107,15 +107,15 @@ def run(arguments: Sequence[str]) -> None:
         value = _read_scene(source, target) or moving.read_moving(source, target, options, is_still=is_still)
         value = value or _read(source, drop_nan=options.filter_nan)
         _check(value, source, target, options)
-        before, figures = _counts(value), {}
+        before, metrics = _counts(value), {}
         if _kind(value) in ("FrameSequence", "SkinnedMesh"):
-            figures = moving.write_moving(target, cast("FrameSequence | SkinnedMesh", value), options)
+            metrics = moving.write_moving(target, cast("FrameSequence | SkinnedMesh", value), options)
         elif _kind(value) == "Scene":
             _write(target, value, options.spz_version)
         else:
             value = _changed(cast("GaussianScene | Mesh | PointCloud", value), options, matrix, source)
             _write(target, value, options.spz_version)
-        size, counts = _size(target), {**_counts(value), **figures}
+        size, counts = _size(target), {**_counts(value), **metrics}
         values = {"in": str(source), "out": str(target), **{f"{name}_in": count for name, count in before.items()}, **counts}
         degree = {"sh_degree": cast("GaussianScene", value).sh_degree} if _kind(value) == "GaussianScene" else {}
         done.append({**values, **degree, "bytes": size})

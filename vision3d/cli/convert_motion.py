@@ -120,9 +120,9 @@ def write_moving(path: Path, value: "FrameSequence | SkinnedMesh", options: Moti
     if isinstance(value, SkinnedMesh) and options.motion in (None, "keep"):
         value.save(path)
         return {"joints": len(value), "morphs": value.num_morphs, "clips": len(value.clips)}
-    skin, figures = _as_skin(_colored(_as_sequence(value, options), options), options)
+    skin, metrics = _as_skin(_colored(_as_sequence(value, options), options), options)
     skin.save(path)
-    return {"joints": len(skin), "morphs": skin.num_morphs, **figures}
+    return {"joints": len(skin), "morphs": skin.num_morphs, **metrics}
 
 
 def _as_sequence(value: "FrameSequence | SkinnedMesh", options: MotionOptions) -> "FrameSequence":

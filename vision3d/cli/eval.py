@@ -112,7 +112,7 @@ def _dropped_on_wrong_input(made: list[Path]) -> Iterator[None]:
     except InputError:
         with contextlib.suppress(OSError):  # they contain something else by now
             for folder in made:
-                for picture in folder.glob("*.png"):
-                    picture.unlink()
+                for image in folder.glob("*.png"):
+                    image.unlink()
                 folder.rmdir()
         raise

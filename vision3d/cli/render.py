@@ -109,20 +109,20 @@ def run(arguments: Sequence[str]) -> None:
     kind = output_kind(options.out) if options.out is not None else "video"
     timeline = _timeline(scene, options, kind)
     shown = at_moment(scene, options.at) if options.at is not None else timeline or scene
-    photographs = None if options.cameras is None else load_cameras(options.cameras)
-    path = options.path or ("orbit" if photographs is None else None)
+    photos = None if options.cameras is None else load_cameras(options.cameras)
+    path = options.path or ("orbit" if photos is None else None)
     out = options.out or _default_out(options.scene, path)
     if path is None:
-        assert photographs is not None
-        cameras = refit_cameras(photographs, size, options.fov)
+        assert photos is not None
+        cameras = refit_cameras(photos, size, options.fov)
     else:
-        photographs = photographs or cameras_beside(options.scene)
-        is_y_up = photographs is None and options.scene.suffix.lower() in (".glb", ".obj")
+        photos = photos or cameras_beside(options.scene)
+        is_y_up = photos is None and options.scene.suffix.lower() in (".glb", ".obj")
         up = options.up or (scene_up(options.scene) or "y" if is_y_up else None)
         cameras = path_cameras(
             timeline or scene,
             path,
-            photographs,
+            photos,
             num=options.frames
             or (1 if output_kind(out) == "picture" else 120 if timeline is None or options.at is not None else len(timeline)),
             size=size,

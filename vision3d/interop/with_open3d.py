@@ -110,10 +110,10 @@ def _mesh_to_legacy(open3d: Any, mesh: Mesh) -> Any:
 
 
 def _mesh_from_legacy(mesh: Any) -> Mesh:
-    pictures = [np.asarray(image) for image in mesh.textures]
-    pictures = [image for image in pictures if image.ndim == 3]
-    if len(pictures) > 1:
-        raise InputError(f"from_open3d: the mesh has {len(pictures)} textures, a Mesh has one")
+    images = [np.asarray(image) for image in mesh.textures]
+    images = [image for image in images if image.ndim == 3]
+    if len(images) > 1:
+        raise InputError(f"from_open3d: the mesh has {len(images)} textures, a Mesh has one")
     uvs = None
     if mesh.has_triangle_uvs():
         uvs = tensor(flipped(np.asarray(mesh.triangle_uvs))).reshape(-1, 3, 2)
@@ -122,7 +122,7 @@ def _mesh_from_legacy(mesh: Any) -> Mesh:
         tensor(mesh.triangles, torch.int64).reshape(-1, 3),
         uvs,
         tensor(mesh.vertex_normals) if mesh.has_vertex_normals() else None,
-        tensor(pictures[0][::-1]) / 255 if pictures and uvs is not None else None,
+        tensor(images[0][::-1]) / 255 if images and uvs is not None else None,
         tensor(mesh.vertex_colors) if mesh.has_vertex_colors() else None,
     )
 

@@ -151,13 +151,13 @@ def _meshes_from(meshes: Any) -> list[Mesh]:
         if kind == "TexturesVertex":
             extras["vertex_colors"] = textures.verts_features_list()[i]
         elif kind == "TexturesUV":
-            uvs, uv_faces, picture = textures.verts_uvs_list()[i], textures.faces_uvs_list()[i], textures.maps_list()[i]
+            uvs, uv_faces, image = textures.verts_uvs_list()[i], textures.faces_uvs_list()[i], textures.maps_list()[i]
             if textures.align_corners:  # 0 and 1 are the centers of the outermost pixels
-                size = torch.tensor([picture.shape[1], picture.shape[0]]).to(uvs)
+                size = torch.tensor([image.shape[1], image.shape[0]]).to(uvs)
                 uvs = (uvs * (size - 1) + 0.5) / size
             uvs = _flipped(uvs)
             is_by_vertex = len(uvs) == len(vertices) and torch.equal(uv_faces, faces)
-            extras = {"uvs": uvs if is_by_vertex else uvs[uv_faces], "texture": picture}
+            extras = {"uvs": uvs if is_by_vertex else uvs[uv_faces], "texture": image}
         if normals is not None:  # given or already computed
             extras["normals"] = normals[starts[i] : starts[i] + len(vertices)]
         found.append(Mesh(vertices, faces.to(torch.int64), **extras))

@@ -56,11 +56,11 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
     suffix = path.suffix.lower()
     if not path.stat().st_size:
         raise FileFormatError(path, "is empty (0 bytes)")
-    pictures, paints = ({}, {}) if suffix != ".obj" or skip_texture else _obj_materials(path)
+    images, paints = ({}, {}) if suffix != ".obj" or skip_texture else _obj_materials(path)
     with np.errstate(all="ignore"), warnings.catch_warnings():  # non-finite values are detected below
         warnings.simplefilter("ignore", RuntimeWarning)
         if suffix == ".obj":
-            mesh = _obj_mesh(path, pictures, paints)
+            mesh = _obj_mesh(path, images, paints)
         else:
             mesh = _stl_mesh(path) if suffix == ".stl" else _ply_mesh(path, skip_texture=skip_texture)
     try:
@@ -234,9 +234,9 @@ def _ply_mesh(path: Path, *, skip_texture: bool) -> Mesh:
         raise FileFormatError(path, "has no faces")
     texture, uvs = None, found.get("uvs")
     if "texture" in found and uvs is not None and not skip_texture:
-        picture = inside(path, found["texture"])
-        if picture.is_file():
-            texture = read_image(picture)
+        image = inside(path, found["texture"])
+        if image.is_file():
+            texture = read_image(image)
         else:
             logger.warning("%s: its texture %s is missing; read without it", path, found["texture"])
     return Mesh(
@@ -275,13 +275,13 @@ def _obj_materials(path: Path) -> tuple[dict[str, Path], dict[str, Color]]:
             elif key.lower() == "kd" and (color := _color(rest)) is not None:
                 paints[material] = color
             elif key.lower() == "map_kd" and rest.split():
-                picture = inside(library, rest.strip())
-                if not picture.is_file() and rest.strip().startswith("-"):  # options come before the name
-                    picture = inside(library, rest.split()[-1])
-                if picture.is_file():
-                    found[material] = picture
+                image = inside(library, rest.strip())
+                if not image.is_file() and rest.strip().startswith("-"):  # options come before the name
+                    image = inside(library, rest.split()[-1])
+                if image.is_file():
+                    found[material] = image
                 else:
-                    logger.warning("%s: its texture %s is missing; read without it", path, picture.name)
+                    logger.warning("%s: its texture %s is missing; read without it", path, image.name)
     return found, paints
 
 

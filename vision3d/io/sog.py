@@ -133,7 +133,7 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     height = math.ceil(len(order) / width)
     files: dict[str, bytes] = {}
 
-    def picture(name: str, columns: list[np.ndarray], size: tuple[int, int] = (width, height)) -> list[str]:
+    def image(name: str, columns: list[np.ndarray], size: tuple[int, int] = (width, height)) -> list[str]:
         pixels = np.zeros((size[0] * size[1], 4), np.uint8)
         pixels[:, 3] = 255
         for channel, values in enumerate(columns):
@@ -152,18 +152,18 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
     meta["means"] = {
         "mins": mins.tolist(),
         "maxs": maxs.tolist(),
-        "files": picture("means_l.webp", parts[0]) + picture("means_u.webp", parts[1]),
+        "files": image("means_l.webp", parts[0]) + image("means_u.webp", parts[1]),
     }
     scales = codebook_of(arrays.log_scales)
     indices = nearest_entries(scales, arrays.log_scales[order])
-    meta["scales"] = {"codebook": scales.tolist(), "files": picture("scales.webp", list(indices.T))}
+    meta["scales"] = {"codebook": scales.tolist(), "files": image("scales.webp", list(indices.T))}
     largest, others = largest_first(arrays.quats[order])
     levels = to_bytes((others * math.sqrt(2) * 0.5 + 0.5) * 255)
-    meta["quats"] = {"files": picture("quats.webp", [*levels.T, (largest + 252).astype(np.uint8)])}
+    meta["quats"] = {"files": image("quats.webp", [*levels.T, (largest + 252).astype(np.uint8)])}
     colors = codebook_of(arrays.sh[:, 0])
     indices = nearest_entries(colors, arrays.sh[order, 0])
     alphas = to_bytes(opacities_of(arrays.opacity_logits[order]) * 255)
-    meta["sh0"] = {"codebook": colors.tolist(), "files": picture("sh0.webp", [*indices.T, alphas])}
+    meta["sh0"] = {"codebook": colors.tolist(), "files": image("sh0.webp", [*indices.T, alphas])}
     coeffs = arrays.sh.shape[1] - 1
     if coeffs:
         palette, labels = palette_of(arrays.sh[order, 1:].reshape(len(order), -1), MAX_PALETTE)
@@ -172,8 +172,8 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
         table = codebook_of(palette)
         pixels = nearest_entries(table, palette).reshape(-1, 3)
         size = (_PALETTE_WIDTH * coeffs, math.ceil(len(palette) / _PALETTE_WIDTH))
-        names = picture("shN_centroids.webp", list(pixels.T), size)
-        names += picture("shN_labels.webp", [labels & 255, labels >> 8, np.zeros(len(labels), np.uint8)])
+        names = image("shN_centroids.webp", list(pixels.T), size)
+        names += image("shN_labels.webp", [labels & 255, labels >> 8, np.zeros(len(labels), np.uint8)])
         bands = math.isqrt(coeffs + 1) - 1
         meta["shN"] = {"count": len(palette), "bands": bands, "codebook": table.tolist(), "files": names}
     (write_folder if path.suffix.lower() == ".json" else write_archive)(path, meta, files)

@@ -105,20 +105,20 @@ def _add_texture(usd: SimpleNamespace, stage: Any, prim: Any, file: str) -> None
     """A material that samples an image by the primvar st."""
     names = usd.Sdf.ValueTypeNames
     material = usd.UsdShade.Material.Define(stage, "/root/material")
-    surface, picture, reader = (
+    surface, image, reader = (
         usd.UsdShade.Shader.Define(stage, f"/root/material/{name}") for name in ("surface", "picture", "reader")
     )
     surface.CreateIdAttr("UsdPreviewSurface")
-    picture.CreateIdAttr("UsdUVTexture")
+    image.CreateIdAttr("UsdUVTexture")
     reader.CreateIdAttr("UsdPrimvarReader_float2")
     reader.CreateInput("varname", names.String).Set("st")
-    picture.CreateInput("file", names.Asset).Set(file)
-    picture.CreateInput("sourceColorSpace", names.Token).Set("sRGB")
+    image.CreateInput("file", names.Asset).Set(file)
+    image.CreateInput("sourceColorSpace", names.Token).Set("sRGB")
     for wrap in ("wrapS", "wrapT"):
-        picture.CreateInput(wrap, names.Token).Set("repeat")
-    picture.CreateInput("st", names.Float2).ConnectToSource(reader.CreateOutput("result", names.Float2))
+        image.CreateInput(wrap, names.Token).Set("repeat")
+    image.CreateInput("st", names.Float2).ConnectToSource(reader.CreateOutput("result", names.Float2))
     color = surface.CreateInput("diffuseColor", names.Color3f)
-    color.ConnectToSource(picture.CreateOutput("rgb", names.Float3))
+    color.ConnectToSource(image.CreateOutput("rgb", names.Float3))
     surface.CreateInput("roughness", names.Float).Set(1.0)
     material.CreateSurfaceOutput().ConnectToSource(surface.CreateOutput("surface", names.Token))
     usd.UsdShade.MaterialBindingAPI.Apply(prim.GetPrim()).Bind(material)

@@ -147,16 +147,16 @@ def _views(folder: Path) -> str:
     if not isinstance(rows, list) or not all(isinstance(row, dict) and {"name", "file", "psnr"} <= row.keys() for row in rows):
         raise FileFormatError(folder / "eval.json", "lacks the names, files and metrics of its views")
     captions = {Path(str(row["file"])).name: f"{row['name']}   PSNR {row['psnr']:.2f} dB" for row in spread(rows)}
-    figures = []
+    metrics = []
     for pair in read_pairs(folder / "renders", captions):
         photo, render = (_data(fitted(image, _SIDE, _SIDE), "WEBP") for image in (pair.photo, pair.render))
         caption = html.escape(pair.caption)
-        figures.append(
+        metrics.append(
             f'<figure><div class="pair"><img alt="photo" src="{photo}"><img alt="render" src="{render}">'
             f'<input type="range" min="0" max="100" value="50" aria-label="render or photo, {caption}"></div>'
             f"<figcaption>{caption}</figcaption></figure>"
         )
-    return _section("Held-out views: photo on the left of the line, render on the right", "".join(figures), "views")
+    return _section("Held-out views: photo on the left of the line, render on the right", "".join(metrics), "views")
 
 
 def _pictures(folder: Path) -> str:

@@ -105,9 +105,9 @@ def write_renders(
         mode = "RGB+ED" if depth or normals else "RGB"
         names = _file_names(cameras)
         for i, view in enumerate(render_scene(scene, cameras, backgrounds=background, render_mode=mode, **drawing)):
-            pictures = _pictures(view, cameras.viewmats[i], depth_range)
+            images = _pictures(view, cameras.viewmats[i], depth_range)
             for layer, target in targets.items():
-                image = pictures[layer]
+                image = images[layer]
                 if kind == "video":
                     videos[layer].append(image)
                     continue
@@ -188,9 +188,9 @@ def _depth_range(
 
 def _pictures(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[float | None, float | None]) -> dict[str, Tensor]:
     """The images of a view, one per layer."""
-    pictures = {} if view.image is None else {"color": view.image}
+    images = {} if view.image is None else {"color": view.image}
     if view.depth is not None:
-        pictures["depth"] = depth_to_rgb(view.depth, view.alpha, *depth_range)
+        images["depth"] = depth_to_rgb(view.depth, view.alpha, *depth_range)
     if view.normal is not None:
         normal = torch.nn.functional.normalize(view.normal, dim=-1)
         if min(normal.shape[:2]) > 2:
@@ -198,8 +198,8 @@ def _pictures(view: View, viewmat: Float[Tensor, "4 4"], depth_range: tuple[floa
             inner = normal[1:-1, 1:-1].movedim(-1, 0)[None]
             filled = torch.nn.functional.pad(inner, (1, 1, 1, 1), mode="replicate")[0].movedim(0, -1)
             normal = torch.where((normal == 0).all(-1, keepdim=True), filled, normal)
-        pictures["normals"] = normals_to_rgb(normal * view.alpha[..., None], viewmat)
-    return pictures
+        images["normals"] = normals_to_rgb(normal * view.alpha[..., None], viewmat)
+    return images
 
 
 def _write_depth(path: Path, view: View) -> None:

@@ -75,10 +75,10 @@ def surface_alphas(mesh: Mesh) -> Float[Tensor, " f"]:
         least = least * mesh.vertex_colors[:, 3].to(least)[mesh.faces].amin(1)
     if mesh.texture is not None and mesh.texture.shape[2] == 4:
         assert mesh.corner_uvs is not None
-        picture, found = mesh.texture[..., 3:].to(least), [least[:0]]
+        image, found = mesh.texture[..., 3:].to(least), [least[:0]]
         for corners in mesh.corner_uvs.to(least).split(_CHUNK):
             uvs = torch.einsum("pk,fkx->fpx", points, corners)
-            found.append(_bilinear(picture, uvs.reshape(-1, 2)).view(len(corners), -1).amin(1))
+            found.append(_bilinear(image, uvs.reshape(-1, 2)).view(len(corners), -1).amin(1))
         least = least * torch.cat(found)
     return least
 

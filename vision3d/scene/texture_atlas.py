@@ -42,17 +42,17 @@ def merge_textured(meshes: Sequence[Mesh]) -> Mesh:
     blank = torch.ones(_BLANK, _BLANK, width, device=meshes[0].device)
     meshes = [_within_first_tiles(mesh) if mesh.texture is not None else _with_blank(mesh, blank) for mesh in meshes]
     keys = [id(mesh.texture) for mesh in meshes]
-    pictures: dict[int, Tensor] = {}
+    images: dict[int, Tensor] = {}
     texels: dict[int, tuple[int, int]] = {}  # width and height of one copy
     for key in dict.fromkeys(keys):
         same = [mesh for mesh, other in zip(meshes, keys) if other == key]
         corners = torch.cat([mesh.corner_uvs.reshape(-1, 2) for mesh in same if mesh.corner_uvs is not None])
-        pictures[key], texels[key] = _repeated(same[0], corners, width)
-    places, size = _packed([(picture.shape[1], picture.shape[0]) for picture in pictures.values()])
+        images[key], texels[key] = _repeated(same[0], corners, width)
+    places, size = _packed([(image.shape[1], image.shape[0]) for image in images.values()])
     atlas = torch.ones(size[1], size[0], width, device=blank.device)
     corners_of: dict[int, tuple[int, int]] = {}
-    for (key, picture), (x, y) in zip(pictures.items(), places):
-        atlas[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    for (key, image), (x, y) in zip(images.items(), places):
+        atlas[y : y + image.shape[0], x : x + image.shape[1]] = image
         corners_of[key] = (x + _MARGIN, y + _MARGIN)
     moved = []
     for mesh, key in zip(meshes, keys):

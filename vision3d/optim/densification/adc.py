@@ -177,10 +177,10 @@ class ADC:
         """Two children per row: one in its place, one in `new` (views of the rows to be appended)."""
         scales = params["log_scales"].detach()[rows].exp()
         rotmats = quat_to_rotmat(params["quats"].detach()[rows])
-        centres = params["means"].detach()[rows]
+        centers = params["means"].detach()[rows]
         for target, where in ((params, rows), (new, slice(None))):
             offsets = rotmats @ (scales * normal_noise(scales, self.generator)).unsqueeze(-1)
-            target["means"][where] = centres + offsets.squeeze(-1)
+            target["means"][where] = centers + offsets.squeeze(-1)
             target["log_scales"][where] = torch.log(scales / SPLIT_SHRINK)
         optimizer.reset(rows)
 

@@ -40,9 +40,9 @@ def bake_texture(bound: MeshGaussians, size: int = 1024) -> Mesh:
     texels = texels_of(replace(mesh, normals=normals).split_seams(), size)
     if not bool(texels.mask.any()):
         raise InputError(f"bake_texture: no texel of {size}x{size} lies in a chart; want uvs from 0 to 1, and a larger size")
-    picture = torch.zeros(size, size, 3)
-    picture[texels.mask] = gaussian_colors(bound, texels.points, texels.normals)
-    return replace(mesh, texture=spread(picture, texels.mask), vertex_colors=None)
+    image = torch.zeros(size, size, 3)
+    image[texels.mask] = gaussian_colors(bound, texels.points, texels.normals)
+    return replace(mesh, texture=spread(image, texels.mask), vertex_colors=None)
 
 
 def bake_vertex_colors(bound: MeshGaussians) -> Mesh:

@@ -65,10 +65,10 @@ class Veil:
     @classmethod
     def of(cls, mesh: Mesh) -> "Veil":
         """The layer of a mesh."""
-        picture = None
+        image = None
         if mesh.texture is not None and mesh.texture.shape[2] == 4:
-            picture = mip_pyramid(mesh.texture[None, ..., 3:].to(mesh.vertices))
-        return cls(shades.Surface.of(mesh), picture)
+            image = mip_pyramid(mesh.texture[None, ..., 3:].to(mesh.vertices))
+        return cls(shades.Surface.of(mesh), image)
 
     def draw(
         self, viewmats: Tensor, Ks: Tensor, size: tuple[int, int], model: CameraModel, near_plane: float, **style: Any

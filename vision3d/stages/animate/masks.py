@@ -30,8 +30,8 @@ def mask_of_background(
     if float((borders - color).abs().max()) > _SAME:
         return None, "the border has several colors"
     masks = []
-    for picture in pictures:
-        distance = (picture - color).abs().amax(-1)
+    for image in pictures:
+        distance = (image - color).abs().amax(-1)
         groups = torch.from_numpy(cast(tuple[Any, int], label((distance <= _SAME).numpy()))[0])
         outer = torch.cat([groups[0], groups[-1], groups[:, 0], groups[:, -1]]).unique()
         mask = ~torch.isin(groups, outer[outer > 0])

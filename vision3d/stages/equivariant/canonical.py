@@ -65,7 +65,7 @@ def canonical_polar(
 
 def _sampled(images: Tensor, u: Tensor) -> Tensor:
     """f(c + C^{1/2} u) at the points u (a, b, 2), bilinear, 0 outside."""
-    centres, second = moments(images)
-    points = torch.einsum("nij,abj->nabi", bounded_root(second), u) + centres[:, None, None]
+    centers, second = moments(images)
+    points = torch.einsum("nij,abj->nabi", bounded_root(second), u) + centers[:, None, None]
     scale = points.new_tensor([2 / images.shape[-1], 2 / images.shape[-2]])
     return torch.nn.functional.grid_sample(images[:, None], points * scale, padding_mode="zeros", align_corners=False)[:, 0]

@@ -63,15 +63,15 @@ def load_data(path: Path | str, config: AffnistConfig, test: Path | str | None =
     make = affnist_like if config.warps == "affine" else homnist_like
     if test is None:
         warped = make(held_out, config.copies)
-        pictures: WarpedDigits | Digits = warped
+        images: WarpedDigits | Digits = warped
         description, is_generated = warped.description, True
     else:
-        pictures = read_digits(test)
-        if pictures.images.shape[-1] != FRAME:
-            side = pictures.images.shape[-1]
+        images = read_digits(test)
+        if images.images.shape[-1] != FRAME:
+            side = images.images.shape[-1]
             raise InputError(f"{test}: images of {side} x {side}; want {FRAME} x {FRAME}, as affNIST has them")
-        description, is_generated = f"read from {pictures.source}", False
-    return DigitData(_framed(train), _framed(held_out), TestSet(pictures, is_generated, description))
+        description, is_generated = f"read from {images.source}", False
+    return DigitData(_framed(train), _framed(held_out), TestSet(images, is_generated, description))
 
 
 def epoch_order(count: int, epoch: int, seed: int) -> Int64[Tensor, " n"]:

@@ -65,9 +65,9 @@ def with_background(
         share: Fraction of the images.
         generator: Random generator.
     """
-    grey, noise, chosen = torch.rand(3, len(images), 1, 1, generator=generator).to(images)
-    grey, noise = MAX_GREY * grey, MAX_NOISE * noise
-    shown = grey + (1 - grey) * images + noise * torch.randn(images.shape, generator=generator).to(images)
+    gray, noise, chosen = torch.rand(3, len(images), 1, 1, generator=generator).to(images)
+    gray, noise = MAX_GREY * gray, MAX_NOISE * noise
+    shown = gray + (1 - gray) * images + noise * torch.randn(images.shape, generator=generator).to(images)
     return torch.where(chosen < share, shown.clamp(0, 1), images)
 
 

@@ -111,13 +111,13 @@ def _trained(
         cpu_hours=round(loop.cpu_s / 3600, 4),
         about={"backgrounds": config.backgrounds, "epochs": config.epochs, "test_digits": config.test_digits},
     )
-    figures = {
+    metrics = {
         "trained_now": True,
         "steps": loop.step,
         "training_digits": len(data.train),
         "training_cpu_s": round(loop.cpu_s, 1),
     }
-    return Classifier(trainer.network.eval(), config.model, card, fingerprints(data.train.images)), figures
+    return Classifier(trainer.network.eval(), config.model, card, fingerprints(data.train.images)), metrics
 
 
 class Trainer(NetworkTrainer):
@@ -176,8 +176,8 @@ def _measured(
         summary["note"] = "the test set is generated, so these are not affNIST results"
     path = None if folder is None else folder.path
     if path is not None:
-        figures = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}
-        card = replace(classifier.card, figures=figures) if training["trained_now"] else classifier.card
+        metrics = {name: summary[name] for name in ("accuracy_centred", "accuracy_warped", "test_set")}
+        card = replace(classifier.card, figures=metrics) if training["trained_now"] else classifier.card
         save_classifier(path / CLASSIFIER_FILE, replace(classifier, card=card))
         write_pictures(path / "figures", classifier, data, evaluation)
     return AffnistResult(classifier, evaluation, summary, path)

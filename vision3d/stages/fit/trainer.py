@@ -106,20 +106,20 @@ class Trainer:
         if self.poses is not None:
             pose = self.poses.leaf(place)
             viewmat = se3.exp(pose) @ viewmat
-        picture = render(
+        image = render(
             leaves, viewmat, view.K, view.size, background, moment.sh_degree, self.config,
             with_distortion=moment.with_distortion, with_normals=moment.with_normals,
         )  # fmt: skip
         if self.exposures is not None:
             exposure = self.exposures.leaf(place)
-            picture.image = exposed(picture.image, exposure.view(3, 4))
-        loss = self._loss(picture, view, background) / self.config.batch_size
-        self.strategy.before_backward(picture.info)
+            image.image = exposed(image.image, exposure.view(3, 4))
+        loss = self._loss(image, view, background) / self.config.batch_size
+        self.strategy.before_backward(image.info)
         loss.backward()
         for parameters, leaf in ((self.poses, pose), (self.exposures, exposure)):
             if parameters is not None and leaf is not None:
                 parameters.collect(place, leaf)
-        return loss.detach(), picture.info
+        return loss.detach(), image.info
 
     def _loss(self, picture: Picture, view: TrainingView, background: Tensor | None) -> Tensor:
         target, weights = view.image, self.config.loss

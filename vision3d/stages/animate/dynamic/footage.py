@@ -194,7 +194,7 @@ def _assembled(
 ) -> Footage:
     if not files:
         raise InputError(f"{path}: has no images; want a folder of frames (PNG, WebP, ...) or a video")
-    pictures, found = [], []
+    images, found = [], []
     crop = None if cameras is None or not resolution else _crop(files, masks, camera_names, resolution)
     for index, file in enumerate(files):
         image = read_image(file)
@@ -206,10 +206,10 @@ def _assembled(
             image, mask = crop.image(index, image), None if mask is None else crop.image(index, mask)
             if cameras is not None and index == 0:
                 cameras = crop.cameras(cameras.resized(width, height))
-        pictures.append(_shrunk(_premultiplied(image), resolution))
+        images.append(_shrunk(_premultiplied(image), resolution))
         found.append(None if mask is None else _shrunk(mask, resolution))
     labels = [os.path.relpath(file, path) for file in files]
-    return _checked(path, labels, pictures, found, cameras, camera_names, times)
+    return _checked(path, labels, images, found, cameras, camera_names, times)
 
 
 def _crop(files: Sequence[Path], masks: Sequence[Path] | None, names: Sequence[str], resolution: int) -> Crop | None:
@@ -242,21 +242,21 @@ def _checked(
     times: Float64[Tensor, " m"],
 ) -> Footage:
     first = pictures[0].shape[:2]
-    for label, picture in zip(labels, pictures):
-        if picture.shape[:2] != first:
-            sizes = [f"{shape[1]}x{shape[0]}" for shape in (picture.shape, first)]
+    for label, image in zip(labels, pictures):
+        if image.shape[:2] != first:
+            sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, first)]
             raise InputError(f"{path}: {label} has {sizes[0]} px, {labels[0]} {sizes[1]}; want frames of one size")
     moments, frames = torch.unique(times, return_inverse=True)
     if len(moments) < _FEWEST:
         raise InputError(f"{path}: got images of {len(moments)} time, want at least {_FEWEST} frames")
     alphas = _alphas(path, labels, pictures, masks)
     layers = []
-    for label, picture, alpha in zip(labels, pictures, alphas):
+    for label, image, alpha in zip(labels, pictures, alphas):
         if not bool((alpha > 0.5).any()):
             raise InputError(f"{path}: the mask of {label} is empty; want the object in every frame")
         # Colors were multiplied by the alpha of their file, so that averages do not include hidden colors.
-        own = picture[..., 3:] if picture.shape[2] == 4 else torch.ones_like(alpha)
-        color = picture[..., :3] / own.clamp(min=1 / 255)
+        own = image[..., 3:] if image.shape[2] == 4 else torch.ones_like(alpha)
+        color = image[..., :3] / own.clamp(min=1 / 255)
         layers.append((torch.cat([color, alpha], -1).clamp(0, 1) * 255).round().byte())
     height, width = first
     if cameras is not None:
@@ -273,14 +273,14 @@ def _alphas(
     given = [mask for mask in masks if mask is not None]
     if given:
         return given
-    found = [picture[..., 3:] if picture.shape[2] == 4 else None for picture in pictures]
+    found = [image[..., 3:] if image.shape[2] == 4 else None for image in pictures]
     opaque = [i for i, alpha in enumerate(found) if alpha is None or bool((alpha >= 1).all())]
     if not opaque:
         return [alpha for alpha in found if alpha is not None]
     if len(opaque) < len(pictures):
         count = f"{len(opaque)} of {len(pictures)} frames"
         raise InputError(f"{path}: {labels[opaque[0]]} has no alpha ({count}); want RGBA frames, or --masks for all")
-    alphas, color = mask_of_background([picture[..., :3] for picture in pictures])
+    alphas, color = mask_of_background([image[..., :3] for image in pictures])
     if alphas is None:
         raise InputError(f"{path}: {labels[0]} has no alpha and no plain background ({color}); want RGBA frames or --masks")
     logger.info("masks from the background color %s", color)

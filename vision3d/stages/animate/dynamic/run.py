@@ -273,13 +273,13 @@ class _Fit:
         if self.truth is None:
             return {}
         errors = vertex_errors(vertices, self.truth, self.mesh.vertices)
-        figures = {}
+        metrics = {}
         for split in ("fitted", "unseen_frames"):
             frames = self.footage.frames[self.splits[split]].unique()
             frames = frames[frames != self.config.reference]
             if len(frames):
-                figures[f"{split}_vertex_error"] = float(errors[frames].mean())
-        return figures
+                metrics[f"{split}_vertex_error"] = float(errors[frames].mean())
+        return metrics
 
 
 def _loaded_mesh(

@@ -48,9 +48,9 @@ class Zero123:
         self.projection, self.config, self.label = projection, config, label
         self.alphas = alphas.to(projection[0])
         with torch.no_grad():
-            pictures = square(references)
-            self.embeddings = encoder.eval()(clip_pixels(pictures).to(encoder.dtype)).image_embeds.float()
-            self.latents_of_references = self.vae.encode(self._pixels(pictures)).latent_dist.mode()
+            images = square(references)
+            self.embeddings = encoder.eval()(clip_pixels(images).to(encoder.dtype)).image_embeds.float()
+            self.latents_of_references = self.vae.encode(self._pixels(images)).latent_dist.mode()
 
     def loss(self, frames: Float[Tensor, "b h w 3"], views: RelativeViews, generator: torch.Generator) -> Float[Tensor, ""]:
         """Half the squared norm of the gradient with respect to the latents, over the batch; its derivative is that gradient.

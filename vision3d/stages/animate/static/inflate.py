@@ -52,11 +52,11 @@ def _read(images: PosedImages) -> tuple[Tensor, Tensor]:
     """Colors and alpha, downscaled."""
     from vision3d.io.images import read_image
 
-    picture = read_image(images.image_paths[0]).double()
-    factor = min(1.0, _SIDE / max(picture.shape[:2]))
-    height, width = (max(1, round(factor * side)) for side in picture.shape[:2])
-    picture = torch.cat([picture[..., :3] * picture[..., 3:], picture[..., 3:]], -1)
-    small = resize_area(picture, width, height)
+    image = read_image(images.image_paths[0]).double()
+    factor = min(1.0, _SIDE / max(image.shape[:2]))
+    height, width = (max(1, round(factor * side)) for side in image.shape[:2])
+    image = torch.cat([image[..., :3] * image[..., 3:], image[..., 3:]], -1)
+    small = resize_area(image, width, height)
     return small[..., :3], small[..., 3]
 
 
@@ -88,10 +88,10 @@ def _grid(mask: Tensor, camera: Cameras, orbit: Orbit, cells: int) -> tuple[Tens
     rows, columns = mask.nonzero().unbind(-1)
     scale = float(camera.height) / mask.shape[0]
     depth = float(torch.linalg.vector_norm(camera.centers[0].double() - orbit.center))
-    metres = scale * depth / float(camera.Ks[0, 0, 0])  # size of a pixel of the mask, at the center
+    meters = scale * depth / float(camera.Ks[0, 0, 0])  # size of a pixel of the mask, at the center
     spans = [float(places.max() - places.min()) + 1 for places in (columns, rows)]
-    side = metres * max(spans) / cells
-    counts = [math.ceil(metres * span / side) + 6 for span in (*spans, min(spans))]
+    side = meters * max(spans) / cells
+    counts = [math.ceil(meters * span / side) + 6 for span in (*spans, min(spans))]
     axes = camera.viewmats[0, :3, :3].double()
     middle = torch.tensor([float(columns.max() + columns.min() + 1), float(rows.max() + rows.min() + 1)]).double() / 2 * scale
     K = camera.Ks[0].double()
@@ -111,9 +111,9 @@ def _field(
     points = origin + index.reshape(-1, 3) @ step
     depths = (points - camera.centers[0].double()) @ camera.viewmats[0, 2, :3].double()
     depth = float((orbit.center - camera.centers[0].double()) @ camera.viewmats[0, 2, :3].double())
-    metres = float(camera.height) / squares.shape[0] * depth / float(camera.Ks[0, 0, 0])
+    meters = float(camera.height) / squares.shape[0] * depth / float(camera.Ks[0, 0, 0])
     height = _read_at(squares[..., None], _pixels(points, camera), (int(camera.width), int(camera.height)))[:, 0]
-    return (metres**2 * height - (depths - depth).square()).view(size)
+    return (meters**2 * height - (depths - depth).square()).view(size)
 
 
 def _pixels(points: Float[Tensor, "n 3"], camera: Cameras) -> Float[Tensor, "n 2"]:

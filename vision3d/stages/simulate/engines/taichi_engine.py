@@ -171,9 +171,9 @@ class TaichiEngine(Engine):
             state, kind, materials, self._motions(dt, time), self._starts, self._grid, self._figures, *self._size_yz, h, dt,
             self._bounds,
         )  # fmt: skip
-        figures = self._figures
-        largest = figures[:, : columns.KEPT].amax(0).tolist()
-        kept, work, check = figures[:, columns.KEPT :].double().sum(0).tolist()
+        metrics = self._figures
+        largest = metrics[:, : columns.KEPT].amax(0).tolist()
+        kept, work, check = metrics[:, columns.KEPT :].double().sum(0).tolist()
         is_finite = math.isfinite(check)  # a maximum may ignore NaN
         self._fastest = (
             (math.sqrt(largest[columns.MAX_V2]), math.sqrt(largest[columns.MAX_C2])) if is_finite else (math.nan, math.nan)

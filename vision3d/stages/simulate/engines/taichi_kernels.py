@@ -278,7 +278,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
             work[row, 0] += given
 
     @ti.func
-    def led(motions: any_array, m, x, v, c, mass, h, figures: any_array, block):
+    def led(motions: any_array, m, x, v, c, mass, h, metrics: any_array, block):
         """Position, velocity and gradient of a particle with prescribed motion."""
         arm = x - vector_at(motions, m, 4)
         turn = matrix_at(motions, m, 7)
@@ -287,7 +287,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         new_v = vector_at(motions, m, 16) + h * spin.cross(arm + turn @ arm)
         new_c = ti.Matrix([[0.0, -spin[2], spin[1]], [spin[2], 0.0, -spin[0]], [-spin[1], spin[0], 0.0]])
         inner = 0.25 * h * h
-        figures[block, WORK] += mass * (new_v.dot(new_v - v) + inner * (new_c * (new_c - c)).sum())
+        metrics[block, WORK] += mass * (new_v.dot(new_v - v) + inner * (new_c * (new_c - c)).sum())
         return x + move, new_v, new_c
 
     @ti.kernel
@@ -298,7 +298,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
         motions: floats,
         starts: integers,
         grid: nodes,
-        figures: floats,
+        metrics: floats,
         size_y: ti.i32,
         size_z: ti.i32,
         h: ti.f32,
@@ -306,9 +306,9 @@ def build(ti: ModuleType) -> SimpleNamespace:
         bounds: ti.types.ndarray(dtype=ti.f32, ndim=1),
     ):
         ti.loop_config(block_dim=blocks_at_once)
-        for block in range(figures.shape[0]):
+        for block in range(metrics.shape[0]):
             max_v2, max_c2, max_move, kept, check = 0.0, 0.0, 0.0, 0.0, 0.0
-            figures[block, WORK] = 0.0
+            metrics[block, WORK] = 0.0
             for p in range(starts[block], starts[block + 1]):
                 x = vector_at(state, p, X)
                 base, f, w0, w1, w2 = stencil(x)
@@ -344,7 +344,7 @@ def build(ti: ModuleType) -> SimpleNamespace:
                 free = x + (dt / h) * v
                 motion = (which >> MOTION_SHIFT) - 1
                 if motion >= 0 and motions[motion, 0] > 0:
-                    free, v, c = led(motions, motion, x, v, c, state[p, MASS], h, figures, block)
+                    free, v, c = led(motions, motion, x, v, c, state[p, MASS], h, metrics, block)
                 at = ti.min(ti.max(free, bounds[0]), vec3(bounds[1], bounds[2], bounds[3]))
                 if (at != free).any():
                     kept += 1.0
@@ -358,11 +358,11 @@ def build(ti: ModuleType) -> SimpleNamespace:
                     state[p, X + i] = at[i]
                     state[p, V + i] = v[i]
                 put(state, p, C, c)
-            figures[block, MAX_V2] = max_v2
-            figures[block, MAX_C2] = max_c2
-            figures[block, MAX_MOVE] = max_move
-            figures[block, KEPT] = kept
-            figures[block, CHECK] = check
+            metrics[block, MAX_V2] = max_v2
+            metrics[block, MAX_C2] = max_c2
+            metrics[block, MAX_MOVE] = max_move
+            metrics[block, KEPT] = kept
+            metrics[block, CHECK] = check
 
     return SimpleNamespace(
         count=count, place=place, scatter=scatter, step_grid=step_grid, meet_solid=meet_solid, close_sides=close_sides,
