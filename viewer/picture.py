@@ -175,7 +175,7 @@ def _draw_splats(
 def _blend(
     splats: Splats, camera: Cameras, quality: Quality, is_stale: Callable[[], bool], limits: Float[Tensor, "h w"] | None
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"], Float[Tensor, "h w"]]:
-    """Colours weighted by alpha, expected depth, alpha."""
+    """Colors weighted by alpha, expected depth, alpha."""
     width, height = int(camera.width), int(camera.height)
     count = max(1, round(quality.share * len(splats)))
     means, quats, opacities = splats.means[:count], splats.quats[:count], splats.opacities[:count]

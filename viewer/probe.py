@@ -114,7 +114,7 @@ def is_without_display() -> bool:
 
 
 def explain(output: str, code: int) -> str:
-    """One line about a probe that failed: what went wrong and the command that mends it.
+    """One line about a probe that failed: what went wrong and the command that fixes it.
 
     Args:
         output: What it printed.

@@ -39,7 +39,7 @@ def view(
     Args:
         objects: Types of `vision3d.scene`, or paths of files and run folders.
         web: Serve a page instead of a window; None: in notebooks, and if no window can be opened.
-        wait: Whether to serve a page until Ctrl-C; None: outside of notebooks.
+        wait: Whether to serve a page until Ctrl-C; None: outside notebooks.
         up: Up axis of the world, such as "z" or "-y"; guessed when None.
         size: Size of the window [px].
         port: Port of the page; 0 selects a free one.

@@ -21,7 +21,7 @@ _COUNTS = {
 
 
 class Panel:
-    """Controls beside the image.
+    """Controls next to the image.
 
     Args:
         server: A `viser.ViserServer`.

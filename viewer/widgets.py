@@ -63,7 +63,7 @@ class Widgets:
         box.add_child(row)
 
     def lowered(self, label: Any) -> Any:
-        """A label aligned with the text of a button beside it."""
+        """A label aligned with the text of a button next to it."""
         box = self._gui.Vert(0, self._gui.Margins(0, round(0.22 * self.em), 0, 0))
         box.add_child(label)
         return box

@@ -46,7 +46,7 @@ def open_window(
 
     Args:
         layers: The layers.
-        size: Size of the image beside the panel [px].
+        size: Size of the image next to the panel [px].
         out: Folder for written files.
         background: Background color.
         use_open3d: Whether to render with Open3D, which needs a GPU, instead of the CPU.

@@ -102,7 +102,7 @@ def test_every_part_trains_reports_and_resumes(cli, data, tmp_path, part):
         (["ik", "{data}/a.bvh", "--test", "nowhere.bvh"], 3, "nowhere.bvh: does not exist"),
         (["ik", "{data}/a.bvh", "--test", "{data}/a.bvh"], 3, "has the same motion as"),
         (["ik", "{data}/a.bvh", "--test", "{data}/other.bvh"], 3, "other.bvh: has a different skeleton than"),
-        (["ik", "{data}/a.bvh", "--test", "{data}/short.bvh"], 3, "short.bvh: 8 poses at 30 a second, want at least 16"),
+        (["ik", "{data}/a.bvh", "--test", "{data}/short.bvh"], 3, "short.bvh: 8 poses at 30 per second, want at least 16"),
         (["ik", "--test", "{data}/a.bvh"], 3, "clips: got 0 to train on and 1 for testing"),
         (["ik", "{data}/a.bvh"], 2, "--test"),
         (["ik", "{data}/a.bvh", "--test", "{data}/b.bvh", "--weighted", "Knee"], 2, "weighted: no joint is named 'Knee'"),

@@ -26,7 +26,7 @@ class Config:
     every: int = 1
     """Steps between two lines."""
     color: str = "red"
-    """Colour."""
+    """Color."""
     seed: int = 0
     """Seed."""
 

@@ -118,7 +118,7 @@ def test_images_that_cannot_be_read(run, photos, damage, layout):
         "missing": "which does not exist (5 of 6 images found)",
         "no picture": f"{path}: is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP)",
         "cut off": f"{path}: cannot be decoded (",
-        "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits a channel",
+        "32 bits": f"{path}: holds F pixels of 32 bits; want 8 or 16 bits per channel",
     }[damage]
     where = "image 4 names 003.png" if layout == "colmap" else "frame 3 names images/003.png"
     assert_refused(run(photos), where, what, ". Run with --skip-missing to skip it.")

@@ -46,7 +46,7 @@ def test_signed_distances_of_a_box_in_closed_form():
 
 
 def test_distances_from_one_triangle():
-    """Against the nearest of many points on it; above, beside edges and corners, and for a degenerate triangle."""
+    """Against the nearest of many points on it; above, next to edges and corners, and for a degenerate triangle."""
     corners = torch.randn(200, 3, 3).double()
     corners[-1, 2] = corners[-1, 1]
     points = 2 * torch.randn(200, 3).double()

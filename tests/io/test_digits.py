@@ -105,7 +105,7 @@ def test_wrong_files(tmp_path, drawn):
     refuse(write_npm(tmp_path / "a.tgz", {k: v for k, v in files.items() if k != "7"}), r"lacks digits/7\.json")
     refuse(write_npm(tmp_path / "b.tgz", files | {"3": b'{"data": [0, 1]}'}), r"digits/3\.json: has 2 numbers, want a multiple")
     refuse(write_npm(tmp_path / "c.tgz", files | {"3": b"[]"}), "is not JSON with a list of numbers")
-    refuse(write_npm(tmp_path / "d.tgz", files | {"3": files["3"].replace(b"0.0", b"1.5", 1)}), "grey values outside")
+    refuse(write_npm(tmp_path / "d.tgz", files | {"3": files["3"].replace(b"0.0", b"1.5", 1)}), "gray values outside")
     whole = write_npm(tmp_path / "e.tgz", files).read_bytes()
     (tmp_path / "e.tgz").write_bytes(whole[: len(whole) // 2])
     refuse(tmp_path / "e.tgz", "is damaged or not a .tgz")

@@ -81,7 +81,7 @@ def test_losses_are_one_line(tmp_path, caplog):
         (lambda c: c["bufferViews"][0].update(byteLength=2**40), r"bufferViews\[0\]: ends at byte"),
         (lambda c: c["bufferViews"][0].update(byteOffset=-1), r"bufferViews\[0\]: byteOffset is -1"),
         (lambda c: c["nodes"][0].update(children=[0]), r"nodes\[0\]: is met twice"),
-        (lambda c: c["nodes"][0].update(scale=[1, 2, 3]), "cannot be moved as its nodes say"),
+        (lambda c: c["nodes"][0].update(scale=[1, 2, 3]), "cannot be transformed by its nodes"),
         (lambda c: c["meshes"][0]["primitives"][0]["extensions"].clear(), "holds no primitive with KHR_gaussian_splatting"),
         (lambda c: c["meshes"][0]["primitives"][0]["attributes"].pop("POSITION"), "lacks POSITION"),
         (lambda c: c.update(extensionsRequired=["KHR_draco"]), "needs KHR_draco, which is not read"),

@@ -492,6 +492,6 @@ def test_clips_that_glTF_cannot_hold(tmp_path):
     with pytest.raises(InputError, match=r"^clip early begins at -1 s; glTF wants times from 0 on$"):
         replace(skin, clips=(Clip("early", (early,)),)).save(tmp_path / "a.glb")
     close = Channel("scale", 0, torch.tensor([1.0, 1 + 1e-12], dtype=torch.float64), torch.ones(2, 3))
-    with pytest.raises(InputError, match=r"^clip close has keys closer than float32 can tell apart; resample it$"):
+    with pytest.raises(InputError, match=r"^clip close has keys closer together than float32 can represent; resample it$"):
         replace(skin, clips=(Clip("close", (close,)),)).save(tmp_path / "a.glb")
     assert not (tmp_path / "a.glb").exists()

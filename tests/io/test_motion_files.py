@@ -164,7 +164,7 @@ def test_frames_of_other_programs_need_a_rate(tmp_path):
     back = mesh_frames.read_frames(tmp_path, rate=25)
     torch.testing.assert_close(back.vertices(), sequence.vertices(), atol=1e-8, rtol=0)
     assert back.times.tolist() == [0, 0.04, 0.08, 0.12]
-    with pytest.raises(InputError, match=r"has no frames\.json with the times; want a rate in frames a second, got None$"):
+    with pytest.raises(InputError, match=r"has no frames\.json with the times; want a rate in frames per second, got None$"):
         mesh_frames.read_frames(tmp_path)
 
 

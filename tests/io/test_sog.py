@@ -130,7 +130,7 @@ def test_tables_that_start_with_null(tmp_path):
 def test_names_outside_the_archive(tmp_path, name):
     small_scene(0).save(tmp_path / "a.sog")
     write_members(tmp_path / "a.sog", {**members(tmp_path / "a.sog"), name: b"x"})
-    with pytest.raises(FileFormatError, match="has a name that leads out of the archive"):
+    with pytest.raises(FileFormatError, match="has a name outside the archive"):
         sog.read_gaussians(tmp_path / "a.sog")
 
 

@@ -137,7 +137,7 @@ def change(cameras, **changes):
         ({"Ks": torch.eye(3).long().repeat(3, 1, 1)}, ShapeError, "Cameras.Ks: got dtype torch.int64, want float32"),
         ({"width": 64}, ShapeError, r"Cameras.width: got int, want a int64 tensor of shape \(3,\)"),
         ({"width": torch.ones(3)}, ShapeError, "Cameras.width: got dtype torch.float32, want dtype torch.int64"),
-        ({"names": ("a",)}, ShapeError, "Cameras.names: got 1 names, want 3, one a camera"),
+        ({"names": ("a",)}, ShapeError, "Cameras.names: got 1 names, want 3, one per camera"),
         ({"distortion": torch.zeros(3, 3)}, ShapeError, r"got shape \(3, 3\), want D in \(4, 5, 8\) for pinhole"),
         ({"model": "omni"}, InputError, "Cameras.model: got 'omni', want 'pinhole', 'ortho' or 'fisheye'"),
         ({"Ks": torch.eye(3, device="meta").repeat(3, 1, 1)}, DeviceError, "viewmats on cpu, Ks on meta"),

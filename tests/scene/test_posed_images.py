@@ -111,7 +111,7 @@ def test_downscale_is_positive(cameras, tmp_path, downscale):
 
 def test_wrong_shapes_are_rejected_on_construction(cameras, tmp_path):
     images = make(tmp_path, cameras)
-    with pytest.raises(ShapeError, match="image_paths: got 1 paths, want 3, one a camera"):
+    with pytest.raises(ShapeError, match="image_paths: got 1 paths, want 3, one per camera"):
         replace(images, image_paths=images.image_paths[:1])
     with pytest.raises(ShapeError, match=r"is_test: got dtype torch.float32, want dtype torch.bool"):
         replace(images, is_test=torch.zeros(3))

@@ -136,7 +136,7 @@ def test_morphs_are_applied_before_joints():
         ),
         (
             {"clips": (Clip("a", (Channel("weights", -1, f64(0), torch.ones(1, 3)),)),)},
-            r"^SkinnedMesh: clip a has 3 weights a key, but",
+            r"^SkinnedMesh: clip a has 3 weights per key, but",
         ),
         (
             {"clips": (Clip("a", (Channel("scale", 0, f64(1, 0), torch.ones(2, 3)),)),)},

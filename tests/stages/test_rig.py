@@ -174,7 +174,7 @@ def test_wrong_options():
 def test_too_many_frames_are_rejected():
     skin = arm()
     long = replace(skin.clips[0], channels=tuple(replace(c, times=c.times * 1e6) for c in skin.clips[0].channels))
-    with pytest.raises(InputError, match="do not fit in 2 GB; want fewer frames a second"):
+    with pytest.raises(InputError, match="do not fit in 2 GB; want fewer frames per second"):
         run(RigConfig(fps=1000), replace(skin, clips=(long,)))
 
 

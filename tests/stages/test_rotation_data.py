@@ -257,7 +257,7 @@ def test_wrong_clips(tmp_path, clips):
             {"names": ("Hips", "Spine", "Head", "LeftLeg", "LeftFoot", "RightLeg", "RightToe")},
             r"names\.bvh: has a different skeleton than .*\(joint \d is Right",
         ),
-        ("short", {"poses": 10}, r"short\.bvh: 10 poses at 30 a second, want at least 16"),
+        ("short", {"poses": 10}, r"short\.bvh: 10 poses at 30 per second, want at least 16"),
         ("single", {"poses": 1}, r"single\.bvh: has 1 poses, want at least 16"),
     ):
         with pytest.raises(InputError, match=text):

@@ -257,7 +257,7 @@ def test_configurations_round_trip_through_yaml(tmp_path):
             {"box": (0.0, 0.0, 0.0, 1.0, 0.0, 1.0)},
             "box: got (0.0, 0.0, 0.0, 1.0, 0.0, 1.0), want three lower and three higher numbers",
         ),
-        ({"video_size": (8, 8)}, "video_size: got (8, 8), want 16 to 8192 pixels a side"),
+        ({"video_size": (8, 8)}, "video_size: got (8, 8), want 16 to 8192 pixels per side"),
         ({"fill": "foam"}, "fill: got 'foam', want one of auto, none, density, mesh"),
         ({"up": (0.0, 0.0, 0.0)}, "up: got (0, 0, 0), want a direction"),
         ({"velocity": (0.0, float("inf"), 0.0)}, "velocity: got (0.0, inf, 0.0), want three numbers"),

@@ -19,7 +19,7 @@ def ball(subdivisions: int = 2, radius: float = 0.6) -> Mesh:
 
 
 def bare(mesh: Mesh) -> Mesh:
-    """Without colours."""
+    """Without colors."""
     return replace(mesh, vertex_colors=None)
 
 

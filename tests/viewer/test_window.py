@@ -79,7 +79,7 @@ class Screen:
         return self.do("xdotool", "getwindowname", self.window)
 
     def rest(self):
-        """Waits until the image is in full quality and stable; returns the image beside the panel, in [0, 1]."""
+        """Waits until the image is in full quality and stable; returns the image next to the panel, in [0, 1]."""
         before = None
         end = time.monotonic() + WAIT
         while time.monotonic() < end:

@@ -81,7 +81,7 @@ def _interpreter() -> Iterator[Finding]:
     yield Finding("vision3d", "ok", f"{__version__} in {Path(__file__).parents[1]}")
     other = other_vision3d()
     if other is not None:
-        text = f"{other} is installed beside {DISTRIBUTION}, with files of the same names; on PyPI it is a different project"
+        text = f"{other} is installed next to {DISTRIBUTION}, with files of the same names; on PyPI it is a different project"
         repair = f"{pip_command()} uninstall -y vision3d && {reinstall_command()}"
         yield Finding("distribution vision3d", "broken", text, repair)
     is_supported = sys.version_info >= (3, 11)

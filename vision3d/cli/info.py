@@ -76,7 +76,7 @@ def describe(path: Path) -> Values:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file, of all files of a folder, or of those beside the meta.json of SOG."""
+    """Bytes of a file, of all files of a folder, or of those next to the meta.json of SOG."""
     folder = path.parent if path.name.lower() == "meta.json" else path
     return path.stat().st_size if folder.is_file() else sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 

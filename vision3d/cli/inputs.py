@@ -122,7 +122,7 @@ def load_cameras(path: Path) -> "Cameras":
 
 
 def cameras_beside(scene: Path) -> "Cameras | None":
-    """The cameras.json of a run folder or beside a scene file, unless written by another program."""
+    """The cameras.json of a run folder or next to a scene file, unless written by another program."""
     path = (scene if scene.is_dir() else scene.parent) / "cameras.json"
     if not path.is_file():
         return None

@@ -30,9 +30,9 @@ class MeshOptions(ConfigOptions):
     scene: tyro.conf.Positional[Path]
     """Gaussian scene (.ply, .spz, .sog, .splat, ...), run folder with scene.ply, or folder with scene.json."""
     out: Path | None = None
-    """Mesh to write: .glb with the texture; .obj, .ply, .stl need trimesh [default: mesh.glb beside the scene]."""
+    """Mesh to write: .glb with the texture; .obj, .ply, .stl need trimesh [default: mesh.glb next to the scene]."""
     cameras: Path | None = None
-    """Cameras of the photos: cameras.json, transforms.json or a data set folder [default: cameras.json beside the
+    """Cameras of the photos: cameras.json, transforms.json or a data set folder [default: cameras.json next to the
     scene, else cameras all around it]."""
     up: Literal["auto", "x", "-x", "y", "-y", "z", "-z"] = "auto"
     """Up axis of the scene. A .glb is rotated so that it becomes y; other files keep the axes of the scene

@@ -41,10 +41,10 @@ class RenderVerbOptions(VerbOptions):
     """Gaussian scene (.ply, .spz, ...), mesh (.glb, .obj, .ply, .stl), run folder, frames (.zarr), or folder with scene.json,
     whose objects are rendered together. Moving scenes give one image per frame."""
     out: Path | None = None
-    """Folder of images, video (.mp4, .mkv, .mov), or one image (.png, .jpg, ...) [default: beside the scene]."""
+    """Folder of images, video (.mp4, .mkv, .mov), or one image (.png, .jpg, ...) [default: next to the scene]."""
     cameras: Path | None = None
     """Cameras: cameras.json, transforms.json or a data set folder. Without --path one image is rendered from each [default: for
-    paths, cameras.json beside the scene]."""
+    paths, cameras.json next to the scene]."""
     path: Literal["orbit", "spiral", "flythrough"] | None = None
     """Camera path: around the scene (orbit), around one photo (spiral), or from photo to photo (flythrough) [default: orbit
     without --cameras]."""

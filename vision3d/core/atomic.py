@@ -19,7 +19,7 @@ _LEFTOVER = re.compile(r"\.(?P<stem>.*)\.[0-9a-f]{8}\.(?P<kind>tmp|old)(?P<suffi
 
 @contextlib.contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it replaces `path` if the block succeeds and is removed otherwise.
+    """Yield a temporary path next to `path`; it replaces `path` if the block succeeds and is removed otherwise.
 
     Readers of `path` see either the old file or the complete new one, even after a crash: the data is flushed to disk before
     the rename. The temporary name keeps the suffix, since some writers choose the format by it. Missing parent folders are
@@ -59,7 +59,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it replaces `path` if the block succeeds and is removed otherwise.
+    """Yield a temporary folder next to `path`; it replaces `path` if the block succeeds and is removed otherwise.
 
     An existing folder stays until the new one is complete; the caller must have checked that it may be replaced.
 

@@ -43,7 +43,7 @@ def lazy_names(package: str, modules: Mapping[str, str], *, moved: Mapping[str, 
 
 
 def names_of_stub(package: str, file: str) -> dict[str, str]:
-    """The imports of the `__init__.pyi` beside an `__init__.py`, for `lazy_names`: type checkers and Python read one list."""
+    """The imports of the `__init__.pyi` next to an `__init__.py`, for `lazy_names`: type checkers and Python read one list."""
     import ast
 
     with open(f"{file.removesuffix('.py').removesuffix('.pyc')}.pyi", encoding="utf-8") as stub:

@@ -160,7 +160,7 @@ class RunFolder:
         return self.checkpoints.save(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
 
     def save_best(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the best checkpoint so far, beside the newest ones."""
+        """Write the best checkpoint so far, next to the newest ones."""
         return self.checkpoints.save_best(Checkpoint(step, self.config, state, capture_rng(), self.elapsed()))
 
     def restore(self, map_location: torch.device | str = "cpu") -> Checkpoint | None:

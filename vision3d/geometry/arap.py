@@ -31,7 +31,7 @@ def cotangent_weights(vertices: Vertices, faces: Faces) -> tuple[Int64[Tensor, "
 
 @dataclass(frozen=True, eq=False)
 class Arap:
-    """E = sum_ij w_ij |(v'_i - v'_j) - R_i (v_i - v_j)|^2 / sum_ij w_ij |v_i - v_j|^2, over each vertex i and neighbour j.
+    """E = sum_ij w_ij |(v'_i - v'_j) - R_i (v_i - v_j)|^2 / sum_ij w_ij |v_i - v_j|^2, over each vertex i and neighbor j.
 
     Zero for rigid motions. A mesh scaled by s has (s - 1)^2, independent of resolution and size. Negative cotangents count as
     zero, so the energy is never negative.

@@ -1,7 +1,7 @@
 """Camera models and poses as functions of tensors: projection, rays, axis conventions, look-at poses.
 
 `Ks` have one axis less than pixels and points: Ks (*batch, 3, 3) match points (*batch, n, 3). Models: `pinhole`,
-`ortho` (parallel rays along z, `Ks` in pixels per metre) and `fisheye` (equidistant: radius = focal length * angle).
+`ortho` (parallel rays along z, `Ks` in pixels per meter) and `fisheye` (equidistant: radius = focal length * angle).
 """
 
 from typing import Literal, get_args

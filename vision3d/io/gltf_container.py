@@ -302,7 +302,7 @@ class Builder:
         return self.append("bufferViews", view if target is None else {**view, "target": target})
 
     def array(self, values: np.ndarray, *, indices: bool = False, is_vertex: bool = True) -> int:
-        """Append an array (count, width) of float32, uint16, uint32 or normalised uint8; returns its accessor.
+        """Append an array (count, width) of float32, uint16, uint32 or normalized uint8; returns its accessor.
 
         Args:
             values: The numbers.

@@ -61,7 +61,7 @@ def read_gaussians(path: Path | str, *, drop_nan: bool = False) -> GaussianScene
         drop_nan: Drop Gaussians that are not finite or have a rotation of length zero instead of raising an error.
 
     Raises:
-        MissingFileError: The file, or a buffer beside it, does not exist.
+        MissingFileError: The file, or a buffer next to it, does not exist.
         FileFormatError: It is damaged, has no Gaussians, needs an unknown extension, or a node shears.
     """
     path = Path(path)
@@ -203,7 +203,7 @@ def _moved(path: Path, arrays: SplatArrays, matrix: np.ndarray, where: str, *, d
     try:
         return scene.transform(torch.from_numpy(turn @ matrix @ turn)).validate()
     except InputError as error:
-        raise FileFormatError(path, f"cannot be moved as its nodes say ({error})", where) from error
+        raise FileFormatError(path, f"cannot be transformed by its nodes ({error})", where) from error
 
 
 def _merged(path: Path, parts: list[GaussianScene]) -> GaussianScene:

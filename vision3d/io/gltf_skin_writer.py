@@ -119,7 +119,7 @@ def _add_clip(builder: Builder, clip: Clip, inputs: dict[bytes, int]) -> None:
     for channel in clip.channels:
         times = channel.times.cpu().numpy().astype(np.float32)
         if len(times) > 1 and np.diff(times).min() <= 0:
-            raise InputError(f"clip {clip.name} has keys closer than float32 can tell apart; resample it")
+            raise InputError(f"clip {clip.name} has keys closer together than float32 can represent; resample it")
         key = times.tobytes()
         if key not in inputs:
             inputs[key] = builder.array(times, is_vertex=False)

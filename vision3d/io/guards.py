@@ -65,7 +65,7 @@ def check_pixels(path: Path | str, width: int, height: int, num_bytes: int | Non
 
 
 def inside(index: Path, name: str) -> Path:
-    """The file `name` beside `index`, which refers to it.
+    """The file `name` next to `index`, which refers to it.
 
     Raises:
         FileFormatError: It is outside the folder, or is not a valid file name.

@@ -86,7 +86,7 @@ def read_image(
     size: tuple[int, int] | None = None,
     background: tuple[float, float, float] | None = None,
 ) -> Float[Tensor, "h w c"]:
-    """Read an image as red, green, blue (and alpha) in [0, 1]; grey and palette images become color.
+    """Read an image as red, green, blue (and alpha) in [0, 1]; gray and palette images become color.
 
     Args:
         path: The file.
@@ -137,7 +137,7 @@ def write_image(path: Path | str, image: Tensor, *, bits: int = 8) -> None:
     Args:
         path: The file.
         image: (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); floats in [0, 1] (clamped), bytes, or bools.
-        bits: 8, or 16 for grey PNG and TIFF.
+        bits: 8, or 16 for gray PNG and TIFF.
 
     Raises:
         ShapeError: Wrong shape.
@@ -321,7 +321,7 @@ def _scaled(values: np.ndarray, top: int) -> np.ndarray:
 
 def _check_bits(path: Path, image) -> None:
     if image.mode in ("I", "F"):
-        raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits a channel")
+        raise FileFormatError(path, f"holds {image.mode} pixels of 32 bits; want 8 or 16 bits per channel")
 
 
 def _grey(values: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def read_mesh(path: Path | str, *, skip_texture: bool = False) -> Mesh:
 def write_mesh(path: Path | str, mesh: Mesh, *, materials: str | None = None) -> None:
     """Write a mesh in the format of the suffix atomically; one warning lists what the format cannot store.
 
-    An .obj with a texture gets a .mtl and a .png of the same name beside it, written first. Values are float32 in .ply and
+    An .obj with a texture gets a .mtl and a .png of the same name next to it, written first. Values are float32 in .ply and
     .stl, decimals with 9 places in .obj; colors are bytes in .ply.
 
     Args:

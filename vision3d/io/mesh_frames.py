@@ -1,7 +1,7 @@
 """Sequences as a folder with one file per frame, for any program: meshes as .obj or .ply, Gaussians as .ply or .sog.
 
 name/
-  frame_00000.obj  frame_00001.obj ...   only the first has a texture beside it
+  frame_00000.obj  frame_00001.obj ...   only the first has a texture next to it
   frames.json                            the time of each frame, written last
 """
 
@@ -90,7 +90,7 @@ def read_frames(path: Path | str, rate: float | None = None) -> FrameSequence:
         raise InputError(f"{path}: holds {' and '.join(kinds) or 'no'} meshes; want those of one of {', '.join(SUFFIXES)}")
     if times is None:
         if rate is None or not 0 < rate < float("inf"):
-            raise InputError(f"{path}: has no {INDEX} with the times; want a rate in frames a second, got {rate}")
+            raise InputError(f"{path}: has no {INDEX} with the times; want a rate in frames per second, got {rate}")
         times = [i / rate for i in range(len(files))]
     if len(times) > len(files):
         raise MissingFileError(path / f"frame_{len(files):05d}{suffix}", f"one of the {len(times)} frames of {path / INDEX}")

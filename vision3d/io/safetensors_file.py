@@ -1,4 +1,4 @@
-"""Gaussians on meshes as .safetensors, with the mesh as .glb beside it.
+"""Gaussians on meshes as .safetensors, with the mesh as .glb next to it.
 
 The header's metadata has a key `vision3d`: JSON with type, version, name and SHA-256 of the mesh file, so that files of
 different runs are never mixed up.

@@ -118,7 +118,7 @@ def _between(low: np.ndarray | float, high: np.ndarray | float, steps: np.ndarra
 
 
 def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
-    """Write a .sog, or a folder of images beside a `path` named meta.json. What it cannot store (labels, mode flat, degree 4, a
+    """Write a .sog, or a folder of images with a `path` named meta.json. What it cannot store (labels, mode flat, degree 4, a
     palette that is too small) is logged as one warning.
 
     Raises:

@@ -93,7 +93,7 @@ class Archive(_Files):
             raise FileFormatError(path, f"is damaged or not a zip file ({str(error)[:80]!a})", 0) from error
         for name in self.members:
             if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
-                raise FileFormatError(path, "has a name that leads out of the archive", f"member {name!r}")
+                raise FileFormatError(path, "has a name outside the archive", f"member {name!r}")
 
     def bytes_of(self, name: str, largest: int) -> bytes:
         """The bytes of a member, at most `largest`."""
@@ -114,7 +114,7 @@ class Archive(_Files):
 
 
 class Folder(_Files):
-    """A meta.json and the images beside it, as splat-transform writes them."""
+    """A meta.json and the images next to it, as splat-transform writes them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, len(read_bytes(path, "a meta.json of SOG")))

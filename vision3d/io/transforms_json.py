@@ -157,7 +157,7 @@ def write_cameras(
 
 
 def smaller_picture(path: Path, factor: int) -> Path | None:
-    """The image of the same name in `images_2`, `images_4` or `images_8` beside the folder `images`, if it exists."""
+    """The image of the same name in `images_2`, `images_4` or `images_8` next to the folder `images`, if it exists."""
     for i in range(len(path.parts) - 2, -1, -1):
         if path.parts[i] == "images":
             smaller = Path(*path.parts[:i], f"images_{factor}", *path.parts[i + 1 :])
@@ -167,7 +167,7 @@ def smaller_picture(path: Path, factor: int) -> Path | None:
 
 
 def has_photographs(path: Path | str) -> bool:
-    """Whether a file is a data set: files of other programs are; ours are if they have a split, or images beside them.
+    """Whether a file is a data set: files of other programs are; ours are if they have a split, or images next to them.
 
     Raises:
         MissingFileError: The file does not exist.

@@ -1,7 +1,7 @@
 """Animated meshes as USD (.usd, .usda, .usdc): time samples of the points, with the package usd-core (extra `usd`).
 
 Axes are kept and declared y-up, as in glTF; lengths are meters. A time code is a frame: the rate is that of the frames in the
-middle. The texture is a .png beside the file.
+middle. The texture is a .png next to the file.
 """
 
 from pathlib import Path

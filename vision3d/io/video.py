@@ -57,7 +57,7 @@ class VideoWriter:
         """Add a frame.
 
         Args:
-            image: (H, W, 3), or (H, W, 1) or (H, W) for grey, in [0, 1] (clamped).
+            image: (H, W, 3), or (H, W, 1) or (H, W) for gray, in [0, 1] (clamped).
 
         Raises:
             ShapeError: It is not an image, or differs in size from the first frame.

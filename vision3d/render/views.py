@@ -25,7 +25,7 @@ class View(NamedTuple):
     depth: Float[Tensor, "h w"] | None
     """Along the camera's z [m]: accumulated (D) or expected (ED); None in mode RGB."""
     normal: Float[Tensor, "h w 3"] | None
-    """World-space normals: of the 2D Gaussians, weighted like colours, or of an expected depth map; None without either."""
+    """World-space normals: of the 2D Gaussians, weighted like colors, or of an expected depth map; None without either."""
 
 
 def render_views(

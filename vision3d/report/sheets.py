@@ -1,4 +1,4 @@
-"""Contact sheets: photos beside renders and difference images."""
+"""Contact sheets: photos next to renders and difference images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

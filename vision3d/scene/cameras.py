@@ -67,7 +67,7 @@ class Cameras:
         if self.times is not None:
             check_shape("Cameras.times", self.times, (count,))
         if self.names is not None and len(self.names) != count:
-            raise ShapeError("Cameras.names", f"{len(self.names)} names", f"{count}, one a camera")
+            raise ShapeError("Cameras.names", f"{len(self.names)} names", f"{count}, one per camera")
         check_device("Cameras", self._tensors())
 
     @classmethod

@@ -86,7 +86,7 @@ class GaussianScene:
 
         Args:
             points: Centers [m].
-            colors: In [0, 1]; grey when None.
+            colors: In [0, 1]; gray when None.
             sh_degree: Degree 0 to 4 of the harmonics; those above 0 start at zero.
             opacity: In (0, 1), the same for all.
             scale_factor: Standard deviation relative to the root mean square distance to the 3 nearest other points.

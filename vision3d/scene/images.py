@@ -50,9 +50,9 @@ class PosedImages:
     def __post_init__(self) -> None:
         count = len(self.cameras)
         if len(self.image_paths) != count:
-            raise ShapeError("PosedImages.image_paths", f"{len(self.image_paths)} paths", f"{count}, one a camera")
+            raise ShapeError("PosedImages.image_paths", f"{len(self.image_paths)} paths", f"{count}, one per camera")
         if self.mask_paths is not None and len(self.mask_paths) != count:
-            raise ShapeError("PosedImages.mask_paths", f"{len(self.mask_paths)} paths", f"{count}, one a camera")
+            raise ShapeError("PosedImages.mask_paths", f"{len(self.mask_paths)} paths", f"{count}, one per camera")
         if self.raw_cameras is not None and len(self.raw_cameras) != count:
             raise ShapeError("PosedImages.raw_cameras", f"{len(self.raw_cameras)} cameras", f"{count}")
         check_shape("PosedImages.is_test", self.is_test, (count,), kind="bool")

@@ -21,7 +21,7 @@ class Mesh:
     """V vertices and F triangles, counter-clockwise seen from outside.
 
     The color is that of the texture, or the interpolated vertex colors; if both are given, their product (in linear light, as
-    in glTF). A mesh with neither is grey.
+    in glTF). A mesh with neither is gray.
 
     Example:
         >>> mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))

@@ -95,7 +95,7 @@ class MeshGaussians:
         extends over silhouettes. On equilateral faces both are the same.
 
         Args:
-            mesh: Each Gaussian gets the mean texture and vertex color around it; grey if there is none.
+            mesh: Each Gaussian gets the mean texture and vertex color around it; gray if there is none.
             per_face: 1, 3, 4 or 6.
             opacity: In (0, 1), the same for all.
             shape: round or stretched.
@@ -130,7 +130,7 @@ class MeshGaussians:
         return codecs.load_as(cls, path)
 
     def save(self, path: Path | str) -> None:
-        """Write a .safetensors file and, first, the mesh as a .glb of the same name beside it."""
+        """Write a .safetensors file and, first, the mesh as a .glb of the same name next to it."""
         codecs.save(path, self)
 
     def validate(self) -> "MeshGaussians":

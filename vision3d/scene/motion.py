@@ -121,7 +121,7 @@ class Motion:
             InputError: There are no poses, or the rate is not positive.
         """
         if not len(self) or not rate > 0:
-            raise InputError(f"Motion: cannot resample {len(self)} poses at {rate} a second")
+            raise InputError(f"Motion: cannot resample {len(self)} poses at {rate} per second")
         span = float(self.times[-1] - self.times[0])
         steps = torch.arange(int(span * rate * (1 + 1e-9)) + 1, dtype=torch.float64, device=self.times.device)
         times = (self.times[0] + steps / rate).clamp(max=self.times[-1])

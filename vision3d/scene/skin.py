@@ -356,7 +356,7 @@ class SkinnedMesh:
             if channel.values.shape[-1] != self.num_morphs:
                 got = channel.values.shape[-1]
                 raise InputError(
-                    f"SkinnedMesh: clip {clip.name} has {got} weights a key, but there are {self.num_morphs} morphs"
+                    f"SkinnedMesh: clip {clip.name} has {got} weights per key, but there are {self.num_morphs} morphs"
                 )
         elif not 0 <= channel.joint < len(self):
             raise InputError(f"SkinnedMesh: clip {clip.name} moves joint {channel.joint}, but there are {len(self)} joints")

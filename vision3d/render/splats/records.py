@@ -142,7 +142,7 @@ class Blended2dgs(NamedTuple):
     colors: Float[Tensor, "i h w d"]
     transmittances: Float[Tensor, "i h w"]
     normals: Float[Tensor, "i h w 3"]
-    """In camera axes, weighted like colours."""
+    """In camera axes, weighted like colors."""
     distortions: Float[Tensor, "i h w"]
     """2 sum_{j < i} w_i w_j (z_i - z_j)."""
     medians: Float[Tensor, "i h w"]

@@ -36,7 +36,7 @@ class Classifier:
         """Logits of images.
 
         Args:
-            images: Bright digits on a darker background, floats in [0, 1], of any size from 8 px on. Grey backgrounds, slow
+            images: Bright digits on a darker background, floats in [0, 1], of any size from 8 px on. Gray backgrounds, slow
                 gradients and noise are handled (`background="subtract"`); for dark digits on white pass `1 - images`.
             draws: Number of draws of group samples whose logits are averaged (methods full and separable).
 

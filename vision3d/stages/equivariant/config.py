@@ -114,7 +114,7 @@ class AffnistConfig:
     label_smoothing: float = 0.05
     """Fraction of the target spread evenly over all classes."""
     backgrounds: float = 0.5
-    """Fraction of the training images that get a random grey background and noise; 0: none, as in the publications."""
+    """Fraction of the training images that get a random gray background and noise; 0: none, as in the publications."""
     test_digits: int = 2000
     """Number of digits held out from training, if the set has no test part."""
     copies: int = 32

@@ -1,6 +1,6 @@
 """Background removal from images, and random backgrounds for training.
 
-The canonical position of a digit comes from moments, which a faint grey over the entire frame changes more than the digit
+The canonical position of a digit comes from moments, which a faint gray over the entire frame changes more than the digit
 does. So the background is removed first.
 """
 
@@ -20,14 +20,14 @@ NOISE_FACTOR = 3.0
 MIN_SIDE = 28
 """Minimum image size [px]: in smaller images strokes are as fine as the noise."""
 MAX_GREY, MAX_NOISE = 0.3, 0.15
-"""Maximum grey level and maximum standard deviation of the noise in training."""
+"""Maximum gray level and maximum standard deviation of the noise in training."""
 
 
 def foreground(images: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """Images without their background: 0 on the background, 1 at the brightest pixel.
 
     1. The background is the morphological opening of the image smoothed over 3 x 3 pixels: the largest surface below it without
-       bright features narrower than `WINDOW` times the image size. Grey levels, slopes and soft shadows are background, strokes
+       bright features narrower than `WINDOW` times the image size. Gray levels, slopes and soft shadows are background, strokes
        are not.
     2. The standard deviation of the noise is 1.48 times the median distance of a pixel from the mean of its 3 x 3 pixels.
     3. `MIN_CONTRAST` and `NOISE_FACTOR` standard deviations are subtracted in addition to the background; negative values are
@@ -58,7 +58,7 @@ def prepared(images: Float[Tensor, "n h w"], config: ModelConfig) -> Float[Tenso
 def with_background(
     images: Float[Tensor, "n h w"], share: float, generator: torch.Generator | None = None
 ) -> Float[Tensor, "n h w"]:
-    """Put some of the images over a grey level of up to `MAX_GREY` and add normal noise of up to `MAX_NOISE`, both uniform.
+    """Put some of the images over a gray level of up to `MAX_GREY` and add normal noise of up to `MAX_NOISE`, both uniform.
 
     Args:
         images: On black, in [0, 1].

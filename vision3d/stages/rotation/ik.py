@@ -74,7 +74,7 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
             raise InputError(f"{path}: has {len(motion)} poses, want at least {LEAST_POSES}")
         resampled = motion.resampled(config.rate)
         if len(resampled) < LEAST_POSES:
-            raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} a second, want at least {LEAST_POSES}")
+            raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} per second, want at least {LEAST_POSES}")
         if i < len(train):
             rotmats.append(quat_to_rotmat(resampled.quats))
         else:

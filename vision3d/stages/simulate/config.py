@@ -219,7 +219,7 @@ class SimulateConfig:
         if self.box is not None and not all(-math.inf < a < b < math.inf for a, b in zip(self.box[:3], self.box[3:])):
             raise ConfigError("box", f"got {self.box}, want three lower and three higher numbers")
         if not 16 <= min(self.video_size) <= max(self.video_size) <= 8192:
-            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels a side")
+            raise ConfigError("video_size", f"got {self.video_size}, want 16 to 8192 pixels per side")
         if self.share < 1 and self.grouping == "none":
             raise ConfigError("share", f"got {self.share} with grouping none, which does not move the others; want 1")
         if self.bodies:

@@ -16,7 +16,7 @@ _COLOR_SHARE = 0.02  # fraction of pixels that may be closer to the background
 
 @torch.no_grad()
 def background_color(footage: Footage) -> Float[Tensor, " 3"]:
-    """The color among white, black, grey and the corners of the color cube that is farthest from those of the object.
+    """The color among white, black, gray and the corners of the color cube that is farthest from those of the object.
 
     With a background similar to the object, missing parts of the object would not be visible in an image.
     """

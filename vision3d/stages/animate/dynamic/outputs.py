@@ -64,7 +64,7 @@ def write_sheet(
     seen: Int64[Tensor, " m"],
     background: Float[Tensor, " 3"],
 ) -> None:
-    """Write a sheet of fitted images beside their targets."""
+    """Write a sheet of fitted images next to their targets."""
     pairs = []
     for view in spread(seen.tolist(), _MOST):
         one = torch.tensor([view], device=vertices.device)

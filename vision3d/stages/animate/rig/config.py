@@ -76,7 +76,7 @@ class RigConfig:
             ("scale", self.scale is None or 0 < self.scale < math.inf, "a number > 0"),
             ("blend", 0 <= self.blend <= 1, "a number in [0, 1]"),
             ("fps", self.fps is None or 0 < self.fps <= 1000, "a number in (0, 1000]"),
-            ("video_size", min(self.video_size) >= 16 and max(self.video_size) <= 8192, "16 to 8192 pixels a side"),
+            ("video_size", min(self.video_size) >= 16 and max(self.video_size) <= 8192, "16 to 8192 pixels per side"),
             ("frames", 1 <= self.frames <= 100_000, "1 or more"),
             ("turns", self.turns is None or abs(self.turns) < math.inf, "a number"),
             ("azimuth", abs(self.azimuth) < math.inf, "degrees"),

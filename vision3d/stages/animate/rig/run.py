@@ -124,7 +124,7 @@ def _played(
     count = (clip.end - clip.start) * fps
     if 12 * count * skin.mesh.num_vertices > _MOST_BYTES:
         what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MOST_BYTES / 1e9:g} GB"
-        raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames a second")
+        raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames per second")
     return clip, clip.times(fps)
 
 

@@ -78,7 +78,7 @@ def particle_to_grid(
 def node_friction(particles: Particles, world: World, mass: Float[Tensor, " g"]) -> Float[Tensor, " g"] | None:
     """`Material.contact_friction` at the nodes, averaged by mass; None if it is 1 for all materials.
 
-    Water beside a solid shares nodes with it: there the friction is weighted by the solid's fraction of the mass.
+    Water next to a solid shares nodes with it: there the friction is weighted by the solid's fraction of the mass.
     """
     scales = particles.x.new_tensor([material.contact_friction for material in world.materials])
     if bool((scales == 1).all()):

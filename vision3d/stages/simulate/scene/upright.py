@@ -30,7 +30,7 @@ _TILT = math.cos(math.radians(20))  # maximum tilt of a floor against a known up
 _LEAST_HEIGHT = 0.1  # of objects on a floor, relative to the longest side, if the floor alone determines the up direction
 _MUCH_LARGER = 1.5  # a floor with this many times the points overrules one perpendicular to the expected direction
 _LEAST_STANDING = 3  # points; fewer are noise
-_BESIDE, _AROUND = 4, 3  # in thicknesses of the floor: minimum height of objects above feet, and distance of feet beside them
+_BESIDE, _AROUND = 4, 3  # in thicknesses of the floor: minimum height of objects above feet, and distance of feet next to them
 _ROUGH = 4.5  # median deviations from the median, three standard deviations of a normal distribution
 _LEAST_BARE = 50  # points of a bare floor needed to measure its roughness
 FACING = 0.7
@@ -73,7 +73,7 @@ def floor_points(
     """The points of a floor, without the feet of objects on it.
 
     The thickness of a floor is at most that of the scene's noise. Its roughness and its colors, lit and in shadow, are measured
-    where it is bare. Below or beside an object, points that are higher or of another color belong to the object.
+    where it is bare. Below or next to an object, points that are higher or of another color belong to the object.
 
     floor: Floor of the scene.
     points: Centers.

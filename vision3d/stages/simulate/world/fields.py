@@ -48,7 +48,7 @@ def mesh_field(mesh: Mesh, scale: float, spacing: float) -> DistanceField:
     points = origin + step * places
     distances = surface_distances(vertices, mesh.faces.cpu(), points, exact_within=4 * step)
     inside = _inside(vertices, mesh.faces.cpu(), points, distances, counts, step)
-    if not bool((inside & (distances > step / 2)).any()):  # beside a sheet the winding number is about a half
+    if not bool((inside & (distances > step / 2)).any()):  # next to a sheet the winding number is about a half
         raise InputError(f"{mesh!r}: encloses nothing at a spacing of {step:.3g} m; want a closed mesh, or a finer grid")
     values = torch.where(inside, -distances, distances).view(*counts)
     x, y, z = origin.tolist()

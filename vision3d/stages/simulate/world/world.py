@@ -18,7 +18,7 @@ STANDARD_GRAVITY = 9.81  # m/s^2
 
 @dataclass(frozen=True, eq=False)
 class DistanceField:
-    """Signed distances of a solid at the nodes of a box, in the solid's own frame; the outside of the box is free."""
+    """Signed distances of a solid at the nodes of a box, in the solid's own frame; points outside the box are free."""
 
     values: Float[Tensor, "x y z"]
     """[m], negative inside the solid."""
