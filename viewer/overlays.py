@@ -8,7 +8,7 @@ from vision3d.scene import Cameras
 from vision3d.viewer.models import Dots, Lines
 
 _NEAR = 0.01
-_MOST_STEPS = 4096  # maximum pixels along one segment
+_MAX_STEPS = 4096  # maximum pixels along one segment
 
 
 def draw_dots(
@@ -62,7 +62,7 @@ def draw_lines(image: Float[Tensor, "h w 3"], depth: Float[Tensor, "h w"], lines
     shown = (last > first).nonzero()[:, 0]
     start, end, first, last, colors = start[shown], end[shown], first[shown], last[shown], colors[shown]
     inverse = torch.stack([1 / a[shown, 2], 1 / b[shown, 2]], -1)
-    length = ((end - start).abs().amax(-1) * (last - first)).ceil().long().clamp(1, _MOST_STEPS) + 1
+    length = ((end - start).abs().amax(-1) * (last - first)).ceil().long().clamp(1, _MAX_STEPS) + 1
     segment = torch.arange(len(length)).repeat_interleave(length)
     step = torch.arange(len(segment)) - (length.cumsum(0) - length)[segment]
     t = torch.lerp(first[segment], last[segment], step / (length[segment] - 1).double())

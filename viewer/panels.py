@@ -16,7 +16,7 @@ from vision3d.viewer.widgets import Widgets
 
 BACKGROUNDS = {"black": (0.0, 0.0, 0.0), "grey": (0.22, 0.23, 0.25), "white": (1.0, 1.0, 1.0)}
 _PICK_LINES = 4
-_MOST_ROWS = 10  # maximum layers without scrolling
+_MAX_ROWS = 10  # maximum layers without scrolling
 
 
 class Panel:
@@ -41,7 +41,7 @@ class Panel:
         self._camera_names: list[tuple[str, int]] = []
         self._tools()
         self._layer_box = self._make.section(self.widget, "Layers", True)
-        if len(list(session.layers)) > _MOST_ROWS:
+        if len(list(session.layers)) > _MAX_ROWS:
             rows = gui.ScrollableVert(round(0.35 * em))
             self._layer_box.add_child(rows)
             self._layer_box = rows

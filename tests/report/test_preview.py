@@ -22,7 +22,7 @@ def test_notebook_shows_an_image_of_the_scene():
 
 def test_scenes_without_an_image(monkeypatch):
     scene = ring_scene(20)
-    monkeypatch.setattr(preview, "MOST", 10)
+    monkeypatch.setattr(preview, "MAX", 10)
     assert preview.preview(scene) == ""
     monkeypatch.undo()
     assert preview.preview(scene[:0]) == ""

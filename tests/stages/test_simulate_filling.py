@@ -62,7 +62,7 @@ def test_meshes_are_filled_to_their_volume(body, cells):
 
 def test_the_number_of_lattice_cells_is_limited(monkeypatch):
     """However fine the grid: memory is bounded, and the volume unchanged."""
-    monkeypatch.setattr(filling, "_MOST_CELLS", 40_000)
+    monkeypatch.setattr(filling, "_MAX_CELLS", 40_000)
     mesh, want, outside = SPHERE
     for found in (fill_surface(surface(shell(mesh)), 0.01), fill_mesh(mesh[0].double(), mesh[1], 0.01)):
         assert found is not None and 5_000 < len(found.points) < 40_000

@@ -64,7 +64,7 @@ from vision3d.scene import (
     SkinnedMesh,
 )
 
-MOST_SECONDS = 1.0
+MAX_SECONDS = 1.0
 _PLACE = re.compile(r"\b(line|row|box|frame|camera|byte|position|index|column) \d+")
 WORDS = (0, 1, 255, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1)
 NUMBERS = (0, -1, 1, 2**31, 2**63, 1e308, -1e-300, None, "x", [], {}, True, 1.5, 10**30)
@@ -364,7 +364,7 @@ def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) ->
     found.files += 1
     resident = forget_peak()
     start = time.process_time()
-    signal.setitimer(signal.ITIMER_PROF, 10 * MOST_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, 10 * MAX_SECONDS)
     try:
         reader.read(path)
     except (FileFormatError, MissingFileError) as error:
@@ -382,7 +382,7 @@ def _one(reader: Reader, path: Path, changed: bytes, found: Found, what: str) ->
         signal.setitimer(signal.ITIMER_PROF, 0)
     seconds, growth = time.process_time() - start, max(0, peak() - resident)
     found.worst_cpu_s, found.worst_growth = max(found.worst_cpu_s, seconds), max(found.worst_growth, growth)
-    if seconds > MOST_SECONDS or growth > memory_limit(len(changed)):
+    if seconds > MAX_SECONDS or growth > memory_limit(len(changed)):
         found.problems.append(f"{what}: {seconds:.2f} s, {growth >> 20} MiB; {changed[:400]!r}")
 
 

@@ -25,8 +25,8 @@ from tests.support.memory import forget_peak, peak
 from vision3d.core import native
 from vision3d.core.errors import ShapeError, Vision3DError
 
-MOST_SECONDS = 60.0  # limit of one call; then the process ends with the stacks of its threads
-MOST_GROWTH = 1 << 30  # maximum memory growth in one call in bytes
+MAX_SECONDS = 60.0  # limit of one call; then the process ends with the stacks of its threads
+MAX_GROWTH = 1 << 30  # maximum memory growth in one call in bytes
 SIZES = (0, 1, 2, 3, 5, 17, 64)
 INTS = (0, -1, 1, 2, 3, 4, 7, 8, 11, 16, 31, 1000, 10**5, 2**31 - 1, 2**31, -(2**31), 2**40, -(2**40), 2**62)
 FLOATS = (0.0, -1.0, 1.0, 0.5, 0.9999, 1e-30, 1e30, -1e30, 1e300, math.nan, math.inf, -math.inf)
@@ -306,7 +306,7 @@ def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dic
             if log is not None:
                 log.write_text(what)
             before = forget_peak()
-            faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
             try:
                 _call(name, arguments, with_gradient=index % 5 == 0)
                 result["done"] += 1
@@ -324,7 +324,7 @@ def run(names: list[str], count: int, seed: int, log: Path | None = None) -> dic
                 faulthandler.cancel_dump_traceback_later()
             growth = max(0, peak() - before)
             result["growth_mib"] = max(result["growth_mib"], growth >> 20)
-            if growth > MOST_GROWTH:
+            if growth > MAX_GROWTH:
                 result["problems"].append(f"{what}: took {growth >> 20} MiB")
     return found
 
@@ -348,7 +348,7 @@ def main() -> None:
     usual_calls()
     if not options.no_limit:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 3 * MOST_GROWTH,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 3 * MAX_GROWTH,) * 2)
     start = time.process_time()
     found = run(options.only or [*operations(), *usual_functions()], options.calls, options.seed, options.log)
     json.dump({"cpu_s": time.process_time() - start, "operations": found}, sys.stdout)

@@ -71,7 +71,7 @@ def shorten_searches(monkeypatch):
     """Shortens the searches for lost frames to a few steps."""
     from vision3d.stages.animate.dynamic import limb_search, pose_search
 
-    monkeypatch.setattr(pose_search, "_FEWEST_STEPS", 5)
+    monkeypatch.setattr(pose_search, "_MIN_STEPS", 5)
     for module, name in ((limb_search, "_FINE_STEPS"), (limb_search, "_SAMPLES"), (pose_search, "_EXCHANGED_STEPS")):
         monkeypatch.setattr(module, name, 3)
     monkeypatch.setattr(pose_search, "_SCOUTS", 2)

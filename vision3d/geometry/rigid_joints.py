@@ -19,7 +19,7 @@ from vision3d.geometry.registration import kabsch
 
 _CANDIDATES = 12
 """Number of candidate joints for a vertex: those that alone move it best."""
-_LEAST_WEIGHT = 1e-3
+_MIN_WEIGHT = 1e-3
 _GAIN = 1 - 1e-6
 """Improvements below this fraction of the error are ignored."""
 _SEED = 20
@@ -28,7 +28,7 @@ _ROUNDS = 3
 """Rounds of clustering after each split."""
 _FRAMES = 64
 """Maximum number of frames used for clustering."""
-_LEAST_COST = 1e-14
+_MIN_COST = 1e-14
 """Squared fraction of the diagonal, summed over a cluster, that counts as rounding."""
 _ROWS = 4096
 
@@ -141,7 +141,7 @@ def _clustered(points: Tensor, targets: Tensor, count: int) -> Tensor:
         errors = _costs(points, some, motions).gather(1, labels[:, None])[:, 0].masked_fill(is_whole, 0)
         sums = errors.new_zeros(motions.shape[1]).index_add_(0, labels, errors)
         worst = int(sums.argmax())
-        if float(sums[worst]) <= _LEAST_COST * len(some):
+        if float(sums[worst]) <= _MIN_COST * len(some):
             break
         before, members = motions.shape[1], labels == worst
         seed = int(torch.where(members, errors, -1).argmax())
@@ -220,7 +220,7 @@ def _sparse_simplex(gram: Tensor, influences: int, ridge: float) -> tuple[Tensor
         kept_weights = weights.roll(-1, 1) if is_exchange else torch.nn.functional.pad(weights, (0, 1))
         chosen = torch.where(is_better, torch.cat([others, entry[:, None]], 1), kept)
         weights = torch.where(is_better, found, kept_weights)
-    weights = torch.where(weights < _LEAST_WEIGHT, 0, weights)
+    weights = torch.where(weights < _MIN_WEIGHT, 0, weights)
     return weights / weights.sum(1, keepdim=True), chosen
 
 

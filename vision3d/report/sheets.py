@@ -16,7 +16,7 @@ from vision3d.report.canvas import FAINT, Canvas, fitted
 ERROR_TOP = 0.25
 """Difference that is shown in the brightest color, relative to the range of the image."""
 
-MOST = 24
+MAX = 24
 """Maximum number of views on a sheet."""
 
 # Colors at 0, 1/4, .. 1 of the error ramp: black, violet, red, orange, pale yellow.
@@ -54,14 +54,14 @@ def error_to_rgb(
     return torch.lerp(ramp[lower.long()], ramp[lower.long() + 1], (place - lower)[..., None])
 
 
-def spread(items: Sequence[ItemT], most: int = MOST) -> list[ItemT]:
+def spread(items: Sequence[ItemT], most: int = MAX) -> list[ItemT]:
     """All items, or every N-th if there are more than `most`."""
     count = min(len(items), most)
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def contact_sheet(
-    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = MOST
+    pairs: Sequence[Pair], *, title: str = "", subtitle: str = "", cell: int = 256, most: int = MAX
 ) -> Float[Tensor, "h w 3"]:
     """A sheet of photo, render and difference for each view, in one column or two.
 

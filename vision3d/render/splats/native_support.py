@@ -8,7 +8,7 @@ from torch import Tensor
 from vision3d.core import native
 from vision3d.core.errors import BackendError
 
-_MOST_KEPT = 64 << 20  # bytes
+_MAX_KEPT = 64 << 20  # bytes
 _kept = threading.local()
 
 
@@ -41,7 +41,7 @@ def record_sums(like: Tensor, count: int, records: int, width: int) -> Tensor:
     spare = getattr(_kept, "sums", None)
     if spare is None or spare.dtype != like.dtype or spare.numel() < size:
         spare = like.new_empty(size)
-        _kept.sums = spare if spare.nbytes <= _MOST_KEPT else None
+        _kept.sums = spare if spare.nbytes <= _MAX_KEPT else None
     return spare[:size].view(records, width)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 _SAME, _OTHER = 4 / 255, 16 / 255
 """Pixels closer to the background color than the first are background; farther than the second, object."""
-_MOST_DOUBT = 0.05
+_MAX_DOUBT = 0.05
 """Maximum fraction of an object's pixels in between, as at its silhouette."""
 
 
@@ -36,7 +36,7 @@ def mask_of_background(
         outer = torch.cat([groups[0], groups[-1], groups[:, 0], groups[:, -1]]).unique()
         mask = ~torch.isin(groups, outer[outer > 0])
         doubt = (mask & (distance <= _OTHER) & (distance > _SAME)).sum()
-        if float(doubt) > _MOST_DOUBT * max(int(mask.sum()), 1):
+        if float(doubt) > _MAX_DOUBT * max(int(mask.sum()), 1):
             return None, "the object has almost the color of the background"
         masks.append(mask[..., None].float())
     return masks, "#" + "".join(f"{round(float(c) * 255):02x}" for c in color)

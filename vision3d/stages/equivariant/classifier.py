@@ -17,7 +17,7 @@ from vision3d.training.weights import Card, find_weights, load_strictly, load_we
 KIND, BUNDLED = "digit_classifier", "digits"
 _SEEN = "training_digits"
 _CHUNK = 256
-_LEAST = 8  # px
+_MIN = 8  # px
 _RANGE_SLACK = 1e-3  # tolerance for resampling overshoot
 
 
@@ -44,8 +44,8 @@ class Classifier:
             ShapeError: Wrong number of axes, smaller images, or not floats.
             InputError: Values are outside [0, 1] or not finite.
         """
-        if images.ndim != 3 or min(images.shape[-2:]) < _LEAST:
-            raise ShapeError("images", images.shape, f"(N, H, W) with sides of at least {_LEAST}")
+        if images.ndim != 3 or min(images.shape[-2:]) < _MIN:
+            raise ShapeError("images", images.shape, f"(N, H, W) with sides of at least {_MIN}")
         if not images.is_floating_point():
             raise ShapeError("images", images.dtype, "torch.float32 in [0, 1]; divide bytes by 255")
         if images.numel():

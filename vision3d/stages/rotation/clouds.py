@@ -16,7 +16,7 @@ from vision3d.io.guards import check_size
 WANT = "an .npz with arrays train and test (clouds, points, 3), or a folder with points/ and points_test/ of .pts or .xyz files"
 _SUFFIXES = (".pts", ".xyz")
 _LARGEST = 1e30  # maximum coordinate
-_MOST_BYTES = 64 << 20  # maximum size of a text file
+_MAX_BYTES = 64 << 20  # maximum size of a text file
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _read_folder(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_text(path: Path) -> np.ndarray:
-    if path.stat().st_size > _MOST_BYTES:
-        raise FileFormatError(path, f"has {path.stat().st_size} bytes, want at most {_MOST_BYTES}")
+    if path.stat().st_size > _MAX_BYTES:
+        raise FileFormatError(path, f"has {path.stat().st_size} bytes, want at most {_MAX_BYTES}")
     lines = path.read_text("utf-8", "replace").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):

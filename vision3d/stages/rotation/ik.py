@@ -21,7 +21,7 @@ from vision3d.scene.motion import Motion, Skeleton
 from vision3d.stages.rotation.config import IkConfig
 from vision3d.stages.rotation.networks import PoseNet
 
-LEAST_POSES = 16  # per clip, after resampling
+MIN_POSES = 16  # per clip, after resampling
 _AXES = {"x": 0, "y": 1, "z": 2}
 _TEST_SEED, _TEST_YAWS = 20_191, 4
 _TOLERANCE = 1e-3  # tolerance for offsets, relative to the skeleton's size
@@ -71,10 +71,10 @@ def read_poses(train: Sequence[Path | str], test: Sequence[Path | str], config: 
     rotmats, places = [], []
     for i, (path, motion) in enumerate(zip(paths, motions)):
         if len(motion) < 2:
-            raise InputError(f"{path}: has {len(motion)} poses, want at least {LEAST_POSES}")
+            raise InputError(f"{path}: has {len(motion)} poses, want at least {MIN_POSES}")
         resampled = motion.resampled(config.rate)
-        if len(resampled) < LEAST_POSES:
-            raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} per second, want at least {LEAST_POSES}")
+        if len(resampled) < MIN_POSES:
+            raise InputError(f"{path}: {len(resampled)} poses at {config.rate:g} per second, want at least {MIN_POSES}")
         if i < len(train):
             rotmats.append(quat_to_rotmat(resampled.quats))
         else:

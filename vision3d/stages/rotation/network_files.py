@@ -13,7 +13,7 @@ from vision3d.stages.rotation.networks import PoseNet, SanityNet, SiamesePointNe
 
 _TYPE, _VERSION = "rotation_network", 1
 _NETWORKS: dict[str, type[nn.Module]] = {"sanity": SanityNet, "pointcloud": SiamesePointNet, "ik": PoseNet}
-_MOST = 8192  # maximum of any size in a file
+_MAX = 8192  # maximum of any size in a file
 
 
 @dataclass(eq=False)
@@ -85,5 +85,5 @@ def _check_shape(shape: dict[str, Any]) -> None:
         if name == "rep":
             if not isinstance(value, str):
                 raise ConfigError(name, f"got {value!r}, want text")
-        elif type(value) is not int or not 0 < value <= _MOST:
-            raise ConfigError(name, f"got {value!r}, want a whole number of 1 to {_MOST}")
+        elif type(value) is not int or not 0 < value <= _MAX:
+            raise ConfigError(name, f"got {value!r}, want a whole number of 1 to {_MAX}")

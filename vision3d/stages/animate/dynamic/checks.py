@@ -11,7 +11,7 @@ from vision3d.stages.animate.dynamic.evaluation import MotionEvaluation
 
 STRETCH = 2.0
 """Ratio of an edge's length to its rest length above which it counts as stretched."""
-_MOST_STRETCHED = 0.005  # fraction of the edges of a frame; joints of good rigs stretch a few
+_MAX_STRETCHED = 0.005  # fraction of the edges of a frame; joints of good rigs stretch a few
 _FALL = 0.05  # decrease of the IoU from the first third of the frames to the last
 
 
@@ -44,7 +44,7 @@ def motion_warnings(evaluation: MotionEvaluation, mesh: Mesh, vertices: Float[Te
     found = []
     shares, factors = stretched_edges(mesh, vertices)
     worst = int(shares.argmax())
-    if float(shares[worst]) > _MOST_STRETCHED:
+    if float(shares[worst]) > _MAX_STRETCHED:
         found.append(
             f"{100 * float(shares[worst]):.1f} % of the edges are stretched beyond {STRETCH:g}x in frame {worst}"
             f" (up to {float(factors[worst]):.1f}x): parts of the mesh may be misplaced"

@@ -19,7 +19,7 @@ from vision3d.stages.animate.dynamic.config import FieldConfig
 from vision3d.stages.animate.dynamic.splines import extrapolated, spline
 
 WIDTHS = (3, 4, 6, 1)
-_MOST_AHEAD = 2.0  # maximum extrapolation of a motion, in gaps between frames
+_MAX_AHEAD = 2.0  # maximum extrapolation of a motion, in gaps between frames
 _UNIT_QUAT, _UNIT_STRETCH = (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
 
 
@@ -105,7 +105,7 @@ class DiscreteField(NodeField):
     def start_from(self, time: float, other: float, before: float) -> None:
         keys = cast(Tensor, self.keys)
         row = int(torch.searchsorted(keys, keys.new_tensor([time])))
-        self.values[row] = extrapolated(keys, self.values, time, other, before, _MOST_AHEAD)
+        self.values[row] = extrapolated(keys, self.values, time, other, before, _MAX_AHEAD)
 
 
 class _Heads(nn.Module):

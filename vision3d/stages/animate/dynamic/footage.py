@@ -25,7 +25,7 @@ logger = logging.getLogger("vision3d.animate")
 Split = Literal["fitted", "unseen_cameras", "unseen_frames"]
 SPLITS: tuple[Split, ...] = ("fitted", "unseen_cameras", "unseen_frames")
 
-_FEWEST = 2
+_MIN = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +247,8 @@ def _checked(
             sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, first)]
             raise InputError(f"{path}: {label} has {sizes[0]} px, {labels[0]} {sizes[1]}; want frames of one size")
     moments, frames = torch.unique(times, return_inverse=True)
-    if len(moments) < _FEWEST:
-        raise InputError(f"{path}: got images of {len(moments)} time, want at least {_FEWEST} frames")
+    if len(moments) < _MIN:
+        raise InputError(f"{path}: got images of {len(moments)} time, want at least {_MIN} frames")
     alphas = _alphas(path, labels, pictures, masks)
     layers = []
     for label, image, alpha in zip(labels, pictures, alphas):

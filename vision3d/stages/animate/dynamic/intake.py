@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-_FEWEST = 3  # minimum steps of a frame that is matched
-_MOST_SHARES = 2.0  # maximum shares of the steps for a frame, if others needed fewer
+_MIN = 3  # minimum steps of a frame that is matched
+_MAX_SHARES = 2.0  # maximum shares of the steps for a frame, if others needed fewer
 _FIRST_SHARES = 2.0  # for the first frame of a clip without a rest pose
 _NEAR, _LOST = 0.0, 0.1  # IoU below that of previous frames: matched, and lost
 
@@ -82,6 +82,6 @@ class Intake:
             return self.spent >= 1
         # Steps left over by other frames go to difficult ones; waiting frames keep their shares.
         saved = self.left + self.spent - self.usual_share * (len(self.order) - self.num_active)
-        if self.spent >= min(max(self.share, saved), _MOST_SHARES * self.share) or self.left <= 0:
+        if self.spent >= min(max(self.share, saved), _MAX_SHARES * self.share) or self.left <= 0:
             return True
-        return self.spent >= _FEWEST and bool(self.found) and self.iou >= self._usual() - _NEAR
+        return self.spent >= _MIN and bool(self.found) and self.iou >= self._usual() - _NEAR

@@ -25,7 +25,7 @@ _LIMBS = 8  # maximum number of limbs: later steps find fingers
 _SPREAD_RAD = 0.9  # standard deviation of the rotations
 _BEND_SHARE = 0.7  # fraction of that for another joint of the limb
 _ALIKE, _PAIRS = 1.5, 3  # maximum size ratio of limbs that may be exchanged; maximum number of pairs
-_MOST_TWIST_RAD = math.pi / 2  # limbs hanging side by side do not determine the twist of a body
+_MAX_TWIST_RAD = math.pi / 2  # limbs hanging side by side do not determine the twist of a body
 _STEPS, _RATE = 16, 0.05
 _FINE_STEPS, _FINE_RATE = 40, 0.03  # for the best one
 _BLUR = 0.125  # factor on the weight of the blurred terms: the images are already small
@@ -124,7 +124,7 @@ def turned_bodies(joints: JointField, vertices: Float[Tensor, "v 3"], values: Fl
         axis = torch.linalg.cross(across, apart)
         angle = 2 * float(torch.atan2(torch.linalg.vector_norm(axis), (across * apart).sum())) - math.pi
         body = _common(tree.parents, first, second)
-        if body < 0 or abs(angle) > _MOST_TWIST_RAD:
+        if body < 0 or abs(angle) > _MAX_TWIST_RAD:
             continue
         turn = so3_exp(torch.nn.functional.normalize(axis, dim=0) * angle)
         turned = values.clone()

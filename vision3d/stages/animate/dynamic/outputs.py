@@ -22,7 +22,7 @@ from vision3d.stages.animate.dynamic.painters import Painter, over, with_views
 
 _HEIGHT = 256  # minimum height of the video [px]
 _TURN_DEG = 60.0
-_MOST = 12  # maximum number of frames on the sheet
+_MAX = 12  # maximum number of frames on the sheet
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def write_sheet(
 ) -> None:
     """Write a sheet of fitted images next to their targets."""
     pairs = []
-    for view in spread(seen.tolist(), _MOST):
+    for view in spread(seen.tolist(), _MAX):
         one = torch.tensor([view], device=vertices.device)
         image = _drawn(painter, vertices, footage.frames[one], with_views(cameras, one, 1), background).clamp(0, 1)
         given = footage.read(one, 1, background)[0][0]

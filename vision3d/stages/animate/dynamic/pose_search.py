@@ -29,7 +29,7 @@ logger = logging.getLogger("vision3d.animate")
 
 SINGLE, DEPTH = 100.0, 10.0
 """With one camera: factors on the weight of `pose`, and on that of depths [radii^2] in it."""
-_SCOUTS, _SCOUT_ROUNDS, _FEWEST_STEPS = 4, 3, 100  # candidate frames to start from; shorter runs are not searched
+_SCOUTS, _SCOUT_ROUNDS, _MIN_STEPS = 4, 3, 100  # candidate frames to start from; shorter runs are not searched
 _REFINED_STEPS, _REVISITED_STEPS, _EXCHANGED_STEPS = 40, 16, 40
 _SEARCH_SIDE, _SEARCHED_VIEWS = 32, 4  # pixels and cameras
 _PROPOSALS = 2  # for each frame, in addition to its own pose
@@ -39,7 +39,7 @@ _WORSE, _ROUNDS = 1.2, 3  # relative to the loss of a matched frame: repeat the 
 
 def is_searched(config: AnimateConfig, frames: int) -> bool:
     """Whether a run with this many frames is long enough to search poses."""
-    return config.grow * config.total_steps(frames) > _FEWEST_STEPS
+    return config.grow * config.total_steps(frames) > _MIN_STEPS
 
 
 class PoseSearch:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BANDS = 6  # number of bands from the middle to the farthest end
 _SAMPLES = 32  # source points of distances
-_SMALLEST, _MOST = 0.004, 48  # minimum area fraction of a ring, maximum number of rings
+_SMALLEST, _MAX = 0.004, 48  # minimum area fraction of a ring, maximum number of rings
 _REACH = 0.1  # diffusion of weights into the next ring, in squared band widths
 _INFLUENCES = 4  # maximum number of joints per vertex
 _NEAREST = 8  # nearest vertices considered for bridges between disconnected parts; doubled until all are connected
@@ -114,7 +114,7 @@ def _rings(graph: "csr_array", bands: np.ndarray, areas: np.ndarray) -> np.ndarr
         used, rings = np.unique(rings, return_inverse=True)
         sizes = np.bincount(rings, areas)
         least = int(sizes.argmin())
-        if len(used) == 1 or (sizes[least] >= _SMALLEST * sizes.sum() and len(used) <= _MOST):
+        if len(used) == 1 or (sizes[least] >= _SMALLEST * sizes.sum() and len(used) <= _MAX):
             return rings
         is_border = (rings[rows] == least) & (rings[columns] != least)
         rings[rings == least] = np.bincount(rings[columns[is_border]]).argmax()

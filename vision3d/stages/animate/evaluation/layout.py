@@ -8,7 +8,7 @@ from vision3d.core.errors import InputError, MissingFileError
 from vision3d.io.images import image_size, is_image
 
 _LAYOUT = "the layout {gt,pred}/OBJECT/eval_VIEW/NUMBER.png"
-_MOST_LISTED = 5
+_MAX_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def _missing(truth: dict[tuple[str, str], dict[int, Path]], predicted: dict[tupl
 
 
 def _listed(names: list[str]) -> str:
-    rest = len(names) - _MOST_LISTED
-    return ", ".join(names[:_MOST_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _check_sizes(pair: ClipPair) -> None:

@@ -33,7 +33,7 @@ _NOT_OURS = {
     "clip": "no CLIP network is included, and none could be tested without its weights",
     "fvd": "no I3D network is included, and none could be tested without its weights",
 }
-_MOST_PSNR = 100.0
+_MAX_PSNR = 100.0
 _SHOWN = 6
 
 
@@ -135,7 +135,7 @@ def _measured(pair: ClipPair, config: EvalConfig, step: Any) -> dict[str, Any]:
     before: tuple[Tensor, Tensor] | None = None
     for count, (truth_path, predicted_path) in enumerate(zip(pair.truth, pair.predicted), 1):
         (truth, mask), (predicted, other_mask) = (_read(path, config.size) for path in (truth_path, predicted_path))
-        found["psnr"].append(min(metrics.psnr(predicted, truth), _MOST_PSNR))
+        found["psnr"].append(min(metrics.psnr(predicted, truth), _MAX_PSNR))
         found["ssim"].append(metrics.ssim(predicted, truth))
         if config.lpips_weights is not None:
             found["lpips"].append(metrics.lpips(predicted, truth, config.lpips_weights))

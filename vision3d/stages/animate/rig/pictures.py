@@ -18,7 +18,7 @@ from vision3d.scene import Cameras, FrameSequence
 from vision3d.stages.animate.rig.config import RigConfig
 
 _SHEET = (256, 192)
-_MOST = 12
+_MAX = 12
 _MARGIN = 1.08
 _LOOKS = 24  # cameras of an orbit used to determine its distance
 
@@ -113,7 +113,7 @@ def _write_sheet(path: Path, frames: FrameSequence, config: RigConfig, *, is_sti
         captions = [f"{45 * i} degrees" for i in range(8)]
     else:
         views = orbit(frames, config, 1, _SHEET, turns=0.0)
-        chosen = spread(range(len(frames)), _MOST)
+        chosen = spread(range(len(frames)), _MAX)
         shown = [picture(frames, i, views, config) for i in chosen]
         captions = [f"{float(frames.times[i]):.3g} s" for i in chosen]
     write_image(path, frame_sheet(shown, captions))

@@ -29,7 +29,7 @@ logger = logging.getLogger("vision3d.animate")
 
 FRAMES, SKIN, SPLATS = "frames.zarr", "rig.glb", "gaussians.ply"
 _FPS = 24.0  # if neither the options nor the file have a frame rate
-_MOST_BYTES = 2e9  # maximum size of the vertices of all frames
+_MAX_BYTES = 2e9  # maximum size of the vertices of all frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,8 +122,8 @@ def _played(
     if clip is None:
         return None, torch.zeros(1, dtype=torch.float64)
     count = (clip.end - clip.start) * fps
-    if 12 * count * skin.mesh.num_vertices > _MOST_BYTES:
-        what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MOST_BYTES / 1e9:g} GB"
+    if 12 * count * skin.mesh.num_vertices > _MAX_BYTES:
+        what = f"{count:.4g} frames of {skin.mesh.num_vertices:,} vertices do not fit in {_MAX_BYTES / 1e9:g} GB"
         raise InputError(f"fps: clip {clip.name} lasts {clip.end - clip.start:.4g} s, and {what}; want fewer frames per second")
     return clip, clip.times(fps)
 

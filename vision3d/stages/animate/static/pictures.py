@@ -20,7 +20,7 @@ from vision3d.stages.animate.static.config import StaticConfig
 from vision3d.training.evaluation import BLACK
 
 _CELL, _GAP, _LINE = 256, 4, 20  # [px]
-_MOST = 4  # views per image
+_MAX = 4  # views per image
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def draw(scene: GaussianScene, cameras: Cameras, background: Sequence[float], ba
 
 def before_after(rows: Sequence[Sequence[Float[Tensor, "h w 3"]]], heads: Sequence[str]) -> Float[Tensor, "h w 3"]:
     """Rows of images below the headings `heads`, one per column."""
-    cells = [[fitted(image, _CELL, _CELL) for image in row] for row in rows[:_MOST]]
+    cells = [[fitted(image, _CELL, _CELL) for image in row] for row in rows[:_MAX]]
     width = max(cell.shape[1] for row in cells for cell in row)
     height = max(cell.shape[0] for row in cells for cell in row)
     canvas = Canvas(len(heads) * (width + _GAP) - _GAP, _LINE + len(cells) * (height + _GAP) - _GAP)

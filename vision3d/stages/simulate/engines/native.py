@@ -32,7 +32,7 @@ _ROWS: dict[str, tuple[int, tuple[int, ...]]] = {
     "volume": (35, ()),
 }
 _IDS = ("body", "motion")
-_NUM_ROWS, _MOST = 36, 64
+_NUM_ROWS, _MAX = 36, 64
 _PART = 65_536  # particles copied at a time
 _LANES = 16  # the loops read this far beyond the last particle
 _LAWS = (
@@ -108,8 +108,8 @@ class NativeEngine(Engine):
         super().__init__(particles, world)
         self.check_available()
         for name in ("materials", "boundaries", "winds", "motions"):
-            if len(getattr(world, name)) > _MOST:
-                raise ConfigError(name, f"got {len(getattr(world, name))}, the native engine takes at most {_MOST}")
+            if len(getattr(world, name)) > _MAX:
+                raise ConfigError(name, f"got {len(getattr(world, name))}, the native engine takes at most {_MAX}")
         x = particles.x.to(dtype)
         self._origin = torch.tensor(world.grid.origin, dtype=torch.float64, device=x.device)
         self._count, self._is_tracer = len(particles), particles.mass == 0

@@ -26,7 +26,7 @@ from vision3d.stages.simulate.setup.prepared import Setup
 
 _BACKGROUND = (1.0, 1.0, 1.0)
 _SHEET = (256, 192)  # image size on the contact sheet [px]
-_MOST = 12  # maximum number of images on it
+_MAX = 12  # maximum number of images on it
 _LOOKS = 6  # frames used to place the camera
 _FOV_DEG, _ELEVATION_DEG = 40.0, 12.0
 
@@ -75,7 +75,7 @@ def write_pictures(run_folder: RunFolder, moving: FrameSequence, setup: Setup, c
 
 def _sheet(moving: FrameSequence, setup: Setup) -> Float[Tensor, "h w 3"]:
     """Some of the frames, evenly spaced, with their times."""
-    count = min(len(moving), _MOST)
+    count = min(len(moving), _MAX)
     chosen = [round(i * (len(moving) - 1) / max(count - 1, 1)) for i in range(count)]
     camera = _camera(moving, setup, _SHEET)
     shown = [_picture(moving, index, setup, camera) for index in chosen]

@@ -187,7 +187,7 @@ def warn_of_shape(part: Part, x: Float[Tensor, "c 3"], particles: BodyParticles,
     elif thinnest < _THIN * spacing and part.body.material.law in _COHESIVE:
         text = "%s is %.3g m thin, %.2g cells, and bends 1.2 to 1.5 times too far; %d cells make it three (10 %% too far)"
         logger.warning(text, part.name, thinnest, thinnest / spacing, math.ceil(3 * longest / thinnest))
-    elif particles.thin_share > _MOST_THIN and part.body.material.law in _COHESIVE:
+    elif particles.thin_share > _MAX_THIN and part.body.material.law in _COHESIVE:
         text = "%s: %.2g %% of its points are in parts thinner than a cell of %.3g m, %s"
         hint = "which bend too far and may break off; use a stiffer material (--preset rubber)"
         logger.warning(text, part.name, 100 * particles.thin_share, spacing, hint)
@@ -205,7 +205,7 @@ def _warn_of_fragments(name: str, particles: BodyParticles, spacing: float) -> N
     parts = connected_parts(particles.x[heavy], spacing)
     sizes = torch.bincount(parts)
     number = int((sizes < _FRAGMENT * len(parts))[parts[: int(heavy[:count].sum())]].sum())
-    if number >= _LEAST_LOOSE * count:
+    if number >= _MIN_LOOSE * count:
         text = (
             "%s: %d of %d points are more than a cell of %.3g m from the rest and move on their own; use fewer cells or fill it"
         )
@@ -223,10 +223,10 @@ def velocities(
 
 
 _THIN = 2  # cells: a beam two cells thick sags 17 % too far, one cell 48 % (benchmarks/bench_mechanics.py)
-_MOST_THIN = 0.03  # fraction of the points of a body in parts thinner than a cell without a warning
+_MAX_THIN = 0.03  # fraction of the points of a body in parts thinner than a cell without a warning
 _COHESIVE = ("corotated", "neo_hookean", "hencky", "von_mises", "viscoplastic")
 _FRAGMENT = 0.002  # fraction of the particles of a body
-_LEAST_LOOSE = 0.005  # fraction of its points
+_MIN_LOOSE = 0.005  # fraction of its points
 _CELLS = (16, 20, 24, 32, 40, 48, 64)
 _PER_CELL = 6
 

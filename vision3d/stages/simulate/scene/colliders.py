@@ -30,7 +30,7 @@ logger = logging.getLogger("vision3d.physics")
 FLOOR, SCENE = "the detected floor", "the scene"
 """Names of their fields among those of meshes."""
 _REACH = 2.0  # extent of a floor's splats in standard deviations
-_MOST_NODES = 384  # maximum nodes along the longest side of a floor
+_MAX_NODES = 384  # maximum nodes along the longest side of a floor
 _THICKNESS = 4  # cells
 _CLOSING = 3  # cells of a footprint within which a gap between its Gaussians is closed
 
@@ -73,7 +73,7 @@ def floor_field(
     if not bool((low < high).all()):
         return None
     border = _CLOSING + 3  # cells without a floor around it
-    step = max(spacing, float((high - low).max()) / (_MOST_NODES - 2 * border - 2))
+    step = max(spacing, float((high - low).max()) / (_MAX_NODES - 2 * border - 2))
     low = low - (border + 0.5) * step
     counts = (((high - low) / step).floor().long() + border + 2).tolist()
     mask = np.zeros(counts, bool)

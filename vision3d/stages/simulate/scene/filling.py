@@ -21,15 +21,15 @@ from vision3d.geometry.solids import winding_numbers
 SUBCELLS = 2  # lattice cells per grid cell and axis: 8 particles per cell
 _REACH = 2.0  # extent in standard deviations to which a splat closes a surface
 _SAMPLES = (1, 3, 5, 9, 17, 33)  # samples of a splat along each of its two longer axes
-_MOST_PIECES = 512  # maximum pieces per side of a face
+_MAX_PIECES = 512  # maximum pieces per side of a face
 _CLOSED = 0.25  # minimum optical depth of a wall cell
 _JITTER = 0.3  # of particles around the center of their cell, in cells
 _GROWTH = 4  # cells by which the outside and the inside grow towards walls
 _AROUND = 2  # cells within which a wall is next to the outside, or else inside
 _THIN = 4  # cells of the lattice, two of the grid: thinner parts get four particles instead of one
-_LEAST_SHARE = 0.02  # minimum filled fraction of a cell that something passes through
+_MIN_SHARE = 0.02  # minimum filled fraction of a cell that something passes through
 _FLATTEST = 0.1  # minimum ratio of thickness to width of a splat: surfaces of flat splats have some thickness
-_MOST_CELLS = 12_000_000  # maximum cells of a lattice: about 0.8 GB
+_MAX_CELLS = 12_000_000  # maximum cells of a lattice: about 0.8 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +122,7 @@ def fill_surface(
     share = np.where(wall, np.where(near_outside, 0.5, 1.0), np.where(inside, 1.0, 0.0))
     thin = _thin(wall | inside)
     # Twigs are thinner than the cells that they pass through.
-    own_share = lattice.volume(filled.clamp(min=_LEAST_SHARE))
+    own_share = lattice.volume(filled.clamp(min=_MIN_SHARE))
     share = np.where(thin & ~inside, np.minimum(share, own_share), share)
     cells = torch.from_numpy(np.flatnonzero(inside | (wall & (thin | (lattice.volume(counts) == 0)))))
     is_inside = torch.from_numpy(inside.ravel())[cells]
@@ -170,7 +170,7 @@ def fill_mesh(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], spaci
 def _on_faces(corners: Float[Tensor, "f 3 3"], step: float) -> Iterator[Float[Tensor, "n 3"]]:
     """Points of faces at most a step apart, for any shape of the faces."""
     longest = torch.linalg.vector_norm(corners - corners.roll(1, 1), dim=-1).amax(1)
-    pieces = 2 ** (longest / step).ceil().clamp(1, _MOST_PIECES).log2().ceil().long()
+    pieces = 2 ** (longest / step).ceil().clamp(1, _MAX_PIECES).log2().ceil().long()
     for count in torch.unique(pieces).tolist():
         line = torch.arange(count + 1, dtype=torch.float64) / count
         weights = torch.cartesian_prod(line, line)
@@ -191,7 +191,7 @@ class _Lattice:
     @classmethod
     def around(cls, points: Tensor, step: float) -> "_Lattice":
         low, high = points.double().amin(0), points.double().amax(0)
-        while float(((high - low) / step + 7).prod()) > _MOST_CELLS:
+        while float(((high - low) / step + 7).prod()) > _MAX_CELLS:
             step *= 1.1
         low = low - 3.5 * step  # points at the edge of the box are in the middle of a cell
         counts = (((high - low) / step).floor().long() + 4).tolist()

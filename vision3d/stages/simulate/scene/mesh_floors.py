@@ -11,7 +11,7 @@ from vision3d.stages.simulate.scene.filling import Surface
 from vision3d.stages.simulate.scene.upright import FACING, Floor
 
 _SAMPLES = 20_000
-_LEAST_PART = 0.2  # minimum fraction of the floor's area for a part to belong to the floor
+_MIN_PART = 0.2  # minimum fraction of the floor's area for a part to belong to the floor
 _OPEN = 0.02  # maximum fraction of border edges of a closed part
 
 
@@ -45,7 +45,7 @@ def stands_on(vertices: Float[Tensor, "v 3"], faces: Int64[Tensor, "f 3"], floor
     total = of_parts(torch.ones_like(part, dtype=torch.bool))
     above = of_parts(heights[faces].mean(1) >= floor.thickness)
     carrying = of_parts((heights[faces].abs() < floor.thickness).all(1))
-    is_fused = carrying >= _LEAST_PART * carrying.sum()
+    is_fused = carrying >= _MIN_PART * carrying.sum()
     rises = ~is_fused & (above > 0.5 * total)
     found = torch.zeros(len(vertices), dtype=torch.bool)
     found[faces[rises[part]].flatten()] = True

@@ -22,17 +22,17 @@ UpFrom = Literal["format", "guess", "caller"]
 _DRAWN = 4000  # points used for RANSAC
 _PLANES = 1500  # candidate planes
 _TOLERANCE = 0.01  # thickness of a floor, relative to the scene's longest side
-_LEAST_SHARE = 0.18  # minimum fraction of the points in a floor
-_LEAST_SPREAD = 0.15  # minimum standard deviation across it, relative to the scene's longest side
-_LEAST_ABOVE = 0.65  # minimum fraction of the other points on one side, if that determines the up direction
-_SQUARES, _LEAST_OPEN = 16, 0.25  # squares per side of a floor; minimum fraction of them without anything above
+_MIN_SHARE = 0.18  # minimum fraction of the points in a floor
+_MIN_SPREAD = 0.15  # minimum standard deviation across it, relative to the scene's longest side
+_MIN_ABOVE = 0.65  # minimum fraction of the other points on one side, if that determines the up direction
+_SQUARES, _MIN_OPEN = 16, 0.25  # squares per side of a floor; minimum fraction of them without anything above
 _TILT = math.cos(math.radians(20))  # maximum tilt of a floor against a known up direction
-_LEAST_HEIGHT = 0.1  # of objects on a floor, relative to the longest side, if the floor alone determines the up direction
+_MIN_HEIGHT = 0.1  # of objects on a floor, relative to the longest side, if the floor alone determines the up direction
 _MUCH_LARGER = 1.5  # a floor with this many times the points overrules one perpendicular to the expected direction
-_LEAST_STANDING = 3  # points; fewer are noise
+_MIN_STANDING = 3  # points; fewer are noise
 _BESIDE, _AROUND = 4, 3  # in thicknesses of the floor: minimum height of objects above feet, and distance of feet next to them
 _ROUGH = 4.5  # median deviations from the median, three standard deviations of a normal distribution
-_LEAST_BARE = 50  # points of a bare floor needed to measure its roughness
+_MIN_BARE = 50  # points of a bare floor needed to measure its roughness
 FACING = 0.7
 """Minimum cosine between the normals of a floor's faces and its own."""
 
@@ -92,11 +92,11 @@ def floor_points(
             wanted = keys[rows] + (i << 32) + j
             places = torch.searchsorted(standing, wanted).clamp(max=len(standing) - 1)
             number += torch.where(standing[places] == wanted, counts[places], 0)
-        beside[rows] = number >= _LEAST_STANDING
+        beside[rows] = number >= _MIN_STANDING
     near = heights.abs() < floor.thickness
     bare = low & solid & ~beside & near
     none = torch.zeros_like(low)
-    if int(bare.sum()) < _LEAST_BARE:
+    if int(bare.sum()) < _MIN_BARE:
         return FloorPoints(low, none, floor.thickness)
     rough = _usual(heights[bare])
     feet = low & beside & (heights > rough)
@@ -196,12 +196,12 @@ def find_floor(
         normal, above, below = -normal, below, above
     one_sided = float(above) / max(float(above + below), 1.0)
     spread = float(spreads[1].clamp(min=0).sqrt()) / extent
-    is_unclear = up is None and one_sided < _LEAST_ABOVE
-    if is_in.double().mean() < _LEAST_SHARE or is_unclear or spread < _LEAST_SPREAD or not bool(above):
+    is_unclear = up is None and one_sided < _MIN_ABOVE
+    if is_in.double().mean() < _MIN_SHARE or is_unclear or spread < _MIN_SPREAD or not bool(above):
         return None
     heights = (drawn - middle) @ normal
     is_above = heights > 2 * tolerance
-    if up is None and float(torch.quantile(heights[is_above], 0.95)) < _LEAST_HEIGHT * extent:
+    if up is None and float(torch.quantile(heights[is_above], 0.95)) < _MIN_HEIGHT * extent:
         return None
     if not _is_open(drawn[is_in], drawn[is_above], normal, eyes):
         return None
@@ -225,7 +225,7 @@ def _is_open(floor: Tensor, above: Tensor, normal: Tensor, eyes: Tensor | None) 
         return torch.zeros(_SQUARES, _SQUARES, dtype=torch.bool).index_put_((cells[:, 0], cells[:, 1]), torch.tensor(True))
 
     bare, covered = squares(flat), squares(higher)
-    return float((bare & ~covered).sum()) > _LEAST_OPEN * float(bare.sum())
+    return float((bare & ~covered).sum()) > _MIN_OPEN * float(bare.sum())
 
 
 def stand_upright(

@@ -40,8 +40,8 @@ from vision3d.stages.simulate.world.world import DistanceField, World
 logger = logging.getLogger("vision3d.physics")
 
 _SMALL, _LARGE = 0.05, 20.0  # meters; limits of the default size of the moving part
-_MOST = 2_000_000  # maximum number of particles
-_MOST_REFERENCE = 20_000
+_MAX = 2_000_000  # maximum number of particles
+_MAX_REFERENCE = 20_000
 
 
 @torch.no_grad()
@@ -210,7 +210,7 @@ class SceneBuilder:
         x = placement.to_metres(points)
         if floor is not None:
             x = torch.where(moving[:, None], x + config.drop * size * up, x)
-        limit = config.max_particles or (_MOST_REFERENCE if self.engine.name == "reference" else _MOST)
+        limit = config.max_particles or (_MAX_REFERENCE if self.engine.name == "reference" else _MAX)
         if isinstance(self.representation, Points3):
             limit = max(limit // (self.representation.rest.shape[-1] + 1), 1)
         cells = config.cells or automatic_cells([_some(x[part.solid], limit) for part in parts], size)

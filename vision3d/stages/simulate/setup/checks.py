@@ -19,9 +19,9 @@ from vision3d.stages.simulate.world.time_step import SOUND_COURANT, VELOCITY_COU
 
 logger = logging.getLogger("vision3d.physics")
 
-_MOST_UNITS = 1e9  # maximum length; its inverse is the minimum
-_MOST_STEPS, _MANY_STEPS = 1e6, 5e3  # maximum per frame, and from where to warn
-_MOST_MACH, _MANY_MACH = 100.0, 10.0  # speed over the speed of sound in the softest body
+_MAX_UNITS = 1e9  # maximum length; its inverse is the minimum
+_MAX_STEPS, _MANY_STEPS = 1e6, 5e3  # maximum per frame, and from where to warn
+_MAX_MACH, _MANY_MACH = 100.0, 10.0  # speed over the speed of sound in the softest body
 
 
 def check_extent(scene: Movable, points: Tensor, longest: float) -> None:
@@ -31,16 +31,16 @@ def check_extent(scene: Movable, points: Tensor, longest: float) -> None:
         InputError: The moving part is too far away, too small or too large.
     """
     reach = float(points.abs().max())
-    if reach > _MOST_UNITS or not longest >= 1 / _MOST_UNITS:
+    if reach > _MAX_UNITS or not longest >= 1 / _MAX_UNITS:
         raise InputError(
             f"scene: the moving part reaches {reach:.3g} units from the origin and is {longest:.3g} long; want at most "
-            f"{_MOST_UNITS:.0e} and at least {1 / _MOST_UNITS:.0e}: scale the scene"
+            f"{_MAX_UNITS:.0e} and at least {1 / _MAX_UNITS:.0e}: scale the scene"
         )
     if isinstance(scene, GaussianScene):
-        count = int((scene.log_scales > math.log(_MOST_UNITS)).any(-1).sum())
+        count = int((scene.log_scales > math.log(_MAX_UNITS)).any(-1).sum())
         if count:
             raise InputError(
-                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MOST_UNITS):.3g} "
+                f"scene: {count} of {len(scene)} Gaussians have a log scale above {math.log(_MAX_UNITS):.3g} "
                 f"(the largest {float(scene.log_scales.max()):.3g}, the moving part is {longest:.3g} units long); remove them"
             )
 
@@ -74,8 +74,8 @@ def check_steps(config: SimulateConfig, parts: list[Part], spacing: float) -> No
         speed = part.body.material.wave_speed
         steps = speed / (SOUND_COURANT * spacing) / config.fps
         text = f"{part.name}: sound of {speed:.3g} m/s crosses cells of {spacing:.3g} m: {steps:.3g} time steps per frame"
-        if steps > _MOST_STEPS:
-            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MOST_STEPS:.0e}; use less, or fewer cells")
+        if steps > _MAX_STEPS:
+            raise ConfigError("material.youngs_modulus", f"{text}, want at most {_MAX_STEPS:.0e}; use less, or fewer cells")
         if steps > _MANY_STEPS:
             logger.warning("%s; a lower youngs_modulus or fewer cells are faster", text)
 
@@ -106,11 +106,11 @@ def check_speeds(config: SimulateConfig, parts: list[Part], grid: Grid, spacing:
     sound = min(sounds, default=math.inf)
     for key, (speed, text) in speeds.items():
         cells, times = speed / spacing / config.fps, speed / sound
-        if times > _MOST_MACH or cells > _MOST_STEPS * VELOCITY_COURANT:
+        if times > _MAX_MACH or cells > _MAX_STEPS * VELOCITY_COURANT:
             raise ConfigError(
                 key,
                 f"{text}: {times:.3g} times the speed of sound ({sound:.3g} m/s) and {cells:.3g} cells per frame; "
-                f"want at most {_MOST_MACH:g} times and {_MOST_STEPS * VELOCITY_COURANT:.0e} cells",
+                f"want at most {_MAX_MACH:g} times and {_MAX_STEPS * VELOCITY_COURANT:.0e} cells",
             )
         if times > _MANY_MACH or cells > _MANY_STEPS * VELOCITY_COURANT:
             logger.warning(

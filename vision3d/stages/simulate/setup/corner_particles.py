@@ -9,7 +9,7 @@ from vision3d.stages.simulate.scene.representations import FDrive
 from vision3d.stages.simulate.setup.prepared import Setup
 from vision3d.stages.simulate.world.particles import Particles
 
-_LEAST_EDGE = 0.1  # cells; shorter ones vanish in float32
+_MIN_EDGE = 0.1  # cells; shorter ones vanish in float32
 
 
 def with_corners(setup: Setup) -> Setup:
@@ -17,7 +17,7 @@ def with_corners(setup: Setup) -> Setup:
     assert isinstance(setup.representation, FDrive)
     old, count = setup.particles, len(setup.core_rows)
     factors = setup.representation.rest[setup.core_rows] * setup.scale
-    corners = Corners.of(old.x[setup.core_particles].double(), factors, _LEAST_EDGE * setup.world.grid.spacing)
+    corners = Corners.of(old.x[setup.core_particles].double(), factors, _MIN_EDGE * setup.world.grid.spacing)
     each = factors.shape[-1] + 1
     places = corners.points().x
     others = torch.ones(len(old), dtype=torch.bool).index_fill_(0, setup.core_particles, False).nonzero()[:, 0]

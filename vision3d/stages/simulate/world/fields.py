@@ -13,7 +13,7 @@ from vision3d.io.glb import in_scene_axes
 from vision3d.scene import Mesh
 from vision3d.stages.simulate.world.world import DistanceField
 
-_MOST_NODES = 96  # along the longest side
+_MAX_NODES = 96  # along the longest side
 
 
 def load_mesh(path: Path | str) -> Mesh:
@@ -41,7 +41,7 @@ def mesh_field(mesh: Mesh, scale: float, spacing: float) -> DistanceField:
     """
     vertices = mesh.vertices.detach().cpu().double() * scale
     low, high = vertices.amin(0), vertices.amax(0)
-    step = max(spacing / 2, float((high - low).max()) / (_MOST_NODES - 5))
+    step = max(spacing / 2, float((high - low).max()) / (_MAX_NODES - 5))
     counts = (((high - low) / step).ceil().long() + 5).tolist()
     origin = low - 2 * step
     places = torch.cartesian_prod(*(torch.arange(count, dtype=torch.float64) for count in counts))
