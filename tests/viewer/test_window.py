@@ -28,7 +28,7 @@ PANEL = 352
 WAIT = 240
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def display():
     """An X server without a screen."""
     package("open3d")
@@ -36,13 +36,20 @@ def display():
     program("xdotool")
     program("import")
     for _ in range(5):
+        ready, told = os.pipe()
+        # A number of our own: two servers that look for a free one take the same. Without -noreset the server starts anew
+        # when its last client leaves, and refuses whoever comes at that moment.
         name = f":{random.SystemRandom().randint(200, 60000)}"
-        process = subprocess.Popen([server, name, "-screen", "0", "1100x700x24"], stderr=subprocess.DEVNULL)
-        time.sleep(1)
-        if process.poll() is None:
+        command = [server, name, "-displayfd", str(told), "-noreset", "-screen", "0", "1100x700x24"]
+        process = subprocess.Popen(command, pass_fds=[told], stderr=subprocess.DEVNULL)
+        os.close(told)
+        with os.fdopen(ready) as answer:
+            is_ready = bool(answer.readline())  # empty when the server ends before it listens
+        if is_ready:
             yield name
-            process.terminate()
-            process.wait()
+        process.terminate()
+        process.wait()
+        if is_ready:
             return
     pytest.fail("Xvfb does not start")
 
@@ -123,6 +130,7 @@ class Screen:
 
     def close(self):
         self.key("Escape")
+        self.do("xdotool", "keyup", "Escape")  # the window is gone before xdotool lifts the key, which would close the next one
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(30)
         self.process.kill()
