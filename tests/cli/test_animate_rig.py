@@ -103,7 +103,7 @@ def test_wrong_files(cli, glb, tmp_path):
         ("cut.glb", "cut.glb"),
         ("empty.glb", "empty.glb"),
         ("pickle.glb", "pickle.glb"),
-        ("still.glb", "want a mesh that can move"),
+        ("still.glb", "want an animated mesh"),
         ("text.bvh", "a .bvh file holds motion, want a skin (.glb, .gltf)"),
     ):
         assert_refused(cli("animate", "rig", tmp_path / name, "--out", tmp_path / "out", *FAST), part)

@@ -151,7 +151,7 @@ def test_usd(cli, tmp_path, suffix):
         (("a.npz", "b.glb", "--clip", "walk"), 2, "--clip: is for an animated .glb"),
         (("a.npz", "b.glb", "--transform", "1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1"), 2, "is for static objects, but"),
         (("a.npz", "b", "--frames", "obj", "--to", "obj"), 2, "--frames: writes a folder of frames of one input"),
-        (("still.glb", "b.npz"), 3, "still.glb: has neither skins, morph targets nor animations; want a mesh that can move"),
+        (("still.glb", "b.npz"), 3, "still.glb: has neither skins, morph targets nor animations; want an animated mesh"),
         (("still.obj", "b.npz"), 3, "still.obj: does not move; want a .zarr, .npz, an animated .glb"),
         (("points.zarr", "b.glb"), 3, "holds frames of PointCloud, want those of a Mesh or MeshGaussians"),
         (("none.npz", "b.glb"), 3, "none.npz: does not exist"),

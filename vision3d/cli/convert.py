@@ -38,7 +38,7 @@ _WORDS = {
     "Mesh": "a mesh",
     "PointCloud": "points",
     "FrameSequence": "frames",
-    "SkinnedMesh": "a mesh that moves",
+    "SkinnedMesh": "an animated mesh",
     "Scene": "a scene",
 }
 _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suffix in suffixes))
@@ -47,9 +47,9 @@ _SUFFIXES = tuple(dict.fromkeys(suffix for suffixes in _WRITTEN.values() for suf
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions(VerbOptions):
     """Write files in other formats: Gaussians as .ply, .compressed.ply, .spz, .sog, .splat, .glb, .gltf (.ksplat is read),
-    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Meshes that move (.zarr, .npz, animated .glb, folders
-    of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file a frame. A folder with scene.json as one .glb with
-    all of its objects, cameras and clips. What a format does not hold is listed in a warning."""
+    meshes as .glb, .gltf, .obj, .ply, .stl, point clouds as .ply, .bin. Animated meshes (.zarr, .npz, animated .glb,
+    folders of frames) as .glb, .gltf, .npz, .zarr, .usd, .usda, .usdc, or one file per frame. A folder with scene.json as one
+    .glb with all of its objects, cameras and clips. A warning lists what a format cannot store."""
 
     HELP_GROUPS: ClassVar[HelpGroups] = {
         "main options": ("to", "transform", "crop", "max_sh", "motion"),

@@ -75,7 +75,7 @@ class _Reader:
     def skin(self) -> SkinnedMesh:
         gltf, textures = self.gltf, {}
         if not (gltf.items("skins") or gltf.items("animations")) and not self._has_morphs():
-            raise FileFormatError(self.path, "has neither skins, morph targets nor animations; want a mesh that can move")
+            raise FileFormatError(self.path, "has neither skins, morph targets nor animations; want an animated mesh")
         for index in self.place:
             if "mesh" in gltf.item("nodes", index):
                 self._add_mesh(index, textures)
