@@ -1,4 +1,4 @@
-"""The stage: views, box, surface, clean-up, charts and colours, one after the other."""
+"""The stage: views, box, surface, clean-up, charts and colors, one after the other."""
 
 import importlib.util
 import logging
@@ -37,27 +37,27 @@ logger = logging.getLogger("vision3d.mesh")
 
 _MOST_VOXELS = 1 << 15
 _FOR_BACKGROUND = 0.2
-"""Share of the faces."""
+"""Fraction of the faces for the background."""
 _BEFORE_REFINING = 20
-"""Rounds of smoothing."""
+"""Smoothing iterations."""
 _SLIVER = 1e-3
-"""Length of edges that vanish after it [voxels]."""
+"""Wavelength removed by it [voxels]."""
 _MANY_VIEWS = 24
-"""From so many views on, three must see a place, where no number is given."""
+"""Number of views from which at least three must see a surface by default."""
 _FOR_VIEWS = 0.4
-"""Share of the memory that keeps views, so that they are rendered once."""
+"""Fraction of the memory for cached views, so that they are rendered once."""
 
 
 @dataclass(frozen=True)
 class MeshResult:
-    """What a scene became."""
+    """Result of meshing a scene."""
 
     mesh: Mesh
-    """In the world of the scene, with normals, and with uvs and a texture or with vertex colours."""
+    """In the world of the scene, with normals, and with uvs and a texture or with vertex colors."""
     summary: dict[str, Any]
-    """Plain figures: vertices, faces, is_closed, voxel, resolution, parts left out, share of the colours seen, times."""
+    """Plain metrics: vertices, faces, is_closed, voxel, resolution, removed parts, fraction of visible colors, times."""
     run_folder: Path | None = None
-    """Where it was written."""
+    """Output path."""
 
 
 @stage("mesh", {"scene": "scene", "cameras": "cameras"})
@@ -69,20 +69,19 @@ def run(
     run_folder: RunFolder | Path | str | None = None,
     progress: ProgressCallback | None = None,
 ) -> MeshResult:
-    """Make a mesh with a texture out of a scene of Gaussians.
+    """Create a textured mesh from a scene of Gaussians.
 
     Args:
         config: Options.
-        scene: Of any mode; 2dgs scenes lie on surfaces and give the best meshes.
-        cameras: From where the scene was photographed: what they show is trusted. Without them there are cameras all
-            round the scene.
-        run_folder: Takes mesh.glb, y up, with summary and report. None: nothing is written.
-        progress: Takes every view of every step.
+        scene: Of any mode; 2dgs scenes are on surfaces and give the best meshes.
+        cameras: Cameras of the photos: what they show is reliable. Without them, cameras are placed all around the scene.
+        run_folder: Receives mesh.glb, y up, with summary and report. None: nothing is written.
+        progress: Called for every view of every step.
 
     Raises:
         InputError: The scene is empty, no view shows a surface, or the cameras are not pinholes.
-        ConfigError: The memory does not do for a coarse mesh.
-        MissingDependencyError: Open3D or fast-simplification is needed and not there.
+        ConfigError: The memory is insufficient for a coarse mesh.
+        MissingDependencyError: Open3D or fast-simplification is needed and not installed.
 
     Example:
         >>> from vision3d import Cameras, GaussianScene
@@ -122,9 +121,9 @@ def run(
             behind = background(views, extent.box, extent.center, surface, min_views_of(config, len(views)), bar.update)
         surface = surface if behind is None else _joined(config, surface, behind)
     if config.refine and config.texture_size:
-        # Lumps of a few edges are below what the views resolve, so fitting cannot remove them.
+        # Bumps of a few edges are below the resolution of the views, so fitting cannot remove them.
         surface = cleanup.smooth(surface, _BEFORE_REFINING)
-        # Slivers have become shorter than float32 resolves, and other programs would join their ends.
+        # Slivers have become shorter than float32 resolves, and other programs would merge their ends.
         surface = cleanup.manifold(surface, _SLIVER * figures["voxel"])
         surface, _ = cleanup.main_parts(surface, 0, config.max_components)
     mesh, texture_size, seen = _colored(config, surface, views, progress)
@@ -150,7 +149,7 @@ def run(
 
 
 def _check_packages(config: MeshConfig) -> None:
-    """Before anything is rendered, all that will be needed."""
+    """Checks all required packages before anything is rendered."""
 
     open3d()
     if config.faces and importlib.util.find_spec("fast_simplification") is None:
@@ -158,7 +157,7 @@ def _check_packages(config: MeshConfig) -> None:
 
 
 def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
-    """The cameras with pictures of the size of the depth maps."""
+    """The cameras with images of the size of the depth maps."""
     longest = torch.maximum(cameras.width, cameras.height) * config.supersample
     factor = config.supersample * (config.max_view_size / longest).clamp(max=1)
     sizes = [(size * factor).round().long().clamp(min=1) for size in (cameras.width, cameras.height)]
@@ -166,7 +165,7 @@ def _sized(cameras: Cameras, config: MeshConfig) -> Cameras:
 
 
 def min_views_of(config: MeshConfig, views: int) -> int:
-    """How many of the views must see a place."""
+    """Minimum number of views that must see a surface."""
     if config.min_views is not None:
         return min(config.min_views, views)
     return 3 if views >= _MANY_VIEWS else min(2, views)
@@ -175,7 +174,7 @@ def min_views_of(config: MeshConfig, views: int) -> int:
 def _surface(
     config: MeshConfig, views: SceneViews, box: Box, voxel: float, max_bytes: float, progress: ProgressCallback | None
 ) -> tuple[Mesh, dict[str, Any]]:
-    """The raw surface, and what it was made with."""
+    """The raw surface, and a description of how it was made."""
     if config.method == "poisson":
         with Progress(len(views), "points", progress) as bar:
             raw, voxel = reconstruct(views, box, voxel, trim=config.trim, max_bytes=max_bytes, step=bar.update)
@@ -197,7 +196,7 @@ def _surface(
 
 
 def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, int, int]:
-    """The surface that is left, and the numbers of parts that went and of holes that were filled."""
+    """The cleaned surface, and the numbers of removed parts and of filled holes."""
     surface = cleanup.manifold(raw)
     times = cleanup.times_seen(surface, views.cameras)
     surface, left_out = cleanup.main_parts(surface, config.min_component, config.max_components, times)
@@ -207,13 +206,13 @@ def _cleaned(config: MeshConfig, raw: Mesh, views: SceneViews) -> tuple[Mesh, in
     surface = cleanup.smooth(surface, config.smooth)
     if config.faces:
         surface = cleanup.decimate(surface, config.faces)
-    # Where faces went to leave two at each edge, crumbs may have come off.
+    # Removing faces to leave two at each edge may have detached small pieces.
     surface, crumbs = cleanup.main_parts(cleanup.manifold(surface), config.min_component, config.max_components)
     return surface, left_out + crumbs, filled
 
 
 def _joined(config: MeshConfig, surface: Mesh, behind: Mesh) -> Mesh:
-    """The surface and its background, which takes a share of the faces and the place of the smallest part."""
+    """The surface joined with its background, which gets a fraction of the faces and replaces the smallest part."""
     if config.faces:
         behind = cleanup.decimate(behind, max(4, round(_FOR_BACKGROUND * config.faces)))
         surface = cleanup.decimate(surface, max(4, config.faces - behind.num_faces))
@@ -225,13 +224,13 @@ def _joined(config: MeshConfig, surface: Mesh, behind: Mesh) -> Mesh:
 def _colored(
     config: MeshConfig, surface: Mesh, views: SceneViews, progress: ProgressCallback | None
 ) -> tuple[Mesh, int, float]:
-    """The surface with normals and colours, the side of its texture, and the share of the colours that views show."""
+    """The surface with normals and colors, the side of its texture, and the fraction of colors visible in views."""
     unwrapped = None
     if config.texture_size:
         largest = max(config.texture_size, MAX_SIZE)
         unwrapped = unwrap_growing(surface, config.texture_size, config.padding, _detail(surface, views.cameras), largest)
         if unwrapped is None:
-            logger.warning("the charts do not fit on a texture of %d texels; using vertex colours (reduce --faces)", largest)
+            logger.warning("the charts do not fit on a texture of %d texels; using vertex colors (reduce --faces)", largest)
         elif unwrapped[1] > config.texture_size:
             logger.warning("using a texture of %d texels, since the charts do not fit on %d", unwrapped[1], config.texture_size)
     with Progress(len(views), "color", progress) as bar:
@@ -248,7 +247,7 @@ def _colored(
 
 
 def _detail(surface: Mesh, cameras: Cameras) -> torch.Tensor:
-    """Pixels a meter with which cameras see each vertex, in the median, relative to that of all vertices."""
+    """Median pixels per meter with which cameras see each vertex, relative to that of all vertices."""
     centers = cameras.centers.cpu()
     distance = torch.stack([torch.linalg.vector_norm(surface.vertices - center, dim=-1) for center in centers]).median(0).values
     detail = 1 / distance.clamp(min=1e-9)
