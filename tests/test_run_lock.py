@@ -137,7 +137,7 @@ def test_a_live_process_without_a_start_time_counts(run):
 def test_the_lock_of_another_host_counts_until_it_is_removed(run):
     lock_of(run, host="elsewhere", pid=2**22 + 1)
     before = content(run)
-    text = rf"in use by process \d+ on elsewhere since 2.*; if that process has ended, remove {run / LOCK_FILE}, else give"
+    text = rf"in use by process \d+ on elsewhere since 2.*; if that process has ended, remove {run / LOCK_FILE}, else use"
     with pytest.raises(RunInUseError, match=text):
         RunFolder.create(run, Config(), overwrite=True)
     assert content(run) == before
