@@ -105,7 +105,7 @@ def test_gradients():
 
 
 @pytest.mark.wrong_types
-def test_wrong_shapes_are_refused():
+def test_wrong_shapes_are_rejected():
     with pytest.raises(ShapeError, match=r"duals: got shape \(4,\), want \(..., 8\)"):
         dq.normalize(torch.zeros(4))
     with pytest.raises(ShapeError, match=r"matrices: got shape \(3, 3\), want \(..., 4, 4\)"):

@@ -117,7 +117,7 @@ def test_gradient(backend, scene):
     assert torch.autograd.gradcheck(call, (colors, positions.requires_grad_()), eps=1e-7)
 
 
-def test_silhouettes_against_finite_differences_of_the_whole(backend):
+def test_silhouettes_against_finite_differences(backend):
     """Rasterized again at every step, so that pixels change their faces."""
     positions, faces = sphere(40, 40, torch.float64, 3)
     weights = torch.linspace(0, 1, 40, dtype=torch.float64)[:, None]  # a smooth loss

@@ -1,4 +1,4 @@
-"""Score distillation with a pipeline of random weights; says nothing about trained ones."""
+"""Score distillation with a pipeline of random weights; no statement about trained ones."""
 
 import math
 import re
